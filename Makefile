@@ -1,0 +1,34 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := $(foreach name,config models data infer train,-e packages/mm_$(name))
+
+.PHONY: demo test test-long setup lint types clean
+
+demo: setup  ## Train both tiny experts on rendered clips, then generate videos from prompts
+	$(BIN)/python experiments/tiny.py
+
+test: setup  ## Run all tests that fit the everyday budget
+	$(BIN)/python -m pytest -m "not slow and not demo and not browser and not npu and not gpu"
+
+test-long: setup  ## Run the tests that take longer: the demo, many-process and browser tests
+	$(BIN)/python -m pytest -m "slow or demo or browser or npu"
+
+lint: setup  ## Check style, formatting and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: setup  ## Check types
+	$(BIN)/pyright
+
+setup: $(STAMP)  ## Make .venv and install the five packages, editable
+
+$(STAMP): constraints.txt pyproject.toml $(wildcard packages/*/pyproject.toml)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PACKAGES) -e ".[dev]"
+	touch $(STAMP)
+
+clean:  ## Remove the environment; runs and data stay
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""One short file per run; each holds values only."""

@@ -1,0 +1,25 @@
+"""Trains the tiny family's high-noise expert on rendered clips of moving shapes."""
+
+from mm_config import main
+from mm_config.families.tiny import TINY
+from mm_config.specs.data import Cache, DataSpec, ShapesSpec
+from mm_config.specs.diffusion import Expert
+from mm_config.specs.train import AdamWSpec, Decay, ScheduleSpec
+
+SPEC = TINY.train(
+    Expert.HIGH_NOISE,
+    data=DataSpec(
+        dataset=ShapesSpec(),
+        batch_size=32,
+        num_frames=17,
+        height=64,
+        width=64,
+        fps=8.0,
+        cache=Cache.LATENTS,
+    ),
+    optim=AdamWSpec(lr=2e-3),
+    schedule=ScheduleSpec(steps=1000, warmup_steps=50, decay=Decay.COSINE),
+)
+
+if __name__ == "__main__":
+    main(SPEC)

@@ -1,0 +1,18 @@
+"""Trains the tiny family's low-noise expert, starting from the high-noise expert's weights."""
+
+from experiments import tiny_high
+from mm_config import main, replace
+from mm_config.specs.diffusion import Expert
+from mm_config.specs.weights import TrainedBy
+
+SPEC = replace(
+    tiny_high.SPEC,
+    {
+        "expert": Expert.LOW_NOISE,
+        "start_from": TrainedBy(spec=tiny_high.SPEC),
+        "runtime.build_missing": True,
+    },
+)
+
+if __name__ == "__main__":
+    main(SPEC)

@@ -1,0 +1,36 @@
+"""What a user did wrong, as data: one line per problem, with the canonical path of the field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+
+@attrs.frozen
+class Problem:
+    """One thing that is wrong, where it is, and what would be right."""
+
+    path: str
+    """Canonical path of the field (`spec.optim.lr`), a flag, a file with its line, or empty."""
+    message: str
+    """What is wrong, what was probably meant, what is allowed."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class UserError(ValueError):
+    """A mistake of the user's: the command line prints one line per problem and exits with status 2."""
+
+    def __init__(self, problems: str | Problem | Iterable[Problem]) -> None:
+        if isinstance(problems, str):
+            problems = (Problem("", problems),)
+        elif isinstance(problems, Problem):
+            problems = (problems,)
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class SpecError(UserError):
+    """A spec that can't be: a wrong type, a value out of range, rules between fields broken."""

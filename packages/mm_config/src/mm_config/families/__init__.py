@@ -1,0 +1,1 @@
+"""Model families, one frozen value each."""

@@ -1,0 +1,107 @@
+"""Clips and captions: where they come from, how they are read, and in what batches they arrive."""
+
+from __future__ import annotations
+
+import enum
+
+from mm_config.schema import EXECUTION, LOCATION, field, spec
+from mm_config.specs.kinds import DatasetSpec, ScorerSpec
+
+COLOURS = ("red", "green", "blue", "yellow")
+SHAPES = ("circle", "square")
+DIRECTIONS = ("left", "right", "up", "down")
+
+
+class Reader(enum.Enum):
+    """The library that decodes video files."""
+
+    PYAV = "pyav"
+    DECORD = "decord"
+
+
+class Cache(enum.Enum):
+    """What is kept after the first pass over the data."""
+
+    NONE = "none"
+    """Nothing: every clip is decoded and encoded each time it is drawn."""
+    LATENTS = "latents"
+    """Latents and text features: each clip is decoded and encoded once."""
+
+
+@spec("shapes-dataset")
+class ShapesSpec(DatasetSpec):
+    """Real H.264 clips of moving shapes, rendered on first use and kept.
+
+    Captions are "a {colour} {shape} moving {direction}" for every combination.
+    """
+
+    clips_per_caption: int = field(16, ge=1, unit="clips")
+    """Clips of each of the 32 captions, differing in size, speed and start."""
+    seed: int = field(0, ge=0)
+    """Seed of sizes, speeds and starts."""
+    size: int = field(64, ge=32, unit="pixels")
+    """Height and width."""
+    num_frames: int = field(17, ge=2, unit="frames")
+    """Frames of each clip."""
+    fps: int = field(8, ge=1, unit="frames/s")
+    """Frame rate."""
+    revision: int = field(1, ge=1)
+    """Version of the renderer."""
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Every caption, in a fixed order."""
+        return tuple(
+            f"a {colour} {shape} moving {direction}"
+            for colour in COLOURS
+            for shape in SHAPES
+            for direction in DIRECTIONS
+        )
+
+
+@spec("manifest-dataset")
+class ManifestSpec(DatasetSpec):
+    """Clips listed in a JSON-lines manifest: one object with `path` and `caption` per line."""
+
+    name: str = field(min_length=1)
+    """Logical name of the data, looked up in the location table unless `path` is given."""
+    revision: str = field("1", min_length=1)
+    """Revision of the data; change it when the manifest changes."""
+    path: str | None = field(None, role=LOCATION)
+    """Path of the manifest; clips are relative to its folder."""
+
+
+@spec("data")
+class DataSpec:
+    """What arrives at each step: clips of one size, in an order fixed by the seed."""
+
+    dataset: DatasetSpec
+    """Where clips and captions come from."""
+    batch_size: int = field(ge=1, unit="clips")
+    """Clips per optimizer step over all ranks (global batch)."""
+    num_frames: int = field(81, ge=1, unit="frames")
+    """Frames per clip: 4k+1 for an autoencoder that folds 4 frames into one."""
+    height: int = field(480, ge=1, unit="pixels")
+    """Height after resizing."""
+    width: int = field(832, ge=1, unit="pixels")
+    """Width after resizing."""
+    fps: float = field(16.0, gt=0, unit="frames/s")
+    """Frame rate at which clips are sampled."""
+    caption_dropout: float = field(0.1, ge=0, lt=1)
+    """Share of captions replaced by the empty caption, for classifier-free guidance."""
+    max_bad_share: float = field(0.01, ge=0, le=1)
+    """Share of the clips that may be unreadable before the run stops."""
+    reader: Reader = field(Reader.PYAV, role=EXECUTION)
+    """The library that decodes video files."""
+    workers: int = field(2, ge=1, role=EXECUTION)
+    """Threads that decode clips."""
+    cache: Cache = field(Cache.NONE, role=EXECUTION)
+    """What is kept after the first pass over the data."""
+
+
+@spec("shapes-scorer")
+class ShapesScorerSpec(ScorerSpec):
+    """Measures colour, shape and direction of rendered or generated shapes from pixels alone."""
+
+    revision: int = field(1, ge=1)
+    """Version of the measurement and its thresholds."""

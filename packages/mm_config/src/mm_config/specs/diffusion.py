@@ -1,0 +1,73 @@
+"""Flow matching: noise levels in training, and the sampler that walks them back."""
+
+from __future__ import annotations
+
+import enum
+
+from mm_config.schema import field, spec
+
+
+class Expert(enum.Enum):
+    """Which part of the noise range a network is for."""
+
+    HIGH_NOISE = "high_noise"
+    LOW_NOISE = "low_noise"
+    SINGLE = "single"
+
+
+class LossWeighting(enum.Enum):
+    """How the loss depends on the noise level."""
+
+    NONE = "none"
+    """Every noise level counts the same."""
+    BELL = "bell"
+    """MindSpeed-MM's bell around the middle of the schedule, mean 1 over the whole schedule."""
+
+
+@spec("flow-matching")
+class FlowMatchingSpec:
+    """Flow matching on a shifted grid: x_t = (1 - sigma) x0 + sigma noise, target noise - x0."""
+
+    shift: float = field(5.0, gt=0)
+    """Shift s of the training grid: sigma = s u / (1 + (s - 1) u) for u uniform in (0, 1]."""
+    boundary: float | None = field(None, gt=0, lt=1, unit="sigma")
+    """Noise level at and above which the high-noise expert works; None for a single network."""
+    num_train_timesteps: int = field(1000, ge=1)
+    """Points of the training grid; a timestep is sigma times this number."""
+    weighting: LossWeighting = LossWeighting.NONE
+    """How the loss depends on the noise level."""
+
+
+class Solver(enum.Enum):
+    """The integrator of the denoising loop."""
+
+    UNIPC = "unipc"
+    """UniPC, order 2, bh2: Wan's official sampler."""
+    EULER = "euler"
+
+
+class SigmaTable(enum.Enum):
+    """The noise levels that a sampler visits, before the shift."""
+
+    WAN_OFFICIAL = "wan_official"
+    """linspace(0.999, 0, steps + 1) without the last; timesteps truncated to integers."""
+    DIFFUSERS = "diffusers"
+    """linspace(1, 0.001, steps + 1) without the last; diffusers from 0.37 on."""
+
+
+@spec("sampler")
+class SamplerSpec:
+    """How noise becomes latents."""
+
+    steps: int = field(40, ge=1)
+    """Denoising steps."""
+    shift: float = field(12.0, gt=0)
+    """Shift of the sampling grid; never taken from a checkpoint's scheduler file."""
+    solver: Solver = Solver.UNIPC
+    """The integrator."""
+    sigmas: SigmaTable = SigmaTable.WAN_OFFICIAL
+    """The table of noise levels."""
+    guidance_high_noise: float = field(4.0, ge=1)
+    """Classifier-free guidance of the high-noise expert; 1 turns it off."""
+    guidance_low_noise: float = field(3.0, ge=1)
+    """Classifier-free guidance of the low-noise expert; 1 turns it off."""

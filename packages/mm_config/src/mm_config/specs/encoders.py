@@ -1,0 +1,98 @@
+"""Autoencoders and text encoders."""
+
+from __future__ import annotations
+
+import enum
+
+from mm_config.schema import EXECUTION, field, spec
+from mm_config.specs.kinds import AutoencoderSpec, TextEncoderSpec, Weights
+
+
+class LatentMode(enum.Enum):
+    """What is taken of the encoder's posterior."""
+
+    MODE = "mode"
+    SAMPLE = "sample"
+
+
+@spec("dct-autoencoder")
+class DctAutoencoderSpec(AutoencoderSpec):
+    """A weight-free autoencoder: a fixed orthonormal DCT that keeps the lowest frequencies.
+
+    The first frame has a latent frame of its own, like Wan's causal autoencoder.
+    """
+
+    latent_channels: int = field(48, ge=1, le=768)
+    """DCT coefficients kept per cell, lowest frequencies first."""
+    temporal_stride: int = field(4, ge=1, unit="frames")
+    """Frames per latent frame after the first."""
+    spatial_stride: int = field(8, ge=1, unit="pixels")
+    """Pixels per latent cell along height and width."""
+    revision: int = field(1, ge=1)
+    """Version of the frequency order and the normalisation literals."""
+
+
+@spec("wan-autoencoder")
+class WanAutoencoderSpec(AutoencoderSpec):
+    """Wan's causal 3D autoencoder (diffusers' `AutoencoderKLWan`); defaults are Wan2.1's."""
+
+    weights: Weights
+    """Where the weights come from."""
+    latent_channels: int = field(16, ge=1)
+    """Channels of the latents."""
+    temporal_stride: int = field(4, ge=1, unit="frames")
+    """Frames per latent frame after the first."""
+    spatial_stride: int = field(8, ge=1, unit="pixels")
+    """Pixels per latent cell along height and width."""
+    base_dim: int = field(96, ge=1)
+    """Width of the first encoder stage."""
+    dim_mult: tuple[int, ...] = field((1, 2, 4, 4), ge=1, min_length=1)
+    """Width of each stage as a multiple of base_dim."""
+    num_res_blocks: int = field(2, ge=1)
+    """Residual blocks per stage."""
+    temporal_downsample: tuple[bool, ...] = (False, True, True)
+    """Which stage transitions halve the frame rate."""
+    latent_mode: LatentMode = LatentMode.MODE
+    """Whether latents are the posterior's mode or a sample of it."""
+    dtype: str = "float32"
+    """Dtype of the network (`float32`, `bfloat16`)."""
+    tiling: bool = field(False, role=EXECUTION)
+    """Whether large videos are encoded and decoded in spatial tiles."""
+
+
+@spec("hashed-text-encoder")
+class HashedTextEncoderSpec(TextEncoderSpec):
+    """A weight-free text encoder: fixed hashed features of words and their n-grams."""
+
+    text_dim: int = field(64, ge=1)
+    """Width of the features."""
+    max_tokens: int = field(16, ge=1, unit="tokens")
+    """Longest caption; a longer one is an error."""
+    ngrams: int = field(2, ge=1, unit="words")
+    """Longest n-gram that is hashed."""
+    revision: int = field(1, ge=1)
+    """Version of the hash and the cleaning of text."""
+
+
+@spec("umt5-text-encoder")
+class Umt5TextEncoderSpec(TextEncoderSpec):
+    """Wan's text encoder (transformers' `UMT5EncoderModel`); defaults are UMT5-XXL's."""
+
+    weights: Weights
+    """Where the weights and the tokenizer come from."""
+    text_dim: int = field(4096, ge=1)
+    """Width of the features (d_model)."""
+    max_tokens: int = field(512, ge=1, unit="tokens")
+    """Captions are padded with zeros to this length after encoding."""
+    vocab_size: int = field(256384, ge=1)
+    """Entries of the tokenizer."""
+    num_layers: int = field(24, ge=1)
+    """Transformer layers."""
+    num_heads: int = field(64, ge=1)
+    """Attention heads."""
+    d_kv: int = field(64, ge=1)
+    """Width of one head."""
+    d_ff: int = field(10240, ge=1)
+    """Width of the feed-forward network."""
+    dtype: str = "bfloat16"
+    """Dtype of the network (`float32`, `bfloat16`)."""

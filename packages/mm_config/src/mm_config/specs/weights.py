@@ -1,0 +1,34 @@
+"""Where weights come from: drawn, a named release, a checkpoint, or the outcome of a training."""
+
+from __future__ import annotations
+
+from mm_config.schema import field, spec
+from mm_config.specs.kinds import RootSpec, Weights
+
+
+@spec("random-weights")
+class RandomWeights(Weights):
+    """Freshly drawn weights."""
+
+    seed: int = field(0, ge=0)
+    """Seed of the draw; each parameter is keyed by it and the parameter's name."""
+
+
+@spec("released-weights")
+class ReleasedWeights(Weights):
+    """A published release, found by its name in the location table."""
+
+    name: str = field(min_length=1)
+    """Logical name, such as `Wan-AI/Wan2.2-T2V-A14B-Diffusers`."""
+    revision: str = "main"
+    """Revision or digest of the release."""
+    subfolder: str = ""
+    """Folder inside the release, such as `transformer_2`."""
+
+
+@spec("trained-by")
+class TrainedBy(Weights):
+    """The outcome of a training spec, found in the run index by that spec's hash."""
+
+    spec: RootSpec = field(by_hash=True)
+    """The training spec."""
