@@ -17,8 +17,8 @@ SPEC = TINY.train(
         fps=8.0,
         cache=Cache.LATENTS,
     ),
-    optim=AdamWSpec(lr=2e-3),
-    schedule=ScheduleSpec(steps=1000, warmup_steps=50, decay=Decay.COSINE),
+    optim=AdamWSpec(lr=3e-3, betas=(0.9, 0.99)),
+    schedule=ScheduleSpec(steps=450, warmup_steps=100, decay=Decay.COSINE),
 )
 
 if __name__ == "__main__":

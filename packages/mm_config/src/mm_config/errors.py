@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -34,3 +34,9 @@ class UserError(ValueError):
 
 class SpecError(UserError):
     """A spec that can't be: a wrong type, a value out of range, rules between fields broken."""
+
+
+def prefixed(problems: Iterable[Problem], prefix: str) -> Iterator[Problem]:
+    """The same problems, seen from further up: `lr` under `spec.optim` becomes `spec.optim.lr`."""
+    for problem in problems:
+        yield Problem(f"{prefix}.{problem.path}" if problem.path else prefix, problem.message)

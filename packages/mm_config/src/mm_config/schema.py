@@ -11,12 +11,12 @@ import math
 import typing
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, cast, dataclass_transform
 
 import attrs
 
 from mm_config.errors import Problem, SpecError
-from mm_config.typing_checks import type_problem
+from mm_config.typing_checks import annotation_problem, is_tuple, shown, type_problem
 
 T = TypeVar("T")
 
@@ -35,6 +35,12 @@ class Role(enum.Enum):
 
 
 SEMANTIC, EXECUTION, LOCATION, SECRET = Role
+
+
+def narrowed(outer: Role, inner: Role) -> Role:
+    """The role of a field inside a field: the one that enters fewer hashes."""
+    order = list(Role)
+    return max(outer, inner, key=order.index)
 
 
 class _Absent(enum.Enum):
@@ -62,8 +68,8 @@ class FieldInfo:
 
 
 def field(
-    default: Any = attrs.NOTHING,
     *,
+    default: Any = attrs.NOTHING,
     role: Role = SEMANTIC,
     unit: str | None = None,
     ge: float | None = None,
@@ -103,31 +109,40 @@ def spec(tag: str, *, schema: int = 1) -> Callable[[type[T]], type[T]]:
             then has a `migrate(payload: dict, schema: int) -> dict` static method.
 
     Raises:
-        TypeError: The tag is taken by another class, or the class has no docstring.
+        TypeError: The tag is taken by another class, or the class has no docstring, sets fields
+            after construction, or has a schema above 1 and no `migrate`.
     """
 
     def decorate(cls: type[T]) -> type[T]:
         if not cls.__doc__:
             raise TypeError(f"{cls.__name__}: a spec class needs a docstring, it is its help text")
+        if "__attrs_post_init__" in vars(cls):
+            raise TypeError(f"{cls.__name__}: nothing is derived at construction; use a property")
+        if schema > 1 and not hasattr(cls, "migrate"):
+            raise TypeError(f"{cls.__name__}: schema {schema} needs a `migrate` static method")
+        known = _REGISTRY.get(tag)
+        if known is not None and _origin(known) != _origin(cls):
+            raise TypeError(f"tag {tag!r} is taken by {_origin(known)}; {_origin(cls)} needs one of its own")
 
         def check_fields(self: Any) -> None:
             if found := list(field_problems(self)):
                 raise SpecError(found)
 
         cls.__attrs_post_init__ = check_fields  # type: ignore[attr-defined]
-        made = attrs.frozen(kw_only=True)(cls)
-        made.__spec_tag__ = tag  # type: ignore[attr-defined]
-        made.__spec_schema__ = schema  # type: ignore[attr-defined]
-        known = _REGISTRY.get(tag)
-        if known is not None and known.__qualname__ != made.__qualname__:
-            raise TypeError(f"tag {tag!r} is taken by {known.__qualname__}")
+        made: Any = attrs.frozen(kw_only=True)(cls)
+        made.__spec_tag__ = tag
+        made.__spec_schema__ = schema
         _REGISTRY[tag] = made
-        return made
+        return cast(type[T], made)
 
     return decorate
 
 
 _REGISTRY: dict[str, type[Any]] = {}
+
+
+def _origin(cls: type[Any]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def registered_specs() -> dict[str, type[Any]]:
@@ -137,12 +152,37 @@ def registered_specs() -> dict[str, type[Any]]:
 
 def is_spec(value: object) -> bool:
     """Whether a value is an instance of a spec class."""
-    return hasattr(type(value), "__spec_tag__")
+    return is_spec_class(type(value))
+
+
+def class_of(value: object) -> type[Any]:
+    """The class of a value."""
+    return type(value)
+
+
+def is_spec_class(cls: object) -> bool:
+    """Whether a type is a spec class."""
+    return isinstance(cls, type) and "__spec_tag__" in vars(cls)
+
+
+def tag_of(value: Any) -> str:
+    """The wire tag of a spec or a spec class."""
+    return value.__spec_tag__
+
+
+def schema_of(value: Any) -> int:
+    """The schema number of a spec or a spec class."""
+    return value.__spec_schema__
 
 
 def info_of(attribute: attrs.Attribute[Any]) -> FieldInfo:
     """The declaration of a field."""
     return attribute.metadata.get("mm", FieldInfo())
+
+
+def wire_name(attribute: attrs.Attribute[Any]) -> str:
+    """The name of a field in files and canonical bytes."""
+    return info_of(attribute).wire or attribute.name
 
 
 def spec_fields(cls: type[Any]) -> tuple[attrs.Attribute[Any], ...]:
@@ -152,38 +192,78 @@ def spec_fields(cls: type[Any]) -> tuple[attrs.Attribute[Any], ...]:
 
 @cache
 def field_types(cls: type[Any]) -> dict[str, Any]:
-    """The resolved annotation of each field."""
+    """The resolved annotation of each field.
+
+    Raises:
+        TypeError: A field's type is none that a spec can hold.
+    """
     hints = typing.get_type_hints(cls)
-    return {attribute.name: hints[attribute.name] for attribute in spec_fields(cls)}
+    types = {attribute.name: hints[attribute.name] for attribute in spec_fields(cls)}
+    for name, annotation in types.items():
+        if message := annotation_problem(annotation):
+            raise TypeError(f"{_origin(cls)}.{name}: {message}")
+    return types
 
 
 def field_problems(value: Any) -> Iterator[Problem]:
     """Wrong types and values out of range of one spec's own fields (not of nested specs')."""
-    types = field_types(type(value))
-    for attribute in spec_fields(type(value)):
+    types = field_types(class_of(value))
+    for attribute in spec_fields(class_of(value)):
         yield from value_problems(getattr(value, attribute.name), types[attribute.name], attribute)
 
 
 def value_problems(value: Any, expected: Any, attribute: attrs.Attribute[Any]) -> Iterator[Problem]:
-    """What is wrong with a value as the value of a field: its type, else its range."""
+    """What is wrong with a value as the value of a field: its type, else its range.
+
+    The paths start at the field: `lr`, or `betas.0` for an element of a tuple.
+    """
     if message := type_problem(value, expected):
         yield Problem(attribute.name, message)
         return
     info = info_of(attribute)
-    if info.min_length is not None and len(value) < info.min_length:
-        yield Problem(attribute.name, f"must have at least {info.min_length} items, got {len(value)}")
-    for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, (int, float)) and not isinstance(number, bool):
-            if message := _range_problem(number, info):
-                yield Problem(attribute.name, message)
+    length = len(value) if isinstance(value, str) or is_tuple(value) else None
+    if length is not None and info.min_length is not None and length < info.min_length:
+        yield Problem(attribute.name, _length_message(value, info.min_length))
+    if is_tuple(value):
+        for index, item in enumerate(value):
+            if message := _content_problem(item, info):
+                yield Problem(f"{attribute.name}.{index}", message)
+    elif message := _content_problem(value, info):
+        yield Problem(attribute.name, message)
+
+
+def _length_message(value: Any, least: int) -> str:
+    if isinstance(value, str):
+        return "must not be empty" if least == 1 else f"must have at least {least} characters, got {value!r}"
+    return f"must have at least {least} {'item' if least == 1 else 'items'}, got {len(value)}"
+
+
+def _content_problem(value: Any, info: FieldInfo) -> str | None:
+    if isinstance(value, str) and not isinstance(value, enum.Enum):
+        return _text_problem(value)
+    if isinstance(value, (int, float)) and not isinstance(value, (bool, enum.Enum)):
+        return _range_problem(value, info)
+    return None
+
+
+def _text_problem(text: str) -> str | None:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return f"holds a lone surrogate, which is no Unicode text: {text!a}"
+    return None
 
 
 def _range_problem(number: float, info: FieldInfo) -> str | None:
-    if not math.isfinite(number):
+    if isinstance(number, float) and not math.isfinite(number):
         return f"must be a finite number, got {number}"
-    bounds = ((info.ge, ">=", float.__ge__), (info.gt, ">", float.__gt__), (info.le, "<=", float.__le__), (info.lt, "<", float.__lt__))
-    for bound, sign, holds in bounds:
-        if bound is not None and not holds(float(number), float(bound)):
-            unit = f" {info.unit}" if info.unit else ""
-            return f"must be {sign} {bound}{unit}, got {number}"
+    if isinstance(number, int) and not -(2**63) <= number < 2**64:
+        return f"must fit into 64 bits, got {shown(number)}"
+    unit = f" {info.unit}" if info.unit else ""
+    if info.ge is not None and number < info.ge:
+        return f"must be >= {info.ge}{unit}, got {number}"
+    if info.gt is not None and number <= info.gt:
+        return f"must be > {info.gt}{unit}, got {number}"
+    if info.le is not None and number > info.le:
+        return f"must be <= {info.le}{unit}, got {number}"
+    if info.lt is not None and number >= info.lt:
+        return f"must be < {info.lt}{unit}, got {number}"
     return None

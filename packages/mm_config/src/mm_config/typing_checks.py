@@ -5,54 +5,117 @@ from __future__ import annotations
 import enum
 import types
 import typing
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def type_problem(value: Any, expected: Any) -> str | None:
     """One line on why `value` is not an `expected`, or None where it is.
 
-    Understands None, bool, int, float (accepts int), str, enums, spec classes and their abstract
-    bases, unions, `tuple[X, ...]` and `tuple[X, Y]`.
+    Understands None, bool, int, float (accepts an int that a float can hold exactly), str, enums,
+    spec classes and their abstract bases, unions, `tuple[X, ...]` and `tuple[X, Y]`.
     """
-    return None if _matches(value, expected) else f"expected {describe(expected)}, got {_shown(value)}"
+    return None if _matches(value, expected) else f"expected {describe(expected)}, got {shown(value)}"
+
+
+def annotation_problem(expected: Any) -> str | None:
+    """Why a field can't be annotated with `expected`, or None where it can."""
+    if expected is None or expected in (type(None), bool, int, float, str):
+        return None
+    if is_union(expected):
+        return next(filter(None, map(annotation_problem, typing.get_args(expected))), None)
+    if typing.get_origin(expected) is tuple:
+        arguments = [argument for argument in typing.get_args(expected) if argument is not Ellipsis]
+        return next(filter(None, map(annotation_problem, arguments)), None)
+    if isinstance(expected, type) and expected.__module__ != "builtins":
+        return None
+    return f"a spec holds None, bool, int, float, str, enum, tuple and specs, not {expected}"
+
+
+def is_tuple(value: object) -> TypeGuard[tuple[Any, ...]]:
+    """`isinstance(value, tuple)`, its items being of any type."""
+    return isinstance(value, tuple)
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """`isinstance(value, list)`, its items being of any type."""
+    return isinstance(value, list)
+
+
+def is_dict(value: object) -> TypeGuard[dict[Any, Any]]:
+    """`isinstance(value, dict)`, its keys and values being of any type."""
+    return isinstance(value, dict)
+
+
+def is_union(expected: Any) -> bool:
+    """Whether an annotation is `X | Y` or `Optional[X]`."""
+    return typing.get_origin(expected) in (typing.Union, types.UnionType)
+
+
+def item_types(expected: Any, length: int) -> tuple[Any, ...] | None:
+    """The annotations of `length` items of a tuple annotation, or None where it has another length."""
+    arguments = typing.get_args(expected)
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return (arguments[0],) * length
+    return arguments if len(arguments) == length else None
 
 
 def describe(expected: Any) -> str:
-    """A type in a user's words: `int`, `tuple of 3 int`, `float or None`."""
+    """A type in a user's words: `int`, `tuple of 3 (int, int, int)`, `float or None`."""
     if expected is None or expected is type(None):
         return "None"
-    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
-    if origin in (typing.Union, types.UnionType):
+    arguments = typing.get_args(expected)
+    if is_union(expected):
         return " or ".join(describe(argument) for argument in arguments)
-    if origin is tuple:
+    if typing.get_origin(expected) is tuple:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return f"tuple of {describe(arguments[0])}"
         return f"tuple of {len(arguments)} ({', '.join(describe(argument) for argument in arguments)})"
-    if isinstance(expected, type) and issubclass(expected, enum.Enum):
+    if issubclass(expected, enum.Enum):
         return "one of " + ", ".join(str(member.value) for member in expected)
     return expected.__name__
 
 
-def _shown(value: Any) -> str:
-    if hasattr(type(value), "__spec_tag__"):
+def shown(value: Any) -> str:
+    """A value with its type, as an error message shows it: `str 'x'`, `AdamWSpec`."""
+    if value is None:
+        return "None"
+    if _is_spec(value):
         return type(value).__name__
-    return f"{type(value).__name__} {value!r}"
+    text = ascii(value) if isinstance(value, str) else _shown_number(value)
+    return f"{type(value).__name__} {text if len(text) <= 80 else text[:77] + '...'}"
+
+
+def _shown_number(value: Any) -> str:
+    # Python refuses to print integers of more than 4300 digits.
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return f"of about 2**{value.bit_length()}"
+    return repr(value)
+
+
+def _is_spec(value: object) -> bool:
+    return "__spec_tag__" in vars(type(value))
 
 
 def _matches(value: Any, expected: Any) -> bool:
     if expected is None or expected is type(None):
         return value is None
-    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
-    if origin in (typing.Union, types.UnionType):
-        return any(_matches(value, argument) for argument in arguments)
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return all(_matches(item, arguments[0]) for item in value)
-        return len(value) == len(arguments) and all(map(_matches, value, arguments))
+    if is_union(expected):
+        return any(_matches(value, argument) for argument in typing.get_args(expected))
+    if typing.get_origin(expected) is tuple:
+        expected_items = item_types(expected, len(value)) if is_tuple(value) else None
+        return expected_items is not None and all(map(_matches, value, expected_items))
     if expected is float:
-        return type(value) in (float, int)
+        return type(value) is float or (type(value) is int and fits_float(value))
     if expected in (bool, int, str):
         return type(value) is expected
-    return isinstance(value, expected)
+    if issubclass(expected, enum.Enum):
+        return isinstance(value, expected)
+    return isinstance(value, expected) and _is_spec(value)
+
+
+def fits_float(number: int) -> bool:
+    """Whether a float holds this integer exactly, so that widening rounds nothing."""
+    try:
+        return int(float(number)) == number
+    except OverflowError:
+        return False

@@ -1,1 +1,29 @@
-"""mm_data."""
+"""From a manifest of video files to batches: manifests, decoding, order, streaming, rendered shapes."""
+
+from mm_data.bad import Bad, BadClip
+from mm_data.clips import Clip, load_clip
+from mm_data.order import batch_indices
+from mm_data.prepare import prepare
+from mm_data.records import Dataset, Record
+from mm_data.stream import Batch, Stream, resume_step, stream
+from mm_data.transforms import to_frames, to_model_range
+from mm_data.video.writing import read_comment, write_mp4
+
+__all__ = [
+    "Bad",
+    "BadClip",
+    "Batch",
+    "Clip",
+    "Dataset",
+    "Record",
+    "Stream",
+    "batch_indices",
+    "load_clip",
+    "prepare",
+    "read_comment",
+    "resume_step",
+    "stream",
+    "to_frames",
+    "to_model_range",
+    "write_mp4",
+]

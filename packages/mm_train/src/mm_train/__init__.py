@@ -1,1 +1,5 @@
-"""mm_train."""
+"""The FSDP2 trainer: `train(spec, options) -> TrainResult`."""
+
+from mm_train.train import TrainResult, train
+
+__all__ = ["TrainResult", "train"]

@@ -35,17 +35,17 @@ class ShapesSpec(DatasetSpec):
     Captions are "a {colour} {shape} moving {direction}" for every combination.
     """
 
-    clips_per_caption: int = field(16, ge=1, unit="clips")
+    clips_per_caption: int = field(default=16, ge=1, unit="clips")
     """Clips of each of the 32 captions, differing in size, speed and start."""
-    seed: int = field(0, ge=0)
+    seed: int = field(default=0, ge=0)
     """Seed of sizes, speeds and starts."""
-    size: int = field(64, ge=32, unit="pixels")
+    size: int = field(default=64, ge=32, unit="pixels")
     """Height and width."""
-    num_frames: int = field(17, ge=2, unit="frames")
+    num_frames: int = field(default=17, ge=2, unit="frames")
     """Frames of each clip."""
-    fps: int = field(8, ge=1, unit="frames/s")
+    fps: int = field(default=8, ge=1, unit="frames/s")
     """Frame rate."""
-    revision: int = field(1, ge=1)
+    revision: int = field(default=1, ge=1)
     """Version of the renderer."""
 
     @property
@@ -65,9 +65,9 @@ class ManifestSpec(DatasetSpec):
 
     name: str = field(min_length=1)
     """Logical name of the data, looked up in the location table unless `path` is given."""
-    revision: str = field("1", min_length=1)
+    revision: str = field(default="1", min_length=1)
     """Revision of the data; change it when the manifest changes."""
-    path: str | None = field(None, role=LOCATION)
+    path: str | None = field(default=None, role=LOCATION)
     """Path of the manifest; clips are relative to its folder."""
 
 
@@ -79,23 +79,23 @@ class DataSpec:
     """Where clips and captions come from."""
     batch_size: int = field(ge=1, unit="clips")
     """Clips per optimizer step over all ranks (global batch)."""
-    num_frames: int = field(81, ge=1, unit="frames")
+    num_frames: int = field(default=81, ge=1, unit="frames")
     """Frames per clip: 4k+1 for an autoencoder that folds 4 frames into one."""
-    height: int = field(480, ge=1, unit="pixels")
+    height: int = field(default=480, ge=1, unit="pixels")
     """Height after resizing."""
-    width: int = field(832, ge=1, unit="pixels")
+    width: int = field(default=832, ge=1, unit="pixels")
     """Width after resizing."""
-    fps: float = field(16.0, gt=0, unit="frames/s")
+    fps: float = field(default=16.0, gt=0, unit="frames/s")
     """Frame rate at which clips are sampled."""
-    caption_dropout: float = field(0.1, ge=0, lt=1)
+    caption_dropout: float = field(default=0.1, ge=0, lt=1)
     """Share of captions replaced by the empty caption, for classifier-free guidance."""
-    max_bad_share: float = field(0.01, ge=0, le=1)
+    max_bad_share: float = field(default=0.01, ge=0, le=1)
     """Share of the clips that may be unreadable before the run stops."""
-    reader: Reader = field(Reader.PYAV, role=EXECUTION)
+    reader: Reader = field(default=Reader.PYAV, role=EXECUTION)
     """The library that decodes video files."""
-    workers: int = field(2, ge=1, role=EXECUTION)
+    workers: int = field(default=2, ge=1, role=EXECUTION)
     """Threads that decode clips."""
-    cache: Cache = field(Cache.NONE, role=EXECUTION)
+    cache: Cache = field(default=Cache.NONE, role=EXECUTION)
     """What is kept after the first pass over the data."""
 
 
@@ -103,5 +103,5 @@ class DataSpec:
 class ShapesScorerSpec(ScorerSpec):
     """Measures colour, shape and direction of rendered or generated shapes from pixels alone."""
 
-    revision: int = field(1, ge=1)
+    revision: int = field(default=1, ge=1)
     """Version of the measurement and its thresholds."""

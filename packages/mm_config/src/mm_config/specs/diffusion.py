@@ -28,11 +28,11 @@ class LossWeighting(enum.Enum):
 class FlowMatchingSpec:
     """Flow matching on a shifted grid: x_t = (1 - sigma) x0 + sigma noise, target noise - x0."""
 
-    shift: float = field(5.0, gt=0)
+    shift: float = field(default=5.0, gt=0)
     """Shift s of the training grid: sigma = s u / (1 + (s - 1) u) for u uniform in (0, 1]."""
-    boundary: float | None = field(None, gt=0, lt=1, unit="sigma")
+    boundary: float | None = field(default=None, gt=0, lt=1, unit="sigma")
     """Noise level at and above which the high-noise expert works; None for a single network."""
-    num_train_timesteps: int = field(1000, ge=1)
+    num_train_timesteps: int = field(default=1000, ge=1)
     """Points of the training grid; a timestep is sigma times this number."""
     weighting: LossWeighting = LossWeighting.NONE
     """How the loss depends on the noise level."""
@@ -59,15 +59,15 @@ class SigmaTable(enum.Enum):
 class SamplerSpec:
     """How noise becomes latents."""
 
-    steps: int = field(40, ge=1)
+    steps: int = field(default=40, ge=1)
     """Denoising steps."""
-    shift: float = field(12.0, gt=0)
+    shift: float = field(default=12.0, gt=0)
     """Shift of the sampling grid; never taken from a checkpoint's scheduler file."""
     solver: Solver = Solver.UNIPC
     """The integrator."""
     sigmas: SigmaTable = SigmaTable.WAN_OFFICIAL
     """The table of noise levels."""
-    guidance_high_noise: float = field(4.0, ge=1)
+    guidance_high_noise: float = field(default=4.0, ge=1)
     """Classifier-free guidance of the high-noise expert; 1 turns it off."""
-    guidance_low_noise: float = field(3.0, ge=1)
+    guidance_low_noise: float = field(default=3.0, ge=1)
     """Classifier-free guidance of the low-noise expert; 1 turns it off."""

@@ -22,13 +22,13 @@ class DctAutoencoderSpec(AutoencoderSpec):
     The first frame has a latent frame of its own, like Wan's causal autoencoder.
     """
 
-    latent_channels: int = field(48, ge=1, le=768)
+    latent_channels: int = field(default=48, ge=1, le=768)
     """DCT coefficients kept per cell, lowest frequencies first."""
-    temporal_stride: int = field(4, ge=1, unit="frames")
+    temporal_stride: int = field(default=4, ge=1, unit="frames")
     """Frames per latent frame after the first."""
-    spatial_stride: int = field(8, ge=1, unit="pixels")
+    spatial_stride: int = field(default=8, ge=1, unit="pixels")
     """Pixels per latent cell along height and width."""
-    revision: int = field(1, ge=1)
+    revision: int = field(default=1, ge=1)
     """Version of the frequency order and the normalisation literals."""
 
 
@@ -38,17 +38,17 @@ class WanAutoencoderSpec(AutoencoderSpec):
 
     weights: Weights
     """Where the weights come from."""
-    latent_channels: int = field(16, ge=1)
+    latent_channels: int = field(default=16, ge=1)
     """Channels of the latents."""
-    temporal_stride: int = field(4, ge=1, unit="frames")
+    temporal_stride: int = field(default=4, ge=1, unit="frames")
     """Frames per latent frame after the first."""
-    spatial_stride: int = field(8, ge=1, unit="pixels")
+    spatial_stride: int = field(default=8, ge=1, unit="pixels")
     """Pixels per latent cell along height and width."""
-    base_dim: int = field(96, ge=1)
+    base_dim: int = field(default=96, ge=1)
     """Width of the first encoder stage."""
-    dim_mult: tuple[int, ...] = field((1, 2, 4, 4), ge=1, min_length=1)
+    dim_mult: tuple[int, ...] = field(default=(1, 2, 4, 4), ge=1, min_length=1)
     """Width of each stage as a multiple of base_dim."""
-    num_res_blocks: int = field(2, ge=1)
+    num_res_blocks: int = field(default=2, ge=1)
     """Residual blocks per stage."""
     temporal_downsample: tuple[bool, ...] = (False, True, True)
     """Which stage transitions halve the frame rate."""
@@ -56,7 +56,7 @@ class WanAutoencoderSpec(AutoencoderSpec):
     """Whether latents are the posterior's mode or a sample of it."""
     dtype: str = "float32"
     """Dtype of the network (`float32`, `bfloat16`)."""
-    tiling: bool = field(False, role=EXECUTION)
+    tiling: bool = field(default=False, role=EXECUTION)
     """Whether large videos are encoded and decoded in spatial tiles."""
 
 
@@ -64,13 +64,13 @@ class WanAutoencoderSpec(AutoencoderSpec):
 class HashedTextEncoderSpec(TextEncoderSpec):
     """A weight-free text encoder: fixed hashed features of words and their n-grams."""
 
-    text_dim: int = field(64, ge=1)
+    text_dim: int = field(default=64, ge=1)
     """Width of the features."""
-    max_tokens: int = field(16, ge=1, unit="tokens")
+    max_tokens: int = field(default=16, ge=1, unit="tokens")
     """Longest caption; a longer one is an error."""
-    ngrams: int = field(2, ge=1, unit="words")
+    ngrams: int = field(default=2, ge=1, unit="words")
     """Longest n-gram that is hashed."""
-    revision: int = field(1, ge=1)
+    revision: int = field(default=1, ge=1)
     """Version of the hash and the cleaning of text."""
 
 
@@ -80,19 +80,19 @@ class Umt5TextEncoderSpec(TextEncoderSpec):
 
     weights: Weights
     """Where the weights and the tokenizer come from."""
-    text_dim: int = field(4096, ge=1)
+    text_dim: int = field(default=4096, ge=1)
     """Width of the features (d_model)."""
-    max_tokens: int = field(512, ge=1, unit="tokens")
+    max_tokens: int = field(default=512, ge=1, unit="tokens")
     """Captions are padded with zeros to this length after encoding."""
-    vocab_size: int = field(256384, ge=1)
+    vocab_size: int = field(default=256384, ge=1)
     """Entries of the tokenizer."""
-    num_layers: int = field(24, ge=1)
+    num_layers: int = field(default=24, ge=1)
     """Transformer layers."""
-    num_heads: int = field(64, ge=1)
+    num_heads: int = field(default=64, ge=1)
     """Attention heads."""
-    d_kv: int = field(64, ge=1)
+    d_kv: int = field(default=64, ge=1)
     """Width of one head."""
-    d_ff: int = field(10240, ge=1)
+    d_ff: int = field(default=10240, ge=1)
     """Width of the feed-forward network."""
     dtype: str = "bfloat16"
     """Dtype of the network (`float32`, `bfloat16`)."""

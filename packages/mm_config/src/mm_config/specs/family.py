@@ -21,9 +21,9 @@ class Family:
     """Pixels to latents and back."""
     text_encoder: TextEncoderSpec
     """Captions to features."""
-    boundary: float | None = field(None, gt=0, lt=1, unit="sigma")
+    boundary: float | None = field(default=None, gt=0, lt=1, unit="sigma")
     """Noise level at which the experts change; None for a single network."""
-    train_shift: float = field(5.0, gt=0)
+    train_shift: float = field(default=5.0, gt=0)
     """Shift of the training grid."""
     sampler: SamplerSpec = SamplerSpec()
     """The family's own sampler settings."""
@@ -31,20 +31,22 @@ class Family:
     def train(self, expert: Expert = Expert.SINGLE, **fields: Any) -> TrainSpec:
         """The training spec of one expert; `fields` are TrainSpec's others."""
         diffusion = FlowMatchingSpec(shift=self.train_shift, boundary=self.boundary)
+        others: dict[str, Any] = {"diffusion": diffusion, **fields}
         return TrainSpec(
             model=self.model,
             expert=expert,
             autoencoder=self.autoencoder,
             text_encoder=self.text_encoder,
-            **{"diffusion": diffusion, **fields},
+            **others,
         )
 
     def infer(self, **fields: Any) -> InferSpec:
         """The inference spec; `fields` are InferSpec's others."""
+        others: dict[str, Any] = {"sampler": self.sampler, **fields}
         return InferSpec(
             model=self.model,
             boundary=self.boundary,
             autoencoder=self.autoencoder,
             text_encoder=self.text_encoder,
-            **{"sampler": self.sampler, **fields},
+            **others,
         )

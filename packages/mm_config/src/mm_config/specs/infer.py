@@ -23,7 +23,7 @@ class GenerationRequest:
     """What the video shows."""
     negative_prompt: str = ""
     """What it should not show."""
-    seed: int = field(0, ge=0)
+    seed: int = field(default=0, ge=0)
     """Seed of the noise."""
 
 
@@ -33,7 +33,7 @@ class SamplesSpec:
 
     prompts: tuple[str, ...] = ()
     """What the videos show."""
-    seeds: tuple[int, ...] = field((0,), ge=0, min_length=1)
+    seeds: tuple[int, ...] = field(default=(0,), ge=0, min_length=1)
     """Seeds of the noise."""
     scorer: ScorerSpec | None = None
     """How the videos are measured; None measures nothing."""
@@ -41,18 +41,20 @@ class SamplesSpec:
     @property
     def requests(self) -> tuple[GenerationRequest, ...]:
         """Every prompt with every seed, prompts outermost."""
-        return tuple(GenerationRequest(prompt=prompt, seed=seed) for prompt in self.prompts for seed in self.seeds)
+        return tuple(
+            GenerationRequest(prompt=prompt, seed=seed) for prompt in self.prompts for seed in self.seeds
+        )
 
 
 @spec("infer-runtime")
 class InferRuntimeSpec:
     """Where and how videos are made."""
 
-    device: str = field("auto", role=EXECUTION)
+    device: str = field(default="auto", role=EXECUTION)
     """`auto` (an accelerator if there is one), `cpu`, `cuda` or `npu`."""
-    batch_size: int = field(1, ge=1, role=EXECUTION, unit="videos")
+    batch_size: int = field(default=1, ge=1, role=EXECUTION, unit="videos")
     """Videos denoised at once."""
-    build_missing: bool = field(False, role=EXECUTION)
+    build_missing: bool = field(default=False, role=EXECUTION)
     """Whether weights that no finished run has made are trained first."""
 
 
@@ -60,11 +62,11 @@ class InferRuntimeSpec:
 class InferSpec(RootSpec):
     """Generates videos with one network, or with a high-noise and a low-noise expert."""
 
-    name: str = field("", role=LOCATION)
+    name: str = field(default="", role=LOCATION)
     """Label of the run; empty takes the experiment file's stem."""
     model: ModelSpec
     """The architecture of both experts."""
-    boundary: float | None = field(None, gt=0, lt=1, unit="sigma")
+    boundary: float | None = field(default=None, gt=0, lt=1, unit="sigma")
     """Noise level at and above which the high-noise expert works; None for a single network."""
     high_noise: Weights
     """Weights of the high-noise expert, or of the single network."""
@@ -76,17 +78,17 @@ class InferSpec(RootSpec):
     """Prompts to features."""
     sampler: SamplerSpec
     """The denoising loop."""
-    num_frames: int = field(81, ge=1, unit="frames")
+    num_frames: int = field(default=81, ge=1, unit="frames")
     """Frames: 4k+1 for an autoencoder that folds 4 frames into one."""
-    height: int = field(480, ge=1, unit="pixels")
+    height: int = field(default=480, ge=1, unit="pixels")
     """Height."""
-    width: int = field(832, ge=1, unit="pixels")
+    width: int = field(default=832, ge=1, unit="pixels")
     """Width."""
-    fps: int = field(16, ge=1, unit="frames/s")
+    fps: int = field(default=16, ge=1, unit="frames/s")
     """Frame rate of the written file."""
     dtype: Dtype = Dtype.FLOAT32
     """Format of the networks' computations; latents and guidance are always float32."""
     samples: SamplesSpec = SamplesSpec()
     """The videos that running the experiment makes."""
-    runtime: InferRuntimeSpec = InferRuntimeSpec()
+    runtime: InferRuntimeSpec = field(default=InferRuntimeSpec(), role=EXECUTION)
     """Where and how videos are made."""

@@ -11,11 +11,19 @@ class RootSpec:
 
     __slots__ = ()
 
+    name: str
+
 
 class ModelSpec:
     """A denoising network's architecture; answers what plans and patterns need without torch."""
 
     __slots__ = ()
+
+    in_channels: int
+    out_channels: int
+    patch_size: tuple[int, int, int]
+    text_dim: int
+    num_layers: int
 
     @abstractmethod
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -30,6 +38,11 @@ class ModelSpec:
     @abstractmethod
     def forward_flops(self, latent_shape: tuple[int, int, int], text_tokens: int) -> int:
         """Floating-point operations (2 per multiply-add) of one sample's forward pass."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def block_activation_values(self, latent_shape: tuple[int, int, int]) -> int:
+        """Values that one block keeps for the backward pass of one sample, without recomputation."""
         raise NotImplementedError
 
     def parameter_count(self) -> int:

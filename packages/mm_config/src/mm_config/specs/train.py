@@ -30,15 +30,15 @@ class Dtype(enum.Enum):
 class AdamWSpec:
     """AdamW with gradient clipping."""
 
-    lr: float = field(1e-5, gt=0)
+    lr: float = field(default=1e-5, gt=0)
     """Peak learning rate."""
-    betas: tuple[float, float] = field((0.9, 0.999), ge=0, lt=1)
+    betas: tuple[float, float] = field(default=(0.9, 0.999), ge=0, lt=1)
     """Decay rates of the first and second moments."""
-    eps: float = field(1e-8, gt=0)
+    eps: float = field(default=1e-8, gt=0)
     """Added to the denominator."""
-    weight_decay: float = field(0.01, ge=0)
+    weight_decay: float = field(default=0.01, ge=0)
     """Decoupled weight decay."""
-    max_grad_norm: float = field(1.0, gt=0)
+    max_grad_norm: float = field(default=1.0, gt=0)
     """Gradients are scaled down to this global norm."""
 
 
@@ -48,11 +48,11 @@ class ScheduleSpec:
 
     steps: int = field(ge=1)
     """Optimizer steps."""
-    warmup_steps: int = field(0, ge=0)
+    warmup_steps: int = field(default=0, ge=0)
     """Steps of linear warm-up from zero."""
     decay: Decay = Decay.CONSTANT
     """How the learning rate falls after the warm-up."""
-    final_ratio: float = field(0.0, ge=0, le=1)
+    final_ratio: float = field(default=0.0, ge=0, le=1)
     """Learning rate of the last step as a share of the peak, where it decays."""
 
 
@@ -70,9 +70,9 @@ class PrecisionSpec:
 class FsdpSpec:
     """FSDP2: which modules are sharded as one unit."""
 
-    wrap: tuple[str, ...] = field(("blocks.*",), role=EXECUTION)
+    wrap: tuple[str, ...] = field(default=("blocks.*",), role=EXECUTION)
     """Glob patterns over module names, each match becomes a unit; the root takes the rest."""
-    reshard_after_forward: bool = field(True, role=EXECUTION)
+    reshard_after_forward: bool = field(default=True, role=EXECUTION)
     """Whether gathered parameters are freed between forward and backward."""
 
 
@@ -80,9 +80,9 @@ class FsdpSpec:
 class CheckpointSpec:
     """When training states are written and which are kept."""
 
-    every_steps: int = field(1000, ge=1, role=EXECUTION, unit="steps")
+    every_steps: int = field(default=1000, ge=1, role=EXECUTION, unit="steps")
     """Steps between checkpoints; the last step always writes one."""
-    keep_last: int = field(2, ge=1, role=EXECUTION, unit="checkpoints")
+    keep_last: int = field(default=2, ge=1, role=EXECUTION, unit="checkpoints")
     """Newest checkpoints that are kept."""
 
 
@@ -90,13 +90,13 @@ class CheckpointSpec:
 class TrainRuntimeSpec:
     """Where and how the run is carried out."""
 
-    device: str = field("auto", role=EXECUTION)
+    device: str = field(default="auto", role=EXECUTION)
     """`auto` (an accelerator if there is one), `cpu`, `cuda` or `npu`."""
-    micro_batch_size: int | None = field(None, ge=1, role=EXECUTION, unit="clips")
+    micro_batch_size: int | None = field(default=None, ge=1, role=EXECUTION, unit="clips")
     """Clips per forward pass on one rank; None takes the rank's whole share of the batch."""
-    log_every: int = field(10, ge=1, role=EXECUTION, unit="steps")
+    log_every: int = field(default=10, ge=1, role=EXECUTION, unit="steps")
     """Steps between lines of progress where stdout is no terminal."""
-    build_missing: bool = field(False, role=EXECUTION)
+    build_missing: bool = field(default=False, role=EXECUTION)
     """Whether weights that this run starts from are trained first where they are missing."""
 
 
@@ -104,7 +104,7 @@ class TrainRuntimeSpec:
 class TrainSpec(RootSpec):
     """Trains one network, or one expert of two, by flow matching."""
 
-    name: str = field("", role=LOCATION)
+    name: str = field(default="", role=LOCATION)
     """Label of the run; empty takes the experiment file's stem."""
     model: ModelSpec
     """The network's architecture."""
@@ -126,11 +126,11 @@ class TrainSpec(RootSpec):
     """Steps and learning rate."""
     precision: PrecisionSpec = PrecisionSpec()
     """Number formats."""
-    seed: int = field(0, ge=0)
+    seed: int = field(default=0, ge=0)
     """Seed of data order, noise, noise levels and caption dropout."""
-    fsdp: FsdpSpec = FsdpSpec()
+    fsdp: FsdpSpec = field(default=FsdpSpec(), role=EXECUTION)
     """Sharding."""
-    checkpoint: CheckpointSpec = CheckpointSpec()
+    checkpoint: CheckpointSpec = field(default=CheckpointSpec(), role=EXECUTION)
     """Checkpoints."""
-    runtime: TrainRuntimeSpec = TrainRuntimeSpec()
+    runtime: TrainRuntimeSpec = field(default=TrainRuntimeSpec(), role=EXECUTION)
     """Where and how the run is carried out."""

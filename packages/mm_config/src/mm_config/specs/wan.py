@@ -26,21 +26,21 @@ class WanTransformerSpec(ModelSpec):
     """Width of the feed-forward network."""
     num_layers: int = field(ge=1)
     """Transformer blocks."""
-    in_channels: int = field(16, ge=1)
+    in_channels: int = field(default=16, ge=1)
     """Channels of the latents that go in."""
-    out_channels: int = field(16, ge=1)
+    out_channels: int = field(default=16, ge=1)
     """Channels of the velocity that comes out."""
-    patch_size: tuple[int, int, int] = field((1, 2, 2), ge=1, unit="latent cells")
+    patch_size: tuple[int, int, int] = field(default=(1, 2, 2), ge=1, unit="latent cells")
     """Latent cells per token along frames, height and width."""
-    text_dim: int = field(4096, ge=1)
+    text_dim: int = field(default=4096, ge=1)
     """Width of the text encoder's features."""
-    freq_dim: int = field(256, ge=2)
+    freq_dim: int = field(default=256, ge=2)
     """Width of the sinusoidal timestep features; even."""
     cross_attn_norm: bool = True
     """Whether the input of cross-attention is normalised (all published Wan weights: yes)."""
-    eps: float = field(1e-6, gt=0)
+    eps: float = field(default=1e-6, gt=0)
     """Epsilon of all norms."""
-    rope_max_seq_len: int = field(1024, ge=1, unit="tokens")
+    rope_max_seq_len: int = field(default=1024, ge=1, unit="tokens")
     """Longest axis of the rotary position table."""
 
     @property
@@ -52,13 +52,21 @@ class WanTransformerSpec(ModelSpec):
         """Rules between this spec's fields."""
         heads, width = self.num_attention_heads, self.hidden_size
         if width % heads:
-            near = sorted((n for n in range(1, width + 1) if width % n == 0), key=lambda n: abs(n - heads))[:2]
+            divisors = (n for n in range(1, width + 1) if width % n == 0)
+            near = sorted(divisors, key=lambda n: abs(n - heads))[:2]
             yield Problem(
                 "num_attention_heads",
                 f"{heads} heads do not divide hidden_size {width}; nearest that do: {_listed(near)}",
             )
         elif self.attention_head_dim % 2:
-            yield Problem("num_attention_heads", f"head width {self.attention_head_dim} must be even for RoPE")
+            yield Problem(
+                "num_attention_heads", f"head width {self.attention_head_dim} must be even for RoPE"
+            )
+        elif self.attention_head_dim < 6:
+            yield Problem(
+                "num_attention_heads",
+                f"head width {self.attention_head_dim} is below 6, the least that RoPE splits in three",
+            )
         if self.freq_dim % 2:
             yield Problem("freq_dim", f"must be even, got {self.freq_dim}")
 
@@ -87,11 +95,11 @@ class WanTransformerSpec(ModelSpec):
                     linear(f"{block}.{attention}.{projection}", d, d)
                 shapes[f"{block}.{attention}.norm_q.weight"] = (d,)
                 shapes[f"{block}.{attention}.norm_k.weight"] = (d,)
-            linear(f"{block}.ffn.net.0.proj", f, d)
-            linear(f"{block}.ffn.net.2", d, f)
             if self.cross_attn_norm:
                 shapes[f"{block}.norm2.weight"] = (d,)
                 shapes[f"{block}.norm2.bias"] = (d,)
+            linear(f"{block}.ffn.net.0.proj", f, d)
+            linear(f"{block}.ffn.net.2", d, f)
         linear("proj_out", self.out_channels * math.prod(patch), d)
         return shapes
 
@@ -109,6 +117,14 @@ class WanTransformerSpec(ModelSpec):
         time = 2 * (self.freq_dim * d + d * d + 6 * d * d)
         text = 2 * text_tokens * (self.text_dim * d + d * d)
         return self.num_layers * block + ends + time + text
+
+    def block_activation_values(self, latent_shape: tuple[int, int, int]) -> int:
+        """An estimate, 20 hidden + 2 ffn values per token, for a block whose norms are fused.
+
+        The block's input, two norm outputs, q, k, v before and after norm and rotation, attention
+        output, projections, the cross-attention's set, and the feed-forward width twice.
+        """
+        return self.tokens(latent_shape) * (20 * self.hidden_size + 2 * self.ffn_dim)
 
 
 def _listed(numbers: list[int]) -> str:

@@ -10,7 +10,7 @@ from mm_config.specs.kinds import RootSpec, Weights
 class RandomWeights(Weights):
     """Freshly drawn weights."""
 
-    seed: int = field(0, ge=0)
+    seed: int = field(default=0, ge=0)
     """Seed of the draw; each parameter is keyed by it and the parameter's name."""
 
 

@@ -1,0 +1,1 @@
+"""The command line: `main(SPEC)` of experiment files, and `mm` with its verbs."""

@@ -1,0 +1,44 @@
+"""How the command line ends: one line per mistake and status 2, never a traceback for a mistake."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from mm_config.console import is_main_rank
+from mm_config.errors import UserError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+SPEAKING_SECONDS = 3
+"""How long other ranks wait after a mistake: the launcher ends all ranks when the first of them ends."""
+
+
+def exit_status(body: Callable[[], int]) -> int:
+    """Runs a command and returns its exit status.
+
+    A `UserError` prints its problems on stderr, on the first rank only, so that torchrun shows them
+    once; the other ranks wait until it has. Ctrl-C and a reader that closes the pipe end quietly
+    with the status that shells use.
+    """
+    try:
+        status = body()
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        if is_main_rank():
+            print("\n".join(str(problem) for problem in error.problems), file=sys.stderr)
+        else:
+            time.sleep(SPEAKING_SECONDS)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        if is_main_rank():
+            print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE

@@ -1,0 +1,109 @@
+"""`main(SPEC)`: the command line of an experiment file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mm_config.cli.exits import exit_status
+from mm_config.cli.parse import overridden
+from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan
+from mm_config.cli.targets import named
+from mm_config.console import is_main_rank, say
+from mm_config.errors import Problem, UserError
+from mm_config.locations import Locations, load_locations
+from mm_config.options import RunOptions
+from mm_config.running import finished_run, run
+from mm_config.runs.record import RESULT_FILE
+from mm_config.specs.kinds import RootSpec
+
+RESUME = Option("--resume", "Continue a run: its folder, its id, a hash prefix, or latest.", "RUN|latest")
+IF_NEEDED = Option("--if-needed", "Report an equal finished run instead of running again.")
+DRY_RUN = Option(
+    "--dry-run", "Check the spec, print its plan, its hashes and what would run; change nothing."
+)
+LOCATION = Option(
+    "--location",
+    "Where weights or data of a logical name lie on this machine; may be repeated. Also read from the "
+    "project's locations.yaml, then from the user's.",
+    "NAME=PATH",
+    repeatable=True,
+)
+OPTIONS = (RESUME, IF_NEEDED, RUNS_DIR, DRY_RUN, LOCATION)
+
+
+def main(spec: RootSpec, argv: Sequence[str] | None = None) -> None:
+    """Parses the command line over a spec, checks the result and runs it.
+
+    The last line on stdout is the path of the run's `result.json`. The label of a spec without one is
+    the experiment file's stem.
+
+    Args:
+        spec: The experiment's spec, whose fields are the defaults.
+        argv: The command line with the experiment file first; `sys.argv` by default.
+
+    Raises:
+        SystemExit: With status 2 after one line per problem on stderr, with 130 when interrupted.
+    """
+    words = list(sys.argv if argv is None else argv)
+    if status := exit_status(lambda: _main(spec, words)):
+        raise SystemExit(status)
+
+
+def _main(spec: RootSpec, argv: list[str]) -> int:
+    spec = named(spec, Path(argv[0]).stem)
+    line = scan(argv[1:], OPTIONS)
+    if line.has(HELP):
+        _print_help(spec, argv[0])
+        return 0
+    problems = [*line.problems, *(Problem("", f"unexpected argument {word!r}") for word in line.words)]
+    locations = _locations(line, problems)
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    flags = [option.flag for option in (*OPTIONS, HELP)]
+    spec = overridden(spec, line.fields, problems, flags, world_size)
+    options = RunOptions(
+        runs_dir=Path(line.value(RUNS_DIR) or "runs"),
+        resume=line.value(RESUME),
+        if_needed=line.has(IF_NEEDED),
+        dry_run=line.has(DRY_RUN),
+        locations=locations,
+        argv=tuple(argv),
+    )
+    if options.dry_run:
+        _print_dry_run(spec, options, world_size)
+        return 0
+    earlier = finished_run(spec, options.runs_dir) if options.if_needed else None
+    if earlier is not None:
+        say(f"an equal run has finished: {earlier}")
+        say(str(earlier / RESULT_FILE))
+        return 0
+    say(str(run(spec, options).result_path))
+    return 0
+
+
+def _locations(line: CommandLine, problems: list[Problem]) -> Locations:
+    try:
+        return load_locations(line.options.get(LOCATION.flag, ()))
+    except UserError as error:
+        problems.extend(error.problems)
+        return Locations()
+
+
+def _print_help(spec: RootSpec, file: str) -> None:
+    if not is_main_rank():
+        return
+    from mm_config.cli.help import help_lines
+    from mm_config.cli.page import print_lines
+
+    about = sys.modules["__main__"].__doc__ or type(spec).__doc__ or ""
+    print_lines(help_lines(spec, file, about, (*OPTIONS, HELP)))
+
+
+def _print_dry_run(spec: RootSpec, options: RunOptions, world_size: int) -> None:
+    if not is_main_rank():
+        return
+    from mm_config.cli.dry_run import dry_run_lines
+
+    print("\n".join(dry_run_lines(spec, options, world_size)))

@@ -1,0 +1,108 @@
+"""Pages of help: bold headings and coloured flags on a terminal, plain text elsewhere."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from mm_config.cli.scan import HELP, Option
+from mm_config.console import console
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+MAX_WIDTH = 100
+
+
+@attrs.frozen
+class Usage:
+    """What a verb's --help says."""
+
+    line: str
+    """How it is called."""
+    about: str
+    """What it does, in paragraphs."""
+    options: tuple[Option, ...]
+    """The options that it takes beside fields of the spec."""
+    examples: tuple[tuple[str, str], ...]
+    """Commands, each with what it does."""
+
+
+def print_lines(lines: Iterable[Text]) -> None:
+    """Prints styled lines, whole: a terminal wraps, a pipe does not."""
+    from rich.text import Text
+
+    console().print(Text("\n").join(lines), soft_wrap=True)
+
+
+def print_usage(usage: Usage) -> None:
+    """Prints a verb's page."""
+    print_lines(
+        [
+            *paragraph(f"usage: {usage.line}", indent=0, hanging=7),
+            *(line for part in usage.about.split("\n\n") for line in (blank(), *paragraph(part, indent=0))),
+            *option_lines("options", (*usage.options, HELP)),
+            *example_lines(usage.examples),
+        ]
+    )
+
+
+def option_lines(title: str, options: Iterable[Option]) -> list[Text]:
+    """A group of options, each with what it does."""
+    lines = [blank(), heading(title)]
+    for option in options:
+        value = "{" + ",".join(option.choices) + "}" if option.choices else option.metavar or ""
+        lines.append(flag_line([option.flag], value))
+        lines.extend(paragraph(option.help, indent=6))
+    return lines
+
+
+def example_lines(examples: Sequence[tuple[str, str]]) -> list[Text]:
+    """Commands to copy, each under what it does."""
+    from rich.text import Text
+
+    lines = [blank(), heading("examples")]
+    for command, about in examples:
+        lines.append(Text(f"  # {about}", style="dim"))
+        lines.append(Text(f"  {command}"))
+    return lines
+
+
+def flag_line(flags: Sequence[str], value: str, note: str = "") -> Text:
+    """A flag's spellings with what follows them."""
+    from rich.text import Text
+
+    spellings = Text(", ").join(Text(flag, style="cyan") for flag in flags)
+    return Text.assemble("  ", spellings, f" {value}" if value else "", f"  {note}" if note else "")
+
+
+def heading(title: str, about: str = "") -> Text:
+    """A group's title, with what the group is."""
+    from rich.text import Text
+
+    return Text.assemble((title, "bold"), f"  {about}" if about else "")
+
+
+def paragraph(text: str, indent: int, hanging: int = 0) -> list[Text]:
+    """Text wrapped to the page, indented; lines after the first by `hanging` more.
+
+    A non-breaking space stays inside its line and is shown as a space.
+    """
+    from rich.text import Text
+
+    first, later = " " * indent, " " * (indent + hanging)
+    width = min(console().width, MAX_WIDTH)
+    wrapped = textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
+    )
+    return [Text(line.replace("\u00a0", " ")) for line in wrapped]
+
+
+def blank() -> Text:
+    """An empty line."""
+    from rich.text import Text
+
+    return Text("")

@@ -1,0 +1,197 @@
+"""What a verb is about: an experiment, a saved spec, a run folder, a module, a run id or a hash prefix."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+from mm_config import files
+from mm_config.cli.page import Usage
+from mm_config.cli.parse import overridden
+from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine
+from mm_config.errors import Problem, UserError
+from mm_config.evolve import replace
+from mm_config.options import RunOptions
+from mm_config.schema import is_spec
+from mm_config.specs.kinds import RootSpec
+
+TARGET_HELP = (
+    "A target is an experiment file, a saved spec, a run folder, a module, a run id or a hash prefix of "
+    "at least 6 digits. Fields are given as to the experiment itself; its --help lists them."
+)
+MIN_PREFIX = 6
+"""Fewest hex digits that are looked up as a hash."""
+
+
+def resolve(target: str, options: RunOptions) -> RootSpec:
+    """The spec that a target names.
+
+    Tried in this order: an existing path (an experiment's `.py`, a saved spec's `.json` or `.yaml`, a
+    run folder), a module (`experiments.tiny_high`), a run id, a prefix of a spec_hash or exact_hash of
+    at least 6 hex digits.
+
+    Raises:
+        UserError: Nothing has this name (with the nearest names), several runs of different specs
+            match (listing them), or what was found holds no valid spec.
+    """
+    path = Path(target)
+    if path.exists():
+        return _from_path(path)
+    if _is_module(target):
+        return _from_module(target)
+    return _from_index(target, options)
+
+
+def read_targets(
+    line: CommandLine, usage: Usage, count: int, world_size: int | None = None
+) -> tuple[RootSpec, ...]:
+    """The checked specs of a verb's targets, fields of the command line put into the last.
+
+    Raises:
+        UserError: All that is wrong with the command line, the targets and their specs.
+    """
+    problems = list(line.problems)
+    if len(line.words) != count:
+        wanted = "one target" if count == 1 else f"{count} targets"
+        given = f"got {len(line.words)}: {' '.join(line.words)}" if line.words else "got none"
+        order = "; targets come before --spec flags" if line.fields and len(line.words) < count else ""
+        problems.append(Problem("", f"expected {wanted}, {given}{order} (usage: {usage.line})"))
+        raise UserError(problems)
+    options = RunOptions(runs_dir=runs_dir_of(line))
+    specs: list[RootSpec] = []
+    for target, fields in zip(line.words, [()] * (count - 1) + [line.fields], strict=True):
+        try:
+            flags = [option.flag for option in (*usage.options, HELP)]
+            specs.append(overridden(resolve(target, options), fields, (), flags, world_size))
+        except UserError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise UserError(problems)
+    return tuple(specs)
+
+
+def runs_dir_of(line: CommandLine) -> Path:
+    """Where a verb looks up runs."""
+    return Path(line.value(RUNS_DIR) or "runs")
+
+
+def _from_path(path: Path) -> RootSpec:
+    if path.is_dir():
+        if not (path / "spec.json").is_file():
+            raise UserError(Problem(str(path), "is a folder without spec.json, so it is no run folder"))
+        return _root(files.load(path / "spec.json"), str(path))
+    if path.suffix == ".py":
+        return _from_file(path)
+    if path.suffix in (".json", ".yaml", ".yml"):
+        return _root(files.load(path), str(path))
+    raise UserError(
+        Problem(str(path), "expected an experiment (.py), a saved spec (.json, .yaml) or a run folder")
+    )
+
+
+def _from_file(path: Path) -> RootSpec:
+    """Imports an experiment under its module name where it is one, so that it exists once."""
+    if any(Path(folder).resolve() == path.resolve().parent for folder in _experiment_folders()):
+        return _from_module(f"experiments.{path.stem}", str(path))
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        _import(str(path), partial(found.loader.exec_module, module))
+    finally:
+        del sys.path[0]
+    return _spec_of(module, str(path))
+
+
+def _experiment_folders() -> list[str]:
+    package = importlib.util.find_spec("experiments")
+    return list(package.submodule_search_locations or ()) if package else []
+
+
+def _is_module(target: str) -> bool:
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", target):
+        return False
+    try:
+        return importlib.util.find_spec(target) is not None
+    except (ModuleNotFoundError, ValueError):  # find_spec refuses `__main__` by a ValueError.
+        return False
+
+
+def _from_module(name: str, where: str | None = None) -> RootSpec:
+    where = where or name
+    _import(where, partial(importlib.import_module, name))
+    return _spec_of(sys.modules[name], where)
+
+
+def _import(where: str, load: Callable[[], object]) -> None:
+    try:
+        load()
+    except UserError as error:
+        raise UserError(Problem(where, str(problem)) for problem in error.problems) from error
+    except Exception as error:  # An experiment is the user's code: whatever it raises becomes one line.
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+        raise UserError(Problem(where, message)) from error
+
+
+def _spec_of(module: ModuleType, where: str) -> RootSpec:
+    if not hasattr(module, "SPEC"):
+        raise UserError(Problem(where, "defines no SPEC"))
+    return named(_root(module.SPEC, f"{where}: SPEC"), module.__name__.rpartition(".")[2])
+
+
+def named(spec: RootSpec, stem: str) -> RootSpec:
+    """A spec labelled by its experiment's stem where it has no label of its own."""
+    return spec if spec.name else replace(spec, "name", stem)
+
+
+def _root(value: object, where: str) -> RootSpec:
+    if isinstance(value, RootSpec) and is_spec(value):
+        return value
+    raise UserError(Problem(where, f"expected a spec that can be run, got {type(value).__name__}"))
+
+
+def _from_index(target: str, options: RunOptions) -> RootSpec:
+    from mm_config.runs.index import open_index
+
+    index = open_index(options.runs_dir)
+    found = index.find(target)
+    chosen = [record for record in found if target in (record.path, record.path.rpartition("/")[2])]
+    if not chosen and re.fullmatch(f"[0-9a-fA-F]{{{MIN_PREFIX},64}}", target):
+        prefix = target.lower()
+        chosen = [
+            record
+            for record in found
+            if record.spec_hash.startswith(prefix) or record.exact_hash.startswith(prefix)
+        ]
+    if len({record.spec_hash for record in chosen}) > 1:
+        candidates = ", ".join(f"{record.path} (spec {record.spec_hash[:12]})" for record in chosen)
+        raise UserError(Problem(target, f"is ambiguous: {candidates}"))
+    if chosen:
+        return _from_path(index.folder(chosen[0]))
+    labelled = [record.path for record in found if record.name == target]
+    raise UserError(Problem(target, _not_found(target, labelled, options)))
+
+
+def _not_found(target: str, labelled: list[str], options: RunOptions) -> str:
+    if re.fullmatch(r"[0-9a-fA-F]+", target) and len(target) < MIN_PREFIX:
+        return f"a hash prefix needs at least {MIN_PREFIX} hex digits"
+    if labelled:
+        return f"is the label of {', '.join(labelled)}; name a run or a hash"
+    names = [found.name for found in pkgutil.iter_modules(_experiment_folders())]
+    spellings = {name: f"experiments.{name}" for name in names}
+    spellings |= {f"experiments.{name}": f"experiments.{name}" for name in names}
+    spellings |= {f"experiments/{name}.py": f"experiments/{name}.py" for name in names}
+    near = difflib.get_close_matches(target, spellings, n=1)
+    suggestion = f"; did you mean {spellings[near[0]]}?" if near else ""
+    return f"no such file, module, run id or hash (runs are looked up in {options.runs_dir}){suggestion}"

@@ -1,0 +1,39 @@
+"""`mm hash`: the two ids of a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mm_config.cli.page import Usage, print_usage
+from mm_config.cli.scan import HELP, RUNS_DIR, scan
+from mm_config.cli.targets import TARGET_HELP, read_targets
+from mm_config.identity import exact_hash, spec_hash
+
+USAGE = Usage(
+    "mm hash TARGET [--spec.FIELD VALUE ...] [--runs-dir DIR]",
+    "Prints the two ids of a spec, 64 hex digits each. `spec` changes with whatever changes the "
+    "mathematics or the data order: two runs with the same one train the same thing. `exact` also "
+    "changes with how it is computed: sharding, micro-batches, workers. Labels and paths change "
+    f"neither.\n\n{TARGET_HELP}",
+    (RUNS_DIR,),
+    (
+        ("mm hash experiments/tiny_high.py", "the ids of an experiment"),
+        (
+            "mm hash experiments/tiny_high.py --spec.lr 1e-4",
+            "the ids it would have with another learning rate",
+        ),
+        ("mm hash 7f3a91c2", "the full ids of a stored run"),
+    ),
+)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print the two ids of a spec."""
+    line = scan(argv, USAGE.options)
+    if line.has(HELP):
+        print_usage(USAGE)
+        return 0
+    (spec,) = read_targets(line, USAGE, count=1)
+    print(f"spec {spec_hash(spec)}")
+    print(f"exact {exact_hash(spec)}")
+    return 0

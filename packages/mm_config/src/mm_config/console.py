@@ -1,0 +1,170 @@
+"""What a person sees while a run works: live bars on a terminal, plain lines elsewhere.
+
+Only the first rank speaks (environment variable RANK, set by torchrun).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+
+
+@cache
+def console() -> Console:
+    """The one console on stdout, so that notes appear above a live bar and not inside it."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def is_main_rank() -> bool:
+    """Whether this process is the one that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def is_live() -> bool:
+    """Whether stdout is a terminal that can redraw lines."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def say(text: str) -> None:
+    """Prints one note."""
+    if not is_main_rank():
+        return
+    if is_live():
+        console().print(text, markup=False, soft_wrap=True)
+    else:
+        print(text, flush=True)
+
+
+def table(title: str, rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> None:
+    """Prints a table: boxed on a terminal, aligned text elsewhere.
+
+    Args:
+        title: Printed above the rows.
+        rows: Equally long rows; every cell is shown by `str`, whole.
+        header: Names of the columns, if any.
+    """
+    if not is_main_rank():
+        return
+    cells = [[str(cell) for cell in row] for row in rows]
+    if not is_live():
+        print("\n".join([title, *_aligned([list(header), *cells] if header else cells)]), flush=True)
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    boxed = Table(title=Text(title), title_justify="left", show_header=bool(header))
+    for index in range(len(cells[0]) if cells else len(header)):
+        boxed.add_column(header[index] if header else "", overflow="fold")
+    for row in cells:
+        boxed.add_row(*map(Text, row))
+    console().print(boxed)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+@attrs.define
+class Progress:
+    """Long work under way; made by `progress`."""
+
+    description: str
+    total: int
+    unit: str
+    every: int
+    completed: int
+    bar: RichProgress | None
+    started_at: float = attrs.field(factory=time.monotonic)
+    started_from: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.started_from = self.completed
+        if self.bar is not None:
+            self.bar.add_task(self.description, total=self.total, completed=self.completed, metrics="")
+
+    def advance(self, count: int = 1, **metrics: float | str) -> None:
+        """Counts finished work and shows the latest metrics.
+
+        Args:
+            count: Units finished since the last call.
+            metrics: Numbers are shown with their name, strings as they are (`rate="210 samples/s"`).
+        """
+        before = self.completed
+        self.completed += count
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], advance=count, metrics="  ".join(_shown(metrics)))
+        elif is_main_rank() and (
+            before // self.every != self.completed // self.every or before < self.total <= self.completed
+        ):
+            print("  ".join([self.description, self._count(), *_shown(metrics), self._time()]), flush=True)
+
+    def _count(self) -> str:
+        return f"{self.unit} {self.completed}/{self.total}"
+
+    def _time(self) -> str:
+        elapsed = time.monotonic() - self.started_at
+        if self.completed >= self.total:
+            return f"{_clock(elapsed)} in all"
+        done = self.completed - self.started_from
+        return f"{_clock(elapsed / done * (self.total - self.completed))} left"
+
+
+@contextmanager
+def progress(
+    description: str, total: int, unit: str = "step", every: int = 10, completed: int = 0
+) -> Generator[Progress]:
+    """Shows long work: a live bar with the time left on a terminal, a line every `every` units elsewhere.
+
+    Args:
+        description: What is being done (`train tiny_high`).
+        total: Units at the end.
+        unit: What is counted.
+        every: Units between plain lines; the last unit always prints one.
+        completed: Units finished before now, by an earlier process.
+    """
+    if not (is_main_rank() and is_live()):
+        yield Progress(description, total, unit, every, completed, None)
+        return
+    with _live_bar(unit) as bar:
+        yield Progress(description, total, unit, every, completed, bar)
+
+
+def _live_bar(unit: str) -> RichProgress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn(f"{unit} {{task.completed}}/{{task.total}}", markup=False),
+        TextColumn("{task.fields[metrics]}", markup=False),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    return Progress(*columns, console=console(), refresh_per_second=4)
+
+
+def _shown(metrics: dict[str, float | str]) -> list[str]:
+    return [value if isinstance(value, str) else f"{name} {value:.4g}" for name, value in metrics.items()]
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

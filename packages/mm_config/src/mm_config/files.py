@@ -1,0 +1,149 @@
+"""Specs in files: the full payload `{"v": 1, "kind": <tag>, "spec": {...}}` as JSON or YAML."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from mm_config.errors import Problem, SpecError, UserError
+from mm_config.identity import FORMAT_VERSION, JSON, declared
+from mm_config.parsing import checked, core_dumper, parse_json, parse_yaml
+from mm_config.schema import class_of, field_types, is_spec, schema_of, spec_fields, tag_of, wire_name
+from mm_config.structuring import class_of_tag, known_specs, structure
+from mm_config.typing_checks import is_dict, is_tuple, shown
+
+_ROOT_KEYS = ("v", "kind", "spec")
+_FORMATS: dict[str, Literal["json", "yaml"]] = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
+
+
+def to_payload(spec: Any) -> dict[str, JSON]:
+    """The full payload of a spec: every field of every role, nested specs with their tags."""
+    return {"v": FORMAT_VERSION, "kind": tag_of(spec), "spec": _wire_fields(spec)}
+
+
+def from_payload(payload: Any, where: str = "spec") -> Any:
+    """The spec of a payload.
+
+    Fields that were added to a class after the payload was written take their neutral value, older
+    schemas are migrated; beyond that nothing is filled in, converted or ignored.
+
+    Args:
+        payload: Plain data, as `to_payload` gives it and JSON or YAML carry it.
+        where: The first segment of the paths in error messages.
+
+    Raises:
+        SpecError: Everything that is wrong with the payload.
+    """
+    root = checked(payload)
+    if not is_dict(root):
+        raise SpecError(f"expected a mapping with the keys v, kind and spec, got {shown(root)}")
+    problems = [Problem(key, "unknown key; allowed: v, kind, spec") for key in root if key not in _ROOT_KEYS]
+    problems += [Problem(key, "missing") for key in _ROOT_KEYS if key not in root]
+    if "v" in root and (type(root["v"]) is not int or root["v"] != FORMAT_VERSION):
+        problems.append(
+            Problem("v", f"the format's version must be {FORMAT_VERSION}, got {shown(root['v'])}")
+        )
+    spec = None
+    if "kind" in root:
+        cls = class_of_tag(root["kind"], known_specs().values(), "kind")
+        if isinstance(cls, Problem):
+            problems.append(cls)
+        elif "spec" in root:
+            spec, found = structure(root["spec"], cls, where)
+            problems += found
+    if problems:
+        raise SpecError(problems)
+    return spec
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """The spec in a `.json`, `.yaml` or `.yml` file.
+
+    Raises:
+        UserError: The file can't be read or parsed, or its payload is wrong; each problem names the
+            file and the canonical path inside it.
+    """
+    file = Path(path)
+    format = _format_of(file)
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise UserError(Problem(str(file), f"can't be read: {error.strerror}")) from None
+    except UnicodeDecodeError as error:
+        raise UserError(Problem(str(file), f"is no UTF-8 text (byte {error.start})")) from None
+    try:
+        return from_payload(parse_json(text) if format == "json" else parse_yaml(text))
+    except UserError as error:
+        raise type(error)(
+            Problem(f"{file}: {problem.path}" if problem.path else str(file), problem.message)
+            for problem in error.problems
+        ) from None
+
+
+def dumps(spec: Any, format: Literal["json", "yaml"] = "json") -> str:
+    """The text of a spec's file, fields in order of declaration, ending with a newline."""
+    payload = to_payload(spec)
+    if format == "json":
+        return json.dumps(payload, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    import yaml
+
+    return yaml.dump(payload, Dumper=core_dumper(), sort_keys=False, allow_unicode=True, width=math.inf)
+
+
+def dump(spec: Any, path: str | os.PathLike[str]) -> None:
+    """Writes a spec to a `.json`, `.yaml` or `.yml` file, whole or not at all.
+
+    Raises:
+        UserError: The file's ending is none of these, or it can't be written.
+    """
+    file = Path(path)
+    text = dumps(spec, _format_of(file))
+    try:
+        _write_atomically(file, text)
+    except OSError as error:
+        raise UserError(Problem(str(file), f"can't be written: {error.strerror}")) from None
+
+
+def _format_of(file: Path) -> Literal["json", "yaml"]:
+    if file.suffix not in _FORMATS:
+        raise UserError(Problem(str(file), f"a spec's file ends in {', '.join(_FORMATS)}"))
+    return _FORMATS[file.suffix]
+
+
+def _write_atomically(file: Path, text: str) -> None:
+    descriptor, staged = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp makes files that only their owner can read; a spec is meant to be shared.
+        os.chmod(staged, 0o644)
+        os.replace(staged, file)
+    except BaseException:
+        os.unlink(staged)
+        raise
+
+
+def _wire_fields(spec: Any) -> dict[str, JSON]:
+    fields: dict[str, JSON] = {} if schema_of(spec) == 1 else {"~schema": schema_of(spec)}
+    types = field_types(class_of(spec))
+    for attribute in spec_fields(class_of(spec)):
+        value = declared(getattr(spec, attribute.name), types[attribute.name])
+        fields[wire_name(attribute)] = _wire_value(value)
+    return fields
+
+
+def _wire_value(value: Any) -> JSON:
+    if is_spec(value):
+        return {"~": tag_of(value), **_wire_fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if is_tuple(value):
+        return [_wire_value(item) for item in value]
+    return value

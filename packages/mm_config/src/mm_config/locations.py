@@ -1,0 +1,128 @@
+"""The location table: logical names of weights and data to paths on this machine.
+
+A name given by `--location NAME=PATH` beats the project's `locations.yaml`, searched from the current
+folder upward, which beats the user's `~/.config/mm/locations.yaml`. Paths in a file are relative to
+that file. `~` is expanded, environment variables are not.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
+
+import attrs
+
+from mm_config.errors import Problem, UserError
+from mm_config.parsing import parse_yaml
+
+FILE_NAME = "locations.yaml"
+
+
+@attrs.frozen
+class Location:
+    """One entry of the table."""
+
+    name: str
+    """Logical name, such as `Wan-AI/Wan2.2-T2V-A14B-Diffusers`."""
+    path: Path
+    """Where it lies."""
+    source: str
+    """What defines it: the flag, or the path of a file."""
+
+
+@attrs.frozen
+class Locations:
+    """The merged table; a name appears once."""
+
+    entries: tuple[Location, ...] = ()
+
+    def resolve(self, name: str) -> Path:
+        """The existing path of a logical name.
+
+        Raises:
+            UserError: The name is not defined (naming the three ways to define it), or its path does
+                not exist.
+        """
+        for entry in self.entries:
+            if entry.name == name:
+                if not entry.path.exists():
+                    raise UserError(
+                        f"location {name!r} is {entry.path} by {entry.source}, which does not exist"
+                    )
+                return entry.path
+        close = difflib.get_close_matches(name, [entry.name for entry in self.entries], 1)
+        meant = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UserError(
+            f"no location is named {name!r}{meant}; define it by `--location {name}=PATH`, by a line "
+            f"`{name}: PATH` in the project's {FILE_NAME}, or by the same line in {user_file()}"
+        )
+
+
+def load_locations(flags: Iterable[str] = (), start: Path | None = None) -> Locations:
+    """Merges the three sources into one table.
+
+    Args:
+        flags: The values of `--location`, each `NAME=PATH`.
+        start: Folder from which the project's file is searched upward; the current one by default.
+
+    Raises:
+        UserError: A flag or a file is malformed; all problems are reported together.
+    """
+    problems: list[Problem] = []
+    from_files = [_read_file(path, problems) for path in (user_file(), project_file(start)) if path]
+    from_flags = _read_flags(flags, problems)
+    if problems:
+        raise UserError(problems)
+    merged = {entry.name: entry for entries in (*from_files, from_flags) for entry in entries}
+    return Locations(tuple(merged.values()))
+
+
+def user_file() -> Path:
+    """The user's own table, which need not exist."""
+    return Path.home() / ".config" / "mm" / FILE_NAME
+
+
+def project_file(start: Path | None = None) -> Path | None:
+    """The nearest `locations.yaml` from a folder upward."""
+    folder = (start or Path.cwd()).resolve()
+    return next((at / FILE_NAME for at in (folder, *folder.parents) if (at / FILE_NAME).is_file()), None)
+
+
+def _read_flags(flags: Iterable[str], problems: list[Problem]) -> list[Location]:
+    found: dict[str, Location] = {}
+    for flag in flags:
+        name, equals, path = flag.partition("=")
+        if not (name and equals and path):
+            problems.append(Problem("--location", f"expected NAME=PATH, got {flag!r}"))
+        elif name in found:
+            problems.append(Problem("--location", f"{name!r} is given twice"))
+        else:
+            found[name] = Location(name, Path(path).expanduser().absolute(), "--location")
+    return list(found.values())
+
+
+def _read_file(path: Path, problems: list[Problem]) -> list[Location]:
+    if not path.is_file():
+        return []
+    try:
+        content = parse_yaml(path.read_text("utf-8"))
+    except UserError as error:
+        problems += [Problem(str(path), str(problem)) for problem in error.problems]
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(Problem(str(path), f"can't be read: {error}"))
+        return []
+    if content is None:
+        return []
+    if not isinstance(content, dict):
+        problems.append(Problem(str(path), f"expected lines `NAME: PATH`, got a {type(content).__name__}"))
+        return []
+    found: list[Location] = []
+    for name, value in cast("dict[str, object]", content).items():
+        if name and value and isinstance(value, str):
+            found.append(Location(name, path.parent / Path(value).expanduser(), str(path)))
+        else:
+            problems.append(Problem(str(path), f"expected `NAME: PATH`, got `{name}: {value}`"))
+    return found

@@ -1,0 +1,207 @@
+"""Text to plain data: strict JSON, and YAML with the scalars of YAML 1.2's core schema.
+
+Both give None, bool, int, float, str, list and dict; keys given twice, keys that are no strings,
+lone surrogates and YAML's tags, anchors and merges are problems, with the path where they stand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from mm_config.errors import Problem, SpecError, UserError
+from mm_config.typing_checks import is_dict, is_list
+
+MAX_DEPTH = 64
+"""Levels of lists and mappings; a spec that holds three training specs has about twenty."""
+
+# YAML 1.2, section 10.3.2 (core schema), in the order in which they are tried.
+_CORE_SCALARS = (
+    ("null", re.compile(r"^(?:null|Null|NULL|~|)$"), ["n", "N", "~", ""]),
+    ("bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
+    ("int", re.compile(r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"), list("-+0123456789")),
+    (
+        "float",
+        re.compile(
+            r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+            r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+        ),
+        list("-+.0123456789"),
+    ),
+)
+_YAML = "tag:yaml.org,2002:"
+
+
+class _Pairs(list[tuple[Any, Any]]):
+    """A mapping as it was written: keys may come twice."""
+
+
+def parse_json(text: str) -> Any:
+    """Plain data from JSON.
+
+    Raises:
+        UserError: Everything that is wrong with the text.
+    """
+    try:
+        tree = json.loads(text, object_pairs_hook=_Pairs)
+    except json.JSONDecodeError as error:
+        raise UserError(f"line {error.lineno}, column {error.colno}: no JSON: {error.msg}") from None
+    except RecursionError:
+        raise UserError(f"nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError:
+        raise UserError("holds a number with more digits than can be read") from None
+    return checked(tree)
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain data from one YAML document.
+
+    Raises:
+        UserError: Everything that is wrong with the text.
+    """
+    import yaml
+
+    try:
+        loader = core_loader()(text)
+        node = loader.get_single_node()
+        tree = None if node is None else _yaml_tree(node, set())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise UserError(f"{where}no YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"no YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"nested deeper than {MAX_DEPTH} levels") from None
+    return checked(tree)
+
+
+@cache
+def core_loader() -> Any:
+    """PyYAML's loader with the core schema's scalars in place of YAML 1.1's."""
+    import yaml
+
+    class CoreLoader(yaml.SafeLoader):
+        pass
+
+    CoreLoader.yaml_implicit_resolvers = {}
+    _add_core_scalars(CoreLoader)
+    return CoreLoader
+
+
+@cache
+def core_dumper() -> Any:
+    """PyYAML's dumper; it quotes strings that any of YAML 1.1 and 1.2 would read as something else."""
+    import yaml
+
+    class CoreDumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    CoreDumper.yaml_implicit_resolvers = {
+        k: list(v) for k, v in yaml.SafeDumper.yaml_implicit_resolvers.items()
+    }
+    _add_core_scalars(CoreDumper)
+    CoreDumper.add_representer(str, _represent_text)
+    return CoreDumper
+
+
+def _represent_text(dumper: Any, text: str) -> Any:
+    # PyYAML folds the line breaks of Unicode into spaces unless the text stands in double quotes.
+    style = None if text.isprintable() else '"'
+    return dumper.represent_scalar(_YAML + "str", text, style)
+
+
+def _add_core_scalars(cls: Any) -> None:
+    for name, pattern, first_characters in _CORE_SCALARS:
+        cls.add_implicit_resolver(_YAML + name, pattern, first_characters)
+
+
+def _yaml_tree(node: Any, seen: set[int]) -> Any:
+    if id(node) in seen:
+        raise UserError(f"line {node.start_mark.line + 1}: anchors and aliases are not allowed")
+    seen.add(id(node))
+    kind = node.tag.removeprefix(_YAML)
+    if node.id == "mapping" and kind == "map":
+        return _Pairs((_yaml_tree(key, seen), _yaml_tree(value, seen)) for key, value in node.value)
+    if node.id == "sequence" and kind == "seq":
+        return [_yaml_tree(item, seen) for item in node.value]
+    if node.id == "scalar" and kind in ("null", "bool", "int", "float", "str"):
+        return _yaml_scalar(kind, node)
+    raise UserError(f"line {node.start_mark.line + 1}: the tag {node.tag} is not allowed")
+
+
+def _yaml_scalar(kind: str, node: Any) -> Any:
+    text: str = node.value
+    if kind == "str":
+        return text
+    patterns = {name: pattern for name, pattern, _ in _CORE_SCALARS}
+    if not patterns[kind].match(text):
+        raise UserError(f"line {node.start_mark.line + 1}: {text!r} is no {kind}")
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind == "float":
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+    try:
+        return int(text, base)
+    except ValueError:
+        raise UserError(
+            f"line {node.start_mark.line + 1}: a number with more digits than can be read"
+        ) from None
+
+
+def checked(tree: Any) -> Any:
+    """Plain data from parsed data whose mappings, texts and depth are not known to be sound.
+
+    Raises:
+        SpecError: All keys given twice or that are no strings, lone surrogates, too deep nesting.
+    """
+    problems: list[Problem] = []
+    plain = _plain(tree, "", 0, problems)
+    if problems:
+        raise SpecError(problems)
+    return plain
+
+
+def _plain(tree: Any, path: str, depth: int, problems: list[Problem]) -> Any:
+    if depth > MAX_DEPTH:
+        if all("nested deeper" not in problem.message for problem in problems):
+            problems.append(Problem(path, f"nested deeper than {MAX_DEPTH} levels"))
+        return None
+    if isinstance(tree, _Pairs):
+        return _mapping(tree, path, depth, problems)
+    if is_dict(tree):
+        return _mapping(tree.items(), path, depth, problems)
+    if is_list(tree):
+        return [_plain(item, _below(path, index), depth + 1, problems) for index, item in enumerate(tree)]
+    if isinstance(tree, str) and any("\ud800" <= character <= "\udfff" for character in tree):
+        problems.append(Problem(path, f"holds a lone surrogate, which is no Unicode text: {tree!a}"))
+    return tree
+
+
+def _mapping(
+    pairs: Iterable[tuple[Any, Any]], path: str, depth: int, problems: list[Problem]
+) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for key, value in pairs:
+        if not isinstance(key, str):
+            problems.append(Problem(path, f"a key must be a string, got {key!r}"))
+            continue
+        if any("\ud800" <= character <= "\udfff" for character in key):
+            problems.append(Problem(path, f"the key {key!a} holds a lone surrogate"))
+            continue
+        where = _below(path, key)
+        if key in plain:
+            problems.append(Problem(where, "the key is given twice"))
+        plain[key] = _plain(value, where, depth + 1, problems)
+    return plain
+
+
+def _below(path: str, name: str | int) -> str:
+    return f"{path}.{name}" if path else str(name)

@@ -1,0 +1,47 @@
+"""Rules between the fields of an inference spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mm_config.errors import Problem
+from mm_config.rules.clips import size_problems
+from mm_config.rules.encoders import joint_problems
+from mm_config.rules.experts import trained_expert_problems, trained_problems
+from mm_config.specs.diffusion import Expert
+from mm_config.specs.infer import InferSpec
+
+
+def infer_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
+    """Every rule; paths start inside the spec.
+
+    Args:
+        spec: The inference spec.
+        path: Where it stands, for messages that name a second field.
+    """
+    yield from joint_problems(spec, path)
+    yield from size_problems((spec.num_frames, spec.height, spec.width), spec.model, spec.autoencoder)
+    yield from _expert_problems(spec, path)
+    for index, prompt in enumerate(spec.samples.prompts):
+        if not prompt.strip():
+            yield Problem(f"samples.prompts.{index}", f"must say something, got {prompt!r}")
+
+
+def _expert_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
+    if spec.boundary is None and spec.low_noise is not None:
+        yield Problem("low_noise", f"must be None for a single network ({path}.boundary is None)")
+    if spec.boundary is not None and spec.low_noise is None:
+        yield Problem("low_noise", f"is missing, but {path}.boundary {spec.boundary} needs two experts")
+    shared = {
+        "model": ("model", spec.model),
+        "autoencoder": ("autoencoder", spec.autoencoder),
+        "text_encoder": ("text_encoder", spec.text_encoder),
+        "diffusion.boundary": ("boundary", spec.boundary),
+    }
+    high = Expert.SINGLE if spec.boundary is None else Expert.HIGH_NOISE
+    for name, weights, expert in (
+        ("high_noise", spec.high_noise, high),
+        ("low_noise", spec.low_noise, Expert.LOW_NOISE),
+    ):
+        yield from trained_problems(weights, name, shared, path)
+        yield from trained_expert_problems(weights, name, expert)

@@ -1,0 +1,63 @@
+"""Carries out a spec: finds the package that registered itself for the spec's class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from mm_config.errors import UserError
+from mm_config.identity import spec_hash
+from mm_config.options import RunOptions, RunOutcome
+from mm_config.runs.index import open_index
+from mm_config.schema import tag_of
+from mm_config.specs.kinds import RootSpec
+
+GROUP = "mm.runners"
+
+
+def run(spec: RootSpec, options: RunOptions) -> RunOutcome:
+    """Runs a checked spec to its end.
+
+    Raises:
+        UserError: No installed package runs this kind of spec, or the runner found a mistake.
+    """
+    return load_runner(runner_of(spec))(spec, options)
+
+
+def runner_of(spec: RootSpec) -> EntryPoint:
+    """The entry point registered for a spec's wire tag.
+
+    Raises:
+        UserError: There is none, or more than one.
+    """
+    tag = tag_of(spec)
+    found = tuple(entry_points(group=GROUP, name=tag))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"several packages run {tag!r} specs: {', '.join(entry.value for entry in found)}")
+    known = ", ".join(sorted(entry.name for entry in entry_points(group=GROUP))) or "none"
+    raise UserError(
+        f"no installed package runs {tag!r} specs (installed runners: {known}); install the package that does"
+    )
+
+
+def load_runner(entry: EntryPoint) -> Callable[[RootSpec, RunOptions], RunOutcome]:
+    """Imports a runner.
+
+    Raises:
+        UserError: A library that it needs is not installed.
+    """
+    try:
+        loaded: Any = entry.load()
+    except ModuleNotFoundError as error:
+        raise UserError(f"{entry.value} can't be loaded: {error}; install what it needs") from error
+    return loaded
+
+
+def finished_run(spec: RootSpec, runs_dir: Path) -> Path | None:
+    """The folder of the newest finished run of an equal spec_hash, if there is one."""
+    index = open_index(runs_dir)
+    return next((index.folder(record) for record in index.find_finished(spec_hash(spec))), None)

@@ -1,0 +1,1 @@
+"""Run folders, their provenance, their SQL index, and what is found through them."""

@@ -1,0 +1,264 @@
+"""A run folder, `runs/<name>/<date>-<hash12>-<n>/`: the only place that opens, writes and ends one.
+
+It holds spec.json (the full payload), provenance.json with a patch of uncommitted code, status.json,
+metrics.jsonl, checkpoints/, samples/ and, at the end, result.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import uuid
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from mm_config.diff import diff, show_value
+from mm_config.errors import Problem, SpecError, UserError
+from mm_config.files import dump, load
+from mm_config.identity import exact_hash, spec_hash
+from mm_config.options import RunOptions
+from mm_config.runs import lock
+from mm_config.runs.index import open_index
+from mm_config.runs.provenance import code_repositories, provenance, uncommitted_patch, utc_now
+from mm_config.runs.record import (
+    RESULT_FILE,
+    STATUS_FILE,
+    RunRecord,
+    RunStatus,
+    read_record,
+    replace_file,
+    write_json,
+    write_record,
+)
+from mm_config.schema import SEMANTIC, tag_of
+from mm_config.specs.kinds import RootSpec
+
+SPEC_FILE = "spec.json"
+HASH_DIGITS = 12
+
+
+@attrs.frozen
+class Run:
+    """An open run. Folders below it are made by whoever writes into them."""
+
+    path: Path
+    """The run folder."""
+    spec: RootSpec
+    """What is run."""
+    record: RunRecord
+    """What the index knew of it when it was opened."""
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """One folder per checkpoint."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples_dir(self) -> Path:
+        """Generated videos and pictures."""
+        return self.path / "samples"
+
+    @property
+    def result_path(self) -> Path:
+        """What the run came to; exists once it has finished."""
+        return self.path / RESULT_FILE
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """Appends a line to metrics.jsonl.
+
+        Raises:
+            ValueError: A number is not finite. JSON has no such numbers, and a loss that is one ends a
+                run: what to say of it is the caller's.
+        """
+        line = json.dumps(metrics, allow_nan=False, ensure_ascii=False) + "\n"
+        with _writing(self.path), self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drops the lines after a step, and a torn last line: a resumed run logs them again."""
+        if not self.metrics_path.exists():
+            return
+        lines = self.metrics_path.read_text("utf-8").splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]
+        kept = "".join(line for line in whole if json.loads(line)["step"] <= step)
+        with _writing(self.path):
+            replace_file(self.metrics_path, kept)
+
+    def finish(self, result: dict[str, Any]) -> Path:
+        """Writes result.json, marks the run finished and lets it go; returns the file's path."""
+        with _writing(self.path):
+            write_json(self.result_path, result)
+        self._end(RunStatus.FINISHED, None)
+        return self.result_path
+
+    def fail(self, reason: str, status: RunStatus = RunStatus.FAILED) -> None:
+        """Marks the run failed (or interrupted) with its reason and lets it go."""
+        self._end(status, reason)
+
+    def _end(self, status: RunStatus, reason: str | None) -> None:
+        ended = attrs.evolve(self.record, status=status, finished_at=utc_now(), reason=reason)
+        with _writing(self.path):
+            write_record(ended, self.path)
+        open_index(runs_dir_of(self.path)).set_status(ended)
+        lock.release(self.path)
+
+
+def open_run(spec: RootSpec, options: RunOptions, devices: Iterable[str] = ()) -> Run:
+    """Starts a run in a new folder, or continues the one that `options.resume` names.
+
+    Only one process of a run calls this; the others `attach` to its path.
+
+    Args:
+        spec: What is run.
+        options: Where, and what is resumed.
+        devices: Names of the accelerators, for the provenance.
+
+    Raises:
+        UserError: The folder can't be written, is in use by another process, or can't be found.
+        SpecError: The resumed run has another spec_hash; every differing field is named.
+    """
+    if options.resume is not None:
+        return _resume(spec, options, devices)
+    with _writing(options.runs_dir):
+        path = _new_folder(spec, options.runs_dir)
+        dump(spec, path / SPEC_FILE)
+        lock.acquire(path)
+        _write_provenance(path / "provenance.json", options.argv, devices)
+        record = RunRecord(
+            uid=uuid.uuid4().hex,
+            path=path.relative_to(options.runs_dir).as_posix(),
+            name=path.parent.name,
+            kind=tag_of(spec),
+            spec_hash=spec_hash(spec),
+            exact_hash=exact_hash(spec),
+            status=RunStatus.RUNNING,
+            host=platform.node(),
+            started_at=utc_now(),
+        )
+        write_record(record, path)
+    open_index(options.runs_dir).add(record)
+    return Run(path, spec, record)
+
+
+def attach(path: Path) -> Run:
+    """Reads a run folder, for ranks that did not open it and for those who look at finished runs.
+
+    Raises:
+        UserError: The path is no run folder.
+    """
+    path = Path(os.path.abspath(path))
+    if not (path / SPEC_FILE).is_file() or not (path / STATUS_FILE).is_file():
+        raise UserError(Problem(str(path), f"is no run folder: {SPEC_FILE} or {STATUS_FILE} is missing"))
+    return Run(path, load(path / SPEC_FILE), read_record(path, runs_dir_of(path)))
+
+
+@contextmanager
+def recorded(run: Run) -> Generator[Run]:
+    """Records in the run folder and the index how the block ended, where it had not ended the run."""
+    try:
+        yield run
+    except BaseException as error:
+        if lock.is_held(run.path):
+            interrupted = isinstance(error, KeyboardInterrupt)
+            status = RunStatus.INTERRUPTED if interrupted else RunStatus.FAILED
+            run.fail(f"{type(error).__name__}: {error}".rstrip(": "), status)
+        raise
+
+
+def runs_dir_of(path: Path) -> Path:
+    """The runs folder that a run folder lies in."""
+    return path.parent.parent
+
+
+def _new_folder(spec: RootSpec, runs_dir: Path) -> Path:
+    name = spec.name or tag_of(spec)
+    if not re.fullmatch(r"[^\W_][^/\\\0]*", name):
+        raise UserError(
+            Problem(
+                "spec.name", f"must be a folder's name that starts with a letter or a digit, got {name!r}"
+            )
+        )
+    parent = runs_dir / name
+    parent.mkdir(parents=True, exist_ok=True)
+    stem = f"{utc_now()[:10].replace('-', '')}-{spec_hash(spec)[:HASH_DIGITS]}"
+    for number in count(1):
+        # mkdir either makes the folder or fails: two processes never get the same one.
+        try:
+            (parent / f"{stem}-{number}").mkdir()
+        except FileExistsError:
+            continue
+        return parent / f"{stem}-{number}"
+    raise AssertionError("count() ended")
+
+
+def _resume(spec: RootSpec, options: RunOptions, devices: Iterable[str]) -> Run:
+    path = _find(spec, options)
+    earlier = attach(path)
+    if earlier.record.spec_hash != spec_hash(spec):
+        raise SpecError(_differences(earlier, spec))
+    with _writing(path):
+        lock.acquire(path)
+        again = next(number for number in count(2) if not (path / f"provenance-{number}.json").exists())
+        _write_provenance(path / f"provenance-{again}.json", options.argv, devices)
+        if exact_hash(spec) != exact_hash(earlier.spec):
+            dump(spec, path / f"spec-{again}.json")
+        record = attrs.evolve(earlier.record, status=RunStatus.RUNNING, finished_at=None, reason=None)
+        write_record(record, path)
+    open_index(runs_dir_of(path)).set_status(record)
+    return Run(path, spec, record)
+
+
+def _find(spec: RootSpec, options: RunOptions) -> Path:
+    """The folder to resume: a path, a run id, a hash prefix, or `latest` of the spec's label."""
+    target = options.resume
+    assert target is not None
+    if (Path(target) / SPEC_FILE).is_file():
+        return Path(target)
+    index = open_index(options.runs_dir)
+    if target == "latest":
+        found = index.list(name=spec.name or tag_of(spec))
+    else:
+        found = index.find(target)
+    if not found:
+        raise UserError(Problem("--resume", f"no run {target!r} of {spec.name!r} in {options.runs_dir}"))
+    if target != "latest" and len({record.spec_hash for record in found}) > 1:
+        candidates = ", ".join(record.path for record in found)
+        raise UserError(Problem("--resume", f"{target!r} is ambiguous: {candidates}"))
+    return index.folder(found[0])
+
+
+def _differences(earlier: Run, spec: RootSpec) -> Iterator[Problem]:
+    yield Problem("--resume", f"{earlier.record.path} was started with another spec")
+    for change in diff(earlier.spec, spec):
+        if change.role is SEMANTIC:
+            yield Problem(
+                change.path, f"was {show_value(change.old)} in that run, is {show_value(change.new)} now"
+            )
+
+
+def _write_provenance(path: Path, argv: tuple[str, ...], devices: Iterable[str]) -> None:
+    write_json(path, provenance(argv, devices))
+    for root in code_repositories():
+        if patch := uncommitted_patch(root):
+            path.with_name(f"{path.stem}-{root.name}.patch").write_bytes(patch)
+
+
+@contextmanager
+def _writing(folder: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = os.fspath(error.filename or folder)
+        raise UserError(Problem(where, f"the run folder can't be written: {error.strerror}")) from error

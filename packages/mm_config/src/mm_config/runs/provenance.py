@@ -1,0 +1,82 @@
+"""What a run depends on beside its spec: code, packages, machine, command line."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+LAUNCHER_VARIABLES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "TORCHELASTIC_RUN_ID")
+"""What torchrun says of the job; nothing else of the environment is stored, since it holds secrets."""
+
+
+def provenance(argv: Sequence[str], devices: Iterable[str] = ()) -> dict[str, Any]:
+    """Where a run comes from, as a JSON object.
+
+    Args:
+        argv: The command line.
+        devices: The accelerators' names; the caller knows them, this package imports no torch.
+    """
+    return {
+        "started_at": utc_now(),
+        "argv": list(argv),
+        "directory": str(Path.cwd()),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "devices": list(devices),
+        "launcher": {name: os.environ[name] for name in LAUNCHER_VARIABLES if name in os.environ},
+        "python": platform.python_version(),
+        "packages": _package_versions(),
+        "git": [_git_state(root) for root in code_repositories()],
+    }
+
+
+def code_repositories() -> tuple[Path, ...]:
+    """Git repositories that code may come from: the current folder's and this package's, once each."""
+    folders = (Path.cwd(), Path(__file__).resolve().parent)
+    found = (_git(folder, "rev-parse", "--show-toplevel") for folder in folders)
+    return tuple(dict.fromkeys(Path(os.fsdecode(root).strip()) for root in found if root))
+
+
+def uncommitted_patch(root: Path) -> bytes:
+    """The difference of a repository's tracked files from its last commit, as `git apply` reads it."""
+    return _git(root, "diff", "HEAD", "--binary") or b""
+
+
+def utc_now() -> str:
+    """The time in ISO 8601 with microseconds, so that its order as text is its order in time."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@cache
+def _package_versions() -> dict[str, str]:
+    found = ((str(package.metadata["Name"]), package.version) for package in distributions())
+    return dict(sorted(found, key=lambda named: named[0].lower()))
+
+
+def _git_state(root: Path) -> dict[str, Any]:
+    commit = _git(root, "rev-parse", "HEAD")
+    untracked = _git(root, "ls-files", "--others", "--exclude-standard", "-z") or b""
+    return {
+        "root": str(root),
+        "commit": commit.decode("ascii").strip() if commit else None,
+        "dirty": bool(uncommitted_patch(root)),
+        "untracked": [os.fsdecode(name) for name in untracked.split(b"\0") if name],
+    }
+
+
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    """The output of a git command; None where there is no git, no repository or no commit."""
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -1,0 +1,103 @@
+"""Where a spec's weights lie on this machine; trains them first where that is allowed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import attrs
+
+from mm_config.errors import Problem, UserError
+from mm_config.evolve import replace
+from mm_config.identity import spec_hash
+from mm_config.options import RunOptions
+from mm_config.running import run
+from mm_config.runs.index import open_index
+from mm_config.runs.record import RESULT_FILE
+from mm_config.specs.kinds import RootSpec, Weights
+from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
+
+MANIFEST_FILE = "manifest.json"
+"""Written last into a checkpoint folder: a folder that has it is whole."""
+HASH_DIGITS = 12
+
+
+def resolve_weights(
+    weights: Weights, options: RunOptions, build_missing: bool, path: str = "spec.high_noise"
+) -> Path | RandomWeights:
+    """The folder that holds the weights, or the weights themselves where they are to be drawn.
+
+    Args:
+        weights: What the spec says.
+        options: Where runs and locations are looked up.
+        build_missing: Whether weights that no finished run has made are trained now.
+        path: Canonical path of the field, for error messages.
+
+    Raises:
+        UserError: The weights are nowhere; the message says how to get them.
+    """
+    match weights:
+        case RandomWeights():
+            return weights
+        case ReleasedWeights():
+            return _released(weights, options, path)
+        case TrainedBy(spec=trained):
+            if (found := _newest_checkpoint(trained, options)) is not None:
+                return found
+            if not build_missing:
+                raise UserError(Problem(path, _missing(trained)))
+            return _build(trained, options)
+        case _:
+            raise AssertionError(f"{path}: {type(weights).__name__} is no kind of weights")
+
+
+def _released(weights: ReleasedWeights, options: RunOptions, path: str) -> Path:
+    try:
+        folder = options.locations.resolve(weights.name) / weights.subfolder
+    except UserError as error:
+        raise UserError(Problem(path, problem.message) for problem in error.problems) from error
+    if not folder.is_dir():
+        raise UserError(Problem(path, f"the release {weights.name} has no folder {folder}"))
+    return folder
+
+
+def _newest_checkpoint(trained: RootSpec, options: RunOptions) -> Path | None:
+    """The final checkpoint of the newest finished run that still has it."""
+    index = open_index(options.runs_dir)
+    finished = (index.folder(record) for record in index.find_finished(spec_hash(trained)))
+    return next((checkpoint for folder in finished if (checkpoint := _final_checkpoint(folder))), None)
+
+
+def _final_checkpoint(run_dir: Path) -> Path | None:
+    """The checkpoint that a run's result names, where it is whole; an earlier step is no substitute."""
+    named = json.loads((run_dir / RESULT_FILE).read_text("utf-8")).get("checkpoint")
+    return run_dir / named if named and (run_dir / named / MANIFEST_FILE).is_file() else None
+
+
+def _build(trained: RootSpec, options: RunOptions) -> Path:
+    labelled = replace(trained, "name", trained.name or _experiment_of(trained) or "")
+    outcome = run(labelled, attrs.evolve(options, resume=None))
+    checkpoint = _final_checkpoint(outcome.run_dir)
+    assert checkpoint is not None, f"{outcome.result_path} names a checkpoint that is not there"
+    return checkpoint
+
+
+def _missing(trained: RootSpec) -> str:
+    label = trained.name or _experiment_of(trained)
+    digits = spec_hash(trained)[:HASH_DIGITS]
+    command = (
+        f"run `python experiments/{label}.py`" if label else f"run the experiment with spec_hash {digits}"
+    )
+    return (
+        f"no finished run of {label or digits} (spec_hash {digits}) has its final checkpoint; {command}, "
+        "or have it trained first by --spec.runtime.build_missing"
+    )
+
+
+def _experiment_of(trained: RootSpec) -> str | None:
+    """The name of the loaded experiment whose SPEC this is."""
+    for name, module in sys.modules.items():
+        if name.startswith("experiments.") and getattr(module, "SPEC", None) == trained:
+            return name.rpartition(".")[2]
+    return None

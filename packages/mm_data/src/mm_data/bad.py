@@ -1,0 +1,103 @@
+"""Clips that can't be read: counted, listed once, and never so many that a run learns from leftovers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import attrs
+
+from mm_config.errors import Problem, UserError
+
+ALWAYS_ALLOWED = 8
+"""Bad clips a run bears however small its dataset is, unless the allowed share is 0."""
+
+
+class BadClip(ValueError):
+    """A clip can't be used: raised by readers and loaders, never seen by the training loop."""
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(f"{stage}: {reason}")
+        self.stage = stage
+        self.reason = reason
+
+
+@attrs.frozen
+class Bad:
+    """One bad clip, as it is listed in the quarantine file."""
+
+    index: int
+    """Place in the dataset."""
+    path: str
+    """The file."""
+    stage: str
+    """Where it failed: open, index, sample, decode."""
+    reason: str
+    """Why."""
+
+
+def allowed_bad(max_bad_share: float, num_records: int) -> int:
+    """How many different bad clips a run goes on with.
+
+    The share of the dataset, but at least `ALWAYS_ALLOWED`, so that one bad file doesn't stop a run over
+    fifty; never all clips; none where the share is 0.
+    """
+    if max_bad_share == 0:
+        return 0
+    return min(max(int(max_bad_share * num_records), ALWAYS_ALLOWED), num_records - 1)
+
+
+class Quarantine:
+    """The bad clips of one dataset met so far, in memory and in a JSON-lines file.
+
+    Ranks, and later runs over the same dataset, may share the file. `clips` is keyed by the clip's index.
+    """
+
+    def __init__(self, path: Path | None, num_records: int, max_bad_share: float) -> None:
+        self.path = path
+        self.num_records = num_records
+        self.allowed = allowed_bad(max_bad_share, num_records)
+        self.clips = _listed(path)
+
+    def add(self, found: Iterable[Bad]) -> None:
+        """Lists clips that are not listed yet.
+
+        Raises:
+            UserError: More clips are bad than `allowed`.
+        """
+        new = [bad for bad in found if bad.index not in self.clips]
+        if not new:
+            return
+        elsewhere = _listed(self.path)
+        self.clips = {**elsewhere, **self.clips, **{bad.index: bad for bad in new}}
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                for bad in new:
+                    if bad.index not in elsewhere:
+                        file.write(json.dumps(attrs.asdict(bad), ensure_ascii=False) + "\n")
+        self.check()
+
+    def check(self) -> None:
+        """Raises UserError where more clips are bad than `allowed`."""
+        if len(self.clips) <= self.allowed:
+            return
+        counted = "; ".join(f"{count} x {reason}" for reason, count in self.reasons().most_common(3))
+        listed = f"; all are listed in {self.path}" if self.path is not None else ""
+        count = "all" if len(self.clips) == self.num_records else str(len(self.clips))
+        unreadable = f"{count} of {self.num_records} clips can't be read, {self.allowed} are allowed"
+        raise UserError(Problem("spec.data.max_bad_share", f"{unreadable}: {counted}{listed}"))
+
+    def reasons(self) -> Counter[str]:
+        """How many clips are bad for each reason."""
+        return Counter(f"{bad.stage}: {bad.reason}" for bad in self.clips.values())
+
+
+def _listed(path: Path | None) -> dict[int, Bad]:
+    if path is None or not path.exists():
+        return {}
+    with path.open(encoding="utf-8") as file:
+        listed = [Bad(**json.loads(line)) for line in file]
+    return {bad.index: bad for bad in listed}

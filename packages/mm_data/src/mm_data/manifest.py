@@ -1,0 +1,95 @@
+"""JSON-lines manifests: one object with `path` and `caption` per line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mm_config.errors import Problem, UserError
+from mm_data.records import Dataset, Record
+
+SHOWN_PROBLEMS = 20
+
+
+def read_manifest(path: Path) -> Dataset:
+    """Reads and checks a whole manifest.
+
+    Paths are relative to the manifest's folder and stay inside it, links included. A file that isn't there is
+    no error here: it is a bad clip when its turn comes. Blank lines and further keys are ignored.
+
+    Raises:
+        UserError: No manifest, no clips, or wrong lines: all of them, each with its number.
+    """
+    if not path.is_file():
+        what = "is a folder, expected a JSON-lines file" if path.is_dir() else "no such manifest"
+        raise UserError(Problem(str(path), what))
+    root = path.parent.resolve()
+    records: list[Record] = []
+    problems: list[Problem] = []
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            entry = _parse(line)
+            found = list(_entry_problems(entry, root))
+            problems += [Problem(f"{path}:{number}", message) for message in found]
+            if found:
+                continue
+            records.append(Record((root / entry["path"]).resolve(), entry["caption"]))
+            digest.update(json.dumps([entry["path"], entry["caption"]]).encode() + b"\n")
+    if problems:
+        raise UserError(_capped(problems, path))
+    if not records:
+        raise UserError(Problem(str(path), "the manifest lists no clips"))
+    return Dataset(root, tuple(records), digest.hexdigest())
+
+
+def _parse(line: bytes) -> Any:
+    """The JSON value of a line, or the ValueError that says why there is none."""
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        return error
+
+
+def _entry_problems(entry: Any, root: Path) -> Iterator[str]:
+    if isinstance(entry, json.JSONDecodeError):
+        yield f"not JSON: {entry.msg} at column {entry.colno}"
+    elif isinstance(entry, UnicodeDecodeError):
+        yield f"not UTF-8: {entry.reason} at byte {entry.start}"
+    elif not isinstance(entry, dict):
+        yield f'expected an object with "path" and "caption", got {json.dumps(entry)[:60]}'
+    else:
+        for key in ("path", "caption"):
+            if key not in entry:
+                yield f'the key "{key}" is missing'
+            elif not isinstance(entry[key], str):
+                yield f'"{key}" must be a string, got {json.dumps(entry[key])[:60]}'
+        if isinstance(entry.get("path"), str) and (message := _path_problem(entry["path"], root)):
+            yield f"{message}: {entry['path'][:200]!r}"
+
+
+def _path_problem(path: str, root: Path) -> str | None:
+    if not path or "\0" in path:
+        return "not a path"
+    if PurePosixPath(path).is_absolute():
+        return "an absolute path; paths are relative to the manifest's folder"
+    if ".." in PurePosixPath(path).parts:
+        return "`..` is not allowed in a path"
+    resolved = (root / path).resolve()
+    if not resolved.is_relative_to(root):
+        return "a link that leads out of the manifest's folder"
+    if resolved.exists() and not resolved.is_file():
+        return "not a regular file"
+    return None
+
+
+def _capped(problems: list[Problem], path: Path) -> list[Problem]:
+    more = len(problems) - SHOWN_PROBLEMS
+    if more <= 0:
+        return problems
+    return [*problems[:SHOWN_PROBLEMS], Problem(str(path), f"and {more} more problems")]

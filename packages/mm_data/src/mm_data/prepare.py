@@ -1,0 +1,40 @@
+"""From a dataset's spec to the clips on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mm_config.errors import Problem, UserError
+from mm_config.locations import Locations
+from mm_config.specs.data import ManifestSpec, ShapesSpec
+from mm_config.specs.kinds import DatasetSpec
+from mm_data.manifest import read_manifest
+from mm_data.records import Dataset
+from mm_data.shapes.dataset import render_dataset
+
+MANIFEST_NAME = "manifest.jsonl"
+
+
+def prepare(dataset: DatasetSpec, *, cache_dir: Path, locations: Locations | None = None) -> Dataset:
+    """Makes sure that a dataset is there, and reads its manifest.
+
+    Args:
+        dataset: Which data. A `ShapesSpec` is rendered below `cache_dir / "datasets"` on first use. A
+            `ManifestSpec` names a manifest, or a folder that holds a `manifest.jsonl`.
+        cache_dir: Folder for rendered data.
+        locations: Where logical names lie on this machine.
+
+    Raises:
+        UserError: The manifest is missing or wrong, a name has no location, or rendered data was damaged.
+    """
+    if isinstance(dataset, ShapesSpec):
+        return read_manifest(render_dataset(dataset, cache_dir / "datasets") / MANIFEST_NAME)
+    if isinstance(dataset, ManifestSpec):
+        path = Path(dataset.path) if dataset.path is not None else _located(dataset.name, locations)
+        return read_manifest(path / MANIFEST_NAME if path.is_dir() else path)
+    message = f"mm_data can't prepare a {type(dataset).__name__}"
+    raise UserError(Problem("spec.data.dataset", message))
+
+
+def _located(name: str, locations: Locations | None) -> Path:
+    return (locations or Locations()).resolve(name)

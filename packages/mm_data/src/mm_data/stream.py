@@ -1,0 +1,292 @@
+"""Batches in a planned order, loaded by threads, resumable at any step on any number of ranks.
+
+torchdata's nodes carry the work: one source whose whole state is a number, and one `ParallelMapper` of
+threads in order. Its mapped function never raises, because what consumes a mapper that raises hangs or ends
+the epoch early; what goes wrong travels to the caller as a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import attrs
+import torch
+from torchdata.nodes import BaseNode, ParallelMapper
+
+from mm_config.errors import Problem, UserError
+from mm_config.specs.data import DataSpec
+from mm_data.ahead import ahead
+from mm_data.bad import Bad, BadClip, Quarantine
+from mm_data.clips import check_reader, load_clip
+from mm_data.order import index_of
+from mm_data.records import Dataset, Record
+
+Load = Callable[[Record], Any]
+
+STALL_SECONDS = 600.0
+"""The longest wait for one item; far longer than any clip takes to decode."""
+
+
+@attrs.frozen
+class Batch:
+    """One rank's share of a global batch."""
+
+    step: int
+    """Optimizer step, from 0."""
+    positions: tuple[int, ...]
+    """Place of each item in the global batch; the same on any number of ranks."""
+    indices: tuple[int, ...]
+    """Place of each item's record in the dataset, after bad clips were substituted."""
+    items: tuple[Any, ...]
+    """What `load` returned."""
+
+
+@attrs.frozen
+class _Slot:
+    """A place in the plan to be filled."""
+
+    step: int
+    position: int
+
+
+@attrs.frozen
+class _Loaded:
+    """A filled slot: the item, or the error that is no clip's fault, and the bad clips met on the way."""
+
+    slot: _Slot
+    index: int
+    item: Any
+    bad: tuple[Bad, ...]
+    error: Exception | None = None
+
+
+class _Plan(BaseNode[_Slot]):
+    """The slots of one rank from `start_step` to `end_step`; its state is one number."""
+
+    def __init__(self, start_step: int, end_step: int, positions: range) -> None:
+        super().__init__()
+        self.start_step = start_step
+        self.positions = positions
+        self.size = (end_step - start_step) * len(positions)
+        self.taken = 0
+
+    def reset(self, initial_state: dict[str, Any] | None = None) -> None:
+        super().reset(initial_state)
+        self.taken = initial_state["taken"] if initial_state else 0
+
+    def next(self) -> _Slot:
+        if self.taken >= self.size:
+            raise StopIteration
+        step, place = divmod(self.taken, len(self.positions))
+        self.taken += 1
+        return _Slot(self.start_step + step, self.positions[place])
+
+    def get_state(self) -> dict[str, Any]:
+        return {"taken": self.taken}
+
+
+class Stream:
+    """Iterates over batches; a context manager that stops its threads."""
+
+    def __init__(
+        self,
+        loaded: Generator[_Loaded, None, None],
+        batch_size: int,
+        start_step: int,
+        end_step: int,
+        identity: dict[str, Any],
+        quarantine: Quarantine,
+    ) -> None:
+        self.quarantine = quarantine
+        self._loaded = loaded
+        self._batch_size = batch_size
+        self._step = start_step
+        self._end_step = end_step
+        self._identity = identity
+        self._num_threads = torch.get_num_threads()
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._step == self._end_step:
+            self.close()
+            raise StopIteration
+        loaded = [self._checked(one) for one in islice(self._loaded, self._batch_size)]
+        # Each of torchdata's threads sets torch's number of threads to 1 when it starts, which every thread
+        # that starts later (autograd's among them) then takes over.
+        torch.set_num_threads(self._num_threads)
+        assert [one.slot.step for one in loaded] == [self._step] * self._batch_size
+        self._step += 1
+        return Batch(
+            step=self._step - 1,
+            positions=tuple(one.slot.position for one in loaded),
+            indices=tuple(one.index for one in loaded),
+            items=tuple(one.item for one in loaded),
+        )
+
+    def _checked(self, loaded: _Loaded) -> _Loaded:
+        self.quarantine.add(loaded.bad)
+        if loaded.error is not None:
+            raise loaded.error
+        return loaded
+
+    def state(self) -> dict[str, Any]:
+        """What resuming needs: JSON of less than 1 KB that is the same on every rank."""
+        return {**self._identity, "step": self._step}
+
+    def close(self) -> None:
+        """Stops the threads; no further batch can be taken."""
+        self._loaded.close()
+        self._end_step = self._step
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def stream(
+    data: DataSpec,
+    dataset: Dataset,
+    *,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    start_step: int = 0,
+    end_step: int,
+    load: Load | None = None,
+    workers: int | None = None,
+    quarantine: Path | None = None,
+    stall_seconds: float = STALL_SECONDS,
+) -> Stream:
+    """The batches of one rank for the steps `start_step` up to, not including, `end_step`.
+
+    Sample `n = step * batch_size + position` is the same record on any number of ranks; rank `r` of `W` has
+    the positions from `r * batch_size / W` on. A clip that can't be read is listed in the quarantine and
+    its place is taken by the next record in the epoch's order that can.
+
+    Args:
+        data: Batch size, size and rate of clips, reader, workers, and the share of bad clips allowed.
+        dataset: What `prepare` returned.
+        seed: The run's seed.
+        load: Makes an item of a record; `mm_data.load_clip` by default. Called from several threads where
+            there are workers. It raises `BadClip` for a clip that can't be used; any other exception is
+            raised again by the stream.
+        workers: Threads that load. They work ahead: one batch of this rank waits, besides one item in each
+            thread. 0 loads in the caller's thread, the cheapest where loading is a look-up. None takes
+            `data.workers`.
+        quarantine: File that lists bad clips, one JSON object per line; clips that it lists are not tried.
+        stall_seconds: The longest wait for one item; a decoder may hang in native code.
+
+    Raises:
+        UserError: The ranks don't divide the batch; the reader isn't installed; too many clips are bad, or
+            none arrives (here or while iterating).
+    """
+    if data.batch_size % world_size:
+        message = f"{data.batch_size} samples can't be shared equally by {world_size} ranks"
+        raise UserError(Problem("spec.data.batch_size", message))
+    if load is None:
+        check_reader(data.reader)
+        load = partial(load_clip, data=data)
+    share = data.batch_size // world_size
+    workers = data.workers if workers is None else workers
+    listed = Quarantine(quarantine, len(dataset.records), data.max_bad_share)
+    listed.check()
+    loading: dict[_Slot, Path] = {}
+    fill = partial(
+        _fill,
+        dataset=dataset,
+        seed=seed,
+        batch_size=data.batch_size,
+        load=load,
+        quarantine=listed,
+        loading=loading,
+    )
+    plan = _Plan(start_step, end_step, range(rank * share, (rank + 1) * share))
+    mapper = ParallelMapper(
+        plan, fill, num_workers=workers, in_order=True, max_concurrent=workers or None, snapshot_frequency=1
+    )
+    if workers:
+        loaded = ahead(mapper, share, stall_seconds, partial(_stalled, stall_seconds, loading))
+    else:
+        loaded = (one for one in mapper)
+    return Stream(loaded, share, start_step, end_step, _identity(data, dataset, seed), listed)
+
+
+def resume_step(state: dict[str, Any], data: DataSpec, dataset: Dataset, *, seed: int) -> int:
+    """The step at which a stream goes on from the state of an earlier one.
+
+    Raises:
+        UserError: The data, the seed or the batch size is another; one problem for each.
+    """
+    names = {
+        "digest": "the manifest's digest",
+        "num_records": "the number of clips",
+        "seed": "the seed",
+        "batch_size": "the batch size",
+    }
+    problems = [
+        Problem("", f"can't resume the data stream: {names[key]} was {state.get(key)!r}, now is {now!r}")
+        for key, now in _identity(data, dataset, seed).items()
+        if state.get(key) != now
+    ]
+    if problems:
+        raise UserError(problems)
+    return int(state["step"])
+
+
+def _identity(data: DataSpec, dataset: Dataset, seed: int) -> dict[str, Any]:
+    return {
+        "digest": dataset.digest,
+        "num_records": len(dataset.records),
+        "seed": seed,
+        "batch_size": data.batch_size,
+    }
+
+
+def _fill(
+    slot: _Slot,
+    *,
+    dataset: Dataset,
+    seed: int,
+    batch_size: int,
+    load: Load,
+    quarantine: Quarantine,
+    loading: dict[_Slot, Path],
+) -> _Loaded:
+    """Loads the first record that can be read, from the planned one on; never raises."""
+    number = slot.step * batch_size + slot.position
+    size = len(dataset.records)
+    bad: list[Bad] = []
+    index = -1
+    for attempt in range(size):
+        index = index_of(dataset.digest, seed, number, size, attempt)
+        if index in quarantine.clips:
+            continue
+        record = dataset.records[index]
+        loading[slot] = record.path
+        try:
+            return _Loaded(slot, index, load(record), tuple(bad))
+        except BadClip as problem:
+            bad.append(Bad(index, str(record.path), problem.stage, problem.reason))
+            if len(bad) > quarantine.allowed:
+                break
+        except Exception as error:
+            return _Loaded(slot, index, None, tuple(bad), error)
+        finally:
+            del loading[slot]
+    return _Loaded(slot, index, None, tuple(bad))
+
+
+def _stalled(seconds: float, loading: dict[_Slot, Path]) -> UserError:
+    paths = ", ".join(str(path) for path in loading.copy().values()) or "none"
+    return UserError(f"no clip arrived for {seconds:g} s; being loaded: {paths}")

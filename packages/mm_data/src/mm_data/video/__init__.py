@@ -1,0 +1,1 @@
+"""Reading frames by exact timestamp, and writing mp4 files."""

@@ -1,0 +1,81 @@
+"""Frames with decord, for files in which it returns the asked frames.
+
+On open GOPs, edit lists and MPEG transport streams decord returns other frames than asked for, without an
+error, so such clips are refused. Damaged frames it may return as well: only PyAV tells them. Which frames are
+wanted is decided by the same index as for PyAV.
+"""
+
+from __future__ import annotations
+
+import importlib
+from bisect import bisect_left
+from collections.abc import Sequence
+from types import ModuleType
+from typing import BinaryIO
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from mm_config.errors import Problem, UserError
+from mm_data.bad import BadClip
+from mm_data.video.index import VideoIndex
+from mm_data.video.reading import to_rgb
+
+
+def require_decord() -> ModuleType:
+    """The decord module.
+
+    Raises:
+        UserError: It isn't installed.
+    """
+    try:
+        decord = importlib.import_module("decord")
+    except ImportError as error:
+        message = 'the reader decord is not installed: pip install "mm-data[decord]"'
+        raise UserError(Problem("spec.data.reader", message)) from error
+    decord.logging.set_level(decord.logging.QUIET)
+    return decord
+
+
+def read_frames_decord(
+    file: BinaryIO, index: VideoIndex, wanted: Sequence[int], *, height: int, width: int
+) -> np.ndarray:
+    """Decodes the frames with the wanted timestamps.
+
+    Args:
+        file: An opened video file.
+        index: What `index_video` found in it.
+        wanted: Timestamps out of `index.pts`.
+        height, width: Size of the returned frames.
+
+    Returns:
+        uint8 RGB `[len(wanted), height, width, 3]`.
+
+    Raises:
+        BadClip: decord can't read the file, or would return wrong frames.
+    """
+    decord = require_decord()
+    if unsafe := _unsafe(index):
+        raise BadClip("decode", f"decord returns wrong frames from {unsafe}; use the reader pyav")
+    file.seek(0)
+    try:
+        reader = decord.VideoReader(file, num_threads=1)
+        if len(reader) != len(index.pts):
+            raise BadClip("decode", f"decord counts {len(reader)} frames, the file has {len(index.pts)}")
+        frames = reader.get_batch([bisect_left(index.pts, pts) for pts in wanted]).asnumpy()
+    except (decord.DECORDError, RuntimeError) as error:
+        raise BadClip("decode", "decord can't decode it") from error
+    if frames.shape[1:3] == (height, width):
+        return frames
+    # decord's own resizing fails on widths that are not aligned, so swscale does it, as for PyAV.
+    return np.stack(
+        [to_rgb(VideoFrame.from_ndarray(frame, format="rgb24"), height, width) for frame in frames]
+    )
+
+
+def _unsafe(index: VideoIndex) -> str | None:
+    if index.open_gop:
+        return "open GOPs"
+    if index.edited:
+        return "files with an edit list"
+    return "MPEG transport streams" if index.container == "mpegts" else None

@@ -1,0 +1,69 @@
+"""Writing mp4 files that play everywhere, with a comment that says where they come from."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import ColorRange, Colorspace
+
+from mm_config.errors import UserError
+
+_BT601 = 6
+"""SMPTE 170M in the tables of H.273, for primaries and transfer."""
+
+
+def write_mp4(
+    path: Path,
+    frames: np.ndarray | torch.Tensor,
+    fps: float,
+    comment: str = "",
+    *,
+    crf: int = 18,
+    preset: str = "medium",
+) -> None:
+    """Writes H.264 (yuv420p, BT.601) that is complete or not there: a temporary file is renamed.
+
+    Args:
+        path: The file; its folder exists.
+        frames: uint8 RGB `[T, H, W, 3]`, height and width even.
+        fps: Frames per second.
+        comment: Stored in the file's `comment` tag, see `read_comment`.
+        crf: x264's constant rate factor: 0 is lossless, 51 the worst.
+        preset: x264's preset, from `ultrafast` to `veryslow`.
+
+    Raises:
+        UserError: Height or width is odd, which yuv420p can't hold.
+    """
+    pixels = frames.cpu().numpy() if isinstance(frames, torch.Tensor) else frames
+    assert pixels.ndim == 4 and pixels.shape[-1] == 3 and pixels.dtype == np.uint8, pixels.shape
+    _, height, width, _ = pixels.shape
+    if height % 2 or width % 2:
+        raise UserError(f"can't write {path}: H.264 with yuv420p needs even sizes, got {width}x{height}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with av.open(str(unfinished), mode="w", format="mp4") as container:
+            container.metadata["comment"] = comment
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            context = stream.codec_context
+            context.thread_count = 1
+            context.colorspace, context.color_range = Colorspace.ITU601, ColorRange.MPEG
+            context.color_primaries = context.color_trc = _BT601
+            context.options = {"crf": str(crf), "preset": preset}
+            for image in pixels:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_comment(path: Path) -> str:
+    """The `comment` tag of a video file; empty where it has none."""
+    with path.open("rb") as file, av.open(file, mode="r") as container:
+        return container.metadata.get("comment", "")

@@ -1,0 +1,87 @@
+"""The denoising loop: noise becomes latents, one expert at high noise levels, another at low ones.
+
+Shapes: B videos, C latent channels, T, H, W latent frames, height and width, L text tokens, D text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from mm_config.specs.diffusion import Expert, SamplerSpec
+from mm_infer.samplers import NUM_TRAIN_TIMESTEPS, SOLVERS, sigmas, timesteps
+
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`(latents_BCTHW, timestep_B, text_BLD) -> velocity_BCTHW`."""
+
+
+def expert_for(timestep: int, boundary: float | None) -> Expert:
+    """The expert of a timestep: high noise at and above `boundary * 1000`, as in Wan's own code."""
+    if boundary is None:
+        return Expert.SINGLE
+    return Expert.HIGH_NOISE if timestep >= boundary * NUM_TRAIN_TIMESTEPS else Expert.LOW_NOISE
+
+
+def guidance_of(sampler: SamplerSpec, expert: Expert) -> float:
+    """The guidance of an expert; a single network takes the high-noise one."""
+    return sampler.guidance_low_noise if expert is Expert.LOW_NOISE else sampler.guidance_high_noise
+
+
+def denoise(
+    noise_BCTHW: Tensor,
+    text_BLD: Tensor,
+    negative_BLD: Tensor,
+    networks: Mapping[Expert, Network],
+    sampler: SamplerSpec,
+    boundary: float | None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    on_step: Callable[[Expert], None] = lambda expert: None,
+) -> Tensor:
+    """Walks noise down the sampler's table to clean latents.
+
+    Args:
+        noise_BCTHW: Standard normal, float32, on the networks' device.
+        text_BLD: Features of the prompts.
+        negative_BLD: Features of the negative prompts; those of "" for none.
+        networks: The experts that the boundary calls for.
+        sampler: Table, solver and guidance.
+        boundary: Noise level of the switch; None for a single network.
+        dtype: What the networks are given; latents, guidance and solver stay in float32.
+        on_step: Called after each step with the expert that took it.
+
+    Returns:
+        Latents `[B, C, T, H, W]` in float32.
+    """
+    latents, history = noise_BCTHW.float(), None
+    table, step = sigmas(sampler), SOLVERS[sampler.solver]
+    text, negative = text_BLD.to(dtype), negative_BLD.to(dtype)
+    for index, timestep in enumerate(timesteps(sampler).tolist()):
+        expert = expert_for(timestep, boundary)
+        guidance = guidance_of(sampler, expert)
+        velocity = guided_velocity(networks[expert], latents.to(dtype), timestep, text, negative, guidance)
+        latents, history = step(table, index, latents, velocity, history)
+        on_step(expert)
+    return latents
+
+
+def guided_velocity(
+    network: Network, latents: Tensor, timestep: int, text: Tensor, negative: Tensor, guidance: float
+) -> Tensor:
+    """Classifier-free guidance, v_u + s (v_c - v_u) in float32.
+
+    Both velocities come from one forward pass of twice the batch. With a guidance of 1 the negative
+    prompt has no weight, and is not computed.
+    """
+    if guidance == 1:
+        return network(latents, _timestep_B(timestep, latents), text).float()
+    doubled = torch.cat((latents, latents))
+    velocity = network(doubled, _timestep_B(timestep, doubled), torch.cat((text, negative))).float()
+    conditional, unconditional = velocity.chunk(2)
+    return unconditional + guidance * (conditional - unconditional)
+
+
+def _timestep_B(timestep: int, latents: Tensor) -> Tensor:
+    return torch.full((len(latents),), float(timestep), device=latents.device)

@@ -1,0 +1,197 @@
+"""From an inference spec and prompts to frames: weights, text features, denoising, decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+import mm_data
+import mm_models
+from mm_config import rules
+from mm_config.console import progress
+from mm_config.errors import Problem, UserError
+from mm_config.options import RunOptions
+from mm_config.specs.diffusion import Expert
+from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.kinds import Weights
+from mm_config.specs.weights import RandomWeights
+from mm_config.weights import resolve_weights
+from mm_infer.denoise import denoise
+from mm_models import device, seeding
+
+PATH_OF = {
+    Expert.HIGH_NOISE: "spec.high_noise",
+    Expert.LOW_NOISE: "spec.low_noise",
+    Expert.SINGLE: "spec.high_noise",
+}
+"""The field that says where an expert's weights come from."""
+
+
+@attrs.frozen(eq=False)
+class Video:
+    """A generated video."""
+
+    request: GenerationRequest
+    """What was asked for."""
+    frames: Tensor
+    """`[T, H, W, 3]` in uint8, on the CPU."""
+
+
+@attrs.frozen(eq=False)
+class Pipeline:
+    """Everything that generation needs, loaded."""
+
+    spec: InferSpec
+    device: torch.device
+    networks: Mapping[Expert, nn.Module]
+    autoencoder: Any
+    text_encoder: Any
+
+
+def generate(
+    spec: InferSpec, requests: Sequence[GenerationRequest], *, options: RunOptions
+) -> tuple[Video, ...]:
+    """Makes one video per request, in their order.
+
+    A video depends on its request and the spec, not on its neighbours in the batch nor on the device.
+
+    Raises:
+        UserError: The spec breaks a rule, weights are missing, or a prompt is blank or too long.
+    """
+    rules.check(spec)
+    check_requests(requests)
+    weights = resolve_experts(spec, options)
+    return tuple(make_videos(load_pipeline(spec, weights, options), requests))
+
+
+def check_requests(requests: Sequence[GenerationRequest]) -> None:
+    """Refuses an empty list and blank prompts, all of them at once."""
+    if not requests:
+        raise UserError(Problem("spec.samples.prompts", "is empty: there is no video to make"))
+    blank = [index for index, request in enumerate(requests) if not request.prompt.strip()]
+    if blank:
+        raise UserError([Problem(f"request {index}", "the prompt is blank") for index in blank])
+
+
+def expert_weights(spec: InferSpec) -> dict[Expert, Weights]:
+    """Where each expert's weights come from: two experts if the spec has a boundary, else one network."""
+    if spec.boundary is None:
+        return {Expert.SINGLE: spec.high_noise}
+    assert spec.low_noise is not None, "rules.check asks for low_noise where there is a boundary"
+    return {Expert.HIGH_NOISE: spec.high_noise, Expert.LOW_NOISE: spec.low_noise}
+
+
+def resolve_experts(spec: InferSpec, options: RunOptions) -> dict[Expert, Path | RandomWeights]:
+    """Finds each expert's weights, training them first where the spec allows it.
+
+    Raises:
+        UserError: Weights are nowhere; those of both experts are reported together.
+    """
+    found: dict[Expert, Path | RandomWeights] = {}
+    problems: list[Problem] = []
+    for expert, weights in expert_weights(spec).items():
+        try:
+            build = spec.runtime.build_missing
+            found[expert] = resolve_weights(weights, options, build, path=PATH_OF[expert])
+        except UserError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise UserError(problems)
+    return found
+
+
+def load_pipeline(
+    spec: InferSpec, weights: Mapping[Expert, Path | RandomWeights], options: RunOptions
+) -> Pipeline:
+    """Loads the experts, the text encoder and the autoencoder onto the spec's device."""
+    place = device.pick(spec.runtime.device)
+    return Pipeline(
+        spec=spec,
+        device=place,
+        networks={expert: _load_network(spec, source, place) for expert, source in weights.items()},
+        autoencoder=mm_models.build_autoencoder(spec.autoencoder, device=place, locations=options.locations),
+        text_encoder=mm_models.build_text_encoder(
+            spec.text_encoder, device=place, locations=options.locations
+        ),
+    )
+
+
+def _load_network(spec: InferSpec, weights: Path | RandomWeights, place: torch.device) -> nn.Module:
+    network = mm_models.build(spec.model, device=place, dtype=_dtype(spec))
+    if isinstance(weights, RandomWeights):
+        mm_models.initialize(network, weights.seed)
+    else:
+        mm_models.load(network, weights)
+    return network.eval().requires_grad_(False)
+
+
+def make_videos(pipeline: Pipeline, requests: Sequence[GenerationRequest]) -> Iterator[Video]:
+    """Makes one video per request, `runtime.batch_size` at a time, showing progress.
+
+    The videos of a batch are handed on before the next batch begins, so that they can be kept.
+    """
+    size = pipeline.spec.runtime.batch_size
+    batches = [requests[start : start + size] for start in range(0, len(requests), size)]
+    title = f"generate {len(requests)} video{'s' if len(requests) > 1 else ''}"
+    with progress(title, total=pipeline.spec.sampler.steps * len(batches), unit="step") as bar:
+        for batch in batches:
+            latents = make_latents(pipeline, batch, lambda expert: bar.advance(1))
+            frames = mm_data.to_frames(decode(pipeline, latents))
+            yield from (Video(request, one) for request, one in zip(batch, frames, strict=True))
+
+
+@torch.inference_mode()
+def make_latents(
+    pipeline: Pipeline,
+    requests: Sequence[GenerationRequest],
+    on_step: Callable[[Expert], None] = lambda expert: None,
+) -> Tensor:
+    """Denoises one batch: latents `[B, C, T, H, W]` in float32 on the pipeline's device.
+
+    Raises:
+        UserError: They are not finite; such latents would decode to videos that look merely black.
+    """
+    spec = pipeline.spec
+    features = _text_features(pipeline, requests)
+    noise = torch.stack([noise_of(spec, request) for request in requests])
+    latents = denoise(
+        noise.to(pipeline.device),
+        torch.stack([features[request.prompt] for request in requests]),
+        torch.stack([features[request.negative_prompt] for request in requests]),
+        pipeline.networks,
+        spec.sampler,
+        spec.boundary,
+        dtype=_dtype(spec),
+        on_step=on_step,
+    )
+    if not bool(latents.isfinite().all()):
+        raise UserError("the latents are not finite in the end; look at the weights, guidance and dtype")
+    return latents
+
+
+@torch.inference_mode()
+def decode(pipeline: Pipeline, latents: Tensor) -> Tensor:
+    """Latents `[B, C, T, H, W]` to video `[B, 3, T, H, W]` in [-1, 1], float32 on the CPU."""
+    return pipeline.autoencoder.decode(latents).float().cpu()
+
+
+def noise_of(spec: InferSpec, request: GenerationRequest) -> Tensor:
+    """A request's first latents `[C, T, H, W]`: drawn on the CPU, equal on every device and in any batch."""
+    shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
+    generator = seeding.generator(request.seed, "latents")
+    return torch.randn(spec.autoencoder.latent_channels, *shape, generator=generator)
+
+
+def _text_features(pipeline: Pipeline, requests: Sequence[GenerationRequest]) -> dict[str, Tensor]:
+    """Features `[L, D]` of each distinct text; those of "" are the unconditional ones."""
+    texts = sorted({text for request in requests for text in (request.prompt, request.negative_prompt)})
+    return dict(zip(texts, pipeline.text_encoder.encode(texts), strict=True))
+
+
+def _dtype(spec: InferSpec) -> torch.dtype:
+    return getattr(torch, spec.dtype.value)

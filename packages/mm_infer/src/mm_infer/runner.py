@@ -1,0 +1,132 @@
+"""Runs an inference spec: weights, videos, contact sheet and score, in one run folder."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mm_config import rules
+from mm_config.errors import Problem, UserError
+from mm_config.identity import exact_hash, spec_hash
+from mm_config.options import RunOptions, RunOutcome
+from mm_config.runs.folder import Run, open_run, recorded
+from mm_config.runs.record import write_json
+from mm_config.specs.diffusion import Expert
+from mm_config.specs.infer import InferSpec
+from mm_config.specs.weights import RandomWeights, TrainedBy
+from mm_infer import pipeline, scoring
+from mm_infer.contact_sheet import write_contact_sheet
+from mm_infer.naming import file_names
+from mm_infer.report import print_report
+from mm_infer.writing import write_video
+
+Weights = Mapping[Expert, Path | RandomWeights]
+
+
+def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
+    """Makes the spec's videos, measures them and writes `result.json`; the runner of `infer` specs.
+
+    Experts that a finished run has made are taken as they are, missing ones are trained first where the
+    spec allows it.
+
+    Raises:
+        UserError: The spec or its prompts can't be run, weights are missing, or `--resume` is given:
+            generation is the short part, so it starts anew.
+    """
+    started = time.perf_counter()
+    if options.resume is not None:
+        raise UserError(
+            Problem("--resume", "a generation starts anew; its trained experts are reused as they are")
+        )
+    rules.check(spec)
+    pipeline.check_requests(spec.samples.requests)
+    scoring.check_scorable(spec.samples.scorer, spec.samples.requests)
+    timings: dict[str, float] = {}
+    with _timed(timings, "weights"):
+        weights = pipeline.resolve_experts(spec, options)
+    with recorded(open_run(spec, options)) as opened:
+        made = _make(spec, options, weights, opened, timings)
+        result = {
+            "kind": "infer",
+            "spec_hash": spec_hash(spec),
+            "exact_hash": exact_hash(spec),
+            "experts": {expert.value: _described(spec, expert, source) for expert, source in weights.items()},
+            **made,
+            "timings": timings,
+            "peak_gib": peak_gib(),
+            "seconds": time.perf_counter() - started,
+        }
+        result_path = opened.finish(result)
+    print_report(spec, options, opened.path, result)
+    return RunOutcome(run_dir=opened.path.absolute(), result_path=result_path.absolute())
+
+
+def _make(
+    spec: InferSpec, options: RunOptions, weights: Weights, opened: Run, timings: dict[str, float]
+) -> dict[str, Any]:
+    """Makes, keeps and measures the videos; returns their part of the result. Paths are absolute."""
+    with _timed(timings, "load"):
+        loaded = pipeline.load_pipeline(spec, weights, options)
+    requests = spec.samples.requests
+    opened.samples_dir.mkdir(exist_ok=True)
+    paths = [opened.samples_dir.absolute() / name for name in file_names(requests)]
+    videos: list[pipeline.Video] = []
+    with _timed(timings, "generate"):
+        for path, video in zip(paths, pipeline.make_videos(loaded, requests), strict=True):
+            write_video(path, video, spec)
+            videos.append(video)
+    score = None
+    if spec.samples.scorer is not None:
+        with _timed(timings, "score"):
+            score = scoring.score(spec.samples.scorer, videos)
+        write_json(opened.path / "measurements.json", {"videos": score.measurements})
+    sheet = opened.path.absolute() / "contact_sheet.png"
+    write_contact_sheet(sheet, videos, title=spec.name or "videos", subtitle=_subtitle(spec, score))
+    return {
+        "score": dict(score.shares) if score else None,
+        "videos": [
+            {"prompt": request.prompt, "seed": request.seed, "path": str(path)}
+            for request, path in zip(requests, paths, strict=True)
+        ],
+        "contact_sheet": str(sheet),
+    }
+
+
+def _subtitle(spec: InferSpec, score: scoring.Score | None) -> str:
+    sampler = spec.sampler
+    how = f"{sampler.solver.value}, {sampler.steps} steps, shift {sampler.shift:g}"
+    shares = [f"{name} {share:.0%}" for name, share in score.shares.items()] if score else []
+    return "    ".join([f"spec {spec_hash(spec)[:12]}", how, *shares])
+
+
+def _described(spec: InferSpec, expert: Expert, source: Path | RandomWeights) -> dict[str, Any]:
+    """Where an expert came from: its training's hash and run folder, or its checkpoint, or its seed."""
+    if isinstance(source, RandomWeights):
+        return {"seed": source.seed}
+    weights = pipeline.expert_weights(spec)[expert]
+    if isinstance(weights, TrainedBy):
+        folder = str(source.absolute().parents[1])
+        return {"spec_hash": spec_hash(weights.spec), "run_dir": folder, "weights": str(source.absolute())}
+    return {"weights": str(source.absolute())}
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    """Adds the seconds that a stage took."""
+    started = time.perf_counter()
+    yield
+    timings[stage] = time.perf_counter() - started
+
+
+def peak_gib() -> float:
+    """The largest resident memory so far of this process or of any child that has ended, in GiB."""
+    largest = max(
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    # macOS counts bytes, Linux KiB.
+    return largest / (2**30 if sys.platform == "darwin" else 2**20)

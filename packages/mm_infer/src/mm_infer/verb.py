@@ -1,0 +1,122 @@
+"""`mm generate`: videos from prompts on the command line. torch is imported once the words are in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+
+from mm_config.cli.main import LOCATION
+from mm_config.cli.page import Usage, print_usage
+from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan
+from mm_config.cli.targets import read_targets
+from mm_config.errors import Problem, UserError
+from mm_config.locations import load_locations
+from mm_config.options import RunOptions
+from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_infer.naming import file_names
+
+PROMPT = Option("--prompt", "What the video shows. Give it again for one more video.", "TEXT", (), True)
+NEGATIVE_PROMPT = Option("--negative-prompt", "What no video should show (default: nothing).", "TEXT")
+SEED = Option("--seed", "Seed of the noise of every video (default: 0).", "N")
+OUT = Option("--out", "The .mp4 to write; with several prompts, the folder for one .mp4 each.", "PATH")
+FORCE = Option("--force", "Overwrite files that exist.")
+
+USAGE = Usage(
+    "mm generate TARGET --prompt TEXT [--prompt TEXT ...] --out PATH [--spec.FIELD VALUE ...]",
+    "Makes a video of each prompt, with the model, the sampler and the size of an inference spec, and writes "
+    "it as mp4. The file carries the spec's hash and the request in its comment tag. The same prompt, seed "
+    "and spec give the same video, alone or beside others. Weights that a training makes are found by that "
+    "training's hash; --spec.build-missing trains them first where no finished run has made them.\n\n"
+    "A target is an experiment file, a saved spec, a run folder, a module, a run id or a hash prefix of at "
+    "least 6 digits.",
+    (PROMPT, NEGATIVE_PROMPT, SEED, OUT, FORCE, RUNS_DIR, LOCATION),
+    (
+        (
+            'mm generate experiments/tiny.py --prompt "a red circle moving right" --out circle.mp4',
+            "one video",
+        ),
+        (
+            'mm generate 7f3a91c2 --prompt "a blue square moving up" --seed 7 --spec.steps 40 --out fine.mp4',
+            "with a stored run's spec, another seed and more denoising steps",
+        ),
+        (
+            "mm generate experiments/tiny.py --out shapes"
+            ' --prompt "a red circle moving up" --prompt "a red square moving up"',
+            "two videos, into a folder",
+        ),
+    ),
+)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Make videos from prompts."""
+    line = scan(argv, USAGE.options)
+    if line.has(HELP):
+        print_usage(USAGE)
+        return 0
+    requests, problems = _requests(line)
+    paths, out_problems = _paths(line, requests)
+    line = attrs.evolve(line, problems=(*line.problems, *problems, *out_problems))
+    (spec,) = read_targets(line, USAGE, count=1)
+    if not isinstance(spec, InferSpec):
+        raise UserError(Problem(line.words[0], "makes no videos: expected an inference spec"))
+    options = RunOptions(
+        runs_dir=Path(line.value(RUNS_DIR) or "runs"),
+        locations=load_locations(line.options.get(LOCATION.flag, ())),
+        argv=("mm", "generate", *argv),
+    )
+    _write_videos(spec, requests, paths, options)
+    return 0
+
+
+def _write_videos(
+    spec: InferSpec, requests: Sequence[GenerationRequest], paths: Sequence[Path], options: RunOptions
+) -> None:
+    from mm_infer import pipeline
+    from mm_infer.writing import write_video
+
+    loaded = pipeline.load_pipeline(spec, pipeline.resolve_experts(spec, options), options)
+    for path, video in zip(paths, pipeline.make_videos(loaded, requests), strict=True):
+        path.parent.mkdir(exist_ok=True)
+        write_video(path, video, spec)
+    print("\n".join(map(str, paths)))
+
+
+def _requests(line: CommandLine) -> tuple[tuple[GenerationRequest, ...], list[Problem]]:
+    """One request per prompt, and what is wrong with the words that make them."""
+    prompts, seed = line.options.get(PROMPT.flag, ()), line.value(SEED) or "0"
+    problems = [Problem(PROMPT.flag, "is blank") for prompt in prompts if not prompt.strip()]
+    if not prompts and not _reported(line, PROMPT):
+        problems.append(Problem(PROMPT.flag, "is missing; say what the video shows"))
+    if not (seed.isascii() and seed.isdecimal()):
+        problems.append(Problem(SEED.flag, f"expected a whole number from 0, got {seed!r}"))
+    if problems:
+        return (), problems
+    negative = line.value(NEGATIVE_PROMPT) or ""
+    made = (GenerationRequest(prompt=prompt, negative_prompt=negative, seed=int(seed)) for prompt in prompts)
+    return tuple(made), []
+
+
+def _paths(
+    line: CommandLine, requests: Sequence[GenerationRequest]
+) -> tuple[tuple[Path, ...], list[Problem]]:
+    """The file of each request, `--out` itself or inside of it, and what is wrong with that."""
+    if not line.has(OUT):
+        return (), [] if _reported(line, OUT) else [Problem(OUT.flag, "is missing; name the .mp4 to write")]
+    out, several = Path(line.value(OUT) or ""), len(line.options.get(PROMPT.flag, ())) > 1
+    if several and (out.suffix == ".mp4" or out.is_file()):
+        return (), [Problem(OUT.flag, f"several prompts need a folder, got the file name {str(out)!r}")]
+    if not several and (out.suffix != ".mp4" or out.is_dir()):
+        return (), [Problem(OUT.flag, f"expected the name of a file that ends in .mp4, got {str(out)!r}")]
+    if not out.absolute().parent.is_dir():
+        return (), [Problem(OUT.flag, f"the folder {str(out.parent)!r} does not exist")]
+    paths = tuple(out / name for name in file_names(requests)) if several else (out,)
+    existing = [path for path in paths if path.exists()] if not line.has(FORCE) else []
+    advice = "choose another name or add --force"
+    return paths, [Problem(OUT.flag, f"{str(path)!r} exists already; {advice}") for path in existing]
+
+
+def _reported(line: CommandLine, option: Option) -> bool:
+    return any(problem.path == option.flag for problem in line.problems)

@@ -1,0 +1,27 @@
+"""Videos as files: mp4s that say how they were made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mm_config.errors import UserError
+from mm_config.files import to_payload
+from mm_config.identity import spec_hash
+from mm_config.specs.infer import InferSpec
+from mm_data.video.writing import write_mp4
+from mm_infer.pipeline import Video
+
+
+def write_video(path: Path, video: Video, spec: InferSpec) -> None:
+    """Writes an mp4, whole or not at all, whose comment tag holds the spec's hash and the request.
+
+    Raises:
+        UserError: The file can't be written.
+    """
+    made_by = {"spec_hash": spec_hash(spec), "request": to_payload(video.request)}
+    comment = json.dumps(made_by, ensure_ascii=False, sort_keys=True)
+    try:
+        write_mp4(path, video.frames, spec.fps, comment=comment)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written: {error.strerror or error}") from error

@@ -1,0 +1,118 @@
+"""Wan's causal 3D autoencoder: diffusers' `AutoencoderKLWan`, with normalised latents."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from torch import Tensor
+
+from mm_config.errors import Problem, UserError
+from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
+from mm_config.specs.weights import RandomWeights
+from mm_models.loading import load
+from mm_models.releases import dtype_of, release_folder
+from mm_models.seeding import generator
+
+if TYPE_CHECKING:
+    from mm_config.locations import Locations
+
+
+class WanAutoencoder:
+    """Video in [-1, 1] to normalised latents and back; the network's parameters are frozen."""
+
+    def __init__(
+        self, spec: WanAutoencoderSpec, device: torch.device | str = "cpu", locations: Locations | None = None
+    ) -> None:
+        """Builds the network and fills it.
+
+        Raises:
+            UserError: The weights can't be found, or belong to another architecture.
+        """
+        dtype = dtype_of(spec.dtype, "spec.autoencoder.dtype")
+        if isinstance(spec.weights, RandomWeights):
+            config = {**_architecture(spec), **_unit_statistics(spec.latent_channels)}
+            network: Any = AutoencoderKLWan.from_config(config)
+            _draw_all(network, spec.weights.seed)
+        else:
+            folder = release_folder(spec.weights, locations, "spec.autoencoder.weights")
+            network = _read(spec, folder)
+        self.spec = spec
+        self.network = network.to(device=device, dtype=dtype).requires_grad_(False).eval()
+        if spec.tiling:
+            self.network.enable_tiling()
+        self.mean_C111 = torch.tensor(network.config.latents_mean, device=device).view(-1, 1, 1, 1)
+        self.std_C111 = torch.tensor(network.config.latents_std, device=device).view(-1, 1, 1, 1)
+
+    def encode(self, video_BCTHW: Tensor) -> Tensor:
+        """`[B, 3, 1 + 4n, H, W]` in [-1, 1] -> `[B, C, 1 + n, H / stride, W / stride]` float32.
+
+        Where the spec asks for a sample, its noise is keyed by the clip's pixels: a clip always has the
+        same latents, whatever its batch.
+        """
+        posterior = self.network.encode(video_BCTHW.to(self.network.dtype)).latent_dist
+        latents = posterior.mode().float()
+        if self.spec.latent_mode is LatentMode.SAMPLE:
+            noise = torch.stack([_noise_of(clip, latents.shape[1:]) for clip in video_BCTHW])
+            latents = latents + posterior.std.float() * noise.to(latents)
+        return (latents - self.mean_C111) / self.std_C111
+
+    def decode(self, latents_BCTHW: Tensor) -> Tensor:
+        """Normalised latents -> video float32, clamped to [-1, 1] by the network."""
+        latents = latents_BCTHW.float() * self.std_C111 + self.mean_C111
+        return self.network.decode(latents.to(self.network.dtype), return_dict=False)[0].float()
+
+
+def _architecture(spec: WanAutoencoderSpec) -> dict[str, Any]:
+    """The spec's fields by their names in diffusers' configuration."""
+    return {
+        "base_dim": spec.base_dim,
+        "z_dim": spec.latent_channels,
+        "dim_mult": list(spec.dim_mult),
+        "num_res_blocks": spec.num_res_blocks,
+        "temperal_downsample": list(spec.temporal_downsample),
+        "scale_factor_temporal": spec.temporal_stride,
+        "scale_factor_spatial": spec.spatial_stride,
+    }
+
+
+def _unit_statistics(channels: int) -> dict[str, Any]:
+    return {"latents_mean": [0.0] * channels, "latents_std": [1.0] * channels}
+
+
+def _read(spec: WanAutoencoderSpec, folder: Path) -> AutoencoderKLWan:
+    if not (folder / "config.json").is_file():
+        raise UserError(Problem("spec.autoencoder.weights", f"{folder} has no config.json"))
+    config: Any = AutoencoderKLWan.load_config(folder)
+    network: AutoencoderKLWan = AutoencoderKLWan.from_config(config)  # type: ignore[assignment]
+    stored: Any = network.config
+    differing = [
+        Problem("spec.autoencoder", f"{name} is {stored[name]} in {folder}, the spec asks for {wanted}")
+        for name, wanted in _architecture(spec).items()
+        if stored[name] != wanted
+    ]
+    if differing:
+        raise UserError(differing)
+    load(network, folder)
+    return network
+
+
+@torch.no_grad()
+def _draw_all(network: AutoencoderKLWan, seed: int) -> None:
+    """Uniform weights of variance 1 / (3 fan-in), zero biases, unit norms; each keyed by (seed, name)."""
+    for name, parameter in network.named_parameters():
+        kind = name.rpartition(".")[2]
+        if kind == "weight":
+            bound = 1 / math.sqrt(math.prod(parameter.shape[1:]))
+            parameter.uniform_(-bound, bound, generator=generator(seed, name))
+        else:
+            parameter.fill_(1.0 if kind == "gamma" else 0.0)
+
+
+def _noise_of(clip: Tensor, shape: torch.Size) -> Tensor:
+    pixels = clip.detach().float().cpu().contiguous().numpy().tobytes()
+    return torch.randn(shape, generator=generator(hashlib.blake2b(pixels).hexdigest(), "latent sample"))

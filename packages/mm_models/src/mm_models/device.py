@@ -1,0 +1,30 @@
+"""The one place that asks for a device."""
+
+import os
+
+import torch
+
+from mm_config.errors import Problem, UserError
+
+
+def pick(name: str = "auto", path: str = "spec.runtime.device") -> torch.device:
+    """The device to work on, made the current one; under torchrun the one of this process's local rank.
+
+    Args:
+        name: `auto` (an accelerator if there is one, else the CPU), `cpu`, `cuda`, `npu`, ...
+        path: Canonical path of the field that holds the name, for the error.
+
+    Raises:
+        UserError: The machine has no such device.
+    """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    available = ("cpu",) if accelerator is None else ("cpu", accelerator.type)
+    if name != "auto" and name not in available:
+        allowed = ", ".join(("auto", *available))
+        raise UserError(Problem(path, f"device {name!r} is not available here; available: {allowed}"))
+    if accelerator is None or name == "cpu":
+        return torch.device("cpu")
+    index = int(os.environ.get("LOCAL_RANK", "0")) % torch.accelerator.device_count()
+    # Collectives and new streams go to the current device, which is the first one unless it is set.
+    torch.accelerator.set_device_index(index)
+    return torch.device(accelerator.type, index)

@@ -1,0 +1,91 @@
+"""Builds networks from specs and draws their first weights."""
+
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from mm_config.errors import UserError
+from mm_config.schema import tag_of
+from mm_config.specs.kinds import ModelSpec
+from mm_models.seeding import generator
+
+_REGISTERED: dict[str, Callable[[Any], nn.Module]] = {}
+
+
+def register_network(tag: str, network: Callable[[Any], nn.Module]) -> None:
+    """Makes `network(spec)` the network of the specs with a wire tag.
+
+    A network is an `nn.Module` with `forward(latents_BCTHW, timestep, text_BLD) -> velocity_BCTHW`,
+    `init_buffers(device)` and `draw(name, shape, generator) -> Tensor`. Installed packages can declare
+    it in the entry-point group `mm.networks` instead.
+    """
+    _REGISTERED[tag] = network
+
+
+def build(
+    spec: ModelSpec, device: torch.device | str = "meta", dtype: torch.dtype | None = None
+) -> nn.Module:
+    """A spec's network without weights: `initialize` or `load` fills them.
+
+    Args:
+        spec: The architecture.
+        device: `meta` allocates nothing, for sharding before `to_empty`. On a real device the parameters
+            are NaN, so that a forgotten `load` shows at once, and the buffers are ready.
+        dtype: Of the parameters; float32 by default.
+
+    Raises:
+        UserError: No installed package has a network for the spec's class.
+    """
+    network_of = _network_of(tag_of(spec))
+    with torch.device("meta"):
+        network = network_of(spec).to(dtype or torch.float32)
+    if torch.device(device).type == "meta":
+        return network
+    network.to_empty(device=device)
+    network.init_buffers(device)  # type: ignore[operator]
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(torch.nan)
+    return network
+
+
+@torch.no_grad()
+def initialize(network: nn.Module, seed: int) -> None:
+    """Draws every parameter, whole, on the CPU, by a generator keyed by (seed, name); shards keep their part.
+
+    So the weights are equal bit for bit on every device and at every number of ranks.
+    """
+    for name, parameter in network.named_parameters():
+        whole = network.draw(name, tuple(parameter.shape), generator(seed, name))  # type: ignore[operator]
+        copy_whole(whole, parameter)
+
+
+def copy_whole(whole: Tensor, target: Tensor) -> None:
+    """Copies a whole tensor, equal on all ranks, into a plain tensor or into this rank's shard."""
+    if isinstance(target, DTensor):
+        moved = whole.to(device=target.device, dtype=target.dtype)
+        # Every rank has the same values already, so nothing is sent.
+        sharded = distribute_tensor(moved, target.device_mesh, target.placements, src_data_rank=None)
+        target.to_local().copy_(sharded.to_local())
+    else:
+        target.copy_(whole)
+
+
+def _network_of(tag: str) -> Callable[[Any], nn.Module]:
+    if tag in _REGISTERED:
+        return _REGISTERED[tag]
+    installed = _installed()
+    if tag not in installed:
+        known = ", ".join(sorted({*_REGISTERED, *installed}))
+        raise UserError(f"no network is installed for model {tag!r}; installed: {known}")
+    return installed[tag].load()
+
+
+@cache
+def _installed() -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group="mm.networks")}

@@ -1,0 +1,1 @@
+"""Small operations of diffusion transformers, each with its plain reference form."""

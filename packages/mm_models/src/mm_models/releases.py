@@ -1,0 +1,49 @@
+"""Where a published release lies on this machine, and in which number format it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from mm_config.errors import Problem, UserError
+from mm_config.specs.kinds import Weights
+from mm_config.specs.weights import ReleasedWeights
+
+if TYPE_CHECKING:
+    from mm_config.locations import Locations
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def release_folder(weights: Weights, locations: Locations | None, path: str) -> Path:
+    """The folder of released weights.
+
+    Args:
+        weights: Where they come from.
+        locations: The table that resolves their name.
+        path: Canonical path of the field that holds the weights, for the error.
+
+    Raises:
+        UserError: The weights are no release, their name is not in the table, or the folder is missing.
+    """
+    if not isinstance(weights, ReleasedWeights):
+        raise UserError(Problem(path, f"needs released weights, got {type(weights).__name__}"))
+    if locations is None:
+        raise UserError(Problem(path, f"no location table to find {weights.name!r} in"))
+    folder = locations.resolve(weights.name) / weights.subfolder
+    if not folder.is_dir():
+        raise UserError(Problem(path, f"{folder} is no folder"))
+    return folder
+
+
+def dtype_of(name: str, path: str) -> torch.dtype:
+    """The dtype with a name.
+
+    Raises:
+        UserError: There is none.
+    """
+    if name not in _DTYPES:
+        raise UserError(Problem(path, f"must be one of {', '.join(_DTYPES)}, got {name!r}"))
+    return _DTYPES[name]

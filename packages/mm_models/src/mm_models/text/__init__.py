@@ -1,0 +1,40 @@
+"""Text encoders: captions to features that are zero beyond each caption's length."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from mm_config.specs.encoders import HashedTextEncoderSpec, Umt5TextEncoderSpec
+from mm_config.specs.kinds import TextEncoderSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mm_config.locations import Locations
+
+
+class TextEncoder(Protocol):
+    """What every text encoder does."""
+
+    def encode(self, captions: list[str]) -> Tensor:
+        """`[B, max_tokens, text_dim]` float32; "" gives the features of no caption, for guidance."""
+        ...
+
+
+def build_text_encoder(
+    spec: TextEncoderSpec, device: torch.device | str = "cpu", locations: Locations | None = None
+) -> TextEncoder:
+    """The text encoder of a spec, with its weights.
+
+    Raises:
+        UserError: Its weights can't be found or don't fit.
+    """
+    if isinstance(spec, HashedTextEncoderSpec):
+        from mm_models.text.hashed import HashedTextEncoder
+
+        return HashedTextEncoder(spec, device)
+    assert isinstance(spec, Umt5TextEncoderSpec), f"no text encoder for {type(spec).__name__}"
+    from mm_models.text.umt5 import Umt5TextEncoder
+
+    return Umt5TextEncoder(spec, device, locations)

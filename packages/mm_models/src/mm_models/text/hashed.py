@@ -1,0 +1,66 @@
+"""A text encoder without weights: the signs of a hash's bits stand for each word and n-gram.
+
+Token 0 sums the whole caption; token i > 0 is word i with the n-grams that end there. Random signs of
+different n-grams are nearly orthogonal, so a linear layer can tell any of them apart.
+"""
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor
+
+from mm_config.errors import Problem, UserError
+from mm_config.specs.encoders import HashedTextEncoderSpec
+
+START = "^"
+"""Stands before the first word in n-grams."""
+
+
+class HashedTextEncoder:
+    """Captions to features of mean square 1."""
+
+    def __init__(self, spec: HashedTextEncoderSpec, device: torch.device | str = "cpu") -> None:
+        self.spec = spec
+        self.device = device
+
+    def encode(self, captions: list[str]) -> Tensor:
+        """Features of captions.
+
+        Returns:
+            `[B, max_tokens, text_dim]` float32, zero beyond each caption's length; all zeros for no words.
+
+        Raises:
+            UserError: A caption has more words than fit beside the summary token; all such are listed.
+        """
+        words = [caption.lower().split() for caption in captions]
+        room = self.spec.max_tokens - 1
+        if too_long := [
+            (caption, len(w)) for caption, w in zip(captions, words, strict=True) if len(w) > room
+        ]:
+            raise UserError(
+                Problem("spec.text_encoder.max_tokens", f"{caption!r} has {count} words, {room} fit")
+                for caption, count in too_long
+            )
+        features = torch.zeros(len(captions), self.spec.max_tokens, self.spec.text_dim)
+        for row, sentence in zip(features, words, strict=True):
+            if sentence:
+                tokens = word_features(sentence, self.spec.ngrams, self.spec.text_dim)
+                row[0] = tokens.sum(dim=0) / math.sqrt(len(tokens))
+                row[1 : len(tokens) + 1] = tokens
+        return features.to(self.device)
+
+
+def word_features(words: list[str], ngrams: int, dim: int) -> Tensor:
+    """`[words, dim]`: the n-grams that end at each word, for n = 1..ngrams, summed to mean square 1."""
+    padded = [START] * (ngrams - 1) + words
+    ends = range(ngrams, len(padded) + 1)
+    rows = [sum(signs(" ".join(padded[end - n : end]), dim) for n in range(1, ngrams + 1)) for end in ends]
+    return torch.stack(rows) / math.sqrt(ngrams)  # type: ignore[arg-type]
+
+
+def signs(text: str, dim: int) -> Tensor:
+    """`[dim]` of +1 and -1, the bits of the text's SHAKE-256 hash from the lowest of its first byte on."""
+    digest = hashlib.shake_256(text.encode()).digest((dim + 7) // 8)
+    bits = int.from_bytes(digest, "little")
+    return torch.tensor([1.0 if bits >> place & 1 else -1.0 for place in range(dim)])

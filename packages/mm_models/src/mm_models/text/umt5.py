@@ -1,0 +1,109 @@
+"""Wan's text encoder: transformers' `UMT5EncoderModel` over its own tokenizer."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
+
+from mm_config.errors import Problem, UserError
+from mm_config.specs.encoders import Umt5TextEncoderSpec
+from mm_models.releases import dtype_of, release_folder
+
+if TYPE_CHECKING:
+    from mm_config.locations import Locations
+
+
+class Umt5TextEncoder:
+    """Captions to features of their true length, then zeros: Wan's cross-attention sees these zeros too."""
+
+    def __init__(
+        self,
+        spec: Umt5TextEncoderSpec,
+        device: torch.device | str = "cpu",
+        locations: Locations | None = None,
+    ) -> None:
+        """Reads the encoder, and the tokenizer beside it (in its folder or in the neighbour `tokenizer`).
+
+        Raises:
+            UserError: The weights or the tokenizer can't be found, or belong to another architecture.
+        """
+        dtype = dtype_of(spec.dtype, "spec.text_encoder.dtype")
+        folder = release_folder(spec.weights, locations, "spec.text_encoder.weights")
+        self.spec = spec
+        self.device = device
+        self.tokenizer: Any = _read_tokenizer(folder)
+        self.network: Any = _read_network(spec, folder, dtype).to(device).requires_grad_(False).eval()  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def encode(self, captions: list[str]) -> Tensor:
+        """Features of captions, each encoded alone, so that they depend on no other caption.
+
+        Returns:
+            `[B, max_tokens, text_dim]` float32.
+
+        Raises:
+            UserError: Captions with more tokens than `max_tokens`; all such are listed.
+        """
+        tokens = [self.tokenizer(clean(caption)).input_ids for caption in captions]
+        limit = self.spec.max_tokens
+        if too_long := [
+            (caption, len(t)) for caption, t in zip(captions, tokens, strict=True) if len(t) > limit
+        ]:
+            raise UserError(
+                Problem("spec.text_encoder.max_tokens", f"{caption!r} has {count} tokens, {limit} fit")
+                for caption, count in too_long
+            )
+        features = torch.zeros(len(captions), limit, self.spec.text_dim, device=self.device)
+        for row, ids in zip(features, tokens, strict=True):
+            row[: len(ids)] = self.network(torch.tensor([ids], device=self.device)).last_hidden_state[0]
+        return features
+
+
+def clean(caption: str) -> str:
+    """Undoes HTML escapes, twice since captions are often escaped twice, and collapses white space.
+
+    Wan's authors also repair broken encodings where ftfy is installed; here the result never depends on
+    what is installed.
+    """
+    return " ".join(html.unescape(html.unescape(caption)).split())
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    for place in (folder, folder.parent / "tokenizer"):
+        if (place / "tokenizer_config.json").is_file():
+            return AutoTokenizer.from_pretrained(place, local_files_only=True)
+    problem = f"no tokenizer_config.json in {folder} or {folder.parent / 'tokenizer'}"
+    raise UserError(Problem("spec.text_encoder.weights", problem))
+
+
+def _read_network(spec: Umt5TextEncoderSpec, folder: Path, dtype: torch.dtype) -> UMT5EncoderModel:
+    config = UMT5Config.from_pretrained(folder, local_files_only=True)
+    wanted = {
+        "d_model": spec.text_dim,
+        "vocab_size": spec.vocab_size,
+        "num_layers": spec.num_layers,
+        "num_heads": spec.num_heads,
+        "d_kv": spec.d_kv,
+        "d_ff": spec.d_ff,
+    }
+    differing = [
+        Problem(
+            "spec.text_encoder", f"{name} is {getattr(config, name)} in {folder}, the spec asks for {value}"
+        )
+        for name, value in wanted.items()
+        if getattr(config, name) != value
+    ]
+    if differing:
+        raise UserError(differing)
+    loaded: Any = UMT5EncoderModel.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
+    network, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(Problem("spec.text_encoder.weights", f"{folder} lacks {', '.join(missing[:10])}"))
+    return network

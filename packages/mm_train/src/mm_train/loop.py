@@ -1,0 +1,195 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+import mm_data
+from mm_config.console import progress, say
+from mm_config.errors import UserError
+from mm_config.runs.folder import Run
+from mm_config.specs.train import TrainSpec
+from mm_data import Batch, Dataset
+from mm_models import flow
+from mm_train import states
+from mm_train.clipping import clip_gradients
+from mm_train.features import latent_shape
+from mm_train.noise import NoiseLevels, draw
+from mm_train.optim import learning_rate, set_learning_rate
+from mm_train.ranks import Ranks, any_rank, share, together
+from mm_train.sharding import DTYPES, set_gradient_sync
+from mm_train.sources import Source
+from mm_train.states import TrainState
+from mm_train.stopping import stop_requests
+
+
+@attrs.frozen
+class Training:
+    """Everything that the loop works with."""
+
+    spec: TrainSpec
+    run: Run
+    ranks: Ranks
+    device: torch.device
+    dataset: Dataset
+    source: Source
+    levels: NoiseLevels
+    network: nn.Module
+    optimizer: AdamW
+
+    @property
+    def quarantine(self) -> Path:
+        """The list of clips that can't be read."""
+        return self.run.path / "quarantine.jsonl"
+
+
+def fit(training: Training, first_step: int, seconds_before: float) -> TrainState:
+    """Trains from `first_step` to the last step of the schedule and returns the final state.
+
+    Every step appends a line to metrics.jsonl; checkpoints are written every `checkpoint.every_steps` steps,
+    after the last step, and when the process is asked to stop.
+
+    Raises:
+        UserError: Too many clips are bad, a checkpoint can't be written, or the loss or the norm of the
+            gradients is not finite; the optimizer has not used such gradients.
+        KeyboardInterrupt: SIGINT or SIGTERM arrived; the state was saved before.
+    """
+    spec, ranks = training.spec, training.ranks
+    steps = spec.schedule.steps
+    started = time.perf_counter()
+    state = TrainState(first_step, {}, seconds_before)
+    training.network.train()
+    with (
+        mm_data.stream(
+            spec.data,
+            training.dataset,
+            seed=spec.seed,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            start_step=first_step,
+            end_step=steps,
+            load=training.source.load,
+            workers=training.source.workers,
+            quarantine=training.quarantine,
+        ) as batches,
+        progress(f"train {spec.name}", steps, "step", spec.runtime.log_every, first_step) as bar,
+        stop_requests() as stop_requested,
+    ):
+        for step in range(first_step, steps):
+            step_started = time.perf_counter()
+            batch = together(lambda: next(batches), ranks)
+            data_ready = time.perf_counter()
+            lr = learning_rate(step, spec.optim.lr, spec.schedule)
+            set_learning_rate(training.optimizer, lr)
+
+            loss, norm = _gradients(training, batch)
+            _require_finite(loss, norm, training, batch)
+            training.optimizer.step()
+            training.optimizer.zero_grad()
+
+            seconds = time.perf_counter() - step_started
+            rate = spec.data.batch_size / seconds
+            if ranks.is_first:
+                training.run.log(
+                    {
+                        "step": step + 1,
+                        "loss": loss,
+                        "lr": lr,
+                        "grad_norm": norm,
+                        "samples_per_second": rate,
+                        "data_wait_seconds": data_ready - step_started,
+                        "step_seconds": seconds,
+                    }
+                )
+            bar.advance(1, loss=loss, rate=f"{rate:.0f} samples/s")
+            elapsed = seconds_before + time.perf_counter() - started
+            state = TrainState(step + 1, batches.state(), elapsed)
+            stop = any_rank(stop_requested(), ranks)
+            if stop or state.step == steps or state.step % spec.checkpoint.every_steps == 0:
+                states.save(
+                    training.run.checkpoints_dir, spec, training.network, training.optimizer, state, ranks
+                )
+            if stop and state.step < steps:
+                say(f"stopped after step {state.step}; go on with --resume {training.run.path}")
+                raise KeyboardInterrupt
+    return state
+
+
+def _gradients(training: Training, batch: Batch) -> tuple[float, float]:
+    """Fills the gradients with those of the global batch's mean loss, clipped.
+
+    Returns:
+        The mean loss over the global batch and the global norm before clipping. Reading them waits for the
+        device, once a step: the check before the update is worth more than the launch of the next step.
+    """
+    loss = _accumulate(training, batch)
+    norm = clip_gradients(training.network.parameters(), training.spec.optim.max_grad_norm)
+    loss_value, norm_value = torch.stack((loss, norm)).tolist()
+    return loss_value, norm_value
+
+
+def _accumulate(training: Training, batch: Batch) -> Tensor:
+    """Backward passes over the micro-batches of this rank; returns the mean loss over the global batch.
+
+    FSDP2 averages gradients over ranks, so each rank's sum of losses is divided by its share of the batch:
+    the mean over ranks then is the mean over the global batch, however it was split. No rank multiplies
+    while it reduces, which gloo and HCCL could not do.
+    """
+    share_of_rank = len(batch.items)
+    total = torch.zeros((), device=training.device)
+    for places in micro_batches(share_of_rank, training.spec.runtime.micro_batch_size):
+        set_gradient_sync(training.network, on=places.stop == share_of_rank)
+        loss = _sample_losses(training, batch, places).sum() / share_of_rank
+        loss.backward()
+        total += loss.detach()
+    if training.ranks.world_size > 1:
+        dist.all_reduce(total)
+        total /= training.ranks.world_size
+    return total
+
+
+def micro_batches(size: int, micro_batch_size: int | None) -> Iterator[range]:
+    """Consecutive places of one rank's share, at most `micro_batch_size` at a time; None takes all."""
+    step = micro_batch_size or size
+    return (range(start, min(start + step, size)) for start in range(0, size, step))
+
+
+def _sample_losses(training: Training, batch: Batch, places: range) -> Tensor:
+    """`[B]` float32: weighted mean squared error of the predicted velocity, for each sample."""
+    spec, device = training.spec, training.device
+    positions = tuple(batch.positions[place] for place in places)
+    draws = draw(spec, training.levels, batch.step, positions, latent_shape(spec))
+    x0_BCTHW, text_BLD = training.source.collate([batch.items[place] for place in places], draws.dropped)
+    noise_BCTHW = draws.noise_BCTHW.to(device)
+    noised_BCTHW = flow.add_noise(x0_BCTHW, noise_BCTHW, draws.sigma_B)
+    timestep_B = flow.timestep_of(draws.sigma_B, spec.diffusion).to(device)
+    # The timestep stays float32: in bfloat16 999 would be 1000.
+    compute = DTYPES[spec.precision.compute]
+    velocity_BCTHW = training.network(noised_BCTHW.to(compute), timestep_B, text_BLD.to(compute))
+    error_BCTHW = velocity_BCTHW.float() - flow.velocity_target(x0_BCTHW, noise_BCTHW)
+    return error_BCTHW.square().flatten(1).mean(1) * draws.weight_B.to(device)
+
+
+def _require_finite(loss: float, norm: float, training: Training, batch: Batch) -> None:
+    """Stops the run before an update that would destroy the weights; all ranks see the same numbers.
+
+    Raises:
+        UserError: The loss or the norm is not finite; names the step and the samples.
+    """
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    indices = [index for part in share(list(batch.indices), training.ranks) for index in part]
+    raise UserError(
+        f"step {batch.step + 1}: the loss is {loss}, the norm of the gradients {norm}; nothing was updated. "
+        f"Samples: {', '.join(map(str, indices))} of {training.dataset.root}. "
+        f"The last good state is in {training.run.checkpoints_dir}; a lower spec.optim.lr may help"
+    )

@@ -1,0 +1,82 @@
+"""What is random in training, keyed by the sample's place in the global batch.
+
+The numbers depend on the seed, the step and the position alone: not on the number of ranks, the split into
+micro-batches or the device, and they need no state to be resumed.
+"""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from mm_config.specs.train import TrainSpec
+from mm_models import flow
+from mm_models.seeding import generator
+
+
+@attrs.frozen
+class NoiseLevels:
+    """The part of the training grid that one expert is trained on."""
+
+    indices: range
+    """Indices into the tables."""
+    sigmas_N: Tensor
+    """float64 noise level at each index of the whole grid."""
+    weights_N: Tensor
+    """float64 weight of the loss at each index of the whole grid."""
+
+
+@attrs.frozen
+class Draws:
+    """The random numbers of one micro-batch, on the CPU."""
+
+    noise_BCTHW: Tensor
+    sigma_B: Tensor
+    """float64 noise levels."""
+    weight_B: Tensor
+    """float32 weights of the loss."""
+    dropped: tuple[bool, ...]
+    """Whose caption is replaced by the empty one."""
+
+
+def noise_levels(spec: TrainSpec) -> NoiseLevels:
+    """The expert's part of the grid, from the family's boundary."""
+    return NoiseLevels(
+        flow.expert_range(spec.diffusion, spec.expert),
+        flow.training_sigmas(spec.diffusion),
+        flow.loss_weights(spec.diffusion),
+    )
+
+
+def draw(
+    spec: TrainSpec, levels: NoiseLevels, step: int, positions: tuple[int, ...], shape: tuple[int, ...]
+) -> Draws:
+    """Draws for the samples at `positions` of the global batch of step `step`.
+
+    Args:
+        spec: Seed and caption dropout.
+        levels: The expert's noise levels.
+        step: Optimizer step, from 0.
+        positions: Places in the global batch.
+        shape: `(C, T, H, W)` of one sample's latents.
+    """
+    noise = torch.empty(len(positions), *shape)
+    for place, position in enumerate(positions):
+        noise[place].normal_(generator=generator(spec.seed, step, position, "noise"))
+    indices = torch.tensor([_index(spec.seed, step, position, levels.indices) for position in positions])
+    return Draws(
+        noise,
+        levels.sigmas_N[indices],
+        levels.weights_N[indices].float(),
+        tuple(_dropped(spec.seed, step, position, spec.data.caption_dropout) for position in positions),
+    )
+
+
+def _index(seed: int, step: int, position: int, indices: range) -> int:
+    drawn = torch.randint(len(indices), (), generator=generator(seed, step, position, "timestep"))
+    return indices[int(drawn)]
+
+
+def _dropped(seed: int, step: int, position: int, share: float) -> bool:
+    return bool(torch.rand((), generator=generator(seed, step, position, "caption")) < share)

@@ -1,0 +1,161 @@
+"""The processes of one run: how they start, agree, and fail together.
+
+Whatever passes between ranks here is JSON in a CPU tensor; tensors of the network travel through FSDP2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import attrs
+import torch
+import torch.distributed as dist
+
+from mm_config.diff import diff, show_value
+from mm_config.errors import Problem, UserError
+from mm_config.files import from_payload, to_payload
+from mm_config.identity import exact_hash
+from mm_config.specs.train import Dtype, PrecisionSpec, TrainSpec
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Ranks:
+    """This process among those of the run."""
+
+    rank: int
+    world_size: int
+    grouped: bool
+    """Whether there is a process group; without one a single process trains unsharded."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the run folder and speaks."""
+        return self.rank == 0
+
+
+@contextmanager
+def joined(precision: PrecisionSpec, device: torch.device) -> Generator[Ranks]:
+    """Joins the process group that torchrun prepared, or the one that the caller already joined.
+
+    A single process without torchrun has nothing to shard. In float32 it also has nothing to cast, so it
+    goes without a group and without FSDP2, whose hooks cost some 30 ms a step on a CPU whatever the
+    network's size; in other formats it makes a group of its own, because FSDP2 holds the dtype policy.
+    """
+    if dist.is_initialized():
+        yield Ranks(dist.get_rank(), dist.get_world_size(), grouped=True)
+        return
+    launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    if not launched and precision.compute is Dtype.FLOAT32:
+        yield Ranks(0, 1, grouped=False)
+        return
+    if device.type != "cpu":
+        torch.accelerator.set_device_index(device.index)
+    backend = backend_for(device)
+    if launched:
+        dist.init_process_group(backend)
+    else:
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), grouped=True)
+    finally:
+        dist.destroy_process_group()
+
+
+def backend_for(device: torch.device) -> str:
+    """Gloo for CPU tensors, and the device's own library for its tensors."""
+    if device.type == "cpu":
+        return "gloo"
+    return f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
+
+
+def share(value: Any, ranks: Ranks) -> list[Any]:
+    """Every rank's JSON value, in the order of ranks, on every rank."""
+    if ranks.world_size == 1:
+        return [value]
+    mine = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(ranks.world_size)]
+    dist.all_gather(sizes, torch.tensor([mine.numel()]))
+    longest = max(int(size) for size in sizes)
+    padded = torch.zeros(longest, dtype=torch.uint8)
+    padded[: mine.numel()] = mine
+    texts = [torch.empty_like(padded) for _ in range(ranks.world_size)]
+    dist.all_gather(texts, padded)
+    pairs = zip(texts, sizes, strict=True)
+    return [json.loads(bytes(text[: int(size)].tolist())) for text, size in pairs]
+
+
+def any_rank(flag: bool, ranks: Ranks) -> bool:
+    """Whether the flag is set on any rank."""
+    if ranks.world_size == 1:
+        return flag
+    flags = torch.tensor([int(flag)])
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return bool(flags)
+
+
+def together(work: Callable[[], T], ranks: Ranks) -> T:
+    """Does work on every rank; when it fails on one, it fails on all, with all problems.
+
+    Raises:
+        UserError: The problems of every rank, each once. The rank of an unexpected error raises that
+            error itself.
+    """
+    if ranks.world_size == 1:
+        return work()
+    outcome: T | None = None
+    failure: Exception | None = None
+    try:
+        outcome = work()
+    except Exception as error:
+        failure = error
+    if not any_rank(failure is not None, ranks):
+        return outcome  # type: ignore[return-value]
+    found = share(_problems_of(failure, ranks.rank), ranks)
+    if failure is not None and not isinstance(failure, UserError):
+        raise failure
+    unique = dict.fromkeys((path, message) for problems in found for path, message in problems)
+    raise UserError([Problem(path, message) for path, message in unique])
+
+
+def on_first(work: Callable[[], T], ranks: Ranks) -> T:
+    """Does work on rank 0 alone and gives its JSON result, or its error, to every rank."""
+    mine = together(lambda: work() if ranks.is_first else None, ranks)
+    return share(mine, ranks)[0]
+
+
+def agree_on(spec: TrainSpec, ranks: Ranks) -> None:
+    """Stops where ranks were started with different specs.
+
+    Raises:
+        UserError: One problem for each field that differs from rank 0's.
+    """
+    hashes = share(exact_hash(spec), ranks)
+    if len(set(hashes)) == 1:
+        return
+    specs = [from_payload(payload) for payload in share(to_payload(spec), ranks)]
+    raise UserError(
+        [
+            Problem(
+                change.path,
+                f"differs between ranks: {show_value(change.old)} on rank 0, "
+                f"{show_value(change.new)} on rank {rank}",
+            )
+            for rank, other in enumerate(specs)
+            for change in diff(specs[0], other)
+        ]
+    )
+
+
+def _problems_of(failure: Exception | None, rank: int) -> list[tuple[str, str]]:
+    if failure is None:
+        return []
+    if isinstance(failure, UserError):
+        return [(problem.path, problem.message) for problem in failure.problems]
+    return [("", f"rank {rank} stopped: {type(failure).__name__}: {failure}")]

@@ -1,0 +1,70 @@
+"""FSDP2: which modules become units, and in which formats they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from mm_config.errors import Problem, UserError
+from mm_config.patterns import matches
+from mm_config.specs.train import Dtype, FsdpSpec, PrecisionSpec
+
+DTYPES = {Dtype.FLOAT32: torch.float32, Dtype.BFLOAT16: torch.bfloat16}
+
+
+def shard(network: nn.Module, fsdp: FsdpSpec, precision: PrecisionSpec, device: torch.device) -> None:
+    """Makes each matched module a unit, inner ones first, then the root of what is left.
+
+    Parameters stay float32 in their shards and are cast when they are gathered. Inputs are not cast: the
+    timestep of the network and the modulation inside it have to stay float32, so the caller casts what it
+    passes.
+
+    Raises:
+        UserError: A pattern matches a list of modules.
+    """
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=("shard",))
+    policy = MixedPrecisionPolicy(
+        param_dtype=DTYPES[precision.compute],
+        reduce_dtype=DTYPES[precision.reduce],
+        cast_forward_inputs=False,
+    )
+    for name in sorted(unit_names(network, fsdp.wrap), key=lambda name: -name.count(".")):
+        fully_shard(
+            network.get_submodule(name),
+            mesh=mesh,
+            mp_policy=policy,
+            reshard_after_forward=fsdp.reshard_after_forward,
+        )
+    # The root's parameters are the last that forward uses and the first that backward needs.
+    fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+
+
+def unit_names(network: nn.Module, patterns: Iterable[str]) -> tuple[str, ...]:
+    """The modules that any pattern matches, in the network's order.
+
+    Raises:
+        UserError: A match is a list of modules, which is never called itself and so can't be a unit.
+    """
+    names = tuple(
+        name for name, _ in network.named_modules() if any(matches(name, pattern) for pattern in patterns)
+    )
+    lists = [
+        name for name in names if isinstance(network.get_submodule(name), (nn.ModuleList, nn.ModuleDict))
+    ]
+    if lists:
+        raise UserError(
+            Problem("spec.fsdp.wrap", f"{name!r} is a list of modules; for its items write '{name}.*'")
+            for name in lists
+        )
+    return names
+
+
+def set_gradient_sync(network: nn.Module, on: bool) -> None:
+    """Whether the next backward pass reduces gradients over ranks; off while micro-batches add up."""
+    if isinstance(network, FSDPModule):
+        network.set_requires_gradient_sync(on)

@@ -1,0 +1,61 @@
+"""From what the stream carries to what the network is given: encoded on the fly, or looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from mm_config.locations import Locations
+from mm_config.specs.train import TrainSpec
+from mm_data import Bad, Dataset, Record, to_model_range
+from mm_models import build_autoencoder, build_text_encoder
+from mm_train.features import Features
+
+Collate = Callable[[Sequence[Any], Sequence[bool]], tuple[Tensor, Tensor]]
+
+
+@attrs.frozen
+class Source:
+    """How samples are loaded and put together."""
+
+    load: Callable[[Record], Any] | None
+    """What the stream calls for each record; None decodes the clip."""
+    workers: int | None
+    """Threads that load; None takes the spec's."""
+    collate: Collate
+    """Makes `latents_BCTHW` and `text_BLD`, float32 on the device, of loaded samples; the second argument
+    says whose caption is dropped."""
+    bad: tuple[Bad, ...]
+    """Clips that are known to be unreadable."""
+
+
+def encoding_source(spec: TrainSpec, locations: Locations, device: torch.device) -> Source:
+    """Decodes and encodes each clip whenever it is drawn."""
+    autoencoder = build_autoencoder(spec.autoencoder, device, locations)
+    text_encoder = build_text_encoder(spec.text_encoder, device, locations)
+
+    def collate(clips: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
+        frames = torch.stack([clip.frames for clip in clips]).to(device)
+        captions = ["" if drop else clip.caption for clip, drop in zip(clips, dropped, strict=True)]
+        with torch.no_grad():
+            latents = autoencoder.encode(to_model_range(frames)).float()
+            return latents, text_encoder.encode(captions).float()
+
+    return Source(load=None, workers=None, collate=collate, bad=())
+
+
+def cached_source(features: Features, dataset: Dataset, device: torch.device) -> Source:
+    """Looks up what was encoded before."""
+    index_of = {record: index for index, record in enumerate(dataset.records)}
+
+    def collate(indices: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
+        latents = torch.stack([features.latents_of(index) for index in indices])
+        rows = [0 if drop else features.rows[index] for index, drop in zip(indices, dropped, strict=True)]
+        return latents.to(device), features.text_MLD[rows].to(device)
+
+    # A look-up is cheaper than handing it to a thread.
+    return Source(load=index_of.__getitem__, workers=0, collate=collate, bad=features.bad)

@@ -1,0 +1,100 @@
+"""Training states: what a checkpoint holds beside the format that mm_models defines."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import attrs
+from torch import nn
+from torch.optim import AdamW
+
+from mm_config.errors import Problem, UserError
+from mm_config.files import to_payload
+from mm_config.identity import exact_hash, spec_hash
+from mm_config.specs.train import TrainSpec
+from mm_models import checkpoint
+from mm_train.optim import make_moments, named_moments
+from mm_train.ranks import Ranks, on_first
+
+
+@attrs.frozen
+class TrainState:
+    """Everything but tensors that resuming needs.
+
+    There is no state of random number generators: every number is drawn by a generator keyed by the seed, the
+    step and the sample's position, so the step is that state.
+    """
+
+    step: int
+    """Optimizer steps done."""
+    data: dict[str, Any]
+    """The stream's state."""
+    seconds: float
+    """Time spent on these steps, by all processes that resumed each other."""
+
+
+def step_folder(checkpoints_dir: Path, step: int) -> Path:
+    """The checkpoint after `step` steps."""
+    return checkpoints_dir / f"step-{step:08d}"
+
+
+def save(
+    checkpoints_dir: Path,
+    spec: TrainSpec,
+    network: nn.Module,
+    optimizer: AdamW,
+    state: TrainState,
+    ranks: Ranks,
+) -> Path:
+    """Writes a checkpoint, then removes old ones beyond `keep_last` once the new one is proved intact.
+
+    Raises:
+        UserError: It can't be written, or what was written is damaged; older ones are kept then.
+    """
+    folder = step_folder(checkpoints_dir, state.step)
+    tensors = {"model": network.state_dict(), "optimizer": named_moments(network, optimizer)}
+    content = {
+        "v": 1,
+        **attrs.asdict(state),
+        "spec_hash": spec_hash(spec),
+        "exact_hash": exact_hash(spec),
+        "spec": to_payload(spec),
+        "world_size": ranks.world_size,
+    }
+    try:
+        checkpoint.save(folder, tensors, content)
+    except OSError as error:
+        raise UserError(Problem(str(folder), f"the checkpoint can't be written: {error.strerror}")) from error
+    on_first(lambda: prune(checkpoints_dir, spec.checkpoint.keep_last), ranks)
+    return folder
+
+
+def restore(folder: Path, network: nn.Module, optimizer: AdamW) -> TrainState:
+    """Fills the network and the optimizer, sharded in any way, from a checkpoint.
+
+    Raises:
+        UserError: The checkpoint holds other tensors than the network has.
+    """
+    content = checkpoint.read_state(folder)
+    state = TrainState(content["step"], content["data"], content["seconds"])
+    make_moments(network, optimizer, state.step)
+    checkpoint.load_into(folder, "model", network.state_dict())
+    checkpoint.load_into(folder, "optimizer", named_moments(network, optimizer))
+    return state
+
+
+def prune(checkpoints_dir: Path, keep_last: int) -> None:
+    """Removes all but the newest checkpoints.
+
+    Raises:
+        UserError: The newest is damaged; nothing is removed.
+    """
+    newest_first = sorted(checkpoints_dir.glob("step-" + "[0-9]" * 8), reverse=True)
+    if len(newest_first) <= keep_last:
+        return
+    if damage := checkpoint.verify(newest_first[0]):
+        raise UserError(Problem(str(newest_first[0]), f"damaged while it was written: {'; '.join(damage)}"))
+    for folder in newest_first[keep_last:]:
+        shutil.rmtree(folder)

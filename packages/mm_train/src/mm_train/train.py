@@ -1,0 +1,212 @@
+"""A training run from its spec to its result."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+import mm_data
+import mm_models
+from mm_config import rules
+from mm_config.console import say
+from mm_config.identity import exact_hash, spec_hash
+from mm_config.options import RunOptions
+from mm_config.runs.folder import Run, attach, open_run, recorded
+from mm_config.specs.data import Cache
+from mm_config.specs.train import TrainSpec
+from mm_config.specs.weights import RandomWeights
+from mm_config.weights import resolve_weights
+from mm_data import Dataset
+from mm_data.bad import Quarantine
+from mm_models import checkpoint, device
+from mm_train import measure, states
+from mm_train.features import cached_features
+from mm_train.loop import Training, fit
+from mm_train.noise import noise_levels
+from mm_train.optim import build_optimizer
+from mm_train.ranks import Ranks, agree_on, joined, on_first, together
+from mm_train.sharding import shard
+from mm_train.sources import Source, cached_source, encoding_source
+from mm_train.states import TrainState
+
+
+@attrs.frozen
+class TrainResult:
+    """What a training left behind."""
+
+    run_dir: Path
+    """The run folder."""
+    result_path: Path
+    """Its result.json."""
+    checkpoint: Path
+    """The state after the last step."""
+    steps: int
+    """Optimizer steps."""
+    loss: float
+    """Mean of the last steps' losses."""
+    seconds: float
+    """Time spent, in all processes that resumed each other."""
+    peak_gib: float
+    """Peak memory of this process's device, in GiB."""
+    quarantined: int
+    """Clips that could not be read."""
+
+
+def train(spec: TrainSpec, options: RunOptions) -> TrainResult:
+    """Trains a network; under torchrun every rank calls it.
+
+    With `options.resume` the run goes on in its folder from its newest intact checkpoint. What can be known
+    before the first step fails before the run folder is made.
+
+    Raises:
+        UserError: The spec, the data, the weights or the resumed run don't allow it, or a step failed;
+            on every rank, with the problems of all.
+        KeyboardInterrupt: The process was asked to stop; the state is saved and the run can be resumed.
+    """
+    picked = device.pick(spec.runtime.device)
+    with joined(spec.precision, picked) as ranks:
+        rules.check(spec, ranks.world_size)
+        agree_on(spec, ranks)
+        dataset = _prepare(spec, options, ranks)
+        network = _network_on_meta(spec, picked, ranks)
+        resumes = options.resume is not None
+        weights = None if resumes else together(lambda: _start_weights(spec, options), ranks)
+        run = _open(spec, options, picked, ranks)
+        with recorded(run) if ranks.is_first else nullcontext():
+            started = time.perf_counter()
+            source = _source(spec, options, dataset, picked, ranks)
+            network.to_empty(device=picked)
+            network.init_buffers(picked)  # type: ignore[operator]
+            training = Training(
+                spec=spec,
+                run=run,
+                ranks=ranks,
+                device=picked,
+                dataset=dataset,
+                source=source,
+                levels=noise_levels(spec),
+                network=network,
+                optimizer=build_optimizer(network, spec.optim, picked),
+            )
+            on_first(lambda: _quarantine(training).add(source.bad), ranks)
+            restored = _restore(training) if resumes else None
+            if restored is None:
+                _fill(network, weights or together(lambda: _start_weights(spec, options), ranks))
+            first_step = restored.step if restored else 0
+            seconds_before = restored.seconds if restored else 0.0
+            on_first(lambda: run.rewind_metrics(first_step), ranks)
+            state = fit(training, first_step, seconds_before + time.perf_counter() - started)
+            return _finish(training, state)
+
+
+def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> Dataset:
+    """Rank 0 renders what has to be rendered; then every rank reads the manifest."""
+
+    def prepare() -> Dataset:
+        return mm_data.prepare(spec.data.dataset, cache_dir=options.cache_dir, locations=options.locations)
+
+    on_first(lambda: bool(prepare()), ranks)
+    return together(prepare, ranks)
+
+
+def _network_on_meta(spec: TrainSpec, picked: torch.device, ranks: Ranks) -> nn.Module:
+    """The network without memory for its weights, sharded where there is a process group."""
+    network = mm_models.build(spec.model, device="meta", dtype=torch.float32)
+    if ranks.grouped:
+        shard(network, spec.fsdp, spec.precision, picked)
+    return network
+
+
+def _start_weights(spec: TrainSpec, options: RunOptions) -> Path | RandomWeights:
+    return resolve_weights(spec.start_from, options, spec.runtime.build_missing, "spec.start_from")
+
+
+def _fill(network: nn.Module, weights: Path | RandomWeights) -> None:
+    if isinstance(weights, RandomWeights):
+        mm_models.initialize(network, weights.seed)
+    else:
+        mm_models.load(network, weights)
+
+
+def _open(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ranks) -> Run:
+    """Rank 0 opens the run folder; the others read it."""
+    if ranks.world_size == 1:
+        return open_run(spec, options, measure.device_names(picked))
+    opened: list[Run] = []
+
+    def open_first() -> str:
+        opened.append(open_run(spec, options, measure.device_names(picked)))
+        return str(opened[0].path.absolute())
+
+    path = on_first(open_first, ranks)
+    return opened[0] if ranks.is_first else attach(Path(path))
+
+
+def _source(
+    spec: TrainSpec, options: RunOptions, dataset: Dataset, picked: torch.device, ranks: Ranks
+) -> Source:
+    if spec.data.cache is Cache.NONE:
+        return together(lambda: encoding_source(spec, options.locations, picked), ranks)
+    features = cached_features(spec, dataset, options.cache_dir, options.locations, picked, ranks)
+    return cached_source(features, dataset, picked)
+
+
+def _quarantine(training: Training) -> Quarantine:
+    return Quarantine(training.quarantine, len(training.dataset.records), training.spec.data.max_bad_share)
+
+
+def _restore(training: Training) -> TrainState | None:
+    """The state of the run's newest intact checkpoint, loaded; None where it has none."""
+    spec, ranks = training.spec, training.ranks
+    found = on_first(lambda: _latest(training.run.checkpoints_dir), ranks)
+    if found is None:
+        say(f"{training.run.path} has no intact checkpoint; starting at step 0")
+        return None
+    state = states.restore(Path(found), training.network, training.optimizer)
+    together(lambda: mm_data.resume_step(state.data, spec.data, training.dataset, seed=spec.seed), ranks)
+    say(f"resuming {training.run.path} after step {state.step}")
+    return state
+
+
+def _latest(checkpoints_dir: Path) -> str | None:
+    found = checkpoint.latest(checkpoints_dir)
+    return None if found is None else str(found.absolute())
+
+
+def _finish(training: Training, state: TrainState) -> TrainResult:
+    """Rank 0 writes result.json; every rank returns the same result."""
+    spec, run = training.spec, training.run
+    saved = states.step_folder(run.checkpoints_dir, state.step)
+
+    def finish() -> dict[str, Any]:
+        content = {
+            "kind": "train",
+            "spec_hash": spec_hash(spec),
+            "exact_hash": exact_hash(spec),
+            "steps": state.step,
+            "loss": measure.final_loss(run.metrics_path),
+            "seconds": state.seconds,
+            "peak_gib": measure.peak_gib(training.device),
+            "checkpoint": saved.relative_to(run.path).as_posix(),
+            "quarantined": len(_quarantine(training).clips),
+        }
+        run.finish(content)
+        return content
+
+    content = on_first(finish, training.ranks)
+    return TrainResult(
+        run_dir=run.path,
+        result_path=run.result_path,
+        checkpoint=saved,
+        steps=content["steps"],
+        loss=content["loss"],
+        seconds=content["seconds"],
+        peak_gib=content["peak_gib"],
+        quarantined=content["quarantined"],
+    )

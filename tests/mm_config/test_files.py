@@ -1,0 +1,374 @@
+"""Spec files: what is written loads back equal, and nothing wrong loads at all."""
+
+import copy
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments import tiny, tiny_high
+from mm_config import dump, exact_hash, load, replace, spec_hash
+from mm_config.errors import SpecError, UserError
+from mm_config.files import dumps, from_payload, to_payload
+from mm_config.parsing import parse_json, parse_yaml
+from mm_config.schema import field, registered_specs, spec
+from mm_config.specs.data import ShapesSpec
+from mm_config.specs.family import Family
+from mm_config.specs.infer import GenerationRequest, SamplesSpec
+from mm_config.specs.kinds import DatasetSpec
+from mm_config.specs.train import AdamWSpec
+from mm_config.specs.weights import RandomWeights
+
+
+def refusals(payload: Any) -> dict[str, str]:
+    with pytest.raises(SpecError) as caught:
+        from_payload(payload)
+    return {problem.path: problem.message for problem in caught.value.problems}
+
+
+def tiny_payload() -> dict[str, Any]:
+    return copy.deepcopy(to_payload(tiny.SPEC))
+
+
+@pytest.mark.parametrize("ending", [".json", ".yaml", ".yml"])
+@pytest.mark.parametrize(
+    "value", [tiny.SPEC, tiny_high.SPEC, GenerationRequest(prompt="a cat", seed=2**64 - 1)]
+)
+def test_what_is_dumped_loads_back_equal(value: Any, ending: str, tmp_path: Path) -> None:
+    file = tmp_path / f"spec{ending}"
+    dump(value, file)
+    loaded = load(file)
+    assert loaded == value
+    assert (spec_hash(loaded), exact_hash(loaded)) == (spec_hash(value), exact_hash(value))
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_payload_holds_every_field_of_every_role() -> None:
+    payload = to_payload(tiny_high.SPEC)
+    assert (payload["v"], payload["kind"]) == (1, "train")
+    fields: Any = payload["spec"]
+    assert fields["name"] == "" and fields["runtime"]["~"] == "train-runtime"
+    assert fields["data"]["dataset"] == {
+        "~": "shapes-dataset",
+        "clips_per_caption": 16,
+        "seed": 0,
+        "size": 64,
+        "num_frames": 17,
+        "fps": 8,
+        "revision": 1,
+    }
+
+
+def test_the_order_of_keys_does_not_matter() -> None:
+    def shuffled(value: Any, order: random.Random) -> Any:
+        if isinstance(value, dict):
+            items = list(value.items())
+            order.shuffle(items)
+            return {key: shuffled(item, order) for key, item in items}
+        return [shuffled(item, order) for item in value] if isinstance(value, list) else value
+
+    for seed in range(5):
+        loaded = from_payload(shuffled(tiny_payload(), random.Random(seed)))
+        assert exact_hash(loaded) == exact_hash(tiny.SPEC)
+
+
+def test_all_problems_come_at_once_with_canonical_paths() -> None:
+    payload = tiny_payload()
+    fields = payload["spec"]
+    fields["model"]["hiden_size"] = fields["model"].pop("hidden_size")
+    fields["sampler"] |= {"steps": 12.0, "shift": -1, "solver": "unpc"}
+    fields["autoencoder"]["~"] = "dct-autoencode"
+    fields["text_encoder"] = {}
+    fields["high_noise"]["spec"]["optim"] |= {"lr": "x", "betas": [1, 0.9]}
+    fields["samples"]["seeds"] = [1, "2"]
+    fields["dtype"] = None
+    del fields["fps"]
+    payload["version"] = payload.pop("v")
+    assert refusals(payload) == {
+        "version": "unknown key; allowed: v, kind, spec",
+        "v": "missing",
+        "spec.model.hiden_size": "unknown key, did you mean 'hidden_size'?",
+        "spec.sampler.steps": "expected int, got float 12.0",
+        "spec.sampler.shift": "must be > 0, got -1",
+        "spec.sampler.solver": "expected one of unipc, euler, got str 'unpc', did you mean 'unipc'?",
+        "spec.autoencoder": "unknown kind str 'dct-autoencode', did you mean 'dct-autoencoder'? "
+        "(allowed: 'dct-autoencoder', 'wan-autoencoder')",
+        "spec.text_encoder": "the key '~' that names the kind is missing; "
+        "allowed: 'hashed-text-encoder', 'umt5-text-encoder'",
+        "spec.high_noise.spec.optim.lr": "expected float, got str 'x'",
+        "spec.high_noise.spec.optim.betas.0": "must be < 1, got 1",
+        "spec.samples.seeds.1": "expected int, got str '2'",
+        "spec.dtype": "expected one of float32, bfloat16, got None",
+        "spec.fps": "missing; a file holds every field, the default is 16",
+    }
+
+
+@pytest.mark.parametrize(
+    ("payload", "path", "part"),
+    [
+        (None, "", "expected a mapping"),
+        ([], "", "expected a mapping"),
+        ({}, "kind", "missing"),
+        ({"v": True, "kind": "adamw", "spec": {}}, "v", "must be 1, got bool True"),
+        ({"v": 2, "kind": "adamw", "spec": {}}, "v", "must be 1, got int 2"),
+        ({"v": 1, "kind": "adam", "spec": {}}, "kind", "did you mean 'adamw'?"),
+        ({"v": 1, "kind": ["adamw"], "spec": {}}, "kind", "unknown kind"),
+        ({"v": 1, "kind": "adamw", "spec": []}, "spec", "expected a mapping"),
+        ({"v": 1, "kind": "adamw", "spec": {3: 4}}, "spec", "a key must be a string, got 3"),
+        ({"v": 1, "kind": "random-weights", "spec": {"seed": 10**30}}, "spec.seed", "64 bits"),
+        ({"v": 1, "kind": "random-weights", "spec": {"~schema": 2, "seed": 0}}, "spec", "newer than 1"),
+        ({"v": 1, "kind": "random-weights", "spec": {"~schema": "1", "seed": 0}}, "spec", "~schema must be"),
+        ({"v": 1, "kind": "shapes-scorer", "spec": {"\ud800": 1}}, "spec", "lone surrogate"),
+    ],
+)
+def test_malformed_payloads_are_refused(payload: Any, path: str, part: str) -> None:
+    assert part in refusals(payload)[path]
+
+
+def test_a_field_added_later_is_filled_with_neutral_not_with_the_default() -> None:
+    @spec("test-filled")
+    class Filled:
+        """Grew a field."""
+
+        lr: float = 1.0
+        """Of birth."""
+        warm: bool = field(default=True, neutral=False)
+        """Added later."""
+
+    old = {"v": 1, "kind": "test-filled", "spec": {"lr": 2.0}}
+    assert from_payload(old) == Filled(lr=2.0, warm=False)
+    assert refusals({"v": 1, "kind": "test-filled", "spec": {}}).keys() == {"spec.lr"}
+
+
+def test_an_older_schema_is_migrated() -> None:
+    @spec("test-migrated", schema=2)
+    class Migrated:
+        """Stored minutes once, stores seconds now."""
+
+        seconds: int = field()
+        """The time."""
+
+        @staticmethod
+        def migrate(payload: dict[str, Any], schema: int) -> dict[str, Any]:
+            assert schema == 1
+            return {"seconds": payload["minutes"] * 60}
+
+    def read(**fields: Any) -> Any:
+        return {"v": 1, "kind": "test-migrated", "spec": fields}
+
+    assert from_payload(read(minutes=2)) == Migrated(seconds=120)
+    assert from_payload(to_payload(Migrated(seconds=5))) == Migrated(seconds=5)
+    assert to_payload(Migrated(seconds=5))["spec"] == {"~schema": 2, "seconds": 5}
+    assert "can't be migrated from schema 1 to 2" in refusals(read(hours=2))["spec"]
+
+
+def test_a_class_of_another_package_is_found_by_its_tag() -> None:
+    @spec("test-foreign-dataset")
+    class Foreign(DatasetSpec):
+        """Defined outside mm_config."""
+
+        shards: int = 3
+        """Files."""
+
+    changed = replace(tiny_high.SPEC, "data.dataset", Foreign(shards=5))
+    assert "test-foreign-dataset" in registered_specs()
+    assert from_payload(to_payload(changed)) == changed
+
+
+@pytest.mark.parametrize(
+    ("scalar", "value"),
+    [
+        ("1e-5", 1e-5),
+        ("1", 1),
+        ("-.5", -0.5),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("017", 17),
+        ("no", "no"),
+        ("yes", "yes"),
+        ("on", "on"),
+        ("1_000", "1_000"),
+        ("1:30", "1:30"),
+        ("2024-01-01", "2024-01-01"),
+        ("true", True),
+        ("~", None),
+        ("", None),
+        ("'1'", "1"),
+        ("!!str 1", "1"),
+        ("18446744073709551615", 2**64 - 1),
+    ],
+)
+def test_yaml_scalars_are_those_of_the_core_schema(scalar: str, value: object) -> None:
+    read = parse_yaml(f"key: {scalar}")["key"]
+    assert (type(read), read) == (type(value), value)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("a: 1\na: 2", "a: the key is given twice"),
+        ("a: {b: 1, b: 2}", "a.b: the key is given twice"),
+        ("a: &x 1\nb: *x", "anchors and aliases"),
+        ("a: !!python/object:os.system {}", "not allowed"),
+        ("a: !!int x", "'x' is no int"),
+        ("1: 2", "a key must be a string, got 1"),
+        ("a: [1", "line "),
+        ("a: 1\n---\nb: 2", "line 2"),
+        ('a: "\\ud800"', "lone surrogate"),
+        ("[" * 600, "nested deeper"),
+        ("a: " + "1" * 5000, "more digits"),
+        ("a: \x00", "no YAML"),
+    ],
+)
+def test_yaml_that_is_not_allowed(text: str, part: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_yaml(text)
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ('{"a": 1, "a": 2}', "a: the key is given twice"),
+        ('{"a": {"b": 1, "b": 2}}', "a.b: the key is given twice"),
+        ('{"a": "\\ud800"}', "a: holds a lone surrogate"),
+        ('{"a": 1,}', "line 1, column"),
+        ("", "line 1, column 1"),
+        ("[" * 100_000, "nested deeper"),
+        ("[" * 80 + "]" * 80, "nested deeper"),
+        ("1" * 5000, "more digits"),
+    ],
+)
+def test_json_that_is_not_allowed(text: str, part: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_json(text)
+    assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_are_not_finite_are_refused_where_they_stand(number: str, tmp_path: Path) -> None:
+    file = tmp_path / "spec.json"
+    file.write_text(dumps(AdamWSpec()).replace("1e-05", number))
+    with pytest.raises(UserError) as caught:
+        load(file)
+    assert str(caught.value).startswith(f"{file}: spec.lr: must be a finite number")
+
+
+def test_files_that_cannot_be_read_or_written_name_themselves(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes(b"a: \xe9")
+    wrong_ending = tmp_path / "spec.toml"
+    for file, part in (
+        (tmp_path / "absent.json", "can't be read: No such file"),
+        (latin, "no UTF-8 text (byte 3)"),
+        (wrong_ending, "ends in .json, .yaml, .yml"),
+    ):
+        with pytest.raises(UserError) as caught:
+            load(file)
+        assert str(caught.value).startswith(f"{file}: ") and part in str(caught.value)
+    with pytest.raises(UserError, match="can't be written"):
+        dump(AdamWSpec(), tmp_path / "absent" / "spec.json")
+    with pytest.raises(UserError, match="ends in"):
+        dump(AdamWSpec(), wrong_ending)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(
+    prompts=st.lists(texts | st.sampled_from(["no", "1e-5", "0o7", "~", "=", "<<", "1:2", "\x85", "\ufeff"])),
+    seeds=st.lists(st.integers(0, 2**64 - 1), min_size=1),
+    shift=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_values_survive_both_formats(prompts: list[str], seeds: list[int], shift: float) -> None:
+    changed = replace(
+        tiny.SPEC,
+        {
+            "samples": SamplesSpec(prompts=tuple(prompts), seeds=tuple(seeds)),
+            "high_noise": RandomWeights(),
+            "low_noise": None,
+            "sampler.shift": shift,
+        },
+    )
+    for parse, text in ((parse_json, dumps(changed, "json")), (parse_yaml, dumps(changed, "yaml"))):
+        loaded = from_payload(parse(text))
+        assert loaded == changed
+        assert exact_hash(loaded) == exact_hash(changed)
+
+
+ODD_VALUES: list[Any] = [
+    None, True, False, 0, 1, -1, 17, 2**53, 2**64, 10**400, 0.5, 1.0, -0.0, 1e300, float("nan"), float("inf"),
+    "", "x", "adamw", "dct-autoencoder", "\ud800", [], [1], [None], [[]], {}, {"~": "adamw"}, {"x": 1},
+]  # fmt: skip
+
+
+def containers(value: Any) -> list[Any]:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    below = [container for item in inside for container in containers(item)]
+    return [value, *below] if isinstance(value, (dict, list)) else below
+
+
+def mutate(payload: Any, chance: random.Random) -> None:
+    container = chance.choice([found for found in containers(payload) if found])
+    keys = list(container) if isinstance(container, dict) else list(range(len(container)))
+    key = chance.choice(keys)
+    action = chance.randrange(4)
+    if action == 0:
+        del container[key]
+    elif action == 1 and isinstance(container, dict):
+        container[chance.choice(["lr", "seed", "~", "~schema", "x", f"{key}_"])] = container.pop(key)
+    elif action == 2:
+        container[key] = copy.deepcopy(chance.choice([container[chance.choice(keys)], container]))
+    else:
+        container[key] = copy.deepcopy(chance.choice(ODD_VALUES))
+
+
+def test_a_damaged_payload_is_refused_or_means_what_it_says() -> None:
+    original = to_payload(tiny_high.SPEC)
+    chance = random.Random(0)
+    refused = 0
+    for _ in range(2000):
+        mutant = copy.deepcopy(original)
+        for _ in range(chance.randint(1, 2)):
+            mutate(mutant, chance)
+        try:
+            loaded = from_payload(mutant)
+        except SpecError as error:
+            assert error.problems and all(problem.message for problem in error.problems)
+            refused += 1
+        else:
+            assert to_payload(loaded) == mutant
+    assert 1000 < refused < 2000
+
+
+@pytest.mark.parametrize("format", ["json", "yaml"])
+def test_damaged_text_never_gives_a_traceback(format: Any) -> None:
+    parse = parse_json if format == "json" else parse_yaml
+    text = dumps(AdamWSpec(), format)
+    chance = random.Random(1)
+    for _ in range(300):
+        place = chance.randrange(len(text))
+        damaged = text[:place] + chance.choice(
+            ['"', "{", "]", ":", "-", "&", "*", "!", "\n", "\t", "1", "~", "%"]
+        )
+        damaged += text[place + chance.randrange(3) :]
+        try:
+            loaded = from_payload(parse(damaged))
+        except UserError as error:
+            assert error.problems
+        else:
+            assert to_payload(loaded) == parse(damaged)
+
+
+def test_a_family_can_be_stored_too() -> None:
+    from mm_config.families.tiny import TINY
+
+    assert isinstance(TINY, Family)
+    assert from_payload(json.loads(dumps(TINY))) == TINY
+    assert ShapesSpec() != ShapesSpec(seed=1)

@@ -1,0 +1,117 @@
+"""Rendered clips, and a scorer that reads from pixels what was rendered."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from mm_config.errors import UserError
+from mm_config.specs.data import DataSpec, ShapesSpec
+from mm_data import load_clip, prepare
+from mm_data.shapes import measure, parse_caption, render, render_dataset, score, verify
+
+SMALL = ShapesSpec(clips_per_caption=1, num_frames=5)
+
+
+def test_the_same_settings_give_the_same_frames_and_others_do_not():
+    spec, caption = ShapesSpec(), "a red circle moving left"
+    frames = render(spec, caption, 3)
+    assert frames.shape == (17, 64, 64, 3)
+    np.testing.assert_array_equal(frames, render(ShapesSpec(), caption, 3))
+    assert int(frames.sum()) == 8_141_144
+    for other in (render(spec, caption, 4), render(ShapesSpec(seed=1), caption, 3)):
+        assert not np.array_equal(frames, other)
+
+
+def test_held_out_clips_are_measured_right_from_their_files(shapes):
+    data = DataSpec(dataset=ShapesSpec(), batch_size=1, num_frames=17, height=64, width=64, fps=8.0)
+    clips = [load_clip(record, data) for record in shapes.records]
+    assert len(clips) == 128
+    shares = score([clip.frames for clip in clips], [clip.caption for clip in clips])
+    assert min(shares.values()) >= 0.99, shares
+
+
+def test_larger_pictures_are_measured_too():
+    spec = ShapesSpec(size=128, num_frames=9)
+    captions = spec.captions[::3]
+    assert score([render(spec, caption, 0) for caption in captions], captions) == {
+        "colour": 1.0,
+        "shape": 1.0,
+        "direction": 1.0,
+    }
+
+
+@pytest.mark.parametrize("sigma", [10, 40, 120])
+def test_noise_shows_nothing(sigma):
+    rng = np.random.default_rng(0)
+    noise = np.clip(rng.normal(128, sigma, (32, 17, 64, 64, 3)), 0, 255).astype(np.uint8)
+    shares = score(noise, ShapesSpec().captions)
+    assert max(shares.values()) <= 0.05, shares
+
+
+def test_a_resting_shape_has_no_direction_and_a_blank_clip_shows_nothing():
+    frames = render(ShapesSpec(), "a blue square moving up", 0)
+    resting = measure(np.repeat(frames[8:9], 17, axis=0))
+    assert (resting.colour, resting.shape, resting.direction) == ("blue", "square", None)
+    blank = measure(np.full_like(frames, 30))
+    assert (blank.colour, blank.shape, blank.direction) == (None, None, None)
+
+
+def test_shares_count_each_property_on_its_own():
+    frames = render(ShapesSpec(), "a green square moving up", 0)
+    captions = ("a green circle moving up", "a red square moving up")
+    assert score([frames, frames], captions) == {"colour": 0.5, "shape": 0.5, "direction": 1.0}
+
+
+def test_captions_of_another_form_are_refused():
+    assert parse_caption("a yellow square moving down") == ("yellow", "square", "down")
+    with pytest.raises(UserError, match="a colour of red, green, blue, yellow"):
+        parse_caption("a purple square moving down")
+
+
+def test_a_dataset_is_rendered_once_and_reused(tmp_path):
+    first = prepare(SMALL, cache_dir=tmp_path)
+    times = {record.path: record.path.stat().st_mtime_ns for record in first.records}
+    assert prepare(SMALL, cache_dir=tmp_path) == first
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert {record.caption for record in first.records} == set(SMALL.captions)
+    assert [path.name for path in (tmp_path / "datasets").iterdir()] == [first.root.name]
+
+
+def test_processes_that_render_at_once_end_with_one_dataset(tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(lambda _: render_dataset(SMALL, tmp_path), range(2)))
+    assert folders[0] == folders[1] and list(tmp_path.iterdir()) == folders[:1]
+    assert verify(folders[0]) == []
+
+
+def test_the_order_of_samples_does_not_depend_on_encoded_bytes(tmp_path):
+    first = prepare(SMALL, cache_dir=tmp_path / "a")
+    second = prepare(SMALL, cache_dir=tmp_path / "b")
+    assert first.digest == second.digest
+    other = prepare(ShapesSpec(clips_per_caption=2, num_frames=5), cache_dir=tmp_path)
+    assert other.digest != first.digest
+
+
+def test_damage_to_rendered_files_is_found(tmp_path):
+    folder = render_dataset(SMALL, tmp_path)
+    assert verify(folder) == []
+    clip = folder / "clips/00003.mp4"
+    content = bytearray(clip.read_bytes())
+    content[-1] ^= 1
+    clip.write_bytes(content)
+    assert verify(folder) == ["clips/00003.mp4: its content changed"]
+    clip.unlink()
+    assert verify(folder) == ["clips/00003.mp4: missing"]
+    with pytest.raises(UserError, match=r"1 rendered files .* clips/00003.mp4; remove the folder"):
+        render_dataset(SMALL, tmp_path)
+
+
+def test_provenance_lists_every_file(tmp_path):
+    folder = render_dataset(SMALL, tmp_path)
+    files = json.loads((folder / "provenance.json").read_text())["files"]
+    on_disk = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert set(files) == on_disk - {"provenance.json"}

@@ -1,0 +1,110 @@
+"""A generation run: its folder, its result, its score."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mm_config import exact_hash, replace, running, spec_hash
+from mm_config.errors import UserError
+from mm_config.options import RunOptions
+from mm_config.runs.index import open_index
+from mm_config.runs.record import RunStatus
+from mm_config.specs.data import ShapesScorerSpec
+from mm_config.specs.infer import InferSpec
+from mm_data import read_comment
+
+
+def result_of(spec: InferSpec, options: RunOptions) -> dict:
+    outcome = running.run(spec, options)
+    assert outcome.result_path == outcome.run_dir / "result.json" and outcome.run_dir.is_absolute()
+    return json.loads(outcome.result_path.read_text())
+
+
+def test_a_run_leaves_videos_sheet_and_result(
+    spec: InferSpec, options: RunOptions, capsys: pytest.CaptureFixture[str]
+):
+    result = result_of(spec, options)
+    assert (result["kind"], result["spec_hash"], result["exact_hash"]) == (
+        "infer",
+        spec_hash(spec),
+        exact_hash(spec),
+    )
+    assert result["score"] is None
+    assert [(video["prompt"], video["seed"]) for video in result["videos"]] == [
+        (request.prompt, request.seed) for request in spec.samples.requests
+    ]
+    for video in result["videos"]:
+        path = Path(video["path"])
+        assert path.is_absolute() and path.parent.name == "samples"
+        assert json.loads(read_comment(path))["spec_hash"] == spec_hash(spec)
+    assert Image.open(result["contact_sheet"]).size[0] > 300
+    assert set(result["timings"]) == {"weights", "load", "generate"}
+    assert result["seconds"] >= sum(result["timings"].values()) > 0
+    assert 0 < result["peak_gib"] < 4
+    assert set(result["experts"]) == {"high_noise", "low_noise"}
+    (record,) = open_index(options.runs_dir).find_finished(spec_hash(spec))
+    assert record.kind == "infer"
+    printed = capsys.readouterr().out
+    for shown in (result["contact_sheet"], spec_hash(spec)[:12], "mm generate", "peak memory", "step 12/12"):
+        assert shown in printed
+
+
+def test_equal_runs_make_equal_files(spec: InferSpec, options: RunOptions):
+    first, second = result_of(spec, options), result_of(spec, options)
+    for one, other in zip(first["videos"], second["videos"], strict=True):
+        assert one["path"] != other["path"]
+        assert Path(one["path"]).read_bytes() == Path(other["path"]).read_bytes()
+
+
+@pytest.mark.parametrize("awake", [False, True])
+def test_random_experts_score_near_chance(
+    awake: bool, random_spec: InferSpec, spec: InferSpec, options: RunOptions
+):
+    weights = {"high_noise": spec.high_noise, "low_noise": spec.low_noise} if awake else {}
+    prompts = random_spec.samples.prompts[::3]
+    scored = replace(random_spec, {**weights, "samples.prompts": prompts})
+    outcome = running.run(scored, options)
+    result = json.loads(outcome.result_path.read_text())
+    assert len(result["videos"]) == 11
+    chance = {"colour": 1 / 4, "shape": 1 / 2, "direction": 1 / 4}
+    assert set(result["score"]) == set(chance)
+    for measured, share in result["score"].items():
+        assert 0 <= share <= chance[measured] + 0.1
+    measurements = json.loads((outcome.run_dir / "measurements.json").read_text())["videos"]
+    assert [(one["prompt"], one["seed"]) for one in measurements] == [
+        (request.prompt, request.seed) for request in scored.samples.requests
+    ]
+
+
+def test_prompts_that_no_scorer_understands_are_refused_before_any_work(spec: InferSpec, options: RunOptions):
+    prompts = ("a red circle moving right", "a cat", "two cats")
+    strange = replace(spec, {"samples.prompts": prompts, "samples.scorer": ShapesScorerSpec()})
+    with pytest.raises(UserError) as caught:
+        running.run(strange, options)
+    assert [problem.path for problem in caught.value.problems] == ["spec.samples.prompts"] * 2
+    assert "'a cat'" in str(caught.value) and "'two cats'" in str(caught.value)
+    assert not options.runs_dir.exists()
+
+
+def test_nothing_to_make_is_a_mistake(spec: InferSpec, options: RunOptions):
+    with pytest.raises(UserError, match=r"spec\.samples\.prompts: is empty"):
+        running.run(replace(spec, "samples.prompts", ()), options)
+
+
+def test_a_run_that_breaks_is_recorded_as_failed(spec: InferSpec, options: RunOptions):
+    misfit = replace(spec, "model.num_layers", 2)
+    with pytest.raises(UserError):
+        running.run(misfit, options)
+    (record,) = open_index(options.runs_dir).list()
+    assert record.status is RunStatus.FAILED
+    assert "blocks.1" in (record.reason or "")
+
+
+def test_a_generation_is_not_resumed(spec: InferSpec, options: RunOptions):
+    resumed = RunOptions(runs_dir=options.runs_dir, locations=options.locations, resume="latest")
+    with pytest.raises(UserError, match="--resume: a generation starts anew"):
+        running.run(spec, resumed)

@@ -1,0 +1,53 @@
+"""Runs a function on two gloo ranks, and small specs that several tests share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from mm_config.specs.wan import WanTransformerSpec
+
+RunRanks = Callable[..., None]
+
+
+def _rank(
+    rank: int, world_size: int, store: str, function: Callable[..., None], args: tuple[Any, ...]
+) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+    try:
+        function(rank, *args)
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture
+def run_ranks(tmp_path: Path) -> RunRanks:
+    """Calls `function(rank, *args)` in two processes of one gloo group; any failure fails the test."""
+
+    def run(function: Callable[..., None], *args: Any) -> None:
+        store = str(tmp_path / f"store-{function.__name__}")
+        mp.start_processes(_rank, args=(2, store, function, args), nprocs=2, start_method="fork")  # type: ignore[attr-defined]
+
+    return run
+
+
+@pytest.fixture
+def tiny() -> WanTransformerSpec:
+    """A network of 40,000 parameters, with sizes that two ranks divide unevenly."""
+    return WanTransformerSpec(
+        hidden_size=36,
+        num_attention_heads=3,
+        ffn_dim=50,
+        num_layers=2,
+        in_channels=4,
+        out_channels=4,
+        patch_size=(1, 2, 2),
+        text_dim=10,
+        freq_dim=16,
+        rope_max_seq_len=32,
+    )

@@ -1,0 +1,122 @@
+"""UMT5 behind our interface, against transformers used directly, on a tiny random release."""
+
+from pathlib import Path
+
+import attrs
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+import mm_models
+from mm_config.errors import UserError
+from mm_config.locations import Location, Locations
+from mm_config.specs.encoders import Umt5TextEncoderSpec
+from mm_config.specs.weights import RandomWeights, ReleasedWeights
+from mm_models.text.umt5 import clean
+
+WORDS = ["<pad>", "</s>", "<unk>", "a", "red", "blue", "circle", "square", "moving", "right", "&", "<", ">"]
+SPEC = Umt5TextEncoderSpec(
+    weights=ReleasedWeights(name="tiny-umt5", subfolder="text_encoder"),
+    text_dim=16,
+    max_tokens=8,
+    vocab_size=len(WORDS),
+    num_layers=2,
+    num_heads=2,
+    d_kv=8,
+    d_ff=24,
+    dtype="float32",
+)
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release folder with an encoder and a word tokenizer that ends each caption with `</s>`."""
+    folder = tmp_path_factory.mktemp("release")
+    torch.manual_seed(0)
+    config = UMT5Config(
+        vocab_size=len(WORDS), d_model=16, num_layers=2, num_heads=2, d_kv=8, d_ff=24, dropout_rate=0.5
+    )
+    UMT5EncoderModel(config).save_pretrained(folder / "text_encoder")
+    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    fast.save_pretrained(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture
+def locations(release: Path) -> Locations:
+    return Locations((Location("tiny-umt5", release, "test"),))
+
+
+def test_features_equal_the_padded_and_masked_encoding_cut_to_length(
+    release: Path, locations: Locations
+) -> None:
+    captions = ["a red circle moving right", "blue square", ""]
+    tokenizer = AutoTokenizer.from_pretrained(release / "tokenizer")
+    network = UMT5EncoderModel.from_pretrained(release / "text_encoder").eval()
+    padded = tokenizer(captions, padding="max_length", max_length=8, return_tensors="pt")
+    with torch.no_grad():
+        hidden = network(padded.input_ids, padded.attention_mask).last_hidden_state
+    expected = hidden * padded.attention_mask[..., None]
+    features = mm_models.build_text_encoder(SPEC, locations=locations).encode(captions)
+    assert features.shape == (3, 8, 16) and features.dtype == torch.float32
+    assert [int(row.any(-1).sum()) for row in features] == [6, 3, 1]
+    torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_features_do_not_depend_on_the_other_captions(locations: Locations) -> None:
+    encoder = mm_models.build_text_encoder(SPEC, locations=locations)
+    together = encoder.encode(["a red circle moving right", "blue square"])
+    assert torch.equal(encoder.encode(["blue square"])[0], together[1])
+
+
+def test_captions_are_unescaped_twice_and_their_spaces_collapsed(locations: Locations) -> None:
+    assert clean("  a &amp;lt; red&nbsp;&nbsp;\n circle ") == "a < red circle"
+    encoder = mm_models.build_text_encoder(SPEC, locations=locations)
+    escaped, plain = encoder.encode(["red &amp;lt;  blue", "red < blue"])
+    assert torch.equal(escaped, plain)
+
+
+def test_the_network_runs_in_the_specs_dtype(locations: Locations) -> None:
+    narrow = mm_models.build_text_encoder(attrs.evolve(SPEC, dtype="bfloat16"), locations=locations)
+    wide = mm_models.build_text_encoder(SPEC, locations=locations)
+    features = narrow.encode(["red circle"])
+    assert features.dtype == torch.float32
+    assert torch.equal(features, features.bfloat16().float())
+    torch.testing.assert_close(features, wide.encode(["red circle"]), atol=0.1, rtol=0.1)
+
+
+def test_a_caption_that_does_not_fit_is_named(locations: Locations) -> None:
+    encoder = mm_models.build_text_encoder(SPEC, locations=locations)
+    with pytest.raises(UserError, match=r"max_tokens: 'red red red red red red red red' has 9 tokens, 8 fit"):
+        encoder.encode(["blue", " ".join(["red"] * 8)])
+
+
+def test_a_folder_of_another_architecture_is_refused(locations: Locations) -> None:
+    with pytest.raises(UserError) as caught:
+        mm_models.build_text_encoder(attrs.evolve(SPEC, text_dim=32, num_layers=3), locations=locations)
+    assert [problem.message.split(" in ")[0] for problem in caught.value.problems] == [
+        "d_model is 16",
+        "num_layers is 2",
+    ]
+
+
+def test_random_weights_are_refused_for_they_have_no_tokenizer() -> None:
+    with pytest.raises(
+        UserError, match=r"spec\.text_encoder\.weights: needs released weights, got RandomWeights"
+    ):
+        mm_models.build_text_encoder(attrs.evolve(SPEC, weights=RandomWeights()))
+
+
+def test_a_release_without_a_tokenizer_is_refused(release: Path, tmp_path: Path) -> None:
+    (tmp_path / "text_encoder").symlink_to(release / "text_encoder")
+    bare = Locations((Location("tiny-umt5", tmp_path, "test"),))
+    with pytest.raises(UserError, match=r"no tokenizer_config\.json in "):
+        mm_models.build_text_encoder(SPEC, locations=bare)

@@ -1,0 +1,118 @@
+"""Wan's autoencoder behind our interface, against diffusers used directly."""
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from diffusers import AutoencoderKLWan  # type: ignore[attr-defined]
+
+import mm_models
+from mm_config.errors import UserError
+from mm_config.locations import Location, Locations
+from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
+from mm_config.specs.weights import RandomWeights, ReleasedWeights
+from mm_models.seeding import generator
+
+SPEC = WanAutoencoderSpec(
+    weights=ReleasedWeights(name="tiny-wan", subfolder="vae"),
+    latent_channels=4,
+    base_dim=8,
+    dim_mult=(1, 1, 1, 1),
+    num_res_blocks=1,
+)
+MEAN, STD = [0.1, -0.2, 0.3, 0.0], [0.5, 1.5, 2.0, 0.7]
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release folder written by diffusers, with random weights."""
+    folder = tmp_path_factory.mktemp("release")
+    torch.manual_seed(0)
+    network = AutoencoderKLWan(
+        base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=MEAN, latents_std=STD
+    )
+    network.save_pretrained(folder / "vae")
+    return folder
+
+
+@pytest.fixture
+def locations(release: Path) -> Locations:
+    return Locations((Location("tiny-wan", release, "test"),))
+
+
+def clip(frames: int = 5, size: int = 16) -> torch.Tensor:
+    return torch.rand(2, 3, frames, size, size, generator=generator("clip")) * 2 - 1
+
+
+def test_encode_and_decode_equal_diffusers(release: Path, locations: Locations) -> None:
+    theirs: Any = AutoencoderKLWan.from_pretrained(release / "vae").eval()
+    ours = mm_models.build_autoencoder(SPEC, locations=locations)
+    mean, std = torch.tensor(MEAN).view(4, 1, 1, 1), torch.tensor(STD).view(4, 1, 1, 1)
+    with torch.no_grad():
+        raw = theirs.encode(clip()).latent_dist.mode()
+        latents = ours.encode(clip())
+        assert latents.shape == (2, 4, *SPEC.latent_shape(5, 16, 16))
+        torch.testing.assert_close(latents, (raw - mean) / std)
+        torch.testing.assert_close(ours.decode(latents), theirs.decode(raw).sample, atol=1e-5, rtol=1e-4)
+
+
+def test_the_first_frame_is_encoded_from_itself_alone(locations: Locations) -> None:
+    ours = mm_models.build_autoencoder(SPEC, locations=locations)
+    torch.testing.assert_close(ours.encode(clip())[:, :, :1], ours.encode(clip()[:, :, :1]))
+
+
+def test_a_clips_sample_is_its_own_in_any_batch(locations: Locations) -> None:
+    spec = attrs.evolve(SPEC, latent_mode=LatentMode.SAMPLE)
+    ours = mm_models.build_autoencoder(spec, locations=locations)
+    mode = mm_models.build_autoencoder(SPEC, locations=locations)
+    together, again = ours.encode(clip()), ours.encode(clip())
+    assert torch.equal(together, again)
+    torch.testing.assert_close(ours.encode(clip()[1:]), together[1:])
+    assert not torch.allclose(together, mode.encode(clip()))
+
+
+def test_bfloat16_gives_float32_latents_near_those_of_float32(locations: Locations) -> None:
+    narrow = mm_models.build_autoencoder(attrs.evolve(SPEC, dtype="bfloat16"), locations=locations)
+    wide = mm_models.build_autoencoder(SPEC, locations=locations)
+    latents = narrow.encode(clip())
+    assert latents.dtype == torch.float32
+    torch.testing.assert_close(latents, wide.encode(clip()), atol=0.05, rtol=0.05)
+    assert narrow.decode(latents).dtype == torch.float32
+
+
+def test_tiling_changes_only_the_seams(locations: Locations) -> None:
+    tiled = mm_models.build_autoencoder(attrs.evolve(SPEC, tiling=True), locations=locations)
+    whole = mm_models.build_autoencoder(SPEC, locations=locations)
+    video = clip(1, 272)[:1]
+    expected, actual = whole.encode(video), tiled.encode(video)
+    assert actual.shape == expected.shape
+    assert not torch.equal(actual, expected)
+    torch.testing.assert_close(actual[..., :16, :16], expected[..., :16, :16], atol=0.2, rtol=0)
+
+
+def test_random_weights_are_their_seeds(locations: Locations) -> None:
+    spec = attrs.evolve(SPEC, weights=RandomWeights(seed=1))
+    first, same = (mm_models.build_autoencoder(spec).encode(clip()) for _ in range(2))
+    other = mm_models.build_autoencoder(attrs.evolve(spec, weights=RandomWeights(seed=2))).encode(clip())
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert first.isfinite().all() and first.std() > 0
+
+
+def test_a_folder_of_another_architecture_is_refused(locations: Locations) -> None:
+    spec = attrs.evolve(SPEC, latent_channels=16, num_res_blocks=2)
+    with pytest.raises(UserError) as caught:
+        mm_models.build_autoencoder(spec, locations=locations)
+    first, second = (problem.message for problem in caught.value.problems)
+    assert first.startswith("z_dim is 4 in ") and first.endswith("the spec asks for 16")
+    assert second.startswith("num_res_blocks is 1 in ")
+
+
+def test_weights_that_are_not_there_are_named(locations: Locations) -> None:
+    with pytest.raises(UserError, match=r"spec\.autoencoder\.weights: .*/elsewhere is no folder"):
+        weights = ReleasedWeights(name="tiny-wan", subfolder="elsewhere")
+        mm_models.build_autoencoder(attrs.evolve(SPEC, weights=weights), locations=locations)
+    with pytest.raises(UserError, match=r"spec\.autoencoder\.dtype: must be one of .*, got 'int8'"):
+        mm_models.build_autoencoder(attrs.evolve(SPEC, dtype="int8"), locations=locations)

@@ -1,0 +1,87 @@
+"""Small trainings on real rendered clips."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import tiny_high
+from mm_config import dump, replace
+from mm_config.options import RunOptions
+from mm_config.specs.data import Cache
+from mm_config.specs.train import TrainSpec
+
+SMALL: dict[str, Any] = {
+    "model.hidden_size": 32,
+    "model.num_attention_heads": 2,
+    "model.ffn_dim": 64,
+    "model.num_layers": 2,
+    "model.patch_size": (1, 2, 2),
+    "model.in_channels": 12,
+    "model.out_channels": 12,
+    "autoencoder.latent_channels": 12,
+    "data.dataset.clips_per_caption": 1,
+    "data.batch_size": 8,
+    "data.cache": Cache.LATENTS,
+    "optim.lr": 5e-3,
+    "schedule.steps": 20,
+    "schedule.warmup_steps": 5,
+    "runtime.device": "cpu",
+}
+
+EXPERIMENT = '''"""Trains the spec that lies beside this file."""
+
+from pathlib import Path
+
+import torch
+
+from mm_config import load, main
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(load(Path(__file__).with_suffix(".json")))
+'''
+
+
+@pytest.fixture(scope="session")
+def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all runs, so that clips are rendered and encoded once."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def options(runs_dir: Path) -> RunOptions:
+    return RunOptions(runs_dir=runs_dir)
+
+
+@pytest.fixture
+def small(request: pytest.FixtureRequest) -> TrainSpec:
+    """A spec whose runs carry the test's name."""
+    return replace(tiny_high.SPEC, {**SMALL, "name": request.node.name.partition("[")[0]})
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Callable[[TrainSpec], Path]:
+    """Makes an experiment file of a spec, to be run in a process of its own."""
+
+    def write(spec: TrainSpec) -> Path:
+        file = tmp_path / f"{spec.name}.py"
+        file.write_text(EXPERIMENT)
+        dump(spec, file.with_suffix(".json"))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def metrics_of() -> Callable[[Path], list[dict[str, Any]]]:
+    """Reads metrics.jsonl of a run folder."""
+    return lambda run_dir: [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def losses_of(metrics_of: Callable[[Path], list[dict[str, Any]]]) -> Callable[[Path], list[float]]:
+    """Reads the losses of a run folder, in the order in which they were logged."""
+    return lambda run_dir: [line["loss"] for line in metrics_of(run_dir)]

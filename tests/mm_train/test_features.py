@@ -1,0 +1,106 @@
+"""Features made once: equal to encoding on the fly, reused, made again when files change; bad clips."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import mm_data
+import mm_train
+from mm_config import replace
+from mm_config.errors import UserError
+from mm_config.locations import Locations
+from mm_config.options import RunOptions
+from mm_config.specs.data import Cache, ManifestSpec
+from mm_config.specs.train import TrainSpec
+from mm_data import Dataset
+from mm_train.features import cached_features
+from mm_train.ranks import Ranks
+from mm_train.sources import cached_source, encoding_source
+
+ALONE = Ranks(rank=0, world_size=1, grouped=False)
+CPU = torch.device("cpu")
+
+
+def prepared(spec: TrainSpec, options: RunOptions) -> Dataset:
+    return mm_data.prepare(spec.data.dataset, cache_dir=options.cache_dir)
+
+
+@pytest.fixture
+def own_clips(small: TrainSpec, options: RunOptions, tmp_path: Path) -> TrainSpec:
+    """The spec over a copy of the rendered clips that a test may damage."""
+    dataset = prepared(small, options)
+    folder = tmp_path / "clips"
+    shutil.copytree(dataset.root, folder)
+    manifest = ManifestSpec(name="clips", path=str(folder))
+    return replace(small, {"data.dataset": manifest, "schedule.steps": 10})
+
+
+def damage(spec: TrainSpec, count: int) -> list[Path]:
+    assert isinstance(spec.data.dataset, ManifestSpec)
+    assert spec.data.dataset.path is not None
+    clips = sorted(Path(spec.data.dataset.path).rglob("*.mp4"))[:count]
+    for clip in clips:
+        clip.write_bytes(b"no video")
+    return clips
+
+
+def test_cached_features_equal_those_encoded_on_the_fly(
+    small: TrainSpec, options: RunOptions, tmp_path: Path
+) -> None:
+    dataset = prepared(small, options)
+    made = cached_features(small, dataset, tmp_path, Locations(), CPU, ALONE)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    read = cached_features(small, dataset, tmp_path, Locations(), CPU, ALONE)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == written
+    assert torch.equal(read.text_MLD, made.text_MLD)
+
+    indices = (3, 0, 31)
+    dropped = (False, True, False)
+    cached = cached_source(read, dataset, CPU).collate(indices, dropped)
+    clips = [mm_data.load_clip(dataset.records[index], small.data) for index in indices]
+    encoded = encoding_source(small, Locations(), CPU).collate(clips, dropped)
+    for looked_up, expected in zip(cached, encoded, strict=True):
+        assert torch.allclose(looked_up, expected, atol=1e-6)
+    assert cached[1][1].count_nonzero() == 0
+
+
+def test_another_size_or_a_changed_file_gets_features_of_its_own(
+    own_clips: TrainSpec, options: RunOptions, tmp_path: Path
+) -> None:
+    dataset = prepared(own_clips, options)
+    cached_features(own_clips, dataset, tmp_path / "cache", Locations(), CPU, ALONE)
+    smaller = replace(own_clips, {"data.height": 32, "data.width": 32})
+    features = cached_features(smaller, dataset, tmp_path / "cache", Locations(), CPU, ALONE)
+    assert features.latents_of(0).shape == (12, 5, 4, 4)
+    damage(own_clips, 1)
+    features = cached_features(own_clips, dataset, tmp_path / "cache", Locations(), CPU, ALONE)
+    assert [bad.index for bad in features.bad] == [0]
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 3
+
+
+@pytest.mark.parametrize("cache", list(Cache))
+def test_clips_that_can_not_be_read_are_listed_and_the_run_goes_on(
+    cache: Cache, own_clips: TrainSpec, options: RunOptions
+) -> None:
+    damaged = damage(own_clips, 3)
+    result = mm_train.train(replace(own_clips, "data.cache", cache), options)
+    lines = (result.run_dir / "quarantine.jsonl").read_text().splitlines()
+    assert {json.loads(line)["path"] for line in lines} == {str(path.resolve()) for path in damaged}
+    assert result.quarantined == 3
+    assert json.loads(result.result_path.read_text())["quarantined"] == 3
+    assert result.steps == 10
+
+
+@pytest.mark.parametrize("cache", list(Cache))
+def test_a_run_over_unreadable_clips_alone_ends_with_the_reason(
+    cache: Cache, own_clips: TrainSpec, options: RunOptions, losses_of: Callable[[Path], list[float]]
+) -> None:
+    damage(own_clips, 32)
+    with pytest.raises(UserError, match=r"spec\.data\.max_bad_share: .* of 32 clips can't be read"):
+        mm_train.train(replace(own_clips, "data.cache", cache), options)
+    folder = max((options.runs_dir / own_clips.name).iterdir())
+    assert not (folder / "metrics.jsonl").exists()

@@ -1,0 +1,66 @@
+"""The learning rate's formulas, and the optimizer's state under the names of parameters."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mm_config.specs.train import AdamWSpec, Decay, ScheduleSpec
+from mm_train.optim import build_optimizer, learning_rate, make_moments, named_moments
+
+
+def rates(schedule: ScheduleSpec, peak: float = 1.0) -> list[float]:
+    return [learning_rate(step, peak, schedule) for step in range(schedule.steps)]
+
+
+def test_warm_up_reaches_the_peak_with_its_last_step_and_stays() -> None:
+    assert rates(ScheduleSpec(steps=6, warmup_steps=4), peak=2.0) == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+
+
+def test_linear_decay_is_a_line_to_the_final_ratio() -> None:
+    schedule = ScheduleSpec(steps=7, warmup_steps=2, decay=Decay.LINEAR, final_ratio=0.2)
+    assert rates(schedule) == pytest.approx([0.5, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2])
+
+
+def test_cosine_decay_follows_half_a_period() -> None:
+    schedule = ScheduleSpec(steps=11, decay=Decay.COSINE, final_ratio=0.1)
+    expected = [0.1 + 0.9 * (1 + math.cos(math.pi * step / 10)) / 2 for step in range(11)]
+    assert rates(schedule) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("decay", list(Decay))
+def test_schedules_of_one_step_and_of_warm_up_alone_have_a_rate(decay: Decay) -> None:
+    assert rates(ScheduleSpec(steps=3, warmup_steps=3, decay=decay)) == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert rates(ScheduleSpec(steps=1, decay=decay, final_ratio=0.5))[0] in (0.5, 1.0)
+
+
+def test_an_optimizer_with_copied_moments_goes_on_like_the_first() -> None:
+    device = torch.device("cpu")
+    network, copy = nn.Linear(3, 2), nn.Linear(3, 2)
+    optimizer = build_optimizer(network, AdamWSpec(lr=0.1), device)
+    gradients = [[torch.randn_like(parameter) for parameter in network.parameters()] for _ in range(4)]
+
+    def update(module: nn.Module, adamw: torch.optim.AdamW, step: int) -> None:
+        for parameter, gradient in zip(module.parameters(), gradients[step], strict=True):
+            parameter.grad = gradient.clone()
+        adamw.step()
+
+    for step in range(3):
+        update(network, optimizer, step)
+    copy.load_state_dict(network.state_dict())
+    continued = build_optimizer(copy, AdamWSpec(lr=0.1), device)
+    make_moments(copy, continued, step=3)
+    for name, moment in named_moments(copy, continued).items():
+        moment.copy_(named_moments(network, optimizer)[name])
+    update(network, optimizer, 3)
+    update(copy, continued, 3)
+
+    assert set(named_moments(network, optimizer)) == {
+        "weight.exp_avg",
+        "weight.exp_avg_sq",
+        "bias.exp_avg",
+        "bias.exp_avg_sq",
+    }
+    for first, second in zip(network.parameters(), copy.parameters(), strict=True):
+        assert torch.equal(first, second)
