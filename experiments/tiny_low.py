@@ -10,7 +10,7 @@ SPEC = replace(
     {
         "expert": Expert.LOW_NOISE,
         "start_from": TrainedBy(spec=tiny_high.SPEC),
-        "schedule.steps": 1150,
+        "schedule.steps": 1400,
         "runtime.build_missing": True,
     },
 )

@@ -94,8 +94,14 @@ def test_grey_video_is_its_level_in_the_first_channel() -> None:
     assert latents[1:].abs().max() < 0.2
 
 
+def test_fewer_channels_are_the_first_of_more() -> None:
+    few = mm_models.build_autoencoder(DctAutoencoderSpec(latent_channels=9)).encode(smooth_clip())
+    more = mm_models.build_autoencoder(SPEC).encode(smooth_clip())
+    torch.testing.assert_close(few, more[:, :9])
+
+
 def test_channels_without_known_statistics_are_refused() -> None:
-    with pytest.raises(UserError, match=r"latent_channels 12; got 4, 8 and 13"):
+    with pytest.raises(UserError, match=r"at most 12 latent_channels; got 4, 8 and 13"):
         mm_models.build_autoencoder(DctAutoencoderSpec(latent_channels=13))
     with pytest.raises(UserError, match=r"got 4, 16 and 12"):
         mm_models.build_autoencoder(DctAutoencoderSpec(latent_channels=12, spatial_stride=16))

@@ -69,13 +69,13 @@ def test_cached_features_equal_those_encoded_on_the_fly(
 
 
 def test_another_size_or_a_changed_file_gets_features_of_its_own(
-    own_clips: TrainSpec, options: RunOptions, tmp_path: Path
+    small: TrainSpec, own_clips: TrainSpec, options: RunOptions, tmp_path: Path
 ) -> None:
     dataset = prepared(own_clips, options)
     cached_features(own_clips, dataset, tmp_path / "cache", Locations(), CPU, ALONE)
     smaller = replace(own_clips, {"data.height": 32, "data.width": 32})
     features = cached_features(smaller, dataset, tmp_path / "cache", Locations(), CPU, ALONE)
-    assert features.latents_of(0).shape == (12, 5, 4, 4)
+    assert features.latents_of(0).shape == (small.autoencoder.latent_channels, 5, 4, 4)
     damage(own_clips, 1)
     features = cached_features(own_clips, dataset, tmp_path / "cache", Locations(), CPU, ALONE)
     assert [bad.index for bad in features.bad] == [0]

@@ -15,7 +15,7 @@ from torch import Tensor
 import mm_models
 import mm_train
 from experiments import tiny_low
-from mm_config import exact_hash, replace, spec_hash
+from mm_config import exact_hash, replace, running, spec_hash
 from mm_config.errors import SpecError, UserError
 from mm_config.options import RunOptions
 from mm_config.runs.folder import attach
@@ -25,7 +25,6 @@ from mm_config.specs.train import Dtype, TrainSpec
 from mm_config.specs.weights import TrainedBy
 from mm_models import checkpoint
 from mm_train.optim import learning_rate
-from mm_train.runner import run
 
 Metrics = Callable[[Path], list[dict[str, Any]]]
 Losses = Callable[[Path], list[float]]
@@ -119,11 +118,11 @@ def test_an_equal_finished_run_is_reported_instead_of_run_again(
 ) -> None:
     spec = replace(small, {"schedule.steps": 2, "schedule.warmup_steps": 1})
     needed = attrs.evolve(options, if_needed=True)
-    first = run(spec, needed)
+    first = running.run(spec, needed)
     printed = capsys.readouterr().out
     assert spec_hash(spec)[:12] in printed
     assert "step-00000002" in printed
-    second = run(replace(spec, {"runtime.log_every": 1, "name": "other"}), needed)
+    second = running.run(replace(spec, {"runtime.log_every": 1, "name": "other"}), needed)
     assert (first.reused, second.reused) == (False, True)
     assert second.run_dir == first.run_dir
 

@@ -19,8 +19,6 @@ class RunOptions:
     """A run folder, a run id or a hash prefix to continue, or `latest`; None starts anew."""
     if_needed: bool = False
     """Whether a finished run of an equal spec is reported instead of run again."""
-    dry_run: bool = False
-    """Whether to stop after the checks and the plan."""
     locations: Locations = Locations()
     """Paths of weights and data by logical name."""
     argv: tuple[str, ...] = ()

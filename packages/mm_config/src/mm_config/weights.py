@@ -77,7 +77,7 @@ def _final_checkpoint(run_dir: Path) -> Path | None:
 
 def _build(trained: RootSpec, options: RunOptions) -> Path:
     labelled = replace(trained, "name", trained.name or _experiment_of(trained) or "")
-    outcome = run(labelled, attrs.evolve(options, resume=None))
+    outcome = run(labelled, attrs.evolve(options, resume=None, if_needed=False))
     checkpoint = _final_checkpoint(outcome.run_dir)
     assert checkpoint is not None, f"{outcome.result_path} names a checkpoint that is not there"
     return checkpoint

@@ -1,5 +1,5 @@
 """The FSDP2 trainer: `train(spec, options) -> TrainResult`."""
 
-from mm_train.train import TrainResult, train
+from mm_train.training import TrainResult, train
 
 __all__ = ["TrainResult", "train"]

@@ -20,8 +20,7 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = global_norm(gradients)
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    for gradient in map(_local, gradients):
-        gradient.mul_(scale)
+    torch._foreach_mul_([_local(gradient) for gradient in gradients], scale)  # type: ignore[attr-defined]
     return norm
 
 

@@ -9,28 +9,19 @@ from pathlib import Path
 from mm_config.console import say, table
 from mm_config.identity import spec_hash
 from mm_config.options import RunOptions, RunOutcome
-from mm_config.runs.index import open_index
-from mm_config.runs.record import RESULT_FILE
 from mm_config.specs.train import TrainSpec
-from mm_train.train import TrainResult, train
+from mm_train.training import TrainResult, train
 
 
 def run(spec: TrainSpec, options: RunOptions) -> RunOutcome:
-    """Trains, or reports an equal finished run where `options.if_needed` asks for it; the runner of `train`.
+    """Trains and reports; the runner of `train` specs.
 
     Raises:
         UserError: As `mm_train.train`.
     """
-    if options.if_needed and (finished := _find_finished(spec, options)):
-        return RunOutcome(run_dir=finished, result_path=finished / RESULT_FILE, reused=True)
     result = train(spec, options)
     _report(spec, options, result)
     return RunOutcome(run_dir=result.run_dir, result_path=result.result_path)
-
-
-def _find_finished(spec: TrainSpec, options: RunOptions) -> Path | None:
-    index = open_index(options.runs_dir)
-    return next((index.folder(record) for record in index.find_finished(spec_hash(spec))), None)
 
 
 def _report(spec: TrainSpec, options: RunOptions, result: TrainResult) -> None:
@@ -54,7 +45,8 @@ def _next_commands(spec: TrainSpec, options: RunOptions) -> Iterator[str]:
     elsewhere = "" if options.runs_dir == RunOptions().runs_dir else f" --runs-dir {_near(options.runs_dir)}"
     digits = spec_hash(spec)[:12]
     yield f"mm show {digits}{elsewhere}"
-    if options.argv and options.argv[0].endswith(".py"):
+    # A training that another experiment had built is not what that experiment's file would run.
+    if options.argv and Path(options.argv[0]).name == f"{spec.name}.py":
         file = _near(Path(options.argv[0]))
         yield f"mm diff {digits} {file} --spec.steps {2 * spec.schedule.steps}{elsewhere}"
         yield f"python {file} --spec.lr {spec.optim.lr / 2:g}{elsewhere}"

@@ -15,8 +15,7 @@ from mm_config.console import is_main_rank, say
 from mm_config.errors import Problem, UserError
 from mm_config.locations import Locations, load_locations
 from mm_config.options import RunOptions
-from mm_config.running import finished_run, run
-from mm_config.runs.record import RESULT_FILE
+from mm_config.running import run
 from mm_config.specs.kinds import RootSpec
 
 RESUME = Option("--resume", "Continue a run: its folder, its id, a hash prefix, or latest.", "RUN|latest")
@@ -37,8 +36,8 @@ OPTIONS = (RESUME, IF_NEEDED, RUNS_DIR, DRY_RUN, LOCATION)
 def main(spec: RootSpec, argv: Sequence[str] | None = None) -> None:
     """Parses the command line over a spec, checks the result and runs it.
 
-    The last line on stdout is the path of the run's `result.json`. The label of a spec without one is
-    the experiment file's stem.
+    The last line on stdout is the absolute path of the run's `result.json`. The label of a spec without
+    one is the experiment file's stem.
 
     Args:
         spec: The experiment's spec, whose fields are the defaults.
@@ -67,19 +66,16 @@ def _main(spec: RootSpec, argv: list[str]) -> int:
         runs_dir=Path(line.value(RUNS_DIR) or "runs"),
         resume=line.value(RESUME),
         if_needed=line.has(IF_NEEDED),
-        dry_run=line.has(DRY_RUN),
         locations=locations,
         argv=tuple(argv),
     )
-    if options.dry_run:
+    if line.has(DRY_RUN):
         _print_dry_run(spec, options, world_size)
         return 0
-    earlier = finished_run(spec, options.runs_dir) if options.if_needed else None
-    if earlier is not None:
-        say(f"an equal run has finished: {earlier}")
-        say(str(earlier / RESULT_FILE))
-        return 0
-    say(str(run(spec, options).result_path))
+    outcome = run(spec, options)
+    if outcome.reused:
+        say(f"an equal run has finished: {outcome.run_dir}")
+    say(str(outcome.result_path.absolute()))
     return 0
 
 

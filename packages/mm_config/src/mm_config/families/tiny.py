@@ -21,5 +21,5 @@ TINY = Family(
     text_encoder=HashedTextEncoderSpec(text_dim=64, max_tokens=8),
     boundary=0.875,
     train_shift=12.0,
-    sampler=SamplerSpec(steps=20, shift=12.0, guidance_high_noise=3.0, guidance_low_noise=3.0),
+    sampler=SamplerSpec(steps=20, shift=12.0, guidance_high_noise=3.0, guidance_low_noise=2.0),
 )
