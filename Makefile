@@ -4,7 +4,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := $(foreach name,config models data infer train,-e packages/mm_$(name))
 
-.PHONY: demo test test-long setup lint types clean
+.PHONY: help demo test test-long setup lint types clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup  ## Train both tiny experts on rendered clips, then generate videos from prompts
 	$(BIN)/python experiments/tiny.py

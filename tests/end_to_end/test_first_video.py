@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from mm_data import read_comment
 
 FAST_EXPERIMENT = """
 from experiments import tiny, tiny_high, tiny_low
@@ -47,14 +50,19 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("first_video")
+    folder = tmp_path_factory.mktemp("first_video") / "my videos"
+    folder.mkdir()
     (folder / "fast.py").write_text(FAST_EXPERIMENT)
     return folder
 
 
 def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_line(place, shlex.join([sys.executable, *arguments]))
+
+
+def run_line(place: Path, line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments],
+        ["/bin/sh", "-c", line],
         cwd=place,
         env={**os.environ, "OMP_NUM_THREADS": "2"},
         capture_output=True,
@@ -103,20 +111,17 @@ def test_a_second_run_trains_nothing_and_makes_the_same_video(place: Path, first
         assert Path(one["path"]).read_bytes() == Path(other["path"]).read_bytes()
 
 
-def test_generate_writes_one_prompt_as_mp4(place: Path, first: tuple[str, dict]) -> None:
-    done = run(
-        place,
-        "-m",
-        "mm_config",
-        "generate",
-        "fast.py",
-        "--prompt",
-        "a red circle moving right",
-        "--out",
-        "x.mp4",
-    )
-    assert done.returncode == 0, done.stderr
-    assert (place / "x.mp4").stat().st_size > 0
+def test_the_suggested_commands_work_as_they_are_printed(place: Path, first: tuple[str, dict]) -> None:
+    stdout, result = first
+    lines = stdout.splitlines()
+    # The trainings that the run started suggested commands too; the run's own come last.
+    start = len(lines) - lines[::-1].index("Next, for example:")
+    generate, compare, again = (run_line(place, line) for line in lines[start:-1])
+    assert generate.returncode == 0, generate.stderr
+    assert json.loads(read_comment(place / "video.mp4"))["spec_hash"] == result["spec_hash"]
+    assert compare.returncode == 1, compare.stderr
+    assert "spec.expert: high_noise -> low_noise" in compare.stdout
+    assert again.returncode == 0, again.stderr
 
 
 def test_a_run_is_found_by_a_prefix_of_its_hash(place: Path, first: tuple[str, dict]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from experiments import tiny, tiny_high
+from mm_config import replace
 from mm_config.cli.aliases import aliases_of
 from mm_config.cli.main import main
+from mm_config.cli.values import brief
 from mm_config.evolve import leaves
 from mm_config.specs.kinds import RootSpec
 
@@ -28,20 +32,38 @@ def flattened(page: str) -> str:
 
 
 @pytest.mark.parametrize("spec", [tiny_high.SPEC, tiny.SPEC], ids=lambda spec: type(spec).__name__)
-def test_every_field_is_listed_with_its_description(
+def test_every_field_is_listed_with_its_description_default_and_unit(
     spec: RootSpec, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = flattened(help_page(spec, capsys))
-    for leaf in leaves(spec, by_hash=False):
-        assert f"--spec.{leaf.path}" in page
-        assert leaf.help in page
+    page = help_page(spec, capsys)
+    entries = [flattened(entry) for entry in re.split(r"\n(?=  --|\S|\n)", page)]
+    for leaf in leaves(replace(spec, "name", "some"), by_hash=False):
+        (entry,) = (entry for entry in entries if re.match(rf"--spec\.{re.escape(leaf.path)}(,| |$)", entry))
+        assert leaf.help in entry
+        assert f"(default: {flattened(brief(leaf.value))}" in entry
+        if leaf.info.unit:
+            assert leaf.info.unit in entry.partition("(default: ")[2]
     for alias in aliases_of(type(spec)):
-        assert f"--spec.{alias}" in page
+        assert f", --spec.{alias}" in flattened(page)
+
+
+@pytest.mark.parametrize("spec", [tiny_high.SPEC, tiny.SPEC], ids=lambda spec: type(spec).__name__)
+def test_the_commands_of_the_examples_can_be_typed(
+    spec: RootSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^  python experiments/some\.py(.*)$", help_page(spec, capsys), re.MULTILINE)
+    assert len(commands) >= 4
+    for command in (command for command in commands if "--resume" not in command):
+        words = [word for word in shlex.split(command) if word != "--dry-run"]
+        main(spec, ["experiments/some.py", *words, "--dry-run"])
+        assert "plan for 1 rank" in capsys.readouterr().out
 
 
 def test_a_field_shows_type_alias_default_unit_and_range(capsys: pytest.CaptureFixture[str]) -> None:
     page = flattened(help_page(tiny_high.SPEC, capsys))
-    assert "--spec.optim.lr, --spec.lr FLOAT Peak learning rate. (default: 0.002; > 0)" in page
+    lr = tiny_high.SPEC.optim.lr
+    assert f"--spec.optim.lr, --spec.lr FLOAT Peak learning rate. (default: {lr}; > 0)" in page
     assert "--spec.data.reader {pyav,decord} The library that decodes video files. (default: pyav)" in page
     assert "(default: 17 frames; >= 1)" in page
     assert "--spec.fsdp.reshard_after_forward, --spec.fsdp.no_reshard_after_forward" in page

@@ -38,8 +38,8 @@ class CountingSpec(RootSpec):
 def run(spec, options):
     if spec.upto == 13:
         raise UserError([Problem("spec.upto", "13 brings bad luck"), Problem("", "so nothing is counted")])
+    print("counting", flush=True)
     if spec.upto == 1000:
-        print("counting", flush=True)
         time.sleep(60)
     run = open_run(spec, options)
     return RunOutcome(run.path, run.finish({"counted": list(range(1, spec.upto + 1))}))
@@ -113,12 +113,49 @@ def test_a_runners_mistakes_are_lines_and_status_2(place: Path) -> None:
     assert done.stderr.splitlines() == ["spec.upto: 13 brings bad luck", "so nothing is counted"]
 
 
+@pytest.mark.parametrize("runs_dir", ["count.py", "count.py/runs", "/proc/runs"])
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_done(place: Path, runs_dir: str) -> None:
+    done = run(place, "--runs-dir", runs_dir)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{runs_dir}: the run folder can't be written: ")
+
+
+def test_resuming_what_cannot_be_resumed_is_told_before_anything_is_done(place: Path) -> None:
+    assert run(place).returncode == 0
+    for target, told in (
+        ("elsewhere", ["--resume: no run 'elsewhere' of 'count' in runs"]),
+        ("latest", ["--resume: count/", "spec.upto: was 3 in that run, is 4 now"]),
+    ):
+        for flags in ([], ["--dry-run"]):
+            done = run(place, "--spec.upto", "4", "--resume", target, *flags)
+            assert (done.returncode, done.stdout) == (2, "")
+            lines = done.stderr.splitlines()
+            assert all(line.startswith(start) for line, start in zip(lines, told, strict=True)), lines
+
+
+def test_under_torchrun_each_mistake_is_one_line(place: Path) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "count.py", "--spec.upto=x", "--spec.uptoo", "1"],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(place / "site")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = [line for line in done.stderr.splitlines() if "spec.upto" in line]
+    assert told == [
+        "spec.upto: expected int, got 'x'",
+        "--spec.uptoo: unknown flag; did you mean --spec.upto?",
+    ]
+    assert "exitcode  : 2 " in done.stderr
+
+
 def test_only_the_first_rank_speaks(place: Path) -> None:
-    first, second = (run(place, "--spec.upto=x", RANK=rank, WORLD_SIZE="2") for rank in ("0", "1"))
-    assert first.returncode == second.returncode == 2
-    assert first.stderr == "spec.upto: expected int, got 'x'\n"
-    assert second.stderr == ""
-    assert run(place, RANK="1", WORLD_SIZE="2").stdout == ""
+    result = run(place, RANK="0", WORLD_SIZE="2").stdout.splitlines()[-1]
+    assert Path(result).is_file()
+    assert run(place, RANK="1", WORLD_SIZE="2").stdout.splitlines() == ["counting"]
 
 
 def test_ctrl_c_ends_quietly(place: Path) -> None:
@@ -150,7 +187,18 @@ def test_all_mistakes_beside_the_spec_are_told(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as ended:
         main(
             tiny_high.SPEC,
-            ["x.py", "--runs-dir", "--resume", "a", "--resume", "b", "--dry-run=yes", "--location", "x", "y"],
+            [
+                "x.py",
+                "--runs-dir=",
+                "--resume",
+                "a",
+                "--resume",
+                "b",
+                "--dry-run=yes",
+                "--location",
+                "x",
+                "y",
+            ],
         )
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines() == [

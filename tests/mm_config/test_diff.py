@@ -1,7 +1,7 @@
 """What differs between two specs."""
 
 from experiments import tiny, tiny_high, tiny_low
-from mm_config import diff, replace
+from mm_config import diff, exact_hash, replace
 from mm_config.diff import Change, format_changes
 from mm_config.schema import EXECUTION, LOCATION, SEMANTIC
 from mm_config.specs.data import ManifestSpec, ShapesSpec
@@ -24,7 +24,7 @@ def test_each_change_has_its_path_role_and_unit() -> None:
     assert diff(SPEC, changed) == (
         Change("spec.name", LOCATION, "", "x", None),
         Change("spec.data.batch_size", SEMANTIC, 32, 64, "clips"),
-        Change("spec.optim.betas.1", SEMANTIC, 0.999, 0.95, None),
+        Change("spec.optim.betas.1", SEMANTIC, SPEC.optim.betas[1], 0.95, None),
         Change("spec.seed", SEMANTIC, 0, 3, None),
         Change("spec.runtime.log_every", EXECUTION, 10, 1, "steps"),
     )
@@ -40,6 +40,18 @@ def test_another_class_is_one_change() -> None:
 def test_trained_weights_are_compared_field_by_field() -> None:
     changed = replace(tiny.SPEC, "low_noise.spec.optim.lr", 1e-3)
     assert [change.path for change in diff(tiny.SPEC, changed)] == ["spec.low_noise.spec.optim.lr"]
+
+
+def test_how_a_training_was_carried_out_is_in_no_hash_of_what_uses_it() -> None:
+    changed = replace(tiny.SPEC, {"low_noise.spec.data.workers": 7, "runtime.device": "cpu"})
+    assert format_changes(diff(tiny.SPEC, changed)) == (
+        "execution (in exact_hash only)",
+        "  spec.runtime.device: 'auto' -> 'cpu'",
+        "execution of a training that weights come from (in no hash)",
+        "  spec.low_noise.spec.data.workers: 2 -> 7",
+    )
+    elsewhere = replace(tiny.SPEC, "low_noise.spec.data.workers", 7)
+    assert exact_hash(elsewhere) == exact_hash(tiny.SPEC)
 
 
 def test_the_two_experts_of_the_tiny_family_differ_in_these_fields() -> None:

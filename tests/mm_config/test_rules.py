@@ -16,8 +16,17 @@ from mm_config.specs.diffusion import Expert
 from mm_config.specs.encoders import Umt5TextEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
 
-TRAIN = tiny_high.SPEC
 INFER = tiny.SPEC
+TRAIN = replace(
+    tiny_high.SPEC,
+    {
+        "model.hidden_size": 192,
+        "diffusion.shift": 5.0,
+        "diffusion.boundary": 0.875,
+        "data.batch_size": 32,
+        "schedule.warmup_steps": 5,
+    },
+)
 
 
 def found(spec: Any, changes: dict[str, Any], world_size: int | None = None) -> dict[str, str]:
@@ -71,9 +80,11 @@ def test_a_clip_longer_than_the_position_table() -> None:
 
 
 def test_the_network_fits_its_encoders() -> None:
-    assert found(TRAIN, {"model.in_channels": 16, "model.text_dim": 32}) == {
-        "spec.model.in_channels": "is 16, but spec.autoencoder.latent_channels is 48; make them equal",
-        "spec.model.text_dim": "is 32, but spec.text_encoder.text_dim is 64; make them equal",
+    assert found(TRAIN, {"model.in_channels": 7, "model.text_dim": 7}) == {
+        "spec.model.in_channels": "is 7, but spec.autoencoder.latent_channels is "
+        f"{TRAIN.autoencoder.latent_channels}; make them equal",
+        "spec.model.text_dim": f"is 7, but spec.text_encoder.text_dim is {TRAIN.text_encoder.text_dim}; "
+        "make them equal",
     }
 
 
@@ -120,9 +131,23 @@ def test_the_batch_divides_over_ranks_and_micro_batches() -> None:
     assert "spec.runtime.micro_batch_size" in found(TRAIN, micro)
 
 
-def test_warm_up_fits_into_the_steps() -> None:
-    assert found(TRAIN, {"schedule.steps": 10}) == {
-        "spec.schedule.warmup_steps": f"is {TRAIN.schedule.warmup_steps}, but spec.schedule.steps is only 10"
+def test_a_short_trial_of_a_long_schedule_is_allowed() -> None:
+    assert found(TRAIN, {"schedule.steps": 10, "schedule.warmup_steps": 100}) == {}
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", ".cache", "-x", " "])
+def test_a_label_names_a_folder(name: str) -> None:
+    message = f"must be a folder's name that starts with a letter or a digit, got {name!r}"
+    assert found(TRAIN, {"name": name}) == {"spec.name": message}
+    assert found(INFER, {"name": "Ünder the sea", "low_noise.spec.name": name}) == {
+        "spec.low_noise.spec.name": message
+    }
+
+
+def test_generation_is_not_spread_over_ranks() -> None:
+    assert found(INFER, {}, world_size=1) == {}
+    assert found(INFER, {}, world_size=2) == {
+        "spec": "is for one process, got 2 ranks; torchrun is for trainings"
     }
 
 
@@ -153,8 +178,8 @@ def test_rendered_clips_give_what_the_data_asks_for() -> None:
 
 def test_training_starts_from_weights_of_the_same_network() -> None:
     base = tiny_low.SPEC
-    assert found(base, {"start_from.spec.model.num_layers": 2}) == {
-        "spec.start_from.spec.model.num_layers": "was trained with 2, but spec.model.num_layers is "
+    assert found(base, {"start_from.spec.model.num_layers": 99}) == {
+        "spec.start_from.spec.model.num_layers": "was trained with 99, but spec.model.num_layers is "
         f"{TRAIN.model.num_layers}"  # type: ignore[attr-defined]
     }
     assert found(base, {"start_from": TrainedBy(spec=INFER)}) == {
@@ -173,13 +198,13 @@ def test_two_experts_are_given_exactly_where_there_is_a_boundary() -> None:
 
 def test_trained_experts_fit_the_inference_spec() -> None:
     changes = {
-        "high_noise.spec.model.num_layers": 2,
+        "high_noise.spec.model.num_layers": 99,
         "high_noise.spec.text_encoder.ngrams": 1,
         "high_noise.spec.runtime.device": "cpu",
-        "low_noise": TrainedBy(spec=replace(TRAIN, "diffusion.boundary", 0.9)),
+        "low_noise": TrainedBy(spec=replace(tiny_high.SPEC, "diffusion.boundary", 0.9)),
     }
     assert found(INFER, changes) == {
-        "spec.high_noise.spec.model.num_layers": "was trained with 2, but spec.model.num_layers is "
+        "spec.high_noise.spec.model.num_layers": "was trained with 99, but spec.model.num_layers is "
         f"{TRAIN.model.num_layers}",  # type: ignore[attr-defined]
         "spec.high_noise.spec.text_encoder.ngrams": "was trained with 1, but spec.text_encoder.ngrams is "
         f"{INFER.text_encoder.ngrams}",  # type: ignore[attr-defined]
@@ -197,8 +222,11 @@ def test_prompts_say_something() -> None:
 
 def test_words_that_name_formats_and_devices() -> None:
     encoders = {
-        "autoencoder": WanAutoencoderSpec(weights=RandomWeights(), dtype="bfloat", latent_channels=48),
-        "text_encoder": Umt5TextEncoderSpec(weights=RandomWeights(), dtype="fp8", text_dim=64),
+        "autoencoder": WanAutoencoderSpec(weights=RandomWeights(), dtype="bfloat"),
+        "text_encoder": Umt5TextEncoderSpec(weights=RandomWeights(), dtype="fp8"),
+        "model.in_channels": 16,
+        "model.out_channels": 16,
+        "model.text_dim": 4096,
         "runtime.device": "gpu",
     }
     assert found(TRAIN, encoders) == {
@@ -209,7 +237,9 @@ def test_words_that_name_formats_and_devices() -> None:
 
 
 def test_stages_of_the_autoencoder() -> None:
-    base = replace(TRAIN, "autoencoder", WanAutoencoderSpec(weights=RandomWeights(), latent_channels=48))
+    channels = TRAIN.autoencoder.latent_channels
+    autoencoder = WanAutoencoderSpec(weights=RandomWeights(), latent_channels=channels)
+    base = replace(TRAIN, "autoencoder", autoencoder)
     assert found(base, {"autoencoder.temporal_downsample": (True,)}).keys() == {
         "spec.autoencoder.temporal_downsample"
     }
@@ -226,14 +256,14 @@ def test_cells_have_no_more_coefficients_than_values() -> None:
 
 
 def test_problems_inside_trained_weights_are_found_too() -> None:
-    assert found(INFER, {"low_noise.spec.schedule.steps": 1}).keys() == {
-        "spec.low_noise.spec.schedule.warmup_steps"
+    assert found(INFER, {"low_noise.spec.fsdp.wrap": ("nothing.*",)}).keys() == {
+        "spec.low_noise.spec.fsdp.wrap.0"
     }
 
 
 def test_check_raises_all_problems_at_once() -> None:
     check(TRAIN, world_size=2)
-    wrong = replace(TRAIN, {"data.num_frames": 16, "schedule.warmup_steps": 10**6})
+    wrong = replace(TRAIN, {"data.num_frames": 16, "model.freq_dim": 63})
     with pytest.raises(SpecError) as caught:
         check(wrong, world_size=2)
     assert list(caught.value.problems) == problems(wrong, world_size=2)

@@ -10,7 +10,7 @@ from experiments.tiny_high import SPEC
 from mm_config import exact_hash, load, replace, spec_hash
 from mm_config.errors import SpecError, UserError
 from mm_config.options import RunOptions
-from mm_config.runs.folder import attach, open_run, recorded
+from mm_config.runs.folder import attach, check_opens, open_run, recorded
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RunStatus
 
@@ -77,6 +77,22 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, occupied: s
     assert problem.path.startswith(str(tmp_path / occupied))
     assert problem.message.startswith("the run folder can't be written: ")
     assert "\n" not in str(problem)
+
+
+def test_the_place_of_a_run_is_checked_before_anything_is_done_for_it(tmp_path: Path) -> None:
+    check_opens(NAMED, RunOptions(tmp_path / "new" / "runs"))
+    assert [path.name for path in (tmp_path / "new" / "runs").iterdir()] == ["index.sqlite"]
+    (tmp_path / "file").write_text("a file where a folder should be")
+    for runs_dir in (tmp_path / "file", tmp_path / "file" / "runs", Path("/proc/runs")):
+        with pytest.raises(UserError, match="the run folder can't be written: ") as caught:
+            check_opens(NAMED, RunOptions(runs_dir))
+        assert "\n" not in str(caught.value)
+    open_run(NAMED, RunOptions(tmp_path)).fail("stopped")
+    check_opens(NAMED, RunOptions(tmp_path, resume="latest"))
+    with pytest.raises(SpecError, match=r"spec\.seed: was 0 in that run, is 7 now"):
+        check_opens(replace(NAMED, "seed", 7), RunOptions(tmp_path, resume="latest"))
+    with pytest.raises(UserError, match="no run 'elsewhere'"):
+        check_opens(NAMED, RunOptions(tmp_path, resume="elsewhere"))
 
 
 def test_metrics_refuse_numbers_that_json_does_not_have(tmp_path: Path) -> None:
@@ -173,7 +189,7 @@ def test_resuming_with_another_spec_prints_the_difference(tmp_path: Path) -> Non
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("--resume: tiny_high/")
     assert lines[1:] == [
-        "spec.optim.lr: was 0.002 in that run, is 0.001 now",
+        f"spec.optim.lr: was {NAMED.optim.lr} in that run, is 0.001 now",
         "spec.seed: was 0 in that run, is 7 now",
     ]
 

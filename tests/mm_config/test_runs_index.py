@@ -177,3 +177,15 @@ def test_a_damaged_index_is_one_line_that_says_what_to_do(tmp_path: Path) -> Non
     (tmp_path / "index.sqlite").write_text("this is no database" * 100)
     with pytest.raises(UserError, match=r"index\.sqlite can't be used: file is not a database.*deleted"):
         open_index(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"status": "done"}'])
+def test_a_damaged_run_folder_is_one_line_that_names_the_file(tmp_path: Path, content: str) -> None:
+    status = finished(tmp_path).path / "status.json"
+    (tmp_path / "index.sqlite").unlink()
+    status.write_text(content)
+    with pytest.raises(UserError) as caught:
+        open_index(tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.path == str(status)
+    assert "\n" not in problem.message

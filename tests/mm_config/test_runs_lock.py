@@ -46,6 +46,7 @@ def test_a_folder_is_held_until_it_is_released(tmp_path: Path) -> None:
         acquire(tmp_path)
     release(tmp_path)
     assert not is_held(tmp_path)
+    release(tmp_path)
 
 
 def test_a_living_process_keeps_the_lock_and_a_killed_one_loses_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -84,6 +85,16 @@ def test_a_hash_of_several_runs_of_one_spec_is_the_newest_run(options: RunOption
     stored(HIGH, options)
     stored(replace(HIGH, "data.workers", 7), options)
     assert resolve(spec_hash(HIGH)[:8], options) == replace(HIGH, "data.workers", 7)
+
+
+def test_a_run_whose_folder_is_gone(options: RunOptions) -> None:
+    older, newer = stored(HIGH, options), stored(replace(HIGH, "data.workers", 7), options)
+    shutil.rmtree(newer)
+    assert resolve(spec_hash(HIGH)[:8], options) == HIGH
+    shutil.rmtree(older)
+    assert mistake(spec_hash(HIGH)[:8], options) == (
+        f"{spec_hash(HIGH)[:8]}: its run folder is gone: {newer}, {older}"
+    )
 
 
 def test_a_name_of_runs_of_different_specs_is_ambiguous(options: RunOptions) -> None:

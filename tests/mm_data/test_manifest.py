@@ -87,6 +87,28 @@ def test_bytes_that_are_no_text_are_reported(tmp_path):
         read_manifest(path)
 
 
+def test_lines_on_which_parsers_and_file_systems_choke_are_reported(tmp_path, write_manifest):
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    path = write_manifest(
+        "[" * 100_000 + "\n"
+        f'{{"path": "a.mp4", "caption": "", "frames": {"1" * 5000}}}\n'
+        '{"path": "\\ud800.mp4", "caption": "\\udc00"}\n'
+        f'{{"path": "{"a" * 5000}", "caption": ""}}\n'
+        '{"path": "loop.mp4", "caption": ""}\n'
+    )
+    with pytest.raises(UserError) as error:
+        read_manifest(path)
+    deep, large, *others, long, loop = lines_of(error)
+    assert deep.startswith(f"{path}:1: not JSON that can be read: ")
+    assert large.startswith(f"{path}:2: not JSON that can be read: ")
+    assert others == [
+        f'{path}:3: "path" holds half of a surrogate pair, which is no character',
+        f'{path}:3: "caption" holds half of a surrogate pair, which is no character',
+    ]
+    assert long.startswith(f"{path}:4: not a path: ") and len(long) < 400
+    assert loop.startswith(f"{path}:5: ")
+
+
 def test_missing_and_empty_manifests(tmp_path, write_manifest):
     with pytest.raises(UserError, match=r"none\.jsonl: no such manifest"):
         read_manifest(tmp_path / "none.jsonl")

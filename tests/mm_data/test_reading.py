@@ -157,6 +157,14 @@ def test_the_last_frame_counts_until_it_ends(tmp_path, coded, data_spec):
         load_clip(record, data_spec(num_frames=41))
 
 
+def test_the_slowest_frame_rates_are_not_rounded_to_none(tmp_path, coded, data_spec):
+    record = Record(coded.write(tmp_path / "a.mp4"), "")
+    frames = load_clip(record, data_spec(num_frames=1, fps=1e-6)).frames.numpy()
+    assert [coded.number(frame) for frame in frames] == [0]
+    with pytest.raises(BadClip, match="too short for 2 frames"):
+        load_clip(record, data_spec(num_frames=2, fps=1e-6))
+
+
 @pytest.mark.parametrize("reader", Reader)
 def test_resizing_keeps_what_is_shown(tmp_path, coded, data_spec, reader):
     record = Record(coded.write(tmp_path / "a.mp4"), "")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -88,6 +91,33 @@ def test_processes_that_render_at_once_end_with_one_dataset(tmp_path):
     assert verify(folders[0]) == []
 
 
+RENDER = """
+import sys
+from pathlib import Path
+from mm_config.specs.data import ShapesSpec
+from mm_data.shapes import render_dataset
+render_dataset(ShapesSpec(clips_per_caption=8, num_frames=2), Path(sys.argv[1]))
+"""
+
+
+def test_what_a_killed_rendering_left_is_not_taken_for_a_dataset(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", RENDER, str(tmp_path)], stdout=subprocess.DEVNULL)
+    while len(list(tmp_path.glob(".shapes-*/clips/*.mp4"))) < 10:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not list(tmp_path.glob("shapes-*"))
+    folder = render_dataset(ShapesSpec(clips_per_caption=8, num_frames=2), tmp_path)
+    assert verify(folder) == [] and len(list(folder.glob("clips/*.mp4"))) == 256
+
+
+def test_a_folder_that_can_not_be_written_is_an_error(tmp_path):
+    (tmp_path / "datasets").write_text("a file")
+    with pytest.raises(UserError, match=r"datasets/.*: rendered clips can't be written: Not a directory"):
+        prepare(SMALL, cache_dir=tmp_path)
+
+
 def test_the_order_of_samples_does_not_depend_on_encoded_bytes(tmp_path):
     first = prepare(SMALL, cache_dir=tmp_path / "a")
     second = prepare(SMALL, cache_dir=tmp_path / "b")
@@ -107,6 +137,9 @@ def test_damage_to_rendered_files_is_found(tmp_path):
     clip.unlink()
     assert verify(folder) == ["clips/00003.mp4: missing"]
     with pytest.raises(UserError, match=r"1 rendered files .* clips/00003.mp4; remove the folder"):
+        render_dataset(SMALL, tmp_path)
+    (folder / "provenance.json").write_text('{"files": ')
+    with pytest.raises(UserError, match=r"provenance\.json: missing or damaged; remove the folder"):
         render_dataset(SMALL, tmp_path)
 
 

@@ -191,6 +191,18 @@ def test_ranks_and_later_runs_share_one_quarantine(damaged, data_spec, tmp_path)
     assert len(quarantine.read_text().splitlines()) == 3
 
 
+def test_a_line_that_a_killed_process_left_unfinished_is_listed_again(damaged, data_spec, tmp_path):
+    quarantine = tmp_path / "quarantine.jsonl"
+    options = {"load": None, "quarantine": quarantine, "end_step": 5}
+    first = run(data_spec(), damaged, **options)
+    whole = quarantine.read_text()
+    quarantine.write_text(whole[:-20])
+    assert run(data_spec(), damaged, **options) == first
+    *complete, torn, again = quarantine.read_text().splitlines()
+    assert complete == whole.splitlines()[:2]
+    assert whole.splitlines()[2] == again and again.startswith(torn)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_dataset_that_can_not_be_read_at_all_is_an_error(data_spec, tmp_path, workers):
     with (

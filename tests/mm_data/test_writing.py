@@ -9,7 +9,9 @@ import torch
 from av.error import FFmpegError
 
 from mm_config.errors import UserError
+from mm_config.specs.data import ShapesSpec
 from mm_data import Record, load_clip, read_comment, write_mp4
+from mm_data.shapes.render import render
 
 
 def smooth_frames() -> np.ndarray:
@@ -56,3 +58,11 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
         write_mp4(path, smooth_frames(), fps=8, comment="new", preset="no such preset")
     assert read_comment(path) == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_equal_frames_give_equal_bytes(tmp_path):
+    """The caption is one whose bytes differed in every second file with x264's widest instructions."""
+    frames = render(ShapesSpec(), "a red circle moving left", 0)
+    for number in range(40):
+        write_mp4(tmp_path / f"{number}.mp4", frames, 8)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1

@@ -72,8 +72,13 @@ def test_an_mp4_says_how_it_was_made(tmp_path: Path, spec: InferSpec):
 
 
 def test_a_file_that_cannot_be_written_is_a_mistake_of_the_user(tmp_path: Path, spec: InferSpec):
-    with pytest.raises(UserError, match=r"missing/x\.mp4: can't be written"):
-        write_video(tmp_path / "missing" / "x.mp4", grey_video("grey", 0), spec)
+    with pytest.raises(UserError, match=r"missing/folder/x\.mp4: can't be written: No such file"):
+        write_video(tmp_path / "missing" / "folder" / "x.mp4", grey_video("grey", 0), spec)
+
+
+def test_the_folder_of_videos_is_made(tmp_path: Path, spec: InferSpec):
+    write_video(tmp_path / "new" / "x.mp4", grey_video("grey", 0), spec)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.mp4"]
 
 
 def test_the_contact_sheet_shows_each_prompt_once_in_order_with_its_frames_in_time(tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import attrs
 import pytest
 from PIL import Image
 
@@ -87,7 +88,15 @@ def test_prompts_that_no_scorer_understands_are_refused_before_any_work(spec: In
         running.run(strange, options)
     assert [problem.path for problem in caught.value.problems] == ["spec.samples.prompts"] * 2
     assert "'a cat'" in str(caught.value) and "'two cats'" in str(caught.value)
-    assert not options.runs_dir.exists()
+    assert open_index(options.runs_dir).list() == ()
+
+
+def test_all_that_is_wrong_with_a_run_is_said_at_once(spec: InferSpec, options: RunOptions):
+    wrong = {"samples.prompts": ("a cat",), "samples.scorer": ShapesScorerSpec(), "sampler.shift": 1e6}
+    with pytest.raises(UserError) as caught:
+        running.run(replace(spec, wrong), options)
+    paths = [problem.path for problem in caught.value.problems]
+    assert paths == ["spec.sampler.shift", "spec.samples.prompts"]
 
 
 def test_nothing_to_make_is_a_mistake(spec: InferSpec, options: RunOptions):
@@ -105,6 +114,7 @@ def test_a_run_that_breaks_is_recorded_as_failed(spec: InferSpec, options: RunOp
 
 
 def test_a_generation_is_not_resumed(spec: InferSpec, options: RunOptions):
-    resumed = RunOptions(runs_dir=options.runs_dir, locations=options.locations, resume="latest")
+    finished = running.run(spec, options)
+    resumed = attrs.evolve(options, resume=str(finished.run_dir))
     with pytest.raises(UserError, match="--resume: a generation starts anew"):
         running.run(spec, resumed)

@@ -125,6 +125,26 @@ def test_mistakes_in_fields_join_the_list(place: Path, capsys: pytest.CaptureFix
     assert any(line.startswith("spec.sampler.shift:") for line in lines)
 
 
+def test_a_folder_that_takes_no_files_is_refused_before_any_work(
+    place: Path, capsys: pytest.CaptureFixture[str]
+):
+    for words in (
+        ("--prompt", RED, "--out", "/proc/x.mp4"),
+        ("--prompt", RED, "--prompt", BLUE, "--out", "/proc/x"),
+    ):
+        (line,) = problems_of(capsys, "spec.json", *words)
+        assert line.startswith("--out: ") and "'/proc'" in line
+
+
+def test_what_would_fail_after_a_training_is_refused_before(place: Path, capsys: pytest.CaptureFixture[str]):
+    words = ("--prompt", "red " * 40, "--out", "x.mp4", "--spec.shift", "1e6")
+    assert problems_of(capsys, "experiments.tiny", *words, "--spec.build-missing") == [
+        "spec.sampler.shift: 1000000.0 crowds 20 noise levels too closely for float32 to tell apart",
+        f"spec.text_encoder.max_tokens: {'red ' * 40!r} has 40 words, 7 fit",
+    ]
+    assert not (place / "runs").exists()
+
+
 def test_a_training_makes_no_videos(place: Path, capsys: pytest.CaptureFixture[str]):
     (line,) = problems_of(capsys, "experiments.tiny_high", "--prompt", RED, "--out", "x.mp4")
     assert line == "experiments.tiny_high: makes no videos: expected an inference spec"

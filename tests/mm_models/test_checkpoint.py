@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from diffusers import WanTransformer3DModel  # type: ignore[attr-defined]
-from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -77,9 +78,33 @@ def test_files_are_plain_safetensors_and_json(tiny: WanTransformerSpec, tmp_path
     network, folder = filled(tiny), tmp_path / "step-00000001"
     save(folder, network)
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}
-    (file,) = (folder / "model").glob("*.safetensors")
-    with safe_open(file, "pt") as stored:
-        assert set(stored.keys()) == set(network.state_dict())
+    (model,) = (folder / "model").iterdir()
+    assert_same(dict(sorted(load_file(model).items())), dict(sorted(network.state_dict().items())))
+    (optimizer,) = (folder / "optimizer").iterdir()
+    assert torch.equal(load_file(optimizer)["step"], torch.tensor(700.0))
+
+
+def test_every_file_is_on_the_disk_before_the_folder_gets_its_name(
+    tiny: WanTransformerSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+
+    def record(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", record)
+    folder = tmp_path / "step-00000001"
+    save(folder, filled(tiny))
+    monkeypatch.undo()
+    manifest = (folder / "manifest.json").stat().st_ino
+    files = {path.stat().st_ino for path in folder.rglob("*") if path.is_file()} - {manifest}
+    folders = {path.stat().st_ino for path in (folder, folder / "model", folder / "optimizer", tmp_path)}
+    assert len(files) == 3
+    assert set(synced[: synced.index(manifest)]) == files
+    assert set(synced[synced.index(manifest) + 1 :]) == folders
+    assert synced[-1] == tmp_path.stat().st_ino
 
 
 def test_a_non_tensor_and_a_number_that_json_lacks_are_refused(tmp_path: Path) -> None:
@@ -123,58 +148,6 @@ def test_one_rank_saves_and_two_load(
     run_ranks(_load_sharded, tiny, tmp_path / "step-00000700")
 
 
-@pytest.fixture
-def diffusers_folder(tiny: WanTransformerSpec, tmp_path: Path) -> Path:
-    """The weights of `filled(tiny)` as diffusers saves them, in several files with an index."""
-    network = WanTransformer3DModel(
-        patch_size=tiny.patch_size,
-        num_attention_heads=tiny.num_attention_heads,
-        attention_head_dim=tiny.attention_head_dim,
-        in_channels=tiny.in_channels,
-        out_channels=tiny.out_channels,
-        text_dim=tiny.text_dim,
-        freq_dim=tiny.freq_dim,
-        ffn_dim=tiny.ffn_dim,
-        num_layers=tiny.num_layers,
-        rope_max_seq_len=tiny.rope_max_seq_len,
-    )
-    network.load_state_dict(filled(tiny).state_dict())
-    network.save_pretrained(tmp_path / "several", max_shard_size="60KB")
-    network.save_pretrained(tmp_path / "single")
-    return tmp_path
-
-
-def test_diffusers_folders_load_with_one_file_or_several(
-    tiny: WanTransformerSpec, diffusers_folder: Path
-) -> None:
-    assert len(list((diffusers_folder / "several").glob("*.safetensors"))) > 1
-    for folder in ("single", "several"):
-        network = mm_models.build(tiny, "cpu")
-        mm_models.load(network, diffusers_folder / folder)
-        assert_same(network.state_dict(), filled(tiny).state_dict())
-
-
-def test_a_diffusers_folder_loads_into_shards(
-    tiny: WanTransformerSpec, diffusers_folder: Path, run_ranks: Callable[..., None]
-) -> None:
-    run_ranks(_load_sharded, tiny, diffusers_folder / "several")
-
-
-def test_values_are_cast_to_the_networks_dtype(tiny: WanTransformerSpec, diffusers_folder: Path) -> None:
-    network = mm_models.build(tiny, "cpu", torch.bfloat16)
-    mm_models.load(network, diffusers_folder / "single")
-    assert_same(network.state_dict(), filled(tiny).bfloat16().state_dict())
-
-
-def test_a_file_of_the_index_that_is_missing_is_named(
-    tiny: WanTransformerSpec, diffusers_folder: Path
-) -> None:
-    gone = sorted((diffusers_folder / "several").glob("*.safetensors"))[1]
-    gone.unlink()
-    with pytest.raises(UserError, match=f"lists files that are missing: {gone.name}"):
-        mm_models.load(mm_models.build(tiny, "cpu"), diffusers_folder / "several")
-
-
 def test_weights_of_another_architecture_are_refused_by_name(
     tiny: WanTransformerSpec, tmp_path: Path
 ) -> None:
@@ -189,6 +162,16 @@ def test_weights_of_another_architecture_are_refused_by_name(
         checkpoint.load_into(folder, "optimizer", {})
     with pytest.raises(UserError, match="holds neither a checkpoint nor safetensors files"):
         mm_models.load(mm_models.build(tiny, "cpu"), tmp_path)
+
+
+def test_shards_that_do_not_make_whole_tensors_are_refused(
+    tiny: WanTransformerSpec, tmp_path: Path, run_ranks: Callable[..., None]
+) -> None:
+    run_ranks(_save_sharded, tiny, tmp_path / "step-00000700")
+    first, _ = sorted((tmp_path / "step-00000700" / "model").iterdir())
+    first.unlink()
+    with pytest.raises(UserError, match=r"weight has 288 values in all files together, 576 are wanted; "):
+        mm_models.load(mm_models.build(tiny, "cpu"), first.parent)
 
 
 def _flip_a_bit(folder: Path) -> str:
@@ -229,7 +212,12 @@ def _remove_the_manifest(folder: Path) -> str:
 
 
 def _break_the_manifest(folder: Path) -> str:
-    (folder / "manifest.json").write_text("{}")
+    (folder / "manifest.json").write_text('{"files": {"state.json": 3}}')
+    return "manifest.json is unreadable"
+
+
+def _empty_the_manifest(folder: Path) -> str:
+    (folder / "manifest.json").write_text('{"files": []}')
     return "manifest.json is unreadable"
 
 
@@ -243,6 +231,7 @@ def _break_the_manifest(folder: Path) -> str:
         _add_a_file,
         _remove_the_manifest,
         _break_the_manifest,
+        _empty_the_manifest,
     ],
 )
 def test_damage_is_found_named_and_passed_over(
@@ -255,6 +244,17 @@ def test_damage_is_found_named_and_passed_over(
     expected = damage(tmp_path / "step-00000700")
     assert checkpoint.verify(tmp_path / "step-00000700") == [expected]
     assert checkpoint.latest(tmp_path) == tmp_path / "step-00000099"
+
+
+@pytest.mark.parametrize("damage", [_remove_a_file, _truncate_a_file, _add_a_file, _break_the_manifest])
+def test_damage_that_sizes_show_is_refused_by_loading(
+    damage: Callable[[Path], str], tiny: WanTransformerSpec, tmp_path: Path
+) -> None:
+    folder = tmp_path / "step-00000700"
+    save(folder, filled(tiny))
+    expected = damage(folder)
+    with pytest.raises(UserError, match=re.escape(f"{folder} is damaged: {expected}")):
+        mm_models.load(mm_models.build(tiny, "cpu"), folder)
 
 
 def _die_before_the_rename(_: int, spec: WanTransformerSpec, folder: Path) -> None:
@@ -280,7 +280,7 @@ def test_a_process_that_dies_before_the_rename_leaves_no_checkpoint(
     assert not (tmp_path / "step-00000700.tmp").exists()
 
 
-def test_a_checkpoint_of_the_same_step_is_replaced(tiny: WanTransformerSpec, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_of_the_same_step_is_replaced(tiny: WanTransformerSpec, tmp_path: Path) -> None:
     folder = tmp_path / "step-00000700"
     save(folder, filled(tiny, seed=1))
     _flip_a_bit(folder)
@@ -289,6 +289,51 @@ def test_a_checkpoint_of_the_same_step_is_replaced(tiny: WanTransformerSpec, tmp
     mm_models.load(network, folder)
     assert checkpoint.verify(folder) == []
     assert_same(network.state_dict(), filled(tiny, seed=2).state_dict())
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_intact_checkpoint_is_never_replaced(tiny: WanTransformerSpec, tmp_path: Path) -> None:
+    folder = tmp_path / "step-00000700"
+    save(folder, filled(tiny, seed=1))
+    before = contents(tmp_path)
+    with pytest.raises(FileExistsError, match="an intact checkpoint is there already"):
+        save(folder, filled(tiny, seed=2))
+    assert contents(tmp_path) == before
+
+
+def _fail_to_replace(rank: int, spec: WanTransformerSpec, folder: Path) -> None:
+    with pytest.raises(FileExistsError, match="an intact checkpoint is there already"):
+        save(folder, shard(filled(spec, seed=2)))
+
+
+def test_what_rank_0_can_not_write_is_an_error_on_every_rank(
+    tiny: WanTransformerSpec, tmp_path: Path, run_ranks: Callable[..., None]
+) -> None:
+    folder = tmp_path / "step-00000700"
+    save(folder, filled(tiny))
+    run_ranks(_fail_to_replace, tiny, folder)
+    assert checkpoint.verify(folder) == []
+
+
+def _save_on_a_full_disk(_: int, spec: WanTransformerSpec, folder: Path) -> None:
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+    with pytest.raises(OSError, match="File too large"):
+        save(folder, filled(spec))
+
+
+def test_a_disk_that_takes_no_more_is_an_os_error_and_spoils_nothing(
+    tiny: WanTransformerSpec, tmp_path: Path
+) -> None:
+    save(tmp_path / "step-00000099", filled(tiny))
+    mp.start_processes(  # type: ignore[attr-defined]
+        _save_on_a_full_disk, args=(tiny, tmp_path / "step-00000700"), start_method="fork"
+    )
+    assert not (tmp_path / "step-00000700").exists()
+    assert checkpoint.latest(tmp_path) == tmp_path / "step-00000099"
 
 
 def test_there_is_no_latest_where_nothing_was_saved(tmp_path: Path) -> None:

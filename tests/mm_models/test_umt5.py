@@ -1,5 +1,6 @@
 """UMT5 behind our interface, against transformers used directly, on a tiny random release."""
 
+import shutil
 from pathlib import Path
 
 import attrs
@@ -120,3 +121,27 @@ def test_a_release_without_a_tokenizer_is_refused(release: Path, tmp_path: Path)
     bare = Locations((Location("tiny-umt5", tmp_path, "test"),))
     with pytest.raises(UserError, match=r"no tokenizer_config\.json in "):
         mm_models.build_text_encoder(SPEC, locations=bare)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "problem"),
+    [
+        ("text_encoder/config.json", None, "has no config.json"),
+        ("text_encoder/config.json", b"{", "can't be read: "),
+        ("text_encoder/model.safetensors", None, "can't be read: "),
+        ("text_encoder/model.safetensors", b"12345678", "can't be read: "),
+        ("tokenizer/tokenizer.json", b"{", "can't be read: "),
+    ],
+)
+def test_a_broken_release_is_a_mistake_of_the_user(
+    file: str, content: bytes | None, problem: str, release: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(release, tmp_path / "broken")
+    (tmp_path / "broken" / file).unlink()
+    if content is not None:
+        (tmp_path / "broken" / file).write_bytes(content)
+    broken = Locations((Location("tiny-umt5", tmp_path / "broken", "test"),))
+    with pytest.raises(UserError) as caught:
+        mm_models.build_text_encoder(SPEC, locations=broken)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"spec.text_encoder.weights: {tmp_path / 'broken' / 'text_encoder'} {problem}")

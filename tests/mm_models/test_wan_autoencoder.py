@@ -1,5 +1,7 @@
 """Wan's autoencoder behind our interface, against diffusers used directly."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,37 @@ def test_weights_that_are_not_there_are_named(locations: Locations) -> None:
         mm_models.build_autoencoder(attrs.evolve(SPEC, weights=weights), locations=locations)
     with pytest.raises(UserError, match=r"spec\.autoencoder\.dtype: must be one of .*, got 'int8'"):
         mm_models.build_autoencoder(attrs.evolve(SPEC, dtype="int8"), locations=locations)
+
+
+def _write_no_json(folder: Path) -> str:
+    (folder / "config.json").write_text("{")
+    return rf"spec\.autoencoder\.weights: {folder} can't be read: .*config\.json' is not a valid JSON file"
+
+
+def _remove_the_config(folder: Path) -> str:
+    (folder / "config.json").unlink()
+    return rf"spec\.autoencoder\.weights: {folder} has no config\.json"
+
+
+def _remove_the_weights(folder: Path) -> str:
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    return f"{folder} holds neither a checkpoint nor safetensors files"
+
+
+def _cut_the_weights(folder: Path) -> str:
+    file = folder / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    return f"{file}: can't be read: "
+
+
+@pytest.mark.parametrize(
+    "damage", [_write_no_json, _remove_the_config, _remove_the_weights, _cut_the_weights]
+)
+def test_a_broken_release_is_a_mistake_of_the_user(
+    damage: Callable[[Path], str], release: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(release, tmp_path / "broken")
+    expected = damage(tmp_path / "broken" / "vae")
+    locations = Locations((Location("tiny-wan", tmp_path / "broken", "test"),))
+    with pytest.raises(UserError, match=expected):
+        mm_models.build_autoencoder(SPEC, locations=locations)

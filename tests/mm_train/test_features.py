@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from mm_config.options import RunOptions
 from mm_config.specs.data import Cache, ManifestSpec
 from mm_config.specs.train import TrainSpec
 from mm_data import Dataset
-from mm_train.features import cached_features
+from mm_train.features import Features, cached_features
 from mm_train.ranks import Ranks
 from mm_train.sources import cached_source, encoding_source
 
@@ -80,6 +81,61 @@ def test_another_size_or_a_changed_file_gets_features_of_its_own(
     features = cached_features(own_clips, dataset, tmp_path / "cache", Locations(), CPU, ALONE)
     assert [bad.index for bad in features.bad] == [0]
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 3
+
+
+def equal(first: Features, second: Features) -> bool:
+    pairs = zip((*first.latents, first.text_MLD), (*second.latents, second.text_MLD), strict=True)
+    return all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
+def test_a_damaged_cache_is_made_again(small: TrainSpec, options: RunOptions, tmp_path: Path) -> None:
+    dataset = prepared(small, options)
+    expected = cached_features(small, dataset, tmp_path, Locations(), CPU, ALONE)
+    [folder] = (tmp_path / "features").iterdir()
+    for name, how in (
+        ("features.json", "cut"),
+        ("features.json", "missing"),
+        ("text.safetensors", "missing"),
+        ("latents-00000.safetensors", "cut"),
+        ("latents-00000.safetensors", "flipped bit"),
+    ):
+        content = bytearray((folder / name).read_bytes())
+        content[-100] ^= 1
+        # Not written in place: what was read before is mapped from the old file.
+        (folder / name).unlink()
+        if how != "missing":
+            (folder / name).write_bytes(content[:100] if how == "cut" else content)
+        assert equal(cached_features(small, dataset, tmp_path, Locations(), CPU, ALONE), expected)
+        assert list((tmp_path / "features").iterdir()) == [folder]
+
+
+def test_runs_that_make_a_cache_at_once_end_with_one(
+    small: TrainSpec, options: RunOptions, tmp_path: Path
+) -> None:
+    dataset = prepared(small, options)
+
+    def make(_: int) -> Features:
+        return cached_features(small, dataset, tmp_path, Locations(), CPU, ALONE)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(make, range(2))
+    assert equal(first, second)
+    assert len(list((tmp_path / "features").iterdir())) == 1
+
+
+def test_a_caption_that_is_too_long_and_a_folder_that_can_not_be_written_leave_nothing_behind(
+    own_clips: TrainSpec, tmp_path: Path
+) -> None:
+    assert isinstance(own_clips.data.dataset, ManifestSpec)
+    manifest = Path(str(own_clips.data.dataset.path)) / "manifest.jsonl"
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join([*lines[:-1], lines[-1].replace("a yellow", "a bright and warm yellow")]))
+    dataset = mm_data.prepare(own_clips.data.dataset, cache_dir=tmp_path)
+    with pytest.raises(UserError, match=r"spec\.text_encoder\.max_tokens: 'a bright and warm yellow"):
+        cached_features(own_clips, dataset, tmp_path, Locations(), CPU, ALONE)
+    assert list((tmp_path / "features").iterdir()) == []
+    with pytest.raises(UserError, match="the feature cache can't be written: Not a directory"):
+        cached_features(own_clips, dataset, manifest, Locations(), CPU, ALONE)
 
 
 @pytest.mark.parametrize("cache", list(Cache))

@@ -23,11 +23,13 @@ from mm_config.schema import (
 )
 from mm_config.typing_checks import is_tuple
 
+# By role and by whether the field lies in a spec that enters the identity by its spec_hash.
 _HEADINGS = {
-    SEMANTIC: "semantic (in spec_hash and exact_hash)",
-    EXECUTION: "execution (in exact_hash only)",
-    LOCATION: "location (in no hash)",
-    SECRET: "secret (in no hash)",
+    (SEMANTIC, False): "semantic (in spec_hash and exact_hash)",
+    (EXECUTION, False): "execution (in exact_hash only)",
+    (EXECUTION, True): "execution of a training that weights come from (in no hash)",
+    (LOCATION, False): "location (in no hash)",
+    (SECRET, False): "secret (in no hash)",
 }
 
 
@@ -44,6 +46,8 @@ class Change:
     new: Any
     """The value in the second spec."""
     unit: str | None = None
+    by_hash: bool = False
+    """Whether it lies in a spec that enters the identity by its spec_hash: only semantic fields count."""
 
 
 def diff(a: Any, b: Any) -> tuple[Change, ...]:
@@ -52,15 +56,15 @@ def diff(a: Any, b: Any) -> tuple[Change, ...]:
     A nested spec of another class is one change. Tuples of equal length are compared item by item,
     others are one change. Specs that enter the identity by their hash are compared field by field.
     """
-    return tuple(_changes(a, b, "spec", SEMANTIC, None))
+    return tuple(_changes(Change("spec", SEMANTIC, a, b)))
 
 
 def format_changes(changes: Iterable[Change]) -> tuple[str, ...]:
     """Plain lines: the changes grouped by role, `path: old -> new unit`; none for no changes."""
     lines: list[str] = []
     listed = tuple(changes)
-    for role, heading in _HEADINGS.items():
-        group = [change for change in listed if change.role is role]
+    for key, heading in _HEADINGS.items():
+        group = [change for change in listed if _group(change) == key]
         if group:
             lines += [heading, *(f"  {_line(change)}" for change in group)]
     return tuple(lines)
@@ -79,19 +83,32 @@ def show_value(value: Any) -> str:
     return repr(value)
 
 
+def _group(change: Change) -> tuple[Role, bool]:
+    return change.role, change.by_hash and change.role is EXECUTION
+
+
 def _line(change: Change) -> str:
     unit = f" {change.unit}" if change.unit else ""
     return f"{change.path}: {show_value(change.old)} -> {show_value(change.new)}{unit}"
 
 
-def _changes(a: Any, b: Any, path: str, role: Role, unit: str | None) -> Iterator[Change]:
-    if is_spec(a) and class_of(a) is class_of(b):
-        for attribute in spec_fields(class_of(a)):
+def _changes(at: Change) -> Iterator[Change]:
+    """The change itself, or those inside it where both values can be looked into."""
+    old, new = at.old, at.new
+    if is_spec(old) and class_of(old) is class_of(new):
+        for attribute in spec_fields(class_of(old)):
             info = info_of(attribute)
-            values = getattr(a, attribute.name), getattr(b, attribute.name)
-            yield from _changes(*values, f"{path}.{attribute.name}", narrowed(role, info.role), info.unit)
-    elif is_tuple(a) and is_tuple(b) and len(a) == len(b):
-        for index, (old, new) in enumerate(zip(a, b, strict=True)):
-            yield from _changes(old, new, f"{path}.{index}", role, unit)
-    elif a != b:
-        yield Change(path, role, a, b, unit)
+            inside = Change(
+                path=f"{at.path}.{attribute.name}",
+                role=narrowed(at.role, info.role),
+                old=getattr(old, attribute.name),
+                new=getattr(new, attribute.name),
+                unit=info.unit,
+                by_hash=at.by_hash or info.by_hash,
+            )
+            yield from _changes(inside)
+    elif is_tuple(old) and is_tuple(new) and len(old) == len(new):
+        for index, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _changes(attrs.evolve(at, path=f"{at.path}.{index}", old=before, new=after))
+    elif old != new:
+        yield at

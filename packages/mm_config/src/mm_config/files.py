@@ -39,10 +39,10 @@ def from_payload(payload: Any, where: str = "spec") -> Any:
     Raises:
         SpecError: Everything that is wrong with the payload.
     """
-    root = checked(payload)
+    root, problems = checked(payload)
     if not is_dict(root):
-        raise SpecError(f"expected a mapping with the keys v, kind and spec, got {shown(root)}")
-    problems = [Problem(key, "unknown key; allowed: v, kind, spec") for key in root if key not in _ROOT_KEYS]
+        raise SpecError(problems or f"expected a mapping with the keys v, kind and spec, got {shown(root)}")
+    problems += [Problem(key, "unknown key; allowed: v, kind, spec") for key in root if key not in _ROOT_KEYS]
     problems += [Problem(key, "missing") for key in _ROOT_KEYS if key not in root]
     if "v" in root and (type(root["v"]) is not int or root["v"] != FORMAT_VERSION):
         problems.append(
@@ -57,7 +57,7 @@ def from_payload(payload: Any, where: str = "spec") -> Any:
             spec, found = structure(root["spec"], cls, where)
             problems += found
     if problems:
-        raise SpecError(problems)
+        raise SpecError(dict.fromkeys(problems))
     return spec
 
 

@@ -15,7 +15,7 @@ from typing import cast
 import attrs
 
 from mm_config.errors import Problem, UserError
-from mm_config.parsing import parse_yaml
+from mm_config.parsing import checked, parse_yaml
 
 FILE_NAME = "locations.yaml"
 
@@ -107,13 +107,14 @@ def _read_file(path: Path, problems: list[Problem]) -> list[Location]:
     if not path.is_file():
         return []
     try:
-        content = parse_yaml(path.read_text("utf-8"))
+        content, unsound = checked(parse_yaml(path.read_text("utf-8")))
     except UserError as error:
         problems += [Problem(str(path), str(problem)) for problem in error.problems]
         return []
     except (OSError, UnicodeDecodeError) as error:
         problems.append(Problem(str(path), f"can't be read: {error}"))
         return []
+    problems += [Problem(str(path), str(problem)) for problem in unsound]
     if content is None:
         return []
     if not isinstance(content, dict):

@@ -1,7 +1,7 @@
 """Text to plain data: strict JSON, and YAML with the scalars of YAML 1.2's core schema.
 
-Both give None, bool, int, float, str, list and dict; keys given twice, keys that are no strings,
-lone surrogates and YAML's tags, anchors and merges are problems, with the path where they stand.
+Keys given twice, keys that are no strings, lone surrogates and YAML's tags, anchors and merges are
+problems, with the path or the line where they stand.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from mm_config.errors import Problem, SpecError, UserError
+from mm_config.errors import Problem, UserError
 from mm_config.typing_checks import is_dict, is_list
 
 MAX_DEPTH = 64
@@ -40,34 +40,33 @@ class _Pairs(list[tuple[Any, Any]]):
 
 
 def parse_json(text: str) -> Any:
-    """Plain data from JSON.
+    """The data of a JSON text, for `checked`.
 
     Raises:
-        UserError: Everything that is wrong with the text.
+        UserError: The text is no JSON.
     """
     try:
-        tree = json.loads(text, object_pairs_hook=_Pairs)
+        return json.loads(text, object_pairs_hook=_Pairs)
     except json.JSONDecodeError as error:
         raise UserError(f"line {error.lineno}, column {error.colno}: no JSON: {error.msg}") from None
     except RecursionError:
         raise UserError(f"nested deeper than {MAX_DEPTH} levels") from None
     except ValueError:
         raise UserError("holds a number with more digits than can be read") from None
-    return checked(tree)
 
 
 def parse_yaml(text: str) -> Any:
-    """Plain data from one YAML document.
+    """The data of one YAML document, for `checked`.
 
     Raises:
-        UserError: Everything that is wrong with the text.
+        UserError: The text is no YAML, or uses tags, anchors or merges.
     """
     import yaml
 
     try:
         loader = core_loader()(text)
         node = loader.get_single_node()
-        tree = None if node is None else _yaml_tree(node, set())
+        return None if node is None else _yaml_tree(node, set())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -76,7 +75,6 @@ def parse_yaml(text: str) -> Any:
         raise UserError(f"no YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise UserError(f"nested deeper than {MAX_DEPTH} levels") from None
-    return checked(tree)
 
 
 @cache
@@ -156,17 +154,15 @@ def _yaml_scalar(kind: str, node: Any) -> Any:
         ) from None
 
 
-def checked(tree: Any) -> Any:
+def checked(tree: Any) -> tuple[Any, list[Problem]]:
     """Plain data from parsed data whose mappings, texts and depth are not known to be sound.
 
-    Raises:
-        SpecError: All keys given twice or that are no strings, lone surrogates, too deep nesting.
+    Returns:
+        None, bool, int, float, str, list and dict, and what is wrong with the data: all keys given
+        twice (the last is kept) or that are no strings (left out), lone surrogates, too deep nesting.
     """
     problems: list[Problem] = []
-    plain = _plain(tree, "", 0, problems)
-    if problems:
-        raise SpecError(problems)
-    return plain
+    return _plain(tree, "", 0, problems), problems
 
 
 def _plain(tree: Any, path: str, depth: int, problems: list[Problem]) -> Any:
@@ -191,7 +187,8 @@ def _mapping(
     plain: dict[str, Any] = {}
     for key, value in pairs:
         if not isinstance(key, str):
-            problems.append(Problem(path, f"a key must be a string, got {key!r}"))
+            hint = "; write the key '~' in quotes" if key is None else ""
+            problems.append(Problem(path, f"a key must be a string, got {key!r}{hint}"))
             continue
         if any("\ud800" <= character <= "\udfff" for character in key):
             problems.append(Problem(path, f"the key {key!a} holds a lone surrogate"))

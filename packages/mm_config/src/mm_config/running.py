@@ -10,6 +10,7 @@ from typing import Any
 from mm_config.errors import UserError
 from mm_config.identity import spec_hash
 from mm_config.options import RunOptions, RunOutcome
+from mm_config.runs.folder import check_opens
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RESULT_FILE
 from mm_config.schema import tag_of
@@ -22,11 +23,14 @@ def run(spec: RootSpec, options: RunOptions) -> RunOutcome:
     """Runs a checked spec to its end, or reports an equal finished run where `options.if_needed` asks for it.
 
     Raises:
-        UserError: No installed package runs this kind of spec, or the runner found a mistake.
+        UserError: No installed package runs this kind of spec, the run folder can't be opened, or the
+            runner found a mistake.
     """
     if options.if_needed and (earlier := finished_run(spec, options.runs_dir)):
         return RunOutcome(run_dir=earlier, result_path=earlier / RESULT_FILE, reused=True)
-    return load_runner(runner_of(spec))(spec, options)
+    runner = load_runner(runner_of(spec))
+    check_opens(spec, options)
+    return runner(spec, options)
 
 
 def runner_of(spec: RootSpec) -> EntryPoint:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mm_config.identity import spec_hash
 from mm_config.options import RunOptions
 from mm_config.running import run
 from mm_config.runs.index import open_index
-from mm_config.runs.record import RESULT_FILE
+from mm_config.runs.record import RESULT_FILE, read_json
 from mm_config.specs.kinds import RootSpec, Weights
 from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
 
@@ -71,7 +70,7 @@ def _newest_checkpoint(trained: RootSpec, options: RunOptions) -> Path | None:
 
 def _final_checkpoint(run_dir: Path) -> Path | None:
     """The checkpoint that a run's result names, where it is whole; an earlier step is no substitute."""
-    named = json.loads((run_dir / RESULT_FILE).read_text("utf-8")).get("checkpoint")
+    named = read_json(run_dir / RESULT_FILE).get("checkpoint")
     return run_dir / named if named and (run_dir / named / MANIFEST_FILE).is_file() else None
 
 

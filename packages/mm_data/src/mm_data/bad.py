@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import attrs
 
@@ -52,7 +55,8 @@ def allowed_bad(max_bad_share: float, num_records: int) -> int:
 class Quarantine:
     """The bad clips of one dataset met so far, in memory and in a JSON-lines file.
 
-    Ranks, and later runs over the same dataset, may share the file. `clips` is keyed by the clip's index.
+    Ranks, and later runs over the same dataset, may share the file. `clips` is keyed by the clip's index. A
+    line that a killed process left unfinished counts for nothing: its clip is found bad, and listed, again.
     """
 
     def __init__(self, path: Path | None, num_records: int, max_bad_share: float) -> None:
@@ -73,11 +77,7 @@ class Quarantine:
         elsewhere = _listed(self.path)
         self.clips = {**elsewhere, **self.clips, **{bad.index: bad for bad in new}}
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                for bad in new:
-                    if bad.index not in elsewhere:
-                        file.write(json.dumps(attrs.asdict(bad), ensure_ascii=False) + "\n")
+            _append(self.path, [bad for bad in new if bad.index not in elsewhere])
         self.check()
 
     def check(self) -> None:
@@ -95,9 +95,35 @@ class Quarantine:
         return Counter(f"{bad.stage}: {bad.reason}" for bad in self.clips.values())
 
 
+def _append(path: Path, found: Iterable[Bad]) -> None:
+    """Adds a line for each clip, all in one write, so that those of several ranks don't mix.
+
+    Raises:
+        UserError: The file can't be written.
+    """
+    lines = "".join(json.dumps(attrs.asdict(bad), ensure_ascii=False) + "\n" for bad in found)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+", buffering=0) as file:
+            file.write((lines if _ends_a_line(file) else f"\n{lines}").encode())
+    except OSError as error:
+        raise UserError(Problem(str(path), f"bad clips can't be listed: {error.strerror}")) from error
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 1, 0))
+    return file.read(1) in (b"", b"\n")
+
+
 def _listed(path: Path | None) -> dict[int, Bad]:
     if path is None or not path.exists():
         return {}
-    with path.open(encoding="utf-8") as file:
-        listed = [Bad(**json.loads(line)) for line in file]
-    return {bad.index: bad for bad in listed}
+    listed: dict[int, Bad] = {}
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            # What is no JSON is a line that a killed process left unfinished.
+            with suppress(json.JSONDecodeError):
+                bad = Bad(**json.loads(line))
+                listed[bad.index] = bad
+    return listed

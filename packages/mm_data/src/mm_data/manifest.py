@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +13,7 @@ from mm_config.errors import Problem, UserError
 from mm_data.records import Dataset, Record
 
 SHOWN_PROBLEMS = 20
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_manifest(path: Path) -> Dataset:
@@ -21,7 +23,8 @@ def read_manifest(path: Path) -> Dataset:
     no error here: it is a bad clip when its turn comes. Blank lines and further keys are ignored.
 
     Raises:
-        UserError: No manifest, no clips, or wrong lines: all of them, each with its number.
+        UserError: No manifest, one that can't be read, no clips, or wrong lines: all of them, each with its
+            number.
     """
     if not path.is_file():
         what = "is a folder, expected a JSON-lines file" if path.is_dir() else "no such manifest"
@@ -30,17 +33,14 @@ def read_manifest(path: Path) -> Dataset:
     records: list[Record] = []
     problems: list[Problem] = []
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            entry = _parse(line)
-            found = list(_entry_problems(entry, root))
-            problems += [Problem(f"{path}:{number}", message) for message in found]
-            if found:
-                continue
-            records.append(Record((root / entry["path"]).resolve(), entry["caption"]))
-            digest.update(json.dumps([entry["path"], entry["caption"]]).encode() + b"\n")
+    for number, line in _lines(path):
+        entry = _parse(line)
+        found = list(_entry_problems(entry, root))
+        problems += [Problem(f"{path}:{number}", message) for message in found]
+        if found:
+            continue
+        records.append(Record((root / entry["path"]).resolve(), entry["caption"]))
+        digest.update(json.dumps([entry["path"], entry["caption"]]).encode() + b"\n")
     if problems:
         raise UserError(_capped(problems, path))
     if not records:
@@ -48,11 +48,20 @@ def read_manifest(path: Path) -> Dataset:
     return Dataset(root, tuple(records), digest.hexdigest())
 
 
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, with their numbers."""
+    try:
+        with path.open("rb") as file:
+            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+    except OSError as error:
+        raise UserError(Problem(str(path), f"the manifest can't be read: {error.strerror}")) from error
+
+
 def _parse(line: bytes) -> Any:
-    """The JSON value of a line, or the ValueError that says why there is none."""
+    """The JSON value of a line, or the error that says why there is none."""
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return error
 
 
@@ -61,6 +70,8 @@ def _entry_problems(entry: Any, root: Path) -> Iterator[str]:
         yield f"not JSON: {entry.msg} at column {entry.colno}"
     elif isinstance(entry, UnicodeDecodeError):
         yield f"not UTF-8: {entry.reason} at byte {entry.start}"
+    elif isinstance(entry, Exception):
+        yield f"not JSON that can be read: {entry}"
     elif not isinstance(entry, dict):
         yield f'expected an object with "path" and "caption", got {json.dumps(entry)[:60]}'
     else:
@@ -69,8 +80,10 @@ def _entry_problems(entry: Any, root: Path) -> Iterator[str]:
                 yield f'the key "{key}" is missing'
             elif not isinstance(entry[key], str):
                 yield f'"{key}" must be a string, got {json.dumps(entry[key])[:60]}'
-        if isinstance(entry.get("path"), str) and (message := _path_problem(entry["path"], root)):
-            yield f"{message}: {entry['path'][:200]!r}"
+            elif LONE_SURROGATE.search(entry[key]):
+                yield f'"{key}" holds half of a surrogate pair, which is no character'
+            elif key == "path" and (message := _path_problem(entry["path"], root)):
+                yield f"{message}: {entry['path'][:200]!r}"
 
 
 def _path_problem(path: str, root: Path) -> str | None:
@@ -80,12 +93,16 @@ def _path_problem(path: str, root: Path) -> str | None:
         return "an absolute path; paths are relative to the manifest's folder"
     if ".." in PurePosixPath(path).parts:
         return "`..` is not allowed in a path"
-    resolved = (root / path).resolve()
-    if not resolved.is_relative_to(root):
-        return "a link that leads out of the manifest's folder"
-    if resolved.exists() and not resolved.is_file():
-        return "not a regular file"
-    return None
+    try:
+        resolved = (root / path).resolve()
+        if not resolved.is_relative_to(root):
+            return "a link that leads out of the manifest's folder"
+        return "not a regular file" if resolved.exists() and not resolved.is_file() else None
+    except OSError as error:
+        return f"not a path: {error.strerror}"
+    except RuntimeError:
+        # What pathlib raises before Python 3.13.
+        return "a link that leads to itself"
 
 
 def _capped(problems: list[Problem], path: Path) -> list[Problem]:

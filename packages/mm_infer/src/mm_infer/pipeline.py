@@ -17,11 +17,13 @@ from mm_config.console import progress
 from mm_config.errors import Problem, UserError
 from mm_config.options import RunOptions
 from mm_config.specs.diffusion import Expert
+from mm_config.specs.encoders import HashedTextEncoderSpec
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.kinds import Weights
 from mm_config.specs.weights import RandomWeights
 from mm_config.weights import resolve_weights
 from mm_infer.denoise import denoise
+from mm_infer.samplers import sigmas
 from mm_models import device, seeding
 
 PATH_OF = {
@@ -63,19 +65,50 @@ def generate(
     Raises:
         UserError: The spec breaks a rule, weights are missing, or a prompt is blank or too long.
     """
-    rules.check(spec)
-    check_requests(requests)
+    check(spec, requests)
     weights = resolve_experts(spec, options)
     return tuple(make_videos(load_pipeline(spec, weights, options), requests))
 
 
-def check_requests(requests: Sequence[GenerationRequest]) -> None:
-    """Refuses an empty list and blank prompts, all of them at once."""
+def check(spec: InferSpec, requests: Sequence[GenerationRequest]) -> None:
+    """Refuses, before weights are trained or loaded, what is known to fail after it.
+
+    Raises:
+        UserError: The spec breaks a rule; or its sampler's table, its device or requests can't be used.
+    """
+    rules.check(spec)
+    check_all(
+        lambda: sigmas(spec.sampler),
+        lambda: device.pick(spec.runtime.device),
+        lambda: _check_requests(requests),
+        lambda: _check_lengths(spec, requests),
+    )
+
+
+def check_all(*checks: Callable[[], object]) -> None:
+    """Makes every check, then raises the problems of all that failed."""
+    problems: list[Problem] = []
+    for one in checks:
+        try:
+            one()
+        except UserError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise UserError(problems)
+
+
+def _check_requests(requests: Sequence[GenerationRequest]) -> None:
     if not requests:
         raise UserError(Problem("spec.samples.prompts", "is empty: there is no video to make"))
     blank = [index for index, request in enumerate(requests) if not request.prompt.strip()]
     if blank:
         raise UserError([Problem(f"request {index}", "the prompt is blank") for index in blank])
+
+
+def _check_lengths(spec: InferSpec, requests: Sequence[GenerationRequest]) -> None:
+    """Texts too long for an encoder without weights; others know their tokens once they are loaded."""
+    if isinstance(spec.text_encoder, HashedTextEncoderSpec):
+        mm_models.build_text_encoder(spec.text_encoder).encode(_texts(requests))
 
 
 def expert_weights(spec: InferSpec) -> dict[Expert, Weights]:
@@ -189,8 +222,12 @@ def noise_of(spec: InferSpec, request: GenerationRequest) -> Tensor:
 
 def _text_features(pipeline: Pipeline, requests: Sequence[GenerationRequest]) -> dict[str, Tensor]:
     """Features `[L, D]` of each distinct text; those of "" are the unconditional ones."""
-    texts = sorted({text for request in requests for text in (request.prompt, request.negative_prompt)})
+    texts = _texts(requests)
     return dict(zip(texts, pipeline.text_encoder.encode(texts), strict=True))
+
+
+def _texts(requests: Sequence[GenerationRequest]) -> list[str]:
+    return sorted({text for request in requests for text in (request.prompt, request.negative_prompt)})
 
 
 def _dtype(spec: InferSpec) -> torch.dtype:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mm_config.commands import command, near
 from mm_config.console import say, table
 from mm_config.identity import spec_hash
 from mm_config.options import RunOptions
@@ -42,40 +39,26 @@ def print_report(spec: InferSpec, options: RunOptions, run_dir: Path, result: Ma
     table("Files", [("contact sheet", near(sheet)), ("videos", f"{near(Path(first).parent)}/")])
     say(f"{result['seconds']:.0f} s in all, peak memory {result['peak_gib']:.2f} GiB")
     say("Next, for example:")
-    for command in next_commands(spec, options, trainings):
-        say(f"  {command}")
+    for line in next_commands(spec, options, trainings):
+        say(f"  {line}")
 
 
 def next_commands(
     spec: InferSpec, options: RunOptions, trainings: Mapping[str, Mapping[str, str]]
 ) -> Iterator[str]:
     """Commands that a person may try after a run, with this run's own hashes and files."""
-    mm, python = _program("mm"), _program("python")
     script = Path(options.argv[0]) if options.argv else Path()
     is_script = script.suffix == ".py"
     target = near(script) if is_script else spec_hash(spec)[:12]
-    elsewhere = "" if options.runs_dir == RunOptions().runs_dir else f" --runs-dir {near(options.runs_dir)}"
-    prompt = shlex.quote(spec.samples.prompts[-1])
-    yield f"{mm} generate {target} --prompt {prompt} --seed 7 --out video.mp4{elsewhere}"
+    request = ("--prompt", spec.samples.prompts[-1], "--seed", "7", "--out", "video.mp4")
+    yield command(options, "mm", "generate", target, *request)
     hashes = [one["spec_hash"][:12] for one in trainings.values()]
     if len(hashes) == 2:
-        yield f"{mm} diff {' '.join(hashes)}{elsewhere}"
+        yield command(options, "mm", "diff", *hashes)
     if is_script:
-        yield f"{python} {target} --spec.steps {spec.sampler.steps * 2}{elsewhere}"
+        yield command(options, "python", target, "--spec.steps", str(spec.sampler.steps * 2))
     for training in trainings.values():
         experiment = script.parent / f"{Path(training['run_dir']).parent.name}.py"
         if is_script and experiment.is_file():
-            yield f"{python} {near(experiment)} --spec.lr 1e-3{elsewhere}"
+            yield command(options, "python", near(experiment), "--spec.lr", "1e-3")
             return
-
-
-def _program(name: str) -> str:
-    """A program beside this interpreter as it is typed here: its name where that finds it, else its path."""
-    beside = Path(sys.executable).with_name(name)
-    return name if shutil.which(name) == str(beside) else near(beside)
-
-
-def near(path: Path | str) -> str:
-    """A path as it is typed from the current folder where it lies below it, else absolute."""
-    absolute = Path(os.path.abspath(path))
-    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)

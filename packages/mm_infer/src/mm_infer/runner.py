@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mm_config import rules
 from mm_config.errors import Problem, UserError
 from mm_config.identity import exact_hash, spec_hash
 from mm_config.options import RunOptions, RunOutcome
@@ -25,7 +24,8 @@ from mm_infer.naming import file_names
 from mm_infer.report import print_report
 from mm_infer.writing import write_video
 
-Weights = Mapping[Expert, Path | RandomWeights]
+Sources = Mapping[Expert, Path | RandomWeights]
+"""Where each expert's weights lie, or the seed they are drawn by."""
 
 
 def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
@@ -43,9 +43,11 @@ def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
         raise UserError(
             Problem("--resume", "a generation starts anew; its trained experts are reused as they are")
         )
-    rules.check(spec)
-    pipeline.check_requests(spec.samples.requests)
-    scoring.check_scorable(spec.samples.scorer, spec.samples.requests)
+    requests = spec.samples.requests
+    pipeline.check_all(
+        lambda: pipeline.check(spec, requests),
+        lambda: scoring.check_scorable(spec.samples.scorer, requests),
+    )
     timings: dict[str, float] = {}
     with _timed(timings, "weights"):
         weights = pipeline.resolve_experts(spec, options)
@@ -67,13 +69,12 @@ def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
 
 
 def _make(
-    spec: InferSpec, options: RunOptions, weights: Weights, opened: Run, timings: dict[str, float]
+    spec: InferSpec, options: RunOptions, weights: Sources, opened: Run, timings: dict[str, float]
 ) -> dict[str, Any]:
     """Makes, keeps and measures the videos; returns their part of the result. Paths are absolute."""
     with _timed(timings, "load"):
         loaded = pipeline.load_pipeline(spec, weights, options)
     requests = spec.samples.requests
-    opened.samples_dir.mkdir(exist_ok=True)
     paths = [opened.samples_dir.absolute() / name for name in file_names(requests)]
     videos: list[pipeline.Video] = []
     with _timed(timings, "generate"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import attrs
 
@@ -77,9 +78,9 @@ def _write_videos(
     from mm_infer import pipeline
     from mm_infer.writing import write_video
 
+    pipeline.check(spec, requests)
     loaded = pipeline.load_pipeline(spec, pipeline.resolve_experts(spec, options), options)
     for path, video in zip(paths, pipeline.make_videos(loaded, requests), strict=True):
-        path.parent.mkdir(exist_ok=True)
         write_video(path, video, spec)
     print("\n".join(map(str, paths)))
 
@@ -112,10 +113,22 @@ def _paths(
         return (), [Problem(OUT.flag, f"expected the name of a file that ends in .mp4, got {str(out)!r}")]
     if not out.absolute().parent.is_dir():
         return (), [Problem(OUT.flag, f"the folder {str(out.parent)!r} does not exist")]
+    place = out if out.is_dir() else out.absolute().parent
+    if reason := _unwritable(place):
+        return (), [Problem(OUT.flag, f"nothing can be written into {str(place)!r}: {reason}")]
     paths = tuple(out / name for name in file_names(requests)) if several else (out,)
     existing = [path for path in paths if path.exists()] if not line.has(FORCE) else []
     advice = "choose another name or add --force"
     return paths, [Problem(OUT.flag, f"{str(path)!r} exists already; {advice}") for path in existing]
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Why a folder takes no files, found by making one: rights alone don't tell of read-only file systems."""
+    try:
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return error.strerror
+    return None
 
 
 def _reported(line: CommandLine, option: Option) -> bool:

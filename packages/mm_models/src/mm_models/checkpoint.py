@@ -5,24 +5,28 @@ A checkpoint is a folder `step-00000700/` with one folder of safetensors per gro
 as `step-00000700.tmp` and renamed when complete, so a folder without the suffix was once whole.
 """
 
+import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
-from mm_config.errors import UserError
+from mm_config.errors import Problem, UserError
+from mm_models.collectives import gather_json, rank_and_world_size, write_on_first
 
 STATE = "state.json"
 MANIFEST = "manifest.json"
@@ -37,42 +41,60 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[
         tensors: Named tensors by group (`model`, `optimizer`), plain or sharded. Plain ones are equal on all
             ranks.
         state: Everything else, as JSON; rank 0's is written.
+
+    Raises:
+        OSError: It can't be written, or an intact checkpoint is there already: that one is never replaced.
+            Every rank raises it, and what was there before is untouched.
     """
     text = json.dumps(state, allow_nan=False, indent=2, sort_keys=True)
     for group, named in tensors.items():
         # The writer would hide anything else as a pickle under a safetensors name.
         strangers = [name for name, value in named.items() if not isinstance(value, Tensor)]
         assert not strangers, f"{group} holds non-tensors: {strangers[:10]}"
-    rank, world_size = _rank_and_world_size()
     staged = folder.with_name(folder.name + ".tmp")
-    if rank == 0:
-        shutil.rmtree(staged, ignore_errors=True)
-        for group in tensors:
-            (staged / group).mkdir(parents=True)
-        _write_durably(staged / STATE, text)
-    _barrier()
+    write_on_first(lambda: _begin(staged, folder, tensors, text))
     for group, named in tensors.items():
-        writer = HuggingFaceStorageWriter(str(staged / group), save_distributed=True)
-        with _one_process_is_meant():
-            save_distributed(dict(named), storage_writer=writer, no_dist=world_size == 1)
-    manifest = _digests(staged, rank, world_size)
-    if rank == 0:
-        _write_durably(staged / MANIFEST, json.dumps({"v": 1, "files": manifest}, indent=2, sort_keys=True))
-        for path in (*(staged / group for group in tensors), staged):
-            _sync_folder(path)
-        if folder.exists():
-            shutil.rmtree(folder)
-        staged.rename(folder)
-        _sync_folder(folder.parent)
-    _barrier()
+        _write_group(staged / group, named)
+    files = {name: digest for part in gather_json(_digests(staged)) for name, digest in part.items()}
+    write_on_first(lambda: _complete(staged, folder, tensors, files))
+
+
+def _begin(staged: Path, folder: Path, groups: Iterable[str], state: str) -> None:
+    if folder.exists() and not verify(folder):
+        raise FileExistsError(errno.EEXIST, "an intact checkpoint is there already", str(folder))
+    if staged.exists():
+        shutil.rmtree(staged)
+    for group in groups:
+        (staged / group).mkdir(parents=True)
+    _write_durably(staged / STATE, state)
+
+
+def _write_group(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    with _plain_errors():
+        save_distributed(dict(tensors), storage_writer=writer, no_dist=rank_and_world_size()[1] == 1)
+
+
+def _complete(staged: Path, folder: Path, groups: Iterable[str], files: dict[str, Any]) -> None:
+    """Writes the manifest, and renames once everything is on the disk; the writer has synced its files."""
+    _write_durably(staged / MANIFEST, json.dumps({"v": 1, "files": files}, indent=2, sort_keys=True))
+    for path in (*(staged / group for group in groups), staged):
+        _sync_folder(path)
+    if folder.exists():
+        shutil.rmtree(folder)  # It is damaged: `_begin` refuses to replace an intact one.
+    staged.rename(folder)
+    _sync_folder(folder.parent)
 
 
 def load_into(folder: Path, group: str, tensors: Mapping[str, Tensor]) -> None:
     """Fills tensors in place from a checkpoint's group; each rank reads only what its shards need.
 
     Raises:
-        UserError: The group is missing, or its names or shapes differ.
+        UserError: Files are missing or cut short (their content is not hashed here), the group is missing,
+            or its names or shapes differ.
     """
+    if damage := verify(folder, hashed=False):
+        raise UserError(f"{folder} is damaged: {'; '.join(damage[:10])}")
     if not (folder / group).is_dir():
         raise UserError(f"{folder} holds no {group!r}")
     fill_from_safetensors(folder / group, tensors)
@@ -82,16 +104,17 @@ def fill_from_safetensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """Fills tensors in place from all the safetensors files of a folder, casting to their dtype.
 
     Raises:
-        UserError: Names or shapes differ; the first ten are listed.
+        UserError: A file can't be read, or names or shapes differ; the first ten are listed.
     """
+    if unreadable := list(_unreadable(folder)):
+        raise UserError(unreadable)
     reader = HuggingFaceStorageReader(str(folder))
-    stored = {name: tuple(entry.size) for name, entry in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
     wanted = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if differing := _differences(stored, wanted):
+    if differing := _differences(reader.read_metadata().state_dict_metadata, wanted):
         more = [f"and {len(differing) - 10} more"] if len(differing) > 10 else []
         raise UserError(f"{folder} does not fit: " + "; ".join([*differing[:10], *more]))
-    with _one_process_is_meant():
-        load_distributed(dict(tensors), storage_reader=reader, no_dist=_rank_and_world_size()[1] == 1)
+    with _plain_errors():
+        load_distributed(dict(tensors), storage_reader=reader, no_dist=rank_and_world_size()[1] == 1)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -99,22 +122,28 @@ def read_state(folder: Path) -> dict[str, Any]:
     return json.loads((folder / STATE).read_text())
 
 
-def verify(folder: Path) -> list[str]:
-    """What is wrong with a checkpoint: missing, changed or unexpected files; nothing where it is intact."""
+def verify(folder: Path, *, hashed: bool = True) -> list[str]:
+    """What is wrong with a checkpoint: missing, changed or unexpected files; nothing where it is intact.
+
+    Args:
+        folder: The checkpoint.
+        hashed: Whether files are read and hashed; otherwise only their names and sizes are compared.
+    """
     try:
-        listed: dict[str, Any] = json.loads((folder / MANIFEST).read_text())["files"]
+        files: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
     except FileNotFoundError:
         return [f"{MANIFEST} is missing"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return [f"{MANIFEST} is unreadable"]
     problems = []
-    for name, expected in listed.items():
+    for name, (size, digest) in listed.items():
         path = folder / name
         if not path.is_file():
             problems.append(f"{name} is missing")
-        elif path.stat().st_size != expected["bytes"]:
-            problems.append(f"{name} has {path.stat().st_size} bytes, {expected['bytes']} were written")
-        elif _sha256(path) != expected["sha256"]:
+        elif path.stat().st_size != size:
+            problems.append(f"{name} has {path.stat().st_size} bytes, {size} were written")
+        elif hashed and _sha256(path) != digest:
             problems.append(f"{name} has changed since it was written")
     strangers = {_name(folder, path) for path in _files(folder)} - {*listed, MANIFEST}
     return problems + [f"{name} is not in {MANIFEST}" for name in sorted(strangers)]
@@ -129,45 +158,49 @@ def latest(checkpoints_dir: Path) -> Path | None:
     return next((path for path in newest_first if not verify(path)), None)
 
 
-def _differences(stored: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> list[str]:
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """How stored tensors differ from the wanted ones, by name; a tensor may be stored in parts."""
     missing = [f"{name} is missing" for name in wanted if name not in stored]
     extra = [f"{name} is not wanted" for name in stored if name not in wanted]
-    misshapen = [
-        f"{name} is {stored[name]}, {shape} is wanted"
-        for name, shape in wanted.items()
-        if name in stored and stored[name] != shape
-    ]
-    return misshapen + missing + extra
+    misshapen, uncovered = [], []
+    for name in [name for name in wanted if name in stored]:
+        shape, size = tuple(stored[name].size), math.prod(wanted[name])
+        held = sum(part.sizes.numel() for part in stored[name].chunks)
+        if shape != wanted[name]:
+            misshapen.append(f"{name} is {shape}, {wanted[name]} is wanted")
+        elif held != size:
+            uncovered.append(f"{name} has {held} values in all files together, {size} are wanted")
+    return misshapen + uncovered + missing + extra
 
 
-def _rank_and_world_size() -> tuple[int, int]:
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+def _unreadable(folder: Path) -> Iterator[Problem]:
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            yield Problem(str(path), f"can't be read: {error}")
 
 
 @contextmanager
-def _one_process_is_meant() -> Iterator[None]:
+def _plain_errors() -> Iterator[None]:
+    """Raises what went wrong itself, where torch wraps it with a traceback of each rank."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
+        try:
+            yield
+        except CheckpointException as error:
+            failure, _ = next(iter(error.failures.values()))
+            raise failure from error
 
 
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def _digests(folder: Path, rank: int, world_size: int) -> dict[str, Any]:
-    """Size and sha256 of every file; the ranks share the reading."""
-    _barrier()
-    mine = {
+def _digests(folder: Path) -> dict[str, Any]:
+    """Size and sha256 of this rank's share of the files; the ranks divide the reading."""
+    rank, world_size = rank_and_world_size()
+    return {
         _name(folder, path): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in _files(folder)[rank::world_size]
     }
-    if world_size == 1:
-        return mine
-    parts: list[Any] = [None] * world_size
-    dist.all_gather_object(parts, mine)
-    return {name: digest for part in parts for name, digest in part.items()}
 
 
 def _files(folder: Path) -> list[Path]:

@@ -15,7 +15,8 @@ def load(network: nn.Module, folder: Path) -> None:
     Values are cast to the parameters' dtype; each rank reads only its part.
 
     Raises:
-        UserError: The folder holds no weights or not all of them, or names or shapes differ.
+        UserError: The folder holds no weights or not all of them, a file is damaged, or names or shapes
+            differ.
     """
     if (folder / checkpoint.MANIFEST).is_file():
         checkpoint.load_into(folder, "model", network.state_dict())
@@ -24,7 +25,13 @@ def load(network: nn.Module, folder: Path) -> None:
     if not present:
         raise UserError(f"{folder} holds neither a checkpoint nor safetensors files")
     for index in folder.glob("*.safetensors.index.json"):
-        listed = set(json.loads(index.read_text())["weight_map"].values())
-        if absent := sorted(listed - present):
+        if absent := sorted(_files_of(index) - present):
             raise UserError(f"{index} lists files that are missing: {', '.join(absent)}")
     checkpoint.fill_from_safetensors(folder, network.state_dict())
+
+
+def _files_of(index: Path) -> set[str]:
+    try:
+        return set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index} is no index of safetensors files: {error}") from error

@@ -1,7 +1,8 @@
 """Latents and text features that are made once, before the first step, and kept on disk.
 
 A cache is a folder of safetensors named by what its content follows from: files, size and frame rate of the
-clips, autoencoder and text encoder. Each rank makes its share of the files; they are read by memory mapping.
+clips, autoencoder and text encoder. Each rank makes its share of the files; they are read by memory mapping,
+after their digests were checked. A damaged cache is made again.
 """
 
 from __future__ import annotations
@@ -9,20 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import attrs
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mm_config.console import progress
+from mm_config.console import progress, say
+from mm_config.errors import Problem, UserError
 from mm_config.identity import canonical
 from mm_config.locations import Locations
 from mm_config.specs.train import TrainSpec
@@ -67,14 +71,17 @@ def cached_features(
     """The features of a dataset, made now where no earlier run has made them.
 
     Raises:
-        UserError: An encoder's weights can't be found, or a caption is too long for the text encoder.
+        UserError: An encoder's weights can't be found, a caption is too long for the text encoder, or the
+            cache can't be written.
     """
     identity = feature_identity(spec, dataset)
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = cache_dir / "features" / key[:32]
-    if not on_first(lambda: (folder / INDEX).is_file(), ranks):
+    if not on_first(lambda: _is_intact(folder), ranks):
+        if folder.exists():
+            say(f"{folder} is damaged and made again")
         _make(spec, dataset, identity, folder, locations, device, ranks)
-    return _read(folder, dataset)
+    return together(lambda: _read(folder, dataset), ranks)
 
 
 def feature_identity(spec: TrainSpec, dataset: Dataset) -> dict[str, Any]:
@@ -112,30 +119,69 @@ def _make(
     ranks: Ranks,
 ) -> None:
     """Encodes everything into a folder beside the place and renames it when it is whole."""
-    staged = Path(on_first(lambda: str(_new_staging_folder(folder)), ranks))
-    bad = together(lambda: _encode_clips(spec, dataset, staged, locations, device, ranks), ranks)
-    everywhere = [one for part in share([attrs.asdict(one) for one in bad], ranks) for one in part]
+    staged = Path(on_first(lambda: str(folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.tmp")), ranks))
     captions = distinct_captions(dataset)
 
-    def complete() -> None:
-        save_file({"features": _encode_captions(spec, captions, locations, device)}, staged / TEXT)
-        index = {"identity": identity, "captions": captions, "bad": everywhere}
-        (staged / INDEX).write_text(json.dumps(index, ensure_ascii=False), "utf-8")
-        try:
-            staged.rename(folder)
-        except OSError:
-            # Another run was faster: its folder has the same content.
-            assert (folder / INDEX).is_file(), f"{folder} is no feature cache"
-            shutil.rmtree(staged)
+    def encode_captions() -> None:
+        with _writing(staged):
+            staged.mkdir(parents=True)
+        _save({"features": _encode_captions(spec, captions, locations, device)}, staged / TEXT)
 
-    on_first(complete, ranks)
+    def complete(bad: list[dict[str, Any]]) -> None:
+        files = {path.name: _sha256(path) for path in sorted(staged.iterdir())}
+        index = {"identity": identity, "captions": captions, "bad": bad, "files": files}
+        with _writing(staged):
+            (staged / INDEX).write_text(json.dumps(index, ensure_ascii=False), "utf-8")
+            _put(staged, folder)
+
+    try:
+        # Captions first: one that is too long is found before hours of decoding.
+        on_first(encode_captions, ranks)
+        bad = together(lambda: _encode_clips(spec, dataset, staged, locations, device, ranks), ranks)
+        everywhere = [one for part in share([attrs.asdict(one) for one in bad], ranks) for one in part]
+        on_first(lambda: complete(everywhere), ranks)
+    finally:
+        if ranks.is_first:
+            shutil.rmtree(staged, ignore_errors=True)
 
 
-def _new_staging_folder(folder: Path) -> Path:
-    staged = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
-    return staged
+def _put(staged: Path, folder: Path) -> None:
+    """Gives a whole cache its name; a damaged one there gives way, one that another run made stays."""
+    if folder.exists() and not _is_intact(folder):
+        shutil.rmtree(folder)
+    try:
+        staged.rename(folder)
+    except OSError:
+        if not _is_intact(folder):
+            raise
+
+
+def _is_intact(folder: Path) -> bool:
+    """Whether a cache is there and each of its files is what was written."""
+    try:
+        files: dict[str, str] = json.loads((folder / INDEX).read_text("utf-8"))["files"]
+        return all(_sha256(folder / name) == digest for name, digest in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    with _writing(path):
+        save_file(tensors, path)
+
+
+@contextmanager
+def _writing(path: Path) -> Generator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(Problem(str(path), f"the feature cache can't be written: {reason}")) from error
 
 
 def _encode_clips(
@@ -175,7 +221,7 @@ def _encode_clips(
                         encoded = autoencoder.encode(to_model_range(frames))
                     latents[[row for row, _ in good]] = encoded.float().cpu()
                 bar.advance(len(rows))
-            save_file({"latents": latents}, staged / _latents_file(file))
+            _save({"latents": latents}, staged / _latents_file(file))
     return bad
 
 

@@ -188,8 +188,10 @@ def _require_finite(loss: float, norm: float, training: Training, batch: Batch) 
     if math.isfinite(loss) and math.isfinite(norm):
         return
     indices = [index for part in share(list(batch.indices), training.ranks) for index in part]
+    kept = training.run.checkpoints_dir
+    state = f"The last good state is in {kept}" if kept.is_dir() else "No state had been saved yet"
     raise UserError(
         f"step {batch.step + 1}: the loss is {loss}, the norm of the gradients {norm}; nothing was updated. "
         f"Samples: {', '.join(map(str, indices))} of {training.dataset.root}. "
-        f"The last good state is in {training.run.checkpoints_dir}; a lower spec.optim.lr may help"
+        f"{state}; a lower spec.optim.lr may help"
     )

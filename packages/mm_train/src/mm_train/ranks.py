@@ -5,7 +5,6 @@ Whatever passes between ranks here is JSON in a CPU tensor; tensors of the netwo
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from mm_config.errors import Problem, UserError
 from mm_config.files import from_payload, to_payload
 from mm_config.identity import exact_hash
 from mm_config.specs.train import Dtype, PrecisionSpec, TrainSpec
+from mm_models.collectives import gather_json
 
 T = TypeVar("T")
 
@@ -77,18 +77,7 @@ def backend_for(device: torch.device) -> str:
 
 def share(value: Any, ranks: Ranks) -> list[Any]:
     """Every rank's JSON value, in the order of ranks, on every rank."""
-    if ranks.world_size == 1:
-        return [value]
-    mine = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(ranks.world_size)]
-    dist.all_gather(sizes, torch.tensor([mine.numel()]))
-    longest = max(int(size) for size in sizes)
-    padded = torch.zeros(longest, dtype=torch.uint8)
-    padded[: mine.numel()] = mine
-    texts = [torch.empty_like(padded) for _ in range(ranks.world_size)]
-    dist.all_gather(texts, padded)
-    pairs = zip(texts, sizes, strict=True)
-    return [json.loads(bytes(text[: int(size)].tolist())) for text, size in pairs]
+    return [value] if ranks.world_size == 1 else gather_json(value)
 
 
 def any_rank(flag: bool, ranks: Ranks) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mm_config.commands import command, near
 from mm_config.console import say, table
 from mm_config.identity import spec_hash
 from mm_config.options import RunOptions, RunOutcome
@@ -26,10 +26,10 @@ def run(spec: TrainSpec, options: RunOptions) -> RunOutcome:
 
 def _report(spec: TrainSpec, options: RunOptions, result: TrainResult) -> None:
     rows = [
-        ("run folder", _near(result.run_dir)),
+        ("run folder", near(result.run_dir)),
         ("spec hash", spec_hash(spec)[:12]),
         ("loss, last steps", f"{result.loss:.4f}"),
-        ("checkpoint", _near(result.checkpoint)),
+        ("checkpoint", near(result.checkpoint)),
         ("time", f"{result.seconds:.0f} s"),
         ("peak memory", f"{result.peak_gib:.2f} GiB"),
     ]
@@ -37,22 +37,15 @@ def _report(spec: TrainSpec, options: RunOptions, result: TrainResult) -> None:
         rows.append(("unreadable clips", f"{result.quarantined}, see quarantine.jsonl"))
     table(f"Trained {spec.name}".rstrip(), rows)
     say("Next, for example:")
-    for command in _next_commands(spec, options):
-        say(f"  {command}")
+    for line in _next_commands(spec, options):
+        say(f"  {line}")
 
 
 def _next_commands(spec: TrainSpec, options: RunOptions) -> Iterator[str]:
-    elsewhere = "" if options.runs_dir == RunOptions().runs_dir else f" --runs-dir {_near(options.runs_dir)}"
     digits = spec_hash(spec)[:12]
-    yield f"mm show {digits}{elsewhere}"
+    yield command(options, "mm", "show", digits)
     # A training that another experiment had built is not what that experiment's file would run.
     if options.argv and Path(options.argv[0]).name == f"{spec.name}.py":
-        file = _near(Path(options.argv[0]))
-        yield f"mm diff {digits} {file} --spec.steps {2 * spec.schedule.steps}{elsewhere}"
-        yield f"python {file} --spec.lr {spec.optim.lr / 2:g}{elsewhere}"
-
-
-def _near(path: Path) -> str:
-    """A path as it is typed from the current folder where it lies below it, else absolute."""
-    absolute = Path(os.path.abspath(path))
-    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+        file = near(Path(options.argv[0]))
+        yield command(options, "mm", "diff", digits, file, "--spec.steps", str(2 * spec.schedule.steps))
+        yield command(options, "python", file, "--spec.lr", f"{spec.optim.lr / 2:g}")

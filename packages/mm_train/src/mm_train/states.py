@@ -48,7 +48,7 @@ def save(
     state: TrainState,
     ranks: Ranks,
 ) -> Path:
-    """Writes a checkpoint, then removes old ones beyond `keep_last` once the new one is proved intact.
+    """Writes a checkpoint, then removes old ones beyond `keep_last`, once the new one is proved intact.
 
     Raises:
         UserError: It can't be written, or what was written is damaged; older ones are kept then.
@@ -67,7 +67,7 @@ def save(
         checkpoint.save(folder, tensors, content)
     except OSError as error:
         raise UserError(Problem(str(folder), f"the checkpoint can't be written: {error.strerror}")) from error
-    on_first(lambda: prune(checkpoints_dir, spec.checkpoint.keep_last), ranks)
+    on_first(lambda: prune(folder, spec.checkpoint.keep_last), ranks)
     return folder
 
 
@@ -85,16 +85,19 @@ def restore(folder: Path, network: nn.Module, optimizer: AdamW) -> TrainState:
     return state
 
 
-def prune(checkpoints_dir: Path, keep_last: int) -> None:
-    """Removes all but the newest checkpoints.
+def prune(newest: Path, keep_last: int) -> None:
+    """Keeps a checkpoint that was just written and the `keep_last - 1` before it; removes what is older.
+
+    Later steps in the same folder are damaged states that a resumed run passed over; it writes them anew.
 
     Raises:
         UserError: The newest is damaged; nothing is removed.
     """
-    newest_first = sorted(checkpoints_dir.glob("step-" + "[0-9]" * 8), reverse=True)
-    if len(newest_first) <= keep_last:
+    older = sorted(folder for folder in newest.parent.glob("step-" + "[0-9]" * 8) if folder < newest)
+    surplus = older[: max(len(older) + 1 - keep_last, 0)]
+    if not surplus:
         return
-    if damage := checkpoint.verify(newest_first[0]):
-        raise UserError(Problem(str(newest_first[0]), f"damaged while it was written: {'; '.join(damage)}"))
-    for folder in newest_first[keep_last:]:
+    if damage := checkpoint.verify(newest):
+        raise UserError(Problem(str(newest), f"damaged while it was written: {'; '.join(damage)}"))
+    for folder in surplus:
         shutil.rmtree(folder)

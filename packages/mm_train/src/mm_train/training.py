@@ -111,7 +111,8 @@ def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> Dataset:
     def prepare() -> Dataset:
         return mm_data.prepare(spec.data.dataset, cache_dir=options.cache_dir, locations=options.locations)
 
-    on_first(lambda: bool(prepare()), ranks)
+    if ranks.world_size > 1:
+        on_first(lambda: bool(prepare()), ranks)
     return together(prepare, ranks)
 
 

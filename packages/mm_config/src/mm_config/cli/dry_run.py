@@ -11,6 +11,7 @@ from mm_config.evolve import get
 from mm_config.identity import exact_hash, spec_hash
 from mm_config.options import RunOptions
 from mm_config.running import finished_run, runner_of
+from mm_config.runs.folder import resumed
 from mm_config.schema import tag_of
 from mm_config.specs.kinds import RootSpec
 
@@ -24,8 +25,8 @@ def dry_run_lines(spec: RootSpec, options: RunOptions, world_size: int) -> list[
         "runner": f"{runner_of(spec).value} on {world_size} rank{'s' if world_size > 1 else ''}",
         "run folder": f"a new one in {options.runs_dir / spec.name}",
     }
-    if options.resume:
-        facts["run folder"] = f"that of {options.resume}, continued"
+    if options.resume is not None:
+        facts["run folder"] = f"{resumed(spec, options).path}, continued"
     if (finished := finished_run(spec, options.runs_dir)) is not None:
         would = "would be reported" if options.if_needed else "--if-needed would report it"
         facts["equal run"] = f"{finished} has finished; {would}"

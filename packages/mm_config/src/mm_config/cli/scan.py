@@ -103,9 +103,9 @@ def scan(argv: Sequence[str], options: Iterable[Option]) -> CommandLine:
             given.append("")
             if equals:
                 problems.append(Problem(option.flag, f"takes no value, got {value!r}"))
-        elif equals or following:
-            given.append(value if equals else rest.pop(0))
-            problems.extend(_choice_problem(option, given[-1]))
+        elif text := value if equals else rest.pop(0) if following else "":
+            given.append(text)
+            problems.extend(_choice_problem(option, text))
         else:
             problems.append(Problem(option.flag, f"needs a value ({option.metavar})"))
     return CommandLine(

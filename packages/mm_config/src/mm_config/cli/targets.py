@@ -9,7 +9,7 @@ import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -178,9 +178,17 @@ def _from_index(target: str, options: RunOptions) -> RootSpec:
         candidates = ", ".join(f"{record.path} (spec {record.spec_hash[:12]})" for record in chosen)
         raise UserError(Problem(target, f"is ambiguous: {candidates}"))
     if chosen:
-        return _from_path(index.folder(chosen[0]))
+        return _from_path(_newest_folder(map(index.folder, chosen), target))
     labelled = [record.path for record in found if record.name == target]
     raise UserError(Problem(target, _not_found(target, labelled, options)))
+
+
+def _newest_folder(folders: Iterable[Path], target: str) -> Path:
+    """The first folder that still exists; the index may know of more."""
+    known = list(folders)
+    if (found := next(filter(Path.is_dir, known), None)) is None:
+        raise UserError(Problem(target, f"its run folder is gone: {', '.join(map(str, known))}"))
+    return found
 
 
 def _not_found(target: str, labelled: list[str], options: RunOptions) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 
 from mm_config.errors import Problem, SpecError, prefixed
 from mm_config.rules.encoders import encoder_problems
-from mm_config.rules.generation import infer_problems
+from mm_config.rules.generation import infer_problems, rank_problems
+from mm_config.rules.labels import label_problems
 from mm_config.rules.training import batch_problems, train_problems
 from mm_config.schema import class_of, is_spec, spec_fields
 from mm_config.specs.infer import InferSpec
+from mm_config.specs.kinds import RootSpec
 from mm_config.specs.train import TrainSpec
 from mm_config.typing_checks import is_tuple
 
@@ -28,6 +30,8 @@ def problems(spec: Any, world_size: int | None = None) -> list[Problem]:
     found = list(_walk(spec, "spec"))
     if isinstance(spec, TrainSpec):
         found += prefixed(batch_problems(spec, world_size), "spec")
+    if isinstance(spec, InferSpec):
+        found += prefixed(rank_problems(world_size), "spec")
     return list(dict.fromkeys(found))
 
 
@@ -46,6 +50,8 @@ def _walk(value: Any, path: str) -> Iterator[Problem]:
     if own_rules := getattr(value, "problems", None):
         yield from prefixed(own_rules(), path)
     yield from prefixed(encoder_problems(value), path)
+    if isinstance(value, RootSpec):
+        yield from prefixed(label_problems(value), path)
     if isinstance(value, TrainSpec):
         yield from prefixed(train_problems(value, path), path)
     if isinstance(value, InferSpec):

@@ -27,6 +27,12 @@ def infer_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
             yield Problem(f"samples.prompts.{index}", f"must say something, got {prompt!r}")
 
 
+def rank_problems(world_size: int | None) -> Iterator[Problem]:
+    """Generation is not spread over ranks: each of them would make every video."""
+    if world_size is not None and world_size > 1:
+        yield Problem("", f"is for one process, got {world_size} ranks; torchrun is for trainings")
+
+
 def _expert_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     if spec.boundary is None and spec.low_noise is not None:
         yield Problem("low_noise", f"must be None for a single network ({path}.boundary is None)")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
+import tempfile
 import uuid
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,10 +20,11 @@ from typing import Any
 import attrs
 
 from mm_config.diff import diff, show_value
-from mm_config.errors import Problem, SpecError, UserError
+from mm_config.errors import Problem, SpecError, UserError, prefixed
 from mm_config.files import dump, load
 from mm_config.identity import exact_hash, spec_hash
 from mm_config.options import RunOptions
+from mm_config.rules.labels import label_problems
 from mm_config.runs import lock
 from mm_config.runs.index import open_index
 from mm_config.runs.provenance import code_repositories, provenance, uncommitted_patch, utc_now
@@ -152,6 +153,33 @@ def open_run(spec: RootSpec, options: RunOptions, devices: Iterable[str] = ()) -
     return Run(path, spec, record)
 
 
+def check_opens(spec: RootSpec, options: RunOptions) -> None:
+    """Fails as `open_run` would, so that no work is done for a run that can't be opened.
+
+    Raises:
+        UserError: The folder can't be written, the index can't be used, or the run to resume can't be found.
+        SpecError: The resumed run has another spec_hash; every differing field is named.
+    """
+    folder = options.runs_dir if options.resume is None else resumed(spec, options).path
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    open_index(options.runs_dir)
+
+
+def resumed(spec: RootSpec, options: RunOptions) -> Run:
+    """The run that `options.resume` names, as it was left.
+
+    Raises:
+        UserError: It can't be found.
+        SpecError: It has another spec_hash; every differing field is named.
+    """
+    earlier = attach(_find(spec, options))
+    if earlier.record.spec_hash != spec_hash(spec):
+        raise SpecError(_differences(earlier, spec))
+    return earlier
+
+
 def attach(path: Path) -> Run:
     """Reads a run folder, for ranks that did not open it and for those who look at finished runs.
 
@@ -183,14 +211,9 @@ def runs_dir_of(path: Path) -> Path:
 
 
 def _new_folder(spec: RootSpec, runs_dir: Path) -> Path:
-    name = spec.name or tag_of(spec)
-    if not re.fullmatch(r"[^\W_][^/\\\0]*", name):
-        raise UserError(
-            Problem(
-                "spec.name", f"must be a folder's name that starts with a letter or a digit, got {name!r}"
-            )
-        )
-    parent = runs_dir / name
+    if found := list(prefixed(label_problems(spec), "spec")):
+        raise SpecError(found)
+    parent = runs_dir / (spec.name or tag_of(spec))
     parent.mkdir(parents=True, exist_ok=True)
     stem = f"{utc_now()[:10].replace('-', '')}-{spec_hash(spec)[:HASH_DIGITS]}"
     for number in count(1):
@@ -204,10 +227,8 @@ def _new_folder(spec: RootSpec, runs_dir: Path) -> Path:
 
 
 def _resume(spec: RootSpec, options: RunOptions, devices: Iterable[str]) -> Run:
-    path = _find(spec, options)
-    earlier = attach(path)
-    if earlier.record.spec_hash != spec_hash(spec):
-        raise SpecError(_differences(earlier, spec))
+    earlier = resumed(spec, options)
+    path = earlier.path
     with _writing(path):
         lock.acquire(path)
         again = next(number for number in count(2) if not (path / f"provenance-{number}.json").exists())

@@ -43,8 +43,8 @@ def acquire(folder: Path) -> None:
 
 
 def release(folder: Path) -> None:
-    """Gives the lock back."""
-    (folder / LOCK_FILE).unlink()
+    """Gives the lock back; one that somebody has deleted is no reason to lose a run's end."""
+    (folder / LOCK_FILE).unlink(missing_ok=True)
 
 
 def is_held(folder: Path) -> bool:

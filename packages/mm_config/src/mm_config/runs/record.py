@@ -10,6 +10,9 @@ from typing import Any
 
 import attrs
 
+from mm_config.errors import Problem, UserError
+from mm_config.typing_checks import is_dict
+
 STATUS_FILE = "status.json"
 RESULT_FILE = "result.json"
 
@@ -69,9 +72,34 @@ def write_record(record: RunRecord, folder: Path) -> None:
 
 
 def read_record(folder: Path, runs_dir: Path) -> RunRecord:
-    """Reads the record of a run folder under `runs_dir`."""
-    row = json.loads((folder / STATUS_FILE).read_text("utf-8"))
-    return from_row({**row, "path": folder.relative_to(runs_dir).as_posix()})
+    """Reads the record of a run folder under `runs_dir`.
+
+    Raises:
+        UserError: Its `status.json` is no record.
+    """
+    file = folder / STATUS_FILE
+    row = {**read_json(file), "path": folder.relative_to(runs_dir).as_posix()}
+    try:
+        return from_row(row)
+    except (TypeError, ValueError, LookupError) as error:
+        raise UserError(Problem(str(file), f"is no record of a run: {error}")) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads what `write_json` wrote.
+
+    Raises:
+        UserError: The file can't be read, or holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(Problem(str(path), f"can't be read: {error.strerror}")) from error
+    except ValueError as error:
+        raise UserError(Problem(str(path), f"is no JSON: {error}")) from error
+    if not is_dict(content):
+        raise UserError(Problem(str(path), f"holds no JSON object but a {type(content).__name__}"))
+    return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -30,7 +30,8 @@ def render_dataset(spec: ShapesSpec, folder: Path) -> Path:
     Rendering happens in a temporary folder that is renamed at the end, so what is there is complete.
 
     Raises:
-        UserError: Files of a dataset rendered earlier are missing or have other sizes.
+        UserError: Files of a dataset rendered earlier are missing or have other sizes, or the folder can't be
+            written.
     """
     digest = spec_hash(spec)
     finished = folder / f"shapes-{digest[:12]}"
@@ -38,14 +39,16 @@ def render_dataset(spec: ShapesSpec, folder: Path) -> Path:
         _check_sizes(finished)
         return finished
     unfinished = folder / f".{finished.name}-{uuid4().hex[:8]}"
-    unfinished.mkdir(parents=True)
     try:
+        unfinished.mkdir(parents=True)
         _render_into(unfinished, spec, digest)
         unfinished.rename(finished)
-    except OSError:
+    except OSError as error:
         # Another process may have finished the same dataset meanwhile; then that one is used.
         if not finished.exists():
-            raise
+            where = str(error.filename or folder)
+            message = f"rendered clips can't be written: {error.strerror}"
+            raise UserError(Problem(where, message)) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return finished
@@ -100,9 +103,11 @@ def _check_sizes(dataset: Path) -> None:
 
 def _files(dataset: Path) -> dict[str, Any]:
     provenance = dataset / PROVENANCE_NAME
-    if not provenance.is_file():
-        raise UserError(Problem(str(provenance), "missing; remove the folder to render it again"))
-    return json.loads(provenance.read_text(encoding="utf-8"))["files"]
+    try:
+        return json.loads(provenance.read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError) as error:
+        message = "missing or damaged; remove the folder to render it again"
+        raise UserError(Problem(str(provenance), message)) from error
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

@@ -17,7 +17,8 @@ def nearest_frames(index: VideoIndex, num_frames: int, fps: float) -> tuple[int,
     Returns:
         `num_frames` timestamps in units of `index.time_base`, or None where the clip ends before the last.
     """
-    rate = Fraction(fps).limit_denominator(1001)
+    # Rates such as 29.97 mean a fraction over 1001; the slowest have none that is not 0.
+    rate = Fraction(fps).limit_denominator(1001) or Fraction(fps)
     step = 1 / (rate * index.time_base)
     if (num_frames - 1) * step * index.time_base >= index.seconds:
         return None

@@ -15,7 +15,7 @@ from mm_config.errors import Problem, UserError
 from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
 from mm_config.specs.weights import RandomWeights
 from mm_models.loading import load
-from mm_models.releases import dtype_of, release_folder
+from mm_models.releases import dtype_of, reading, release_folder
 from mm_models.seeding import generator
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class WanAutoencoder:
         """Builds the network and fills it.
 
         Raises:
-            UserError: The weights can't be found, or belong to another architecture.
+            UserError: The weights can't be found or read, or belong to another architecture.
         """
         dtype = dtype_of(spec.dtype, "spec.autoencoder.dtype")
         if isinstance(spec.weights, RandomWeights):
@@ -40,7 +40,8 @@ class WanAutoencoder:
             _draw_all(network, spec.weights.seed)
         else:
             folder = release_folder(spec.weights, locations, "spec.autoencoder.weights")
-            network = _read(spec, folder)
+            with reading(folder, "spec.autoencoder.weights"):
+                network = _read(spec, folder)
         self.spec = spec
         self.network = network.to(device=device, dtype=dtype).requires_grad_(False).eval()
         if spec.tiling:
@@ -85,8 +86,6 @@ def _unit_statistics(channels: int) -> dict[str, Any]:
 
 
 def _read(spec: WanAutoencoderSpec, folder: Path) -> AutoencoderKLWan:
-    if not (folder / "config.json").is_file():
-        raise UserError(Problem("spec.autoencoder.weights", f"{folder} has no config.json"))
     config: Any = AutoencoderKLWan.load_config(folder)
     network: AutoencoderKLWan = AutoencoderKLWan.from_config(config)  # type: ignore[assignment]
     stored: Any = network.config

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from mm_config.errors import Problem, UserError
 from mm_config.specs.encoders import Umt5TextEncoderSpec
-from mm_models.releases import dtype_of, release_folder
+from mm_models.releases import dtype_of, reading, release_folder
 
 if TYPE_CHECKING:
     from mm_config.locations import Locations
@@ -30,14 +30,16 @@ class Umt5TextEncoder:
         """Reads the encoder, and the tokenizer beside it (in its folder or in the neighbour `tokenizer`).
 
         Raises:
-            UserError: The weights or the tokenizer can't be found, or belong to another architecture.
+            UserError: The weights or the tokenizer can't be found or read, or belong to another architecture.
         """
         dtype = dtype_of(spec.dtype, "spec.text_encoder.dtype")
         folder = release_folder(spec.weights, locations, "spec.text_encoder.weights")
+        with reading(folder, "spec.text_encoder.weights"):
+            tokenizer, network = _read_tokenizer(folder), _read_network(spec, folder, dtype)
         self.spec = spec
         self.device = device
-        self.tokenizer: Any = _read_tokenizer(folder)
-        self.network: Any = _read_network(spec, folder, dtype).to(device).requires_grad_(False).eval()  # type: ignore[arg-type]
+        self.tokenizer: Any = tokenizer
+        self.network: Any = network.to(device).requires_grad_(False).eval()  # type: ignore[arg-type]
 
     @torch.no_grad()
     def encode(self, captions: list[str]) -> Tensor:

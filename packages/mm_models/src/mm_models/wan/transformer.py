@@ -8,6 +8,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from mm_config.errors import Problem, UserError
@@ -218,15 +219,13 @@ def token_grid(spec: WanTransformerSpec, latent_shape: tuple[int, ...]) -> tuple
 
 def patchify(latents_BCTHW: Tensor, patch: tuple[int, ...]) -> Tensor:
     """`[B, C, T, H, W]` -> `[B, S, C * prod(patch)]`, channels outermost as in a convolution's weight."""
-    batch, channels, *sizes = latents_BCTHW.shape
-    frames, height, width = (size // step for size, step in zip(sizes, patch, strict=True))
-    x = latents_BCTHW.reshape(batch, channels, frames, patch[0], height, patch[1], width, patch[2])
-    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, frames * height * width, -1)
+    p, q, r = patch
+    return rearrange(latents_BCTHW, "b c (t p) (h q) (w r) -> b (t h w) (c p q r)", p=p, q=q, r=r)
 
 
 def unpatchify(x_BSK: Tensor, grid: tuple[int, int, int], patch: tuple[int, int, int]) -> Tensor:
     """`[B, S, prod(patch) * C]`, channels innermost -> `[B, C, T, H, W]`."""
-    x = x_BSK.unflatten(1, grid).unflatten(-1, (*patch, -1))
-    batch, channels = x.shape[0], x.shape[-1]
-    sizes = [tokens * step for tokens, step in zip(grid, patch, strict=True)]
-    return x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(batch, channels, *sizes)
+    t, h, w = grid
+    p, q, r = patch
+    pattern = "b (t h w) (p q r c) -> b c (t p) (h q) (w r)"
+    return rearrange(x_BSK, pattern, t=t, h=h, w=w, p=p, q=q, r=r)

@@ -57,4 +57,5 @@ def _as_json(change: Change) -> dict[str, Any]:
         "old": plain(change.old),
         "new": plain(change.new),
         "unit": change.unit,
+        "by_hash": change.by_hash,
     }

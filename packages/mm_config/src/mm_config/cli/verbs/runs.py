@@ -12,7 +12,7 @@ from mm_config.cli.targets import runs_dir_of
 from mm_config.console import table
 from mm_config.errors import Problem, UserError
 from mm_config.runs.index import Index, open_index
-from mm_config.runs.record import RESULT_FILE, RunRecord, RunStatus, to_row
+from mm_config.runs.record import RESULT_FILE, RunRecord, RunStatus, read_json, to_row
 
 NAME = Option("--name", "Only runs with this label.", "NAME")
 STATUS = Option(
@@ -99,7 +99,7 @@ def _show(index: Index, record: RunRecord, as_json: bool) -> None:
     folder = index.folder(record)
     result: dict[str, Any] = {}
     if (folder / RESULT_FILE).is_file():
-        result = json.loads((folder / RESULT_FILE).read_text("utf-8"))
+        result = read_json(folder / RESULT_FILE)
     if as_json:
         report = {**to_row(record), "folder": str(folder), "result": result}
         print(json.dumps(report, indent=2, ensure_ascii=False))

@@ -1,0 +1,107 @@
+"""Published folders of safetensors: they load as they are, plain or sharded, and what is wrong is named."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel  # type: ignore[attr-defined]
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+import mm_models
+from mm_config.errors import UserError
+from mm_config.specs.wan import WanTransformerSpec
+
+
+def filled(spec: WanTransformerSpec) -> nn.Module:
+    network = mm_models.build(spec, "cpu")
+    mm_models.initialize(network, seed=0)
+    return network
+
+
+def assert_loads(network: nn.Module, folder: Path, expected: nn.Module) -> None:
+    """Every parameter is that of `expected`, whole or gathered from the shards."""
+    mm_models.load(network, folder)
+    for (name, wanted), loaded in zip(expected.named_parameters(), network.parameters(), strict=True):
+        assert torch.equal(loaded.full_tensor() if isinstance(loaded, DTensor) else loaded, wanted), name
+
+
+@pytest.fixture
+def diffusers_folder(tiny: WanTransformerSpec, tmp_path: Path) -> Path:
+    """The weights of `filled(tiny)` as diffusers saves them, in several files with an index."""
+    network = WanTransformer3DModel(
+        patch_size=tiny.patch_size,
+        num_attention_heads=tiny.num_attention_heads,
+        attention_head_dim=tiny.attention_head_dim,
+        in_channels=tiny.in_channels,
+        out_channels=tiny.out_channels,
+        text_dim=tiny.text_dim,
+        freq_dim=tiny.freq_dim,
+        ffn_dim=tiny.ffn_dim,
+        num_layers=tiny.num_layers,
+        rope_max_seq_len=tiny.rope_max_seq_len,
+    )
+    network.load_state_dict(filled(tiny).state_dict())
+    network.save_pretrained(tmp_path / "several", max_shard_size="60KB")
+    network.save_pretrained(tmp_path / "single")
+    return tmp_path
+
+
+def test_diffusers_folders_load_with_one_file_or_several(
+    tiny: WanTransformerSpec, diffusers_folder: Path
+) -> None:
+    assert len(list((diffusers_folder / "several").glob("*.safetensors"))) > 1
+    for folder in ("single", "several"):
+        assert_loads(mm_models.build(tiny, "cpu"), diffusers_folder / folder, filled(tiny))
+
+
+def _load_sharded(rank: int, spec: WanTransformerSpec, folder: Path) -> None:
+    network = mm_models.build(spec, "meta")
+    fully_shard(network, mesh=init_device_mesh("cpu", (2,)))
+    assert_loads(network.to_empty(device="cpu"), folder, filled(spec))
+
+
+def test_a_diffusers_folder_loads_into_shards(
+    tiny: WanTransformerSpec, diffusers_folder: Path, run_ranks: Callable[..., None]
+) -> None:
+    run_ranks(_load_sharded, tiny, diffusers_folder / "several")
+
+
+def test_values_are_cast_to_the_networks_dtype(tiny: WanTransformerSpec, diffusers_folder: Path) -> None:
+    narrow = mm_models.build(tiny, "cpu", torch.bfloat16)
+    assert_loads(narrow, diffusers_folder / "single", filled(tiny).bfloat16())
+
+
+def test_a_file_of_the_index_that_is_missing_is_named(
+    tiny: WanTransformerSpec, diffusers_folder: Path
+) -> None:
+    gone = sorted((diffusers_folder / "several").glob("*.safetensors"))[1]
+    gone.unlink()
+    with pytest.raises(UserError, match=f"lists files that are missing: {gone.name}"):
+        mm_models.load(mm_models.build(tiny, "cpu"), diffusers_folder / "several")
+
+
+def test_tensors_that_two_files_hold_are_refused(tiny: WanTransformerSpec, diffusers_folder: Path) -> None:
+    (file,) = (diffusers_folder / "single").glob("*.safetensors")
+    shutil.copy(file, file.with_suffix(".fp16.safetensors"))
+    with pytest.raises(UserError, match=r"scale_shift_table has 144 values in all files together, 72 are"):
+        mm_models.load(mm_models.build(tiny, "cpu"), diffusers_folder / "single")
+
+
+def test_a_download_that_was_cut_short_is_named(tiny: WanTransformerSpec, diffusers_folder: Path) -> None:
+    folder = diffusers_folder / "several"
+    cut, emptied, *_ = sorted(folder.glob("*.safetensors"))
+    cut.write_bytes(cut.read_bytes()[:-8])
+    emptied.write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        mm_models.load(mm_models.build(tiny, "cpu"), folder)
+    assert [problem.path for problem in caught.value.problems] == [str(cut), str(emptied)]
+    assert all(problem.message.startswith("can't be read: ") for problem in caught.value.problems)
+    (index,) = folder.glob("*.index.json")
+    index.write_text("<html>")
+    with pytest.raises(UserError, match=r"index\.json is no index of safetensors files"):
+        mm_models.load(mm_models.build(tiny, "cpu"), folder)
