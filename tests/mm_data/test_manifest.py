@@ -109,6 +109,13 @@ def test_lines_on_which_parsers_and_file_systems_choke_are_reported(tmp_path, wr
     assert loop.startswith(f"{path}:5: ")
 
 
+def test_a_key_that_is_given_twice_is_no_choice_of_ours(write_manifest):
+    path = write_manifest('{"path": "a.mp4", "path": "b.mp4", "caption": ""}\n')
+    with pytest.raises(UserError) as error:
+        read_manifest(path)
+    assert lines_of(error) == [f"{path}:1: not JSON that can be read: the key 'path' is given twice"]
+
+
 def test_missing_and_empty_manifests(tmp_path, write_manifest):
     with pytest.raises(UserError, match=r"none\.jsonl: no such manifest"):
         read_manifest(tmp_path / "none.jsonl")

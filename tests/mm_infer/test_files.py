@@ -108,6 +108,15 @@ def test_the_contact_sheet_shows_each_prompt_once_in_order_with_its_frames_in_ti
     assert [colour for _, colour in colours] == [ImageColor.getrgb(BACKGROUND)]
 
 
+def test_the_lines_at_the_top_are_whole_also_above_a_single_narrow_strip(tmp_path: Path):
+    path, line = tmp_path / "sheet.png", "spec 0123456789ab    unipc, 40 steps    colour 100%    shape 98%"
+    write_contact_sheet(path, [grey_video("grey", 9)], title="sheet", subtitle=line, frames=1)
+    sheet = Image.open(path)
+    right_margin = sheet.crop((sheet.width - MARGIN, 0, sheet.width, MARGIN + HEADING_HEIGHT))
+    assert sheet.width > 300
+    assert right_margin.getcolors() == [(MARGIN * (MARGIN + HEADING_HEIGHT), ImageColor.getrgb(BACKGROUND))]
+
+
 @pytest.mark.parametrize(
     ("length", "count", "moments"),
     [(17, 5, [0, 4, 8, 12, 16]), (5, 5, [0, 1, 2, 3, 4]), (9, 2, [0, 8]), (1, 1, [0])],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import attrs
 import pytest
 import torch
 
@@ -130,6 +133,24 @@ def test_weights_that_are_nowhere_name_their_field(spec: InferSpec, options: Run
         generate(untrained, REQUESTS, options=options)
     assert [problem.path for problem in caught.value.problems] == ["spec.high_noise", "spec.low_noise"]
     assert all("build_missing" in problem.message for problem in caught.value.problems)
+
+
+def test_weights_that_are_nowhere_are_named_before_a_training_starts(options: RunOptions):
+    half = replace(
+        tiny.SPEC, {"low_noise": ReleasedWeights(name="test/other"), "runtime.build_missing": True}
+    )
+    with pytest.raises(UserError) as caught:
+        generate(half, REQUESTS, options=options)
+    assert [problem.path for problem in caught.value.problems] == ["spec.low_noise"]
+    assert not options.runs_dir.exists()
+
+
+def test_after_a_training_that_failed_no_other_is_started(options: RunOptions, tmp_path: Path):
+    (tmp_path / "file").touch()
+    nowhere = attrs.evolve(options, runs_dir=tmp_path / "file" / "runs")
+    with pytest.raises(UserError) as caught:
+        generate(replace(tiny.SPEC, "runtime.build_missing", True), REQUESTS, options=nowhere)
+    assert len(caught.value.problems) == 1
 
 
 def test_weights_of_another_architecture_are_refused(spec: InferSpec, options: RunOptions):

@@ -15,6 +15,7 @@ import mm_data
 import mm_train
 from experiments import tiny_high
 from mm_config import dump, replace
+from mm_config.errors import Problem
 from mm_config.options import RunOptions
 from mm_config.runs.folder import attach
 from mm_config.runs.record import RunStatus
@@ -22,6 +23,7 @@ from mm_config.specs.data import Cache, ManifestSpec
 from mm_config.specs.train import TrainSpec
 from mm_data import batch_indices
 from mm_models import checkpoint
+from mm_train.ranks import merged
 
 Losses = Callable[[Path], list[float]]
 Experiment = Callable[[TrainSpec], Path]
@@ -126,6 +128,13 @@ def test_an_error_on_one_rank_ends_all_with_a_line_said_once(
     folder = max((options.runs_dir / "unreadable").iterdir())
     assert attach(folder).record.status is RunStatus.FAILED
     assert len(losses_of(folder)) == 1
+
+
+def test_a_problem_that_ranks_word_differently_is_said_once() -> None:
+    first = [("spec.data.max_bad_share", "9 of 32"), ("spec.fsdp.wrap", "'a'"), ("spec.fsdp.wrap", "'b'")]
+    second = [("spec.data.max_bad_share", "16 of 32"), ("", "rank 1 stopped"), ("spec.seed", "other")]
+    problems = [*first, *second[1:]]
+    assert merged([first, [], second, second]) == [Problem(path, message) for path, message in problems]
 
 
 RANKS_THAT_DIFFER = '''"""Each rank trains the spec of its own file."""

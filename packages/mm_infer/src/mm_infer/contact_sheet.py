@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ def write_contact_sheet(
     Args:
         path: The PNG.
         videos: At least one, all of the same size.
-        title, subtitle: Lines at the top.
+        title, subtitle: Lines at the top; the sheet is as wide as they need.
         columns: Strips per row.
         frames: Frames per strip, evenly spaced from the first to the last.
         frame_height: Height of one frame in pixels; its width keeps the video's proportions.
@@ -82,10 +83,13 @@ def write_contact_sheet(
         frame_size=(max(1, round(width * frame_height / height)), frame_height),
         frames=min(frames, length),
     )
-    sheet = Image.new("RGB", layout.size, BACKGROUND)
+    heading, small = ImageFont.load_default(HEADING_SIZE), ImageFont.load_default(CAPTION_SIZE)
+    longest_line = math.ceil(max(heading.getlength(title), small.getlength(subtitle)))
+    size = max(layout.size[0], 2 * MARGIN + longest_line), layout.size[1]
+    sheet = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN - 8), title, HEADING, ImageFont.load_default(HEADING_SIZE))
-    draw.text((MARGIN, MARGIN + 28), subtitle, FAINT, ImageFont.load_default(CAPTION_SIZE))
+    draw.text((MARGIN, MARGIN - 8), title, HEADING, heading)
+    draw.text((MARGIN, MARGIN + 28), subtitle, FAINT, small)
     for index, video in enumerate(shown):
         _draw_strip(sheet, draw, layout, layout.corner(index), video)
     sheet.save(path, optimize=True)

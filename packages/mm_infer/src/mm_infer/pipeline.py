@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mm_config.specs.diffusion import Expert
 from mm_config.specs.encoders import HashedTextEncoderSpec
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.kinds import Weights
-from mm_config.specs.weights import RandomWeights
+from mm_config.specs.weights import RandomWeights, TrainedBy
 from mm_config.weights import resolve_weights
 from mm_infer.denoise import denoise
 from mm_infer.samplers import sigmas
@@ -123,19 +124,21 @@ def resolve_experts(spec: InferSpec, options: RunOptions) -> dict[Expert, Path |
     """Finds each expert's weights, training them first where the spec allows it.
 
     Raises:
-        UserError: Weights are nowhere; those of both experts are reported together.
+        UserError: Weights are nowhere, those of both experts reported together and before any training
+            starts; or a training failed, after which no other is started.
     """
+    wanted = expert_weights(spec)
+    build = spec.runtime.build_missing
+    buildable = [expert for expert, weights in wanted.items() if build and isinstance(weights, TrainedBy)]
     found: dict[Expert, Path | RandomWeights] = {}
-    problems: list[Problem] = []
-    for expert, weights in expert_weights(spec).items():
-        try:
-            build = spec.runtime.build_missing
-            found[expert] = resolve_weights(weights, options, build, path=PATH_OF[expert])
-        except UserError as error:
-            problems.extend(error.problems)
-    if problems:
-        raise UserError(problems)
-    return found
+
+    def resolve(expert: Expert) -> None:
+        found[expert] = resolve_weights(wanted[expert], options, build, path=PATH_OF[expert])
+
+    check_all(*(partial(resolve, expert) for expert in wanted if expert not in buildable))
+    for expert in buildable:
+        resolve(expert)
+    return {expert: found[expert] for expert in wanted}
 
 
 def load_pipeline(

@@ -6,7 +6,7 @@ Whatever passes between ranks here is JSON in a CPU tensor; tensors of the netwo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -93,8 +93,8 @@ def together(work: Callable[[], T], ranks: Ranks) -> T:
     """Does work on every rank; when it fails on one, it fails on all, with all problems.
 
     Raises:
-        UserError: The problems of every rank, each once. The rank of an unexpected error raises that
-            error itself.
+        UserError: The problems of every rank, each once, see `merged`. The rank of an unexpected error raises
+            that error itself.
     """
     if ranks.world_size == 1:
         return work()
@@ -109,8 +109,20 @@ def together(work: Callable[[], T], ranks: Ranks) -> T:
     found = share(_problems_of(failure, ranks.rank), ranks)
     if failure is not None and not isinstance(failure, UserError):
         raise failure
-    unique = dict.fromkeys((path, message) for problems in found for path, message in problems)
-    raise UserError([Problem(path, message) for path, message in unique])
+    raise UserError(merged(found))
+
+
+def merged(found: Iterable[Iterable[tuple[str, str]]]) -> list[Problem]:
+    """Every rank's problems, given as path and message, each once.
+
+    Ranks may word one problem differently, with counts of their own: what an earlier rank has named by its
+    path is not said again.
+    """
+    said: list[Problem] = []
+    for problems in found:
+        named = {problem.path for problem in said if problem.path}
+        said += [Problem(path, message) for path, message in problems if path not in named]
+    return list(dict.fromkeys(said))
 
 
 def on_first(work: Callable[[], T], ranks: Ranks) -> T:
