@@ -10,9 +10,10 @@ from mm_config.errors import UserError
 from mm_config.plan import plan
 from mm_config.specs.data import DataSpec, ManifestSpec
 from mm_config.specs.diffusion import FlowMatchingSpec, SamplerSpec, SigmaTable
+from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import Umt5TextEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.train import Dtype, PrecisionSpec, ScheduleSpec, TrainSpec
+from mm_config.specs.train import PrecisionSpec, ScheduleSpec, TrainSpec
 from mm_config.specs.wan import WanTransformerSpec
 from mm_config.specs.weights import RandomWeights
 

@@ -12,8 +12,8 @@ from experiments import tiny
 from mm_config import replace
 from mm_config.errors import UserError
 from mm_config.options import RunOptions
+from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import GenerationRequest, InferSpec
-from mm_config.specs.train import Dtype
 from mm_config.specs.weights import ReleasedWeights
 from mm_infer import generate, pipeline
 

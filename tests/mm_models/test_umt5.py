@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, UMT5Config, UMT
 import mm_models
 from mm_config.errors import UserError
 from mm_config.locations import Location, Locations
+from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import Umt5TextEncoderSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
 from mm_models.text.umt5 import clean
@@ -26,7 +27,7 @@ SPEC = Umt5TextEncoderSpec(
     num_heads=2,
     d_kv=8,
     d_ff=24,
-    dtype="float32",
+    dtype=Dtype.FLOAT32,
 )
 
 
@@ -86,7 +87,7 @@ def test_captions_are_unescaped_twice_and_their_spaces_collapsed(locations: Loca
 
 
 def test_the_network_runs_in_the_specs_dtype(locations: Locations) -> None:
-    narrow = mm_models.build_text_encoder(attrs.evolve(SPEC, dtype="bfloat16"), locations=locations)
+    narrow = mm_models.build_text_encoder(attrs.evolve(SPEC, dtype=Dtype.BFLOAT16), locations=locations)
     wide = mm_models.build_text_encoder(SPEC, locations=locations)
     features = narrow.encode(["red circle"])
     assert features.dtype == torch.float32

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKLWan  # type: ignore[attr-defined]
 import mm_models
 from mm_config.errors import UserError
 from mm_config.locations import Location, Locations
+from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
 from mm_models.seeding import generator
@@ -76,7 +77,7 @@ def test_a_clips_sample_is_its_own_in_any_batch(locations: Locations) -> None:
 
 
 def test_bfloat16_gives_float32_latents_near_those_of_float32(locations: Locations) -> None:
-    narrow = mm_models.build_autoencoder(attrs.evolve(SPEC, dtype="bfloat16"), locations=locations)
+    narrow = mm_models.build_autoencoder(attrs.evolve(SPEC, dtype=Dtype.BFLOAT16), locations=locations)
     wide = mm_models.build_autoencoder(SPEC, locations=locations)
     latents = narrow.encode(clip())
     assert latents.dtype == torch.float32
@@ -116,8 +117,6 @@ def test_weights_that_are_not_there_are_named(locations: Locations) -> None:
     with pytest.raises(UserError, match=r"spec\.autoencoder\.weights: .*/elsewhere is no folder"):
         weights = ReleasedWeights(name="tiny-wan", subfolder="elsewhere")
         mm_models.build_autoencoder(attrs.evolve(SPEC, weights=weights), locations=locations)
-    with pytest.raises(UserError, match=r"spec\.autoencoder\.dtype: must be one of .*, got 'int8'"):
-        mm_models.build_autoencoder(attrs.evolve(SPEC, dtype="int8"), locations=locations)
 
 
 def _write_no_json(folder: Path) -> str:

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from mm_config.specs.train import Dtype, PrecisionSpec
+from mm_config.specs.dtype import Dtype
+from mm_config.specs.train import PrecisionSpec
 from mm_train.clipping import clip_gradients, global_norm
 from mm_train.ranks import joined
 

@@ -21,7 +21,8 @@ from mm_config.options import RunOptions
 from mm_config.runs.folder import attach
 from mm_config.runs.record import RunStatus
 from mm_config.specs.data import Cache
-from mm_config.specs.train import Dtype, TrainSpec
+from mm_config.specs.dtype import Dtype
+from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import TrainedBy
 from mm_models import checkpoint
 from mm_train.optim import learning_rate

@@ -8,8 +8,9 @@ import attrs
 
 from mm_config.errors import UserError
 from mm_config.specs.diffusion import SamplerSpec, SigmaTable
+from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.train import Dtype, TrainSpec
+from mm_config.specs.train import TrainSpec
 
 _BYTES = {Dtype.FLOAT32: 4, Dtype.BFLOAT16: 2}
 _NUM_TRAIN_TIMESTEPS = 1000

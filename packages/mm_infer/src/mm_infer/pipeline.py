@@ -26,6 +26,7 @@ from mm_config.weights import resolve_weights
 from mm_infer.denoise import denoise
 from mm_infer.samplers import sigmas
 from mm_models import device, seeding
+from mm_models.dtypes import torch_dtype
 
 PATH_OF = {
     Expert.HIGH_NOISE: "spec.high_noise",
@@ -158,7 +159,7 @@ def load_pipeline(
 
 
 def _load_network(spec: InferSpec, weights: Path | RandomWeights, place: torch.device) -> nn.Module:
-    network = mm_models.build(spec.model, device=place, dtype=_dtype(spec))
+    network = mm_models.build(spec.model, device=place, dtype=torch_dtype(spec.dtype))
     if isinstance(weights, RandomWeights):
         mm_models.initialize(network, weights.seed)
     else:
@@ -202,7 +203,7 @@ def make_latents(
         pipeline.networks,
         spec.sampler,
         spec.boundary,
-        dtype=_dtype(spec),
+        dtype=torch_dtype(spec.dtype),
         on_step=on_step,
     )
     if not bool(latents.isfinite().all()):
@@ -231,7 +232,3 @@ def _text_features(pipeline: Pipeline, requests: Sequence[GenerationRequest]) ->
 
 def _texts(requests: Sequence[GenerationRequest]) -> list[str]:
     return sorted({text for request in requests for text in (request.prompt, request.negative_prompt)})
-
-
-def _dtype(spec: InferSpec) -> torch.dtype:
-    return getattr(torch, spec.dtype.value)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
 
 from mm_config.errors import Problem, UserError
@@ -16,8 +15,6 @@ from mm_config.specs.weights import ReleasedWeights
 
 if TYPE_CHECKING:
     from mm_config.locations import Locations
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def release_folder(weights: Weights, locations: Locations | None, path: str) -> Path:
@@ -57,14 +54,3 @@ def reading(folder: Path, path: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(Problem(path, f"{folder} can't be read: {str(error).splitlines()[0]}")) from error
-
-
-def dtype_of(name: str, path: str) -> torch.dtype:
-    """The dtype with a name.
-
-    Raises:
-        UserError: There is none.
-    """
-    if name not in _DTYPES:
-        raise UserError(Problem(path, f"must be one of {', '.join(_DTYPES)}, got {name!r}"))
-    return _DTYPES[name]

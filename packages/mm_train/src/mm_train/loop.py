@@ -20,13 +20,14 @@ from mm_config.runs.folder import Run
 from mm_config.specs.train import TrainSpec
 from mm_data import Batch, Dataset
 from mm_models import flow
+from mm_models.dtypes import torch_dtype
 from mm_train import states
 from mm_train.clipping import clip_gradients
 from mm_train.features import latent_shape
 from mm_train.noise import NoiseLevels, draw
 from mm_train.optim import learning_rate, set_learning_rate
 from mm_train.ranks import Ranks, any_rank, share, together
-from mm_train.sharding import DTYPES, set_gradient_sync
+from mm_train.sharding import set_gradient_sync
 from mm_train.sources import Source
 from mm_train.states import TrainState
 from mm_train.stopping import stop_requests
@@ -173,7 +174,7 @@ def _sample_losses(training: Training, batch: Batch, places: range) -> Tensor:
     noised_BCTHW = flow.add_noise(x0_BCTHW, noise_BCTHW, draws.sigma_B)
     timestep_B = flow.timestep_of(draws.sigma_B, spec.diffusion).to(device)
     # The timestep stays float32: in bfloat16 999 would be 1000.
-    compute = DTYPES[spec.precision.compute]
+    compute = torch_dtype(spec.precision.compute)
     velocity_BCTHW = training.network(noised_BCTHW.to(compute), timestep_B, text_BLD.to(compute))
     error_BCTHW = velocity_BCTHW.float() - flow.velocity_target(x0_BCTHW, noise_BCTHW)
     return error_BCTHW.square().flatten(1).mean(1) * draws.weight_B.to(device)

@@ -12,9 +12,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from mm_config.errors import Problem, UserError
 from mm_config.patterns import matches
-from mm_config.specs.train import Dtype, FsdpSpec, PrecisionSpec
-
-DTYPES = {Dtype.FLOAT32: torch.float32, Dtype.BFLOAT16: torch.bfloat16}
+from mm_config.specs.train import FsdpSpec, PrecisionSpec
+from mm_models.dtypes import torch_dtype
 
 
 def shard(network: nn.Module, fsdp: FsdpSpec, precision: PrecisionSpec, device: torch.device) -> None:
@@ -29,8 +28,8 @@ def shard(network: nn.Module, fsdp: FsdpSpec, precision: PrecisionSpec, device: 
     """
     mesh = init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=("shard",))
     policy = MixedPrecisionPolicy(
-        param_dtype=DTYPES[precision.compute],
-        reduce_dtype=DTYPES[precision.reduce],
+        param_dtype=torch_dtype(precision.compute),
+        reduce_dtype=torch_dtype(precision.reduce),
         cast_forward_inputs=False,
     )
     for name in sorted(unit_names(network, fsdp.wrap), key=lambda name: -name.count(".")):

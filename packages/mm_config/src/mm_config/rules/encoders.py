@@ -7,19 +7,15 @@ from typing import Any
 
 from mm_config.errors import Problem
 from mm_config.rules.wording import one_of
-from mm_config.specs.encoders import DctAutoencoderSpec, Umt5TextEncoderSpec, WanAutoencoderSpec
+from mm_config.specs.encoders import DctAutoencoderSpec, WanAutoencoderSpec
 from mm_config.specs.infer import InferRuntimeSpec, InferSpec
-from mm_config.specs.train import Dtype, TrainRuntimeSpec, TrainSpec
+from mm_config.specs.train import TrainRuntimeSpec, TrainSpec
 
 DEVICES = ("auto", "cpu", "cuda", "npu")
 
 
 def encoder_problems(spec: Any) -> Iterator[Problem]:
     """Rules of one nested spec on its own; yields nothing for classes that have none here."""
-    if isinstance(spec, (WanAutoencoderSpec, Umt5TextEncoderSpec)):
-        allowed = [dtype.value for dtype in Dtype]
-        if spec.dtype not in allowed:
-            yield Problem("dtype", one_of(spec.dtype, allowed))
     if isinstance(spec, (TrainRuntimeSpec, InferRuntimeSpec)) and spec.device not in DEVICES:
         yield Problem("device", one_of(spec.device, DEVICES))
     if isinstance(spec, WanAutoencoderSpec):

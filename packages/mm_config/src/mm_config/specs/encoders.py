@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from mm_config.schema import EXECUTION, field, spec
+from mm_config.specs.dtype import Dtype
 from mm_config.specs.kinds import AutoencoderSpec, TextEncoderSpec, Weights
 
 
@@ -54,8 +55,8 @@ class WanAutoencoderSpec(AutoencoderSpec):
     """Which stage transitions halve the frame rate."""
     latent_mode: LatentMode = LatentMode.MODE
     """Whether latents are the posterior's mode or a sample of it."""
-    dtype: str = "float32"
-    """Dtype of the network (`float32`, `bfloat16`)."""
+    dtype: Dtype = Dtype.FLOAT32
+    """Format of the network."""
     tiling: bool = field(default=False, role=EXECUTION)
     """Whether large videos are encoded and decoded in spatial tiles."""
 
@@ -94,5 +95,5 @@ class Umt5TextEncoderSpec(TextEncoderSpec):
     """Width of one head."""
     d_ff: int = field(default=10240, ge=1)
     """Width of the feed-forward network."""
-    dtype: str = "bfloat16"
-    """Dtype of the network (`float32`, `bfloat16`)."""
+    dtype: Dtype = Dtype.BFLOAT16
+    """Format of the network."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mm_config.schema import EXECUTION, LOCATION, field, spec
 from mm_config.specs.diffusion import SamplerSpec
+from mm_config.specs.dtype import Dtype
 from mm_config.specs.kinds import (
     AutoencoderSpec,
     ModelSpec,
@@ -12,7 +13,6 @@ from mm_config.specs.kinds import (
     TextEncoderSpec,
     Weights,
 )
-from mm_config.specs.train import Dtype
 
 
 @spec("generation-request")

@@ -7,6 +7,7 @@ import enum
 from mm_config.schema import EXECUTION, LOCATION, field, spec
 from mm_config.specs.data import DataSpec
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec
+from mm_config.specs.dtype import Dtype
 from mm_config.specs.kinds import AutoencoderSpec, ModelSpec, RootSpec, TextEncoderSpec, Weights
 from mm_config.specs.weights import RandomWeights
 
@@ -17,13 +18,6 @@ class Decay(enum.Enum):
     CONSTANT = "constant"
     LINEAR = "linear"
     COSINE = "cosine"
-
-
-class Dtype(enum.Enum):
-    """A floating-point format."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
 
 
 @spec("adamw")

@@ -14,8 +14,9 @@ from torch import Tensor
 from mm_config.errors import Problem, UserError
 from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
 from mm_config.specs.weights import RandomWeights
+from mm_models.dtypes import torch_dtype
 from mm_models.loading import load
-from mm_models.releases import dtype_of, reading, release_folder
+from mm_models.releases import reading, release_folder
 from mm_models.seeding import generator
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class WanAutoencoder:
         Raises:
             UserError: The weights can't be found or read, or belong to another architecture.
         """
-        dtype = dtype_of(spec.dtype, "spec.autoencoder.dtype")
+        dtype = torch_dtype(spec.dtype)
         if isinstance(spec.weights, RandomWeights):
             config = {**_architecture(spec), **_unit_statistics(spec.latent_channels)}
             network: Any = AutoencoderKLWan.from_config(config)

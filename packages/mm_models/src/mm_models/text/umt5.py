@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from mm_config.errors import Problem, UserError
 from mm_config.specs.encoders import Umt5TextEncoderSpec
-from mm_models.releases import dtype_of, reading, release_folder
+from mm_models.dtypes import torch_dtype
+from mm_models.releases import reading, release_folder
 
 if TYPE_CHECKING:
     from mm_config.locations import Locations
@@ -32,7 +33,7 @@ class Umt5TextEncoder:
         Raises:
             UserError: The weights or the tokenizer can't be found or read, or belong to another architecture.
         """
-        dtype = dtype_of(spec.dtype, "spec.text_encoder.dtype")
+        dtype = torch_dtype(spec.dtype)
         folder = release_folder(spec.weights, locations, "spec.text_encoder.weights")
         with reading(folder, "spec.text_encoder.weights"):
             tokenizer, network = _read_tokenizer(folder), _read_network(spec, folder, dtype)
