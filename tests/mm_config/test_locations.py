@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from experiments import tiny_high
+from mm_config import replace
 from mm_config.errors import UserError
-from mm_config.locations import load_locations
+from mm_config.locations import load_locations, unused_names
+from mm_config.specs.data import ManifestSpec
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +97,11 @@ def test_a_file_that_is_no_yaml_is_one_line_with_its_place(project: Path, text: 
 def test_an_empty_file_defines_nothing(project: Path) -> None:
     (project / "locations.yaml").write_text("# nothing yet\n")
     assert load_locations([], start=project).entries == ()
+
+
+def test_a_flag_whose_name_the_spec_does_not_have_is_refused(tmp_path: Path) -> None:
+    spec = replace(tiny_high.SPEC, "data.dataset", ManifestSpec(name="my-clips"))
+    flags = [f"my-clips={tmp_path}", f"my-clps={tmp_path}"]
+    assert [str(problem) for problem in unused_names(load_locations(flags, tmp_path), spec)] == [
+        "--location: the spec names nothing 'my-clps'; did you mean 'my-clips'?"
+    ]

@@ -222,7 +222,7 @@ def test_prompts_say_something() -> None:
 
 def test_words_that_name_devices() -> None:
     assert found(TRAIN, {"runtime.device": "gpu"}) == {
-        "spec.runtime.device": "must be one of auto, cpu, cuda, npu, got 'gpu'; did you mean 'npu'?",
+        "spec.runtime.device": "must be one of auto, cpu, cuda, npu, got 'gpu'; did you mean 'cuda'?",
     }
 
 

@@ -126,12 +126,15 @@ def test_missing_and_empty_manifests(tmp_path, write_manifest):
 def test_prepare_finds_a_manifest_by_path_by_folder_and_by_name(tmp_path, write_manifest):
     path = write_manifest(TWO)
     locations = load_locations([f"clips={path}"])
-    specs = (
-        ManifestSpec(name="clips", path=str(path)),
-        ManifestSpec(name="clips", path=str(tmp_path)),
-        ManifestSpec(name="clips"),
-    )
-    found = {prepare(spec, cache_dir=tmp_path / "cache", locations=locations) for spec in specs}
-    assert len(found) == 1
+    paths = (str(path), str(tmp_path))
+    found = {prepare(ManifestSpec(name="clips", path=at), cache_dir=tmp_path) for at in paths}
+    assert found == {prepare(ManifestSpec(name="clips"), cache_dir=tmp_path, locations=locations)}
     with pytest.raises(UserError, match="--location other=PATH"):
         prepare(ManifestSpec(name="other"), cache_dir=tmp_path, locations=locations)
+
+
+def test_a_location_given_by_a_flag_is_not_passed_over(tmp_path, write_manifest):
+    path = write_manifest(TWO)
+    spec = ManifestSpec(name="clips", path=str(path))
+    with pytest.raises(UserError, match=r"spec\.data\.dataset\.path: .* give one of them"):
+        prepare(spec, cache_dir=tmp_path, locations=load_locations([f"clips={path}"]))

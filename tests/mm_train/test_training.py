@@ -24,6 +24,7 @@ from mm_config.specs.data import Cache
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import TrainedBy
+from mm_data import prepare
 from mm_models import checkpoint
 from mm_train.optim import learning_rate
 
@@ -75,6 +76,7 @@ def test_the_loss_falls_on_real_clips_and_the_run_folder_tells_all(
         "loss": pytest.approx(sum(losses[-50:]) / 50),
         "checkpoint": "checkpoints/step-00000150",
         "quarantined": 0,
+        "data_digest": prepare(spec.data.dataset, cache_dir=options.cache_dir).digest,
     }
     assert attach(result.run_dir).record.status is RunStatus.FINISHED
 

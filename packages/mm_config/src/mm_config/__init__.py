@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mm_config import excepthook
 from mm_config.diff import diff
 from mm_config.evolve import replace
 from mm_config.files import dump, load
@@ -9,6 +10,8 @@ from mm_config.identity import exact_hash, spec_hash
 from mm_config.rules import problems
 
 __all__ = ["diff", "dump", "exact_hash", "load", "main", "problems", "replace", "spec_hash"]
+
+excepthook.install()
 
 
 def main(spec: Any) -> None:

@@ -8,16 +8,19 @@ that file. `~` is expanded, environment variables are not.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import cast
 
 import attrs
 
 from mm_config.errors import Problem, UserError
+from mm_config.evolve import leaves
 from mm_config.parsing import checked, parse_yaml
+from mm_config.specs.kinds import RootSpec
 
 FILE_NAME = "locations.yaml"
+FLAG = "--location"
 
 
 @attrs.frozen
@@ -79,6 +82,16 @@ def load_locations(flags: Iterable[str] = (), start: Path | None = None) -> Loca
     return Locations(tuple(merged.values()))
 
 
+def unused_names(locations: Locations, spec: RootSpec) -> Iterator[Problem]:
+    """Names given by `--location` that stand nowhere in a spec: a misspelt one is not ignored in silence."""
+    words = {leaf.value for leaf in leaves(spec) if isinstance(leaf.value, str)}
+    for entry in locations.entries:
+        if entry.source == FLAG and entry.name not in words:
+            close = difflib.get_close_matches(entry.name, words, 1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            yield Problem(FLAG, f"the spec names nothing {entry.name!r}{meant}")
+
+
 def user_file() -> Path:
     """The user's own table, which need not exist."""
     return Path.home() / ".config" / "mm" / FILE_NAME
@@ -95,11 +108,11 @@ def _read_flags(flags: Iterable[str], problems: list[Problem]) -> list[Location]
     for flag in flags:
         name, equals, path = flag.partition("=")
         if not (name and equals and path):
-            problems.append(Problem("--location", f"expected NAME=PATH, got {flag!r}"))
+            problems.append(Problem(FLAG, f"expected NAME=PATH, got {flag!r}"))
         elif name in found:
-            problems.append(Problem("--location", f"{name!r} is given twice"))
+            problems.append(Problem(FLAG, f"{name!r} is given twice"))
         else:
-            found[name] = Location(name, Path(path).expanduser().absolute(), "--location")
+            found[name] = Location(name, Path(path).expanduser().absolute(), FLAG)
     return list(found.values())
 
 

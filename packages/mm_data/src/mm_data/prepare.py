@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mm_config.errors import Problem, UserError
-from mm_config.locations import Locations
+from mm_config.locations import FLAG, Locations
 from mm_config.specs.data import ManifestSpec, ShapesSpec
 from mm_config.specs.kinds import DatasetSpec
 from mm_data.manifest import read_manifest
@@ -30,11 +30,17 @@ def prepare(dataset: DatasetSpec, *, cache_dir: Path, locations: Locations | Non
     if isinstance(dataset, ShapesSpec):
         return read_manifest(render_dataset(dataset, cache_dir / "datasets") / MANIFEST_NAME)
     if isinstance(dataset, ManifestSpec):
-        path = Path(dataset.path) if dataset.path is not None else _located(dataset.name, locations)
+        path = _manifest_path(dataset, locations or Locations())
         return read_manifest(path / MANIFEST_NAME if path.is_dir() else path)
     message = f"mm_data can't prepare a {type(dataset).__name__}"
     raise UserError(Problem("spec.data.dataset", message))
 
 
-def _located(name: str, locations: Locations | None) -> Path:
-    return (locations or Locations()).resolve(name)
+def _manifest_path(dataset: ManifestSpec, locations: Locations) -> Path:
+    """The spec's own path, or its name's location; a name given by a flag must not be passed over."""
+    if dataset.path is None:
+        return locations.resolve(dataset.name)
+    if any(entry.name == dataset.name and entry.source == FLAG for entry in locations.entries):
+        message = f"is {dataset.path!r}, and {FLAG} says where {dataset.name!r} lies, too; give one of them"
+        raise UserError(Problem("spec.data.dataset.path", message))
+    return Path(dataset.path)

@@ -120,7 +120,7 @@ def fit(training: Training, first_step: int, seconds_before: float) -> TrainStat
                     training.run.checkpoints_dir, spec, training.network, training.optimizer, state, ranks
                 )
             if stop and state.step < steps:
-                say(f"stopped after step {state.step}; go on with --resume {training.run.path}")
+                say(f"stopped after step {state.step}; to go on, add --resume {training.run.path}")
                 raise KeyboardInterrupt
     return state
 

@@ -196,6 +196,7 @@ def _finish(training: Training, state: TrainState) -> TrainResult:
             "peak_gib": measure.peak_gib(training.device),
             "checkpoint": saved.relative_to(run.path).as_posix(),
             "quarantined": len(_quarantine(training).clips),
+            "data_digest": training.dataset.digest,
         }
         run.finish(content)
         return content

@@ -13,7 +13,7 @@ from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan
 from mm_config.cli.targets import named
 from mm_config.console import is_main_rank, say
 from mm_config.errors import Problem, UserError
-from mm_config.locations import Locations, load_locations
+from mm_config.locations import Locations, load_locations, unused_names
 from mm_config.options import RunOptions
 from mm_config.running import run
 from mm_config.specs.kinds import RootSpec
@@ -62,6 +62,8 @@ def _main(spec: RootSpec, argv: list[str]) -> int:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     flags = [option.flag for option in (*OPTIONS, HELP)]
     spec = overridden(spec, line.fields, problems, flags, world_size)
+    if unused := list(unused_names(locations, spec)):
+        raise UserError(unused)
     options = RunOptions(
         runs_dir=Path(line.value(RUNS_DIR) or "runs"),
         resume=line.value(RESUME),

@@ -17,7 +17,7 @@ DEVICES = ("auto", "cpu", "cuda", "npu")
 def encoder_problems(spec: Any) -> Iterator[Problem]:
     """Rules of one nested spec on its own; yields nothing for classes that have none here."""
     if isinstance(spec, (TrainRuntimeSpec, InferRuntimeSpec)) and spec.device not in DEVICES:
-        yield Problem("device", one_of(spec.device, DEVICES))
+        yield Problem("device", one_of(spec.device, DEVICES, {"gpu": "cuda", "ascend": "npu"}))
     if isinstance(spec, WanAutoencoderSpec):
         yield from _stage_problems(spec)
     if isinstance(spec, DctAutoencoderSpec):

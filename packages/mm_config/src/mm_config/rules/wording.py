@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 
 def either(numbers: Iterable[int]) -> str:
@@ -25,9 +26,9 @@ def nearest_divisors(number: int, wanted: int) -> list[int]:
     return below[-1:] + above[:1]
 
 
-def one_of(value: str, allowed: Iterable[str]) -> str:
+def one_of(value: str, allowed: Iterable[str], synonyms: Mapping[str, str] = MappingProxyType({})) -> str:
     """Why a word is refused: what is allowed and what was probably meant."""
     known = list(allowed)
-    near = difflib.get_close_matches(value, known, 1)
+    near = [synonyms[value]] if value in synonyms else difflib.get_close_matches(value, known, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"must be one of {', '.join(known)}, got {value!r}{hint}"

@@ -88,7 +88,7 @@ def _print_table(found: Sequence[RunRecord]) -> None:
             record.status.value,
             record.spec_hash[:12],
             record.exact_hash[:12],
-            record.started_at,
+            record.started_at[:19].replace("T", " "),
         )
         for record in found
     ]
