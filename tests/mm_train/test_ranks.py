@@ -137,6 +137,31 @@ def test_a_problem_that_ranks_word_differently_is_said_once() -> None:
     assert merged([first, [], second, second]) == [Problem(path, message) for path, message in problems]
 
 
+NAMES_OF_THREADS = '''"""Trains the spec that lies beside this file and says which of gloo's threads are left."""
+
+import os
+from pathlib import Path
+
+from mm_config import load, main
+
+if __name__ == "__main__":
+    main(load(Path(__file__).with_suffix(".json")))
+    threads = Path("/proc/self/task").iterdir()
+    print([name for thread in threads if "gloo" in (name := (thread / "comm").read_text())])
+'''
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads the names of threads from /proc")
+def test_no_thread_outlives_the_process_group(
+    small: TrainSpec, options: RunOptions, experiment: Experiment
+) -> None:
+    """Such a thread can abort the process while the interpreter shuts down."""
+    file = experiment(replace(small, "schedule.steps", 2))
+    file.write_text(NAMES_OF_THREADS)
+    for status, stdout, stderr in two_ranks(file, options.runs_dir):
+        assert (status, stdout.splitlines()[-1]) == (0, "[]"), stderr
+
+
 RANKS_THAT_DIFFER = '''"""Each rank trains the spec of its own file."""
 
 import os

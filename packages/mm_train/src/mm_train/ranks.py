@@ -5,6 +5,7 @@ Whatever passes between ranks here is JSON in a CPU tensor; tensors of the netwo
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import attrs
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
 from mm_config.diff import diff, show_value
 from mm_config.errors import Problem, UserError
@@ -66,7 +68,18 @@ def joined(precision: PrecisionSpec, device: torch.device) -> Generator[Ranks]:
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), grouped=True)
     finally:
-        dist.destroy_process_group()
+        _part()
+
+
+def _part() -> None:
+    """Leaves the process group and ends its threads.
+
+    DTensor's caches keep the device mesh, which keeps the group and its threads. A thread that frees a tensor
+    while the interpreter shuts down ends the process with an abort.
+    """
+    dist.destroy_process_group()
+    _clear_sharding_prop_cache()
+    gc.collect()
 
 
 def backend_for(device: torch.device) -> str:

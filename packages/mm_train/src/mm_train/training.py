@@ -71,38 +71,43 @@ def train(spec: TrainSpec, options: RunOptions) -> TrainResult:
     """
     picked = device.pick(spec.runtime.device)
     with joined(spec.precision, picked) as ranks:
-        rules.check(spec, ranks.world_size)
-        agree_on(spec, ranks)
-        dataset = _prepare(spec, options, ranks)
-        network = _network_on_meta(spec, picked, ranks)
-        resumes = options.resume is not None
-        weights = None if resumes else together(lambda: _start_weights(spec, options), ranks)
-        run = _open(spec, options, picked, ranks)
-        with recorded(run) if ranks.is_first else nullcontext():
-            started = time.perf_counter()
-            source = _source(spec, options, dataset, picked, ranks)
-            network.to_empty(device=picked)
-            network.init_buffers(picked)  # type: ignore[operator]
-            training = Training(
-                spec=spec,
-                run=run,
-                ranks=ranks,
-                device=picked,
-                dataset=dataset,
-                source=source,
-                levels=noise_levels(spec),
-                network=network,
-                optimizer=build_optimizer(network, spec.optim, picked),
-            )
-            on_first(lambda: _quarantine(training).add(source.bad), ranks)
-            restored = _restore(training) if resumes else None
-            if restored is None:
-                _fill(network, weights or together(lambda: _start_weights(spec, options), ranks))
-            first_step = restored.step if restored else 0
-            seconds_before = restored.seconds if restored else 0.0
-            on_first(lambda: run.rewind_metrics(first_step), ranks)
-            state = fit(training, first_step, seconds_before + time.perf_counter() - started)
-            return _finish(training, state)
+        return _train(spec, options, picked, ranks)
+
+
+def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ranks) -> TrainResult:
+    """Everything that the ranks do together; what it holds is free when they part."""
+    rules.check(spec, ranks.world_size)
+    agree_on(spec, ranks)
+    dataset = _prepare(spec, options, ranks)
+    network = _network_on_meta(spec, picked, ranks)
+    resumes = options.resume is not None
+    weights = None if resumes else together(lambda: _start_weights(spec, options), ranks)
+    run = _open(spec, options, picked, ranks)
+    with recorded(run) if ranks.is_first else nullcontext():
+        started = time.perf_counter()
+        source = _source(spec, options, dataset, picked, ranks)
+        network.to_empty(device=picked)
+        network.init_buffers(picked)  # type: ignore[operator]
+        training = Training(
+            spec=spec,
+            run=run,
+            ranks=ranks,
+            device=picked,
+            dataset=dataset,
+            source=source,
+            levels=noise_levels(spec),
+            network=network,
+            optimizer=build_optimizer(network, spec.optim, picked),
+        )
+        on_first(lambda: _quarantine(training).add(source.bad), ranks)
+        restored = _restore(training) if resumes else None
+        if restored is None:
+            _fill(network, weights or together(lambda: _start_weights(spec, options), ranks))
+        first_step = restored.step if restored else 0
+        seconds_before = restored.seconds if restored else 0.0
+        on_first(lambda: run.rewind_metrics(first_step), ranks)
+        state = fit(training, first_step, seconds_before + time.perf_counter() - started)
+        return _finish(training, state)
 
 
 def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> Dataset:
