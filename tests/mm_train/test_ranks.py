@@ -137,7 +137,7 @@ def test_a_problem_that_ranks_word_differently_is_said_once() -> None:
     assert merged([first, [], second, second]) == [Problem(path, message) for path, message in problems]
 
 
-NAMES_OF_THREADS = '''"""Trains the spec that lies beside this file and says which of gloo's threads are left."""
+NAMES_OF_THREADS = '''"""Trains the spec beside this file and says which of gloo's threads are left."""
 
 import os
 from pathlib import Path
