@@ -8,20 +8,23 @@ import pytest
 from mm_config.errors import SpecError
 from mm_config.help_texts import help_texts
 from mm_config.schema import (
+    ABSENT,
     EXECUTION,
     LOCATION,
     SEMANTIC,
     field,
     field_types,
+    info_of,
     narrowed,
     registered_specs,
     spec,
     spec_fields,
+    value_problems,
 )
 from mm_config.specs.data import DataSpec, ManifestSpec, ShapesSpec
 from mm_config.specs.encoders import DctAutoencoderSpec
 from mm_config.specs.kinds import DatasetSpec
-from mm_config.specs.train import AdamWSpec, ScheduleSpec
+from mm_config.specs.optim import AdamWSpec, ScheduleSpec
 from mm_config.structuring import known_specs
 
 
@@ -82,6 +85,24 @@ def test_a_field_of_a_kind_takes_any_spec_of_that_kind_and_nothing_else() -> Non
         assert refusals(DataSpec, dataset=wrong, batch_size=1)["dataset"].startswith("expected DatasetSpec")
 
 
+def test_numbers_and_texts_are_checked_at_any_depth_of_tuples() -> None:
+    @spec("test-nested-tuples")
+    class Nested:
+        """Tuples of tuples."""
+
+        sizes: tuple[tuple[int, float], ...] = field(default=(), ge=1)
+        """Pairs of numbers."""
+        names: tuple[tuple[str, ...], ...] = ()
+        """Lists of names."""
+
+    assert Nested(sizes=((1, 1.0),), names=(("a",), ())).sizes == ((1, 1.0),)
+    assert refusals(Nested, sizes=((1, 2.0), (0, float("nan"))), names=(("\ud800",),)) == {
+        "sizes.1.0": "must be >= 1, got 0",
+        "sizes.1.1": "must be a finite number, got nan",
+        "names.0.0": "holds a lone surrogate, which is no Unicode text: str '\\ud800'",
+    }
+
+
 def test_a_length_is_not_asked_of_none() -> None:
     @spec("test-optional-name")
     class Optional:
@@ -132,11 +153,15 @@ def test_classes_that_break_the_rules_of_specs_are_refused() -> None:
 
             def __attrs_post_init__(self) -> None: ...
 
-    with pytest.raises(TypeError, match="migrate"):
+    for migrate in ({}, {"migrate": lambda self, payload, schema: payload}):
+        with pytest.raises(TypeError, match="schema 2 needs a `migrate` static method"):
+            spec("test-unmigrated", schema=2)(type("Unmigrated", (), {"__doc__": "Changed.", **migrate}))
 
-        @spec("test-unmigrated", schema=2)
-        class Unmigrated:
-            """Changed shape without a migration."""
+    for wires in ({"first": "x", "second": "x"}, {"first": "second"}, {"first": "~"}):
+        namespace = {"__doc__": "Two fields.", "__annotations__": {"first": int, "second": int}}
+        declared = {name: field(default=0, wire=wires.get(name)) for name in ("first", "second")}
+        with pytest.raises(TypeError, match="can't be the name of two fields or start with ~"):
+            spec("test-two-names")(type("TwoNames", (), {**namespace, **declared}))
 
     @spec("test-dict")
     class Mutable:
@@ -160,6 +185,14 @@ def test_every_field_of_every_spec_has_a_help_text() -> None:
         if cls.__module__.startswith("mm_config."):
             documented = help_texts(cls)
             assert [a.name for a in spec_fields(cls) if not documented.get(a.name)] == [], tag
+
+
+def test_the_neutral_value_of_every_field_is_one_that_the_field_allows() -> None:
+    for tag, cls in known_specs().items():
+        for attribute in spec_fields(cls):
+            if (neutral := info_of(attribute).neutral) is not ABSENT:
+                found = value_problems(neutral, field_types(cls)[attribute.name], attribute)
+                assert list(found) == [], f"{tag}.{attribute.name}"
 
 
 def test_help_texts_are_inherited_and_on_one_line() -> None:

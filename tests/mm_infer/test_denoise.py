@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mm_config.families import wan22
 from mm_config.specs.diffusion import Expert, SamplerSpec, SigmaTable, Solver
 from mm_infer.denoise import denoise, expert_for, guided_velocity
 from mm_infer.samplers import sigmas, timesteps
@@ -78,6 +79,22 @@ def test_one_forward_pass_per_step_of_twice_the_batch_or_without_guidance_of_the
     assert {size for size, _ in networks[HIGH].calls} == {4}
     assert {size for size, _ in networks[LOW].calls} == {2}
     assert len(networks[HIGH].calls) + len(networks[LOW].calls) == 8
+
+
+def test_two_passes_of_guidance_are_what_one_of_twice_the_batch_is():
+    recorder = Recorder(1.5)
+    both = guided_velocity(recorder, NOISE, 500, TEXT, NEGATIVE, 4.0)
+    apart = guided_velocity(recorder, NOISE, 500, TEXT, NEGATIVE, 4.0, batched=False)
+    assert recorder.calls == [(4, 500.0), (2, 500.0), (2, 500.0)]
+    assert torch.equal(both, apart)
+
+
+def test_a_distilled_network_takes_its_listed_steps_two_for_each_expert():
+    networks = {HIGH: Recorder(0), LOW: Recorder(0)}
+    denoise(NOISE, TEXT, NEGATIVE, networks, wan22.T2V_A14B_DISTILLED.sampler, boundary=0.875)
+    # Without guidance each step is one pass of the batch itself.
+    assert networks[HIGH].calls == [(2, 1000.0), (2, 937.0)]
+    assert networks[LOW].calls == [(2, 833.0), (2, 625.0)]
 
 
 def test_a_single_network_takes_the_high_noise_guidance_all_the_way():

@@ -12,8 +12,11 @@ from experiments import tiny
 from mm_config import replace
 from mm_config.errors import UserError
 from mm_config.options import RunOptions
+from mm_config.specs.diffusion import Solver
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.lora import AppliedLoraSpec
+from mm_config.specs.serving import FeatureCacheSpec, GuidanceMode, Residency
 from mm_config.specs.weights import ReleasedWeights
 from mm_infer import generate, pipeline
 
@@ -77,6 +80,36 @@ def test_prompt_seed_negative_prompt_and_each_expert_change_the_video(spec: Infe
     assert not any(torch.equal(first, other) for other in others)
 
 
+def test_the_specs_negative_prompt_serves_requests_that_have_none(spec: InferSpec, options: RunOptions):
+    request = GenerationRequest(prompt=REQUESTS[0].prompt, seed=4)
+    own = replace(request, "negative_prompt", "a blue square")
+    with_default = load(replace(spec, "negative_prompt", "a blue square"), options)
+    assert torch.equal(make(with_default, request), make(load(spec, options), own))
+    assert not torch.equal(make(with_default, request), make(load(spec, options), request))
+    other = replace(request, "negative_prompt", "a red circle")
+    assert torch.equal(make(with_default, other), make(load(spec, options), other))
+
+
+def test_guidance_in_two_passes_gives_the_video_of_one(spec: InferSpec, options: RunOptions):
+    apart = load(replace(spec, "runtime.guidance", GuidanceMode.SEQUENTIAL), options)
+    difference = make(apart, REQUESTS[0]) - make(load(spec, options), REQUESTS[0])
+    assert float(difference.abs().max()) <= 1e-5
+
+
+def test_what_generation_cannot_do_yet_is_named_at_once(spec: InferSpec, options: RunOptions):
+    changes = {
+        "sampler.solver": Solver.DPMPP_2M,
+        "loras": (AppliedLoraSpec(high_noise=ReleasedWeights(name="test/adapter")),),
+        "feature_cache": FeatureCacheSpec(),
+        "runtime.residency.experts": Residency.SWAP,
+    }
+    request = GenerationRequest(prompt="a red circle", height=128)
+    with pytest.raises(UserError) as caught:
+        generate(replace(spec, changes), [request], options=options)
+    paths = {problem.path for problem in caught.value.problems}
+    assert paths == {f"spec.{path}" for path in changes} | {"request 0.height"}
+
+
 def test_without_guidance_the_negative_prompt_has_no_part(spec: InferSpec, options: RunOptions):
     unguided = replace(spec, {"sampler.guidance_high_noise": 1.0, "sampler.guidance_low_noise": 1.0})
     plain, negative = frames_of(
@@ -107,8 +140,8 @@ def test_blank_prompts_are_named_all_at_once(spec: InferSpec, options: RunOption
     with pytest.raises(UserError) as caught:
         generate(spec, requests, options=options)
     assert [str(problem) for problem in caught.value.problems] == [
-        "request 0: the prompt is blank",
-        "request 2: the prompt is blank",
+        "request 0.prompt: must say something, got ' '",
+        "request 2.prompt: must say something, got '\\t'",
     ]
 
 

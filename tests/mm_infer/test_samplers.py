@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepSchedu
 from torch import Tensor
 
 from mm_config.errors import SpecError
+from mm_config.families import wan22
 from mm_config.specs.diffusion import SamplerSpec, SigmaTable, Solver
 from mm_infer.samplers import SOLVERS, sigmas, timesteps
 
@@ -141,3 +143,16 @@ def test_halving_the_step_divides_the_error_by_two_to_the_order(solver: Solver, 
 def test_a_shift_that_leaves_no_two_levels_apart_is_refused():
     with pytest.raises(SpecError, match=r"spec\.sampler\.shift: 1000000\.0 crowds 40 noise levels"):
         sigmas(SamplerSpec(steps=40, shift=1e6))
+
+
+def test_the_levels_of_distilled_networks():
+    sampler = wan22.T2V_A14B_DISTILLED.sampler
+    assert sigmas(sampler).tolist() == pytest.approx([1.0, 0.9375, 5 / 6, 0.625, 0.0], abs=1e-7)
+    assert timesteps(sampler).tolist() == [1000, 937, 833, 625]
+
+
+def test_the_table_of_the_full_range_begins_at_one_with_euler_and_below_it_with_unipc():
+    full = SamplerSpec(steps=4, shift=5.0, sigmas=SigmaTable.FULL_RANGE, solver=Solver.EULER)
+    even = [1.0, 0.75, 0.5, 0.25]
+    assert sigmas(full).tolist() == pytest.approx([5 * u / (1 + 4 * u) for u in even] + [0.0])
+    assert 0.99999 < float(sigmas(attrs.evolve(full, solver=Solver.UNIPC))[0]) < 1

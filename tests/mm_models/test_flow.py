@@ -1,5 +1,6 @@
 """Flow matching against published golden values."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,14 @@ def test_sigmas_at_shift_5() -> None:
     assert len(sigmas) == 1000
     assert {index: sigmas[index].item() for index in golden} == pytest.approx(golden, abs=1e-5)
     assert (sigmas.diff() < 0).all()
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_the_ends_of_the_grid_follow_mindspeeds_formula(drop_last: bool) -> None:
+    highest, lowest, n = 0.98, 0.003 / 1.002, 1000
+    spec = FlowMatchingSpec(shift=3.0, sigma_max=highest, sigma_min=lowest, drop_last=drop_last)
+    u = np.linspace(highest, lowest, n + 1)[:-1] if drop_last else np.linspace(highest, lowest, n)
+    np.testing.assert_allclose(flow.training_sigmas(spec), 3.0 * u / (1 + 2.0 * u), rtol=1e-12)
 
 
 def test_the_bell_at_shift_5() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mm_config.specs.train import AdamWSpec, Decay, ScheduleSpec
+from mm_config.specs.optim import AdamWSpec, Decay, ScheduleSpec
 from mm_train.optim import build_optimizer, learning_rate, make_moments, named_moments
 
 
@@ -29,10 +29,24 @@ def test_cosine_decay_follows_half_a_period() -> None:
     assert rates(schedule) == pytest.approx(expected)
 
 
+def test_wsd_stays_at_the_peak_and_falls_over_its_last_steps() -> None:
+    schedule = ScheduleSpec(steps=8, warmup_steps=2, decay=Decay.WSD, decay_steps=4, final_ratio=0.2)
+    assert rates(schedule) == pytest.approx([0.5, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2])
+
+
+def test_a_warm_up_rises_from_its_ratio() -> None:
+    assert rates(ScheduleSpec(steps=5, warmup_steps=4, warmup_ratio=0.2)) == pytest.approx(
+        [0.4, 0.6, 0.8, 1.0, 1.0]
+    )
+
+
 @pytest.mark.parametrize("decay", list(Decay))
 def test_schedules_of_one_step_and_of_warm_up_alone_have_a_rate(decay: Decay) -> None:
-    assert rates(ScheduleSpec(steps=3, warmup_steps=3, decay=decay)) == pytest.approx([1 / 3, 2 / 3, 1.0])
-    assert rates(ScheduleSpec(steps=1, decay=decay, final_ratio=0.5))[0] in (0.5, 1.0)
+    decay_steps = 1 if decay is Decay.WSD else None
+    warming = ScheduleSpec(steps=3, warmup_steps=3, decay=decay, decay_steps=decay_steps)
+    assert rates(warming) == pytest.approx([1 / 3, 2 / 3, 1.0])
+    single = ScheduleSpec(steps=1, decay=decay, decay_steps=decay_steps, final_ratio=0.5)
+    assert rates(single)[0] in (0.5, 1.0)
 
 
 def test_an_optimizer_with_copied_moments_goes_on_like_the_first() -> None:

@@ -8,7 +8,8 @@ from torch.distributed.tensor import DTensor
 import mm_models
 from mm_config.errors import UserError
 from mm_config.specs.dtype import Dtype
-from mm_config.specs.train import FsdpSpec, PrecisionSpec, TrainSpec
+from mm_config.specs.parallel import FsdpSpec
+from mm_config.specs.train import PrecisionSpec, TrainSpec
 from mm_train.ranks import joined
 from mm_train.sharding import shard, unit_names
 

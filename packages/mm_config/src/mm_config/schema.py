@@ -87,7 +87,7 @@ def field(
         default: The value when none is given; without one the field is required.
         role: What the field can change, see `Role`.
         unit: Shown in the help and in diffs (`s`, `pixels`, `clips`).
-        ge, gt, le, lt: The range, checked on the value or on each element of a tuple.
+        ge, gt, le, lt: The range, checked on the value or on each number inside a tuple.
         min_length: Smallest length of a string or a tuple.
         neutral: For a field added after its class's birth: the value that reproduces the
             behaviour before it existed, frozen for ever. Emitted in canonical bytes only where the
@@ -106,11 +106,12 @@ def spec(tag: str, *, schema: int = 1) -> Callable[[type[T]], type[T]]:
     Args:
         tag: The class's stable name in files and hashes; never its Python path.
         schema: Bumped when the class changes shape other than by a field with `neutral`; the class
-            then has a `migrate(payload: dict, schema: int) -> dict` static method.
+            then has a static method `migrate(payload: dict, schema: int) -> dict` that turns the
+            fields of one schema, by their wire names, into those of the next one.
 
     Raises:
         TypeError: The tag is taken by another class, or the class has no docstring, sets fields
-            after construction, or has a schema above 1 and no `migrate`.
+            after construction, has a schema above 1 and no `migrate`, or two fields of one name.
     """
 
     def decorate(cls: type[T]) -> type[T]:
@@ -118,7 +119,7 @@ def spec(tag: str, *, schema: int = 1) -> Callable[[type[T]], type[T]]:
             raise TypeError(f"{cls.__name__}: a spec class needs a docstring, it is its help text")
         if "__attrs_post_init__" in vars(cls):
             raise TypeError(f"{cls.__name__}: nothing is derived at construction; use a property")
-        if schema > 1 and not hasattr(cls, "migrate"):
+        if schema > 1 and not isinstance(vars(cls).get("migrate"), staticmethod):
             raise TypeError(f"{cls.__name__}: schema {schema} needs a `migrate` static method")
         known = _REGISTRY.get(tag)
         if known is not None and _origin(known) != _origin(cls):
@@ -130,6 +131,9 @@ def spec(tag: str, *, schema: int = 1) -> Callable[[type[T]], type[T]]:
 
         cls.__attrs_post_init__ = check_fields  # type: ignore[attr-defined]
         made: Any = attrs.frozen(kw_only=True)(cls)
+        names = [wire_name(attribute) for attribute in spec_fields(made)]
+        if wrong := [name for name in names if names.count(name) > 1 or name.startswith("~")]:
+            raise TypeError(f"{cls.__name__}: {wrong[0]!r} can't be the name of two fields or start with ~")
         made.__spec_tag__ = tag
         made.__spec_schema__ = schema
         _REGISTRY[tag] = made
@@ -175,9 +179,12 @@ def schema_of(value: Any) -> int:
     return value.__spec_schema__
 
 
+_UNDECLARED = FieldInfo()
+
+
 def info_of(attribute: attrs.Attribute[Any]) -> FieldInfo:
     """The declaration of a field."""
-    return attribute.metadata.get("mm", FieldInfo())
+    return attribute.metadata.get("mm", _UNDECLARED)
 
 
 def wire_name(attribute: attrs.Attribute[Any]) -> str:
@@ -205,6 +212,9 @@ def field_types(cls: type[Any]) -> dict[str, Any]:
     return types
 
 
+_PLAIN_TYPES = frozenset({bool, int, float, str})
+
+
 def field_problems(value: Any) -> Iterator[Problem]:
     """Wrong types and values out of range of one spec's own fields (not of nested specs')."""
     types = field_types(class_of(value))
@@ -217,19 +227,29 @@ def value_problems(value: Any, expected: Any, attribute: attrs.Attribute[Any]) -
 
     The paths start at the field: `lr`, or `betas.0` for an element of a tuple.
     """
-    if message := type_problem(value, expected):
+    # Most fields are plain values; comparing their types is what takes the time of a construction.
+    plain = type(value) is expected and expected in _PLAIN_TYPES
+    if not plain and (message := type_problem(value, expected)):
         yield Problem(attribute.name, message)
-        return
+    else:
+        yield from range_problems(value, attribute)
+
+
+def range_problems(value: Any, attribute: attrs.Attribute[Any]) -> Iterator[Problem]:
+    """What is wrong with a value of the right type: its length, its numbers, its characters."""
     info = info_of(attribute)
     length = len(value) if isinstance(value, str) or is_tuple(value) else None
     if length is not None and info.min_length is not None and length < info.min_length:
         yield Problem(attribute.name, _length_message(value, info.min_length))
+    yield from _content_problems(value, info, attribute.name)
+
+
+def _content_problems(value: Any, info: FieldInfo, path: str) -> Iterator[Problem]:
     if is_tuple(value):
         for index, item in enumerate(value):
-            if message := _content_problem(item, info):
-                yield Problem(f"{attribute.name}.{index}", message)
+            yield from _content_problems(item, info, f"{path}.{index}")
     elif message := _content_problem(value, info):
-        yield Problem(attribute.name, message)
+        yield Problem(path, message)
 
 
 def _length_message(value: Any, least: int) -> str:
@@ -247,9 +267,18 @@ def _content_problem(value: Any, info: FieldInfo) -> str | None:
 
 
 def _text_problem(text: str) -> str | None:
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        return f"holds a lone surrogate, which is no Unicode text: {text!a}"
-    return None
+    if is_unicode(text):
+        return None
+    return f"holds a lone surrogate, which is no Unicode text: {shown(text)}"
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a string can be written to a file: half of a surrogate pair can't."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _range_problem(number: float, info: FieldInfo) -> str | None:

@@ -38,6 +38,7 @@ def denoise(
     boundary: float | None,
     *,
     dtype: torch.dtype = torch.float32,
+    batched: bool = True,
     on_step: Callable[[Expert], None] = lambda expert: None,
 ) -> Tensor:
     """Walks noise down the sampler's table to clean latents.
@@ -50,6 +51,7 @@ def denoise(
         sampler: Table, solver and guidance.
         boundary: Noise level of the switch; None for a single network.
         dtype: What the networks are given; latents, guidance and solver stay in float32.
+        batched: Whether both passes of guidance are one pass of twice the batch.
         on_step: Called after each step with the expert that took it.
 
     Returns:
@@ -61,25 +63,39 @@ def denoise(
     for index, timestep in enumerate(timesteps(sampler).tolist()):
         expert = expert_for(timestep, boundary)
         guidance = guidance_of(sampler, expert)
-        velocity = guided_velocity(networks[expert], latents.to(dtype), timestep, text, negative, guidance)
+        velocity = guided_velocity(
+            networks[expert], latents.to(dtype), timestep, text, negative, guidance, batched=batched
+        )
         latents, history = step(table, index, latents, velocity, history)
         on_step(expert)
     return latents
 
 
 def guided_velocity(
-    network: Network, latents: Tensor, timestep: int, text: Tensor, negative: Tensor, guidance: float
+    network: Network,
+    latents: Tensor,
+    timestep: int,
+    text: Tensor,
+    negative: Tensor,
+    guidance: float,
+    *,
+    batched: bool = True,
 ) -> Tensor:
     """Classifier-free guidance, v_u + s (v_c - v_u) in float32.
 
-    Both velocities come from one forward pass of twice the batch. With a guidance of 1 the negative
-    prompt has no weight, and is not computed.
+    Both velocities come from one forward pass of twice the batch, or from two passes. With a guidance of 1
+    the negative prompt has no weight, and is not computed.
     """
     if guidance == 1:
         return network(latents, _timestep_B(timestep, latents), text).float()
-    doubled = torch.cat((latents, latents))
-    velocity = network(doubled, _timestep_B(timestep, doubled), torch.cat((text, negative))).float()
-    conditional, unconditional = velocity.chunk(2)
+    if batched:
+        doubled = torch.cat((latents, latents))
+        velocity = network(doubled, _timestep_B(timestep, doubled), torch.cat((text, negative))).float()
+        conditional, unconditional = velocity.chunk(2)
+    else:
+        timestep_B = _timestep_B(timestep, latents)
+        conditional = network(latents, timestep_B, text).float()
+        unconditional = network(latents, timestep_B, negative).float()
     return unconditional + guidance * (conditional - unconditional)
 
 

@@ -15,14 +15,16 @@ import mm_data
 import mm_models
 from mm_config import rules
 from mm_config.console import progress
-from mm_config.errors import Problem, UserError
+from mm_config.errors import Problem, UserError, prefixed
 from mm_config.options import RunOptions
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.encoders import HashedTextEncoderSpec
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.kinds import Weights
+from mm_config.specs.serving import GuidanceMode
 from mm_config.specs.weights import RandomWeights, TrainedBy
 from mm_config.weights import resolve_weights
+from mm_infer.carried_out import check_carried_out
 from mm_infer.denoise import denoise
 from mm_infer.samplers import sigmas
 from mm_models import device, seeding
@@ -79,10 +81,11 @@ def check(spec: InferSpec, requests: Sequence[GenerationRequest]) -> None:
         UserError: The spec breaks a rule; or its sampler's table, its device or requests can't be used.
     """
     rules.check(spec)
+    check_carried_out(spec, requests)
     check_all(
         lambda: sigmas(spec.sampler),
         lambda: device.pick(spec.runtime.device),
-        lambda: _check_requests(requests),
+        lambda: _check_requests(spec, requests),
         lambda: _check_lengths(spec, requests),
     )
 
@@ -99,18 +102,22 @@ def check_all(*checks: Callable[[], object]) -> None:
         raise UserError(problems)
 
 
-def _check_requests(requests: Sequence[GenerationRequest]) -> None:
+def _check_requests(spec: InferSpec, requests: Sequence[GenerationRequest]) -> None:
     if not requests:
         raise UserError(Problem("spec.samples.prompts", "is empty: there is no video to make"))
-    blank = [index for index, request in enumerate(requests) if not request.prompt.strip()]
-    if blank:
-        raise UserError([Problem(f"request {index}", "the prompt is blank") for index in blank])
+    found = [
+        problem
+        for index, request in enumerate(requests)
+        for problem in prefixed(rules.request_problems(request, spec), f"request {index}")
+    ]
+    if found:
+        raise UserError(found)
 
 
 def _check_lengths(spec: InferSpec, requests: Sequence[GenerationRequest]) -> None:
     """Texts too long for an encoder without weights; others know their tokens once they are loaded."""
     if isinstance(spec.text_encoder, HashedTextEncoderSpec):
-        mm_models.build_text_encoder(spec.text_encoder).encode(_texts(requests))
+        mm_models.build_text_encoder(spec.text_encoder).encode(_texts(spec, requests))
 
 
 def expert_weights(spec: InferSpec) -> dict[Expert, Weights]:
@@ -199,11 +206,12 @@ def make_latents(
     latents = denoise(
         noise.to(pipeline.device),
         torch.stack([features[request.prompt] for request in requests]),
-        torch.stack([features[request.negative_prompt] for request in requests]),
+        torch.stack([features[_negative_prompt(spec, request)] for request in requests]),
         pipeline.networks,
         spec.sampler,
         spec.boundary,
         dtype=torch_dtype(spec.dtype),
+        batched=spec.runtime.guidance is GuidanceMode.BATCHED,
         on_step=on_step,
     )
     if not bool(latents.isfinite().all()):
@@ -226,9 +234,15 @@ def noise_of(spec: InferSpec, request: GenerationRequest) -> Tensor:
 
 def _text_features(pipeline: Pipeline, requests: Sequence[GenerationRequest]) -> dict[str, Tensor]:
     """Features `[L, D]` of each distinct text; those of "" are the unconditional ones."""
-    texts = _texts(requests)
+    texts = _texts(pipeline.spec, requests)
     return dict(zip(texts, pipeline.text_encoder.encode(texts), strict=True))
 
 
-def _texts(requests: Sequence[GenerationRequest]) -> list[str]:
-    return sorted({text for request in requests for text in (request.prompt, request.negative_prompt)})
+def _texts(spec: InferSpec, requests: Sequence[GenerationRequest]) -> list[str]:
+    return sorted(
+        {text for request in requests for text in (request.prompt, _negative_prompt(spec, request))}
+    )
+
+
+def _negative_prompt(spec: InferSpec, request: GenerationRequest) -> str:
+    return request.negative_prompt or spec.negative_prompt

@@ -10,9 +10,15 @@ from mm_config.specs.diffusion import Expert, FlowMatchingSpec, LossWeighting
 
 
 def training_sigmas(spec: FlowMatchingSpec) -> Tensor:
-    """`[N]` float64 noise levels, falling from 1; index i has u = 1 - i / N before the shift."""
-    n = spec.num_train_timesteps
-    u = torch.arange(n, 0, -1, dtype=torch.float64) / n
+    """`[N]` float64 noise levels, falling from sigma_max; u is evenly spaced down to sigma_min.
+
+    With `drop_last` there are N + 1 points of which the last is left out: index i has u = 1 - i / N for the
+    whole range. Formula: MindSpeed-MM's `WanFlowMatchScheduler`, whose `extra_one_step` this is.
+    """
+    n, last = spec.num_train_timesteps, 1 if spec.drop_last else 0
+    steps = n if spec.drop_last else n - 1
+    share = torch.arange(steps, last - 1, -1, dtype=torch.float64) / max(steps, 1)
+    u = spec.sigma_min + (spec.sigma_max - spec.sigma_min) * share
     return spec.shift * u / (1 + (spec.shift - 1) * u)
 
 

@@ -16,6 +16,7 @@ from torch.optim import AdamW
 import mm_data
 from mm_config.console import progress, say
 from mm_config.errors import UserError
+from mm_config.options import StoppedEarly
 from mm_config.runs.folder import Run
 from mm_config.specs.train import TrainSpec
 from mm_data import Batch, Dataset
@@ -53,19 +54,29 @@ class Training:
         return self.run.path / "quarantine.jsonl"
 
 
-def fit(training: Training, first_step: int, seconds_before: float) -> TrainState:
+def fit(
+    training: Training, first_step: int, seconds_before: float, stop_after: int | None = None
+) -> TrainState:
     """Trains from `first_step` to the last step of the schedule and returns the final state.
 
     Every step appends a line to metrics.jsonl; checkpoints are written every `checkpoint.every_steps` steps,
     after the last step, and when the process is asked to stop.
 
+    Args:
+        training: What to train, with what.
+        first_step: Steps that were done before.
+        seconds_before: Time spent on them.
+        stop_after: The step after which to stop on the way, see `RunOptions`.
+
     Raises:
+        StoppedEarly: `stop_after` came before the end; the state was saved before.
         UserError: Too many clips are bad, a checkpoint can't be written, or the loss or the norm of the
             gradients is not finite; the optimizer has not used such gradients.
         KeyboardInterrupt: SIGINT or SIGTERM arrived; the state was saved before.
     """
     spec, ranks = training.spec, training.ranks
     steps = spec.schedule.steps
+    last_step = min(steps, stop_after or steps)
     started = time.perf_counter()
     state = TrainState(first_step, {}, seconds_before)
     training.network.train()
@@ -77,15 +88,15 @@ def fit(training: Training, first_step: int, seconds_before: float) -> TrainStat
             rank=ranks.rank,
             world_size=ranks.world_size,
             start_step=first_step,
-            end_step=steps,
+            end_step=last_step,
             load=training.source.load,
             workers=training.source.workers,
             quarantine=training.quarantine,
         ) as batches,
-        progress(f"train {spec.name}", steps, "step", spec.runtime.log_every, first_step) as bar,
+        progress(f"train {spec.name}", last_step, "step", spec.runtime.log_every, first_step) as bar,
         stop_requests() as stop_requested,
     ):
-        for step in range(first_step, steps):
+        for step in range(first_step, last_step):
             step_started = time.perf_counter()
             batch = together(lambda: next(batches), ranks)
             data_ready = time.perf_counter()
@@ -115,13 +126,15 @@ def fit(training: Training, first_step: int, seconds_before: float) -> TrainStat
             elapsed = seconds_before + time.perf_counter() - started
             state = TrainState(step + 1, batches.state(), elapsed)
             stop = any_rank(stop_requested(), ranks)
-            if stop or state.step == steps or state.step % spec.checkpoint.every_steps == 0:
+            if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
                 states.save(
                     training.run.checkpoints_dir, spec, training.network, training.optimizer, state, ranks
                 )
             if stop and state.step < steps:
                 say(f"stopped after step {state.step}; to go on, add --resume {training.run.path}")
                 raise KeyboardInterrupt
+    if state.step < steps:
+        raise StoppedEarly(training.run.path, state.step, steps)
     return state
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from mm_config.specs.train import AdamWSpec, Decay, ScheduleSpec
+from mm_config.specs.kinds import OptimizerSpec
+from mm_config.specs.optim import AdamWSpec, Decay, ScheduleSpec
 
 FUSED_DEVICES = ("cpu", "cuda")
 """Where torch has one kernel for the whole update."""
@@ -16,8 +17,9 @@ FUSED_DEVICES = ("cpu", "cuda")
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def build_optimizer(network: nn.Module, spec: AdamWSpec, device: torch.device) -> AdamW:
+def build_optimizer(network: nn.Module, spec: OptimizerSpec, device: torch.device) -> AdamW:
     """AdamW over all trainable parameters; to be called after sharding, which replaces them."""
+    assert isinstance(spec, AdamWSpec), "check_carried_out refuses other optimizers"
     return AdamW(
         [parameter for parameter in network.parameters() if parameter.requires_grad],
         lr=spec.lr,
@@ -31,17 +33,23 @@ def build_optimizer(network: nn.Module, spec: AdamWSpec, device: torch.device) -
 def learning_rate(step: int, peak: float, schedule: ScheduleSpec) -> float:
     """The learning rate of step `step`, counted from 0.
 
-    Warm-up: the rate of step i is peak * (i + 1) / warmup_steps, so that the first step already learns and
-    the peak is reached with the warm-up's last step. Then it falls to `peak * final_ratio`, which is the
-    rate of the very last step.
+    Warm-up: the rate of step i is (i + 1) / warmup_steps of the way from `warmup_ratio` to the peak, so that
+    the first step already learns and the peak is reached with the warm-up's last step. Then the rate falls
+    to `peak * final_ratio`, which is that of the very last step; with WSD over the last `decay_steps`.
     """
     if step < schedule.warmup_steps:
-        return peak * (step + 1) / schedule.warmup_steps
+        start = peak * schedule.warmup_ratio
+        return start + (peak - start) * (step + 1) / schedule.warmup_steps
     if schedule.decay is Decay.CONSTANT:
         return peak
-    length = schedule.steps - 1 - schedule.warmup_steps
-    progress = (step - schedule.warmup_steps) / length if length > 0 else 1.0
-    left = 1.0 - progress if schedule.decay is Decay.LINEAR else 0.5 * (1.0 + math.cos(math.pi * progress))
+    first = schedule.warmup_steps
+    if schedule.decay is Decay.WSD:
+        assert schedule.decay_steps is not None, "rules.check asks for decay_steps with wsd"
+        first = max(first, schedule.steps - 1 - schedule.decay_steps)
+    length = schedule.steps - 1 - first
+    progress = max(step - first, 0) / length if length > 0 else 1.0
+    cosine = schedule.decay is Decay.COSINE
+    left = 0.5 * (1.0 + math.cos(math.pi * progress)) if cosine else 1.0 - progress
     return peak * (schedule.final_ratio + (1.0 - schedule.final_ratio) * left)
 
 

@@ -9,6 +9,7 @@ import gc
 import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import attrs
@@ -43,8 +44,12 @@ class Ranks:
 
 
 @contextmanager
-def joined(precision: PrecisionSpec, device: torch.device) -> Generator[Ranks]:
+def joined(
+    precision: PrecisionSpec, device: torch.device, timeout: timedelta = timedelta(minutes=30)
+) -> Generator[Ranks]:
     """Joins the process group that torchrun prepared, or the one that the caller already joined.
+
+    A rank that waits longer than `timeout` for the others fails.
 
     A single process without torchrun has nothing to shard. In float32 it also has nothing to cast, so it
     goes without a group and without FSDP2, whose hooks cost some 30 ms a step on a CPU whatever the
@@ -61,10 +66,10 @@ def joined(precision: PrecisionSpec, device: torch.device) -> Generator[Ranks]:
         torch.accelerator.set_device_index(device.index)
     backend = backend_for(device)
     if launched:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=timeout)
     else:
         store = dist.HashStore()  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+        dist.init_process_group(backend, timeout=timeout, store=store, rank=0, world_size=1)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), grouped=True)
     finally:

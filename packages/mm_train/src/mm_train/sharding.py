@@ -12,7 +12,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from mm_config.errors import Problem, UserError
 from mm_config.patterns import matches
-from mm_config.specs.train import FsdpSpec, PrecisionSpec
+from mm_config.specs.parallel import FsdpSpec
+from mm_config.specs.train import PrecisionSpec
 from mm_models.dtypes import torch_dtype
 
 
@@ -30,6 +31,7 @@ def shard(network: nn.Module, fsdp: FsdpSpec, precision: PrecisionSpec, device: 
     policy = MixedPrecisionPolicy(
         param_dtype=torch_dtype(precision.compute),
         reduce_dtype=torch_dtype(precision.reduce),
+        output_dtype=None if precision.output is None else torch_dtype(precision.output),
         cast_forward_inputs=False,
     )
     for name in sorted(unit_names(network, fsdp.wrap), key=lambda name: -name.count(".")):
@@ -43,8 +45,8 @@ def shard(network: nn.Module, fsdp: FsdpSpec, precision: PrecisionSpec, device: 
     fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
 
 
-def unit_names(network: nn.Module, patterns: Iterable[str]) -> tuple[str, ...]:
-    """The modules that any pattern matches, in the network's order.
+def unit_names(network: nn.Module, patterns: Iterable[str], path: str = "spec.fsdp.wrap") -> tuple[str, ...]:
+    """The modules that any pattern matches, in the network's order; `path` is the field they stand in.
 
     Raises:
         UserError: A match is a list of modules, which is never called itself and so can't be a unit.
@@ -57,8 +59,7 @@ def unit_names(network: nn.Module, patterns: Iterable[str]) -> tuple[str, ...]:
     ]
     if lists:
         raise UserError(
-            Problem("spec.fsdp.wrap", f"{name!r} is a list of modules; for its items write '{name}.*'")
-            for name in lists
+            Problem(path, f"{name!r} is a list of modules; for its items write '{name}.*'") for name in lists
         )
     return names
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from mm_data import Dataset
 from mm_data.bad import Quarantine
 from mm_models import checkpoint, device
 from mm_train import measure, states
+from mm_train.carried_out import check_carried_out
 from mm_train.features import cached_features
 from mm_train.loop import Training, fit
 from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
 from mm_train.ranks import Ranks, agree_on, joined, on_first, together
+from mm_train.recompute import recompute
 from mm_train.sharding import shard
 from mm_train.sources import Source, cached_source, encoding_source
 from mm_train.states import TrainState
@@ -67,16 +70,18 @@ def train(spec: TrainSpec, options: RunOptions) -> TrainResult:
     Raises:
         UserError: The spec, the data, the weights or the resumed run don't allow it, or a step failed;
             on every rank, with the problems of all.
+        StoppedEarly: `options.stop_after` came before the end; the state is saved and the run can be resumed.
         KeyboardInterrupt: The process was asked to stop; the state is saved and the run can be resumed.
     """
     picked = device.pick(spec.runtime.device)
-    with joined(spec.precision, picked) as ranks:
+    with joined(spec.precision, picked, timedelta(minutes=spec.runtime.timeout_minutes)) as ranks:
         return _train(spec, options, picked, ranks)
 
 
 def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ranks) -> TrainResult:
     """Everything that the ranks do together; what it holds is free when they part."""
     rules.check(spec, ranks.world_size)
+    check_carried_out(spec)
     agree_on(spec, ranks)
     dataset = _prepare(spec, options, ranks)
     network = _network_on_meta(spec, picked, ranks)
@@ -106,7 +111,8 @@ def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ra
         first_step = restored.step if restored else 0
         seconds_before = restored.seconds if restored else 0.0
         on_first(lambda: run.rewind_metrics(first_step), ranks)
-        state = fit(training, first_step, seconds_before + time.perf_counter() - started)
+        spent = seconds_before + time.perf_counter() - started
+        state = fit(training, first_step, spent, options.stop_after)
         return _finish(training, state)
 
 
@@ -124,6 +130,7 @@ def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> Dataset:
 def _network_on_meta(spec: TrainSpec, picked: torch.device, ranks: Ranks) -> nn.Module:
     """The network without memory for its weights, sharded where there is a process group."""
     network = mm_models.build(spec.model, device="meta", dtype=torch.float32)
+    recompute(network, spec.recompute)
     if ranks.grouped:
         shard(network, spec.fsdp, spec.precision, picked)
     return network

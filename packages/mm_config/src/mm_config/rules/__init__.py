@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mm_config.errors import Problem, SpecError, prefixed
-from mm_config.rules.encoders import encoder_problems
-from mm_config.rules.generation import infer_problems, rank_problems
+from mm_config.rules import encoders, experts, modules, precision, reading, sampling, schedules
+from mm_config.rules.conditioning import request_problems
+from mm_config.rules.generation import infer_problems
 from mm_config.rules.labels import label_problems
-from mm_config.rules.training import batch_problems, train_problems
+from mm_config.rules.ranks import generation_rank_problems, train_rank_problems
+from mm_config.rules.training import train_problems
 from mm_config.schema import class_of, is_spec, spec_fields
+from mm_config.specs.data import DataSpec, PrecomputedSpec
+from mm_config.specs.diffusion import FlowMatchingSpec, SamplerSpec
+from mm_config.specs.encoders import (
+    ClipImageEncoderSpec,
+    DctAutoencoderSpec,
+    Umt5TextEncoderSpec,
+    WanAutoencoderSpec,
+)
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import RootSpec
-from mm_config.specs.train import TrainSpec
+from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec
+from mm_config.specs.optim import AdamWSpec, ScheduleSpec
+from mm_config.specs.parallel import CompileSpec
+from mm_config.specs.serving import InferRuntimeSpec, QuantizationSpec, SparseAttentionSpec
+from mm_config.specs.train import CheckpointSpec, PrecisionSpec, TrainRuntimeSpec, TrainSpec
 from mm_config.typing_checks import is_tuple
+
+__all__ = ["check", "problems", "request_problems"]
+
+_OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
+    AdamWSpec: (schedules.adamw_problems,),
+    CheckpointSpec: (schedules.checkpoint_problems,),
+    ClipImageEncoderSpec: (encoders.clip_encoder_problems,),
+    CompileSpec: (precision.compile_problems,),
+    DataSpec: (reading.data_problems,),
+    DctAutoencoderSpec: (encoders.dct_problems,),
+    FlowMatchingSpec: (experts.grid_problems,),
+    InferRuntimeSpec: (precision.runtime_problems, sampling.residency_problems),
+    MemorySnapshotSpec: (schedules.window_problems,),
+    PrecisionSpec: (precision.precision_problems,),
+    PrecomputedSpec: (reading.precomputed_problems,),
+    ProfilerSpec: (schedules.window_problems,),
+    QuantizationSpec: (modules.group_size_problems,),
+    SamplerSpec: (sampling.sampler_problems,),
+    ScheduleSpec: (schedules.schedule_problems,),
+    SparseAttentionSpec: (sampling.sparse_problems,),
+    TrainRuntimeSpec: (precision.runtime_problems,),
+    Umt5TextEncoderSpec: (encoders.umt5_problems,),
+    WanAutoencoderSpec: (encoders.wan_autoencoder_problems,),
+}
+"""Rules of one nested spec on its own, wherever it stands."""
 
 
 def problems(spec: Any, world_size: int | None = None) -> list[Problem]:
@@ -29,9 +68,9 @@ def problems(spec: Any, world_size: int | None = None) -> list[Problem]:
     """
     found = list(_walk(spec, "spec"))
     if isinstance(spec, TrainSpec):
-        found += prefixed(batch_problems(spec, world_size), "spec")
+        found += prefixed(train_rank_problems(spec, world_size), "spec")
     if isinstance(spec, InferSpec):
-        found += prefixed(rank_problems(world_size), "spec")
+        found += prefixed(generation_rank_problems(spec, world_size), "spec")
     return list(dict.fromkeys(found))
 
 
@@ -49,7 +88,8 @@ def _walk(value: Any, path: str) -> Iterator[Problem]:
         return
     if own_rules := getattr(value, "problems", None):
         yield from prefixed(own_rules(), path)
-    yield from prefixed(encoder_problems(value), path)
+    for rule in _OWN_RULES.get(class_of(value), ()):
+        yield from prefixed(rule(value), path)
     if isinstance(value, RootSpec):
         yield from prefixed(label_problems(value), path)
     if isinstance(value, TrainSpec):

@@ -1,52 +1,35 @@
-"""Rules inside autoencoders, text encoders and runtimes, and between them and the network."""
+"""Rules inside autoencoders and image encoders, and between the text encoder and the network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from mm_config.errors import Problem
-from mm_config.rules.wording import one_of
-from mm_config.specs.encoders import DctAutoencoderSpec, WanAutoencoderSpec
-from mm_config.specs.infer import InferRuntimeSpec, InferSpec
-from mm_config.specs.train import TrainRuntimeSpec, TrainSpec
-
-DEVICES = ("auto", "cpu", "cuda", "npu")
-
-
-def encoder_problems(spec: Any) -> Iterator[Problem]:
-    """Rules of one nested spec on its own; yields nothing for classes that have none here."""
-    if isinstance(spec, (TrainRuntimeSpec, InferRuntimeSpec)) and spec.device not in DEVICES:
-        yield Problem("device", one_of(spec.device, DEVICES, {"gpu": "cuda", "ascend": "npu"}))
-    if isinstance(spec, WanAutoencoderSpec):
-        yield from _stage_problems(spec)
-    if isinstance(spec, DctAutoencoderSpec):
-        coefficients = 3 * spec.temporal_stride * spec.spatial_stride**2
-        if spec.latent_channels > coefficients:
-            yield Problem(
-                "latent_channels",
-                f"is {spec.latent_channels}, but a cell of {spec.temporal_stride} frames of "
-                f"{spec.spatial_stride}x{spec.spatial_stride} pixels has {coefficients} coefficients",
-            )
+from mm_config.rules.wording import either, nearest_divisors, nearest_multiples
+from mm_config.specs.dtype import Dtype
+from mm_config.specs.encoders import (
+    ClipImageEncoderSpec,
+    DctAutoencoderSpec,
+    Umt5TextEncoderSpec,
+    WanAutoencoderSpec,
+)
+from mm_config.specs.infer import InferSpec
+from mm_config.specs.train import TrainSpec
 
 
-def joint_problems(spec: TrainSpec | InferSpec, path: str) -> Iterator[Problem]:
-    """The network takes what the autoencoder and the text encoder give."""
-    model, channels, text_dim = spec.model, spec.autoencoder.latent_channels, spec.text_encoder.text_dim
-    for name, value in (("in_channels", model.in_channels), ("out_channels", model.out_channels)):
-        if value != channels:
-            yield Problem(
-                f"model.{name}",
-                f"is {value}, but {path}.autoencoder.latent_channels is {channels}; make them equal",
-            )
-    if model.text_dim != text_dim:
+def dct_problems(spec: DctAutoencoderSpec) -> Iterator[Problem]:
+    """A cell has no more coefficients than values."""
+    coefficients = 3 * spec.temporal_stride * spec.spatial_stride**2
+    if spec.latent_channels > coefficients:
         yield Problem(
-            "model.text_dim",
-            f"is {model.text_dim}, but {path}.text_encoder.text_dim is {text_dim}; make them equal",
+            "latent_channels",
+            f"is {spec.latent_channels}, but a cell of {spec.temporal_stride} frames of "
+            f"{spec.spatial_stride}x{spec.spatial_stride} pixels has {coefficients} coefficients",
         )
 
 
-def _stage_problems(spec: WanAutoencoderSpec) -> Iterator[Problem]:
+def wan_autoencoder_problems(spec: WanAutoencoderSpec) -> Iterator[Problem]:
+    """The strides follow from the stages, and tiles are whole cells that leave no gap."""
     transitions = len(spec.dim_mult) - 1
     if len(spec.temporal_downsample) != transitions:
         yield Problem(
@@ -54,9 +37,63 @@ def _stage_problems(spec: WanAutoencoderSpec) -> Iterator[Problem]:
             f"has {len(spec.temporal_downsample)} entries, but the {len(spec.dim_mult)} of dim_mult "
             f"need {transitions}, one per stage transition",
         )
-        return
-    stride = 2 ** sum(spec.temporal_downsample)
-    if stride != spec.temporal_stride:
+    elif (stride := 2 ** sum(spec.temporal_downsample)) != spec.temporal_stride:
         yield Problem(
             "temporal_stride", f"is {spec.temporal_stride}, but temporal_downsample makes it {stride}"
+        )
+    spatial = spec.patch_size * 2**transitions
+    if spatial != spec.spatial_stride:
+        yield Problem(
+            "spatial_stride",
+            f"is {spec.spatial_stride}, but patch_size {spec.patch_size} and {len(spec.dim_mult)} stages "
+            f"make it {spatial}",
+        )
+    if spec.tiling:
+        yield from _tile_problems(spec)
+
+
+def _tile_problems(spec: WanAutoencoderSpec) -> Iterator[Problem]:
+    cell = spec.spatial_stride
+    for name, sizes in (("tile_size", spec.tile_size), ("tile_stride", spec.tile_stride)):
+        for index, pixels in enumerate(sizes):
+            if pixels % cell:
+                legal = either(nearest_multiples(pixels, cell))
+                yield Problem(
+                    f"{name}.{index}", f"{pixels} pixels are no multiple of {cell}; nearest: {legal}"
+                )
+    for index, (size, stride) in enumerate(zip(spec.tile_size, spec.tile_stride, strict=True)):
+        if stride > size:
+            yield Problem(
+                f"tile_stride.{index}", f"is {stride}, above tile_size {size}: tiles would leave gaps"
+            )
+
+
+def clip_encoder_problems(spec: ClipImageEncoderSpec) -> Iterator[Problem]:
+    """Patches fill the image, heads the width."""
+    if spec.image_size % spec.patch_size:
+        legal = either(nearest_multiples(spec.image_size, spec.patch_size))
+        yield Problem(
+            "image_size",
+            f"{spec.image_size} pixels are no multiple of patch_size {spec.patch_size}; nearest: {legal}",
+        )
+    if spec.image_dim % spec.num_heads:
+        legal = either(nearest_divisors(spec.image_dim, spec.num_heads))
+        yield Problem(
+            "num_heads", f"{spec.num_heads} heads do not divide image_dim {spec.image_dim}; nearest: {legal}"
+        )
+
+
+def umt5_problems(spec: Umt5TextEncoderSpec) -> Iterator[Problem]:
+    """Features of T5 networks exceed float16's largest number, 65504."""
+    if spec.dtype is Dtype.FLOAT16:
+        yield Problem("dtype", "is float16, whose range T5's features leave; choose bfloat16 or float32")
+
+
+def text_problems(spec: TrainSpec | InferSpec, path: str) -> Iterator[Problem]:
+    """The network takes what the text encoder gives."""
+    text_dim = spec.text_encoder.text_dim
+    if spec.model.text_dim != text_dim:
+        yield Problem(
+            "model.text_dim",
+            f"is {spec.model.text_dim}, but {path}.text_encoder.text_dim is {text_dim}; make them equal",
         )

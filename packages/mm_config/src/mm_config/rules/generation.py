@@ -4,36 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.errors import Problem
+from mm_config.errors import Problem, prefixed
+from mm_config.rules.adapters import applied_problems, network_problems
 from mm_config.rules.clips import size_problems
-from mm_config.rules.encoders import joint_problems
+from mm_config.rules.conditioning import conditioning_problems
+from mm_config.rules.encoders import text_problems
 from mm_config.rules.experts import trained_expert_problems, trained_problems
+from mm_config.rules.modules import quantization_problems
+from mm_config.rules.precision import attention_problems
+from mm_config.rules.ranks import head_problems
+from mm_config.rules.sampling import guidance_problems, shortcut_problems
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.infer import InferSpec
 
 
 def infer_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
-    """Every rule; paths start inside the spec.
+    """Everything that does not depend on the number of ranks; paths start inside the spec.
 
     Args:
         spec: The inference spec.
         path: Where it stands, for messages that name a second field.
     """
-    yield from joint_problems(spec, path)
+    yield from conditioning_problems(spec, path)
+    yield from text_problems(spec, path)
     yield from size_problems((spec.num_frames, spec.height, spec.width), spec.model, spec.autoencoder)
-    yield from _expert_problems(spec, path)
+    yield from _weights_problems(spec, path)
+    yield from guidance_problems(spec, path)
+    yield from shortcut_problems(spec, path)
+    yield from quantization_problems(spec)
+    yield from prefixed(head_problems(spec.runtime.parallel, spec.model, path), "runtime.parallel")
+    yield from attention_problems(spec, path)
     for index, prompt in enumerate(spec.samples.prompts):
         if not prompt.strip():
             yield Problem(f"samples.prompts.{index}", f"must say something, got {prompt!r}")
 
 
-def rank_problems(world_size: int | None) -> Iterator[Problem]:
-    """Generation is not spread over ranks: each of them would make every video."""
-    if world_size is not None and world_size > 1:
-        yield Problem("", f"is for one process, got {world_size} ranks; torchrun is for trainings")
-
-
-def _expert_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
+def _weights_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     if spec.boundary is None and spec.low_noise is not None:
         yield Problem("low_noise", f"must be None for a single network ({path}.boundary is None)")
     if spec.boundary is not None and spec.low_noise is None:
@@ -42,6 +48,7 @@ def _expert_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
         "model": ("model", spec.model),
         "autoencoder": ("autoencoder", spec.autoencoder),
         "text_encoder": ("text_encoder", spec.text_encoder),
+        "image_encoder": ("image_encoder", spec.image_encoder),
         "diffusion.boundary": ("boundary", spec.boundary),
     }
     high = Expert.SINGLE if spec.boundary is None else Expert.HIGH_NOISE
@@ -51,3 +58,5 @@ def _expert_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     ):
         yield from trained_problems(weights, name, shared, path)
         yield from trained_expert_problems(weights, name, expert)
+        yield from network_problems(weights, name)
+    yield from applied_problems(spec, path, shared)

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
+
+import attrs
+
+from mm_config.diff import show_value
+from mm_config.errors import Problem
+from mm_config.schema import class_of
+
+_SEARCHED = 10_000
 
 
 def either(numbers: Iterable[int]) -> str:
@@ -19,11 +28,22 @@ def nearest_multiples(number: int, step: int, offset: int = 0) -> tuple[int, ...
 
 
 def nearest_divisors(number: int, wanted: int) -> list[int]:
-    """The divisors of `number` just below and just above `wanted`."""
-    divisors = [candidate for candidate in range(1, number + 1) if number % candidate == 0]
-    below = [divisor for divisor in divisors if divisor < wanted]
-    above = [divisor for divisor in divisors if divisor > wanted]
-    return below[-1:] + above[:1]
+    """The divisors of `number` just below and just above `wanted`, or 1 and itself where none is near."""
+    first, last = min(wanted - 1, number), min(wanted + _SEARCHED, number)
+    below = (one for one in range(first, max(first - _SEARCHED, 0), -1) if number % one == 0)
+    above = (one for one in range(wanted + 1, last + 1) if number % one == 0)
+    return [*([next(below, 1)] if wanted > 1 else []), *([next(above, number)] if wanted < number else [])]
+
+
+def divisors(number: int) -> str:
+    """`2, 3, 4, 6, 12`: what divides a small number, above 1; `1` where nothing does."""
+    found = [candidate for candidate in range(2, min(number, _SEARCHED) + 1) if number % candidate == 0]
+    return ", ".join(map(str, found)) or "1"
+
+
+def ranks(count: int) -> str:
+    """`1 rank`, `2 ranks`."""
+    return f"{count} rank{'' if count == 1 else 's'}"
 
 
 def one_of(value: str, allowed: Iterable[str], synonyms: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -32,3 +52,19 @@ def one_of(value: str, allowed: Iterable[str], synonyms: Mapping[str, str] = Map
     near = [synonyms[value]] if value in synonyms else difflib.get_close_matches(value, known, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"must be one of {', '.join(known)}, got {value!r}{hint}"
+
+
+def idle_problems(spec: Any, names: Iterable[str], user: str) -> Iterator[Problem]:
+    """Fields that say something where nobody reads them: they have to keep their defaults.
+
+    Args:
+        spec: The spec that holds the fields.
+        names: The fields, which have defaults.
+        user: What would read them: `sampling = logit_normal`.
+    """
+    for name in names:
+        value, default = getattr(spec, name), attrs.fields_dict(class_of(spec))[name].default
+        if value != default:
+            yield Problem(
+                name, f"is {show_value(value)}, which only {user} uses; leave it at {show_value(default)}"
+            )

@@ -71,6 +71,67 @@ class ManifestSpec(DatasetSpec):
     """Path of the manifest; clips are relative to its folder."""
 
 
+class Order(enum.Enum):
+    """The order of clips."""
+
+    SHUFFLED = "shuffled"
+    """A permutation of its own in each epoch, fixed by the seed."""
+    SEQUENTIAL = "sequential"
+    """The manifest's, in every epoch."""
+
+
+class ClipStart(enum.Enum):
+    """Which part of a longer clip is taken."""
+
+    HEAD = "head"
+    MIDDLE = "middle"
+    RANDOM = "random"
+    """A start of its own in each epoch, fixed by the seed."""
+
+
+class Resize(enum.Enum):
+    """How a clip gets its size."""
+
+    STRETCH = "stretch"
+    """To height x width, whatever its aspect ratio."""
+    CENTER_CROP = "center_crop"
+    """To cover height x width; what lies outside of the middle is cut off."""
+    RANDOM_CROP = "random_crop"
+    """To cover height x width; a random part is kept."""
+    AREA = "area"
+    """To its own aspect ratio with at most height x width pixels in all."""
+
+
+@spec("bucket")
+class BucketSpec:
+    """Clips of one size, which are batched together."""
+
+    num_frames: int = field(ge=1, unit="frames")
+    """Frames per clip."""
+    height: int = field(ge=1, unit="pixels")
+    """Height after resizing."""
+    width: int = field(ge=1, unit="pixels")
+    """Width after resizing."""
+    batch_size: int | None = field(default=None, ge=1, unit="clips")
+    """Clips per optimizer step over all ranks; None takes the data's."""
+
+
+@spec("precomputed")
+class PrecomputedSpec:
+    """Features that were computed before, instead of decoding and encoding."""
+
+    name: str = field(min_length=1)
+    """Logical name of the features, looked up in the location table."""
+    revision: str = field(default="1", min_length=1)
+    """Revision of the features; change it when they change."""
+    latents: bool = True
+    """Whether they hold the clips' latents; else clips are encoded."""
+    text: bool = True
+    """Whether they hold the captions' features; else captions are encoded."""
+    empty_caption: bool = False
+    """Whether they hold the features of the empty caption, which caption dropout needs."""
+
+
 @spec("data")
 class DataSpec:
     """What arrives at each step: clips of one size, in an order fixed by the seed."""
@@ -97,6 +158,34 @@ class DataSpec:
     """Threads that decode clips."""
     cache: Cache = field(default=Cache.NONE, role=EXECUTION)
     """What is kept after the first pass over the data."""
+    order: Order = field(default=Order.SHUFFLED, neutral=Order.SHUFFLED)
+    """The order of clips."""
+    start: ClipStart = field(default=ClipStart.HEAD, neutral=ClipStart.HEAD)
+    """Which part of a longer clip is taken."""
+    frame_interval: int | None = field(default=None, neutral=None, ge=1, unit="frames")
+    """Takes every n-th frame whatever the clip's rate, instead of sampling at `fps`; None samples."""
+    speed_factor: float = field(default=1.0, neutral=1.0, ge=1)
+    """Longer clips are played faster, at most by this factor, so that more of them is seen."""
+    min_num_frames: int | None = field(default=None, neutral=None, ge=1, unit="frames")
+    """Shorter clips with at least these frames are used with as many as fit; None wants num_frames of all."""
+    drop_short_share: float = field(default=1.0, neutral=1.0, ge=0, le=1)
+    """Share of the clips shorter than num_frames that is left out."""
+    resize: Resize = field(default=Resize.STRETCH, neutral=Resize.STRETCH)
+    """How a clip gets its size."""
+    size_multiple: int | None = field(default=None, neutral=None, ge=1, unit="pixels")
+    """With `resize = area`: height and width are multiples of this; None takes the network's cell."""
+    max_aspect_ratio: float | None = field(default=None, neutral=None, ge=1)
+    """Clips more elongated than this are left out, in either direction; None leaves out none."""
+    flip_share: float = field(default=0.0, neutral=0.0, ge=0, le=1)
+    """Share of clips that are mirrored left to right."""
+    buckets: tuple[BucketSpec, ...] = field(default=(), neutral=())
+    """Sizes that clips are sorted into; none means that all clips get num_frames, height and width."""
+    precomputed: PrecomputedSpec | None = field(default=None, neutral=None)
+    """Features that were computed before; None decodes and encodes."""
+    pin_memory: bool = field(default=False, neutral=False, role=EXECUTION)
+    """Whether batches wait in pinned memory."""
+    prefetch: int | None = field(default=None, neutral=None, ge=1, role=EXECUTION, unit="batches")
+    """Batches that wait ahead; None takes one."""
 
 
 @spec("shapes-scorer")

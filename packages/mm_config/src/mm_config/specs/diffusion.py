@@ -24,11 +24,31 @@ class LossWeighting(enum.Enum):
     """MindSpeed-MM's bell around the middle of the schedule, mean 1 over the whole schedule."""
 
 
+class TimestepSampling(enum.Enum):
+    """How a point of the training grid is drawn."""
+
+    UNIFORM = "uniform"
+    """Every point of the expert's range is equally likely."""
+    LOGIT_NORMAL = "logit_normal"
+    """The sigmoid of a normal number: more points near the middle (Stable Diffusion 3)."""
+    MODE = "mode"
+    """Stable Diffusion 3's mode sampling with heavy tails."""
+
+
+class TimestepScope(enum.Enum):
+    """What shares one noise level."""
+
+    SAMPLE = "sample"
+    """Nothing: each clip has its own."""
+    MICRO_BATCH = "micro_batch"
+    """All clips of a forward pass on one rank, as in MindSpeed-MM."""
+
+
 @spec("flow-matching")
 class FlowMatchingSpec:
     """Flow matching on a shifted grid: x_t = (1 - sigma) x0 + sigma noise, target noise - x0."""
 
-    shift: float = field(default=5.0, gt=0)
+    shift: float = field(default=5.0, ge=0.01)
     """Shift s of the training grid: sigma = s u / (1 + (s - 1) u) for u uniform in (0, 1]."""
     boundary: float | None = field(default=None, gt=0, lt=1, unit="sigma")
     """Noise level at and above which the high-noise expert works; None for a single network."""
@@ -36,6 +56,22 @@ class FlowMatchingSpec:
     """Points of the training grid; a timestep is sigma times this number."""
     weighting: LossWeighting = LossWeighting.NONE
     """How the loss depends on the noise level."""
+    sigma_max: float = field(default=1.0, neutral=1.0, gt=0, le=1, unit="sigma")
+    """Most noise of the grid, before the shift."""
+    sigma_min: float = field(default=0.0, neutral=0.0, ge=0, lt=1, unit="sigma")
+    """Least noise of the grid, before the shift."""
+    drop_last: bool = field(default=True, neutral=True)
+    """Whether the grid is one point longer and its last point, sigma_min itself, is never drawn."""
+    sampling: TimestepSampling = field(default=TimestepSampling.UNIFORM, neutral=TimestepSampling.UNIFORM)
+    """How a point of the grid is drawn."""
+    logit_mean: float = field(default=0.0, neutral=0.0)
+    """Mean of the normal number of logit_normal sampling."""
+    logit_std: float = field(default=1.0, neutral=1.0, gt=0)
+    """Standard deviation of the normal number of logit_normal sampling."""
+    mode_scale: float = field(default=1.29, neutral=1.29)
+    """Weight of the tails in mode sampling."""
+    timesteps_per: TimestepScope = field(default=TimestepScope.SAMPLE, neutral=TimestepScope.SAMPLE)
+    """What shares one noise level."""
 
 
 class Solver(enum.Enum):
@@ -44,6 +80,9 @@ class Solver(enum.Enum):
     UNIPC = "unipc"
     """UniPC, order 2, bh2: Wan's official sampler."""
     EULER = "euler"
+    """First-order Euler steps."""
+    DPMPP_2M = "dpmpp_2m"
+    """DPM-Solver++ of order 2, the other official sampler."""
 
 
 class SigmaTable(enum.Enum):
@@ -53,6 +92,10 @@ class SigmaTable(enum.Enum):
     """linspace(0.999, 0, steps + 1) without the last; timesteps truncated to integers."""
     DIFFUSERS = "diffusers"
     """linspace(1, 0.001, steps + 1) without the last; diffusers from 0.37 on."""
+    FULL_RANGE = "full_range"
+    """linspace(1, 0, steps + 1) without the last: the Euler samplers of DiffSynth and TeleFuser."""
+    LISTED = "listed"
+    """The timesteps that the sampler lists, as distilled networks want them."""
 
 
 @spec("sampler")
@@ -61,7 +104,7 @@ class SamplerSpec:
 
     steps: int = field(default=40, ge=1)
     """Denoising steps."""
-    shift: float = field(default=12.0, gt=0)
+    shift: float = field(default=12.0, ge=0.01)
     """Shift of the sampling grid; never taken from a checkpoint's scheduler file."""
     solver: Solver = Solver.UNIPC
     """The integrator."""
@@ -71,3 +114,5 @@ class SamplerSpec:
     """Classifier-free guidance of the high-noise expert; 1 turns it off."""
     guidance_low_noise: float = field(default=3.0, ge=1)
     """Classifier-free guidance of the low-noise expert; 1 turns it off."""
+    timesteps: tuple[int, ...] = field(default=(), neutral=(), ge=1, le=1000)
+    """With `sigmas = listed`: the timesteps that are visited, before the shift, most noise first."""

@@ -8,3 +8,4 @@ class Dtype(enum.Enum):
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"

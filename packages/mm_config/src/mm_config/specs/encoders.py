@@ -6,7 +6,7 @@ import enum
 
 from mm_config.schema import EXECUTION, field, spec
 from mm_config.specs.dtype import Dtype
-from mm_config.specs.kinds import AutoencoderSpec, TextEncoderSpec, Weights
+from mm_config.specs.kinds import AutoencoderSpec, ImageEncoderSpec, TextEncoderSpec, Weights
 
 
 class LatentMode(enum.Enum):
@@ -59,6 +59,47 @@ class WanAutoencoderSpec(AutoencoderSpec):
     """Format of the network."""
     tiling: bool = field(default=False, role=EXECUTION)
     """Whether large videos are encoded and decoded in spatial tiles."""
+    tile_size: tuple[int, int] = field(
+        default=(256, 256), neutral=(256, 256), ge=16, role=EXECUTION, unit="pixels"
+    )
+    """Height and width of a tile."""
+    tile_stride: tuple[int, int] = field(
+        default=(192, 192), neutral=(192, 192), ge=16, role=EXECUTION, unit="pixels"
+    )
+    """Distance of neighbouring tiles along height and width; they overlap where it is below the size."""
+    patch_size: int = field(default=1, neutral=1, ge=1, unit="pixels")
+    """Pixels that are folded into channels before the first stage (Wan2.2's: 2)."""
+    decoder_base_dim: int | None = field(default=None, neutral=None, ge=1)
+    """Width of the last decoder stage; None takes base_dim (Wan2.2's: 256)."""
+    is_residual: bool = field(default=False, neutral=False)
+    """Whether stages have shortcuts around their resampling (Wan2.2's)."""
+
+
+@spec("clip-image-encoder")
+class ClipImageEncoderSpec(ImageEncoderSpec):
+    """Wan2.1's image encoder (transformers' `CLIPVisionModel`, layer before the last); defaults: ViT-H/14."""
+
+    weights: Weights
+    """Where the weights come from."""
+    image_dim: int = field(default=1280, ge=1)
+    """Width of the features."""
+    image_size: int = field(default=224, ge=1, unit="pixels")
+    """Height and width that a frame is resized to."""
+    patch_size: int = field(default=14, ge=1, unit="pixels")
+    """Pixels per token along height and width."""
+    num_layers: int = field(default=32, ge=2)
+    """Transformer layers."""
+    num_heads: int = field(default=16, ge=1)
+    """Attention heads."""
+    d_ff: int = field(default=5120, ge=1)
+    """Width of the feed-forward network."""
+    dtype: Dtype = Dtype.FLOAT32
+    """Format of the network."""
+
+    @property
+    def image_tokens(self) -> int:
+        """Patches and the class token: 257 for ViT-H/14."""
+        return (self.image_size // self.patch_size) ** 2 + 1
 
 
 @spec("hashed-text-encoder")

@@ -7,11 +7,19 @@ from mm_config.specs.diffusion import SamplerSpec
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.kinds import (
     AutoencoderSpec,
+    ImageEncoderSpec,
     ModelSpec,
     RootSpec,
     ScorerSpec,
     TextEncoderSpec,
     Weights,
+)
+from mm_config.specs.lora import AppliedLoraSpec
+from mm_config.specs.serving import (
+    FeatureCacheSpec,
+    InferRuntimeSpec,
+    QuantizationSpec,
+    SparseAttentionSpec,
 )
 
 
@@ -25,6 +33,18 @@ class GenerationRequest:
     """What it should not show."""
     seed: int = field(default=0, ge=0)
     """Seed of the noise."""
+    num_frames: int | None = field(default=None, neutral=None, ge=1, unit="frames")
+    """Frames; None takes the inference spec's."""
+    height: int | None = field(default=None, neutral=None, ge=1, unit="pixels")
+    """Height; None takes the inference spec's."""
+    width: int | None = field(default=None, neutral=None, ge=1, unit="pixels")
+    """Width; None takes the inference spec's."""
+    image: str | None = field(default=None, neutral=None, role=LOCATION)
+    """Image file of the first frame, for networks that are given one."""
+    last_image: str | None = field(default=None, neutral=None, role=LOCATION)
+    """Image file of the last frame, for networks that are given both."""
+    strength: float | None = field(default=None, neutral=None, gt=0, le=1)
+    """Video to video: share of the noise that is put on the given video; None starts from noise alone."""
 
 
 @spec("samples")
@@ -46,18 +66,6 @@ class SamplesSpec:
         )
 
 
-@spec("infer-runtime")
-class InferRuntimeSpec:
-    """Where and how videos are made."""
-
-    device: str = field(default="auto", role=EXECUTION)
-    """`auto` (an accelerator if there is one), `cpu`, `cuda` or `npu`."""
-    batch_size: int = field(default=1, ge=1, role=EXECUTION, unit="videos")
-    """Videos denoised at once."""
-    build_missing: bool = field(default=False, role=EXECUTION)
-    """Whether weights that no finished run has made are trained first."""
-
-
 @spec("infer")
 class InferSpec(RootSpec):
     """Generates videos with one network, or with a high-noise and a low-noise expert."""
@@ -76,6 +84,12 @@ class InferSpec(RootSpec):
     """Latents to pixels."""
     text_encoder: TextEncoderSpec
     """Prompts to features."""
+    image_encoder: ImageEncoderSpec | None = field(default=None, neutral=None)
+    """Given frames to features, for networks with an image branch; None for others."""
+    distilled: bool = field(default=False, neutral=False)
+    """Whether the weights were distilled to work in few steps without guidance."""
+    loras: tuple[AppliedLoraSpec, ...] = field(default=(), neutral=())
+    """Adapters that are added to the experts, in this order."""
     sampler: SamplerSpec
     """The denoising loop."""
     num_frames: int = field(default=81, ge=1, unit="frames")
@@ -90,5 +104,13 @@ class InferSpec(RootSpec):
     """Format of the networks' computations; latents and guidance are always float32."""
     samples: SamplesSpec = SamplesSpec()
     """The videos that running the experiment makes."""
+    negative_prompt: str = field(default="", neutral="")
+    """What videos should not show, where a request says nothing of its own."""
+    sparse_attention: SparseAttentionSpec | None = field(default=None, neutral=None)
+    """Attention that leaves out distant keys; None is exact."""
+    quantization: QuantizationSpec | None = field(default=None, neutral=None)
+    """Linear layers with few bits; None is exact."""
+    feature_cache: FeatureCacheSpec | None = field(default=None, neutral=None)
+    """Blocks that are skipped in some steps; None is exact."""
     runtime: InferRuntimeSpec = field(default=InferRuntimeSpec(), role=EXECUTION)
     """Where and how videos are made."""

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from abc import abstractmethod
+
+
+class Conditioning(enum.Enum):
+    """What a network sees beside noise, timestep and caption."""
+
+    TEXT = "text"
+    """Nothing more (T2V)."""
+    FIRST_FRAME = "first_frame"
+    """A mask and the latents of the first frame, as further input channels (I2V)."""
+    FIRST_AND_LAST_FRAME = "first_and_last_frame"
+    """A mask and the latents of the first and the last frame, as further input channels (FLF2V)."""
+    CLEAN_FIRST_FRAME = "clean_first_frame"
+    """The first latent frame itself may be given clean, with timestep 0 for its tokens (TI2V)."""
+
+
+ATTENTION_CORES = ("self_attention_core", "cross_attention_core")
+"""Parts of a network's FLOPs that attention kernels compute; all others are matrix products."""
 
 
 class RootSpec:
@@ -24,6 +42,8 @@ class ModelSpec:
     patch_size: tuple[int, int, int]
     text_dim: int
     num_layers: int
+    num_attention_heads: int = 1
+    conditioning: Conditioning = Conditioning.TEXT
 
     @abstractmethod
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -36,14 +56,32 @@ class ModelSpec:
         raise NotImplementedError
 
     @abstractmethod
-    def forward_flops(self, latent_shape: tuple[int, int, int], text_tokens: int) -> int:
-        """Floating-point operations (2 per multiply-add) of one sample's forward pass."""
+    def forward_flops(
+        self, latent_shape: tuple[int, int, int], text_tokens: int, image_tokens: int = 0
+    ) -> int:
+        """Floating-point operations (2 per multiply-add) of one sample's forward pass.
+
+        Args:
+            latent_shape: `(frames, height, width)`.
+            text_tokens: Tokens of the caption, padding included.
+            image_tokens: Tokens of the image encoder, where the network has an image branch.
+        """
         raise NotImplementedError
+
+    def flops_by_part(
+        self, latent_shape: tuple[int, int, int], text_tokens: int, image_tokens: int = 0
+    ) -> dict[str, int]:
+        """What `forward_flops` is the sum of; `ATTENTION_CORES` name the parts of attention's kernels."""
+        return {"network": self.forward_flops(latent_shape, text_tokens, image_tokens)}
 
     @abstractmethod
     def block_activation_values(self, latent_shape: tuple[int, int, int]) -> int:
         """Values that one block keeps for the backward pass of one sample, without recomputation."""
         raise NotImplementedError
+
+    def block_input_values(self, latent_shape: tuple[int, int, int]) -> int:
+        """Values that go into one block for one sample: all that full recomputation keeps of it."""
+        return self.block_activation_values(latent_shape)
 
     def parameter_count(self) -> int:
         """The number of parameters."""
@@ -75,6 +113,29 @@ class TextEncoderSpec:
 
     max_tokens: int
     text_dim: int
+
+
+class ImageEncoderSpec:
+    """An image encoder: a frame to `[image_tokens, image_dim]` features."""
+
+    __slots__ = ()
+
+    image_dim: int
+
+    @property
+    @abstractmethod
+    def image_tokens(self) -> int:
+        """Tokens of one image."""
+        raise NotImplementedError
+
+
+class OptimizerSpec:
+    """An optimizer with a peak learning rate `lr` and gradient clipping."""
+
+    __slots__ = ()
+
+    lr: float
+    max_grad_norm: float
 
 
 class DatasetSpec:

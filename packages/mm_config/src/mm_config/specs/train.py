@@ -8,46 +8,40 @@ from mm_config.schema import EXECUTION, LOCATION, field, spec
 from mm_config.specs.data import DataSpec
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec
 from mm_config.specs.dtype import Dtype
-from mm_config.specs.kinds import AutoencoderSpec, ModelSpec, RootSpec, TextEncoderSpec, Weights
+from mm_config.specs.kinds import (
+    AutoencoderSpec,
+    ImageEncoderSpec,
+    ModelSpec,
+    OptimizerSpec,
+    RootSpec,
+    TextEncoderSpec,
+    Weights,
+)
+from mm_config.specs.lora import LoraSpec
+from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec, ValidationSpec
+from mm_config.specs.optim import AdamWSpec, EmaSpec, ScheduleSpec
+from mm_config.specs.parallel import (
+    NO_COMPILE,
+    NO_PARALLEL,
+    NO_RECOMPUTE,
+    AttentionImpl,
+    CompileSpec,
+    FsdpSpec,
+    ParallelSpec,
+    RecomputeSpec,
+)
 from mm_config.specs.weights import RandomWeights
 
 
-class Decay(enum.Enum):
-    """How the learning rate falls after the warm-up."""
+class StartMode(enum.Enum):
+    """What is taken over from the weights that a run starts from."""
 
-    CONSTANT = "constant"
-    LINEAR = "linear"
-    COSINE = "cosine"
-
-
-@spec("adamw")
-class AdamWSpec:
-    """AdamW with gradient clipping."""
-
-    lr: float = field(default=1e-5, gt=0)
-    """Peak learning rate."""
-    betas: tuple[float, float] = field(default=(0.9, 0.999), ge=0, lt=1)
-    """Decay rates of the first and second moments."""
-    eps: float = field(default=1e-8, gt=0)
-    """Added to the denominator."""
-    weight_decay: float = field(default=0.01, ge=0)
-    """Decoupled weight decay."""
-    max_grad_norm: float = field(default=1.0, gt=0)
-    """Gradients are scaled down to this global norm."""
-
-
-@spec("schedule")
-class ScheduleSpec:
-    """How long to train and how the learning rate moves."""
-
-    steps: int = field(ge=1)
-    """Optimizer steps."""
-    warmup_steps: int = field(default=0, ge=0)
-    """Steps of linear warm-up from zero."""
-    decay: Decay = Decay.CONSTANT
-    """How the learning rate falls after the warm-up."""
-    final_ratio: float = field(default=0.0, ge=0, le=1)
-    """Learning rate of the last step as a share of the peak, where it decays."""
+    WEIGHTS = "weights"
+    """The weights alone; the optimizer, the schedule and the data start anew."""
+    RESTART = "restart"
+    """The weights and the optimizer's moments; the schedule and the data start anew."""
+    EXACT = "exact"
+    """Everything: the run goes on where the training that made the weights ended."""
 
 
 @spec("precision")
@@ -58,16 +52,10 @@ class PrecisionSpec:
     """Format of the forward and backward pass."""
     reduce: Dtype = Dtype.FLOAT32
     """Format in which gradients are summed over ranks."""
-
-
-@spec("fsdp")
-class FsdpSpec:
-    """FSDP2: which modules are sharded as one unit."""
-
-    wrap: tuple[str, ...] = field(default=("blocks.*",), role=EXECUTION)
-    """Glob patterns over module names, each match becomes a unit; the root takes the rest."""
-    reshard_after_forward: bool = field(default=True, role=EXECUTION)
-    """Whether gathered parameters are freed between forward and backward."""
+    output: Dtype | None = field(default=None, neutral=None)
+    """Format of the network's output; None leaves it."""
+    allow_tf32: bool = field(default=False, neutral=False)
+    """Whether float32 products may round their factors to 10 bits (TF32, HF32)."""
 
 
 @spec("checkpoints")
@@ -78,6 +66,10 @@ class CheckpointSpec:
     """Steps between checkpoints; the last step always writes one."""
     keep_last: int = field(default=2, ge=1, role=EXECUTION, unit="checkpoints")
     """Newest checkpoints that are kept."""
+    keep_every: int | None = field(default=None, neutral=None, ge=1, role=EXECUTION, unit="steps")
+    """Checkpoints at multiples of these steps are kept for ever; None keeps none of them."""
+    asynchronous: bool = field(default=False, neutral=False, role=EXECUTION)
+    """Whether training goes on while a checkpoint is written."""
 
 
 @spec("train-runtime")
@@ -92,6 +84,22 @@ class TrainRuntimeSpec:
     """Steps between lines of progress where stdout is no terminal."""
     build_missing: bool = field(default=False, role=EXECUTION)
     """Whether weights that this run starts from are trained first where they are missing."""
+    attention: AttentionImpl = field(default=AttentionImpl.AUTO, neutral=AttentionImpl.AUTO, role=EXECUTION)
+    """The implementation of attention."""
+    deterministic: bool = field(default=False, neutral=False, role=EXECUTION)
+    """Whether only deterministic kernels may run, so that two runs are equal to the bit."""
+    encode_ahead: int = field(default=1, neutral=1, ge=1, role=EXECUTION, unit="steps")
+    """Steps whose clips and captions are encoded at once, before they are trained on."""
+    offload_encoders: bool = field(default=False, neutral=False, role=EXECUTION)
+    """Whether the encoders wait in the host's memory while the network trains."""
+    shard_encoders: bool = field(default=False, neutral=False, role=EXECUTION)
+    """Whether the encoders' weights are shared by the ranks instead of whole on each."""
+    timeout_minutes: int = field(default=30, neutral=30, ge=1, role=EXECUTION, unit="min")
+    """Longest wait of a rank for the others."""
+    tensorboard: bool = field(default=False, neutral=False, role=EXECUTION)
+    """Whether metrics also go to TensorBoard files in the run folder."""
+    wandb_project: str | None = field(default=None, neutral=None, role=LOCATION)
+    """Weights & Biases project that metrics also go to; None for none."""
 
 
 @spec("train")
@@ -106,25 +114,47 @@ class TrainSpec(RootSpec):
     """The part of the noise range this network is trained on."""
     start_from: Weights = RandomWeights()
     """Weights before the first step."""
+    start_mode: StartMode = field(default=StartMode.WEIGHTS, neutral=StartMode.WEIGHTS)
+    """What is taken over from them."""
     diffusion: FlowMatchingSpec
     """Noise levels and the loss."""
     autoencoder: AutoencoderSpec
     """Pixels to latents."""
     text_encoder: TextEncoderSpec
     """Captions to features."""
+    image_encoder: ImageEncoderSpec | None = field(default=None, neutral=None)
+    """First frames to features, for networks with an image branch; None for others."""
     data: DataSpec
     """Clips, captions and batches."""
-    optim: AdamWSpec = AdamWSpec()
+    optim: OptimizerSpec = AdamWSpec()
     """The optimizer."""
     schedule: ScheduleSpec
     """Steps and learning rate."""
+    frozen: tuple[str, ...] = field(default=(), neutral=())
+    """Glob patterns over parameter names that are not trained."""
+    lora: LoraSpec | None = field(default=None, neutral=None)
+    """Adapters that are trained instead of the network; None trains the network."""
+    ema: EmaSpec | None = field(default=None, neutral=None)
+    """A moving average of the weights; None keeps none."""
+    validation: ValidationSpec | None = field(default=None, neutral=None)
+    """The loss on held-out clips; None measures none."""
     precision: PrecisionSpec = PrecisionSpec()
     """Number formats."""
     seed: int = field(default=0, ge=0)
     """Seed of data order, noise, noise levels and caption dropout."""
     fsdp: FsdpSpec = field(default=FsdpSpec(), role=EXECUTION)
     """Sharding."""
+    parallel: ParallelSpec = field(default=NO_PARALLEL, neutral=NO_PARALLEL, role=EXECUTION)
+    """Ranks that work on one sample."""
+    recompute: RecomputeSpec = field(default=NO_RECOMPUTE, neutral=NO_RECOMPUTE, role=EXECUTION)
+    """What the backward pass computes again."""
+    compile: CompileSpec = field(default=NO_COMPILE, neutral=NO_COMPILE, role=EXECUTION)
+    """Compilation of the network."""
     checkpoint: CheckpointSpec = field(default=CheckpointSpec(), role=EXECUTION)
     """Checkpoints."""
     runtime: TrainRuntimeSpec = field(default=TrainRuntimeSpec(), role=EXECUTION)
     """Where and how the run is carried out."""
+    profiler: ProfilerSpec | None = field(default=None, neutral=None, role=EXECUTION)
+    """A recorded window of steps; None records none."""
+    memory_snapshot: MemorySnapshotSpec | None = field(default=None, neutral=None, role=EXECUTION)
+    """A recorded window of the allocator; None records none."""

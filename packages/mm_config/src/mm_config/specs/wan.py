@@ -11,20 +11,20 @@ from collections.abc import Iterator
 
 from mm_config.errors import Problem
 from mm_config.schema import field, spec
-from mm_config.specs.kinds import ModelSpec
+from mm_config.specs.kinds import Conditioning, ModelSpec
 
 
 @spec("wan-transformer")
 class WanTransformerSpec(ModelSpec):
-    """Wan's video diffusion transformer (text to video)."""
+    """Wan's video diffusion transformer."""
 
-    hidden_size: int = field(ge=1)
+    hidden_size: int = field(ge=1, le=65_536)
     """Width of the residual stream."""
-    num_attention_heads: int = field(ge=1)
+    num_attention_heads: int = field(ge=1, le=4096)
     """Attention heads; must divide hidden_size into even widths that 3D RoPE can split."""
     ffn_dim: int = field(ge=1)
     """Width of the feed-forward network."""
-    num_layers: int = field(ge=1)
+    num_layers: int = field(ge=1, le=1000)
     """Transformer blocks."""
     in_channels: int = field(default=16, ge=1)
     """Channels of the latents that go in."""
@@ -42,6 +42,12 @@ class WanTransformerSpec(ModelSpec):
     """Epsilon of all norms."""
     rope_max_seq_len: int = field(default=1024, ge=1, unit="tokens")
     """Longest axis of the rotary position table."""
+    conditioning: Conditioning = field(default=Conditioning.TEXT, neutral=Conditioning.TEXT)
+    """What the network sees beside noise, timestep and caption."""
+    image_dim: int | None = field(default=None, neutral=None, ge=1)
+    """Width of the image encoder's features; None where there is no image branch (all of Wan2.2)."""
+    image_positions: int | None = field(default=None, neutral=None, ge=1, unit="tokens")
+    """Rows of a learned position table over image features (FLF2V: two images of 257); None for none."""
 
     @property
     def attention_head_dim(self) -> int:
@@ -67,6 +73,11 @@ class WanTransformerSpec(ModelSpec):
                 "num_attention_heads",
                 f"head width {self.attention_head_dim} is below 6, the least that RoPE splits in three",
             )
+        if self.image_positions is not None and self.image_dim is None:
+            yield Problem(
+                "image_positions",
+                f"is {self.image_positions}, but image_dim is None: there is no image branch",
+            )
         if self.freq_dim % 2:
             yield Problem("freq_dim", f"must be even, got {self.freq_dim}")
 
@@ -87,6 +98,8 @@ class WanTransformerSpec(ModelSpec):
         linear("condition_embedder.time_proj", 6 * d, d)
         linear("condition_embedder.text_embedder.linear_1", d, self.text_dim)
         linear("condition_embedder.text_embedder.linear_2", d, d)
+        if self.image_dim is not None:
+            self._add_image_embedder(shapes, self.image_dim)
         for index in range(self.num_layers):
             block = f"blocks.{index}"
             shapes[f"{block}.scale_shift_table"] = (1, 6, d)
@@ -95,6 +108,10 @@ class WanTransformerSpec(ModelSpec):
                     linear(f"{block}.{attention}.{projection}", d, d)
                 shapes[f"{block}.{attention}.norm_q.weight"] = (d,)
                 shapes[f"{block}.{attention}.norm_k.weight"] = (d,)
+            if self.image_dim is not None:
+                linear(f"{block}.attn2.add_k_proj", d, d)
+                linear(f"{block}.attn2.add_v_proj", d, d)
+                shapes[f"{block}.attn2.norm_added_k.weight"] = (d,)
             if self.cross_attn_norm:
                 shapes[f"{block}.norm2.weight"] = (d,)
                 shapes[f"{block}.norm2.bias"] = (d,)
@@ -103,20 +120,74 @@ class WanTransformerSpec(ModelSpec):
         linear("proj_out", self.out_channels * math.prod(patch), d)
         return shapes
 
+    def _add_image_embedder(self, shapes: dict[str, tuple[int, ...]], image_dim: int) -> None:
+        embedder, d = "condition_embedder.image_embedder", self.hidden_size
+        if self.image_positions is not None:
+            shapes[f"{embedder}.pos_embed"] = (1, self.image_positions, image_dim)
+        layers = {
+            "norm1": (image_dim,),
+            "ff.net.0.proj": (image_dim, image_dim),
+            "ff.net.2": (d, image_dim),
+            "norm2": (d,),
+        }
+        for name, shape in layers.items():
+            shapes[f"{embedder}.{name}.weight"], shapes[f"{embedder}.{name}.bias"] = shape, shape[:1]
+
     def tokens(self, latent_shape: tuple[int, int, int]) -> int:
         """One token per patch."""
         return math.prod(size // patch for size, patch in zip(latent_shape, self.patch_size, strict=True))
 
-    def forward_flops(self, latent_shape: tuple[int, int, int], text_tokens: int) -> int:
+    def parameter_count(self) -> int:
+        """The sum over `parameter_shapes`, from one block: it takes no longer for many layers."""
+        d, f, patch = self.hidden_size, self.ffn_dim, math.prod(self.patch_size)
+        linear = d * d + d
+        # Two attentions with four linear layers and two norms, the feed-forward network, the modulation.
+        block = 8 * linear + 4 * d + (f * d + f) + (d * f + d) + 6 * d
+        time = (self.freq_dim * d + d) + linear + 6 * linear
+        text = (self.text_dim * d + d) + linear
+        patches, out = self.in_channels * patch, self.out_channels * patch
+        count = (patches * d + d) + time + text + (out * d + out) + 2 * d
+        if self.cross_attn_norm:
+            block += 2 * d
+        if self.image_dim is not None:
+            block += 2 * linear + d
+            image = self.image_dim
+            count += (self.image_positions or 0) * image + 2 * image + 2 * d
+            count += (image * image + image) + (image * d + d)
+        return count + self.num_layers * block
+
+    def forward_flops(
+        self, latent_shape: tuple[int, int, int], text_tokens: int, image_tokens: int = 0
+    ) -> int:
         """Matrix products of one sample; norms, modulation and activations are left out."""
+        return sum(self.flops_by_part(latent_shape, text_tokens, image_tokens).values())
+
+    def flops_by_part(
+        self, latent_shape: tuple[int, int, int], text_tokens: int, image_tokens: int = 0
+    ) -> dict[str, int]:
+        """What `forward_flops` is the sum of.
+
+        `text` and `image` are what their tokens cost wherever they go: their embedding and each block's
+        keys and values. `ends` are the patch embedding and the output layer.
+        """
         s, d, f, patch = self.tokens(latent_shape), self.hidden_size, self.ffn_dim, math.prod(self.patch_size)
-        self_attention = 8 * s * d * d + 4 * s * s * d
-        cross_attention = 4 * s * d * d + 4 * text_tokens * d * d + 4 * s * text_tokens * d
-        block = self_attention + cross_attention + 4 * s * d * f
-        ends = 2 * s * d * patch * (self.in_channels + self.out_channels)
-        time = 2 * (self.freq_dim * d + d * d + 6 * d * d)
-        text = 2 * text_tokens * (self.text_dim * d + d * d)
-        return self.num_layers * block + ends + time + text
+        image_dim = self.image_dim or 0
+        image_tokens = image_tokens if self.image_dim is not None else 0
+        block = {
+            "self_attention_core": 4 * s * s * d,
+            "self_attention_projections": 8 * s * d * d,
+            "cross_attention_core": 4 * s * (text_tokens + image_tokens) * d,
+            "cross_attention_projections": 4 * s * d * d,
+            "feed_forward": 4 * s * d * f,
+        }
+        keys_and_values = 4 * d * d * self.num_layers
+        return {
+            **{part: self.num_layers * count for part, count in block.items()},
+            "ends": 2 * s * d * patch * (self.in_channels + self.out_channels),
+            "time": 2 * (self.freq_dim * d + d * d + 6 * d * d),
+            "text": text_tokens * (2 * (self.text_dim * d + d * d) + keys_and_values),
+            "image": image_tokens * (2 * (image_dim * image_dim + image_dim * d) + keys_and_values),
+        }
 
     def block_activation_values(self, latent_shape: tuple[int, int, int]) -> int:
         """An estimate, 20 hidden + 2 ffn values per token, for a block whose norms are fused.
@@ -125,6 +196,10 @@ class WanTransformerSpec(ModelSpec):
         output, projections, the cross-attention's set, and the feed-forward width twice.
         """
         return self.tokens(latent_shape) * (20 * self.hidden_size + 2 * self.ffn_dim)
+
+    def block_input_values(self, latent_shape: tuple[int, int, int]) -> int:
+        """The residual stream."""
+        return self.tokens(latent_shape) * self.hidden_size
 
 
 def _listed(numbers: list[int]) -> str:

@@ -1,0 +1,11 @@
+"""Trains Wan2.2 I2V-A14B's high-noise expert, as `wan22_high` trains T2V's."""
+
+from experiments import wan22_high
+from mm_config import main
+from mm_config.families import wan22
+from mm_config.specs.diffusion import Expert
+
+SPEC = wan22.I2V_A14B.train(Expert.HIGH_NOISE, like=wan22_high.SPEC)
+
+if __name__ == "__main__":
+    main(SPEC)

@@ -1,0 +1,11 @@
+"""Trains Wan2.2 T2V-A14B's low-noise expert, as `wan22_high` trains the other."""
+
+from experiments import wan22_high
+from mm_config import main
+from mm_config.families import wan22
+from mm_config.specs.diffusion import Expert
+
+SPEC = wan22.T2V_A14B.train(Expert.LOW_NOISE, like=wan22_high.SPEC)
+
+if __name__ == "__main__":
+    main(SPEC)

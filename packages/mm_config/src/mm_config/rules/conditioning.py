@@ -1,0 +1,111 @@
+"""Rules on what a network sees beside noise: input channels, the image branch, what a request gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mm_config.errors import Problem
+from mm_config.rules.clips import size_problems
+from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.kinds import Conditioning, ImageEncoderSpec
+from mm_config.specs.train import TrainSpec
+from mm_config.specs.wan import WanTransformerSpec
+
+IMAGES = {Conditioning.FIRST_FRAME: 1, Conditioning.FIRST_AND_LAST_FRAME: 2}
+"""Frames that come as further input channels, with a mask, and through an image branch."""
+
+
+def conditioning_problems(spec: TrainSpec | InferSpec, path: str) -> Iterator[Problem]:
+    """The network's channels, patches and image branch fit the conditioning and the encoders.
+
+    Args:
+        spec: The training or inference spec.
+        path: Where it stands, for messages that name a second field.
+    """
+    model, latents = spec.model, spec.autoencoder.latent_channels
+    given = model.conditioning
+    equal = f"but {path}.autoencoder.latent_channels is {latents}; make them equal"
+    if given in IMAGES:
+        # The latents of the given frames, and a mask with one channel for each frame of a latent frame.
+        mask = spec.autoencoder.temporal_stride
+        wanted = 2 * latents + mask
+        if model.in_channels != wanted:
+            yield Problem(
+                "model.in_channels",
+                f"is {model.in_channels}, but conditioning {given.value} needs {wanted}: {latents} noisy, "
+                f"{mask} of the mask, {latents} given",
+            )
+    elif model.in_channels != latents:
+        yield Problem("model.in_channels", f"is {model.in_channels}, {equal}")
+    if model.out_channels != latents:
+        yield Problem("model.out_channels", f"is {model.out_channels}, {equal}")
+    if given is Conditioning.CLEAN_FIRST_FRAME and model.patch_size[0] != 1:
+        yield Problem(
+            "model.patch_size.0",
+            f"is {model.patch_size[0]}, but a clean first frame has tokens of its own; set it to 1",
+        )
+    if isinstance(model, WanTransformerSpec):
+        yield from _image_branch_problems(model, spec.image_encoder, path)
+
+
+def request_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Problem]:
+    """What an inference spec can't make of a request; paths start inside the request."""
+    given = spec.model.conditioning
+    if not request.prompt.strip():
+        yield Problem("prompt", f"must say something, got {request.prompt!r}")
+    size = (
+        request.num_frames or spec.num_frames,
+        request.height or spec.height,
+        request.width or spec.width,
+    )
+    yield from size_problems(size, spec.model, spec.autoencoder)
+    if given is Conditioning.TEXT and request.image is not None:
+        yield Problem("image", "is given, but this network is conditioned on text alone; leave it out")
+    if given in IMAGES and request.image is None:
+        yield Problem("image", f"is missing: conditioning {given.value} needs the first frame")
+    if given is Conditioning.FIRST_AND_LAST_FRAME:
+        if request.last_image is None:
+            yield Problem("last_image", f"is missing: conditioning {given.value} needs the last frame")
+    elif request.last_image is not None:
+        yield Problem(
+            "last_image",
+            f"is given, but only conditioning first_and_last_frame takes it; this is {given.value}",
+        )
+    if request.strength is not None and given is not Conditioning.TEXT:
+        yield Problem(
+            "strength", f"is given, but only networks conditioned on text take a video; this is {given.value}"
+        )
+
+
+def _image_branch_problems(
+    model: WanTransformerSpec, encoder: ImageEncoderSpec | None, path: str
+) -> Iterator[Problem]:
+    images = IMAGES.get(model.conditioning)
+    if model.image_dim is None:
+        if encoder is not None:
+            yield Problem(
+                "image_encoder",
+                f"is given, but {path}.model.image_dim is None: there is no image branch; set it to None",
+            )
+        return
+    if images is None:
+        yield Problem(
+            "model.image_dim",
+            f"is {model.image_dim}, but conditioning {model.conditioning.value} gives no frame to encode; "
+            "set it to None",
+        )
+    if encoder is None:
+        yield Problem("image_encoder", f"is missing, but {path}.model.image_dim {model.image_dim} needs one")
+        return
+    if encoder.image_dim != model.image_dim:
+        yield Problem(
+            "model.image_dim",
+            f"is {model.image_dim}, but {path}.image_encoder.image_dim is {encoder.image_dim}; "
+            "make them equal",
+        )
+    if images is not None and model.image_positions not in (None, images * encoder.image_tokens):
+        yield Problem(
+            "model.image_positions",
+            f"is {model.image_positions}, but {images} x {encoder.image_tokens} tokens of "
+            f"{path}.image_encoder make {images * encoder.image_tokens}",
+        )

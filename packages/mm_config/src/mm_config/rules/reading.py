@@ -1,0 +1,121 @@
+"""Rules on which part of a clip is read, and on what is kept of it or was computed before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from mm_config.errors import Problem
+from mm_config.rules.wording import idle_problems
+from mm_config.specs.data import Cache, ClipStart, DataSpec, PrecomputedSpec, Resize, ShapesSpec
+from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
+from mm_config.specs.kinds import AutoencoderSpec
+
+
+def data_problems(data: DataSpec) -> Iterator[Problem]:
+    """Rules between the data's own fields."""
+    yield from _rate_problems(data)
+    yield from _short_clip_problems(data)
+    if data.resize is not Resize.AREA:
+        yield from idle_problems(data, ["size_multiple"], "resize = area")
+    if data.buckets and data.resize is Resize.AREA:
+        yield Problem(
+            "resize", "is area, which gives each clip a size of its own, but buckets fix the sizes; drop one"
+        )
+    if isinstance(data.dataset, ShapesSpec):
+        yield from _shapes_problems(data, data.dataset)
+    if data.precomputed is not None:
+        yield from _caption_problems(data, data.precomputed)
+
+
+def precomputed_problems(precomputed: PrecomputedSpec) -> Iterator[Problem]:
+    """Features hold something."""
+    if not (precomputed.latents or precomputed.text):
+        yield Problem("latents", "is False, and so is text: the features hold nothing; set one of them")
+    if precomputed.empty_caption and not precomputed.text:
+        yield Problem("empty_caption", "is True, but text is False: captions are encoded; set it to False")
+
+
+def kept_latents_problems(data: DataSpec, autoencoder: AutoencoderSpec) -> Iterator[Problem]:
+    """Latents that are cached, or were computed before, are the same each time a clip is drawn."""
+    computed_before = data.precomputed is not None and data.precomputed.latents
+    if not computed_before and data.cache is not Cache.LATENTS:
+        return
+    kept = "data.cache = latents keeps one encoding per clip"
+    instead = ", or set the cache to none"
+    # A cache keeps a mirrored clip as well as any other, as long as it is always mirrored.
+    flips_differ = 0 < data.flip_share < 1
+    if computed_before:
+        kept, instead, flips_differ = "precomputed latents are fixed", "", data.flip_share > 0
+        if data.cache is Cache.LATENTS:
+            yield Problem("data.cache", f"is latents, but {kept}: there is nothing to keep; set it to none")
+    if flips_differ:
+        yield Problem("data.flip_share", f"is {data.flip_share}, but {kept}; set it to 0.0{instead}")
+    if data.start is ClipStart.RANDOM:
+        yield Problem("data.start", f"is random, but {kept}; choose head or middle{instead}")
+    if data.resize is Resize.RANDOM_CROP:
+        yield Problem("data.resize", f"is random_crop, but {kept}; choose center_crop{instead}")
+    if isinstance(autoencoder, WanAutoencoderSpec) and autoencoder.latent_mode is LatentMode.SAMPLE:
+        yield Problem("autoencoder.latent_mode", f"is sample, but {kept}; choose mode{instead}")
+
+
+def _rate_problems(data: DataSpec) -> Iterator[Problem]:
+    if data.frame_interval is None:
+        return
+    if data.speed_factor != 1:
+        yield Problem(
+            "speed_factor",
+            f"is {data.speed_factor}, but frame_interval takes every n-th frame; leave it at 1.0 or set "
+            "frame_interval to None",
+        )
+    default = attrs.fields_dict(DataSpec)["fps"].default
+    if data.fps != default:
+        yield Problem(
+            "fps",
+            f"is {data.fps}, but frame_interval reads clips whatever their rate; leave it at {default} or "
+            "set frame_interval to None",
+        )
+
+
+def _short_clip_problems(data: DataSpec) -> Iterator[Problem]:
+    least = data.min_num_frames
+    if least is None:
+        yield from idle_problems(data, ["drop_short_share"], "min_num_frames")
+        return
+    if data.buckets:
+        yield Problem(
+            "min_num_frames", f"is {least}, but buckets say which numbers of frames there are; set it to None"
+        )
+    elif least > data.num_frames:
+        yield Problem("min_num_frames", f"is {least}, above num_frames {data.num_frames}")
+    elif data.drop_short_share == 1:
+        yield Problem(
+            "drop_short_share",
+            "is 1.0, which leaves out all the short clips that min_num_frames lets in; set it below 1",
+        )
+
+
+def _shapes_problems(data: DataSpec, dataset: ShapesSpec) -> Iterator[Problem]:
+    """What rendered clips can't give."""
+    interval = data.frame_interval or 1
+    least = {f"buckets.{index}.num_frames": bucket.num_frames for index, bucket in enumerate(data.buckets)}
+    if data.min_num_frames is not None:
+        least = {"min_num_frames": data.min_num_frames}
+    for name, frames in (least or {"num_frames": data.num_frames}).items():
+        needed = (frames - 1) * interval + 1
+        if needed > dataset.num_frames:
+            yield Problem(
+                name, f"{needed} frames are asked for, but dataset.num_frames renders {dataset.num_frames}"
+            )
+    if data.frame_interval is None and data.fps != dataset.fps:
+        yield Problem("fps", f"is {data.fps}, but dataset.fps renders {dataset.fps}; make them equal")
+
+
+def _caption_problems(data: DataSpec, precomputed: PrecomputedSpec) -> Iterator[Problem]:
+    if precomputed.text and data.caption_dropout > 0 and not precomputed.empty_caption:
+        yield Problem(
+            "caption_dropout",
+            f"is {data.caption_dropout}, but precomputed.empty_caption is False: without the features of the "
+            "empty caption no caption can be dropped; set it to 0.0 or compute them",
+        )

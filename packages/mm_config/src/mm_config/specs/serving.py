@@ -1,0 +1,165 @@
+"""How generation fits a device: parallel ranks, residency, and the approximations that make it faster."""
+
+from __future__ import annotations
+
+import enum
+
+from mm_config.schema import EXECUTION, field, spec
+from mm_config.specs.parallel import NO_COMPILE, AttentionImpl, CompileSpec
+
+
+class Residency(enum.Enum):
+    """Where the experts wait while they don't work."""
+
+    RESIDENT = "resident"
+    """On the device."""
+    SWAP = "swap"
+    """In the host's memory, whole."""
+    LAYERWISE = "layerwise"
+    """In the host's memory; blocks are brought to the device as they are needed."""
+
+
+class GuidanceMode(enum.Enum):
+    """How the two passes of classifier-free guidance are computed."""
+
+    BATCHED = "batched"
+    """As one pass of twice the batch."""
+    SEQUENTIAL = "sequential"
+    """One after the other, with half the memory."""
+    PARALLEL = "parallel"
+    """On two ranks."""
+
+
+@spec("generation-parallel")
+class GenerationParallelSpec:
+    """Ranks that make videos together."""
+
+    data: int = field(default=1, ge=1, role=EXECUTION, unit="ranks")
+    """Groups of ranks that make different videos."""
+    ulysses: int = field(default=1, ge=1, role=EXECUTION, unit="ranks")
+    """Ranks that share the tokens and exchange heads in attention; divides the heads."""
+    ring: int = field(default=1, ge=1, role=EXECUTION, unit="ranks")
+    """Ranks that share the tokens and pass keys and values round."""
+    tensor: int = field(default=1, ge=1, role=EXECUTION, unit="ranks")
+    """Ranks that share the matrices of attention and feed-forward; divides the heads."""
+    fsdp: bool = field(default=False, role=EXECUTION)
+    """Whether the ranks share one copy of the weights."""
+    autoencoder: bool = field(default=False, role=EXECUTION)
+    """Whether the ranks share the tiles of the autoencoder."""
+    timeout_seconds: int = field(default=600, ge=1, role=EXECUTION, unit="s")
+    """Longest wait of a rank for the others."""
+
+
+@spec("residency")
+class ResidencySpec:
+    """Where experts and encoders wait."""
+
+    experts: Residency = field(default=Residency.RESIDENT, role=EXECUTION)
+    """Where the experts wait."""
+    encoders: Residency = field(default=Residency.RESIDENT, role=EXECUTION)
+    """Where the text encoder, the image encoder and the autoencoder wait."""
+    pin_memory: bool = field(default=True, role=EXECUTION)
+    """Whether what waits in the host's memory is pinned."""
+    share: float = field(default=1.0, ge=0, le=1, role=EXECUTION)
+    """Share of the blocks that wait outside in layerwise residency."""
+    prefetch: int = field(default=1, ge=0, role=EXECUTION, unit="blocks")
+    """Blocks that are brought ahead in layerwise residency."""
+
+
+class SparsePattern(enum.Enum):
+    """Which keys a query sees in sparse attention."""
+
+    RADIAL = "radial"
+    """Fewer the farther frames are apart."""
+    LOCAL = "local"
+    """Those in a window around it."""
+
+
+@spec("sparse-attention")
+class SparseAttentionSpec:
+    """Attention that leaves out distant keys: faster, another result."""
+
+    pattern: SparsePattern = SparsePattern.RADIAL
+    """Which keys a query sees."""
+    dense_steps: int = field(default=12, ge=0, unit="steps")
+    """First denoising steps with full attention."""
+    dense_layers: int = field(default=0, ge=0)
+    """First blocks with full attention."""
+    decay_factor: float = field(default=1.0, gt=0)
+    """Radial: how fast the window shrinks with the distance in time."""
+    window: int = field(default=6, ge=1, unit="tokens")
+    """Local: reach of the window along each axis."""
+    block_size: int = field(default=128, ge=1, unit="tokens")
+    """Tokens that are kept or left out together."""
+
+
+class QuantFormat(enum.Enum):
+    """Formats of quantised weights."""
+
+    FP8 = "fp8"
+    INT8 = "int8"
+    NF4 = "nf4"
+    MXFP8 = "mxfp8"
+    MXFP6 = "mxfp6"
+    MXFP4 = "mxfp4"
+    NVFP4 = "nvfp4"
+
+
+@spec("quantization")
+class QuantizationSpec:
+    """Linear layers with few bits: less memory, another result."""
+
+    format: QuantFormat = QuantFormat.FP8
+    """Format of the weights."""
+    modules: tuple[str, ...] = field(default=("blocks.*",), min_length=1)
+    """Glob patterns over module names whose linear layers are quantised."""
+    skip: tuple[str, ...] = ("proj_out", "condition_embedder", "patch_embedding")
+    """Glob patterns over module names that are left as they are."""
+    group_size: int | None = field(default=None, ge=1)
+    """Weights with a scale of their own; None takes one per row."""
+
+
+@spec("feature-cache")
+class FeatureCacheSpec:
+    """Skips blocks in denoising steps that are fixed in advance: faster, another result."""
+
+    dense_share: float = field(default=0.2, ge=0, le=1)
+    """Share of the first steps that are always computed."""
+    threshold: float = field(default=0.24, ge=0)
+    """Accumulated change up to which steps are skipped."""
+    max_skipped: int = field(default=2, ge=1, unit="steps")
+    """Steps skipped in a row at most."""
+    derivatives: int = field(default=1, ge=0)
+    """Order of the extrapolation over skipped steps."""
+
+
+NO_GENERATION_PARALLEL = GenerationParallelSpec(
+    data=1, ulysses=1, ring=1, tensor=1, fsdp=False, autoencoder=False, timeout_seconds=600
+)
+ALL_RESIDENT = ResidencySpec(
+    experts=Residency.RESIDENT, encoders=Residency.RESIDENT, pin_memory=True, share=1.0, prefetch=1
+)
+
+
+@spec("infer-runtime")
+class InferRuntimeSpec:
+    """Where and how videos are made."""
+
+    device: str = field(default="auto", role=EXECUTION)
+    """`auto` (an accelerator if there is one), `cpu`, `cuda` or `npu`."""
+    batch_size: int = field(default=1, ge=1, role=EXECUTION, unit="videos")
+    """Videos denoised at once."""
+    build_missing: bool = field(default=False, role=EXECUTION)
+    """Whether weights that no finished run has made are trained first."""
+    attention: AttentionImpl = field(default=AttentionImpl.AUTO, neutral=AttentionImpl.AUTO, role=EXECUTION)
+    """The implementation of attention."""
+    guidance: GuidanceMode = field(default=GuidanceMode.BATCHED, neutral=GuidanceMode.BATCHED, role=EXECUTION)
+    """How the two passes of classifier-free guidance are computed."""
+    residency: ResidencySpec = field(default=ALL_RESIDENT, neutral=ALL_RESIDENT, role=EXECUTION)
+    """Where experts and encoders wait."""
+    parallel: GenerationParallelSpec = field(
+        default=NO_GENERATION_PARALLEL, neutral=NO_GENERATION_PARALLEL, role=EXECUTION
+    )
+    """Ranks that make videos together."""
+    compile: CompileSpec = field(default=NO_COMPILE, neutral=NO_COMPILE, role=EXECUTION)
+    """Compilation of the networks."""

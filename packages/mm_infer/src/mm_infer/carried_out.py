@@ -1,0 +1,58 @@
+"""What this package makes of an inference spec, and the refusal of all else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mm_config.errors import Problem, UserError, prefixed
+from mm_config.rules.carried_out import beyond
+from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.kinds import Conditioning
+from mm_config.specs.serving import GuidanceMode
+from mm_infer.samplers import SOLVERS
+
+CARRIED_OUT = {
+    "negative_prompt",
+    "distilled",
+    "sampler.timesteps",
+    "runtime.guidance",
+    "model.conditioning",
+    "autoencoder.tile_size",
+    "autoencoder.tile_stride",
+    "autoencoder.patch_size",
+    "autoencoder.decoder_base_dim",
+    "autoencoder.is_residual",
+}
+"""Fields added after their class's birth that generation carries out."""
+
+RUNNER = "generation"
+
+
+def check_carried_out(spec: InferSpec, requests: Sequence[GenerationRequest]) -> None:
+    """Refuses what generation would have to ignore.
+
+    Raises:
+        UserError: One problem for each field.
+    """
+    found = [*beyond(spec, CARRIED_OUT, RUNNER), *prefixed(_value_problems(spec), "spec")]
+    for index, request in enumerate(requests):
+        found += beyond(request, (), RUNNER, f"request {index}")
+    if found:
+        raise UserError(found)
+
+
+def _value_problems(spec: InferSpec) -> Iterator[Problem]:
+    """Values of known fields that generation can't do yet."""
+    if spec.sampler.solver not in SOLVERS:
+        known = " or ".join(solver.value for solver in SOLVERS)
+        yield Problem(
+            "sampler.solver", f"is {spec.sampler.solver.value}, which {RUNNER} can't do yet; {known} can"
+        )
+    # A network that may be given a clean first frame also works from text alone.
+    if spec.model.conditioning not in (Conditioning.TEXT, Conditioning.CLEAN_FIRST_FRAME):
+        shown = spec.model.conditioning.value
+        yield Problem("model.conditioning", f"is {shown}: {RUNNER} from given frames is not there yet")
+    if spec.runtime.guidance is GuidanceMode.PARALLEL:
+        yield Problem(
+            "runtime.guidance", f"is parallel, which {RUNNER} can't do yet; batched or sequential can"
+        )

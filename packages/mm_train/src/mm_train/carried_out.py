@@ -1,0 +1,55 @@
+"""What this package makes of a training spec, and the refusal of all else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mm_config.errors import Problem, UserError, prefixed
+from mm_config.rules.carried_out import beyond
+from mm_config.specs.kinds import Conditioning
+from mm_config.specs.optim import AdamWSpec
+from mm_config.specs.parallel import Recompute
+from mm_config.specs.train import TrainSpec
+
+CARRIED_OUT = {
+    "diffusion.sigma_max",
+    "diffusion.sigma_min",
+    "diffusion.drop_last",
+    "schedule.warmup_ratio",
+    "schedule.decay_steps",
+    "precision.output",
+    "recompute.mode",
+    "recompute.modules",
+    "runtime.timeout_minutes",
+    "model.conditioning",
+    "autoencoder.tile_size",
+    "autoencoder.tile_stride",
+    "autoencoder.patch_size",
+    "autoencoder.decoder_base_dim",
+    "autoencoder.is_residual",
+}
+"""Fields added after their class's birth that training carries out."""
+
+RUNNER = "training"
+
+
+def check_carried_out(spec: TrainSpec) -> None:
+    """Refuses what training would have to ignore.
+
+    Raises:
+        UserError: One problem for each field.
+    """
+    found = [*beyond(spec, CARRIED_OUT, RUNNER), *prefixed(_value_problems(spec), "spec")]
+    if found:
+        raise UserError(found)
+
+
+def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
+    """Values of known fields that training can't do yet."""
+    if not isinstance(spec.optim, AdamWSpec):
+        yield Problem("optim", f"is {type(spec.optim).__name__}, which {RUNNER} can't do yet; AdamWSpec can")
+    if spec.model.conditioning is not Conditioning.TEXT:
+        shown = spec.model.conditioning.value
+        yield Problem("model.conditioning", f"is {shown}: {RUNNER} on given frames is not there yet")
+    if spec.recompute.mode is Recompute.SELECTIVE:
+        yield Problem("recompute.mode", f"is selective, which {RUNNER} can't do yet; none or full can")

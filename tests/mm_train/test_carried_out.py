@@ -1,0 +1,60 @@
+"""Nothing that a training spec says is ignored: what training can't do yet is refused."""
+
+import pytest
+
+import mm_train
+from experiments import wan22_high, wan22_i2v_high
+from mm_config import replace
+from mm_config.errors import UserError
+from mm_config.evolve import get
+from mm_config.options import RunOptions
+from mm_config.schema import ABSENT, info_of, spec_fields
+from mm_config.specs.data import BucketSpec, Order
+from mm_config.specs.optim import EmaSpec, MuonSpec
+from mm_config.specs.parallel import Recompute
+from mm_config.specs.train import TrainSpec
+from mm_train.carried_out import CARRIED_OUT, check_carried_out
+
+
+def refused(spec: TrainSpec) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        check_carried_out(spec)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_every_field_that_training_names_was_added_after_its_classes_birth() -> None:
+    spec = wan22_high.SPEC
+    for path in CARRIED_OUT - {"recompute.mode", "recompute.modules"}:
+        owner, _, name = path.rpartition(".")
+        attributes = {attribute.name: attribute for attribute in spec_fields(type(get(spec, owner)))}
+        assert info_of(attributes[name]).neutral is not ABSENT, path
+
+
+def test_the_wan_experiments_can_be_trained_as_far_as_their_conditioning_goes() -> None:
+    check_carried_out(wan22_high.SPEC)
+    assert refused(wan22_i2v_high.SPEC) == [
+        "spec.model.conditioning: is first_frame: training on given frames is not there yet"
+    ]
+
+
+def test_all_that_training_cannot_do_is_named_at_once(small: TrainSpec) -> None:
+    bucket = BucketSpec(num_frames=17, height=64, width=64)
+    changes = {
+        "ema": EmaSpec(),
+        "optim": MuonSpec(),
+        "data.order": Order.SEQUENTIAL,
+        "data.buckets": (bucket,),
+        "parallel.ulysses": 2,
+        "recompute.mode": Recompute.SELECTIVE,
+        "recompute.offload": True,
+        "runtime.deterministic": True,
+    }
+    lines = refused(replace(small, changes))
+    assert sorted(line.partition(":")[0] for line in lines) == sorted(f"spec.{path}" for path in changes)
+    assert "spec.parallel.ulysses: is 2, which training can't do yet; only 1 can be run" in lines
+
+
+def test_a_run_is_refused_before_anything_is_made(small: TrainSpec, options: RunOptions) -> None:
+    with pytest.raises(UserError, match=r"spec\.ema: is EmaSpec"):
+        mm_train.train(replace(small, "ema", EmaSpec()), options)
+    assert not (options.runs_dir / small.name).exists()
