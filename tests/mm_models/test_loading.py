@@ -4,9 +4,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 import torch
-from diffusers import WanTransformer3DModel  # type: ignore[attr-defined]
+from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -15,6 +16,7 @@ from torch.distributed.tensor import DTensor
 import mm_models
 from mm_config.errors import UserError
 from mm_config.specs.wan import WanTransformerSpec
+from tests.mm_models.parity import diffusers_of
 
 
 def filled(spec: WanTransformerSpec) -> nn.Module:
@@ -33,18 +35,7 @@ def assert_loads(network: nn.Module, folder: Path, expected: nn.Module) -> None:
 @pytest.fixture
 def diffusers_folder(tiny: WanTransformerSpec, tmp_path: Path) -> Path:
     """The weights of `filled(tiny)` as diffusers saves them, in several files with an index."""
-    network = WanTransformer3DModel(
-        patch_size=tiny.patch_size,
-        num_attention_heads=tiny.num_attention_heads,
-        attention_head_dim=tiny.attention_head_dim,
-        in_channels=tiny.in_channels,
-        out_channels=tiny.out_channels,
-        text_dim=tiny.text_dim,
-        freq_dim=tiny.freq_dim,
-        ffn_dim=tiny.ffn_dim,
-        num_layers=tiny.num_layers,
-        rope_max_seq_len=tiny.rope_max_seq_len,
-    )
+    network = diffusers_of(tiny).to_empty(device="cpu")
     network.load_state_dict(filled(tiny).state_dict())
     network.save_pretrained(tmp_path / "several", max_shard_size="60KB")
     network.save_pretrained(tmp_path / "single")
@@ -74,6 +65,20 @@ def test_a_diffusers_folder_loads_into_shards(
 def test_values_are_cast_to_the_networks_dtype(tiny: WanTransformerSpec, diffusers_folder: Path) -> None:
     narrow = mm_models.build(tiny, "cpu", torch.bfloat16)
     assert_loads(narrow, diffusers_folder / "single", filled(tiny).bfloat16())
+
+
+def test_the_unused_norm_of_published_image_branches_is_passed_over(
+    tiny: WanTransformerSpec, tmp_path: Path
+) -> None:
+    spec = attrs.evolve(tiny, image_dim=6)
+    expected = filled(spec)
+    unused = {f"blocks.{index}.attn2.norm_added_q.weight": torch.ones(36) for index in range(2)}
+    save_file({**expected.state_dict(), **unused}, tmp_path / "weights.safetensors")
+    assert_loads(mm_models.build(spec, "cpu"), tmp_path, expected)
+    stranger = {"blocks.0.attn2.norm_added_v.weight": torch.ones(36)}
+    save_file({**expected.state_dict(), **stranger}, tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match=r"norm_added_v\.weight is not wanted"):
+        mm_models.load(mm_models.build(spec, "cpu"), tmp_path)
 
 
 def test_a_file_of_the_index_that_is_missing_is_named(

@@ -15,12 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 import mm_models
 from mm_config.errors import UserError
 from mm_config.schema import spec
-from mm_config.specs.kinds import ModelSpec
+from mm_config.specs.kinds import AutoencoderSpec, ImageEncoderSpec, ModelSpec, TextEncoderSpec
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models.seeding import generator
 from mm_models.wan.transformer import WanTransformer
 
 WAN_14B = WanTransformerSpec(hidden_size=5120, num_attention_heads=40, ffn_dim=13824, num_layers=40)
+IMAGE_BRANCH = {"in_channels": 12, "image_dim": 6, "image_positions": 10}
 
 
 def sharded(spec: WanTransformerSpec, policy: MixedPrecisionPolicy | None = None) -> nn.Module:
@@ -33,14 +34,24 @@ def sharded(spec: WanTransformerSpec, policy: MixedPrecisionPolicy | None = None
     return network.to_empty(device="cpu")
 
 
-def arguments(spec: WanTransformerSpec) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def arguments(spec: WanTransformerSpec) -> tuple[torch.Tensor, ...]:
     draws = generator("arguments")
     latents = torch.randn(2, spec.in_channels, 3, 4, 6, generator=draws)
-    return latents, torch.tensor([990.0, 3.5]), torch.randn(2, 5, spec.text_dim, generator=draws)
+    text = torch.randn(2, 5, spec.text_dim, generator=draws)
+    if spec.image_dim is None:
+        return latents, torch.tensor([990.0, 3.5]), text
+    image = torch.randn(2, spec.image_positions or 7, spec.image_dim, generator=draws)
+    return latents, torch.tensor([990.0, 3.5]), text, image
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"cross_attn_norm": False, "patch_size": (2, 1, 3), "num_layers": 5}]
+    "changes",
+    [
+        {},
+        {"cross_attn_norm": False, "patch_size": (2, 1, 3), "num_layers": 5},
+        {"image_dim": 6},
+        IMAGE_BRANCH,
+    ],
 )
 def test_the_spec_knows_every_parameter(tiny: WanTransformerSpec, changes: dict[str, object]) -> None:
     spec = attrs.evolve(tiny, **changes)
@@ -50,27 +61,31 @@ def test_the_spec_knows_every_parameter(tiny: WanTransformerSpec, changes: dict[
     assert list(network.state_dict()) == list(spec.parameter_shapes())
 
 
-def test_the_14b_network_has_the_published_parameter_count() -> None:
-    network = mm_models.build(WAN_14B, "meta")
-    assert sum(parameter.numel() for parameter in network.parameters()) == 14_288_491_584
-    assert WAN_14B.parameter_count() == 14_288_491_584
-
-
 @pytest.mark.parametrize("latent_shape", [(21, 60, 104), (1, 2, 2)])
-def test_forward_flops_are_exactly_the_matrix_products(latent_shape: tuple[int, int, int]) -> None:
-    network = mm_models.build(attrs.evolve(WAN_14B, num_layers=2), "meta")
+@pytest.mark.parametrize("image_tokens", [0, 257])
+def test_forward_flops_are_exactly_the_matrix_products(
+    latent_shape: tuple[int, int, int], image_tokens: int
+) -> None:
+    image_dim = 1280 if image_tokens else None
+    network = mm_models.build(attrs.evolve(WAN_14B, num_layers=2, image_dim=image_dim), "meta")
     network.init_buffers("meta")  # type: ignore[operator]
     latents = torch.empty(1, 16, *latent_shape, device="meta")
     text = torch.empty(1, 512, 4096, device="meta")
+    image = torch.empty(1, image_tokens, 1280, device="meta") if image_tokens else None
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        network(latents, torch.empty(1, device="meta"), text)
-    assert network.spec.forward_flops(latent_shape, 512) == counter.get_total_flops()  # type: ignore[union-attr]
+        network(latents, torch.empty(1, device="meta"), text, image)
+    expected = network.spec.forward_flops(latent_shape, 512, image_tokens)  # type: ignore[union-attr,operator]
+    assert expected == counter.get_total_flops()
 
 
-def test_first_weights_are_the_same_eager_and_from_meta(tiny: WanTransformerSpec) -> None:
-    eager = WanTransformer(tiny)
+@pytest.mark.parametrize("changes", [{}, IMAGE_BRANCH])
+def test_first_weights_are_the_same_eager_and_from_meta(
+    tiny: WanTransformerSpec, changes: dict[str, object]
+) -> None:
+    spec = attrs.evolve(tiny, **changes)
+    eager = WanTransformer(spec)
     mm_models.initialize(eager, seed=7)
-    from_meta = mm_models.build(tiny, "meta").to_empty(device="cpu")
+    from_meta = mm_models.build(spec, "meta").to_empty(device="cpu")
     mm_models.initialize(from_meta, seed=7)
     from_meta.init_buffers("cpu")  # type: ignore[operator]
     for (name, expected), actual in zip(eager.named_parameters(), from_meta.parameters(), strict=True):
@@ -79,11 +94,19 @@ def test_first_weights_are_the_same_eager_and_from_meta(tiny: WanTransformerSpec
         assert torch.equal(actual, expected), name
     nn.init.normal_(eager.proj_out.weight)
     from_meta.load_state_dict(eager.state_dict())
-    assert torch.equal(from_meta(*arguments(tiny)), eager(*arguments(tiny)))
+    assert torch.equal(from_meta(*arguments(spec)), eager(*arguments(spec)))
 
 
 def test_first_weights_follow_the_rules_of_wan() -> None:
-    spec = WanTransformerSpec(hidden_size=192, num_attention_heads=4, ffn_dim=384, num_layers=1, text_dim=128)
+    spec = WanTransformerSpec(
+        hidden_size=192,
+        num_attention_heads=4,
+        ffn_dim=384,
+        num_layers=1,
+        text_dim=128,
+        image_dim=160,
+        image_positions=6,
+    )
     network = mm_models.build(spec, "cpu")
     mm_models.initialize(network, seed=1)
     named = dict(network.named_parameters())
@@ -95,6 +118,14 @@ def test_first_weights_follow_the_rules_of_wan() -> None:
     to_q = named["blocks.0.attn1.to_q.weight"]
     bound = (6 / (192 + 192)) ** 0.5
     assert 0.99 * bound < to_q.abs().max() <= bound
+    for name, fan_in in (
+        ("blocks.0.attn2.add_k_proj", 192),
+        ("blocks.0.attn2.add_v_proj", 192),
+        ("condition_embedder.image_embedder.ff.net.2", 160),
+    ):
+        limit = (6 / (192 + fan_in)) ** 0.5
+        assert 0.99 * limit < named[f"{name}.weight"].abs().max() <= limit
+    assert not named["condition_embedder.image_embedder.pos_embed"].any()
     assert named["patch_embedding.weight"].abs().max() <= (6 / (192 + 16 * 4)) ** 0.5
     assert named["condition_embedder.text_embedder.linear_1.weight"].std().item() == pytest.approx(
         0.02, rel=0.03
@@ -138,10 +169,11 @@ def _check_sharded(rank: int, spec: WanTransformerSpec) -> None:
     torch.testing.assert_close(network(*arguments(spec)), expected(*arguments(spec)), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("changes", [{}, IMAGE_BRANCH])
 def test_shards_hold_their_part_of_the_same_first_weights(
-    tiny: WanTransformerSpec, run_ranks: Callable[..., None]
+    tiny: WanTransformerSpec, run_ranks: Callable[..., None], changes: dict[str, object]
 ) -> None:
-    run_ranks(_check_sharded, tiny)
+    run_ranks(_check_sharded, attrs.evolve(tiny, **changes))
 
 
 def _check_mixed_precision(rank: int, spec: WanTransformerSpec) -> None:
@@ -159,10 +191,11 @@ def _check_mixed_precision(rank: int, spec: WanTransformerSpec) -> None:
     assert gradient.full_tensor().abs().max() > 0  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("changes", [{}, IMAGE_BRANCH])
 def test_bfloat16_compute_over_float32_shards(
-    tiny: WanTransformerSpec, run_ranks: Callable[..., None]
+    tiny: WanTransformerSpec, run_ranks: Callable[..., None], changes: dict[str, object]
 ) -> None:
-    run_ranks(_check_mixed_precision, tiny)
+    run_ranks(_check_mixed_precision, attrs.evolve(tiny, **changes))
 
 
 def test_latents_that_patches_do_not_divide_are_refused(tiny: WanTransformerSpec) -> None:
@@ -208,3 +241,21 @@ def test_a_network_of_ones_own_joins_by_one_call() -> None:
     mm_models.initialize(network, seed=0)
     expected = torch.randn(5, 5, generator=generator(0, "linear.weight"))
     assert torch.equal(network.get_parameter("linear.weight"), expected)
+
+
+@spec("test-unknown-encoder")
+class UnknownSpec(AutoencoderSpec, TextEncoderSpec, ImageEncoderSpec):
+    """Nothing is built from it."""
+
+
+@pytest.mark.parametrize(
+    ("build", "known"),
+    [
+        (mm_models.build_autoencoder, "dct-autoencoder, wan-autoencoder"),
+        (mm_models.build_text_encoder, "hashed-text-encoder, umt5-text-encoder"),
+        (mm_models.build_image_encoder, "clip-image-encoder"),
+    ],
+)
+def test_encoders_that_nothing_builds_are_refused(build: Callable[..., object], known: str) -> None:
+    with pytest.raises(UserError, match=f"is known for 'test-unknown-encoder'; known: {known}"):
+        build(UnknownSpec())

@@ -64,9 +64,23 @@ def test_attention_is_a_softmax_over_keys() -> None:
 
 
 def test_modulation_is_a_scaled_and_shifted_layer_norm() -> None:
-    x, shift, scale = normal(2, 5, 8).float(), normal(2, 1, 8).float(), normal(1, 1, 8).float()
+    x, shift, scale = normal(2, 5, 8).float(), normal(2, 8).float(), normal(1, 8).float()
     normed = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 1e-6).sqrt()
-    torch.testing.assert_close(modulate(x, shift, scale, 1e-6), normed * (1 + scale) + shift)
-    torch.testing.assert_close(gated_add(x, normed, scale), x + scale * normed)
+    expected = normed * (1 + scale[:, None]) + shift[:, None]
+    torch.testing.assert_close(modulate(x, shift, scale, 1e-6), expected)
+    torch.testing.assert_close(gated_add(x, normed, scale), x + scale[:, None] * normed)
     assert modulate(x.bfloat16(), shift, scale, 1e-6).dtype == torch.bfloat16
     assert gated_add(x.bfloat16(), x.bfloat16(), scale).dtype == torch.bfloat16
+
+
+def test_each_token_can_take_a_row_of_its_own() -> None:
+    x, branch = normal(2, 3, 8).float(), normal(2, 3, 8).float() + 1
+    shift, scale = normal(4, 8).float(), normal(4, 8).float() + 1
+    rows = torch.tensor([[0, 3, 3], [2, 0, 1]])
+    modulated, added = modulate(x, shift, scale, 1e-6, rows), gated_add(x, branch, scale, rows)
+    for sample in range(2):
+        for token in range(3):
+            one = slice(sample, sample + 1), slice(token, token + 1)
+            row = rows[sample, token].unsqueeze(0)
+            torch.testing.assert_close(modulated[one], modulate(x[one], shift[row], scale[row], 1e-6))
+            torch.testing.assert_close(added[one], gated_add(x[one], branch[one], scale[row]))

@@ -100,8 +100,13 @@ def load_into(folder: Path, group: str, tensors: Mapping[str, Tensor]) -> None:
     fill_from_safetensors(folder / group, tensors)
 
 
-def fill_from_safetensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+def fill_from_safetensors(folder: Path, tensors: Mapping[str, Tensor], unused: Iterable[str] = ()) -> None:
     """Fills tensors in place from all the safetensors files of a folder, casting to their dtype.
+
+    Args:
+        folder: The folder.
+        tensors: What to fill, by name.
+        unused: Parts of names, such as `norm_added_q`, whose tensors may be stored beyond these.
 
     Raises:
         UserError: A file can't be read, or names or shapes differ; the first ten are listed.
@@ -110,7 +115,9 @@ def fill_from_safetensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         raise UserError(unreadable)
     reader = HuggingFaceStorageReader(str(folder))
     wanted = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if differing := _differences(reader.read_metadata().state_dict_metadata, wanted):
+    stored = reader.read_metadata().state_dict_metadata
+    used = {name: entry for name, entry in stored.items() if not set(unused).intersection(name.split("."))}
+    if differing := _differences(used, wanted):
         more = [f"and {len(differing) - 10} more"] if len(differing) > 10 else []
         raise UserError(f"{folder} does not fit: " + "; ".join([*differing[:10], *more]))
     with _plain_errors():

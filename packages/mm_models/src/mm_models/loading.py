@@ -12,7 +12,8 @@ from mm_models import checkpoint
 def load(network: nn.Module, folder: Path) -> None:
     """Fills a network, plain or sharded, from our checkpoint or from a diffusers folder.
 
-    Values are cast to the parameters' dtype; each rank reads only its part.
+    Values are cast to the parameters' dtype; each rank reads only its part. A network's `unused_weights` are
+    parts of names that published folders hold beyond its own.
 
     Raises:
         UserError: The folder holds no weights or not all of them, a file is damaged, or names or shapes
@@ -27,7 +28,8 @@ def load(network: nn.Module, folder: Path) -> None:
     for index in folder.glob("*.safetensors.index.json"):
         if absent := sorted(_files_of(index) - present):
             raise UserError(f"{index} lists files that are missing: {', '.join(absent)}")
-    checkpoint.fill_from_safetensors(folder, network.state_dict())
+    unused = getattr(network, "unused_weights", ())
+    checkpoint.fill_from_safetensors(folder, network.state_dict(), unused)
 
 
 def _files_of(index: Path) -> set[str]:

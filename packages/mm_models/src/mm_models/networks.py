@@ -20,9 +20,10 @@ _REGISTERED: dict[str, Callable[[Any], nn.Module]] = {}
 def register_network(tag: str, network: Callable[[Any], nn.Module]) -> None:
     """Makes `network(spec)` the network of the specs with a wire tag.
 
-    A network is an `nn.Module` with `forward(latents_BCTHW, timestep, text_BLD) -> velocity_BCTHW`,
-    `init_buffers(device)` and `draw(name, shape, generator) -> Tensor`. Installed packages can declare
-    it in the entry-point group `mm.networks` instead.
+    A network is an `nn.Module` with `forward(latents_BCTHW, timestep, text_BLD) -> velocity_BCTHW` (and a
+    fourth argument, image features, where it has an image branch), `init_buffers(device)` and
+    `draw(name, shape, generator) -> Tensor`. Installed packages can declare it in the entry-point group
+    `mm.networks` instead.
     """
     _REGISTERED[tag] = network
 

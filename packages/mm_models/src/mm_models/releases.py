@@ -1,11 +1,11 @@
-"""Where a published release lies on this machine, and in which number format it is used."""
+"""Where a published release lies on this machine, and whether it is what a spec describes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -14,6 +14,8 @@ from mm_config.specs.kinds import Weights
 from mm_config.specs.weights import ReleasedWeights
 
 if TYPE_CHECKING:
+    import torch
+
     from mm_config.locations import Locations
 
 
@@ -54,3 +56,38 @@ def reading(folder: Path, path: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(Problem(path, f"{folder} can't be read: {str(error).splitlines()[0]}")) from error
+
+
+def require_equal(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> None:
+    """Compares a release's configuration with the one that a spec describes.
+
+    Args:
+        folder: The release, for the error.
+        stored: Its configuration.
+        wanted: What the spec asks for, by the configuration's names.
+        path: Canonical path of the spec.
+
+    Raises:
+        UserError: They differ; every difference is listed.
+    """
+    differing = [
+        Problem(path, f"{name} is {stored.get(name)} in {folder}, the spec asks for {value}")
+        for name, value in wanted.items()
+        if stored.get(name) != value
+    ]
+    if differing:
+        raise UserError(differing)
+
+
+def read_pretrained(network_class: Any, folder: Path, dtype: torch.dtype, path: str) -> Any:
+    """A network of transformers with all its weights, from a folder of safetensors.
+
+    Raises:
+        UserError: The folder lacks some of them; `path` is the field that names the release.
+    """
+    network, report = network_class.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(Problem(path, f"{folder} lacks {', '.join(missing[:10])}"))
+    return network

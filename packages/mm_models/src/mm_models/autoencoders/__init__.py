@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from mm_config.errors import UserError
+from mm_config.schema import tag_of
 from mm_config.specs.encoders import DctAutoencoderSpec, WanAutoencoderSpec
 from mm_config.specs.kinds import AutoencoderSpec
 
@@ -32,13 +34,14 @@ def build_autoencoder(
     """The autoencoder of a spec, with its weights.
 
     Raises:
-        UserError: Its weights can't be found or don't fit.
+        UserError: There is none for the spec's class, or its weights can't be found or don't fit.
     """
     if isinstance(spec, DctAutoencoderSpec):
         from mm_models.autoencoders.dct import DctAutoencoder
 
         return DctAutoencoder(spec, device)
-    assert isinstance(spec, WanAutoencoderSpec), f"no autoencoder for {type(spec).__name__}"
-    from mm_models.autoencoders.wan import WanAutoencoder
+    if isinstance(spec, WanAutoencoderSpec):
+        from mm_models.autoencoders.wan import WanAutoencoder
 
-    return WanAutoencoder(spec, device, locations)
+        return WanAutoencoder(spec, device, locations)
+    raise UserError(f"no autoencoder is known for {tag_of(spec)!r}; known: dct-autoencoder, wan-autoencoder")

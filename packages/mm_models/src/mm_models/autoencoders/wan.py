@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
 from mm_config.specs.weights import RandomWeights
 from mm_models.dtypes import torch_dtype
 from mm_models.loading import load
-from mm_models.releases import reading, release_folder
+from mm_models.releases import reading, release_folder, require_equal
 from mm_models.seeding import generator
 
 if TYPE_CHECKING:
@@ -32,9 +33,12 @@ class WanAutoencoder:
         """Builds the network and fills it.
 
         Raises:
-            UserError: The weights can't be found or read, or belong to another architecture.
+            UserError: The weights can't be found or read, or belong to another architecture, or tiles don't
+                fit the latents' grid.
         """
         dtype = torch_dtype(spec.dtype)
+        if misfits := list(_tiling_problems(spec)):
+            raise UserError(misfits)
         if isinstance(spec.weights, RandomWeights):
             config = {**_architecture(spec), **_unit_statistics(spec.latent_channels)}
             network: Any = AutoencoderKLWan.from_config(config)
@@ -46,7 +50,8 @@ class WanAutoencoder:
         self.spec = spec
         self.network = network.to(device=device, dtype=dtype).requires_grad_(False).eval()
         if spec.tiling:
-            self.network.enable_tiling()
+            # diffusers counts the encoder's tiles in folded pixels, so they are `patch_size` times as large.
+            self.network.enable_tiling(*spec.tile_size, *spec.tile_stride)
         self.mean_C111 = torch.tensor(network.config.latents_mean, device=device).view(-1, 1, 1, 1)
         self.std_C111 = torch.tensor(network.config.latents_std, device=device).view(-1, 1, 1, 1)
 
@@ -71,12 +76,18 @@ class WanAutoencoder:
 
 def _architecture(spec: WanAutoencoderSpec) -> dict[str, Any]:
     """The spec's fields by their names in diffusers' configuration."""
+    channels = 3 * spec.patch_size**2
     return {
         "base_dim": spec.base_dim,
+        "decoder_base_dim": spec.decoder_base_dim or spec.base_dim,
         "z_dim": spec.latent_channels,
         "dim_mult": list(spec.dim_mult),
         "num_res_blocks": spec.num_res_blocks,
         "temperal_downsample": list(spec.temporal_downsample),
+        "is_residual": spec.is_residual,
+        "in_channels": channels,
+        "out_channels": channels,
+        "patch_size": None if spec.patch_size == 1 else spec.patch_size,
         "scale_factor_temporal": spec.temporal_stride,
         "scale_factor_spatial": spec.spatial_stride,
     }
@@ -86,17 +97,30 @@ def _unit_statistics(channels: int) -> dict[str, Any]:
     return {"latents_mean": [0.0] * channels, "latents_std": [1.0] * channels}
 
 
+def _tiling_problems(spec: WanAutoencoderSpec) -> Iterator[Problem]:
+    """Tiles are cut in whole latent cells; anything else would shift the pixels of all but the first."""
+    if spec.tiling:
+        for field in ("tile_size", "tile_stride"):
+            if any(pixels % spec.spatial_stride for pixels in getattr(spec, field)):
+                got, stride = getattr(spec, field), spec.spatial_stride
+                yield Problem(f"spec.autoencoder.{field}", f"must be multiples of {stride} pixels, got {got}")
+        if any(step > size for step, size in zip(spec.tile_stride, spec.tile_size, strict=True)):
+            yield Problem(
+                "spec.autoencoder.tile_stride",
+                f"{spec.tile_stride} leaves gaps between tiles of {spec.tile_size}",
+            )
+
+
 def _read(spec: WanAutoencoderSpec, folder: Path) -> AutoencoderKLWan:
     config: Any = AutoencoderKLWan.load_config(folder)
     network: AutoencoderKLWan = AutoencoderKLWan.from_config(config)  # type: ignore[assignment]
-    stored: Any = network.config
-    differing = [
-        Problem("spec.autoencoder", f"{name} is {stored[name]} in {folder}, the spec asks for {wanted}")
-        for name, wanted in _architecture(spec).items()
-        if stored[name] != wanted
-    ]
-    if differing:
-        raise UserError(differing)
+    stored: dict[str, Any] = dict(network.config)
+    stored["decoder_base_dim"] = stored["decoder_base_dim"] or stored["base_dim"]
+    require_equal(folder, stored, _architecture(spec), "spec.autoencoder")
+    for name in ("latents_mean", "latents_std"):
+        if len(stored[name]) != spec.latent_channels:
+            problem = f"{folder} has {len(stored[name])} {name} for {spec.latent_channels} channels"
+            raise UserError(Problem("spec.autoencoder.weights", problem))
     load(network, folder)
     return network
 

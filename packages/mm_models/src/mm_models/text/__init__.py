@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from mm_config.errors import UserError
+from mm_config.schema import tag_of
 from mm_config.specs.encoders import HashedTextEncoderSpec, Umt5TextEncoderSpec
 from mm_config.specs.kinds import TextEncoderSpec
 
@@ -28,13 +30,16 @@ def build_text_encoder(
     """The text encoder of a spec, with its weights.
 
     Raises:
-        UserError: Its weights can't be found or don't fit.
+        UserError: There is none for the spec's class, or its weights can't be found or don't fit.
     """
     if isinstance(spec, HashedTextEncoderSpec):
         from mm_models.text.hashed import HashedTextEncoder
 
         return HashedTextEncoder(spec, device)
-    assert isinstance(spec, Umt5TextEncoderSpec), f"no text encoder for {type(spec).__name__}"
-    from mm_models.text.umt5 import Umt5TextEncoder
+    if isinstance(spec, Umt5TextEncoderSpec):
+        from mm_models.text.umt5 import Umt5TextEncoder
 
-    return Umt5TextEncoder(spec, device, locations)
+        return Umt5TextEncoder(spec, device, locations)
+    raise UserError(
+        f"no text encoder is known for {tag_of(spec)!r}; known: hashed-text-encoder, umt5-text-encoder"
+    )

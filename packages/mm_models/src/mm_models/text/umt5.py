@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 from mm_config.errors import Problem, UserError
 from mm_config.specs.encoders import Umt5TextEncoderSpec
 from mm_models.dtypes import torch_dtype
-from mm_models.releases import reading, release_folder
+from mm_models.releases import read_pretrained, reading, release_folder, require_equal
 
 if TYPE_CHECKING:
     from mm_config.locations import Locations
@@ -85,7 +85,6 @@ def _read_tokenizer(folder: Path) -> Any:
 
 
 def _read_network(spec: Umt5TextEncoderSpec, folder: Path, dtype: torch.dtype) -> UMT5EncoderModel:
-    config = UMT5Config.from_pretrained(folder, local_files_only=True)
     wanted = {
         "d_model": spec.text_dim,
         "vocab_size": spec.vocab_size,
@@ -94,19 +93,6 @@ def _read_network(spec: Umt5TextEncoderSpec, folder: Path, dtype: torch.dtype) -
         "d_kv": spec.d_kv,
         "d_ff": spec.d_ff,
     }
-    differing = [
-        Problem(
-            "spec.text_encoder", f"{name} is {getattr(config, name)} in {folder}, the spec asks for {value}"
-        )
-        for name, value in wanted.items()
-        if getattr(config, name) != value
-    ]
-    if differing:
-        raise UserError(differing)
-    loaded: Any = UMT5EncoderModel.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
-    )
-    network, report = loaded
-    if missing := sorted(report["missing_keys"]):
-        raise UserError(Problem("spec.text_encoder.weights", f"{folder} lacks {', '.join(missing[:10])}"))
-    return network
+    stored = UMT5Config.from_pretrained(folder, local_files_only=True).to_dict()
+    require_equal(folder, stored, wanted, "spec.text_encoder")
+    return read_pretrained(UMT5EncoderModel, folder, dtype, "spec.text_encoder.weights")

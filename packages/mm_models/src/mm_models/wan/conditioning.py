@@ -1,6 +1,7 @@
-"""What conditions Wan's blocks: the timestep as modulation, the caption as tokens.
+"""What conditions Wan's blocks: the timestep as modulation, the caption and given images as tokens.
 
-Shapes: B batch, S tokens, L text tokens, D model width, U rows of modulation.
+Shapes: B batch, S tokens, L text tokens, I image tokens, K image features, D model width, U rows of
+modulation.
 """
 
 import math
@@ -10,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mm_models.ops.layers import Float32Linear
+from mm_config.specs.wan import WanTransformerSpec
+from mm_models.ops.layers import Float32LayerNorm, Float32Linear
+from mm_models.wan.feed_forward import FeedForward
 
 
 @attrs.frozen
@@ -24,17 +27,13 @@ class Modulation:
     rows_BS: Tensor | None
     """The row of each token; None where sample b uses row b for all its tokens."""
 
-    def split(self, table: Tensor, time: Tensor) -> tuple[Tensor, ...]:
-        """Adds a learnt table to rows and gives each of its N entries, broadcastable to `[B, S, D]`.
+    def of_block(self, table_16D: Tensor) -> tuple[Tensor, ...]:
+        """`[U, D]` rows of a block's six entries, with what the block has learnt added."""
+        return (table_16D.float() + self.blocks_U6D).unbind(1)
 
-        Args:
-            table: `[1, N, D]`.
-            time: `[U, N, D]` or `[U, 1, D]`.
-        """
-        entries = (table.float() + time).unbind(1)
-        if self.rows_BS is None:
-            return tuple(entry.unsqueeze(1) for entry in entries)
-        return tuple(entry[self.rows_BS] for entry in entries)
+    def of_output(self, table_12D: Tensor) -> tuple[Tensor, ...]:
+        """`[U, D]` rows of the output layer's shift and scale."""
+        return (table_12D.float() + self.time_UD.unsqueeze(1)).unbind(1)
 
 
 class TimeEmbedder(nn.Module):
@@ -69,25 +68,53 @@ class TextEmbedder(nn.Module):
         return self.linear_2(F.gelu(self.linear_1(text_BLT), approximate="tanh"))
 
 
-class ConditionEmbedder(nn.Module):
-    """Timesteps to modulation, text features to tokens."""
+class ImageEmbedder(nn.Module):
+    """Image features to the model's width; several images are told apart by a learnt position table."""
 
-    def __init__(self, freq_dim: int, text_dim: int, dim: int) -> None:
+    def __init__(self, image_dim: int, dim: int, positions: int | None) -> None:
         super().__init__()
-        self.time_embedder = TimeEmbedder(freq_dim, dim)
-        self.time_proj = Float32Linear(dim, 6 * dim)
-        self.text_embedder = TextEmbedder(text_dim, dim)
+        self.pos_embed = None if positions is None else nn.Parameter(torch.empty(1, positions, image_dim))
+        # Wan's authors leave these two norms at PyTorch's epsilon; the spec's is for all others.
+        self.norm1 = Float32LayerNorm(image_dim)
+        self.ff = FeedForward(image_dim, image_dim, dim, approximate="none")
+        self.norm2 = Float32LayerNorm(dim)
 
-    def forward(self, timestep: Tensor, text_BLT: Tensor) -> tuple[Modulation, Tensor]:
-        """Conditions of one forward pass.
+    def forward(self, image_BIK: Tensor) -> Tensor:
+        """`[B, I, image_dim]` -> `[B, I, D]` in the weights' dtype."""
+        image_BIK = image_BIK.float()
+        if self.pos_embed is not None:
+            image_BIK = image_BIK + self.pos_embed.float()
+        normed = self.norm1(image_BIK).to(self.norm2.weight.dtype)
+        return self.norm2(self.ff(normed))
+
+
+class ConditionEmbedder(nn.Module):
+    """Timesteps to modulation, text and image features to tokens."""
+
+    def __init__(self, spec: WanTransformerSpec) -> None:
+        super().__init__()
+        dim = spec.hidden_size
+        self.time_embedder = TimeEmbedder(spec.freq_dim, dim)
+        self.time_proj = Float32Linear(dim, 6 * dim)
+        self.text_embedder = TextEmbedder(spec.text_dim, dim)
+        self.image_embedder = (
+            None if spec.image_dim is None else ImageEmbedder(spec.image_dim, dim, spec.image_positions)
+        )
+
+    def forward(
+        self, timestep: Tensor, text_BLT: Tensor, image_BIK: Tensor | None
+    ) -> tuple[Modulation, Tensor, Tensor | None]:
+        """Modulation, text tokens and image tokens of one forward pass.
 
         Args:
             timestep: `[B]`, or `[B, S]` where tokens differ (image conditions are at timestep 0).
             text_BLT: The text encoder's features.
+            image_BIK: The image encoder's features, where the network has an image branch.
         """
         rows_BS = None
         if timestep.ndim == 2:
             timestep, rows_BS = timestep.unique(return_inverse=True)
         time_UD = self.time_embedder(timestep)
         blocks_U6D = self.time_proj(F.silu(time_UD)).unflatten(-1, (6, -1))
-        return Modulation(time_UD, blocks_U6D, rows_BS), self.text_embedder(text_BLT)
+        image_BID = None if self.image_embedder is None else self.image_embedder(image_BIK)
+        return Modulation(time_UD, blocks_U6D, rows_BS), self.text_embedder(text_BLT), image_BID

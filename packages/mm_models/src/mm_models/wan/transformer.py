@@ -1,7 +1,7 @@
 """Wan's diffusion transformer; parameter names equal diffusers' `WanTransformer3DModel`.
 
 Shapes: B batch, C latent channels, T H W latent frames, height, width; S tokens, L text tokens,
-D model width, N heads, P pairs of a head that rotate together.
+I image tokens, K image features, D model width.
 """
 
 import math
@@ -11,16 +11,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from mm_config.errors import Problem, UserError
 from mm_config.specs.wan import WanTransformerSpec
-from mm_models.ops.attention import attention
-from mm_models.ops.layers import Float32LayerNorm, Float32RMSNorm
-from mm_models.ops.modulation import gated_add, modulate
-from mm_models.ops.rope import grid_table, rope_angles, rotate
-from mm_models.wan.conditioning import ConditionEmbedder, Modulation
-
-Rope = tuple[Tensor, Tensor]
-"""Cosine and sine of each token's angles, `[S, 1, P]` each."""
+from mm_models.ops.modulation import modulate
+from mm_models.ops.rope import grid_table, rope_angles
+from mm_models.wan.block import Block, Rope
+from mm_models.wan.conditioning import ConditionEmbedder
+from mm_models.wan.inputs import token_grid
 
 
 class RotaryTables(nn.Module):
@@ -62,82 +58,15 @@ class PatchEmbedding(nn.Conv3d):
         return F.linear(patches, self.weight.flatten(1), self.bias)
 
 
-class Attention(nn.Module):
-    """Multi-head attention; queries and keys are RMS-normalised over all heads together."""
-
-    def __init__(self, dim: int, heads: int, eps: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.to_q = nn.Linear(dim, dim)
-        self.to_k = nn.Linear(dim, dim)
-        self.to_v = nn.Linear(dim, dim)
-        self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
-        self.norm_q = Float32RMSNorm(dim, eps)
-        self.norm_k = Float32RMSNorm(dim, eps)
-
-    def forward(self, x_BSD: Tensor, context_BLD: Tensor, rope: Rope | None = None) -> Tensor:
-        """Attends from x to the context; with rope, queries and keys are rotated."""
-        query = self.norm_q(self.to_q(x_BSD)).unflatten(-1, (self.heads, -1))
-        key = self.norm_k(self.to_k(context_BLD)).unflatten(-1, (self.heads, -1))
-        value = self.to_v(context_BLD).unflatten(-1, (self.heads, -1))
-        if rope is not None:
-            query, key = rotate(query, *rope), rotate(key, *rope)
-        return self.to_out[0](attention(query, key, value))
-
-
-class GeluProjection(nn.Module):
-    """A linear layer and the tanh form of GELU."""
-
-    def __init__(self, dim: int, ffn_dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Linear(dim, ffn_dim)
-
-    def forward(self, x_BSD: Tensor) -> Tensor:
-        """`[B, S, D]` -> `[B, S, ffn_dim]`."""
-        return F.gelu(self.proj(x_BSD), approximate="tanh")
-
-
-class FeedForward(nn.Module):
-    """Two linear layers with GELU between; `net` has an empty place so that names equal diffusers'."""
-
-    def __init__(self, dim: int, ffn_dim: int) -> None:
-        super().__init__()
-        self.net = nn.ModuleList([GeluProjection(dim, ffn_dim), nn.Identity(), nn.Linear(ffn_dim, dim)])
-
-    def forward(self, x_BSD: Tensor) -> Tensor:
-        """`[B, S, D]` -> `[B, S, D]`."""
-        return self.net[2](self.net[0](x_BSD))
-
-
-class Block(nn.Module):
-    """Self-attention, cross-attention to the caption, feed-forward; the first and last are modulated."""
-
-    def __init__(self, spec: WanTransformerSpec) -> None:
-        super().__init__()
-        dim, self.eps = spec.hidden_size, spec.eps
-        self.attn1 = Attention(dim, spec.num_attention_heads, spec.eps)
-        self.attn2 = Attention(dim, spec.num_attention_heads, spec.eps)
-        self.norm2 = Float32LayerNorm(dim, spec.eps) if spec.cross_attn_norm else nn.Identity()
-        self.ffn = FeedForward(dim, spec.ffn_dim)
-        self.scale_shift_table = nn.Parameter(torch.empty(1, 6, dim))
-
-    def forward(self, x_BSD: Tensor, text_BLD: Tensor, modulation: Modulation, rope: Rope) -> Tensor:
-        """One residual step of the stream."""
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation.split(
-            self.scale_shift_table, modulation.blocks_U6D
-        )
-        normed = modulate(x_BSD, shift, scale, self.eps)
-        x_BSD = gated_add(x_BSD, self.attn1(normed, normed, rope), gate)
-        x_BSD = x_BSD + self.attn2(self.norm2(x_BSD), text_BLD)
-        return gated_add(x_BSD, self.ffn(modulate(x_BSD, ffn_shift, ffn_scale, self.eps)), ffn_gate)
-
-
 class WanTransformer(nn.Module):
-    """Predicts the velocity of noised video latents from their timestep and caption.
+    """Predicts the velocity of noised video latents from their timestep, caption and given images.
 
     Inputs are float32 and are cast inside, where the parameters are of a narrower dtype: under FSDP2 take
     `MixedPrecisionPolicy(cast_forward_inputs=False)`, which keeps timesteps and modulation exact.
     """
+
+    unused_weights = ("norm_added_q",)
+    """Published image branches hold a norm that no computation uses."""
 
     def __init__(self, spec: WanTransformerSpec) -> None:
         super().__init__()
@@ -145,30 +74,36 @@ class WanTransformer(nn.Module):
         self.spec = spec
         self.rope = RotaryTables(spec)
         self.patch_embedding = PatchEmbedding(spec.in_channels, dim, kernel_size=patch, stride=patch)
-        self.condition_embedder = ConditionEmbedder(spec.freq_dim, spec.text_dim, dim)
+        self.condition_embedder = ConditionEmbedder(spec)
         self.blocks = nn.ModuleList([Block(spec) for _ in range(spec.num_layers)])
         self.proj_out = nn.Linear(dim, spec.out_channels * math.prod(patch))
         self.scale_shift_table = nn.Parameter(torch.empty(1, 2, dim))
 
-    def forward(self, latents_BCTHW: Tensor, timestep: Tensor, text_BLT: Tensor) -> Tensor:
+    def forward(
+        self, latents_BCTHW: Tensor, timestep: Tensor, text_BLT: Tensor, image_BIK: Tensor | None = None
+    ) -> Tensor:
         """The velocity: the latents' dtype and shape, with `out_channels`.
 
         Args:
-            latents_BCTHW: Noised latents, each size a multiple of the patch's; `in_channels` channels.
+            latents_BCTHW: Noised latents, each size a multiple of the patch's; `in_channels` channels, those
+                of image conditions included.
             timestep: `[B]`, or `[B, S]` with one timestep per token.
             text_BLT: The text encoder's features, zero beyond each caption's length.
+            image_BIK: The image encoder's features, where the network has an image branch; several images'
+                tokens follow each other.
 
         Raises:
-            UserError: A size that patches do not divide, or that is beyond the rotary table.
+            UserError: A shape that doesn't fit the network, a size that patches do not divide or that is
+                beyond the rotary table, or image features missing or of no use.
         """
-        grid = token_grid(self.spec, latents_BCTHW.shape[2:])
+        grid = token_grid(self.spec, latents_BCTHW, timestep, text_BLT, image_BIK)
         rope = self.rope(grid)
-        modulation, text_BLD = self.condition_embedder(timestep, text_BLT)
+        modulation, text_BLD, image_BID = self.condition_embedder(timestep, text_BLT, image_BIK)
         x_BSD = self.patch_embedding(latents_BCTHW)
         for block in self.blocks:
-            x_BSD = block(x_BSD, text_BLD, modulation, rope)
-        shift, scale = modulation.split(self.scale_shift_table, modulation.time_UD.unsqueeze(1))
-        x_BSD = self.proj_out(modulate(x_BSD, shift, scale, self.spec.eps))
+            x_BSD = block(x_BSD, text_BLD, modulation, rope, image_BID)
+        shift, scale = modulation.of_output(self.scale_shift_table)
+        x_BSD = self.proj_out(modulate(x_BSD, shift, scale, self.spec.eps, modulation.rows_BS))
         return unpatchify(x_BSD, grid, self.spec.patch_size).type_as(latents_BCTHW)
 
     def init_buffers(self, device: torch.device | str) -> None:
@@ -178,13 +113,14 @@ class WanTransformer(nn.Module):
     def draw(self, name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """A parameter's first value, whole, float32 on the CPU, by the rules of Wan's authors.
 
-        Xavier-uniform weights and zero biases; normal(0, 0.02) in the time and text embedders; zeros in
-        the output layer, so that the first prediction is zero; tables normal with variance 1 / D.
+        Xavier-uniform weights (the image branch's too) and zero biases; normal(0, 0.02) in the time and text
+        embedders; zeros in the output layer, so that the first prediction is zero, and in the table of image
+        positions; modulation tables normal with variance 1 / D.
         """
         owner, _, kind = name.rpartition(".")
         if kind == "scale_shift_table":
             return torch.randn(shape, generator=generator) / math.sqrt(shape[-1])
-        if kind == "bias" or owner == "proj_out":
+        if kind in ("bias", "pos_embed") or owner == "proj_out":
             return torch.zeros(shape)
         if "norm" in owner:
             return torch.ones(shape)
@@ -192,29 +128,6 @@ class WanTransformer(nn.Module):
             return 0.02 * torch.randn(shape, generator=generator)
         bound = math.sqrt(6 / (shape[0] + math.prod(shape[1:])))
         return torch.empty(shape).uniform_(-bound, bound, generator=generator)
-
-
-def token_grid(spec: WanTransformerSpec, latent_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Tokens along frames, height and width of latents of `(frames, height, width)`.
-
-    Raises:
-        UserError: A size that patches do not divide, or that is beyond the rotary table.
-    """
-    problems = []
-    for axis, size, patch in zip(("frames", "height", "width"), latent_shape, spec.patch_size, strict=True):
-        if size % patch:
-            problems.append(
-                Problem("", f"latents' {axis} must be a multiple of the patch's {patch}, got {size}")
-            )
-        elif size // patch > spec.rope_max_seq_len:
-            longest = spec.rope_max_seq_len
-            problems.append(
-                Problem("", f"latents' {axis} has {size // patch} tokens, the rotary table {longest}")
-            )
-    if problems:
-        raise UserError(problems)
-    frames, height, width = (size // patch for size, patch in zip(latent_shape, spec.patch_size, strict=True))
-    return frames, height, width
 
 
 def patchify(latents_BCTHW: Tensor, patch: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,77 @@
+"""Wan2.1's image encoder: transformers' `CLIPVisionModel`, without its last layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from mm_config.specs.encoders import ClipImageEncoderSpec
+from mm_models.dtypes import torch_dtype
+from mm_models.releases import read_pretrained, reading, release_folder, require_equal
+
+if TYPE_CHECKING:
+    from mm_config.locations import Locations
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+"""Of red, green and blue in [0, 1], over the images that CLIP was trained on."""
+
+
+class ClipImageEncoder:
+    """Frames to the output of the last layer but one: a class token, then a token per patch."""
+
+    def __init__(
+        self,
+        spec: ClipImageEncoderSpec,
+        device: torch.device | str = "cpu",
+        locations: Locations | None = None,
+    ) -> None:
+        """Reads the encoder.
+
+        Raises:
+            UserError: The weights can't be found or read, or belong to another architecture.
+        """
+        folder = release_folder(spec.weights, locations, "spec.image_encoder.weights")
+        with reading(folder, "spec.image_encoder.weights"):
+            network: Any = _read(spec, folder)
+        self.spec = spec
+        self.network = network.to(device).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def encode(self, frames_BCHW: Tensor) -> Tensor:
+        """`[B, 3, H, W]` in [-1, 1], of any size -> `[B, image_tokens, image_dim]` float32."""
+        pixels = prepare(frames_BCHW.to(self.network.device), self.spec.image_size)
+        outputs = self.network(pixels.to(self.network.dtype), output_hidden_states=True)
+        return outputs.hidden_states[-2].float()
+
+
+def prepare(frames_BCHW: Tensor, size: int) -> Tensor:
+    """What CLIP sees of frames in [-1, 1]: `[B, 3, size, size]` float32, normalised.
+
+    As Wan's authors do, the whole frame is squeezed to a square by bicubic interpolation without
+    antialiasing, where CLIP's own processor crops the middle and smooths.
+    """
+    square = F.interpolate(frames_BCHW.float(), size=(size, size), mode="bicubic", align_corners=False)
+    mean_C11 = torch.tensor(MEAN, device=square.device).view(3, 1, 1)
+    std_C11 = torch.tensor(STD, device=square.device).view(3, 1, 1)
+    return (square / 2 + 0.5 - mean_C11) / std_C11
+
+
+def _read(spec: ClipImageEncoderSpec, folder: Path) -> CLIPVisionModel:
+    wanted = {
+        "hidden_size": spec.image_dim,
+        "image_size": spec.image_size,
+        "patch_size": spec.patch_size,
+        "num_hidden_layers": spec.num_layers,
+        "num_attention_heads": spec.num_heads,
+        "intermediate_size": spec.d_ff,
+    }
+    stored = CLIPVisionConfig.from_pretrained(folder, local_files_only=True).to_dict()
+    require_equal(folder, stored, wanted, "spec.image_encoder")
+    dtype = torch_dtype(spec.dtype)
+    return read_pretrained(CLIPVisionModel, folder, dtype, "spec.image_encoder.weights")

@@ -1,0 +1,100 @@
+"""A block of Wan's transformer.
+
+Shapes: B batch, S tokens, L text tokens, I image tokens, D model width, H heads.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mm_config.specs.wan import WanTransformerSpec
+from mm_models.ops.attention import attention
+from mm_models.ops.layers import Float32LayerNorm, Float32RMSNorm
+from mm_models.ops.modulation import gated_add, modulate
+from mm_models.ops.rope import rotate
+from mm_models.wan.conditioning import Modulation
+from mm_models.wan.feed_forward import FeedForward
+
+Rope = tuple[Tensor, Tensor]
+"""Cosine and sine of each token's angles, `[S, 1, P]` each, for the P pairs of a head that rotate."""
+
+
+class Attention(nn.Module):
+    """What both attentions have; queries and keys are RMS-normalised over all heads together."""
+
+    def __init__(self, dim: int, heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(dim, dim)
+        self.to_k = nn.Linear(dim, dim)
+        self.to_v = nn.Linear(dim, dim)
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
+        self.norm_q = Float32RMSNorm(dim, eps)
+        self.norm_k = Float32RMSNorm(dim, eps)
+
+    def split_heads(self, x_BLD: Tensor) -> Tensor:
+        """`[B, L, D]` -> `[B, L, H, D / H]`."""
+        return x_BLD.unflatten(-1, (self.heads, -1))
+
+
+class SelfAttention(Attention):
+    """Every token attends to every token; queries and keys are rotated by their token's place."""
+
+    def forward(self, x_BSD: Tensor, rope: Rope) -> Tensor:
+        """`[B, S, D]` -> `[B, S, D]`."""
+        query = rotate(self.split_heads(self.norm_q(self.to_q(x_BSD))), *rope)
+        key = rotate(self.split_heads(self.norm_k(self.to_k(x_BSD))), *rope)
+        value = self.split_heads(self.to_v(x_BSD))
+        return self.to_out[0](attention(query, key, value))
+
+
+class CrossAttention(Attention):
+    """Tokens attend to the caption and, in an image branch, to image features; both results are summed."""
+
+    def __init__(self, dim: int, heads: int, eps: float, *, image_branch: bool) -> None:
+        super().__init__(dim, heads, eps)
+        if image_branch:
+            self.add_k_proj = nn.Linear(dim, dim)
+            self.add_v_proj = nn.Linear(dim, dim)
+            self.norm_added_k = Float32RMSNorm(dim, eps)
+
+    def forward(self, x_BSD: Tensor, text_BLD: Tensor, image_BID: Tensor | None) -> Tensor:
+        """`[B, S, D]` -> `[B, S, D]`; image features are given exactly where there is an image branch."""
+        query = self.split_heads(self.norm_q(self.to_q(x_BSD)))
+        key = self.split_heads(self.norm_k(self.to_k(text_BLD)))
+        value = self.split_heads(self.to_v(text_BLD))
+        out_BSD = attention(query, key, value)
+        if image_BID is not None:
+            key = self.split_heads(self.norm_added_k(self.add_k_proj(image_BID)))
+            value = self.split_heads(self.add_v_proj(image_BID))
+            out_BSD = out_BSD + attention(query, key, value)
+        return self.to_out[0](out_BSD)
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention, feed-forward; the first and last are modulated by the timestep."""
+
+    def __init__(self, spec: WanTransformerSpec) -> None:
+        super().__init__()
+        dim, heads, self.eps = spec.hidden_size, spec.num_attention_heads, spec.eps
+        self.attn1 = SelfAttention(dim, heads, spec.eps)
+        self.attn2 = CrossAttention(dim, heads, spec.eps, image_branch=spec.image_dim is not None)
+        self.norm2 = Float32LayerNorm(dim, spec.eps) if spec.cross_attn_norm else nn.Identity()
+        self.ffn = FeedForward(dim, spec.ffn_dim, dim, approximate="tanh")
+        self.scale_shift_table = nn.Parameter(torch.empty(1, 6, dim))
+
+    def forward(
+        self,
+        x_BSD: Tensor,
+        text_BLD: Tensor,
+        modulation: Modulation,
+        rope: Rope,
+        image_BID: Tensor | None = None,
+    ) -> Tensor:
+        """One residual step of the stream."""
+        rows = modulation.rows_BS
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation.of_block(self.scale_shift_table)
+        attended = self.attn1(modulate(x_BSD, shift, scale, self.eps, rows), rope)
+        x_BSD = gated_add(x_BSD, attended, gate, rows)
+        x_BSD = x_BSD + self.attn2(self.norm2(x_BSD), text_BLD, image_BID)
+        fed = self.ffn(modulate(x_BSD, ffn_shift, ffn_scale, self.eps, rows))
+        return gated_add(x_BSD, fed, ffn_gate, rows)
