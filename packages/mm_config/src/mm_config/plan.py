@@ -1,4 +1,4 @@
-"""What a run costs, from the spec alone: tokens, parameters, FLOPs and bytes."""
+"""What a run costs, from the spec alone: tokens, parameters, FLOPs, bytes, traffic, and time on a device."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ from typing import Any
 
 import attrs
 
-from mm_config.errors import UserError
-from mm_config.specs.diffusion import SamplerSpec, SigmaTable
-from mm_config.specs.dtype import Dtype
+from mm_config.errors import Problem, UserError
+from mm_config.evolve import leaves
+from mm_config.planning.costs import Flow, Memory, Work
+from mm_config.planning.devices import NAMES, RESERVE, Device, device_named
+from mm_config.planning.inference import infer_memory, infer_work
+from mm_config.planning.notes import notes
+from mm_config.planning.parameters import trainable_count
+from mm_config.planning.suggestions import Suggestion, suggestions
+from mm_config.planning.timing import Timing, timing
+from mm_config.planning.traffic import infer_traffic, train_traffic
+from mm_config.planning.training import train_memory, train_work
+from mm_config.schema import is_spec
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec
+from mm_config.typing_checks import is_tuple
 
-_BYTES = {Dtype.FLOAT32: 4, Dtype.BFLOAT16: 2}
-_NUM_TRAIN_TIMESTEPS = 1000
+_LARGEST_NUMBER = 2**64
+"""Largest number of a spec: a seed's."""
 
 
 @attrs.frozen
@@ -21,112 +31,166 @@ class Plan:
     """The cost of a training step, or of a generated video."""
 
     world_size: int
-    """Ranks that the step is spread over."""
-    tokens: int
-    """Tokens of one sample."""
+    """Ranks of the run."""
     parameters: int
     """Parameters of one network."""
-    forward_flops: int
-    """Floating-point operations of one sample's forward pass, 2 per multiply-add."""
-    step_flops: int
-    """Training: of one optimizer step over the global batch. Inference: of one whole video."""
-    bytes_per_rank: tuple[tuple[str, int], ...]
-    """What occupies memory on each rank, by name; text encoder and autoencoder are not counted."""
+    trainable_parameters: int
+    """Those that are trained, or the adapters' instead; 0 at inference."""
+    work: Work
+    memory: Memory
+    traffic: tuple[Flow, ...]
+    notes: tuple[str, ...]
+    """What is assumed and what is not counted."""
+    device: Device | None = None
+    """What the plan is held against."""
+    efficiency: float | None = None
+    """Model FLOPs per second as a share of the device's peak."""
+    timing: Timing | None = None
+    """Seconds of a step or a video on the device."""
+    fits: bool | None = None
+    """Whether each rank's memory is enough, less the reserve."""
+    problems: tuple[str, ...] = ()
+    """Why it does not fit."""
+    suggestions: tuple[Suggestion, ...] = ()
+    """The smallest changes with which it fits."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is a training's."""
+        return "training" in self.memory.phases
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one sample."""
+        return self.work.tokens
+
+    @property
+    def forward_flops(self) -> int:
+        """Floating-point operations of one sample's forward pass, 2 per multiply-add."""
+        return self.work.forward_flops
+
+    @property
+    def step_flops(self) -> int:
+        """Training: model FLOPs of one optimizer step over the global batch. Inference: of one video."""
+        return self.work.step_flops
+
+    @property
+    def bytes_per_rank(self) -> dict[str, int]:
+        """What occupies each rank's device in the phase that needs most, by name."""
+        return self.memory.bytes
 
     @property
     def total_bytes_per_rank(self) -> int:
         """The sum of `bytes_per_rank`."""
-        return sum(size for _, size in self.bytes_per_rank)
+        return self.memory.total
 
     def to_json(self) -> dict[str, Any]:
-        """The plan with `bytes_per_rank` as a mapping and its total."""
+        """The plan as plain values; what needs a device is None without one."""
+        memory, times = self.memory, self.timing
         return {
-            **attrs.asdict(self),
-            "bytes_per_rank": dict(self.bytes_per_rank),
-            "total_bytes_per_rank": self.total_bytes_per_rank,
+            "world_size": self.world_size,
+            "device": self.device and self.device.name,
+            "tokens": self.tokens,
+            "parameters": self.parameters,
+            "trainable_parameters": self.trainable_parameters,
+            "forward_flops": self.forward_flops,
+            "flops_by_part": self.work.flops_by_part,
+            "step_flops": self.step_flops,
+            "executed_flops": self.work.executed_flops,
+            "bytes_per_rank": memory.bytes,
+            "total_bytes_per_rank": memory.total,
+            "bytes_by_phase": memory.phases,
+            "host_bytes_per_rank": memory.host,
+            "activations_by_recompute": memory.activations_by_recompute,
+            "traffic_bytes": {flow.name: flow.bytes for flow in self.traffic},
+            "fits": self.fits,
+            "memory_bytes": self.device and self.device.memory_bytes,
+            "usable_bytes": self.device and self.device.usable_bytes,
+            "floor_seconds": times and times.floor,
+            "kernel_seconds": times and times.kernels,
+            "traffic_seconds": times and times.traffic,
+            "seconds_at_efficiency": times and times.at_efficiency,
+            "efficiency": self.efficiency,
+            "problems": list(self.problems),
+            "suggestions": [suggestion.flags for suggestion in self.suggestions],
+            "notes": list(self.notes),
         }
 
 
-def plan(spec: Any, world_size: int = 1) -> Plan:
-    """The plan of a training or an inference spec.
+def plan(spec: Any, world_size: int = 1, device: str | None = None, efficiency: float | None = None) -> Plan:
+    """The plan of a training or an inference spec; the formulas stand in `mm_config.planning`.
 
-    A training step costs three forward passes per sample (one forward, two backward; recomputation
-    is not counted). Its memory per rank: float32 parameters, gradients and AdamW's two moments,
-    sharded over all ranks, and the values that a micro-batch's forward pass keeps for its backward
-    pass, see `ModelSpec.block_activation_values`.
-
-    A video costs one forward pass per denoising step, two where the expert at work has guidance
-    above 1. Its memory per rank: the parameters of all experts, unsharded, and one block's values
-    for all videos of a batch, twice with guidance.
+    Args:
+        spec: A TrainSpec or an InferSpec that follows the rules.
+        world_size: Ranks of the run.
+        device: What to hold it against, one of `mm_config.planning.devices.NAMES`.
+        efficiency: Model FLOPs per second as a share of the device's peak; the device's own by default.
 
     Raises:
-        UserError: The spec is neither a TrainSpec nor an InferSpec.
+        UserError: The spec is of neither class, a number in it is absurd, or there is no such device.
     """
+    _check_numbers(spec)
     if isinstance(spec, TrainSpec):
-        return _train_plan(spec, world_size)
-    if isinstance(spec, InferSpec):
-        return _infer_plan(spec, world_size)
-    raise UserError(f"a plan needs a training or an inference spec, got {type(spec).__name__}")
-
-
-def _train_plan(spec: TrainSpec, world_size: int) -> Plan:
-    data, model = spec.data, spec.model
-    latent_shape = spec.autoencoder.latent_shape(data.num_frames, data.height, data.width)
-    forward_flops = model.forward_flops(latent_shape, spec.text_encoder.max_tokens)
-    parameters = model.parameter_count()
-    micro_batch = spec.runtime.micro_batch_size or -(-data.batch_size // world_size)
-    values = model.num_layers * model.block_activation_values(latent_shape) * micro_batch
-    shard = -(-parameters // world_size)
-    return Plan(
+        trainable = trainable_count(spec.model, spec.frozen, spec.lora)
+        work, traffic = train_work(spec, world_size), train_traffic(spec, world_size)
+    elif isinstance(spec, InferSpec):
+        trainable, work, traffic = 0, infer_work(spec), infer_traffic(spec)
+    else:
+        raise UserError(f"a plan needs a training or an inference spec, got {type(spec).__name__}")
+    found = Plan(
         world_size=world_size,
-        tokens=model.tokens(latent_shape),
-        parameters=parameters,
-        forward_flops=forward_flops,
-        step_flops=3 * forward_flops * data.batch_size,
-        bytes_per_rank=(
-            ("parameters", 4 * shard),
-            ("gradients", 4 * shard),
-            ("optimizer", 8 * shard),
-            ("activations", values * _BYTES[spec.precision.compute]),
-        ),
+        parameters=spec.model.parameter_count(),
+        trainable_parameters=trainable,
+        work=work,
+        memory=_memory(spec, world_size),
+        traffic=traffic,
+        notes=notes(spec),
+    )
+    return (
+        found if device is None else _held_against(found, spec, device_named(device, world_size), efficiency)
     )
 
 
-def _infer_plan(spec: InferSpec, world_size: int) -> Plan:
-    model, sampler = spec.model, spec.sampler
-    latent_shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
-    forward_flops = model.forward_flops(latent_shape, spec.text_encoder.max_tokens)
-    parameters = model.parameter_count()
-    experts = 1 if spec.low_noise is None else 2
-    guidances = _guidance_by_step(sampler, spec.boundary)
-    passes = [2 if guidance > 1 else 1 for guidance in guidances]
-    values = model.block_activation_values(latent_shape) * spec.runtime.batch_size * max(passes)
-    bytes_per_value = _BYTES[spec.dtype]
-    return Plan(
-        world_size=world_size,
-        tokens=model.tokens(latent_shape),
-        parameters=parameters,
-        forward_flops=forward_flops,
-        step_flops=forward_flops * sum(passes),
-        bytes_per_rank=(
-            ("parameters", experts * parameters * bytes_per_value),
-            ("activations", values * bytes_per_value),
-        ),
+def _check_numbers(spec: Any) -> None:
+    """Products of these numbers have to stay within what a float holds."""
+    problems = [
+        Problem(f"spec.{leaf.path}", f"{leaf.value!r} is beyond what a plan can count with")
+        for leaf in (leaves(spec, by_hash=False) if is_spec(spec) else ())
+        for number in (leaf.value if is_tuple(leaf.value) else (leaf.value,))
+        if isinstance(number, int) and number > _LARGEST_NUMBER
+    ]
+    if problems:
+        raise UserError(problems)
+
+
+def _held_against(found: Plan, spec: TrainSpec | InferSpec, device: Device, efficiency: float | None) -> Plan:
+    published = device.train_efficiency if found.trains else device.infer_efficiency
+    share = published if efficiency is None else efficiency
+    fits = found.memory.total <= device.usable_bytes
+    ways = () if fits else suggestions(spec, found.world_size, device.usable_bytes, _memory)
+    return attrs.evolve(
+        found,
+        device=device,
+        efficiency=share,
+        timing=timing(found.work, found.traffic, device, share),
+        fits=fits,
+        problems=() if fits else tuple(_why_not(found.memory, device, bool(ways))),
+        suggestions=ways,
     )
 
 
-def _guidance_by_step(sampler: SamplerSpec, boundary: float | None) -> list[float]:
-    """The guidance of the expert at work in each denoising step."""
-    high, low = sampler.guidance_high_noise, sampler.guidance_low_noise
-    if boundary is None:
-        return [high] * sampler.steps
-    threshold = boundary * _NUM_TRAIN_TIMESTEPS
-    return [high if timestep >= threshold else low for timestep in _timesteps(sampler)]
+def _why_not(memory: Memory, device: Device, ways: bool) -> list[str]:
+    largest = max(memory.bytes, key=lambda name: memory.bytes[name])
+    needed = (
+        f"each rank needs {memory.total / 1e9:.1f} GB while {memory.fullest}, {device.name} has "
+        f"{device.usable_bytes / 1e9:.1f} GB of {device.memory_bytes / 1e9:.0f} GB beside the reserve of "
+        f"{RESERVE:.0%}; the largest part is {largest}, {memory.bytes[largest] / 1e9:.1f} GB"
+    )
+    return [needed] if ways else [needed, "no few changes of how it is computed make it fit"]
 
 
-def _timesteps(sampler: SamplerSpec) -> list[int]:
-    """The integer timesteps of a sampler's table, as its solver passes them to the network."""
-    first, last = (0.999, 0.0) if sampler.sigmas is SigmaTable.WAN_OFFICIAL else (1.0, 0.001)
-    bases = [first + (last - first) * step / sampler.steps for step in range(sampler.steps)]
-    sigmas = [sampler.shift * base / (1 + (sampler.shift - 1) * base) for base in bases]
-    return [int(_NUM_TRAIN_TIMESTEPS * sigma) for sigma in sigmas]
+def _memory(spec: TrainSpec | InferSpec, world_size: int) -> Memory:
+    return train_memory(spec, world_size) if isinstance(spec, TrainSpec) else infer_memory(spec)
+
+
+__all__ = ["NAMES", "Plan", "plan"]

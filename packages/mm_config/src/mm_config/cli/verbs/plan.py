@@ -10,17 +10,28 @@ from mm_config.cli.plan_page import plan_lines
 from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.errors import Problem, UserError
-from mm_config.plan import plan
+from mm_config.plan import NAMES, plan
 
 WORLD_SIZE = Option("--world-size", "Number of ranks that share the work (default: 1).", "N")
+DEVICE = Option(
+    "--device", "Hold the plan against a device: does it fit, how long does it take.", "NAME", NAMES
+)
+EFFICIENCY = Option(
+    "--efficiency",
+    "Model FLOPs per second as a share of the device's peak (MFU), above 0 and at most 1 (default: what "
+    "was published for the device).",
+    "SHARE",
+)
 USAGE = Usage(
-    "mm plan TARGET [--world-size N] [--json] [--spec.FIELD VALUE ...] [--runs-dir DIR]",
-    "Counts parameters, tokens, floating-point operations and bytes per rank from the spec alone; "
-    f"nothing is built or loaded.\n\n{TARGET_HELP}",
-    (WORLD_SIZE, JSON, RUNS_DIR),
+    "mm plan TARGET [--device NAME] [--world-size N] [--efficiency SHARE] [--json] "
+    "[--spec.FIELD VALUE ...] [--runs-dir DIR]",
+    "Counts parameters, tokens, floating-point operations, bytes and traffic per rank from the spec alone; "
+    "nothing is built or loaded. With a device it says whether that fits and, if not, the smallest changes "
+    f"that make it fit.\n\n{TARGET_HELP}",
+    (DEVICE, WORLD_SIZE, EFFICIENCY, JSON, RUNS_DIR),
     (
-        ("mm plan experiments/tiny_high.py", "on one device"),
-        ("mm plan experiments/tiny_high.py --world-size 8", "sharded over eight"),
+        ("mm plan experiments/tiny_high.py", "what one rank needs"),
+        ("mm plan experiments/tiny_high.py --device h200 --world-size 8", "does it fit on eight H200"),
         ("mm plan experiments/tiny_high.py --spec.micro-batch-size 4", "with smaller passes"),
     ),
 )
@@ -32,12 +43,13 @@ def run(argv: Sequence[str]) -> int:
     if line.has(HELP):
         print_usage(USAGE)
         return 0
-    world_size = _world_size(line)
+    world_size, efficiency = _world_size(line), _efficiency(line)
     (spec,) = read_targets(line, USAGE, count=1, world_size=world_size)
+    device = line.value(DEVICE)
     if line.has(JSON):
-        print(json.dumps(plan(spec, world_size).to_json(), indent=2))
+        print(json.dumps(plan(spec, world_size, device, efficiency).to_json(), indent=2))
     else:
-        print("\n".join(plan_lines(spec, world_size)))
+        print("\n".join(plan_lines(spec, world_size, device, efficiency)))
     return 0
 
 
@@ -46,3 +58,20 @@ def _world_size(line: CommandLine) -> int:
     if not text.isascii() or not text.isdecimal() or int(text) < 1:
         raise UserError(Problem(WORLD_SIZE.flag, f"expected a whole number of at least 1, got {text!r}"))
     return int(text)
+
+
+def _efficiency(line: CommandLine) -> float | None:
+    text = line.value(EFFICIENCY)
+    if text is None:
+        return None
+    if not line.has(DEVICE):
+        raise UserError(Problem(EFFICIENCY.flag, "is a share of a device's peak; name one by --device"))
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise UserError(
+            Problem(EFFICIENCY.flag, f"expected a number above 0 and at most 1, such as 0.45, got {text!r}")
+        )
+    return share

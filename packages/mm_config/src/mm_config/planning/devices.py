@@ -1,0 +1,253 @@
+"""What devices can do, each figure with the document it is from.
+
+Figures are those of one device, dense (without structured sparsity), in decimal units as datasheets have
+them; bandwidths are one way. A figure that no public document gives is None, and nothing is bounded by it.
+"""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+
+from mm_config.errors import Problem, UserError
+from mm_config.rules.wording import one_of
+from mm_config.specs.dtype import Dtype
+
+RESERVE = 0.08
+"""Share of a device's memory that a plan leaves to the driver, communication buffers and fragmentation."""
+RANKS_PER_NODE = 8
+"""Ranks that reach each other by links; more of them also use the network."""
+
+
+@attrs.frozen
+class Kernels:
+    """What the fastest published kernels sustain in bfloat16, in FLOP/s."""
+
+    products: float
+    """Large matrix products."""
+    attention_forward: float
+    """Attention's forward pass, head width 128, not causal."""
+    attention_backward: float
+    """Its backward pass, which computes five products where the model's count has four: 2.5 forwards."""
+
+
+@attrs.frozen
+class Device:
+    """One kind of device."""
+
+    name: str
+    bf16_flops: float
+    """Peak of bfloat16 and float16 products, FLOP/s."""
+    fp32_flops: float
+    """Peak of exact float32 products, FLOP/s."""
+    memory_bytes: int
+    memory_bandwidth: float | None
+    """Bytes per second."""
+    link_bandwidth: float | None
+    """Bytes per second that a rank sends to the others of its node."""
+    network_bandwidth: float | None
+    """Bytes per second that a rank sends to other nodes."""
+    host_bandwidth: float | None
+    """Bytes per second between the device and the host's memory."""
+    train_efficiency: float
+    """Model FLOPs per second of a real training as a share of the peak (MFU)."""
+    infer_efficiency: float
+    """The same of a real generation."""
+    sources: dict[str, str]
+    """Where each figure is from, by the name of its field."""
+    tf32_flops: float | None = None
+    """Peak of float32 products with rounded factors, FLOP/s."""
+    kernels: Kernels | None = None
+
+    def peak_flops(self, dtype: Dtype, allow_tf32: bool = False) -> float:
+        """The peak in the format that a network computes in."""
+        if dtype is not Dtype.FLOAT32:
+            return self.bf16_flops
+        return self.tf32_flops or self.fp32_flops if allow_tf32 else self.fp32_flops
+
+    @property
+    def usable_bytes(self) -> int:
+        """The memory less the reserve."""
+        return int(self.memory_bytes * (1 - RESERVE))
+
+
+def _datasheet(document: str, **others: str) -> dict[str, str]:
+    names = (field.name for field in attrs.fields(Device) if field.name not in ("name", "sources"))
+    return {**dict.fromkeys(names, document), **others}
+
+
+_FA3 = (
+    "products: 80 % of the peak, as large ones sustain on H100 SXM (maximum achievable matmul FLOPS, "
+    "stas00/ml-engineering); attention: FlashAttention-3 at sequences of 8k to 16k "
+    "(facebookexperimental/triton#3463, meta-pytorch/tritonbench#1254)"
+)
+_HOPPER_KERNELS = Kernels(products=790e12, attention_forward=640e12, attention_backward=560e12)
+_MEGATRON = "Wan2.1-14B on 128 H100: 325.8 TFLOP/s each (Megatron-Bridge, Wan performance summary)"
+_OFFICIAL_H100 = "T2V-A14B at 720x1280x81 in 1,041.5 s on one H100 (Wan2.2 README)"
+_MINDSPEED = "Wan2.1-14B at 0.160 samples/s on eight, 480x832x81 assumed (MindSpeed-MM README)"
+_PCIE5, _PCIE4 = 64e9, 32e9
+_NONE_PUBLISHED = "none published for Wan; a third is near those of other devices"
+
+_H200 = Device(
+    name="h200",
+    bf16_flops=989e12,
+    tf32_flops=494.5e12,
+    fp32_flops=67e12,
+    memory_bytes=141 * 10**9,
+    memory_bandwidth=4.8e12,
+    link_bandwidth=450e9,
+    network_bandwidth=50e9,
+    host_bandwidth=_PCIE5,
+    train_efficiency=0.329,
+    infer_efficiency=0.51,
+    kernels=_HOPPER_KERNELS,
+    sources=_datasheet(
+        "NVIDIA H200 Tensor Core GPU datasheet, SXM",
+        network_bandwidth="NVIDIA DGX H200 datasheet: 400 Gb/s for each GPU",
+        kernels=_FA3,
+        train_efficiency=_MEGATRON,
+        infer_efficiency=_OFFICIAL_H100,
+    ),
+)
+_H100 = attrs.evolve(
+    _H200,
+    name="h100",
+    memory_bytes=80 * 10**9,
+    memory_bandwidth=3.35e12,
+    sources=_datasheet(
+        "NVIDIA H100 Tensor Core GPU datasheet, SXM",
+        network_bandwidth="NVIDIA DGX H100 datasheet: 400 Gb/s for each GPU",
+        kernels=_FA3,
+        train_efficiency=_MEGATRON,
+        infer_efficiency=_OFFICIAL_H100,
+    ),
+)
+_A100_80GB = Device(
+    name="a100-80gb",
+    bf16_flops=312e12,
+    tf32_flops=156e12,
+    fp32_flops=19.5e12,
+    memory_bytes=80 * 10**9,
+    memory_bandwidth=2.039e12,
+    link_bandwidth=300e9,
+    network_bandwidth=25e9,
+    host_bandwidth=_PCIE4,
+    train_efficiency=0.32,
+    infer_efficiency=0.61,
+    sources=_datasheet(
+        "NVIDIA A100 Tensor Core GPU datasheet, SXM",
+        network_bandwidth="NVIDIA DGX A100 datasheet: 200 Gb/s for each GPU",
+        infer_efficiency="T2V-A14B at 720x1280x81 in 2,735.7 s on one (Wan2.2 README)",
+        train_efficiency="the GPU that MindSpeed-MM's README compares with, taken for an A100: Wan2.1-14B at "
+        "0.160 samples/s on eight",
+    ),
+)
+_A100_40GB = attrs.evolve(_A100_80GB, name="a100-40gb", memory_bytes=40 * 10**9, memory_bandwidth=1.555e12)
+_L40S = Device(
+    name="l40s",
+    bf16_flops=362e12,
+    tf32_flops=183e12,
+    fp32_flops=91.6e12,
+    memory_bytes=48 * 10**9,
+    memory_bandwidth=864e9,
+    link_bandwidth=_PCIE4,
+    network_bandwidth=None,
+    host_bandwidth=_PCIE4,
+    train_efficiency=0.33,
+    infer_efficiency=0.33,
+    sources=_datasheet(
+        "NVIDIA L40S datasheet; ranks are linked by PCIe",
+        train_efficiency=_NONE_PUBLISHED,
+        infer_efficiency=_NONE_PUBLISHED,
+    ),
+)
+_RTX_4090 = Device(
+    name="rtx-4090",
+    bf16_flops=165.2e12,
+    tf32_flops=82.6e12,
+    fp32_flops=82.6e12,
+    memory_bytes=24 * 10**9,
+    memory_bandwidth=1.008e12,
+    link_bandwidth=_PCIE4,
+    network_bandwidth=None,
+    host_bandwidth=_PCIE4,
+    train_efficiency=0.33,
+    infer_efficiency=0.58,
+    sources=_datasheet(
+        "NVIDIA Ada GPU architecture whitepaper (products added up in float32); ranks are linked by PCIe",
+        train_efficiency=_NONE_PUBLISHED,
+        infer_efficiency="TI2V-5B at 704x1280x121 in 534.7 s on one (Wan2.2 README)",
+    ),
+)
+_ATLAS_A2 = Device(
+    name="atlas-a2",
+    bf16_flops=354e12,
+    fp32_flops=88.5e12,
+    memory_bytes=64 * 10**9,
+    memory_bandwidth=1.6e12,
+    link_bandwidth=196e9,
+    network_bandwidth=25e9,
+    host_bandwidth=None,
+    train_efficiency=0.28,
+    infer_efficiency=0.28,
+    sources=_datasheet(
+        "Ascend 910B of Atlas 800T A2: 24 cores, 8,192 bfloat16 FLOP per cycle each, 1.8 GHz",
+        fp32_flops="Ascend 910B: a quarter of the bfloat16 rate",
+        memory_bytes="Huawei Atlas 800T A2 product page: 64 GB HBM for each NPU",
+        memory_bandwidth="one die of Ascend 910C, the same memory (arXiv 2506.12708)",
+        link_bandwidth="Huawei Atlas 800T A2 user guide: seven HCCS links of 28 GB/s each way",
+        network_bandwidth="Huawei Atlas 800T A2 product page: one 200 Gb/s RoCE port for each NPU",
+        train_efficiency=_MINDSPEED,
+        infer_efficiency=f"as in training: {_MINDSPEED}",
+    ),
+)
+
+DEVICES = {
+    device.name: device for device in (_H200, _H100, _A100_80GB, _A100_40GB, _L40S, _RTX_4090, _ATLAS_A2)
+}
+ALIASES = {"a100": "a100-80gb"}
+CPU = "cpu"
+"""The one device that is no entry of the table: it is this machine, and its ranks share it."""
+NAMES = (*DEVICES, *ALIASES, CPU)
+
+
+def device_named(name: str, ranks: int = 1) -> Device:
+    """A device by its name.
+
+    Args:
+        name: One of `NAMES`.
+        ranks: Ranks that share this machine's cores and memory, for `cpu`.
+
+    Raises:
+        UserError: There is no device of this name; all known ones are listed.
+    """
+    if name == CPU:
+        return _this_machine(ranks)
+    if name not in NAMES:
+        raise UserError(Problem("device", one_of(name, NAMES)))
+    return DEVICES[ALIASES.get(name, name)]
+
+
+def _this_machine(ranks: int) -> Device:
+    cores = (os.cpu_count() or 1) / ranks
+    flops = cores * 32 * 2.5e9
+    flops_source = "assumed: two fused multiply-adds of 8 float32 per core and cycle, 2.5 GHz"
+    return Device(
+        name=CPU,
+        bf16_flops=flops,
+        fp32_flops=flops,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // ranks,
+        memory_bandwidth=None,
+        link_bandwidth=None,
+        network_bandwidth=None,
+        host_bandwidth=None,
+        train_efficiency=0.33,
+        infer_efficiency=0.33,
+        sources=_datasheet(
+            flops_source,
+            memory_bytes="this machine's, shared by the ranks",
+            train_efficiency=_NONE_PUBLISHED,
+            infer_efficiency=_NONE_PUBLISHED,
+        ),
+    )

@@ -1,0 +1,156 @@
+"""Parameters and working memory of autoencoders, text encoders and image encoders.
+
+The counts follow diffusers' `AutoencoderKLWan` and transformers' `UMT5EncoderModel` and `CLIPVisionModel`.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import attrs
+
+from mm_config.specs.dtype import Dtype
+from mm_config.specs.encoders import ClipImageEncoderSpec, Umt5TextEncoderSpec, WanAutoencoderSpec
+from mm_config.specs.kinds import (
+    AutoencoderSpec,
+    Conditioning,
+    ImageEncoderSpec,
+    ModelSpec,
+    TextEncoderSpec,
+)
+
+BYTES = {Dtype.FLOAT32: 4, Dtype.BFLOAT16: 2, Dtype.FLOAT16: 2}
+"""Bytes per value."""
+
+_UMT5_BUCKETS = 32
+_CACHED_FRAMES = 2
+
+
+@attrs.frozen
+class Encoder:
+    """What one encoder takes up."""
+
+    name: str
+    parameters: int
+    bytes: int
+
+
+def encoders(
+    text: TextEncoderSpec | None, image: ImageEncoderSpec | None, autoencoder: AutoencoderSpec | None
+) -> tuple[Encoder, ...]:
+    """The encoders that are given, with the memory of their weights."""
+    found = {"text_encoder": text, "image_encoder": image, "autoencoder": autoencoder}
+    return tuple(
+        Encoder(name, count := encoder_parameters(spec), count * BYTES[getattr(spec, "dtype", Dtype.FLOAT32)])
+        for name, spec in found.items()
+        if spec is not None
+    )
+
+
+def encoder_parameters(spec: Any) -> int:
+    """The parameters of an encoder; one of a class of its own has `parameter_count()`, or none."""
+    if isinstance(spec, Umt5TextEncoderSpec):
+        return umt5_parameters(spec)
+    if isinstance(spec, ClipImageEncoderSpec):
+        return clip_parameters(spec)
+    if isinstance(spec, WanAutoencoderSpec):
+        return autoencoder_parameters(spec)
+    counted = getattr(spec, "parameter_count", None)
+    return counted() if counted is not None else 0
+
+
+def image_tokens(encoder: ImageEncoderSpec | None, model: ModelSpec) -> int:
+    """Tokens of the given frames."""
+    if encoder is None:
+        return 0
+    return encoder.image_tokens * (2 if model.conditioning is Conditioning.FIRST_AND_LAST_FRAME else 1)
+
+
+def umt5_parameters(spec: Umt5TextEncoderSpec) -> int:
+    """Token embedding; per layer attention with position biases of its own and a gated feed-forward."""
+    d, inner = spec.text_dim, spec.num_heads * spec.d_kv
+    attention = 4 * d * inner + _UMT5_BUCKETS * spec.num_heads
+    layer = attention + 3 * d * spec.d_ff + 2 * d
+    return spec.vocab_size * d + spec.num_layers * layer + d
+
+
+def clip_parameters(spec: ClipImageEncoderSpec) -> int:
+    """Patch, class and position embeddings, the layers, and norms before and after them."""
+    d, f = spec.image_dim, spec.d_ff
+    embeddings = d + 3 * spec.patch_size**2 * d + spec.image_tokens * d
+    layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 4 * d
+    return embeddings + spec.num_layers * layer + 4 * d
+
+
+def autoencoder_parameters(spec: WanAutoencoderSpec) -> int:
+    """Encoder, decoder and the two pointwise convolutions between them."""
+    z = spec.latent_channels
+    pixels = 3 * spec.patch_size**2
+    pointwise = _conv(2 * z, 2 * z, 1) + _conv(z, z, 1)
+    return _encoder(spec, pixels, 2 * z) + _decoder(spec, z, pixels) + pointwise
+
+
+def autoencoder_working_bytes(spec: AutoencoderSpec, height: int, width: int, decodes: bool) -> int:
+    """An estimate of what encoding or decoding one video needs beside the weights.
+
+    The stage at full size dominates: it works on the frames of one latent frame, holds about five
+    activations of its width at once (its input, twice as wide, counts double), and keeps two frames before
+    each convolution for the next latent frame; the narrower stages add about 0.6 of these kept frames.
+
+    Args:
+        spec: The autoencoder; those without weights need next to nothing.
+        height, width: Of the video, in pixels.
+        decodes: Whether latents are decoded; else a video is encoded.
+    """
+    if not isinstance(spec, WanAutoencoderSpec):
+        return 0
+    if spec.tiling:
+        height, width = min(height, spec.tile_size[0]), min(width, spec.tile_size[1])
+    convolutions = 2 * (spec.num_res_blocks + decodes) + 1
+    channels = (spec.decoder_base_dim or spec.base_dim) if decodes else spec.base_dim
+    frames = 5 * spec.temporal_stride + 1.6 * _CACHED_FRAMES * convolutions
+    cells = (height // spec.patch_size) * (width // spec.patch_size)
+    return int(channels * spec.dim_mult[0] * cells * frames * BYTES[spec.dtype])
+
+
+def _encoder(spec: WanAutoencoderSpec, pixels: int, z: int) -> int:
+    dims = [spec.base_dim * factor for factor in (1, *spec.dim_mult)]
+    count = _conv(pixels, dims[0], 27)
+    for stage, (width_in, width_out) in enumerate(pairwise(dims)):
+        count += _blocks(width_in, width_out, spec.num_res_blocks)
+        if stage < len(spec.temporal_downsample):
+            count += _conv(width_out, width_out, 9)
+            count += _conv(width_out, width_out, 3) if spec.temporal_downsample[stage] else 0
+    return count + _middle(dims[-1]) + dims[-1] + _conv(dims[-1], z, 27)
+
+
+def _decoder(spec: WanAutoencoderSpec, z: int, pixels: int) -> int:
+    base = spec.decoder_base_dim or spec.base_dim
+    dims = [base * factor for factor in (spec.dim_mult[-1], *reversed(spec.dim_mult))]
+    upsample = spec.temporal_downsample[::-1]
+    count = _conv(z, dims[0], 27) + _middle(dims[0])
+    for stage, (width_in, width_out) in enumerate(pairwise(dims)):
+        halved = stage > 0 and not spec.is_residual
+        count += _blocks(width_in // 2 if halved else width_in, width_out, spec.num_res_blocks + 1)
+        if stage < len(upsample):
+            count += _conv(width_out, width_out if spec.is_residual else width_out // 2, 9)
+            count += _conv(width_out, 2 * width_out, 3) if upsample[stage] else 0
+    return count + dims[-1] + _conv(dims[-1], pixels, 27)
+
+
+def _middle(width: int) -> int:
+    attention = width + _conv(width, 3 * width, 1) + _conv(width, width, 1)
+    return _blocks(width, width, 2) + attention
+
+
+def _blocks(width_in: int, width_out: int, number: int) -> int:
+    """Residual blocks in a row: two norms, two convolutions, a shortcut where the width changes."""
+    first = width_in + _conv(width_in, width_out, 27) + width_out + _conv(width_out, width_out, 27)
+    first += _conv(width_in, width_out, 1) if width_in != width_out else 0
+    later = 2 * width_out + 2 * _conv(width_out, width_out, 27)
+    return first + (number - 1) * later
+
+
+def _conv(channels_in: int, channels_out: int, taps: int) -> int:
+    return channels_in * channels_out * taps + channels_out

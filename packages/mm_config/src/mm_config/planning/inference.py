@@ -1,0 +1,204 @@
+"""The work of a generated video and the memory of its ranks."""
+
+from __future__ import annotations
+
+import math
+from math import prod
+
+import attrs
+
+from mm_config.planning.costs import Memory, Work, ceil_div
+from mm_config.planning.encoders import BYTES, autoencoder_working_bytes, encoders, image_tokens
+from mm_config.planning.layout import infer_layout
+from mm_config.planning.parameters import block_count, quantized_count
+from mm_config.specs.diffusion import SamplerSpec, SigmaTable
+from mm_config.specs.infer import InferSpec
+from mm_config.specs.kinds import ATTENTION_CORES
+from mm_config.specs.serving import GuidanceMode, QuantFormat, Residency
+
+NUM_TRAIN_TIMESTEPS = 1000
+_FIRST_AND_LAST = {
+    SigmaTable.WAN_OFFICIAL: (0.999, 0.0),
+    SigmaTable.DIFFUSERS: (1.0, 0.001),
+    SigmaTable.FULL_RANGE: (1.0, 0.0),
+}
+_BITS = {
+    QuantFormat.FP8: 8.0,
+    QuantFormat.INT8: 8.0,
+    QuantFormat.NF4: 4.0,
+    # Microscaling formats add a scale of 8 bits to 32 values, NVFP4 to 16.
+    QuantFormat.MXFP8: 8.25,
+    QuantFormat.MXFP6: 6.25,
+    QuantFormat.MXFP4: 4.25,
+    QuantFormat.NVFP4: 4.5,
+}
+_SCALE_BITS = 32
+"""Of each group's scale, where the spec sets the group's size."""
+_BLOCKS_IN_FLIGHT = 2
+"""Whole blocks on a rank where ranks share the weights: the one at work and the next."""
+ITEMS = (
+    "parameters",
+    "gathered_weights",
+    "activations",
+    "text_encoder",
+    "image_encoder",
+    "autoencoder",
+    "batch",
+)
+"""What the memory of a generating rank is told apart into, in this order; 0 where there is none."""
+
+
+@attrs.frozen
+class _Expert:
+    """Bytes of one expert on one rank."""
+
+    whole: int
+    blocks: int
+    block: int
+
+
+def infer_work(spec: InferSpec) -> Work:
+    """A video: one forward pass per denoising step, two where the expert at work has guidance above 1.
+
+    Encoding and decoding are not counted, nor what sparse attention and feature caches leave out.
+    """
+    model = spec.model
+    latent_shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
+    images = image_tokens(spec.image_encoder, model)
+    parts = model.flops_by_part(latent_shape, spec.text_encoder.max_tokens, images)
+    attention = sum(parts.get(part, 0) for part in ATTENTION_CORES)
+    products = sum(parts.values()) - attention
+    number = sum(passes_by_step(spec))
+    guidance_ranks = 2 if spec.runtime.guidance is GuidanceMode.PARALLEL else 1
+    return Work(
+        tokens=model.tokens(latent_shape),
+        samples=1,
+        flops_by_part=parts,
+        step_flops=(products + attention) * number,
+        product_flops=products * number,
+        attention_forward_flops=attention * number,
+        attention_backward_flops=0,
+        dtype=spec.dtype,
+        allow_tf32=False,
+        ranks=infer_layout(spec).per_sample * guidance_ranks,
+    )
+
+
+def infer_memory(spec: InferSpec) -> Memory:
+    """Each rank's memory while prompts are encoded, while the network denoises, and while it decodes.
+
+    Resident experts and encoders are on the device in each phase, others only in the one where they work.
+    The network holds at most one block's values for all videos of a batch, twice with batched guidance.
+    """
+    runtime, residency = spec.runtime, spec.runtime.residency
+    experts = 1 if spec.low_noise is None else 2
+    expert = _expert(spec)
+    on_device = {
+        Residency.RESIDENT: experts * expert.whole,
+        Residency.SWAP: expert.whole,
+        Residency.LAYERWISE: _layerwise(spec, expert, experts),
+    }[residency.experts]
+    waiting = on_device if residency.experts is Residency.RESIDENT else 0
+    weights = {
+        encoder.name: encoder.bytes
+        for encoder in encoders(spec.text_encoder, spec.image_encoder, spec.autoencoder)
+    }
+    always = weights if residency.encoders is Residency.RESIDENT else {}
+    cells = prod(spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width))
+    features = spec.text_encoder.max_tokens * spec.text_encoder.text_dim
+    branches = 2 if max(passes_by_step(spec)) == 2 and runtime.guidance is GuidanceMode.BATCHED else 1
+    in_pass = cells * (spec.model.in_channels + spec.model.out_channels) + features
+    batch = 4 * runtime.batch_size * (cells * spec.autoencoder.latent_channels + in_pass * branches)
+    pixels = 4 * runtime.batch_size * 3 * spec.num_frames * spec.height * spec.width
+    decoding = autoencoder_working_bytes(spec.autoencoder, spec.height, spec.width, decodes=True)
+    sharers = infer_layout(spec).sequence if runtime.parallel.autoencoder else 1
+    phases = {
+        "encoding": {"parameters": waiting, **weights, "batch": batch}
+        if always
+        else {"parameters": waiting, **{name: weights[name] for name in weights if name != "autoencoder"}},
+        "denoising": {
+            "parameters": on_device,
+            "gathered_weights": _BLOCKS_IN_FLIGHT * expert.block if runtime.parallel.fsdp else 0,
+            "activations": _activations(spec, branches),
+            **always,
+            "batch": batch,
+        },
+        "decoding": {
+            "parameters": waiting,
+            "activations": ceil_div(decoding * runtime.batch_size, sharers),
+            **(always or {"autoencoder": weights["autoencoder"]}),
+            "batch": pixels,
+        },
+    }
+    host = {
+        "parameters": 0 if residency.experts is Residency.RESIDENT else experts * expert.whole,
+        **({} if always else weights),
+    }
+    return Memory(
+        phases={phase: {name: found.get(name, 0) for name in ITEMS} for phase, found in phases.items()},
+        host={name: size for name, size in host.items() if size},
+        activations_by_recompute={},
+    )
+
+
+def passes_by_step(spec: InferSpec) -> list[int]:
+    """Forward passes of each denoising step."""
+    sampler, boundary = spec.sampler, spec.boundary
+    high, low = sampler.guidance_high_noise, sampler.guidance_low_noise
+    threshold = 0.0 if boundary is None else boundary * NUM_TRAIN_TIMESTEPS
+    guidances = (high if timestep >= threshold else low for timestep in _timesteps(sampler))
+    return [2 if guidance > 1 else 1 for guidance in guidances]
+
+
+def expert_bytes(spec: InferSpec) -> int:
+    """One expert's weights on one rank."""
+    return _expert(spec).whole
+
+
+def outside_bytes(spec: InferSpec) -> int:
+    """What layerwise residency brings to the device in each forward pass."""
+    return math.ceil(spec.runtime.residency.share * _expert(spec).blocks)
+
+
+def _timesteps(sampler: SamplerSpec) -> list[int]:
+    """The integer timesteps of a sampler's table, as its solver passes them to the network."""
+    if sampler.sigmas is SigmaTable.LISTED:
+        bases = [timestep / NUM_TRAIN_TIMESTEPS for timestep in sampler.timesteps] or [1.0] * sampler.steps
+    else:
+        first, last = _FIRST_AND_LAST[sampler.sigmas]
+        bases = [first + (last - first) * step / sampler.steps for step in range(sampler.steps)]
+    sigmas = [sampler.shift * base / (1 + (sampler.shift - 1) * base) for base in bases]
+    return [int(NUM_TRAIN_TIMESTEPS * sigma) for sigma in sigmas]
+
+
+def _expert(spec: InferSpec) -> _Expert:
+    layout, model = infer_layout(spec), spec.model
+    whole = _weight_bytes(spec, model.parameter_count())
+    blocks = whole * block_count(model) // model.parameter_count()
+    ranks = layout.shard * layout.tensor
+    block = ceil_div(blocks, model.num_layers * layout.tensor)
+    return _Expert(ceil_div(whole, ranks), ceil_div(blocks, ranks), block)
+
+
+def _weight_bytes(spec: InferSpec, parameters: int) -> int:
+    """Bytes of an expert, whole; quantised matrices with their scales."""
+    quantization, size = spec.quantization, BYTES[spec.dtype]
+    if quantization is None:
+        return parameters * size
+    few = quantized_count(spec.model, quantization)
+    bits = _BITS[quantization.format] + _SCALE_BITS / (quantization.group_size or math.inf)
+    return (parameters - few) * size + math.ceil(few * bits / 8)
+
+
+def _layerwise(spec: InferSpec, expert: _Expert, experts: int) -> int:
+    """The ends and the blocks that stay, of all experts, and the blocks on their way."""
+    residency = spec.runtime.residency
+    stays = expert.whole - math.floor(residency.share * expert.blocks)
+    on_their_way = (1 + residency.prefetch) * expert.block
+    return min(experts * stays + on_their_way, experts * expert.whole)
+
+
+def _activations(spec: InferSpec, branches: int) -> int:
+    latent_shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
+    values = spec.model.block_activation_values(latent_shape) * spec.runtime.batch_size * branches
+    return ceil_div(values * BYTES[spec.dtype], infer_layout(spec).sequence)

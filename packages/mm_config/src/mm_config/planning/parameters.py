@@ -1,0 +1,145 @@
+"""Which of a network's parameters a pattern means, and how many they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import cache
+
+import attrs
+
+from mm_config.patterns import matches, matches_parameter
+from mm_config.specs.kinds import ModelSpec
+from mm_config.specs.lora import LoraSpec
+from mm_config.specs.serving import QuantizationSpec
+
+
+@attrs.frozen
+class Parameter:
+    """A parameter of a network."""
+
+    name: str
+    shape: tuple[int, ...]
+    modules: tuple[str, ...]
+    """The modules around it, innermost first."""
+
+    @property
+    def size(self) -> int:
+        """Its values."""
+        return math.prod(self.shape)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is the matrix of a linear layer."""
+        return len(self.shape) == 2 and self.name.endswith(".weight")
+
+
+@attrs.frozen
+class Units:
+    """How a network's parameters are spread over FSDP units."""
+
+    largest: int
+    """Values of the largest wrapped unit."""
+    wrapped: int
+    """Values of all wrapped units."""
+    root: int
+    """Values that no pattern takes."""
+    ignored: int
+    """Values that stay whole on every rank."""
+
+
+@cache
+def parameters(model: ModelSpec) -> tuple[Parameter, ...]:
+    """The network's parameters in its order."""
+    return tuple(Parameter(name, shape, _modules(name)) for name, shape in model.parameter_shapes().items())
+
+
+def trainable_count(model: ModelSpec, frozen: tuple[str, ...], lora: LoraSpec | None) -> int:
+    """Values that gradients are taken of: the adapters', or the network's without the frozen ones."""
+    if lora is not None:
+        return adapter_count(model, lora.rank, lora.targets)
+    return model.parameter_count() - _matching_count(model, frozen)
+
+
+@cache
+def adapter_count(model: ModelSpec, rank: int, targets: tuple[str, ...]) -> int:
+    """Values of low-rank adapters beside the linear layers that the targets match."""
+    return sum(
+        rank * sum(parameter.shape)
+        for parameter in parameters(model)
+        if parameter.is_linear and _any_matches(parameter.modules[:1], targets)
+    )
+
+
+@cache
+def block_matrix_count(model: ModelSpec, frozen: tuple[str, ...]) -> int:
+    """Values of the trained matrices inside blocks, which Muon takes."""
+    return sum(
+        parameter.size
+        for parameter in parameters(model)
+        if len(parameter.shape) == 2
+        and any(part.isdecimal() for part in parameter.name.split("."))
+        and not _is_named(parameter, frozen)
+    )
+
+
+@cache
+def units(model: ModelSpec, wrap: tuple[str, ...], ignore: tuple[str, ...]) -> Units:
+    """The FSDP units that patterns over module names make; a parameter belongs to the innermost."""
+    sizes: dict[str, int] = {}
+    wrapped = root = ignored = 0
+    for parameter in parameters(model):
+        values = parameter.size
+        unit = next((name for name in parameter.modules if _any_matches((name,), wrap)), None)
+        if _any_matches(parameter.modules, ignore):
+            ignored += values
+        elif unit is None:
+            root += values
+        else:
+            wrapped += values
+            sizes[unit] = sizes.get(unit, 0) + parameter.size
+    return Units(max(sizes.values(), default=0), wrapped, root, ignored)
+
+
+@cache
+def matched_blocks(model: ModelSpec, patterns: tuple[str, ...]) -> int:
+    """Blocks, modules such as `blocks.3`, that patterns match as a whole."""
+    modules = {name for parameter in parameters(model) for name in parameter.modules}
+    blocks = (name for name in modules if name.count(".") == 1 and name.rpartition(".")[2].isdecimal())
+    return min(sum(_any_matches((name,), patterns) for name in blocks), model.num_layers)
+
+
+@cache
+def quantized_count(model: ModelSpec, quantization: QuantizationSpec) -> int:
+    """Values of the linear layers' matrices that are stored with few bits."""
+    return sum(
+        parameter.size
+        for parameter in parameters(model)
+        if parameter.is_linear
+        and _any_matches(parameter.modules, quantization.modules)
+        and not _any_matches(parameter.modules, quantization.skip)
+    )
+
+
+@cache
+def block_count(model: ModelSpec) -> int:
+    """Values of all blocks together."""
+    return units(model, ("*.*",), ()).wrapped
+
+
+@cache
+def _matching_count(model: ModelSpec, patterns: tuple[str, ...]) -> int:
+    return sum(parameter.size for parameter in parameters(model) if _is_named(parameter, patterns))
+
+
+def _is_named(parameter: Parameter, patterns: tuple[str, ...]) -> bool:
+    return any(matches_parameter(parameter.name, pattern) for pattern in patterns)
+
+
+def _any_matches(names: Iterable[str], patterns: tuple[str, ...]) -> bool:
+    return any(matches(name, pattern) for name in names for pattern in patterns)
+
+
+def _modules(name: str) -> tuple[str, ...]:
+    parts = name.split(".")
+    return tuple(".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1))
