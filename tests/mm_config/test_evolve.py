@@ -8,11 +8,13 @@ from experiments import tiny, tiny_high, tiny_low
 from mm_config import replace
 from mm_config.errors import SpecError
 from mm_config.evolve import get, leaves
-from mm_config.schema import EXECUTION, SEMANTIC, field, spec
+from mm_config.schema import EXECUTION, SEMANTIC, field, spec, spec_fields
 from mm_config.specs.data import ShapesSpec
-from mm_config.specs.train import AdamWSpec, Decay, TrainSpec
+from mm_config.specs.optim import AdamWSpec, Decay
+from mm_config.specs.train import TrainSpec
 
 SPEC = tiny_high.SPEC
+BETAS = get(SPEC, "optim.betas")
 
 
 def refusals(spec: Any, changes: dict[str, Any]) -> dict[str, str]:
@@ -40,7 +42,7 @@ def test_several_values_whole_specs_and_items_of_tuples_are_replaced_at_once() -
             "spec.name": "x",
         },
     )
-    assert changed.optim == AdamWSpec(lr=1.0, betas=(SPEC.optim.betas[0], 0.95))
+    assert changed.optim == AdamWSpec(lr=1.0, betas=(BETAS[0], 0.95))
     assert (changed.schedule.decay, changed.name) == (Decay.LINEAR, "x")
     assert changed.data.dataset == ShapesSpec(seed=7)
     assert replace(tiny.SPEC, "samples.seeds.0", 5).samples.seeds == (5, 1002)
@@ -69,7 +71,7 @@ def test_all_problems_come_at_once_with_what_was_meant() -> None:
     assert found == {
         "spec.lr": "TrainSpec has no field 'lr'; did you mean spec.optim.lr?",
         "spec.optim.xyzzy": "AdamWSpec has no field 'xyzzy'; "
-        "it has lr, betas, eps, weight_decay, max_grad_norm",
+        f"it has {', '.join(attribute.name for attribute in spec_fields(AdamWSpec))}",
         "spec.optim.weight_decai": "AdamWSpec has no field 'weight_decai'; "
         "did you mean spec.optim.weight_decay?",
         "spec.optim.eps": "must be > 0, got -1",
@@ -104,7 +106,7 @@ def test_suggestions_stay_inside_the_spec_that_was_meant() -> None:
 
 
 def test_get_names_the_nearest_field() -> None:
-    assert get(SPEC, "optim.betas.1") == SPEC.optim.betas[1]
+    assert get(SPEC, "optim.betas.1") == BETAS[1]
     with pytest.raises(
         SpecError, match=r"spec\.optim\.lrr: AdamWSpec has no field 'lrr'; did you mean spec\.optim\.lr\?"
     ):
@@ -126,7 +128,7 @@ def test_leaves_carry_what_help_needs() -> None:
     assert (workers.value, workers.type, workers.role) == (2, int, EXECUTION)
     assert by_path["data.batch_size"].info.unit == "clips"
     assert by_path["optim.lr"].help == "Peak learning rate."
-    assert by_path["optim.betas"].value == SPEC.optim.betas
+    assert by_path["optim.betas"].value == BETAS
     assert by_path["model.hidden_size"].owner.__name__ == "WanTransformerSpec"
 
 

@@ -20,7 +20,7 @@ from mm_config.specs.data import ShapesSpec
 from mm_config.specs.family import Family
 from mm_config.specs.infer import GenerationRequest, SamplesSpec
 from mm_config.specs.kinds import DatasetSpec
-from mm_config.specs.train import AdamWSpec
+from mm_config.specs.optim import AdamWSpec
 from mm_config.specs.weights import RandomWeights
 
 
@@ -94,7 +94,8 @@ def test_all_problems_come_at_once_with_canonical_paths() -> None:
         "spec.model.hiden_size": "unknown key, did you mean 'hidden_size'?",
         "spec.sampler.steps": "expected int, got float 12.0",
         "spec.sampler.shift": "must be > 0, got -1",
-        "spec.sampler.solver": "expected one of unipc, euler, got str 'unpc', did you mean 'unipc'?",
+        "spec.sampler.solver": "expected one of unipc, euler, dpmpp_2m, got str 'unpc', "
+        "did you mean 'unipc'?",
         "spec.autoencoder": "unknown kind str 'dct-autoencode', did you mean 'dct-autoencoder'? "
         "(allowed: 'dct-autoencoder', 'wan-autoencoder')",
         "spec.text_encoder": "the key '~' that names the kind is missing; "
@@ -102,7 +103,7 @@ def test_all_problems_come_at_once_with_canonical_paths() -> None:
         "spec.high_noise.spec.optim.lr": "expected float, got str 'x'",
         "spec.high_noise.spec.optim.betas.0": "must be < 1, got 1",
         "spec.samples.seeds.1": "expected int, got str '2'",
-        "spec.dtype": "expected one of float32, bfloat16, got None",
+        "spec.dtype": "expected one of float32, bfloat16, float16, got None",
         "spec.fps": "missing; a file holds every field, the default is 16",
     }
 
@@ -114,13 +115,17 @@ def test_all_problems_come_at_once_with_canonical_paths() -> None:
         ([], "", "expected a mapping"),
         ({}, "kind", "missing"),
         ({"v": True, "kind": "adamw", "spec": {}}, "v", "must be 1, got bool True"),
-        ({"v": 2, "kind": "adamw", "spec": {}}, "v", "must be 1, got int 2"),
+        ({"v": 2, "kind": "adamw", "spec": {}}, "v", "must be 1, got int 2; a newer one needs a newer"),
         ({"v": 1, "kind": "adam", "spec": {}}, "kind", "did you mean 'adamw'?"),
         ({"v": 1, "kind": ["adamw"], "spec": {}}, "kind", "unknown kind"),
         ({"v": 1, "kind": "adamw", "spec": []}, "spec", "expected a mapping"),
-        ({"v": 1, "kind": "adamw", "spec": {3: 4}}, "spec", "a key must be a string, got 3"),
+        ({"v": 1, "kind": "adamw", "spec": {3: 4}}, "spec", "a key must be a string, got int 3"),
         ({"v": 1, "kind": "random-weights", "spec": {"seed": 10**30}}, "spec.seed", "64 bits"),
-        ({"v": 1, "kind": "random-weights", "spec": {"~schema": 2, "seed": 0}}, "spec", "newer than 1"),
+        (
+            {"v": 1, "kind": "random-weights", "spec": {"~schema": 2, "seed": 0}},
+            "spec",
+            "newer than 1, the newest known",
+        ),
         ({"v": 1, "kind": "random-weights", "spec": {"~schema": "1", "seed": 0}}, "spec", "~schema must be"),
         ({"v": 1, "kind": "shapes-scorer", "spec": {"\ud800": 1}}, "spec", "lone surrogate"),
     ],
@@ -142,28 +147,6 @@ def test_a_field_added_later_is_filled_with_neutral_not_with_the_default() -> No
     old = {"v": 1, "kind": "test-filled", "spec": {"lr": 2.0}}
     assert from_payload(old) == Filled(lr=2.0, warm=False)
     assert refusals({"v": 1, "kind": "test-filled", "spec": {}}).keys() == {"spec.lr"}
-
-
-def test_an_older_schema_is_migrated() -> None:
-    @spec("test-migrated", schema=2)
-    class Migrated:
-        """Stored minutes once, stores seconds now."""
-
-        seconds: int = field()
-        """The time."""
-
-        @staticmethod
-        def migrate(payload: dict[str, Any], schema: int) -> dict[str, Any]:
-            assert schema == 1
-            return {"seconds": payload["minutes"] * 60}
-
-    def read(**fields: Any) -> Any:
-        return {"v": 1, "kind": "test-migrated", "spec": fields}
-
-    assert from_payload(read(minutes=2)) == Migrated(seconds=120)
-    assert from_payload(to_payload(Migrated(seconds=5))) == Migrated(seconds=5)
-    assert to_payload(Migrated(seconds=5))["spec"] == {"~schema": 2, "seconds": 5}
-    assert "can't be migrated from schema 1 to 2" in refusals(read(hours=2))["spec"]
 
 
 def test_a_class_of_another_package_is_found_by_its_tag() -> None:
@@ -250,51 +233,6 @@ def test_any_values_survive_both_formats(prompts: list[str], seeds: list[int], s
         loaded = from_payload(parse(text))
         assert loaded == changed
         assert exact_hash(loaded) == exact_hash(changed)
-
-
-ODD_VALUES: list[Any] = [
-    None, True, False, 0, 1, -1, 17, 2**53, 2**64, 10**400, 0.5, 1.0, -0.0, 1e300, float("nan"), float("inf"),
-    "", "x", "adamw", "dct-autoencoder", "\ud800", [], [1], [None], [[]], {}, {"~": "adamw"}, {"x": 1},
-]  # fmt: skip
-
-
-def containers(value: Any) -> list[Any]:
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    below = [container for item in inside for container in containers(item)]
-    return [value, *below] if isinstance(value, (dict, list)) else below
-
-
-def mutate(payload: Any, chance: random.Random) -> None:
-    container = chance.choice([found for found in containers(payload) if found])
-    keys = list(container) if isinstance(container, dict) else list(range(len(container)))
-    key = chance.choice(keys)
-    action = chance.randrange(4)
-    if action == 0:
-        del container[key]
-    elif action == 1 and isinstance(container, dict):
-        container[chance.choice(["lr", "seed", "~", "~schema", "x", f"{key}_"])] = container.pop(key)
-    elif action == 2:
-        container[key] = copy.deepcopy(chance.choice([container[chance.choice(keys)], container]))
-    else:
-        container[key] = copy.deepcopy(chance.choice(ODD_VALUES))
-
-
-def test_a_damaged_payload_is_refused_or_means_what_it_says() -> None:
-    original = to_payload(tiny_high.SPEC)
-    chance = random.Random(0)
-    refused = 0
-    for _ in range(2000):
-        mutant = copy.deepcopy(original)
-        for _ in range(chance.randint(1, 2)):
-            mutate(mutant, chance)
-        try:
-            loaded = from_payload(mutant)
-        except SpecError as error:
-            assert error.problems and all(problem.message for problem in error.problems)
-            refused += 1
-        else:
-            assert to_payload(loaded) == mutant
-    assert 1000 < refused < 2000
 
 
 @pytest.mark.parametrize("format", ["json", "yaml"])

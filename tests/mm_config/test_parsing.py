@@ -52,7 +52,7 @@ def test_yaml_scalars_are_those_of_the_core_schema(scalar: str, value: object) -
         ("a: &x 1\nb: *x", "anchors and aliases"),
         ("a: !!python/object:os.system {}", "not allowed"),
         ("a: !!int x", "'x' is no int"),
-        ("1: 2", "a key must be a string, got 1"),
+        ("1: 2", "a key must be a string, got int 1"),
         ("a: {~: adamw}", "a: a key must be a string, got None; write the key '~' in quotes"),
         ("a: [1", "line "),
         ("a: 1\n---\nb: 2", "line 2"),
@@ -86,3 +86,37 @@ def test_json_that_is_not_allowed(text: str, part: str) -> None:
     with pytest.raises(UserError) as caught:
         read(parse_json, text)
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("lr", "lr"),
+        ("变", "变"),
+        ("a b", "a b"),
+        ("a\nb", r"'a\nb'"),
+        ("", "''"),
+        (" x", "' x'"),
+        ("\u2028", r"'\u2028'"),
+        ("k" * 5000, f"'{'k' * 80}'..."),
+    ],
+)
+def test_a_key_of_any_content_is_shown_on_one_line(key: str, shown: str) -> None:
+    _, problems = checked({"spec": {key: float, "~": {key: "\ud800"}}})
+    assert [problem.path for problem in problems] == [f"spec.~.{shown}"]
+
+
+@pytest.mark.parametrize(("parse", "levels"), [(parse_json, 10_000), (parse_yaml, 10_000), (parse_json, 66)])
+def test_deep_nesting_is_one_problem(parse: Callable[[str], Any], levels: int) -> None:
+    for text in ("[" * levels + "]" * levels, '{"x": ' * levels + "1" + "}" * levels):
+        with pytest.raises(UserError, match="nested deeper than 64 levels") as caught:
+            read(parse, text)
+        assert len(caught.value.problems) == 1
+
+
+def test_data_that_is_nested_ten_thousand_levels_deep_is_one_problem() -> None:
+    tree: Any = 1
+    for _ in range(10_000):
+        tree = [tree]
+    _, problems = checked(tree)
+    assert [problem.message for problem in problems] == ["nested deeper than 64 levels"]

@@ -7,14 +7,18 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import attrs
+
 from mm_config.errors import Problem, SpecError, UserError
-from mm_config.identity import FORMAT_VERSION, JSON, declared
-from mm_config.parsing import checked, core_dumper, parse_json, parse_yaml
+from mm_config.identity import FORMAT_VERSION, JSON, declared, exact_hash, payload_hash, spec_hash
+from mm_config.parsing import checked, core_dumper, parse_json, parse_yaml, shown_key
 from mm_config.schema import class_of, field_types, is_spec, schema_of, spec_fields, tag_of, wire_name
-from mm_config.structuring import class_of_tag, known_specs, structure
+from mm_config.structuring import class_of_tag, known_specs, older_schemas, structure
 from mm_config.typing_checks import is_dict, is_tuple, shown
 
 _ROOT_KEYS = ("v", "kind", "spec")
@@ -29,8 +33,8 @@ def to_payload(spec: Any) -> dict[str, JSON]:
 def from_payload(payload: Any, where: str = "spec") -> Any:
     """The spec of a payload.
 
-    Fields that were added to a class after the payload was written take their neutral value, older
-    schemas are migrated; beyond that nothing is filled in, converted or ignored.
+    Fields that were added to a class after the payload was written take their neutral value, specs of
+    an older schema are migrated step by step; beyond that nothing is filled in, converted or ignored.
 
     Args:
         payload: Plain data, as `to_payload` gives it and JSON or YAML carry it.
@@ -42,12 +46,13 @@ def from_payload(payload: Any, where: str = "spec") -> Any:
     root, problems = checked(payload)
     if not is_dict(root):
         raise SpecError(problems or f"expected a mapping with the keys v, kind and spec, got {shown(root)}")
-    problems += [Problem(key, "unknown key; allowed: v, kind, spec") for key in root if key not in _ROOT_KEYS]
+    unknown = [key for key in root if key not in _ROOT_KEYS]
+    problems += [Problem(shown_key(key), "unknown key; allowed: v, kind, spec") for key in unknown]
     problems += [Problem(key, "missing") for key in _ROOT_KEYS if key not in root]
     if "v" in root and (type(root["v"]) is not int or root["v"] != FORMAT_VERSION):
-        problems.append(
-            Problem("v", f"the format's version must be {FORMAT_VERSION}, got {shown(root['v'])}")
-        )
+        newer = type(root["v"]) is int and root["v"] > FORMAT_VERSION
+        message = f"the format's version must be {FORMAT_VERSION}, got {shown(root['v'])}"
+        problems.append(Problem("v", message + ("; a newer one needs a newer mm_config" if newer else "")))
     spec = None
     if "kind" in root:
         cls = class_of_tag(root["kind"], known_specs().values(), "kind")
@@ -61,6 +66,38 @@ def from_payload(payload: Any, where: str = "spec") -> Any:
     return spec
 
 
+@attrs.frozen
+class StoredIdentity:
+    """What a stored payload is called today, whatever it was called when it was written."""
+
+    payload_hash: str
+    """Of the payload as it was written; changes only when the file is edited."""
+    spec_hash: str
+    """Of the spec that it loads as, under the classes of today."""
+    exact_hash: str
+    """The same, with the execution fields."""
+    migrated: tuple[str, ...]
+    """Canonical paths of the specs in it that were written under an older schema.
+
+    Where there are none, both hashes equal those that were recorded when the payload was written;
+    otherwise the recorded ones are older names of the same spec.
+    """
+
+
+def stored_identity(payload: Any) -> StoredIdentity:
+    """The hashes of a stored payload.
+
+    Args:
+        payload: Plain data, as `read_payload` reads it.
+
+    Raises:
+        SpecError: Everything that is wrong with the payload.
+    """
+    spec = from_payload(payload)
+    older = older_schemas(payload["spec"], payload["kind"], "spec")
+    return StoredIdentity(payload_hash(payload), spec_hash(spec), exact_hash(spec), tuple(older))
+
+
 def load(path: str | os.PathLike[str]) -> Any:
     """The spec in a `.json`, `.yaml` or `.yml` file.
 
@@ -69,20 +106,22 @@ def load(path: str | os.PathLike[str]) -> Any:
             file and the canonical path inside it.
     """
     file = Path(path)
-    format = _format_of(file)
-    try:
-        text = file.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise UserError(Problem(str(file), f"can't be read: {error.strerror}")) from None
-    except UnicodeDecodeError as error:
-        raise UserError(Problem(str(file), f"is no UTF-8 text (byte {error.start})")) from None
-    try:
-        return from_payload(parse_json(text) if format == "json" else parse_yaml(text))
-    except UserError as error:
-        raise type(error)(
-            Problem(f"{file}: {problem.path}" if problem.path else str(file), problem.message)
-            for problem in error.problems
-        ) from None
+    with _naming(file):
+        return from_payload(_parsed(file))
+
+
+def read_payload(path: str | os.PathLike[str]) -> Any:
+    """The payload in a `.json`, `.yaml` or `.yml` file as plain data; no spec class is asked.
+
+    Raises:
+        UserError: The file can't be read or parsed; each problem names the file and the path inside it.
+    """
+    file = Path(path)
+    with _naming(file):
+        payload, problems = checked(_parsed(file))
+        if problems:
+            raise SpecError(problems)
+        return payload
 
 
 def dumps(spec: Any, format: Literal["json", "yaml"] = "json") -> str:
@@ -102,16 +141,40 @@ def dump(spec: Any, path: str | os.PathLike[str]) -> None:
         UserError: The file's ending is none of these, or it can't be written.
     """
     file = Path(path)
-    text = dumps(spec, _format_of(file))
+    with _naming(file):
+        text = dumps(spec, _format_of(file))
+        try:
+            _write_atomically(file, text)
+        except OSError as error:
+            raise UserError(f"can't be written: {error.strerror}") from None
+
+
+def _parsed(file: Path) -> Any:
+    format = _format_of(file)
     try:
-        _write_atomically(file, text)
+        text = file.read_bytes().decode("utf-8")
     except OSError as error:
-        raise UserError(Problem(str(file), f"can't be written: {error.strerror}")) from None
+        raise UserError(f"can't be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"is no UTF-8 text (byte {error.start})") from None
+    return parse_json(text) if format == "json" else parse_yaml(text)
+
+
+@contextmanager
+def _naming(file: Path) -> Generator[None]:
+    """Puts the file's name before the path of every problem."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(
+            Problem(f"{file}: {problem.path}" if problem.path else str(file), problem.message)
+            for problem in error.problems
+        ) from None
 
 
 def _format_of(file: Path) -> Literal["json", "yaml"]:
     if file.suffix not in _FORMATS:
-        raise UserError(Problem(str(file), f"a spec's file ends in {', '.join(_FORMATS)}"))
+        raise UserError(f"a spec's file ends in {', '.join(_FORMATS)}")
     return _FORMATS[file.suffix]
 
 

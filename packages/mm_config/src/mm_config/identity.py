@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import typing
+from functools import cache
 from typing import Any, TypeAlias, cast
 
 import attrs
@@ -23,7 +24,7 @@ from mm_config.schema import (
     tag_of,
     wire_name,
 )
-from mm_config.typing_checks import is_tuple, is_union, item_types
+from mm_config.typing_checks import is_dict, is_list, is_tuple, is_union, item_types
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
@@ -35,6 +36,7 @@ EXACT_ROLES = frozenset({SEMANTIC, EXECUTION})
 
 # JSON numbers are doubles: from here on neighbours collide, so canonical bytes hold decimal strings.
 _FIRST_INEXACT_INTEGER = 2**53
+_PLAIN = frozenset({bool, int, float, str})
 
 
 def spec_hash(spec: Any) -> str:
@@ -47,10 +49,22 @@ def exact_hash(spec: Any) -> str:
     return hashlib.sha256(canonical_bytes(spec, EXACT_ROLES)).hexdigest()
 
 
+def payload_hash(payload: JSON) -> str:
+    """The 64 hex digits that name a stored payload as it was written: every field of every role.
+
+    No spec class is asked, so the digits stay the same whatever becomes of the classes. The order of
+    keys, the spelling of numbers (`1`, `1.0`) and the format (JSON, YAML) make no difference.
+
+    Args:
+        payload: Plain data, as `to_payload` gives it and `read_payload` reads it.
+    """
+    return hashlib.sha256(encoded(_exact_integers(payload))).hexdigest()
+
+
 def canonical_bytes(spec: Any, roles: frozenset[Role] = SPEC_ROLES) -> bytes:
     """RFC 8785 bytes of `{"v": 1, "kind": <tag>, "spec": {...}}`: what a hash is taken of."""
     fields = _canonical_fields(spec, roles, "spec")
-    return _encode({"v": FORMAT_VERSION, "kind": tag_of(spec), "spec": fields})
+    return encoded({"v": FORMAT_VERSION, "kind": tag_of(spec), "spec": fields})
 
 
 def canonical(value: Any, roles: frozenset[Role] = SPEC_ROLES, path: str = "spec") -> JSON:
@@ -64,16 +78,16 @@ def canonical(value: Any, roles: frozenset[Role] = SPEC_ROLES, path: str = "spec
     Raises:
         TypeError: The value, or one inside it, is none that a spec can hold; the path is named.
     """
-    if is_spec(value):
-        return {"~": tag_of(value), **_canonical_fields(value, roles, path)}
+    if value is None or isinstance(value, (bool, float)) or type(value) is str:
+        return value
+    if type(value) is int:
+        return str(value) if abs(value) >= _FIRST_INEXACT_INTEGER else value
     if isinstance(value, enum.Enum):
         return canonical(value.value, roles, path)
+    if is_spec(value):
+        return {"~": tag_of(value), **_canonical_fields(value, roles, path)}
     if is_tuple(value):
         return [canonical(item, roles, f"{path}.{index}") for index, item in enumerate(value)]
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= _FIRST_INEXACT_INTEGER:
-        return str(value)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
     raise TypeError(f"{path}: cannot take the hash of {type(value).__name__} {value!r}")
 
 
@@ -87,36 +101,77 @@ def declared(value: Any, expected: Any) -> Any:
     return value
 
 
-def _canonical_fields(spec: Any, roles: frozenset[Role], path: str) -> dict[str, JSON]:
-    found: dict[str, JSON] = {} if schema_of(spec) == 1 else {"~schema": schema_of(spec)}
-    types = field_types(class_of(spec))
-    for attribute in spec_fields(class_of(spec)):
-        info = info_of(attribute)
-        if info.role not in roles:
-            continue
-        where = f"{path}.{attribute.name}"
-        value = _canonical_field(getattr(spec, attribute.name), attribute, types, roles, where)
-        if info.neutral is not ABSENT:
-            neutral = _canonical_field(info.neutral, attribute, types, roles, where)
-            if _encode(value) == _encode(neutral):
-                continue
-        found[wire_name(attribute)] = value
-    return found
-
-
-def _canonical_field(
-    value: Any,
-    attribute: attrs.Attribute[Any],
-    types: dict[str, Any],
-    roles: frozenset[Role],
-    path: str,
-) -> JSON:
-    if info_of(attribute).by_hash and is_spec(value):
-        return spec_hash(value)
-    return canonical(declared(value, types[attribute.name]), roles, path)
-
-
-def _encode(value: JSON) -> bytes:
+def encoded(value: JSON) -> bytes:
+    """The RFC 8785 bytes of a JSON value."""
     import rfc8785
 
     return rfc8785.dumps(cast(Any, value))
+
+
+@attrs.frozen
+class _Emitted:
+    """What canonical bytes take of one field: everything that follows from its declaration."""
+
+    name: str
+    wire: str
+    by_hash: bool
+    widened: Any
+    """The annotation where integers have to become floats, else None."""
+    neutral: Any
+    """The value that is left out, or ABSENT."""
+    neutral_bytes: bytes
+    """Its canonical bytes: values are compared by them, because True == 1 in Python."""
+
+
+@cache
+def _emitted(cls: type[Any], roles: frozenset[Role]) -> tuple[_Emitted, ...]:
+    """The fields of a class that have one of the roles."""
+    found: list[_Emitted] = []
+    for attribute in spec_fields(cls):
+        info, expected = info_of(attribute), field_types(cls)[attribute.name]
+        if info.role in roles:
+            one = _Emitted(
+                name=attribute.name,
+                wire=wire_name(attribute),
+                by_hash=info.by_hash,
+                widened=expected if _holds_float(expected) else None,
+                neutral=info.neutral,
+                neutral_bytes=b"",
+            )
+            if info.neutral is not ABSENT:
+                value = _canonical_field(info.neutral, one, roles, f"{cls.__name__}.{one.name}")
+                one = attrs.evolve(one, neutral_bytes=encoded(value))
+            found.append(one)
+    return tuple(found)
+
+
+def _holds_float(expected: Any) -> bool:
+    return expected is float or any(map(_holds_float, typing.get_args(expected)))
+
+
+def _canonical_fields(spec: Any, roles: frozenset[Role], path: str) -> dict[str, JSON]:
+    found: dict[str, JSON] = {} if schema_of(spec) == 1 else {"~schema": schema_of(spec)}
+    for one in _emitted(class_of(spec), roles):
+        value, neutral = getattr(spec, one.name), one.neutral
+        # Only what is not plainly equal has to be compared by its bytes, which takes longer.
+        if value is neutral or (type(value) is type(neutral) and type(value) in _PLAIN and value == neutral):
+            continue
+        emitted = _canonical_field(value, one, roles, f"{path}.{one.name}")
+        if neutral is ABSENT or encoded(emitted) != one.neutral_bytes:
+            found[one.wire] = emitted
+    return found
+
+
+def _canonical_field(value: Any, one: _Emitted, roles: frozenset[Role], path: str) -> JSON:
+    if one.by_hash and is_spec(value):
+        return spec_hash(value)
+    return canonical(value if one.widened is None else declared(value, one.widened), roles, path)
+
+
+def _exact_integers(value: JSON) -> JSON:
+    """Plain data whose integers all survive JSON."""
+    if is_dict(value):
+        return {key: _exact_integers(item) for key, item in value.items()}
+    if is_list(value):
+        return [_exact_integers(item) for item in value]
+    return canonical(value)

@@ -13,7 +13,8 @@ from functools import cache
 from typing import Any
 
 from mm_config.errors import Problem, UserError
-from mm_config.typing_checks import is_dict, is_list
+from mm_config.schema import is_unicode
+from mm_config.typing_checks import is_dict, is_list, shown
 
 MAX_DEPTH = 64
 """Levels of lists and mappings; a spec that holds three training specs has about twenty."""
@@ -33,6 +34,7 @@ _CORE_SCALARS = (
     ),
 )
 _YAML = "tag:yaml.org,2002:"
+_LONGEST_KEY = 80
 
 
 class _Pairs(list[tuple[Any, Any]]):
@@ -138,7 +140,7 @@ def _yaml_scalar(kind: str, node: Any) -> Any:
         return text
     patterns = {name: pattern for name, pattern, _ in _CORE_SCALARS}
     if not patterns[kind].match(text):
-        raise UserError(f"line {node.start_mark.line + 1}: {text!r} is no {kind}")
+        raise UserError(f"line {node.start_mark.line + 1}: {shown(text)} is no {kind}")
     if kind == "null":
         return None
     if kind == "bool":
@@ -176,8 +178,8 @@ def _plain(tree: Any, path: str, depth: int, problems: list[Problem]) -> Any:
         return _mapping(tree.items(), path, depth, problems)
     if is_list(tree):
         return [_plain(item, _below(path, index), depth + 1, problems) for index, item in enumerate(tree)]
-    if isinstance(tree, str) and any("\ud800" <= character <= "\udfff" for character in tree):
-        problems.append(Problem(path, f"holds a lone surrogate, which is no Unicode text: {tree!a}"))
+    if isinstance(tree, str) and not is_unicode(tree):
+        problems.append(Problem(path, f"holds a lone surrogate, which is no Unicode text: {shown(tree)}"))
     return tree
 
 
@@ -188,10 +190,10 @@ def _mapping(
     for key, value in pairs:
         if not isinstance(key, str):
             hint = "; write the key '~' in quotes" if key is None else ""
-            problems.append(Problem(path, f"a key must be a string, got {key!r}{hint}"))
+            problems.append(Problem(path, f"a key must be a string, got {shown(key)}{hint}"))
             continue
-        if any("\ud800" <= character <= "\udfff" for character in key):
-            problems.append(Problem(path, f"the key {key!a} holds a lone surrogate"))
+        if not is_unicode(key):
+            problems.append(Problem(path, f"the key {shown_key(key)} holds a lone surrogate"))
             continue
         where = _below(path, key)
         if key in plain:
@@ -201,4 +203,13 @@ def _mapping(
 
 
 def _below(path: str, name: str | int) -> str:
-    return f"{path}.{name}" if path else str(name)
+    return f"{path}.{shown_key(name)}" if path else shown_key(name)
+
+
+def shown_key(key: str | int) -> str:
+    """A key as a path shows it: as it is where it looks like a name, else escaped, in quotes and cut."""
+    text = str(key)
+    if len(text) <= _LONGEST_KEY and text.isprintable() and text.strip() == text != "":
+        return text
+    escaped = ascii(text[:_LONGEST_KEY])
+    return escaped if len(text) <= _LONGEST_KEY else f"{escaped}..."

@@ -7,29 +7,31 @@ import enum
 import importlib
 import pkgutil
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
 from mm_config import specs
-from mm_config.errors import Problem, prefixed
+from mm_config.errors import Problem, UserError, prefixed
+from mm_config.parsing import shown_key
 from mm_config.schema import (
     ABSENT,
     field_types,
     info_of,
+    range_problems,
     registered_specs,
     schema_of,
     spec_fields,
     tag_of,
-    value_problems,
     wire_name,
 )
 from mm_config.typing_checks import is_dict, is_list, is_union, item_types, shown, type_problem
 
 _FAILED = object()
+_BUILTINS = (type(None), bool, int, float, str)
 
 
 def known_specs() -> dict[str, type[Any]]:
@@ -62,6 +64,31 @@ def structure(data: Any, cls: type[Any], path: str) -> tuple[Any, list[Problem]]
     return (None if problems else made), problems
 
 
+def older_schemas(data: Any, tag: str | None, path: str) -> Iterator[str]:
+    """The canonical paths of the specs inside wire data that were written under an older schema.
+
+    Args:
+        data: The wire form of a field's value.
+        tag: The tag of the spec that it stands for, where it does not carry it itself.
+        path: Canonical path of the data.
+    """
+    yield from _older(data, tag, path, known_specs())
+
+
+def _older(data: Any, tag: Any, path: str, known: dict[str, type[Any]]) -> Iterator[str]:
+    if is_list(data):
+        for index, item in enumerate(data):
+            yield from _older(item, None, f"{path}.{index}", known)
+    elif is_dict(data):
+        tag = data.get("~", tag)
+        cls = known.get(tag) if isinstance(tag, str) else None
+        if cls is not None and data.get("~schema", 1) != schema_of(cls):
+            yield path
+        names = {wire_name(attribute): attribute.name for attribute in spec_fields(cls)} if cls else {}
+        for key, value in data.items():
+            yield from _older(value, None, f"{path}.{names.get(key, key)}", known)
+
+
 def class_of_tag(tag: object, allowed: Iterable[type[Any]], path: str) -> type[Any] | Problem:
     """The class with a tag among the allowed ones, or what is wrong with the tag."""
     classes = {tag_of(cls): cls for cls in allowed}
@@ -72,6 +99,8 @@ def class_of_tag(tag: object, allowed: Iterable[type[Any]], path: str) -> type[A
 
 def _structure(data: Any, expected: Any, path: str, problems: list[Problem]) -> Any:
     """A value of type `expected` from its wire form, or _FAILED with problems appended."""
+    if type(data) is expected:
+        return data
     before = len(problems)
     made = _converted(data, expected, path, problems)
     if len(problems) > before:
@@ -82,18 +111,37 @@ def _structure(data: Any, expected: Any, path: str, problems: list[Problem]) -> 
     return made
 
 
+@attrs.frozen
+class _Alternatives:
+    """What an annotation allows besides plain values."""
+
+    enums: tuple[type[enum.Enum], ...]
+    kinds: tuple[type[Any], ...]
+    """Spec classes and their abstract bases."""
+    tuples: tuple[Any, ...]
+    text: bool
+
+
+@cache
+def _alternatives(expected: Any) -> _Alternatives:
+    found: tuple[Any, ...] = typing.get_args(expected) if is_union(expected) else (expected,)
+    classes = [cast("type[Any]", one) for one in found if isinstance(one, type) and one not in _BUILTINS]
+    return _Alternatives(
+        enums=tuple(cls for cls in classes if issubclass(cls, enum.Enum)),
+        kinds=tuple(cls for cls in classes if not issubclass(cls, enum.Enum)),
+        tuples=tuple(one for one in found if typing.get_origin(one) is tuple),
+        text=str in found,
+    )
+
+
 def _converted(data: Any, expected: Any, path: str, problems: list[Problem]) -> Any:
-    alternatives = typing.get_args(expected) if is_union(expected) else (expected,)
-    classes = [kind for kind in alternatives if isinstance(kind, type) and kind.__module__ != "builtins"]
-    enums = [kind for kind in classes if issubclass(kind, enum.Enum)]
-    tuples = [kind for kind in alternatives if typing.get_origin(kind) is tuple]
-    if is_list(data) and tuples:
-        return _tuple(data, tuples[0], path, problems)
-    if is_dict(data) and len(classes) > len(enums):
-        kinds = tuple(kind for kind in classes if kind not in enums)
-        return _nested(data, kinds, path, problems)
-    if isinstance(data, str) and enums and str not in alternatives:
-        return _member(data, enums, path, problems)
+    allowed = _alternatives(expected)
+    if is_list(data) and allowed.tuples:
+        return _tuple(data, allowed.tuples[0], path, problems)
+    if is_dict(data) and allowed.kinds:
+        return _nested(data, allowed.kinds, path, problems)
+    if isinstance(data, str) and allowed.enums and not allowed.text:
+        return _member(data, allowed.enums, path, problems)
     return data
 
 
@@ -107,7 +155,7 @@ def _tuple(items: list[Any], expected: Any, path: str, problems: list[Problem]) 
     )
 
 
-def _member(value: str, enums: list[type[enum.Enum]], path: str, problems: list[Problem]) -> Any:
+def _member(value: str, enums: tuple[type[enum.Enum], ...], path: str, problems: list[Problem]) -> Any:
     members = {str(member.value): member for kind in enums for member in kind}
     if value in members:
         return members[value]
@@ -132,7 +180,7 @@ def _nested(data: dict[str, Any], kinds: tuple[type[Any], ...], path: str, probl
 
 def _structure_fields(data: Any, cls: type[Any], path: str, problems: list[Problem]) -> Any:
     before = len(problems)
-    fields = _migrated(data, cls, path, problems)
+    fields = _in_present_schema(data, cls, path, problems)
     if fields is None:
         return _FAILED
     attributes = {wire_name(attribute): attribute for attribute in spec_fields(cls)}
@@ -143,34 +191,66 @@ def _structure_fields(data: Any, cls: type[Any], path: str, problems: list[Probl
         if wire in fields:
             values[name] = _structure(fields[wire], expected, f"{path}.{name}", problems)
             if values[name] is not _FAILED:
-                problems.extend(prefixed(value_problems(values[name], expected, attribute), path))
+                problems.extend(prefixed(range_problems(values[name], attribute), path))
         elif info_of(attribute).neutral is not ABSENT:
             values[name] = info_of(attribute).neutral
         elif wire not in meant:
-            problems.append(Problem(f"{path}.{name}", f"missing{_default_hint(attribute)}"))
-    return _FAILED if len(problems) > before else cls(**values)
+            problems.append(Problem(f"{path}.{name}", f"missing{_missing_hint(attribute)}"))
+    if len(problems) == before:
+        return cls(**values)
+    if (written := data.get("~schema", 1)) != schema_of(cls):
+        # The names are the present ones: who looks into the file may not find them there.
+        note = f" (after {path} was migrated from schema {written} to {schema_of(cls)})"
+        problems[before:] = [Problem(one.path, one.message + note) for one in problems[before:]]
+    return _FAILED
 
 
-def _migrated(data: Any, cls: type[Any], path: str, problems: list[Problem]) -> dict[str, Any] | None:
+def _in_present_schema(
+    data: Any, cls: type[Any], path: str, problems: list[Problem]
+) -> dict[str, Any] | None:
     """The fields in the class's present schema, or None with a problem appended."""
     if not is_dict(data):
         problems.append(Problem(path, f"expected a mapping, got {shown(data)}"))
         return None
     fields = dict(data)
     written, present = fields.pop("~schema", 1), schema_of(cls)
-    if written == present and type(written) is int:
-        return fields
     if type(written) is not int or written < 1:
         problems.append(Problem(path, f"~schema must be an integer from 1 on, got {shown(written)}"))
         return None
     if written > present:
-        problems.append(Problem(path, f"~schema {written} is newer than {present}, the newest known here"))
+        package = cls.__module__.partition(".")[0]
+        message = (
+            f"was written under {tag_of(cls)}'s schema {shown(written).removeprefix('int ')}, which is "
+            f"newer than {present}, the newest known here; upgrade {package}"
+        )
+        problems.append(Problem(path, message))
         return None
+    for schema in range(written, present):
+        next_fields = _migrated(fields, cls, schema, path, problems)
+        if next_fields is None:
+            return None
+        fields = next_fields
+    return fields
+
+
+def _migrated(
+    fields: dict[str, Any], cls: type[Any], schema: int, path: str, problems: list[Problem]
+) -> dict[str, Any] | None:
+    """The fields in the next schema, or None with problems appended."""
+    step = f"can't be migrated from schema {schema} to {schema + 1}"
     try:
-        return cls.migrate(fields, written)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        problems.append(Problem(path, f"can't be migrated from schema {written} to {present}: {error!r}"))
-        return None
+        migrated = cls.migrate(fields, schema)
+    except UserError as error:
+        found = prefixed(error.problems, path)
+        problems += [Problem(problem.path, f"{step}: {problem.message}") for problem in found]
+    except KeyError as error:
+        problems.append(Problem(path, f"{step}: the key {shown_key(str(error))} is missing"))
+    except Exception as error:  # What stands in an old payload is not known: whatever fails is its fault.
+        problems.append(Problem(path, f"{step}: {type(error).__name__}: {shown_key(str(error))}"))
+    else:
+        assert is_dict(migrated), f"{cls.__name__}.migrate returned {migrated!r}"
+        return migrated
+    return None
 
 
 def _unknown_keys(
@@ -182,16 +262,18 @@ def _unknown_keys(
     for key in fields:
         if key not in known:
             hint = _hint(key, missing) or _hint(key, known)
-            problems.append(Problem(f"{path}.{key}", f"unknown key{hint or f' (allowed: {_listed(known)})'}"))
+            where = f"{path}.{shown_key(key)}"
+            problems.append(Problem(where, f"unknown key{hint or f' (allowed: {_listed(known)})'}"))
             meant.update(difflib.get_close_matches(key, missing, 1))
     return meant
 
 
-def _default_hint(attribute: attrs.Attribute[Any]) -> str:
-    default = attribute.default
+def _missing_hint(attribute: attrs.Attribute[Any]) -> str:
+    wire, default = wire_name(attribute), attribute.default
+    key = "" if wire == attribute.name else f"; its key in a file is {wire!r}"
     if default is None or isinstance(default, (bool, int, float, str)):
-        return f"; a file holds every field, the default is {default!r}"
-    return ""
+        return f"{key}; a file holds every field, the default is {default!r}"
+    return key
 
 
 def _hint(name: object, known: Iterable[str]) -> str:
