@@ -1,20 +1,33 @@
-"""The SQL index: lookups, concurrent registration, and rebuilding from the folders."""
+"""The SQL index: lookups, equivalent hashes, concurrent registration, and rebuilding from the folders."""
 
+from __future__ import annotations
+
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
+import attrs
 import pytest
 
 from experiments.tiny_high import SPEC
 from mm_config import exact_hash, replace, spec_hash
 from mm_config.errors import UserError
+from mm_config.files import to_payload
 from mm_config.options import RunOptions
+from mm_config.runs.conditions import parse_condition
 from mm_config.runs.folder import Run, open_run
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RunStatus
+from mm_config.runs.stored import stored
+from mm_config.schema import LOCATION, field, spec
+from mm_config.specs.kinds import RootSpec
 
 NAMED = replace(SPEC, "name", "tiny_high")
+
+
+each_database = pytest.mark.usefixtures("each_database")
 
 
 def finished(runs_dir: Path, name: str = "tiny_high", seed: int = 0) -> Run:
@@ -23,6 +36,14 @@ def finished(runs_dir: Path, name: str = "tiny_high", seed: int = 0) -> Run:
     return run
 
 
+def forget(runs_dir: Path) -> None:
+    """Removes the index, as a person who deletes its file or its tables."""
+    index = open_index(runs_dir)
+    for table in (index.tables.runs, index.tables.fields):
+        table.drop(index.engine)
+
+
+@each_database
 def test_runs_are_found_by_id_label_and_hash_prefix(tmp_path: Path) -> None:
     run, other = finished(tmp_path), finished(tmp_path, "other", seed=1)
     index = open_index(tmp_path)
@@ -40,6 +61,7 @@ def test_runs_are_found_by_id_label_and_hash_prefix(tmp_path: Path) -> None:
     assert index.folder(index.find("other")[0]) == other.path
 
 
+@each_database
 def test_listing_is_newest_first_and_meets_every_condition(tmp_path: Path) -> None:
     first, second = finished(tmp_path), finished(tmp_path, seed=1)
     failed = open_run(replace(NAMED, "name", "other"), RunOptions(tmp_path))
@@ -57,6 +79,7 @@ def test_listing_is_newest_first_and_meets_every_condition(tmp_path: Path) -> No
     assert paths(since="2999-01-01") == []
 
 
+@each_database
 def test_finished_runs_of_a_spec_still_have_their_result(tmp_path: Path) -> None:
     first, second = finished(tmp_path), finished(tmp_path, "relabelled")
     open_run(NAMED, RunOptions(tmp_path)).fail("stopped")
@@ -77,6 +100,7 @@ os._exit(9)
 """
 
 
+@each_database
 def test_a_run_whose_process_was_killed_is_interrupted(tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     assert subprocess.run(command, check=False).returncode == 9
@@ -85,6 +109,7 @@ def test_a_run_whose_process_was_killed_is_interrupted(tmp_path: Path) -> None:
     assert index.list(status=RunStatus.RUNNING) == ()
 
 
+@each_database
 def test_an_index_rebuilt_from_the_folders_equals_the_first(tmp_path: Path) -> None:
     finished(tmp_path)
     open_run(replace(NAMED, "seed", 1), RunOptions(tmp_path)).fail("a\nreason")
@@ -94,7 +119,7 @@ def test_an_index_rebuilt_from_the_folders_equals_the_first(tmp_path: Path) -> N
     before = open_index(tmp_path).list()
     assert len(before) == 3
 
-    (tmp_path / "index.sqlite").unlink()
+    forget(tmp_path)
     assert open_index(tmp_path).list() == before
     assert open_index(tmp_path).reindex() == 3
     assert open_index(tmp_path).list() == before
@@ -110,6 +135,7 @@ def test_reindexing_forgets_folders_that_are_gone(tmp_path: Path) -> None:
     assert [record.path for record in index.list()] == [kept.record.path]
 
 
+@each_database
 def test_a_moved_runs_folder_keeps_its_index(tmp_path: Path) -> None:
     run = finished(tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
@@ -135,6 +161,7 @@ for _ in range(int(sys.argv[2])):
 """
 
 
+@each_database
 def test_processes_that_register_at_once_lose_nothing(tmp_path: Path) -> None:
     each = 5
     command = [sys.executable, "-c", REGISTER, str(tmp_path / "runs"), str(each)]
@@ -189,3 +216,159 @@ def test_a_damaged_run_folder_is_one_line_that_names_the_file(tmp_path: Path, co
     (problem,) = caught.value.problems
     assert problem.path == str(status)
     assert "\n" not in problem.message
+
+
+REINDEX = """
+import pathlib, sys
+from mm_config.runs.index import open_index
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(int(sys.argv[2])):
+    open_index(pathlib.Path(sys.argv[1])).reindex()
+"""
+
+
+@each_database
+def test_a_rebuild_beside_processes_that_register_loses_nothing(tmp_path: Path) -> None:
+    programs = [(REGISTER, "3"), (REGISTER, "3"), (REINDEX, "5")]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), count],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for code, count in programs
+    ]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
+        assert process.returncode == 0
+    index = open_index(tmp_path)
+    assert [record.status for record in index.list()] == [RunStatus.FINISHED] * 6
+    assert len(index.list(where=[parse_condition("seed=0")])) == 6
+
+
+@each_database
+def test_labels_are_told_apart_by_case_and_signs_stand_for_themselves(tmp_path: Path) -> None:
+    for name in ("High", "high", "a_b", "axb", "50%", "\u706b\u7403"):
+        finished(tmp_path, name)
+    index = open_index(tmp_path)
+    for name in ("High", "high", "a_b", "50%", "\u706b\u7403"):
+        assert [record.name for record in index.find(name)] == [name]
+        assert [record.name for record in index.list(name=name)] == [name]
+        (record,) = index.find(name)
+        assert index.find(record.path) == (record,)
+    for text in ("hig", "a%", "HIGH", "nul\0", "\udcff", ""):
+        assert index.find(text) == ()
+
+
+@each_database
+def test_the_longest_names_and_any_text_can_be_stored(tmp_path: Path) -> None:
+    run = open_run(replace(NAMED, "name", "\u706b" * 85), RunOptions(tmp_path))
+    reason = "nul \0, surrogate \udcff, newline \n, \u706b" * 100
+    run.fail(reason)
+    index = open_index(tmp_path)
+    (record,) = index.list(name="\u706b" * 85)
+    assert record.reason == reason
+    index.reindex()
+    assert index.list() == (record,)
+
+
+@each_database
+def test_runs_of_the_same_time_have_one_order(tmp_path: Path) -> None:
+    content = stored(NAMED)
+    records = [
+        attrs.evolve(finished(tmp_path, name).record, started_at="2026-11-22T00:00:00.000000+00:00")
+        for name in ("b", "A", "a-b", "ab", "B")
+    ]
+    index = open_index(tmp_path)
+    index.add_all([(record, content) for record in records])
+    names = [record.name for record in index.list()]
+    assert names == ["b", "ab", "a-b", "B", "A"]
+
+
+@each_database
+def test_dates_are_read_in_any_zone(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    index = open_index(tmp_path)
+    index.add(attrs.evolve(run.record, started_at="2026-11-22T18:30:00.000000+00:00"))
+    for since in ("2026-11-22", "2026-11-22 18:30", "2026-11-22T19:30+01:00", "20261122T183000Z"):
+        assert len(index.list(since=since)) == 1
+        assert len(index.list(until=since)) == 0
+    assert len(index.list(since="2026-11-22T18:30:01")) == 0
+    assert len(index.list(until="2026-11-23")) == 1
+    with pytest.raises(UserError, match="'yesterday' is no date or time in ISO 8601, such as 2026-11-22"):
+        index.list(since="yesterday")
+
+
+def grown(schema: int) -> Any:
+    """A test-only spec class, before and after one of its fields was renamed."""
+    if schema == 1:
+
+        @spec("test-runs-grown")
+        class Grown(RootSpec):  # pyright: ignore[reportRedeclaration]
+            """Counts."""
+
+            name: str = field(default="", role=LOCATION)
+            count: int = 3
+    else:
+
+        @spec("test-runs-grown", schema=2)
+        class Grown(RootSpec):
+            """Counts, in other words."""
+
+            name: str = field(default="", role=LOCATION)
+            steps: int = 3
+
+            @staticmethod
+            def migrate(payload: dict[str, Any], schema: int) -> dict[str, Any]:
+                return {"name": payload["name"], "steps": payload["count"]}
+
+    return Grown
+
+
+@each_database
+def test_a_run_is_found_by_its_first_hash_and_by_the_one_of_today(tmp_path: Path) -> None:
+    before = grown(schema=1)(name="grown", count=5)
+    run = open_run(before, RunOptions(tmp_path))
+    run.finish({})
+    today = grown(schema=2)(name="grown", steps=5)
+    assert spec_hash(today) != spec_hash(before)
+    index = open_index(tmp_path)
+    assert index.find_finished(spec_hash(today)) == ()
+
+    index.reindex()
+    (record,) = index.find_finished(spec_hash(today))
+    assert record.path == run.record.path
+    assert (record.spec_hash, record.spec_hash_now) == (spec_hash(before), spec_hash(today))
+    assert (record.exact_hash, record.exact_hash_now) == (exact_hash(before), exact_hash(today))
+    assert index.find_finished(spec_hash(before)) == (record,)
+    hashes = [spec_hash(before), spec_hash(today), exact_hash(before), exact_hash(today)]
+    assert set(record.hashes) == set(hashes)
+    for digits in hashes:
+        assert index.find(digits[:8].upper()) == (record,)
+    assert index.list(where=[parse_condition("steps=5")]) == (record,)
+    index.set_status(attrs.evolve(record, status=RunStatus.FAILED))
+    assert index.find(spec_hash(today))[0].status is RunStatus.FAILED
+
+
+@each_database
+def test_a_payload_that_can_not_be_loaded_is_found_by_what_its_json_says(tmp_path: Path) -> None:
+    file = finished(tmp_path).path / "spec.json"
+    payload = to_payload(NAMED)
+    fields = cast("dict[str, Any]", payload["spec"])
+    file.write_text(json.dumps({**payload, "spec": {**fields, "gone": 7, "x" * 600: 1, "nul\0": 2}}))
+    index = open_index(tmp_path)
+    index.reindex()
+    (record,) = index.list(where=[parse_condition("gone>6"), parse_condition("model=wan-transformer")])
+    assert record.spec_hash_now is None
+    file.write_text("no JSON")
+    index.reindex()
+    assert index.find(spec_hash(NAMED)) == (record,)
+    assert index.fields(record) == {}

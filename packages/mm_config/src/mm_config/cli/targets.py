@@ -169,12 +169,8 @@ def _from_index(target: str, options: RunOptions) -> RootSpec:
     chosen = [record for record in found if target in (record.path, record.path.rpartition("/")[2])]
     if not chosen and re.fullmatch(f"[0-9a-fA-F]{{{MIN_PREFIX},64}}", target):
         prefix = target.lower()
-        chosen = [
-            record
-            for record in found
-            if record.spec_hash.startswith(prefix) or record.exact_hash.startswith(prefix)
-        ]
-    if len({record.spec_hash for record in chosen}) > 1:
+        chosen = [record for record in found if any(digits.startswith(prefix) for digits in record.hashes)]
+    if len({record.spec_hash_now or record.spec_hash for record in chosen}) > 1:
         candidates = ", ".join(f"{record.path} (spec {record.spec_hash[:12]})" for record in chosen)
         raise UserError(Problem(target, f"is ambiguous: {candidates}"))
     if chosen:

@@ -23,13 +23,21 @@ from mm_config.diff import diff, show_value
 from mm_config.errors import Problem, SpecError, UserError, prefixed
 from mm_config.files import dump, load
 from mm_config.identity import exact_hash, spec_hash
-from mm_config.options import RunOptions
+from mm_config.options import RunOptions, StoppedEarly
 from mm_config.rules.labels import label_problems
 from mm_config.runs import lock
 from mm_config.runs.index import open_index
-from mm_config.runs.provenance import code_repositories, provenance, uncommitted_patch, utc_now
+from mm_config.runs.provenance import (
+    code_repositories,
+    patch_file,
+    provenance,
+    uncommitted_patch,
+    utc_now,
+)
 from mm_config.runs.record import (
+    PROVENANCE_FILE,
     RESULT_FILE,
+    SPEC_FILE,
     STATUS_FILE,
     RunRecord,
     RunStatus,
@@ -41,7 +49,6 @@ from mm_config.runs.record import (
 from mm_config.schema import SEMANTIC, tag_of
 from mm_config.specs.kinds import RootSpec
 
-SPEC_FILE = "spec.json"
 HASH_DIGITS = 12
 
 
@@ -132,14 +139,15 @@ def open_run(spec: RootSpec, options: RunOptions, devices: Iterable[str] = ()) -
     """
     if options.resume is not None:
         return _resume(spec, options, devices)
-    with _writing(options.runs_dir):
-        path = _new_folder(spec, options.runs_dir)
+    runs_dir = options.new_runs_dir
+    with _writing(runs_dir):
+        path = _new_folder(spec, runs_dir)
         dump(spec, path / SPEC_FILE)
         lock.acquire(path)
-        _write_provenance(path / "provenance.json", options.argv, devices)
+        _write_provenance(path / PROVENANCE_FILE, options.argv, devices)
         record = RunRecord(
             uid=uuid.uuid4().hex,
-            path=path.relative_to(options.runs_dir).as_posix(),
+            path=path.relative_to(runs_dir).as_posix(),
             name=path.parent.name,
             kind=tag_of(spec),
             spec_hash=spec_hash(spec),
@@ -149,7 +157,7 @@ def open_run(spec: RootSpec, options: RunOptions, devices: Iterable[str] = ()) -
             started_at=utc_now(),
         )
         write_record(record, path)
-    open_index(options.runs_dir).add(record)
+    open_index(runs_dir).add(record)
     return Run(path, spec, record)
 
 
@@ -160,11 +168,11 @@ def check_opens(spec: RootSpec, options: RunOptions) -> None:
         UserError: The folder can't be written, the index can't be used, or the run to resume can't be found.
         SpecError: The resumed run has another spec_hash; every differing field is named.
     """
-    folder = options.runs_dir if options.resume is None else resumed(spec, options).path
+    folder = options.new_runs_dir if options.resume is None else resumed(spec, options).path
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    open_index(options.runs_dir)
+    open_index(options.new_runs_dir)
 
 
 def resumed(spec: RootSpec, options: RunOptions) -> Run:
@@ -175,7 +183,7 @@ def resumed(spec: RootSpec, options: RunOptions) -> Run:
         SpecError: It has another spec_hash; every differing field is named.
     """
     earlier = attach(_find(spec, options))
-    if earlier.record.spec_hash != spec_hash(spec):
+    if spec_hash(earlier.spec) != spec_hash(spec):
         raise SpecError(_differences(earlier, spec))
     return earlier
 
@@ -199,8 +207,8 @@ def recorded(run: Run) -> Generator[Run]:
         yield run
     except BaseException as error:
         if lock.is_held(run.path):
-            interrupted = isinstance(error, KeyboardInterrupt)
-            status = RunStatus.INTERRUPTED if interrupted else RunStatus.FAILED
+            can_go_on = isinstance(error, KeyboardInterrupt | StoppedEarly)
+            status = RunStatus.INTERRUPTED if can_go_on else RunStatus.FAILED
             run.fail(f"{type(error).__name__}: {error}".rstrip(": "), status)
         raise
 
@@ -254,7 +262,7 @@ def _find(spec: RootSpec, options: RunOptions) -> Path:
         found = index.find(target)
     if not found:
         raise UserError(Problem("--resume", f"no run {target!r} of {spec.name!r} in {options.runs_dir}"))
-    if target != "latest" and len({record.spec_hash for record in found}) > 1:
+    if target != "latest" and len({record.spec_hash_now or record.spec_hash for record in found}) > 1:
         candidates = ", ".join(record.path for record in found)
         raise UserError(Problem("--resume", f"{target!r} is ambiguous: {candidates}"))
     return index.folder(found[0])
@@ -273,7 +281,7 @@ def _write_provenance(path: Path, argv: tuple[str, ...], devices: Iterable[str])
     write_json(path, provenance(argv, devices))
     for root in code_repositories():
         if patch := uncommitted_patch(root):
-            path.with_name(f"{path.stem}-{root.name}.patch").write_bytes(patch)
+            patch_file(path, root).write_bytes(patch)
 
 
 @contextmanager

@@ -1,39 +1,42 @@
-"""The SQL index of runs: SQLite beside the run folders, or any database by MM_RUNS_URL.
+"""The SQL index of runs: what was run, found by id, label, hash, date, status and fields of the spec.
 
 The folders are the truth. An index that is missing, or of an older layout, is rebuilt from their
-`status.json` files when it is opened, so it can be deleted at any time.
+`status.json` and `spec.json` files when it is opened, so it can be deleted at any time.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
 from mm_config.errors import Problem, UserError
+from mm_config.runs import conditions as asked
+from mm_config.runs.conditions import Aliases, Condition
+from mm_config.runs.database import database_errors, engine_of, is_shared, writing
 from mm_config.runs.lock import is_held
 from mm_config.runs.record import (
     RESULT_FILE,
     STATUS_FILE,
     RunRecord,
     RunStatus,
-    from_row,
+    is_storable,
+    read_json,
     read_record,
-    to_row,
 )
+from mm_config.runs.stored import Stored, read_stored
+from mm_config.runs.tables import RUNS, Tables, decoded, encoded, field_rows, key_of, tables
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection, Engine, Table
+    from sqlalchemy import ColumnElement, Connection, Engine
 
-FILE_NAME = "index.sqlite"
-URL_VARIABLE = "MM_RUNS_URL"
-BUSY_SECONDS = 60
-TABLE = "runs_v1"
-"""Carries the layout's version: a new layout is a new table, filled from the folders."""
+_CHUNK = 200
+"""Runs that are inserted at once."""
 
 
 @attrs.frozen
@@ -42,109 +45,226 @@ class Index:
 
     runs_dir: Path
     engine: Engine
-    table: Table
+    tables: Tables
 
     def add(self, record: RunRecord) -> None:
         """Registers a run. One that a rebuild has found in the meantime is replaced."""
-        with self._writing() as connection:
-            connection.execute(self.table.delete().where(self._is(record)))
-            connection.execute(self.table.insert(), to_row(record))
+        self.add_all([(record, read_stored(self.folder(record)))])
+
+    def add_all(self, entries: Iterable[tuple[RunRecord, Stored]]) -> None:
+        """Registers runs, each with what its folder stores, in one transaction."""
+        with writing(self.engine) as connection:
+            self._replace(connection, entries)
 
     def set_status(self, record: RunRecord) -> None:
         """Stores the status, the time and the reason of a registered run."""
-        changed = {name: to_row(record)[name] for name in ("status", "finished_at", "reason")}
-        with self._writing() as connection:
-            connection.execute(self.table.update().where(self._is(record)).values(changed))
+        row = encoded(record)
+        changed = {name: row[name] for name in ("status", "finished_at", "reason")}
+        runs = self.tables.runs
+        with writing(self.engine) as connection:
+            connection.execute(runs.update().where(runs.c.key == row["key"]).values(changed))
 
     def list(
         self,
         *,
+        matching: str | None = None,
         name: str | None = None,
         status: RunStatus | None = None,
         since: str | None = None,
         until: str | None = None,
+        where: Sequence[Condition] = (),
+        aliases: Aliases | None = None,
     ) -> tuple[RunRecord, ...]:
         """Runs that meet every condition, newest first.
 
         Args:
+            matching: What `find` takes.
             name: The exact label.
             status: How far the run has come.
-            since: First UTC date or time in ISO 8601 (`2026-11-22`).
-            until: First UTC date or time that is too late.
+            since: First date or time in ISO 8601 (`2026-11-22`), UTC where it names no zone.
+            until: First date or time that is too late.
+            where: Conditions on fields of the spec.
+            aliases: Short names that the conditions may use.
+
+        Raises:
+            UserError: A date is none, no stored run has a field that a condition names, or the field
+                holds another kind of value in all of them.
         """
-        columns = self.table.c
-        conditions = [] if name is None else [columns.name == name]
-        conditions += [] if since is None else [columns.started_at >= since]
-        conditions += [] if until is None else [columns.started_at < until]
-        found = self._read(*conditions)
-        return tuple(record for record in found if status in (None, record.status))
+        columns = self.tables.runs.c
+        found: list[ColumnElement[bool]] = []
+        if not all(is_storable(text) for text in (matching, name) if text is not None):
+            return ()
+        if matching is not None:
+            found.append(self._named_or_hashed(matching))
+        if name is not None:
+            found.append(columns.name == name)
+        if since is not None:
+            found.append(columns.started_at >= asked.moment(since))
+        if until is not None:
+            found.append(columns.started_at < asked.moment(until))
+        if not where:
+            records = self._read(*found)
+        else:
+            names = aliases or {}
+            values = self._values(where, names)
+            records = self._read(
+                *found, met=lambda row: asked.met_by(where, row["kind"], values.get(row["key"], {}), names)
+            )
+        return tuple(record for record in map(self._checked, records) if status in (None, record.status))
 
     def find(self, text: str) -> tuple[RunRecord, ...]:
         """Runs that a person may mean, newest first.
 
         Args:
             text: A run id (`tiny_high/20261122-7f3a91c2d0e4-1`), a run folder's own name, a label, or
-                the beginning of a spec_hash or an exact_hash.
+                the beginning of a spec_hash or an exact_hash, of the run's start or of today.
         """
-        columns = self.table.c
-        return self._read(
-            (columns.path == text)
-            | columns.path.endswith(f"/{text}", autoescape=True)
-            | (columns.name == text)
-            | columns.spec_hash.startswith(text.lower(), autoescape=True)
-            | columns.exact_hash.startswith(text.lower(), autoescape=True)
-        )
+        return self.list(matching=text)
 
     def find_finished(self, spec_hash: str) -> tuple[RunRecord, ...]:
-        """Finished runs of a spec whose result still lies in the folder, newest first."""
-        columns = self.table.c
-        found = self._read(columns.spec_hash == spec_hash, columns.status == RunStatus.FINISHED.value)
-        return tuple(record for record in found if (self.folder(record) / RESULT_FILE).is_file())
+        """Finished runs of a spec whose result still lies in the folder, newest first.
+
+        A run is found by the hash of its start and by the one that its payload has today.
+        """
+        columns = self.tables.runs.c
+        same_spec = (columns.spec_hash == spec_hash) | (columns.spec_hash_now == spec_hash)
+        found = self._read(same_spec, columns.status == RunStatus.FINISHED.value)
+        return tuple(
+            record
+            for record in found
+            if (self.folder(record) / RESULT_FILE).is_file() and self.is_here(record)
+        )
+
+    def fields(self, record: RunRecord) -> dict[str, Any]:
+        """The fields of a run's spec by path: as its folder has them today, else as they were indexed."""
+        if self.is_here(record):
+            texts = read_stored(self.folder(record), by_hash=True).fields
+        else:
+            fields = self.tables.fields
+            query = fields.select().where(fields.c.run == key_of(record)).order_by(fields.c.path)
+            with database_errors(self.engine), self.engine.connect() as connection:
+                texts = {row.path: row.value for row in connection.execute(query)}
+        return {path: json.loads(text) for path, text in texts.items()}
 
     def folder(self, record: RunRecord) -> Path:
-        """The folder of a run."""
+        """The folder of a run, where it is here."""
         return self.runs_dir / record.path
 
-    def reindex(self) -> int:
+    def is_here(self, record: RunRecord) -> bool:
+        """Whether the folder of a run is here.
+
+        It may be gone; and a run that another runs folder has registered in a shared database may have
+        the path of one that is here.
+        """
+        try:
+            return read_json(self.folder(record) / STATUS_FILE).get("uid") == record.uid
+        except UserError:
+            return False
+
+    def reindex(self, read: Callable[[], object] = lambda: None) -> int:
         """Makes the index hold what the run folders hold, and counts them.
 
         In a database that several runs folders share, only the runs found here are replaced.
+
+        Args:
+            read: Called after each folder that was read.
         """
-        with self._writing() as connection:
-            self.table.create(connection, checkfirst=True)
-            records = [read_record(folder, self.runs_dir) for folder in run_folders(self.runs_dir)]
-            if _is_shared():
-                for record in records:
-                    connection.execute(self.table.delete().where(self._is(record)))
+        # Loading takes a few ms per run and what a folder stores never changes, so it is done before
+        # other processes have to wait. Runs share most fields, so those are kept once.
+        known: dict[tuple[str, str], tuple[str, str]] = {}
+        contents: dict[Path, Stored] = {}
+        for folder in run_folders(self.runs_dir):
+            contents[folder] = _sharing(read_stored(folder), known)
+            read()
+        with writing(self.engine) as connection:
+            for table in (self.tables.runs, self.tables.fields):
+                table.create(connection, checkfirst=True)
+                if not is_shared():
+                    connection.execute(table.delete())
+            folders = list(run_folders(self.runs_dir))
+            entries = (
+                (read_record(folder, self.runs_dir), contents.get(folder) or read_stored(folder))
+                for folder in folders
+            )
+            self._replace(connection, entries)
+        return len(folders)
+
+    def _replace(self, connection: Connection, entries: Iterable[tuple[RunRecord, Stored]]) -> None:
+        runs, fields = self.tables.runs, self.tables.fields
+        rest = iter(entries)
+        while chunk := list(islice(rest, _CHUNK)):
+            keys = [key_of(record) for record, _ in chunk]
+            connection.execute(runs.delete().where(runs.c.key.in_(keys)))
+            connection.execute(fields.delete().where(fields.c.run.in_(keys)))
+            connection.execute(runs.insert(), [encoded(content.updated(record)) for record, content in chunk])
+            if rows := [row for record, content in chunk for row in field_rows(record, content)]:
+                connection.execute(fields.insert(), rows)
+
+    def _named_or_hashed(self, text: str) -> ColumnElement[bool]:
+        columns = self.tables.runs.c
+        found = (columns.path == text) | (columns.folder == text) | (columns.name == text)
+        prefix = text.lower()
+        if re.fullmatch("[0-9a-f]{1,64}", prefix):
+            # LIKE ignores case in SQLite only, and uses an index in neither database. "g" follows "f".
+            for column in (
+                columns.spec_hash,
+                columns.exact_hash,
+                columns.spec_hash_now,
+                columns.exact_hash_now,
+            ):
+                found |= column.between(prefix, f"{prefix}g")
+        return found
+
+    def _values(self, where: Sequence[Condition], aliases: Aliases) -> Mapping[int, dict[str, Any]]:
+        """The values that conditions ask for, by the runs' keys and the fields' paths."""
+        fields = self.tables.fields
+        paths = {path for condition in where for path in condition.stored_paths(aliases)}
+        query = fields.select().where(fields.c.path.in_(paths))
+        with database_errors(self.engine), self.engine.connect() as connection:
+            rows = connection.execute(query).all()
+            values = {text: json.loads(text) for text in {row.value for row in rows}}
+            found: dict[int, dict[str, Any]] = {}
+            for row in rows:
+                found.setdefault(row.run, {})[row.path] = values[row.value]
+            self._check(where, aliases, found, connection)
+        return found
+
+    def _check(
+        self,
+        where: Sequence[Condition],
+        aliases: Aliases,
+        found: Mapping[int, dict[str, Any]],
+        connection: Connection,
+    ) -> None:
+        """Refuses conditions that no stored run can meet, because of a wrong name or kind of value."""
+        problems: list[Problem] = []
+        for condition in where:
+            paths = condition.paths(aliases)
+            held = [value for run in found.values() for path in paths for value in asked.look_up(run, path)]
+            if held:
+                problems += filter(None, [asked.mismatch(condition, held)])
             else:
-                connection.execute(self.table.delete())
-            if records:
-                connection.execute(self.table.insert(), [to_row(record) for record in records])
-        return len(records)
+                known = connection.scalars(_distinct_paths(self.tables)).all()
+                problems += [asked.unknown_field(condition, known, aliases)] if known else []
+        if problems:
+            raise UserError(problems)
 
-    def _is(self, record: RunRecord) -> ColumnElement[bool]:
-        return (self.table.c.uid == record.uid) & (self.table.c.path == record.path)
-
-    def _read(self, *conditions: ColumnElement[bool]) -> tuple[RunRecord, ...]:
-        columns = self.table.c
-        query = (
-            self.table.select().where(*conditions).order_by(columns.started_at.desc(), columns.path.desc())
-        )
-        with _database_errors(self.engine), self.engine.connect() as connection:
-            rows = [dict(row) for row in connection.execute(query).mappings()]
-        return tuple(self._checked(from_row(row)) for row in rows)
+    def _read(
+        self, *conditions: ColumnElement[bool], met: Callable[[Mapping[str, Any]], bool] = lambda _: True
+    ) -> tuple[RunRecord, ...]:
+        columns = self.tables.runs.c
+        query = self.tables.runs.select().where(*conditions)
+        query = query.order_by(columns.started_at.desc(), columns.path.desc())
+        with database_errors(self.engine), self.engine.connect() as connection:
+            rows = cast("Iterable[Mapping[str, Any]]", connection.execute(query).mappings())
+            return tuple(decoded(row) for row in rows if met(row))
 
     def _checked(self, record: RunRecord) -> RunRecord:
         """A killed process can't say so: a run that no process holds any more was interrupted."""
-        folder = self.folder(record)
-        if record.status is RunStatus.RUNNING and folder.is_dir() and not is_held(folder):
+        running = record.status is RunStatus.RUNNING
+        if running and self.is_here(record) and not is_held(self.folder(record)):
             return attrs.evolve(record, status=RunStatus.INTERRUPTED)
         return record
-
-    @contextmanager
-    def _writing(self) -> Generator[Connection]:
-        with _database_errors(self.engine), self.engine.execution_options(writes=True).begin() as connection:
-            yield connection
 
 
 def open_index(runs_dir: Path) -> Index:
@@ -157,13 +277,21 @@ def open_index(runs_dir: Path) -> Index:
     """
     from sqlalchemy import inspect
 
-    engine = _engine(runs_dir)
-    index = Index(runs_dir, engine, _table())
-    with _database_errors(engine):
-        missing = not inspect(engine).has_table(TABLE)
+    index = unfilled_index(runs_dir)
+    with database_errors(index.engine):
+        missing = not inspect(index.engine).has_table(RUNS)
     if missing:
         index.reindex()
     return index
+
+
+def unfilled_index(runs_dir: Path) -> Index:
+    """The index of a runs folder whose tables may be missing, for a caller who reindexes at once.
+
+    Raises:
+        UserError: The database's URL is none, or its driver is missing.
+    """
+    return Index(runs_dir, engine_of(runs_dir), tables())
 
 
 def run_folders(runs_dir: Path) -> Iterator[Path]:
@@ -173,80 +301,12 @@ def run_folders(runs_dir: Path) -> Iterator[Path]:
             yield status.parent
 
 
-def _is_shared() -> bool:
-    return bool(os.environ.get(URL_VARIABLE))
+def _distinct_paths(tables: Tables) -> Any:
+    from sqlalchemy import select
+
+    return select(tables.fields.c.path).distinct()
 
 
-def _table() -> Table:
-    from sqlalchemy import Column, MetaData, String, Table, Text
-
-    def text(name: str, length: int, **options: Any) -> Column[Any]:
-        return Column(name, String(length), nullable=False, **options)
-
-    return Table(
-        TABLE,
-        MetaData(),
-        text("uid", 32, primary_key=True),
-        text("path", 512, primary_key=True),
-        text("name", 255, index=True),
-        text("kind", 255),
-        text("spec_hash", 64, index=True),
-        text("exact_hash", 64, index=True),
-        text("status", 16),
-        text("host", 255),
-        text("started_at", 40, index=True),
-        Column("finished_at", String(40)),
-        Column("reason", Text),
-    )
-
-
-def _engine(runs_dir: Path) -> Engine:
-    from sqlalchemy import URL, NullPool, StaticPool, create_engine, event, make_url
-    from sqlalchemy.exc import ArgumentError
-
-    given = os.environ.get(URL_VARIABLE)
-    # Without a folder to put it in, the empty index lives in memory, on one connection that stays.
-    in_memory = not given and not runs_dir.is_dir()
-    file = None if in_memory else str(runs_dir / FILE_NAME)
-    try:
-        url = make_url(given) if given else URL.create("sqlite", database=file)
-        sqlite = url.get_backend_name() == "sqlite"
-        engine = create_engine(
-            url,
-            poolclass=StaticPool if in_memory else NullPool,
-            connect_args={"timeout": BUSY_SECONDS} if sqlite else {},
-        )
-    except (ArgumentError, ModuleNotFoundError) as error:
-        raise UserError(Problem(URL_VARIABLE, f"is no usable database URL: {error}")) from error
-    if sqlite:
-        # A transaction that writes takes the write lock at its start: two that read first and write
-        # later would deadlock, and SQLite would fail one of them without waiting.
-        @event.listens_for(engine, "connect")
-        def _leave_begin_to_us(connection: Any, _: object) -> None:  # pyright: ignore[reportUnusedFunction]
-            connection.isolation_level = None
-
-        @event.listens_for(engine, "begin")
-        def _begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
-            writes = connection.get_execution_options().get("writes", False)
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
-
-
-@contextmanager
-def _database_errors(engine: Engine) -> Generator[None]:
-    from sqlalchemy.exc import DatabaseError, OperationalError
-
-    try:
-        yield
-    except DatabaseError as error:
-        if type(error) not in (DatabaseError, OperationalError):
-            raise
-        where = engine.url.render_as_string(hide_password=True)
-        raise UserError(
-            Problem(
-                "run index",
-                f"{where} can't be used: {error.orig}; the index of the run folders can be "
-                f"deleted (it is rebuilt from them) or moved ({URL_VARIABLE})",
-            )
-        ) from error
+def _sharing(content: Stored, known: dict[tuple[str, str], tuple[str, str]]) -> Stored:
+    """The same content whose paths and values are those of equal fields seen before."""
+    return attrs.evolve(content, fields=dict(known.setdefault(item, item) for item in content.fields.items()))

@@ -30,6 +30,7 @@ def provenance(argv: Sequence[str], devices: Iterable[str] = ()) -> dict[str, An
         "host": platform.node(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
+        "threads": thread_count(),
         "devices": list(devices),
         "launcher": {name: os.environ[name] for name in LAUNCHER_VARIABLES if name in os.environ},
         "python": platform.python_version(),
@@ -48,6 +49,25 @@ def code_repositories() -> tuple[Path, ...]:
 def uncommitted_patch(root: Path) -> bytes:
     """The difference of a repository's tracked files from its last commit, as `git apply` reads it."""
     return _git(root, "diff", "HEAD", "--binary") or b""
+
+
+def patch_file(provenance_file: Path, root: Path) -> Path:
+    """Where a repository's uncommitted changes lie beside a stored provenance."""
+    return provenance_file.with_name(f"{provenance_file.stem}-{root.name}.patch")
+
+
+def thread_count() -> int:
+    """Threads of an OpenMP program that sets none: OMP_NUM_THREADS, else the CPUs this process may use.
+
+    Sums are split among threads, so results may depend on it in their last bits.
+    """
+    # A list gives the counts of nested levels; only the first is that of a program's own loops.
+    text = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if text.isascii() and text.isdecimal() and int(text) > 0:
+        return int(text)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def utc_now() -> str:

@@ -13,8 +13,27 @@ import attrs
 from mm_config.errors import Problem, UserError
 from mm_config.typing_checks import is_dict
 
+SPEC_FILE = "spec.json"
 STATUS_FILE = "status.json"
 RESULT_FILE = "result.json"
+PROVENANCE_FILE = "provenance.json"
+
+MAX_LENGTHS = {
+    "uid": 32,
+    "path": 512,
+    "name": 255,
+    "kind": 255,
+    "spec_hash": 64,
+    "exact_hash": 64,
+    "status": 16,
+    "host": 255,
+    "started_at": 40,
+    "finished_at": 40,
+    "spec_hash_now": 64,
+    "exact_hash_now": 64,
+}
+"""Most characters of each text that a database has to hold; a reason has no limit."""
+_NOT_STORED = ("path", "spec_hash_now", "exact_hash_now")
 
 
 class RunStatus(enum.Enum):
@@ -24,7 +43,7 @@ class RunStatus(enum.Enum):
     FINISHED = "finished"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
-    """Stopped by a signal or with its process; can be resumed."""
+    """Stopped as asked, by a signal or with its process; can be resumed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -40,9 +59,9 @@ class RunRecord:
     kind: str
     """Wire tag of the spec's class."""
     spec_hash: str
-    """64 hex digits."""
+    """64 hex digits, as they were when the run started."""
     exact_hash: str
-    """64 hex digits."""
+    """64 hex digits, as they were when the run started."""
     status: RunStatus
     host: str
     """Machine on which it was started."""
@@ -51,6 +70,16 @@ class RunRecord:
     """When it finished, failed or was interrupted."""
     reason: str | None = None
     """Why it failed."""
+    spec_hash_now: str | None = None
+    """The spec_hash of the stored payload as the spec classes read it today, where that is another."""
+    exact_hash_now: str | None = None
+    """The exact_hash of the stored payload as the spec classes read it today, where that is another."""
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """Every hash that the run is found by: those of its start and the equivalent ones of today."""
+        known = (self.spec_hash, self.exact_hash, self.spec_hash_now, self.exact_hash_now)
+        return tuple(dict.fromkeys(filter(None, known)))
 
 
 def to_row(record: RunRecord) -> dict[str, str | None]:
@@ -65,9 +94,11 @@ def from_row(row: dict[str, Any]) -> RunRecord:
 
 
 def write_record(record: RunRecord, folder: Path) -> None:
-    """Writes `status.json`: the record without its path, which the folder's place tells."""
+    """Writes `status.json`: the record without its path, which the folder's place tells, and without
+    the hashes of today, which the payload tells."""
     write_json(
-        folder / STATUS_FILE, {name: value for name, value in to_row(record).items() if name != "path"}
+        folder / STATUS_FILE,
+        {name: value for name, value in to_row(record).items() if name not in _NOT_STORED},
     )
 
 
@@ -80,9 +111,26 @@ def read_record(folder: Path, runs_dir: Path) -> RunRecord:
     file = folder / STATUS_FILE
     row = {**read_json(file), "path": folder.relative_to(runs_dir).as_posix()}
     try:
-        return from_row(row)
+        record = from_row(row)
+        for name, value in to_row(record).items():
+            _check_text(name, value, optional=attrs.fields_dict(RunRecord)[name].default is None)
     except (TypeError, ValueError, LookupError) as error:
         raise UserError(Problem(str(file), f"is no record of a run: {error}")) from error
+    return record
+
+
+def is_storable(text: str) -> bool:
+    """Whether every database can hold a text: no NUL, no lone surrogate."""
+    return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text)
+
+
+def _check_text(name: str, value: Any, optional: bool) -> None:
+    if value is None and optional:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no text but {value!r}")
+    if name in MAX_LENGTHS and (len(value) > MAX_LENGTHS[name] or not is_storable(value)):
+        raise ValueError(f"{name} is no text of at most {MAX_LENGTHS[name]} characters: {value[:80]!a}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

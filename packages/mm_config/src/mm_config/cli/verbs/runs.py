@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
+import attrs
+
+from mm_config.cli.aliases import aliases_of
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, meant, scan
 from mm_config.cli.targets import runs_dir_of
-from mm_config.console import table
 from mm_config.errors import Problem, UserError
-from mm_config.runs.index import Index, open_index
-from mm_config.runs.record import RESULT_FILE, RunRecord, RunStatus, read_json, to_row
+from mm_config.runs.conditions import Aliases, Condition, moment, parse_condition
+from mm_config.runs.index import Index, open_index, run_folders, unfilled_index
+from mm_config.runs.record import RunRecord, RunStatus, to_row
+from mm_config.specs.kinds import RootSpec
+from mm_config.structuring import known_specs
 
 NAME = Option("--name", "Only runs with this label.", "NAME")
 STATUS = Option(
@@ -21,94 +26,206 @@ STATUS = Option(
     "STATUS",
     choices=tuple(status.value for status in RunStatus),
 )
+SINCE = Option("--since", "Only runs started at this date or time (UTC) or later.", "DATE")
+UNTIL = Option("--until", "Only runs started before this date or time (UTC).", "DATE")
+WHERE = Option(
+    "--where",
+    "Only runs whose spec has the field, with such a value: FIELD, one of = != < <= > >= or ~ (contains), "
+    "and a value as in a file. May be repeated; all must hold.",
+    "CONDITION",
+    repeatable=True,
+)
+LIMIT = Option("--limit", "Show at most so many runs, the newest.", "N")
+FILTERS = (NAME, STATUS, SINCE, UNTIL, WHERE)
+OPTIONS = (*FILTERS, LIMIT, JSON, RUNS_DIR)
 USAGE = Usage(
-    "mm runs [list | find TEXT | show RUN] [--name NAME] [--status STATUS] [--json] [--runs-dir DIR]",
+    "mm runs [list | find TEXT | show RUN | compare RUN RUN ... | reindex] [--where CONDITION ...] "
+    "[--name NAME] [--status STATUS] [--since DATE] [--until DATE] [--limit N] [--json] [--runs-dir DIR]",
     "list: all runs, newest first. find: the runs whose id or label is TEXT, or whose spec_hash or "
-    "exact_hash starts with it. show: all that is known of one run and what it left behind; RUN is what "
-    "find takes, and the newest match is shown.",
-    (NAME, STATUS, JSON, RUNS_DIR),
+    "exact_hash starts with it. show: all that is known of one run and what it left behind. compare: the "
+    "fields of their specs in which runs differ, and what came of each. reindex: makes the index anew from "
+    "the run folders, as after moving some or after an update that changed the fields of specs.\n\n"
+    "RUN is a run folder or what find takes; of several matches, the newest is meant.",
+    OPTIONS,
     (
         ("mm runs", "what was run here"),
         ("mm runs list --name tiny_high --status finished", "the finished runs of one experiment"),
+        ("mm runs list --where 'optim.lr>1e-5' --since 2026-11-22", "by a field of the spec and a date"),
         ("mm runs find 7f3a91", "the runs of a spec"),
         ("mm runs show 7f3a91", "its newest run"),
+        ("mm runs compare 7f3a91 tiny_high", "what differs between two runs"),
     ),
+    actions=("list", "find", "show", "compare", "reindex"),
+    words="runs",
 )
 
 
+@attrs.frozen
+class Action:
+    """A word after `mm runs`."""
+
+    run: Callable[[Index, CommandLine, Sequence[str]], None]
+    """Called with the index, the command line and the words after the action."""
+    least: int
+    """Fewest words that it takes."""
+    most: int
+    options: tuple[Option, ...]
+    """Those that it heeds, beside --json and --runs-dir."""
+
+
 def run(argv: Sequence[str]) -> int:
-    """List, find and show runs."""
+    """List, find, show and compare runs."""
     line = scan(argv, USAGE.options)
     if line.has(HELP):
         print_usage(USAGE)
         return 0
-    problems = [*line.problems]
-    problems.extend(
-        Problem(given.flag, f"unknown flag{meant(given.flag, [option.flag for option in USAGE.options])}")
-        for given in line.fields
-    )
-    action, *arguments = line.words or ("list",)
-    expected = {"list": 0, "find": 1, "show": 1}
-    if action not in expected:
-        problems.append(Problem("", f"expected list, find or show, got {action!r}{meant(action, expected)}"))
-    elif len(arguments) != expected[action]:
-        problems.append(
-            Problem("", f"mm runs {action} takes {expected[action]} argument(s), got {len(arguments)}")
-        )
-    if problems:
+    name, *words = line.words or ("list",)
+    if problems := [*line.problems, *_problems(line, name, words)]:
         raise UserError(problems)
-    index = open_index(runs_dir_of(line))
-    found = _selected(index, line, arguments)
-    if arguments and not found:
-        raise UserError(Problem(arguments[0], f"no run in {index.runs_dir} has this id, label or hash"))
-    if action == "show":
-        _show(index, found[0], line.has(JSON))
-    elif line.has(JSON):
-        print(json.dumps([to_row(record) for record in found], indent=2, ensure_ascii=False))
-    elif found:
-        _print_table(found)
-    else:
-        print(f"no runs in {index.runs_dir}")
+    # A reindexing fills the index itself.
+    opened = unfilled_index if name == "reindex" else open_index
+    ACTIONS[name].run(opened(runs_dir_of(line)), line, words)
     return 0
 
 
-def _selected(index: Index, line: CommandLine, arguments: Sequence[str]) -> Sequence[RunRecord]:
-    name, status = line.value(NAME), line.value(STATUS)
-    found = index.find(arguments[0]) if arguments else index.list()
-    return [
-        record for record in found if name in (None, record.name) and status in (None, record.status.value)
-    ]
-
-
-def _print_table(found: Sequence[RunRecord]) -> None:
-    rows = [
-        (
-            record.path,
-            record.kind,
-            record.status.value,
-            record.spec_hash[:12],
-            record.exact_hash[:12],
-            record.started_at[:19].replace("T", " "),
-        )
-        for record in found
-    ]
-    table("runs", rows, header=("run", "kind", "status", "spec", "exact", "started (UTC)"))
-
-
-def _show(index: Index, record: RunRecord, as_json: bool) -> None:
-    folder = index.folder(record)
-    result: dict[str, Any] = {}
-    if (folder / RESULT_FILE).is_file():
-        result = read_json(folder / RESULT_FILE)
-    if as_json:
-        report = {**to_row(record), "folder": str(folder), "result": result}
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+def _problems(line: CommandLine, name: str, words: Sequence[str]) -> Iterator[Problem]:
+    for given in line.fields:
+        known = meant(given.flag, [option.flag for option in OPTIONS])
+        yield Problem(given.flag, f"unknown flag{known}")
+    if (action := ACTIONS.get(name)) is None:
+        *others, last = ACTIONS
+        yield Problem("", f"expected {', '.join(others)} or {last}, got {name!r}{meant(name, ACTIONS)}")
         return
-    known = {**to_row(record), "folder": folder}
-    lines = [f"{name:<12} {value}" for name, value in known.items() if value is not None]
-    files = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir()) if folder.is_dir() else []
-    lines.append(f"{'files':<12} {'  '.join(files) or 'none: the folder is gone'}")
-    for name, value in result.items():
-        text = json.dumps(value, ensure_ascii=False)
-        lines.append(f"result.{name} {text if len(text) <= 80 else f'({len(value)} items)'}")
-    print("\n".join(lines))
+    if not action.least <= len(words) <= action.most:
+        number = (
+            f"{action.least} argument(s)" if action.least == action.most else f"{action.least} or more runs"
+        )
+        yield Problem("", f"mm runs {name} takes {number}, got {len(words)}")
+    for option in (*FILTERS, LIMIT):
+        if line.has(option) and option not in action.options:
+            yield Problem(option.flag, f"mm runs {name} takes no {option.flag}")
+    for option, read in ((SINCE, moment), (UNTIL, moment), (WHERE, parse_condition), (LIMIT, _limit)):
+        for text in line.options.get(option.flag, ()):
+            try:
+                read(text)
+            except UserError as error:
+                yield from (Problem(option.flag, problem.message) for problem in error.problems)
+
+
+def _list(index: Index, line: CommandLine, words: Sequence[str]) -> None:
+    found = _found(index, line, *words)
+    if words and not found:
+        raise UserError(_none(index, line, words[0]))
+    limit = line.value(LIMIT)
+    shown = found if limit is None else found[: _limit(limit)]
+    if line.has(JSON):
+        print(json.dumps([to_row(record) for record in shown], indent=2, ensure_ascii=False))
+    elif shown:
+        from mm_config.cli.runs_page import print_list
+
+        print_list(shown, len(found))
+    else:
+        print(f"no run in {index.runs_dir} meets this" if _filtered(line) else f"no runs in {index.runs_dir}")
+
+
+def _show(index: Index, line: CommandLine, words: Sequence[str]) -> None:
+    from mm_config.cli.runs_page import print_run, run_report
+
+    record = _one(index, line, words[0])
+    if line.has(JSON):
+        print(json.dumps(run_report(index, record), indent=2, ensure_ascii=False))
+    else:
+        print_run(index, record)
+
+
+def _compare(index: Index, line: CommandLine, words: Sequence[str]) -> None:
+    from mm_config.cli.runs_compare import comparison_report, differing_fields, figures, print_comparison
+
+    problems: list[Problem] = []
+    by_path: dict[str, str] = {}
+    records: list[RunRecord] = []
+    for word in words:
+        try:
+            record = _one(index, line, word)
+        except UserError as error:
+            problems.extend(error.problems)
+            continue
+        if record.path in by_path:
+            problems.append(Problem(word, f"is the same run as {by_path[record.path]}: {record.path}"))
+        by_path.setdefault(record.path, word)
+        records.append(record)
+    if problems:
+        raise UserError(problems)
+    fields, results = differing_fields(index, records), figures(index, records)
+    if line.has(JSON):
+        print(json.dumps(comparison_report(records, fields, results), indent=2, ensure_ascii=False))
+    else:
+        print_comparison(records, fields, results)
+
+
+def _reindex(index: Index, line: CommandLine, words: Sequence[str]) -> None:
+    from mm_config.console import progress
+
+    if line.has(JSON):
+        print(json.dumps({"indexed": index.reindex()}))
+        return
+    total = sum(1 for _ in run_folders(index.runs_dir))
+    with progress("read", total, unit="run", every=1000) as bar:
+        count = index.reindex(bar.advance)
+    print(f"indexed {count} {'run' if count == 1 else 'runs'} of {index.runs_dir}")
+
+
+ACTIONS = {
+    "list": Action(_list, 0, 0, (*FILTERS, LIMIT)),
+    "find": Action(_list, 1, 1, (*FILTERS, LIMIT)),
+    "show": Action(_show, 1, 1, FILTERS),
+    "compare": Action(_compare, 2, 64, ()),
+    "reindex": Action(_reindex, 0, 0, ()),
+}
+
+
+def _found(index: Index, line: CommandLine, text: str | None = None) -> Sequence[RunRecord]:
+    status = line.value(STATUS)
+    return index.list(
+        matching=text,
+        name=line.value(NAME),
+        status=None if status is None else RunStatus(status),
+        since=line.value(SINCE),
+        until=line.value(UNTIL),
+        where=_conditions(line),
+        aliases=_aliases() if line.has(WHERE) else {},
+    )
+
+
+def _one(index: Index, line: CommandLine, text: str) -> RunRecord:
+    """The newest run that a text means."""
+    folder = Path(text).resolve()
+    if folder.is_dir() and folder.is_relative_to(index.runs_dir.resolve()):
+        text = folder.relative_to(index.runs_dir.resolve()).as_posix()
+    if not (found := _found(index, line, text)):
+        raise UserError(_none(index, line, text))
+    return found[0]
+
+
+def _none(index: Index, line: CommandLine, text: str) -> Problem:
+    beside = " and meets the conditions" if _filtered(line) else ""
+    return Problem(text, f"no run in {index.runs_dir} has this id, label or hash{beside}")
+
+
+def _filtered(line: CommandLine) -> bool:
+    return any(map(line.has, FILTERS))
+
+
+def _conditions(line: CommandLine) -> tuple[Condition, ...]:
+    return tuple(map(parse_condition, line.options.get(WHERE.flag, ())))
+
+
+def _aliases() -> Aliases:
+    kinds = {tag: cls for tag, cls in known_specs().items() if issubclass(cls, RootSpec)}
+    return {tag: aliases_of(cls) for tag, cls in kinds.items()}
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)

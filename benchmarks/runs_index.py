@@ -1,0 +1,112 @@
+"""How long it takes to search an index of 10,000 runs, in an open process.
+
+    python benchmarks/runs_index.py [RUNS]
+
+Half are trainings, half are generations with the trainings that their weights come from. SQLite is
+measured, and PostgreSQL where MM_TEST_PG_URL names a server; its tables are dropped at the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+
+from experiments import tiny, tiny_high
+from mm_config.cli.aliases import aliases_of
+from mm_config.errors import UserError
+from mm_config.runs.conditions import parse_condition
+from mm_config.runs.index import Index, open_index
+from mm_config.runs.record import RunRecord, RunStatus
+from mm_config.runs.stored import Stored, stored
+from mm_config.schema import tag_of
+
+ROUNDS = 5
+ALIASES = {tag_of(spec): aliases_of(type(spec)) for spec in (tiny.SPEC, tiny_high.SPEC)}
+
+
+def main() -> None:
+    """Prints a line per question."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    os.environ.pop("MM_RUNS_URL", None)
+    with tempfile.TemporaryDirectory() as folder:
+        measure("SQLite", Path(folder), count)
+        print(f"  index.sqlite has {(Path(folder) / 'index.sqlite').stat().st_size / 2**20:.0f} MiB")
+    if server := os.environ.get("MM_TEST_PG_URL"):
+        os.environ["MM_RUNS_URL"] = server
+        with tempfile.TemporaryDirectory() as folder:
+            measure("PostgreSQL", Path(folder), count)
+
+
+def measure(name: str, runs_dir: Path, count: int) -> None:
+    """Fills an index, asks each question several times, and drops the tables."""
+    index = open_index(runs_dir)
+    started = time.perf_counter()
+    index.add_all(synthetic(count))
+    print(f"{name}: {count} runs registered in {time.perf_counter() - started:.1f} s")
+    questions: dict[str, Callable[[], object]] = {
+        "8-digit prefix": lambda: index.find(digest(count // 2)[:8]),
+        "finished runs of a hash": lambda: index.find_finished(digest(count // 2)),
+        "label": lambda: index.find("run-7"),
+        "optim.lr>1e-5": lambda: where(index, "optim.lr>1e-5"),
+        "steps>5000, of both kinds": lambda: where(index, "steps>5000"),
+        "name~run-77 and seed=77": lambda: where(index, "name~run-77", "seed=77"),
+        "a misspelt field": lambda: where(index, "optm.lr>1e-5"),
+        "all runs": index.list,
+    }
+    for question, ask in questions.items():
+        times: list[float] = []
+        for _ in range(ROUNDS):
+            started = time.perf_counter()
+            ask()
+            times.append(time.perf_counter() - started)
+        print(f"  {question:26} {statistics.median(times) * 1000:8.1f} ms")
+    for table in (index.tables.runs, index.tables.fields):
+        table.drop(index.engine)
+
+
+def where(index: Index, *conditions: str) -> object:
+    """The runs that meet conditions; what is wrong with them where they are wrong."""
+    try:
+        return index.list(where=[parse_condition(text) for text in conditions], aliases=ALIASES)
+    except UserError as error:
+        return error
+
+
+def synthetic(count: int) -> Iterator[tuple[RunRecord, Stored]]:
+    """Finished runs of the tiny specs, each with a seed, a label and a hash of its own."""
+    trained, made = stored(tiny_high.SPEC), stored(tiny.SPEC)
+    for number in range(count):
+        kind, base, steps = ("train", trained, "schedule") if number % 2 else ("infer", made, "sampler")
+        changes = {"seed": number, "name": f"run-{number}", f"{steps}.steps": number}
+        if kind == "train":
+            changes["optim.lr"] = number * 1e-8
+        fields = {path: str(value) for path, value in changes.items()} | {"name": f'"run-{number}"'}
+        record = RunRecord(
+            uid=f"{number:032x}",
+            path=f"run-{number}/20261122-{digest(number)[:12]}-1",
+            name=f"run-{number}",
+            kind=kind,
+            spec_hash=digest(number),
+            exact_hash=digest(-number),
+            status=RunStatus.FINISHED,
+            host="here",
+            started_at=f"2026-11-22T00:00:00.{number:06}+00:00",
+        )
+        yield record, attrs.evolve(base, fields={**base.fields, **fields})
+
+
+def digest(number: int) -> str:
+    """64 hex digits."""
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""What differs between runs: fields of their specs, and what came of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from mm_config.cli.runs_page import SHORT, result_of
+from mm_config.console import table
+from mm_config.errors import UserError
+from mm_config.evolve import ROOT, leaves
+from mm_config.files import load
+from mm_config.runs.index import Index
+from mm_config.runs.record import PROVENANCE_FILE, SPEC_FILE, RunRecord, read_json, to_row
+from mm_config.typing_checks import is_dict, is_list
+
+_HASHES = ("spec_hash", "exact_hash")
+_REPEATED = ("kind", *_HASHES)
+"""What a result repeats of the record."""
+
+
+@attrs.frozen
+class Row:
+    """One line of a comparison."""
+
+    name: str
+    """A canonical path, or the name of a figure."""
+    values: dict[str, Any]
+    """By run id; a run that has none is left out."""
+    unit: str | None = None
+
+
+def differing_fields(index: Index, records: Sequence[RunRecord]) -> list[Row]:
+    """The fields that differ, in order of declaration.
+
+    Where the runs have specs of different kinds in a field, the fields inside it are left out.
+    """
+    fields = {record.path: index.fields(record) for record in records}
+    units = {path: unit for record in records for path, unit in _units(index, record)}
+    rows: list[Row] = []
+    others: tuple[str, ...] = ()
+    for path in dict.fromkeys(path for of_run in fields.values() for path in of_run):
+        values = {run: of_run[path] for run, of_run in fields.items() if path in of_run}
+        if not path.startswith(others) and _differ(values, fields):
+            rows.extend(_by_item(Row(f"{ROOT}.{path}", values, units.get(path)), fields))
+            others += (f"{path}.",)
+    return rows
+
+
+def figures(index: Index, records: Sequence[RunRecord]) -> list[Row]:
+    """What came of the runs and where they ran: single values, not lists, of the result and the provenance.
+
+    Versions of packages are given only where they differ.
+    """
+    rows: list[Row] = []
+    for part in (_outcome, _result, _identity, _origin):
+        found = {record.path: dict(part(index, record)) for record in records}
+        for name in dict.fromkeys(name for of_run in found.values() for name in of_run):
+            values = {run: of_run[name] for run, of_run in found.items() if name in of_run}
+            if not name.startswith("package.") or _differ(values, found):
+                rows.append(Row(name, values))
+    return rows
+
+
+def print_comparison(records: Sequence[RunRecord], fields: Sequence[Row], results: Sequence[Row]) -> None:
+    """Prints two tables with a column per run."""
+    runs = [record.path for record in records]
+    if fields:
+        lines = [(row.name, *_cells(row, runs), row.unit or "") for row in fields]
+        table("fields that differ", lines, header=("field", *runs, "unit"))
+    else:
+        print("no field differs")
+    lines = [(row.name, *_cells(row, runs)) for row in results]
+    table("results", lines, header=("figure", *runs))
+
+
+def comparison_report(
+    records: Sequence[RunRecord], fields: Sequence[Row], results: Sequence[Row]
+) -> dict[str, Any]:
+    """The same as a JSON object; values by run id, a run that has none is left out."""
+    return {
+        "runs": [to_row(record) for record in records],
+        "fields": [{"path": row.name, "unit": row.unit, "values": row.values} for row in fields],
+        "figures": {row.name: row.values for row in results},
+    }
+
+
+def _differ(values: Mapping[str, Any], runs: Mapping[str, Any]) -> bool:
+    # As JSON, true is not 1; as numbers, 1 is 1.0.
+    first, *others = ((isinstance(value, bool), value) for value in values.values())
+    return len(values) < len(runs) or any(value != first for value in others)
+
+
+def _by_item(row: Row, runs: Mapping[str, Any]) -> Iterator[Row]:
+    """A row per differing item where all runs have lists of equal length, else the row itself."""
+    lists = [value for value in row.values.values() if is_list(value)]
+    if len(lists) < len(runs) or len({len(items) for items in lists}) > 1:
+        yield row
+        return
+    for index in range(len(lists[0])):
+        values = {run: items[index] for run, items in row.values.items()}
+        if _differ(values, runs):
+            yield Row(f"{row.name}.{index}", values, row.unit)
+
+
+def _units(index: Index, record: RunRecord) -> Iterator[tuple[str, str]]:
+    if not index.is_here(record):
+        return
+    try:
+        spec = load(index.folder(record) / SPEC_FILE)
+    except UserError:
+        return
+    for leaf in leaves(spec):
+        if leaf.info.unit:
+            yield leaf.path, leaf.info.unit
+
+
+def _outcome(_: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
+    return _of_record(record, "status", "reason")
+
+
+def _result(index: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
+    content = result_of(index, record)
+    return _scalars({name: value for name, value in content.items() if name not in _REPEATED}, "")
+
+
+def _identity(_: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
+    return _of_record(record, *_HASHES, "host", "started_at", "finished_at")
+
+
+def _of_record(record: RunRecord, *names: str) -> Iterator[tuple[str, Any]]:
+    row = to_row(record)
+    return ((name, row[name]) for name in names if row[name] is not None)
+
+
+def _scalars(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if is_dict(value):
+            yield from _scalars(value, f"{prefix}{name}.")
+        elif not is_list(value):
+            yield f"{prefix}{name}", value
+
+
+def _origin(index: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
+    """The code, the machine and the versions that a run had."""
+    file = index.folder(record) / PROVENANCE_FILE
+    if not file.is_file() or not index.is_here(record):
+        return
+    provenance = read_json(file)
+    for repository in provenance.get("git", ()):
+        commit = str(repository.get("commit"))[:SHORT]
+        name = Path(repository.get("root", "")).name
+        yield f"git {name}", f"{commit} with changes" if repository.get("dirty") else commit
+    for name in ("devices", "python", "platform"):
+        if value := provenance.get(name):
+            yield name, ", ".join(map(str, value)) if is_list(value) else value
+    for name, value in provenance.get("launcher", {}).items():
+        yield name, value
+    for name, value in provenance.get("packages", {}).items():
+        yield f"package.{name}", value
+
+
+def _cells(row: Row, runs: Sequence[str]) -> list[str]:
+    digits = SHORT if row.name in _HASHES else None
+    return [_cell(row.values[run])[:digits] if run in row.values else "-" for run in runs]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str) and value and value.isprintable():
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    return f"({len(value)} items)" if is_list(value) and len(text) > 40 else text

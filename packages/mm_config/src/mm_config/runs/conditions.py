@@ -1,0 +1,205 @@
+"""Conditions on the fields of stored runs: `optim.lr>1e-5`, `data.dataset=shapes`, `name~high`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+
+from mm_config.errors import Problem, UserError
+from mm_config.evolve import ROOT
+from mm_config.parsing import parse_yaml
+from mm_config.typing_checks import is_list
+
+OPERATORS = ("=", "!=", "<", "<=", ">", ">=", "~")
+_ORDERED = ("<", "<=", ">", ">=")
+_MEANT = {"==": "=", "===": "=", "=<": "<=", "=>": ">=", "<>": "!=", "=~": "~", "~=": "~"}
+_PARTS = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*([=!<>~]+)(.*)", re.DOTALL)
+
+Aliases = Mapping[str, Mapping[str, str]]
+"""Short names of fields, as alias to path, by the wire tag of the run's spec."""
+
+
+@attrs.frozen
+class Condition:
+    """What a field of a run's spec must be. A run without the field does not meet it."""
+
+    path: str
+    """Canonical path or alias, without the leading `spec.`."""
+    operator: str
+    """One of OPERATORS; `~` asks for a part of a text."""
+    value: Any
+    """None, bool, int, float, str, or a list for a field that holds several."""
+
+    def path_of(self, kind: str, aliases: Aliases) -> str:
+        """The path that is meant for a run whose spec has this wire tag."""
+        return aliases.get(kind, {}).get(self.path, self.path)
+
+    def paths(self, aliases: Aliases) -> tuple[str, ...]:
+        """Every path that may be meant, of runs of any kind."""
+        named = (names[self.path] for names in aliases.values() if self.path in names)
+        return tuple(dict.fromkeys((self.path, *named)))
+
+    def stored_paths(self, aliases: Aliases) -> tuple[str, ...]:
+        """The paths whose values the index is asked for: those meant, and the list of an item."""
+        meant = self.paths(aliases)
+        lists = [path.rpartition(".")[0] for path in meant if path.rpartition(".")[2].isdecimal()]
+        return (*meant, *lists)
+
+
+def parse_condition(text: str) -> Condition:
+    """Reads a condition.
+
+    The value is read as in a file: a number, true, false, null, a list or a text in quotes as JSON has
+    them; all else is text, such as an enum's name.
+
+    Raises:
+        UserError: It is none; what is wrong is said.
+    """
+    matched = _PARTS.fullmatch(text)
+    if matched is None:
+        example = "a condition is FIELD, one of = != < <= > >= ~, and a value, such as optim.lr>1e-5"
+        raise UserError(f"{text!r}: {example}")
+    named, operator, raw = matched[1], matched[2], matched[3].strip()
+    if operator not in OPERATORS:
+        near = f", did you mean {_MEANT[operator]}?" if operator in _MEANT else ""
+        quoted = "a value that begins with such a sign stands in quotes"
+        raise UserError(f"{text!r}: {operator!r} is none of {' '.join(OPERATORS)}{near} ({quoted})")
+    if not raw:
+        raise UserError(f'{text!r}: a value is missing; null is none, "" is an empty text')
+    value = raw if operator == "~" and raw[0] != '"' else _value(raw, text)
+    if operator in _ORDERED and _kind(value) != "number":
+        raise UserError(f"{text!r}: {operator} compares numbers, {raw!r} is none")
+    return Condition(named.removeprefix(f"{ROOT}.").replace("-", "_"), operator, value)
+
+
+def moment(text: str) -> str:
+    """A date or time in ISO 8601, UTC where it names no zone, as records have it.
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        given = datetime.fromisoformat(text)
+        moved = given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        message = f"{text!r} is no date or time in ISO 8601, such as 2026-11-22 or 2026-11-22T18:30"
+        raise UserError(message) from None
+    return moved.isoformat(timespec="microseconds")
+
+
+def is_met(condition: Condition, value: Any) -> bool:
+    """Whether a field's value meets a condition; numbers are equal by value, other kinds never mix."""
+    wanted = condition.value
+    if condition.operator == "~":
+        items: list[Any] = value if is_list(value) else [value]
+        return any(isinstance(item, str) and wanted in item for item in items)
+    if condition.operator in _ORDERED:
+        return _kind(value) == "number" and _in_order(value, condition.operator, wanted)
+    equal = _kind(value) == _kind(wanted) and value == wanted
+    return equal if condition.operator == "=" else not equal
+
+
+def met_by(conditions: Iterable[Condition], kind: str, fields: Mapping[str, Any], aliases: Aliases) -> bool:
+    """Whether a run meets all conditions.
+
+    Args:
+        conditions: What is asked.
+        kind: Wire tag of the run's spec.
+        fields: Values by path, of which those at the conditions' `stored_paths` suffice.
+        aliases: Short names.
+    """
+    for condition in conditions:
+        found = look_up(fields, condition.path_of(kind, aliases))
+        if not found or not is_met(condition, found[0]):
+            return False
+    return True
+
+
+def look_up(fields: Mapping[str, Any], path: str) -> tuple[Any, ...]:
+    """The value at a path, also of an item of a list (`betas.0`); empty where there is none."""
+    if path in fields:
+        return (fields[path],)
+    holder, _, index = path.rpartition(".")
+    items = fields.get(holder)
+    if is_list(items) and index.isdecimal() and int(index) < len(items):
+        return (items[int(index)],)
+    return ()
+
+
+def unknown_field(condition: Condition, known: Iterable[str], aliases: Aliases) -> Problem:
+    """What to say of a field that no stored run has."""
+    ends = {path: path.rpartition(".")[2] for path in known}
+    names = {alias for table in aliases.values() for alias in table}
+    last = condition.path.rpartition(".")[2]
+    alike = difflib.get_close_matches(last, set(ends.values()))
+    near = sorted((path for path in ends if ends[path] == last), key=len)
+    near = near or difflib.get_close_matches(condition.path, [*ends, *names], cutoff=0.7)
+    near = near or sorted((path for path in ends if ends[path] in alike), key=len)
+    # The same field of a training that weights come from is not what was meant.
+    own = [path for path in near if not any(path.endswith(f".{other}") for other in near)]
+    meant = " or ".join(f"{ROOT}.{path}" for path in own[:3])
+    hint = f"; did you mean {meant}?" if near else "; `mm show RUN --format flat` lists the fields of a run"
+    return Problem(f"{ROOT}.{condition.path}", f"no stored run has this field{hint}")
+
+
+def mismatch(condition: Condition, values: Iterable[Any]) -> Problem | None:
+    """What is wrong with asking the condition of a field that has these values in all stored runs."""
+    examples: dict[str, Any] = {}
+    for value in values:
+        examples.setdefault(_kind(value), value)
+        if condition.operator == "~" and is_list(value):
+            examples.update({_kind(item): item for item in value})
+    fitting = "number" if condition.operator in _ORDERED else _kind(condition.value)
+    # A field that is null in all runs may hold anything in others.
+    if fitting in examples or fitting == "null" or not examples.keys() - {"null"}:
+        return None
+    held = " or ".join(
+        f"a {kind} such as {_short(value)}" for kind, value in examples.items() if kind != "null"
+    )
+    hint = ""
+    if "text" in examples and fitting in ("number", "bool"):
+        hint = f'; a text that looks like a {fitting} stands in quotes: "{_short(condition.value)}"'
+    asked = f"a {fitting} ({condition.operator}{_short(condition.value)})"
+    return Problem(f"{ROOT}.{condition.path}", f"holds {held}, it can't be compared with {asked}{hint}")
+
+
+def _value(raw: str, text: str) -> Any:
+    if raw[0] in '"[':
+        try:
+            value: Any = json.loads(raw)
+        except ValueError as error:
+            raise UserError(f"{text!r}: {raw!r} is no JSON: {error}") from None
+    else:
+        # Words without spaces and punctuation: whatever YAML makes of them is a scalar.
+        value = parse_yaml(raw) if re.fullmatch(r"[-+.]*\w[-+.\w]*", raw) else raw
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{text!r}: {raw!r} is no finite number")
+    return value
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, (int, float)):
+        return "number"
+    return "text" if isinstance(value, str) else "list"
+
+
+def _in_order(value: float, operator: str, wanted: float) -> bool:
+    if operator.endswith("=") and value == wanted:
+        return True
+    return value < wanted if operator[0] == "<" else value > wanted
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:37]}..."

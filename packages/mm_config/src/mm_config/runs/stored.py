@@ -1,0 +1,122 @@
+"""What the index takes from the spec that a run folder stores: its fields by path, and its hashes today."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from mm_config.errors import Problem, UserError
+from mm_config.files import load
+from mm_config.identity import exact_hash, spec_hash
+from mm_config.runs.record import SPEC_FILE, RunRecord, read_json
+from mm_config.schema import class_of, info_of, is_spec, spec_fields, tag_of
+from mm_config.typing_checks import is_dict, is_list, is_tuple
+
+MAX_PATH = 512
+"""Most characters of a field's path that are indexed; no field of a spec comes near."""
+
+
+@attrs.frozen
+class Stored:
+    """A stored spec as the spec classes of today read it."""
+
+    fields: dict[str, str]
+    """Each field's value as JSON, by canonical path without the leading `spec.`.
+
+    A field that holds a spec has the spec's wire tag; a spec that enters the identity by its hash is one
+    field with that hash; a tuple of plain values is one field.
+    """
+    spec_hash: str | None = None
+    """None where the payload can't be loaded today."""
+    exact_hash: str | None = None
+    problems: tuple[Problem, ...] = ()
+    """Why the payload can't be loaded today."""
+
+    def updated(self, record: RunRecord) -> RunRecord:
+        """The record with the hashes of today, where they are others than those of its start."""
+        return attrs.evolve(
+            record,
+            spec_hash_now=None if self.spec_hash == record.spec_hash else self.spec_hash,
+            exact_hash_now=None if self.exact_hash == record.exact_hash else self.exact_hash,
+        )
+
+
+def read_stored(folder: Path, *, by_hash: bool = False) -> Stored:
+    """Reads the spec of a run folder.
+
+    Fields that were added since it was written have their neutral values, older schemas are migrated.
+    A payload that can't be loaded gives the fields that its JSON names; a file that is no JSON gives
+    none.
+
+    Args:
+        folder: The run folder.
+        by_hash: Whether to go into specs that enter the identity by their hash. In the index they would
+            be most of its rows; what a training says is asked of its own run.
+    """
+    file = folder / SPEC_FILE
+    try:
+        return stored(load(file), by_hash=by_hash)
+    except UserError as error:
+        problems = error.problems
+    try:
+        content = read_json(file).get("spec")
+    except UserError:
+        content = None
+    # No field has a longer path, and a database may be unable to hold it.
+    found = {path: value for path, value in _fields_of_json(content, "") if len(path) <= MAX_PATH}
+    return Stored(found, problems=problems)
+
+
+def stored(spec: Any, *, by_hash: bool = False) -> Stored:
+    """What the index takes from a spec; `by_hash` as for `read_stored`."""
+    return Stored(dict(_fields_of_spec(spec, "", by_hash)), spec_hash(spec), exact_hash(spec))
+
+
+def _fields_of_spec(value: Any, path: str, by_hash: bool) -> Iterator[tuple[str, str]]:
+    if is_spec(value):
+        if path:
+            yield path, _as_json(tag_of(value))
+        for attribute in spec_fields(class_of(value)):
+            inside, below = getattr(value, attribute.name), _below(path, attribute.name)
+            if info_of(attribute).by_hash and is_spec(inside) and not by_hash:
+                yield below, _as_json(spec_hash(inside))
+            else:
+                yield from _fields_of_spec(inside, below, by_hash)
+    elif is_tuple(value) and any(map(is_spec, value)):
+        for index, item in enumerate(value):
+            yield from _fields_of_spec(item, _below(path, str(index)), by_hash)
+    else:
+        yield path, _as_json(value)
+
+
+def _fields_of_json(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if is_dict(value):
+        if path and "~" in value:
+            yield path, _as_json(value["~"])
+        for name, item in value.items():
+            if name.isidentifier():  # No condition can name another key.
+                yield from _fields_of_json(item, _below(path, name))
+    elif is_list(value) and any(map(is_dict, value)):
+        for index, item in enumerate(value):
+            yield from _fields_of_json(item, _below(path, str(index)))
+    elif path:
+        yield path, _as_json(value)
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _as_json(value: Any) -> str:
+    """ASCII, so that every database can hold it, also a NUL."""
+    return json.dumps(value, default=_member_value)
+
+
+def _member_value(value: Any) -> Any:
+    assert isinstance(value, enum.Enum), value
+    return value.value

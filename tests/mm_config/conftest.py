@@ -1,0 +1,34 @@
+"""Databases for the run index's tests."""
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """A schema of its own on the server that MM_TEST_PG_URL names."""
+    server = os.environ.get("MM_TEST_PG_URL")
+    if not server:
+        pytest.skip("MM_TEST_PG_URL names no PostgreSQL server (.ci/run starts one)")
+    from sqlalchemy import NullPool, create_engine, make_url
+
+    url = make_url(server).set(drivername="postgresql+psycopg")
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    schema = f"mm_test_{uuid.uuid4().hex}"
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
+    inside = url.update_query_dict({"options": f"-csearch_path={schema}"})
+    yield inside.render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test on the index beside the run folders, then on one on a PostgreSQL server."""
+    if request.param == "postgresql":
+        monkeypatch.setenv("MM_RUNS_URL", request.getfixturevalue("postgres_url"))
+    return request.param
