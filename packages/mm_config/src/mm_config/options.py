@@ -8,6 +8,9 @@ import attrs
 
 from mm_config.locations import Locations
 
+REPRODUCTIONS = "reproductions"
+"""Folder below the runs folder that holds runs which only repeat others."""
+
 
 @attrs.frozen
 class RunOptions:
@@ -21,8 +24,21 @@ class RunOptions:
     """Whether a finished run of an equal spec is reported instead of run again."""
     locations: Locations = Locations()
     """Paths of weights and data by logical name."""
+    stop_after: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.ge(1))
+    )
+    """Optimizer step after which a training saves its state and leaves by `StoppedEarly`; the schedule stays
+    that of the whole run. None goes to the end."""
+    reproduces: bool = False
+    """Whether the run only repeats an earlier one. Its folder then lies in `runs_dir/reproductions`, with an
+    index of its own: whoever looks up the spec's hash, or resumes the latest run, finds the earlier one."""
     argv: tuple[str, ...] = ()
     """The command line, for the provenance."""
+
+    @property
+    def new_runs_dir(self) -> Path:
+        """Folder in which a new run's folder is made; everything else is looked up in `runs_dir`."""
+        return self.runs_dir / REPRODUCTIONS if self.reproduces else self.runs_dir
 
     @property
     def cache_dir(self) -> Path:
@@ -40,3 +56,11 @@ class RunOutcome:
     """Its result.json."""
     reused: bool = False
     """Whether an earlier run was reported instead of running again."""
+
+
+class StoppedEarly(Exception):
+    """A run has stopped where `RunOptions.stop_after` says, its state saved; it can be resumed."""
+
+    def __init__(self, run_dir: Path, step: int, steps: int) -> None:
+        self.run_dir = run_dir
+        super().__init__(f"stopped after step {step} of {steps}, as asked; it can be resumed")

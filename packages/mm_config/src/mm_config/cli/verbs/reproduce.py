@@ -1,0 +1,160 @@
+"""`mm reproduce`: runs a stored run again and says whether the outcome is the same to the last bit."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+
+from mm_config.cli.main import LOCATION
+from mm_config.cli.page import Usage, print_usage
+from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, meant, scan
+from mm_config.cli.targets import MIN_PREFIX, runs_dir_of
+from mm_config.commands import near
+from mm_config.console import is_main_rank, say
+from mm_config.errors import Problem, UserError
+from mm_config.identity import spec_hash
+from mm_config.locations import Locations, load_locations, unused_names
+from mm_config.options import RunOptions
+from mm_config.reproducing.compare import told
+from mm_config.reproducing.reproduce import Reproduction, report, reproduce
+from mm_config.runs.folder import Run, attach
+from mm_config.runs.provenance_diff import OriginChange
+from mm_config.runs.record import RunRecord, RunStatus
+
+VERIFY_STEPS = Option(
+    "--verify-steps",
+    "Run and compare only the first N optimizer steps of a training, on the schedule of the whole run.",
+    "N",
+)
+USAGE = Usage(
+    "mm reproduce HASH|RUN [--verify-steps N] [--json] [--runs-dir DIR] [--location NAME=PATH ...]",
+    "Runs the stored spec of a run again, in a new folder, and compares step by step what both left behind: "
+    "loss, norm of the gradients and learning rate, the tensors of the checkpoints that both have, videos "
+    "and scores. Prints `identical` or the first value that differs. The stored run is only read.\n\n"
+    "Before it starts, it warns of each difference between then and now: commits, uncommitted code, "
+    "packages, Python, machine, threads. The new run lies in RUNS_DIR/reproductions, so that a hash still "
+    "finds the stored one. Weights that the spec takes from other trainings are taken from their runs.\n\n"
+    "HASH is the first 6 or more digits of a spec_hash or exact_hash: of several equal runs the newest "
+    "finished one is taken. RUN is a run's id or its folder.\n\n"
+    "Exit status: 0 identical, 1 different, 2 for a mistake.",
+    (VERIFY_STEPS, JSON, RUNS_DIR, LOCATION),
+    (
+        ("mm reproduce 7f3a91c2", "run it again, prove that it is the same"),
+        ("mm reproduce 7f3a91c2 --verify-steps 20", "only its first steps"),
+        ("torchrun --nproc-per-node 8 -m mm_config reproduce 7f3a91c2", "a run of 8 ranks"),
+        ("mm reproduce runs/tiny_high/20261122-7f3a91c2d0e4-1 --json", "one run, for a script"),
+    ),
+    words="runs",
+)
+FLAGS = [option.flag for option in USAGE.options]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a stored run again and compare the outcome bit by bit."""
+    line = scan(argv, USAGE.options)
+    if line.has(HELP):
+        print_usage(USAGE)
+        return 0
+    target, verify_steps, options = _read(line, argv)
+    stored = _find(target, options.runs_dir)
+    if unused := list(unused_names(options.locations, stored.spec)):
+        raise UserError(unused)
+    # What the run itself prints is no part of the JSON.
+    with redirect_stdout(sys.stderr) if line.has(JSON) else nullcontext():
+        say(f"reproducing {near(stored.path)} (spec {spec_hash(stored.spec)[:12]})")
+        made = reproduce(stored, options, verify_steps, _warn)
+    if made is None:
+        return 0
+    if line.has(JSON):
+        print(json.dumps(report(made), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(_lines(made)))
+    return 0 if made.comparison.identical else 1
+
+
+def _read(line: CommandLine, argv: Sequence[str]) -> tuple[str, int | None, RunOptions]:
+    """The target, the number of steps and the options.
+
+    Raises:
+        UserError: All that is wrong with the command line.
+    """
+    problems = list(line.problems)
+    for given in line.fields:
+        of_spec = given.flag.removeprefix("--").partition(".")[0] == "spec"
+        why = "the stored spec is run as it is" if of_spec else f"unknown flag{meant(given.flag, FLAGS)}"
+        problems.append(Problem(given.flag, why))
+    if len(line.words) != 1:
+        got = f"got {len(line.words)}: {' '.join(line.words)}" if line.words else "got none"
+        problems.append(Problem("", f"expected one run, {got} (usage: {USAGE.line})"))
+    text = line.value(VERIFY_STEPS)
+    steps = int(text) if text and text.isascii() and text.isdecimal() else None
+    if text and not steps:
+        message = f"expected a whole number of at least 1, got {text!r}"
+        problems.append(Problem(VERIFY_STEPS.flag, message))
+    locations = Locations()
+    try:
+        locations = load_locations(line.options.get(LOCATION.flag, ()))
+    except UserError as error:
+        problems.extend(error.problems)
+    if problems:
+        raise UserError(problems)
+    command = ("mm", "reproduce", *argv)
+    return line.words[0], steps, RunOptions(runs_dir=runs_dir_of(line), locations=locations, argv=command)
+
+
+def _find(target: str, runs_dir: Path) -> Run:
+    """The run that a folder, a run id or the beginning of a hash names.
+
+    Raises:
+        UserError: There is none, or runs of different specs match; all of them are named.
+    """
+    if Path(target).exists():
+        return attach(Path(target))
+    from mm_config.runs.index import open_index
+
+    index = open_index(runs_dir)
+    found = index.find(target)
+    chosen = [record for record in found if target in (record.path, record.path.rpartition("/")[2])]
+    if not chosen and re.fullmatch(f"[0-9a-fA-F]{{{MIN_PREFIX},64}}", target):
+        prefix = target.lower()
+        chosen = [record for record in found if any(known.startswith(prefix) for known in record.hashes)]
+    if not chosen:
+        raise UserError(Problem(target, _not_found(target, found, runs_dir)))
+    if len({record.spec_hash_now or record.spec_hash for record in chosen}) > 1:
+        candidates = ", ".join(f"{record.path} (spec {record.spec_hash[:12]})" for record in chosen)
+        raise UserError(Problem(target, f"is ambiguous: {candidates}"))
+    left = [record for record in chosen if index.folder(record).is_dir()]
+    if not left:
+        gone = ", ".join(str(index.folder(record)) for record in chosen)
+        raise UserError(Problem(target, f"its run folder is gone: {gone}"))
+    newest = next((record for record in left if record.status is RunStatus.FINISHED), left[0])
+    if len(left) > 1 and is_main_rank():
+        note = f"{len(left)} runs match {target}; taking {newest.path}"
+        print(note, file=sys.stderr, flush=True)
+    return attach(index.folder(newest))
+
+
+def _not_found(target: str, found: Sequence[RunRecord], runs_dir: Path) -> str:
+    if re.fullmatch(r"[0-9a-fA-F]+", target) and len(target) < MIN_PREFIX:
+        return f"a hash prefix needs at least {MIN_PREFIX} hex digits"
+    if labelled := [record.path for record in found if record.name == target]:
+        return f"is the label of {', '.join(labelled)}; name a run or a hash"
+    return f"no run in {runs_dir} has this id or hash, and there is no such folder"
+
+
+def _warn(change: OriginChange) -> None:
+    print(f"warning: {change}", file=sys.stderr, flush=True)
+
+
+def _lines(made: Reproduction) -> list[str]:
+    comparison = made.comparison
+    folders = [f"  stored      {near(made.stored)}", f"  reproduced  {near(made.reproduced)}"]
+    if comparison.identical:
+        return [f"identical: {told(comparison)}", *folders]
+    count = len(comparison.differences)
+    values = "1 value" if count == 1 else f"the first of {count} values"
+    return [str(comparison.differences[0]), f"  different   {values}; compared {told(comparison)}", *folders]

@@ -1,0 +1,1 @@
+"""Running a stored run again, and comparing what two runs left behind, bit by bit."""

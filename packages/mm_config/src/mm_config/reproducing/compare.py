@@ -1,0 +1,98 @@
+"""What two runs of one spec left behind, compared: metrics and checkpoints by step, videos, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from mm_config.reproducing.checkpoints import checkpoint_differences, checkpoints_of
+from mm_config.reproducing.difference import Difference
+from mm_config.reproducing.metrics import COMPARED, metric_differences, read_metrics
+from mm_config.reproducing.videos import score_differences, score_of, video_differences, videos_of
+
+
+@attrs.frozen
+class Comparison:
+    """What was compared, and what differed."""
+
+    steps: int
+    """Optimizer steps whose metrics were compared."""
+    checkpoints: tuple[int, ...]
+    """Steps of the checkpoints that both runs had."""
+    videos: int
+    """Videos."""
+    scores: tuple[str, ...]
+    """Names of the scores."""
+    differences: tuple[Difference, ...]
+    """In order: step by step, then videos, then scores. None where all is the same to the last bit."""
+
+    @property
+    def identical(self) -> bool:
+        """Whether nothing that was compared differs."""
+        return not self.differences
+
+
+def compare(old: Path, new: Path, last_step: int | None = None, whole: bool = True) -> Comparison:
+    """Compares two run folders of one spec.
+
+    Args:
+        old: The stored run's folder.
+        new: The reproduced run's folder.
+        last_step: Last optimizer step to compare, after which the new run was stopped; None compares all
+            that both left behind.
+        whole: Whether the stored run was finished, so that whatever it lacks is a difference; of an
+            unfinished one, what it has is compared.
+
+    Raises:
+        UserError: A file of a run can't be read.
+    """
+    before, after = read_metrics(old), read_metrics(new)
+    kept, rewritten = checkpoints_of(old), checkpoints_of(new)
+    steps = [step for step in sorted({*before, *after}) if last_step is None or step <= last_step]
+    both = [step for step in sorted({*kept} & {*rewritten}) if last_step is None or step <= last_step]
+    # What comes after the last step is there only where both went on to it.
+    ended = last_step is None
+    films, refilmed = (videos_of(folder) if ended else {} for folder in (old, new))
+    videos = sorted({*films, *refilmed} if whole else films)
+    scored, rescored = score_of(old), score_of(new)
+    scores = tuple({**scored, **rescored}) if ended and whole else ()
+
+    def differences() -> Iterator[Difference]:
+        for step in sorted({*steps, *both}):
+            yield from metric_differences(step, before.get(step), after.get(step))
+            if step in both:
+                yield from checkpoint_differences(step, kept[step], rewritten[step])
+        for name in videos:
+            yield from video_differences(name, films.get(name), refilmed.get(name))
+        for name in scores:
+            yield from score_differences(name, scored.get(name, "none"), rescored.get(name, "none"))
+
+    return Comparison(
+        steps=len(steps),
+        checkpoints=tuple(both),
+        videos=len(videos),
+        scores=scores,
+        differences=tuple(differences()),
+    )
+
+
+def told(comparison: Comparison) -> str:
+    """What was compared, in words: `8 steps (loss, grad_norm, lr), 2 checkpoints (steps 6, 8)`."""
+    parts: list[str] = []
+    if comparison.steps or comparison.checkpoints:
+        parts.append(f"{_counted(comparison.steps, 'step')} ({', '.join(COMPARED)})")
+        listed = ", ".join(map(str, comparison.checkpoints))
+        count = _counted(len(comparison.checkpoints), "checkpoint")
+        steps = "steps" if len(comparison.checkpoints) > 1 else "step"
+        parts.append(f"{count} ({steps} {listed})" if listed else "no checkpoint of a step that both have")
+    if comparison.videos:
+        parts.append(_counted(comparison.videos, "video"))
+    if comparison.scores:
+        parts.append(f"score ({', '.join(comparison.scores)})")
+    return ", ".join(parts)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,64 @@
+"""What a training logged: read by step, compared bit by bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mm_config.errors import Problem, UserError
+from mm_config.reproducing.difference import Difference
+from mm_config.typing_checks import is_dict
+
+COMPARED = ("loss", "grad_norm", "lr")
+"""Numbers that the mathematics decides; the others of a line are times."""
+
+Line = Mapping[str, Any]
+
+
+def read_metrics(run_dir: Path) -> dict[int, Line]:
+    """The lines of a run's metrics.jsonl by step; the last one wins where a step was logged twice.
+
+    A last line without its end was being written when the process was killed, and is passed over.
+
+    Raises:
+        UserError: The file can't be read, or a line is no JSON object with a step.
+    """
+    file = run_dir / "metrics.jsonl"
+    if not file.exists():
+        return {}
+    try:
+        lines = file.read_text("utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(Problem(str(file), f"can't be read: {error}")) from error
+    whole = [line for line in lines if line.endswith("\n")]
+    read = [_read(line, f"{file}:{number}") for number, line in enumerate(whole, 1)]
+    return {line["step"]: line for line in read}
+
+
+def metric_differences(step: int, old: Line | None, new: Line | None) -> Iterator[Difference]:
+    """The compared numbers of a step that are not the same float to the last bit."""
+    if old is None or new is None:
+        if old is not new:
+            yield Difference(f"step {step}", "metrics", _presence(old), _presence(new))
+        return
+    for name in COMPARED:
+        was, is_now = old.get(name, "none"), new.get(name, "none")
+        # The shortest text that gives a float tells all floats apart, 0.0 and -0.0 as well.
+        if repr(was) != repr(is_now):
+            yield Difference(f"step {step}", name, str(was), str(is_now))
+
+
+def _presence(line: Line | None) -> str:
+    return "none" if line is None else "logged"
+
+
+def _read(text: str, where: str) -> Line:
+    try:
+        line = json.loads(text)
+    except ValueError as error:
+        raise UserError(Problem(where, f"is no JSON: {error}")) from error
+    if not is_dict(line) or type(line.get("step")) is not int:
+        raise UserError(Problem(where, "is no JSON object with a whole number as its step"))
+    return line

@@ -1,0 +1,172 @@
+"""Runs a stored run's spec again, beside it, and compares the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from mm_config.console import is_main_rank
+from mm_config.errors import Problem, UserError
+from mm_config.identity import spec_hash
+from mm_config.options import RunOptions, StoppedEarly
+from mm_config.reproducing.compare import Comparison, compare
+from mm_config.reproducing.metrics import read_metrics
+from mm_config.reproducing.videos import videos_of
+from mm_config.running import run
+from mm_config.runs.folder import Run, attach
+from mm_config.runs.provenance_diff import OriginChange, changes, origin_here, stored_origins
+from mm_config.runs.record import RESULT_FILE, RunStatus, read_json, write_json
+
+REPORT_FILE = "reproduction.json"
+"""In the new run folder: which run it repeats, and what came of it."""
+
+Warn = Callable[[OriginChange], None]
+
+
+@attrs.frozen
+class Reproduction:
+    """A run and its repetition."""
+
+    stored: Path
+    """The folder of the stored run."""
+    reproduced: Path
+    """The folder of the new one."""
+    origin: tuple[OriginChange, ...]
+    """What is not as it was: code, packages, machine, inputs."""
+    comparison: Comparison
+    """What was compared, and what differed."""
+
+
+def reproduce(
+    stored: Run, options: RunOptions, verify_steps: int | None = None, warn: Warn = lambda change: None
+) -> Reproduction | None:
+    """Runs the spec of a stored run again in a new folder and compares what both left behind.
+
+    The stored run is only read. The new one lies in `options.new_runs_dir`, apart from what is found by a
+    spec's hash. Of an unfinished training, as many steps as it has are run and compared. Under torchrun
+    every rank calls it.
+
+    Args:
+        stored: The run, as `attach` reads it.
+        options: Where runs and locations are looked up.
+        verify_steps: Optimizer steps after which to stop; the schedule stays that of the whole run.
+        warn: Gets each thing that is not as it was: what is known beforehand before the run starts.
+
+    Returns:
+        What came of it; None on the ranks that only took part in the run.
+
+    Raises:
+        UserError: There is nothing to compare with, or not as many steps; or the run failed.
+    """
+    steps = read_metrics(stored.path)
+    finished = stored.record.status is RunStatus.FINISHED
+    last_step = _last_step(stored, max(steps, default=0), finished, verify_steps)
+    origins = stored_origins(stored.path)
+    said: list[OriginChange] = []
+
+    def say_new(found: Iterator[OriginChange]) -> None:
+        for change in found:
+            if change.name not in {one.name for one in said}:
+                said.append(change)
+                warn(change)
+
+    if is_main_rank():
+        here = origin_here(options.argv)
+        say_new(_spec_changes(stored))
+        say_new(change for name, then in origins.items() for change in _named(changes(then, here), name))
+    new = _run(stored, attrs.evolve(options, reproduces=True, stop_after=last_step))
+    if not is_main_rank():
+        return None
+    (now,) = stored_origins(new).values()
+    say_new(change for name, then in origins.items() for change in _named(changes(then, now), name))
+    say_new(_input_changes(stored.path, new))
+    made = Reproduction(stored.path, new, tuple(said), compare(stored.path, new, last_step, finished))
+    write_json(new / REPORT_FILE, report(made))
+    return made
+
+
+def report(made: Reproduction) -> dict[str, Any]:
+    """A reproduction as a JSON object."""
+    comparison = made.comparison
+    return {
+        "identical": comparison.identical,
+        "stored": str(made.stored),
+        "reproduced": str(made.reproduced),
+        "compared": {
+            "steps": comparison.steps,
+            "checkpoints": list(comparison.checkpoints),
+            "videos": comparison.videos,
+            "scores": list(comparison.scores),
+        },
+        "differences": [attrs.asdict(difference) for difference in comparison.differences],
+        "provenance": [attrs.asdict(change) for change in made.origin],
+    }
+
+
+def _last_step(stored: Run, done: int, finished: bool, verify_steps: int | None) -> int | None:
+    """The optimizer step after which to stop, None at the end."""
+    record = stored.record
+    if not done and not videos_of(stored.path):
+        state = f"is {record.status.value} and " if not finished else ""
+        raise UserError(Problem(record.path, f"{state}has no steps and no videos to compare with"))
+    if verify_steps is None:
+        return done if done and not finished else None
+    if not done:
+        message = (
+            f"applies to trainings; {record.path}, a run of kind {record.kind!r}, took no optimizer steps"
+        )
+        raise UserError(Problem("--verify-steps", message))
+    if verify_steps > done:
+        message = f"{record.path} has {done} steps to compare with, got {verify_steps}"
+        raise UserError(Problem("--verify-steps", message))
+    return verify_steps
+
+
+def _run(stored: Run, options: RunOptions) -> Path:
+    try:
+        folder = run(stored.spec, options).run_dir
+    except StoppedEarly as stopped:
+        folder = stopped.run_dir
+    new = attach(folder)
+    assert new.record.spec_hash == spec_hash(stored.spec), f"{folder} is a run of another spec"
+    return new.path
+
+
+def _named(found: tuple[OriginChange, ...], file: str) -> Iterator[OriginChange]:
+    """Changes since a run was resumed say so."""
+    for change in found:
+        resumed = "" if file == "provenance.json" else f" ({file})"
+        yield attrs.evolve(change, name=change.name + resumed)
+
+
+def _spec_changes(stored: Run) -> Iterator[OriginChange]:
+    """What can't be run again as it was: an older schema's hash, and execution that a resume changed."""
+    then, now = stored.record.spec_hash, spec_hash(stored.spec)
+    if then != now:
+        yield OriginChange("spec_hash by the schema of today", then, now)
+    for file in sorted(stored.path.glob("spec-[0-9]*.json")):
+        yield OriginChange("execution settings", f"changed by a resume ({file.name})", "those of spec.json")
+
+
+def _input_changes(old: Path, new: Path) -> Iterator[OriginChange]:
+    """Data and weights that the results name, where both runs finished and they are not the same."""
+    results = [file for file in (old / RESULT_FILE, new / RESULT_FILE) if file.is_file()]
+    if len(results) == 2:
+        before, after = (_inputs(read_json(file)) for file in results)
+        for name in {**before, **after}:
+            was, is_now = before.get(name, "none"), after.get(name, "none")
+            if was != is_now:
+                yield OriginChange(name, was, is_now)
+
+
+def _inputs(result: dict[str, Any]) -> dict[str, str]:
+    inputs = {"data digest": result["data_digest"]} if "data_digest" in result else {}
+    experts: dict[str, dict[str, Any]] = result.get("experts", {})
+    return inputs | {
+        f"weights of {name}": str(expert["weights"])
+        for name, expert in experts.items()
+        if "weights" in expert
+    }
