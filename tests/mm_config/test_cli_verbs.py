@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from experiments import tiny, tiny_high, tiny_low
 from mm_config import exact_hash, load, replace, spec_hash
 from mm_config.cli.app import app
-from mm_config.evolve import leaves
+from mm_config.evolve import get, leaves
 from mm_config.options import RunOptions
 from mm_config.runs.folder import open_run
 
@@ -31,14 +33,11 @@ def mm(capsys: pytest.CaptureFixture[str], *argv: str, status: int = 0) -> str:
 
 def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     page = mm(capsys, "--help")
-    for line in (
-        "  diff      Print what differs between two specs, grouped by what it can change.",
-        "  hash      Print the two ids of a spec.",
-        "  plan      Count parameters, tokens, FLOPs and bytes per rank of a spec.",
-        "  runs      List, find and show runs.",
-        "  show      Show what a spec says, as a page, JSON, YAML or one line per field.",
-    ):
-        assert line in page.splitlines()
+    verbs = dict(re.findall(r"^  (\w+) +(\w.*)$", page, re.MULTILINE))
+    assert verbs["diff"] == "Print what differs between two specs, grouped by what it can change."
+    assert verbs["hash"] == "Print the two ids of a spec."
+    assert verbs["show"] == "Show what a spec says, as a page, a file, an experiment or one line per field."
+    assert {"plan", "runs", "reproduce", "doctor", "completion"} <= set(verbs)
     assert mm(capsys) == page
     assert mm(capsys, "--version") == "mm 0.1.0\n"
 
@@ -55,7 +54,7 @@ def test_every_verb_teaches(verb: str, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_an_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
     told = mm(capsys, "hsh", status=2)
-    assert told.startswith("'hsh' is no verb of mm; did you mean hash?; verbs: diff, ")
+    assert told.startswith("'hsh' is no verb of mm; did you mean hash?; verbs: ")
 
 
 def test_hash_prints_both_ids(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +77,7 @@ def test_a_verb_tells_all_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_number_of_targets_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    usage = "(usage: mm hash TARGET [--spec.FIELD VALUE ...] [--runs-dir DIR])"
+    usage = "(usage: mm hash TARGET [--layers] [--spec.FIELD VALUE ...] [--runs-dir DIR])"
     assert mm(capsys, "hash", status=2) == f"expected one target, got none {usage}\n"
     assert mm(capsys, "hash", HIGH, LOW, status=2) == f"expected one target, got 2: {HIGH} {LOW} {usage}\n"
     told = mm(capsys, "hash", "--spec.lr", "1", HIGH, status=2)
@@ -98,42 +97,162 @@ def test_show_as_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.partition(" = ")[0] for line in lines] == [
         f"spec.{leaf.path}" for leaf in leaves(tiny_high.SPEC)
     ]
-    first, second = tiny_high.SPEC.optim.betas
+    first, second = get(tiny_high.SPEC, "optim.betas")
     assert f"spec.optim.betas = {first} {second}" in lines
     assert "spec.schedule.decay = cosine" in lines
 
 
+def test_show_as_an_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = tmp_path / "again.py"
+    written.write_text(mm(capsys, "show", TINY, "--format", "python", "--spec.steps", "7"))
+    assert mm(capsys, "hash", str(written)) == mm(capsys, "hash", TINY, "--spec.steps", "7")
+    again = mm(capsys, "diff", TINY, str(written), "--spec.steps", "20")
+    assert again.endswith("\n\nequal in every field\n")
+    command = [sys.executable, str(written), "--help"]
+    page = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"mm plan {written}" in page
+
+
+def test_show_of_a_class_in_a_script_as_an_experiment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "own.py"
+    script.write_text(
+        "from experiments import tiny_high\nfrom mm_config import replace\n"
+        "from mm_config.schema import spec\n"
+        "from mm_config.specs.kinds import DatasetSpec\n"
+        "@spec('scripted-dataset')\nclass Scripted(DatasetSpec):\n    'Clips.'\n"
+        "SPEC = replace(tiny_high.SPEC, 'data.dataset', Scripted())\n"
+    )
+    told = mm(capsys, "show", str(script), "--format", "python", status=2)
+    assert told == (
+        "spec.data.dataset: Scripted is defined in the script own, which an experiment file can't import it "
+        "from; move the class into a module of a package, or use --format json\n"
+    )
+
+
 def test_show_as_a_page(capsys: pytest.CaptureFixture[str]) -> None:
     page = mm(capsys, "show", TINY)
-    assert page.startswith(f"tiny  infer\n  spec_hash   {spec_hash(tiny.SPEC)[:12]}\n")
-    assert "  height      64 pixels\n" in page
-    assert f"spec_hash {spec_hash(tiny_high.SPEC)[:12]}" in page
-    assert "'a red circle moving left' 'a red circle moving right' ... (32 in all)" in " ".join(page.split())
+    assert page.startswith(
+        f"tiny  infer  spec {spec_hash(tiny.SPEC)[:12]}  exact {exact_hash(tiny.SPEC)[:12]}\n"
+    )
     told = mm(capsys, "show", TINY, "--format", "ymal", status=2)
-    assert told == "--format: expected one of summary, json, yaml, flat, got 'ymal'; did you mean yaml?\n"
+    assert (
+        told
+        == "--format: expected one of summary, json, yaml, python, flat, got 'ymal'; did you mean yaml?\n"
+    )
+
+
+def test_lines_of_a_spec_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    flag = ("--spec.negative-prompt", "it's\na\\ttab")
+    lines = mm(capsys, "show", TINY, "--format", "flat", *flag).splitlines()
+    assert "spec.negative_prompt = $'it\\'s\\na\\\\ttab'" in lines
+    assert len(lines) == len(list(leaves(tiny.SPEC)))
+
+
+def test_layers_have_ids_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = mm(capsys, "hash", TINY, "--layers").splitlines()
+    assert [line.split()[0] for line in lines] == ["spec", "exact", "model", "inference", "request"]
+    other = mm(capsys, "hash", TINY, "--layers", "--spec.seeds", "7").splitlines()
+    assert [a == b for a, b in zip(lines, other, strict=True)] == [False, False, True, True, False]
 
 
 def test_diff_groups_by_role_and_its_status_tells(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--spec.lr", "1e-4", "--spec.num-frames", "13", "--spec.workers", "3", "--spec.name", "x")
-    assert mm(capsys, "diff", HIGH, HIGH, *flags, status=1).splitlines() == [
-        "semantic (in spec_hash and exact_hash)",
-        "  spec.data.num_frames: 17 -> 13 frames",
-        f"  spec.optim.lr: {tiny_high.SPEC.optim.lr} -> 0.0001",
-        "execution (in exact_hash only)",
-        "  spec.data.workers: 2 -> 3",
-        "location (in no hash)",
-        "  spec.name: 'tiny_high' -> 'x'",
-    ]
-    assert mm(capsys, "diff", HIGH, HIGH) == "equal\n"
-    assert mm(capsys, "diff", HIGH, HIGH, "--spec.name", "x") == (
-        "location (in no hash)\n  spec.name: 'tiny_high' -> 'x'\n"
+    changed = replace(tiny_high.SPEC, {"optim.lr": 1e-4, "data.num_frames": 13, "data.workers": 3})
+    first, second = (
+        f"spec {spec_hash(one)[:12]}  exact {exact_hash(one)[:12]}  train  {HIGH}"
+        for one in (tiny_high.SPEC, changed)
     )
+    assert mm(capsys, "diff", HIGH, HIGH, *flags, status=1).splitlines() == [
+        f"first   {first}",
+        f"second  {second} {' '.join(flags)}",
+        "",
+        "spec_hash differs: 2 changes to the mathematics and the data order",
+        "exact_hash differs",
+        "",
+        "changes what is computed (in spec_hash and exact_hash)",
+        "  spec.data.num_frames  17 -> 13 frames  data order",
+        f"  spec.optim.lr         {tiny_high.SPEC.optim.lr} -> 0.0001  mathematics",
+        "",
+        "changes only how it is computed (in exact_hash alone)",
+        "  spec.data.workers     2 -> 3",
+        "",
+        "changes names and paths (in no hash)",
+        "  spec.name             'tiny_high' -> 'x'",
+    ]
+
+
+def test_diff_of_equal_specs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mm(capsys, "diff", HIGH, HIGH).endswith("\n\nequal in every field\n")
+    assert mm(capsys, "diff", HIGH, HIGH, "--spec.name", "x").splitlines()[3:] == [
+        "spec_hash is equal: both compute the same, in exact arithmetic",
+        "exact_hash is equal: both compute it in the same way",
+        "",
+        "changes names and paths (in no hash)",
+        "  spec.name  'tiny_high' -> 'x'",
+    ]
+    page = mm(capsys, "diff", HIGH, HIGH, "--spec.workers", "9", status=1)
+    assert "\nexact_hash differs: only how it is computed\n" in page
+
+
+def test_diff_looks_into_trainings_that_weights_come_from(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--spec.high_noise.spec.optim.lr", "1e-4")
+    page = mm(capsys, "diff", TINY, TINY, *flags, status=1)
+    assert f"  spec.high_noise.spec.optim.lr  {tiny_high.SPEC.optim.lr} -> 0.0001  mathematics\n" in page
+    # How a training was carried out is in no hash of what uses its outcome.
+    page = mm(capsys, "diff", TINY, TINY, "--spec.low_noise.spec.data.workers", "7")
+    assert page.endswith(
+        "\nchanges how a training that weights come from was computed (in no hash)\n"
+        "  spec.low_noise.spec.data.workers  2 -> 7\n"
+    )
+
+
+def test_diff_of_different_kinds(capsys: pytest.CaptureFixture[str]) -> None:
+    page = mm(capsys, "diff", HIGH, TINY, "--spec.device", "cpu", status=1)
+    lines = page.splitlines()
+    assert lines[3] == "different kinds, train and infer: only the fields that both have are compared"
+    assert "  spec.runtime.device         'auto' -> 'cpu'" in lines
+    assert "only in the first" in lines
+    assert "only in the second" in lines
+    report = json.loads(mm(capsys, "diff", HIGH, TINY, "--json", status=1))
+    assert report["kind"] == ["train", "infer"]
+    assert (report["changes"][0]["old"], report["changes"][0]["new"]) == ("train", "infer")
+    assert "spec.optim" in report["only_in"][0]
+    assert "spec.sampler" in report["only_in"][1]
+
+
+def test_diff_shows_where_long_texts_differ(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    old, new = "a " * 100 + "cat" + " b" * 100, "a " * 100 + "dog" + " b" * 100
+    start = ("--spec.negative-prompt", old)
+    saved = mm(capsys, "show", TINY, "--format", "json", *start)
+    report = mm_diff_of_texts(capsys, saved, new)
+    first, second = (line.strip() for line in report.splitlines() if "cat" in line or "dog" in line)
+    assert first.startswith("spec.negative_prompt  ...'")
+    assert second.startswith("-> ...'")
+    assert second.endswith("requests")
+    assert "a cat b" in first
+    assert "a dog b" in second
+    assert max(len(first), len(second)) <= 78
+
+
+def mm_diff_of_texts(capsys: pytest.CaptureFixture[str], saved: str, text: str) -> str:
+    """The changed fields of a saved spec with another negative prompt, without the sides' labels."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "spec.json")
+        path.write_text(saved)
+        page = mm(capsys, "diff", str(path), str(path), "--spec.negative-prompt", text, status=1)
+    return page.partition("changes what is computed")[2]
 
 
 def test_diff_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     report = json.loads(mm(capsys, "diff", HIGH, LOW, "--json", status=1))
     assert report["equal"] is False
     assert report["spec_hash"] == [spec_hash(tiny_high.SPEC), spec_hash(tiny_low.SPEC)]
+    assert report["only_in"] == [[], []]
     by_path = {change["path"]: change for change in report["changes"]}
     assert by_path["spec.expert"] == {
         "path": "spec.expert",
@@ -141,9 +260,11 @@ def test_diff_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         "old": "high_noise",
         "new": "low_noise",
         "unit": None,
+        "effect": "mathematics",
         "by_hash": False,
     }
     assert by_path["spec.start_from"]["new"]["kind"] == "trained-by"
+    assert by_path["spec.runtime.build_missing"]["effect"] == "execution"
 
 
 def test_plan(capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +314,7 @@ def test_runs_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     place = ("--runs-dir", str(tmp_path))
     assert mm(capsys, "runs", "lst", "--sttus", "x", *place, status=2).splitlines() == [
         "--sttus: unknown flag; did you mean --status?",
-        "expected list, find or show, got 'lst'; did you mean list?",
+        "expected list, find, show, compare or reindex, got 'lst'; did you mean list?",
     ]
     assert mm(capsys, "runs", "find", *place, status=2) == "mm runs find takes 1 argument(s), got 0\n"
     told = mm(capsys, "runs", "show", "abcdef", *place, status=2)

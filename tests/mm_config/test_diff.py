@@ -1,11 +1,13 @@
 """What differs between two specs."""
 
 from experiments import tiny, tiny_high, tiny_low
-from mm_config import diff, exact_hash, replace
-from mm_config.diff import Change, format_changes
+from mm_config import diff, replace
+from mm_config.diff import Change, show_value, unshared
+from mm_config.evolve import get
 from mm_config.schema import EXECUTION, LOCATION, SEMANTIC
 from mm_config.specs.data import ManifestSpec, ShapesSpec
 from mm_config.specs.diffusion import Expert
+from mm_config.specs.encoders import Umt5TextEncoderSpec
 from mm_config.specs.weights import RandomWeights, TrainedBy
 
 SPEC = tiny_high.SPEC
@@ -14,7 +16,7 @@ SPEC = tiny_high.SPEC
 def test_equal_specs_differ_in_nothing() -> None:
     assert diff(tiny.SPEC, tiny.SPEC) == ()
     assert diff(SPEC, replace(SPEC, "data.fps", 8)) == ()
-    assert format_changes(()) == ()
+    assert unshared(tiny.SPEC, tiny.SPEC) == ()
 
 
 def test_each_change_has_its_path_role_and_unit() -> None:
@@ -24,7 +26,7 @@ def test_each_change_has_its_path_role_and_unit() -> None:
     assert diff(SPEC, changed) == (
         Change("spec.name", LOCATION, "", "x", None),
         Change("spec.data.batch_size", SEMANTIC, 32, 64, "clips"),
-        Change("spec.optim.betas.1", SEMANTIC, SPEC.optim.betas[1], 0.95, None),
+        Change("spec.optim.betas.1", SEMANTIC, get(SPEC, "optim.betas.1"), 0.95, None),
         Change("spec.seed", SEMANTIC, 0, 3, None),
         Change("spec.runtime.log_every", EXECUTION, 10, 1, "steps"),
     )
@@ -34,7 +36,6 @@ def test_another_class_is_one_change() -> None:
     manifest = ManifestSpec(name="clips")
     changed = replace(SPEC, "data.dataset", manifest)
     assert diff(SPEC, changed) == (Change("spec.data.dataset", SEMANTIC, ShapesSpec(), manifest),)
-    assert format_changes(diff(SPEC, changed))[1] == "  spec.data.dataset: shapes-dataset -> manifest-dataset"
 
 
 def test_trained_weights_are_compared_field_by_field() -> None:
@@ -42,16 +43,12 @@ def test_trained_weights_are_compared_field_by_field() -> None:
     assert [change.path for change in diff(tiny.SPEC, changed)] == ["spec.low_noise.spec.optim.lr"]
 
 
-def test_how_a_training_was_carried_out_is_in_no_hash_of_what_uses_it() -> None:
+def test_how_a_training_was_carried_out_is_told_apart() -> None:
     changed = replace(tiny.SPEC, {"low_noise.spec.data.workers": 7, "runtime.device": "cpu"})
-    assert format_changes(diff(tiny.SPEC, changed)) == (
-        "execution (in exact_hash only)",
-        "  spec.runtime.device: 'auto' -> 'cpu'",
-        "execution of a training that weights come from (in no hash)",
-        "  spec.low_noise.spec.data.workers: 2 -> 7",
+    assert diff(tiny.SPEC, changed) == (
+        Change("spec.low_noise.spec.data.workers", EXECUTION, 2, 7, by_hash=True),
+        Change("spec.runtime.device", EXECUTION, "auto", "cpu"),
     )
-    elsewhere = replace(tiny.SPEC, "low_noise.spec.data.workers", 7)
-    assert exact_hash(elsewhere) == exact_hash(tiny.SPEC)
 
 
 def test_the_two_experts_of_the_tiny_family_differ_in_these_fields() -> None:
@@ -68,29 +65,42 @@ def test_tuples_of_other_length_and_none_are_one_change() -> None:
     ]
 
 
-def test_roots_of_other_classes_are_one_change() -> None:
-    (change,) = diff(SPEC, tiny.SPEC)
-    assert (change.path, change.role) == ("spec", SEMANTIC)
-
-
-def test_lines_are_grouped_by_role() -> None:
-    changed = replace(
+def test_roots_of_other_classes_are_one_change_and_those_of_their_common_fields() -> None:
+    generation = replace(
         tiny.SPEC,
-        {
-            "name": "x",
-            "runtime.batch_size": 8,
-            "num_frames": 21,
-            "samples.prompts": ("a", "b"),
-            "boundary": None,
-        },
+        {"model.num_layers": 5, "runtime.device": "cpu", "runtime.build_missing": False, "name": "x"},
     )
-    assert format_changes(diff(tiny.SPEC, changed)) == (
-        "semantic (in spec_hash and exact_hash)",
-        "  spec.boundary: 0.875 -> None sigma",
-        "  spec.num_frames: 17 -> 21 frames",
-        "  spec.samples.prompts: ('a red circle moving left', ... 32 items) -> ('a', 'b')",
-        "execution (in exact_hash only)",
-        "  spec.runtime.batch_size: 64 -> 8 videos",
-        "location (in no hash)",
-        "  spec.name: '' -> 'x'",
+    assert diff(SPEC, generation) == (
+        Change("spec", SEMANTIC, SPEC, generation),
+        Change("spec.name", LOCATION, "", "x"),
+        Change("spec.model.num_layers", SEMANTIC, 3, 5),
+        Change("spec.runtime.device", EXECUTION, "auto", "cpu"),
     )
+    assert [change.path for change in diff(generation, SPEC)] == [
+        "spec",
+        "spec.name",
+        "spec.model.num_layers",
+        "spec.runtime.device",
+    ]
+
+
+def test_fields_that_only_one_kind_has_are_named_once_each() -> None:
+    only_training, only_generation = unshared(SPEC, tiny.SPEC), unshared(tiny.SPEC, SPEC)
+    assert {"spec.optim", "spec.data", "spec.seed", "spec.runtime.log_every"} <= set(only_training)
+    assert {"spec.sampler", "spec.boundary", "spec.runtime.batch_size"} <= set(only_generation)
+    assert not {"spec.model", "spec.runtime", "spec.runtime.device"} & {*only_training, *only_generation}
+
+
+def test_a_chosen_class_is_not_looked_into_between_kinds() -> None:
+    changed = replace(tiny.SPEC, "text_encoder", Umt5TextEncoderSpec(weights=RandomWeights()))
+    found = {change.path: change for change in diff(SPEC, changed)}
+    assert found["spec.text_encoder"].new == changed.text_encoder
+    assert not [path for path in found if path.startswith("spec.text_encoder.")]
+
+
+def test_values_are_shown_in_one_line() -> None:
+    assert show_value("it's\n") == repr("it's\n")
+    assert show_value(Expert.HIGH_NOISE) == "high_noise"
+    assert show_value(ShapesSpec()) == "shapes-dataset"
+    assert show_value((1, 2.5, None)) == "(1, 2.5, None)"
+    assert show_value(tuple("abcdefghijklmnopqrstuvwxyz")) == "('a', ... 26 items)"

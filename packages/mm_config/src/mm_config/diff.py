@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
 
 from mm_config.schema import (
-    EXECUTION,
-    LOCATION,
-    SECRET,
     SEMANTIC,
     Role,
     class_of,
+    field_types,
     info_of,
     is_spec,
+    is_spec_class,
     narrowed,
     spec_fields,
     tag_of,
 )
 from mm_config.typing_checks import is_tuple
-
-# By role and by whether the field lies in a spec that enters the identity by its spec_hash.
-_HEADINGS = {
-    (SEMANTIC, False): "semantic (in spec_hash and exact_hash)",
-    (EXECUTION, False): "execution (in exact_hash only)",
-    (EXECUTION, True): "execution of a training that weights come from (in no hash)",
-    (LOCATION, False): "location (in no hash)",
-    (SECRET, False): "secret (in no hash)",
-}
 
 
 @attrs.frozen
@@ -55,19 +45,18 @@ def diff(a: Any, b: Any) -> tuple[Change, ...]:
 
     A nested spec of another class is one change. Tuples of equal length are compared item by item,
     others are one change. Specs that enter the identity by their hash are compared field by field.
+    Of two roots of different classes, that is the first change (with path `spec`); then follow the
+    changes of the fields that both have.
     """
-    return tuple(_changes(Change("spec", SEMANTIC, a, b)))
+    root = Change("spec", SEMANTIC, a, b)
+    if is_spec(a) and is_spec(b) and class_of(a) is not class_of(b):
+        return (root, *_shared_changes(root))
+    return tuple(_changes(root))
 
 
-def format_changes(changes: Iterable[Change]) -> tuple[str, ...]:
-    """Plain lines: the changes grouped by role, `path: old -> new unit`; none for no changes."""
-    lines: list[str] = []
-    listed = tuple(changes)
-    for key, heading in _HEADINGS.items():
-        group = [change for change in listed if _group(change) == key]
-        if group:
-            lines += [heading, *(f"  {_line(change)}" for change in group)]
-    return tuple(lines)
+def unshared(a: Any, b: Any) -> tuple[str, ...]:
+    """The paths of the fields and specs that the first spec has and the second, of another class, has not."""
+    return tuple(_unshared(a, b, "spec"))
 
 
 def show_value(value: Any) -> str:
@@ -83,32 +72,51 @@ def show_value(value: Any) -> str:
     return repr(value)
 
 
-def _group(change: Change) -> tuple[Role, bool]:
-    return change.role, change.by_hash and change.role is EXECUTION
-
-
-def _line(change: Change) -> str:
-    unit = f" {change.unit}" if change.unit else ""
-    return f"{change.path}: {show_value(change.old)} -> {show_value(change.new)}{unit}"
-
-
 def _changes(at: Change) -> Iterator[Change]:
     """The change itself, or those inside it where both values can be looked into."""
     old, new = at.old, at.new
     if is_spec(old) and class_of(old) is class_of(new):
         for attribute in spec_fields(class_of(old)):
-            info = info_of(attribute)
-            inside = Change(
-                path=f"{at.path}.{attribute.name}",
-                role=narrowed(at.role, info.role),
-                old=getattr(old, attribute.name),
-                new=getattr(new, attribute.name),
-                unit=info.unit,
-                by_hash=at.by_hash or info.by_hash,
-            )
-            yield from _changes(inside)
+            yield from _changes(_inside(at, attribute))
     elif is_tuple(old) and is_tuple(new) and len(old) == len(new):
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _changes(attrs.evolve(at, path=f"{at.path}.{index}", old=before, new=after))
     elif old != new:
         yield at
+
+
+def _inside(at: Change, attribute: attrs.Attribute[Any]) -> Change:
+    """The values of one field of two specs."""
+    info = info_of(attribute)
+    return Change(
+        path=f"{at.path}.{attribute.name}",
+        role=narrowed(at.role, info.role),
+        old=getattr(at.old, attribute.name),
+        new=getattr(at.new, attribute.name),
+        unit=info.unit,
+        by_hash=at.by_hash or info.by_hash,
+    )
+
+
+def _shared_changes(at: Change) -> Iterator[Change]:
+    """The changes of the fields that two specs of different classes have in common."""
+    names = field_types(class_of(at.new))
+    for attribute in spec_fields(class_of(at.old)):
+        if attribute.name in names:
+            field = _inside(at, attribute)
+            yield from _shared_changes(field) if _differ_by_root(at, attribute.name) else _changes(field)
+
+
+def _differ_by_root(at: Change, name: str) -> bool:
+    """Whether a field's classes differ because the specs around it do: neither was chosen."""
+    old, new = (field_types(class_of(value))[name] for value in (at.old, at.new))
+    return old is not new and is_spec_class(old) and is_spec_class(new)
+
+
+def _unshared(a: Any, b: Any, path: str) -> Iterator[str]:
+    names = field_types(class_of(b))
+    for name in field_types(class_of(a)):
+        if name not in names:
+            yield f"{path}.{name}"
+        elif _differ_by_root(Change(path, SEMANTIC, a, b), name):
+            yield from _unshared(getattr(a, name), getattr(b, name), f"{path}.{name}")

@@ -6,22 +6,25 @@ import enum
 import shlex
 from typing import Any, cast
 
+import attrs
+
+from mm_config.columns import columns, cut
 from mm_config.files import to_payload
-from mm_config.schema import is_spec, tag_of
+from mm_config.schema import class_of, is_spec, spec_fields, tag_of
 
 MANY = 4
 """More items than this are abbreviated where space is short."""
 
 
 def shown(value: Any) -> str:
-    """A value as it would be given after its flag; a spec by its wire tag."""
+    """A value on one line, as it would be given after its flag; a spec by its wire tag."""
     if isinstance(value, tuple):
         return " ".join(shown(item) for item in cast("tuple[Any, ...]", value)) or "(none)"
     if isinstance(value, enum.Enum):
         return str(value.value)
     if is_spec(value):
         return f"<{tag_of(value)}>"
-    return shlex.quote(value) if isinstance(value, str) else str(value)
+    return _word(value) if isinstance(value, str) else str(value)
 
 
 def brief(value: Any) -> str:
@@ -33,6 +36,43 @@ def brief(value: Any) -> str:
     return shown(value)
 
 
+def fitted(value: Any, width: int) -> str:
+    """As `shown`, but in at most about `width` columns: long texts and tuples by their starts."""
+    whole = shown(value)
+    if columns(whole) <= width:
+        return whole
+    if isinstance(value, tuple):
+        items = cast("tuple[Any, ...]", value)
+        if len(items) == 1:
+            return fitted(items[0], width)
+        note = f"... ({len(items)} in all)"
+        for count in range(len(items) - 1, 0, -1):
+            start = f"{shown(items[:count])} {note}"
+            if columns(start) <= width:
+                return start
+        return f"{_start(shown(items[0]), width - len(note) - 1)} {note}"
+    if isinstance(value, str):
+        note = f"({len(value)} characters)"
+        return f"{_start(whole, width - len(note) - 1)} {note}"
+    return whole
+
+
+def outline(value: Any) -> str:
+    """A spec by its tag and those of its fields that are not at their defaults."""
+    said = [
+        f"{attribute.name} {brief(getattr(value, attribute.name))}"
+        for attribute in spec_fields(class_of(value))
+        if not is_default(attribute, getattr(value, attribute.name))
+    ]
+    return f"{tag_of(value)} ({', '.join(said)})" if said else tag_of(value)
+
+
+def is_default(attribute: attrs.Attribute[Any], value: Any) -> bool:
+    """Whether a field has its class's default; one without a default never has."""
+    default: Any = attribute.default
+    return type(value) is type(default) and value == default
+
+
 def plain(value: Any) -> Any:
     """A value as JSON holds it; a spec as its payload."""
     if isinstance(value, tuple):
@@ -40,3 +80,20 @@ def plain(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
     return to_payload(value) if is_spec(value) else value
+
+
+def _start(text: str, width: int) -> str:
+    """The start of a text that is cut, in its quotes, in at most `width` columns but some characters."""
+    if columns(text) <= width:
+        return text
+    end = "'" if text.endswith("'") else ""
+    return f"{cut(text, max(width - 3 - len(end), 4))}...{end}"
+
+
+def _word(text: str) -> str:
+    """A text as a shell reads it; line breaks and the like as escapes, which bash and zsh know."""
+    if text.isprintable():
+        return shlex.quote(text)
+    escapes = {"\\": "\\\\", "'": "\\'"}
+    inside = (escapes.get(c, c if c.isprintable() else repr(c)[1:-1]) for c in text)
+    return f"$'{''.join(inside)}'"

@@ -1,21 +1,28 @@
-"""`mm diff`: what differs between two specs, and what it can change."""
+"""`mm diff`: what differs between two specs, and what it alters."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from mm_config.cli.diff_page import Comparison, compare, diff_lines
 from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, JSON, RUNS_DIR, scan
+from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, scan
+from mm_config.cli.styled import page_width, print_page
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.values import plain
-from mm_config.diff import Change, diff, format_changes
+from mm_config.diff import Change
+from mm_config.effects import Effect
+from mm_config.evolve import ROOT
 from mm_config.identity import exact_hash, spec_hash
+from mm_config.schema import tag_of
 
 USAGE = Usage(
     "mm diff A B [--json] [--spec.FIELD VALUE ...] [--runs-dir DIR]",
-    "Prints each field that differs between two specs, grouped by what it can change, old value and new. "
+    "Prints each field that differs between two specs, old value and new, grouped by what it can change, "
+    "and whether it alters the mathematics, the weights, the data order or only the execution. "
     "Fields on the command line are put into the second.\n\n"
     "Exit status: 0 where the exact ids are equal (labels and paths may differ), 1 where they differ, "
     f"2 for a mistake.\n\n{TARGET_HELP}",
@@ -35,27 +42,43 @@ def run(argv: Sequence[str]) -> int:
         print_usage(USAGE)
         return 0
     old, new = read_targets(line, USAGE, count=2)
-    changes = diff(old, new)
-    equal = exact_hash(old) == exact_hash(new)
+    compared = compare(old, new)
     if line.has(JSON):
-        report = {
-            "equal": equal,
-            "spec_hash": [spec_hash(old), spec_hash(new)],
-            "exact_hash": [exact_hash(old), exact_hash(new)],
-            "changes": [_as_json(change) for change in changes],
-        }
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        print(json.dumps(_report(compared), indent=2, ensure_ascii=False))
     else:
-        print("\n".join(format_changes(changes)) or "equal")
-    return 0 if equal else 1
+        print_page(diff_lines(compared, _labels(line), page_width()))
+    return 0 if compared.equal else 1
 
 
-def _as_json(change: Change) -> dict[str, Any]:
+def _labels(line: CommandLine) -> tuple[str, str]:
+    """The targets as they were typed; the fields were put into the second."""
+    first, second = line.words
+    fields = [word for one in line.fields for word in (one.flag, *one.words)]
+    return first, shlex.join([second, *fields]) if fields else second
+
+
+def _report(compared: Comparison) -> dict[str, Any]:
+    sides = (compared.old, compared.new)
+    changes = zip(compared.changes, compared.effects, strict=True)
+    return {
+        "equal": compared.equal,
+        "kind": [tag_of(spec) for spec in sides],
+        "spec_hash": [spec_hash(spec) for spec in sides],
+        "exact_hash": [exact_hash(spec) for spec in sides],
+        "changes": [_as_json(change, effect) for change, effect in changes],
+        "only_in": [list(compared.only_old), list(compared.only_new)],
+    }
+
+
+def _as_json(change: Change, effect: Effect) -> dict[str, Any]:
+    # Of roots of different kinds the kinds are the change; their fields follow.
+    written = tag_of if change.path == ROOT else plain
     return {
         "path": change.path,
         "role": change.role.value,
-        "old": plain(change.old),
-        "new": plain(change.new),
+        "old": written(change.old),
+        "new": written(change.new),
         "unit": change.unit,
+        "effect": effect.value,
         "by_hash": change.by_hash,
     }

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, RUNS_DIR, scan
+from mm_config.cli.scan import HELP, RUNS_DIR, Option, scan
 from mm_config.cli.targets import TARGET_HELP, read_targets
+from mm_config.errors import Problem, UserError
 from mm_config.identity import exact_hash, spec_hash
+from mm_config.schema import tag_of
 
+LAYERS = Option("--layers", "Also print an id for each layer: model, training or inference, request.")
 USAGE = Usage(
-    "mm hash TARGET [--spec.FIELD VALUE ...] [--runs-dir DIR]",
+    "mm hash TARGET [--layers] [--spec.FIELD VALUE ...] [--runs-dir DIR]",
     "Prints the two ids of a spec, 64 hex digits each. `spec` changes with whatever changes the "
     "mathematics or the data order: two runs with the same one train the same thing. `exact` also "
     "changes with how it is computed: sharding, micro-batches, workers. Labels and paths change "
     f"neither.\n\n{TARGET_HELP}",
-    (RUNS_DIR,),
+    (LAYERS, RUNS_DIR),
     (
         ("mm hash experiments/tiny_high.py", "the ids of an experiment"),
         (
@@ -23,6 +26,7 @@ USAGE = Usage(
             "the ids it would have with another learning rate",
         ),
         ("mm hash 7f3a91c2", "the full ids of a stored run"),
+        ("mm hash experiments/tiny.py --layers", "which parts two specs share"),
     ),
 )
 
@@ -36,4 +40,14 @@ def run(argv: Sequence[str]) -> int:
     (spec,) = read_targets(line, USAGE, count=1)
     print(f"spec {spec_hash(spec)}")
     print(f"exact {exact_hash(spec)}")
+    if line.has(LAYERS):
+        from mm_config.layers import LAYERS as KINDS
+        from mm_config.layers import layer_hashes
+
+        if tag_of(spec) not in KINDS:
+            raise UserError(
+                Problem(LAYERS.flag, f"a {tag_of(spec)} spec has no layers; {', '.join(KINDS)} have")
+            )
+        for layer, digest in layer_hashes(spec).items():
+            print(f"{layer} {digest}")
     return 0

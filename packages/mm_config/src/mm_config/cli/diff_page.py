@@ -1,0 +1,200 @@
+"""The page of `mm diff`: the changes by what they are in, old value and new, and what they alter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from mm_config.cli.styled import BLANK, Line, prose
+from mm_config.cli.values import outline
+from mm_config.columns import columns, cut
+from mm_config.describe import counted
+from mm_config.diff import Change, diff, show_value, unshared
+from mm_config.effects import Effect, effect_of
+from mm_config.evolve import ROOT
+from mm_config.identity import exact_hash, spec_hash
+from mm_config.schema import EXECUTION, LOCATION, SECRET, SEMANTIC, Role, is_spec, tag_of
+from mm_config.specs.kinds import RootSpec
+from mm_config.specs.weights import TrainedBy
+
+# By role and by whether the field lies in a spec that enters the identity by its spec_hash.
+_HEADINGS = {
+    (SEMANTIC, False): "changes what is computed (in spec_hash and exact_hash)",
+    (EXECUTION, False): "changes only how it is computed (in exact_hash alone)",
+    (EXECUTION, True): "changes how a training that weights come from was computed (in no hash)",
+    (LOCATION, False): "changes names and paths (in no hash)",
+    (SECRET, False): "changes names of secrets (in no hash)",
+}
+_MARGIN = 2
+_LEAST_ROOM = 24
+"""Columns that a value gets at least, however narrow the terminal."""
+
+
+@attrs.frozen
+class Comparison:
+    """Two specs and how they differ."""
+
+    old: RootSpec
+    new: RootSpec
+    changes: tuple[Change, ...]
+    effects: tuple[Effect, ...]
+    """What each change alters."""
+    only_old: tuple[str, ...]
+    """Paths that only the first has; empty unless the specs are of different kinds."""
+    only_new: tuple[str, ...]
+    same_result: bool
+    """Whether the spec_hashes are equal."""
+    equal: bool
+    """Whether the exact_hashes are equal."""
+
+
+def compare(old: RootSpec, new: RootSpec) -> Comparison:
+    """How two specs differ."""
+    changes = diff(old, new)
+    return Comparison(
+        old=old,
+        new=new,
+        changes=changes,
+        effects=tuple(effect_of(old, change.path, change.role) for change in changes),
+        only_old=unshared(old, new),
+        only_new=unshared(new, old),
+        same_result=spec_hash(old) == spec_hash(new),
+        equal=exact_hash(old) == exact_hash(new),
+    )
+
+
+def diff_lines(compared: Comparison, labels: tuple[str, str], width: int) -> list[Line]:
+    """The page, in about `width` columns.
+
+    Args:
+        compared: Two specs and how they differ.
+        labels: What the specs are called.
+        width: Columns of the terminal.
+    """
+    lines = [*_sides(compared, labels), BLANK, *_verdicts(compared)]
+    fields = [pair for pair in _with_effects(compared) if pair[0].path != ROOT]
+    named = max((len(change.path) for change, _ in fields), default=0)
+    for key, title in _HEADINGS.items():
+        if group := [(change, effect) for change, effect in fields if _group(change) == key]:
+            lines += [BLANK, ((title, "bold"),), *_group_lines(group, named, width)]
+    for place, paths in (("first", compared.only_old), ("second", compared.only_new)):
+        if paths:
+            names = ", ".join(path.removeprefix(f"{ROOT}.") for path in paths)
+            lines += [BLANK, ((f"only in the {place}", "bold"),), *prose(names, width, indent=2)]
+    return lines
+
+
+def _with_effects(compared: Comparison) -> list[tuple[Change, Effect]]:
+    return list(zip(compared.changes, compared.effects, strict=True))
+
+
+def _group(change: Change) -> tuple[Role, bool]:
+    return change.role, change.by_hash and change.role is EXECUTION
+
+
+def _sides(compared: Comparison, labels: tuple[str, str]) -> list[Line]:
+    sides = zip(("first", "second"), (compared.old, compared.new), labels, strict=True)
+    return [
+        (
+            (f"{place:<6}", "dim"),
+            ("  spec ", "dim"),
+            (spec_hash(spec)[:12], "cyan"),
+            ("  exact ", "dim"),
+            (exact_hash(spec)[:12], "cyan"),
+            (f"  {tag_of(spec)}  ", ""),
+            (label, "bold"),
+        )
+        for place, spec, label in sides
+    ]
+
+
+def _verdicts(compared: Comparison) -> list[Line]:
+    if not compared.changes:
+        return [(("equal in every field", "green"),)]
+    verdicts: list[tuple[str, str]] = []
+    if compared.changes[0].path == ROOT:
+        kinds = f"{tag_of(compared.old)} and {tag_of(compared.new)}"
+        verdicts.append((f"different kinds, {kinds}: only the fields that both have are compared", "yellow"))
+    if compared.same_result:
+        verdicts.append(("spec_hash is equal: both compute the same, in exact arithmetic", "green"))
+    else:
+        verdicts.append((f"spec_hash differs{_altered(compared)}", "red"))
+    if compared.equal:
+        verdicts.append(("exact_hash is equal: both compute it in the same way", "green"))
+    else:
+        only = ": only how it is computed" if compared.same_result else ""
+        verdicts.append((f"exact_hash differs{only}", "red"))
+    return [(verdict,) for verdict in verdicts]
+
+
+def _altered(compared: Comparison) -> str:
+    found = [effect for change, effect in _with_effects(compared) if _alters(change)]
+    if not found:
+        return ""
+    *first, last = [f"the {effect.value}" for effect in Effect if effect in found]
+    listed = f"{', '.join(first)} and {last}" if first else last
+    return f": {counted(len(found), 'change')} to {listed}"
+
+
+def _alters(change: Change) -> bool:
+    return change.role is SEMANTIC and change.path != ROOT
+
+
+def _group_lines(group: list[tuple[Change, Effect]], named: int, width: int) -> Iterator[Line]:
+    """`path  old -> new unit  note`; the new value stands below the old one where both are long."""
+    room = width - _MARGIN - named - 2
+    notes = [effect.value if change.role is SEMANTIC else "" for change, effect in group]
+    texts = [f"{_whole(change.old)} -> {_whole(change.new)}{_unit(change)}" for change, _ in group]
+    short = [columns(text) + 2 + columns(note) <= room for text, note in zip(texts, notes, strict=True)]
+    widest = max((columns(text) for text, fits in zip(texts, short, strict=True) if fits), default=0)
+    column = min(widest, room - 2 - max(map(columns, notes)))
+    for (change, _), text, fits, note in zip(group, texts, short, notes, strict=True):
+        outer, dot, name = change.path.rpartition(".")
+        path: Line = ((" " * _MARGIN + outer + dot, "dim"), (name + " " * (named - len(change.path) + 2), ""))
+        ending: Line = ((_unit(change), "dim"),)
+        if fits:
+            old, new = _whole(change.old), _whole(change.new)
+            yield (*path, (old, "red"), (" -> ", "dim"), (new, "green"), *ending, _note(text, note, column))
+        else:
+            old, new = _cut_values(change, max(room - columns(_unit(change) + note) - 2, _LEAST_ROOM))
+            arrow = " " * (named + _MARGIN - 1) + "-> "
+            yield (*path, (old, "red"))
+            yield ((arrow, "dim"), (new, "green"), *ending, _note(new + _unit(change), note, column))
+
+
+def _note(before: str, note: str, column: int) -> tuple[str, str]:
+    """A note in its column, or behind what reaches beyond it."""
+    return (" " * (max(column - columns(before), 0) + 2) + note if note else "", "yellow")
+
+
+def _unit(change: Change) -> str:
+    return f" {change.unit}" if change.unit else ""
+
+
+def _whole(value: Any) -> str:
+    if isinstance(value, TrainedBy):
+        return f"{tag_of(value)} {spec_hash(value.spec)[:12]}"
+    return outline(value) if is_spec(value) else show_value(value)
+
+
+def _cut_values(change: Change, room: int) -> tuple[str, str]:
+    """Both values in about `room` columns each; of long texts, the part where they begin to differ."""
+    old, new = change.old, change.new
+    if isinstance(old, str) and isinstance(new, str) and max(columns(repr(old)), columns(repr(new))) > room:
+        pairs = enumerate(zip(old, new, strict=False))
+        same = next((index for index, (a, b) in pairs if a != b), min(len(old), len(new)))
+        start = max(same - room // 4, 0)
+        return _excerpt(old, start, room), _excerpt(new, start, room)
+    return _cut(_whole(old), room), _cut(_whole(new), room)
+
+
+def _excerpt(text: str, start: int, room: int) -> str:
+    part = cut(text[start:], room - 8)
+    before, after = "..." if start else "", "..." if start + len(part) < len(text) else ""
+    return before + repr(part) + after
+
+
+def _cut(text: str, room: int) -> str:
+    return text if columns(text) <= room else f"{cut(text, room - 4)} ..."

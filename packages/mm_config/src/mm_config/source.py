@@ -1,0 +1,276 @@
+"""A spec as Python source: a complete experiment file that, run again, gives an equal spec.
+
+Fields at their class's default are left out, as in an experiment written by hand. The file's docstring
+holds both ids, so that `mm hash` tells whether a default has changed since.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, TypeAlias
+
+import attrs
+
+from mm_config.describe import describe
+from mm_config.errors import Problem, UserError
+from mm_config.identity import exact_hash, spec_hash
+from mm_config.schema import class_of, is_spec, spec_fields
+from mm_config.source_layout import LINE_LENGTH, bracketed, fits, import_lines, quoted, text_lines
+from mm_config.specs.kinds import RootSpec
+from mm_config.typing_checks import is_tuple
+
+_MAIN, _SPEC = "main", "SPEC"
+
+
+@attrs.frozen
+class _Literal:
+    """None, a truth value or a number."""
+
+    source: str
+
+
+@attrs.frozen
+class _Text:
+    """A string."""
+
+    value: str
+
+
+@attrs.frozen
+class _Member:
+    """A member of an enum."""
+
+    cls: type[Any]
+    name: str
+
+
+@attrs.frozen
+class _Items:
+    """A tuple."""
+
+    items: tuple[_Expression, ...]
+
+
+@attrs.frozen(cache_hash=True)
+class _Call:
+    """A spec: its class and the fields that are written."""
+
+    cls: type[Any]
+    fields: tuple[tuple[str, _Expression], ...]
+
+
+_Expression: TypeAlias = "_Literal | _Text | _Member | _Items | _Call"
+
+
+def to_source(spec: RootSpec) -> str:
+    """The text of an experiment file whose `SPEC` is equal to a spec, names and paths included.
+
+    The text is as `ruff format` leaves it at 110 columns, with sorted imports. Trainings that weights
+    come from, and specs that stand in several places, are constants above `SPEC`.
+
+    Raises:
+        UserError: Some classes can't be imported from a module; each place is named.
+    """
+    root = _call(spec)
+    if problems := list(_unreachable(root, "spec")):
+        raise UserError(problems)
+    classes = sorted(_classes(root), key=_own_first)
+    names, imports = _imported(classes)
+    constants = _constants(root, {_MAIN, _SPEC, *(here for _, _, here in imports)})
+    blocks = [
+        _docstring(spec),
+        "\n".join(import_lines([("mm_config", _MAIN, _MAIN), *imports])),
+        *(_assignment(call, _Names(names, constants)) for call in constants),
+        _assignment(root, _Names(names, {**constants, root: _SPEC})),
+        f'if __name__ == "__main__":\n    {_MAIN}({_SPEC})',
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _expression(value: Any) -> _Expression:
+    if is_spec(value):
+        return _call(value)
+    if isinstance(value, enum.Enum):
+        return _Member(type(value), value.name)
+    if is_tuple(value):
+        return _Items(tuple(map(_expression, value)))
+    return _Text(value) if isinstance(value, str) else _Literal(repr(value).replace("e+", "e"))
+
+
+def _call(spec: Any) -> _Call:
+    """Expressions are compared, not values: to Python, True and 1 and 1.0 are equal."""
+    defaults = _defaults(class_of(spec))
+    fields = [
+        (attribute.alias or attribute.name, attribute.name, _expression(getattr(spec, attribute.name)))
+        for attribute in spec_fields(class_of(spec))
+    ]
+    return _Call(
+        class_of(spec),
+        tuple((argument, made) for argument, name, made in fields if made != defaults.get(name)),
+    )
+
+
+@cache
+def _defaults(cls: type[Any]) -> Mapping[str, _Expression]:
+    return {
+        attribute.name: _expression(attribute.default)
+        for attribute in spec_fields(cls)
+        if attribute.default is not attrs.NOTHING
+    }
+
+
+def _inside(expression: _Expression, path: str) -> Iterator[tuple[str, _Expression]]:
+    """An expression and all inside it, each with its canonical path."""
+    yield path, expression
+    if isinstance(expression, _Call):
+        for name, value in expression.fields:
+            yield from _inside(value, f"{path}.{name}")
+    elif isinstance(expression, _Items):
+        for index, item in enumerate(expression.items):
+            yield from _inside(item, f"{path}.{index}")
+
+
+def _classes(root: _Call) -> set[type[Any]]:
+    return {made.cls for _, made in _inside(root, "spec") if isinstance(made, (_Call, _Member))}
+
+
+def _unreachable(root: _Call, path: str) -> Iterator[Problem]:
+    """Classes that a file of its own can't import."""
+    for where, made in _inside(root, path):
+        if isinstance(made, (_Call, _Member)) and not _is_importable(made.cls):
+            yield Problem(
+                where,
+                f"{made.cls.__qualname__} is defined in {_origin(made.cls)}, which an experiment file can't "
+                "import it from; move the class into a module of a package, or use --format json",
+            )
+
+
+def _is_importable(cls: type[Any]) -> bool:
+    found: Any = None if cls.__module__ == "__main__" else sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is cls
+
+
+def _origin(cls: type[Any]) -> str:
+    scope = cls.__qualname__.rpartition(".<locals>")[0]
+    if scope:
+        return f"{scope}() of {cls.__module__}"
+    return "the script that runs" if cls.__module__ == "__main__" else f"the script {cls.__module__}"
+
+
+def _own_first(cls: type[Any]) -> tuple[bool, str, str]:
+    return not cls.__module__.startswith("mm_"), cls.__module__, cls.__qualname__
+
+
+def _imported(classes: list[type[Any]]) -> tuple[dict[type[Any], str], list[tuple[str, str, str]]]:
+    """How the file calls each class, and its imports: module, name there, name here."""
+    taken, here = {_MAIN, _SPEC}, dict[tuple[str, str], str]()
+    names: dict[type[Any], str] = {}
+    for cls in classes:
+        outer, dot, inner = cls.__qualname__.partition(".")
+        origin = (cls.__module__, outer)
+        if origin not in here:
+            here[origin] = _free(outer, taken)
+            taken.add(here[origin])
+        names[cls] = here[origin] + dot + inner
+    return names, [(*origin, name) for origin, name in here.items()]
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, numbered where it is taken."""
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name}_{number}" in taken:
+        number += 1
+    return f"{name}_{number}"
+
+
+def _constants(root: _Call, taken: set[str]) -> dict[_Call, str]:
+    """The specs that get a name of their own, inner before outer.
+
+    These are the trainings, and the specs of two fields or more that stand in several places. A name
+    is that of the field; a field that is only called `spec` says nothing, so the one around it names.
+    """
+    uses: Counter[_Call] = Counter()
+    fields: dict[_Call, str] = {}
+
+    def visit(expression: _Expression, field: str) -> None:
+        if isinstance(expression, _Items):
+            for item in expression.items:
+                visit(item, field)
+        elif isinstance(expression, _Call):
+            uses[expression] += 1
+            if uses[expression] == 1:
+                for name, value in expression.fields:
+                    visit(value, field if name == "spec" else name)
+                fields[expression] = field
+
+    visit(root, "")
+    del fields[root]
+    names: dict[_Call, str] = {}
+    for call, field in fields.items():
+        if issubclass(call.cls, RootSpec) or (uses[call] > 1 and len(call.fields) > 1):
+            names[call] = _free(field.upper(), taken)
+            taken.add(names[call])
+    return names
+
+
+def _docstring(spec: RootSpec) -> str:
+    about = quoted(describe(spec).replace('"', "'"))[1:-1]
+    lines = textwrap.wrap(about, LINE_LENGTH - 3, break_long_words=False, break_on_hyphens=False)
+    note = "Written by `mm show --format python`; the ids of the spec were then"
+    ids = [f"    spec   {spec_hash(spec)}", f"    exact  {exact_hash(spec)}"]
+    return "\n".join([f'"""{lines[0]}', *lines[1:], "", note, "", *ids, '"""'])
+
+
+@attrs.frozen
+class _Names:
+    """How the file calls what it imports and what it defines."""
+
+    classes: Mapping[type[Any], str]
+    constants: Mapping[_Call, str]
+
+
+def _assignment(call: _Call, names: _Names) -> str:
+    others = {other: name for other, name in names.constants.items() if other != call}
+    return _laid_out(f"{names.constants[call]} = ", call, 0, "", _Names(names.classes, others))
+
+
+def _laid_out(prefix: str, expression: _Expression, indent: int, suffix: str, names: _Names) -> str:
+    """`prefix expression suffix` on one line where it fits, else one item per line, each with a comma."""
+    flat = prefix + _flat(expression, names) + suffix
+    if fits(flat, indent):
+        return " " * indent + flat
+    if isinstance(expression, _Text):
+        return text_lines(prefix, expression.value, suffix, indent)
+    if isinstance(expression, _Items):
+        items = [_laid_out("", item, indent + 4, ",", names) for item in expression.items]
+        return bracketed(prefix, items, suffix, indent)
+    if isinstance(expression, _Call) and expression not in names.constants:
+        items = [_laid_out(f"{name}=", value, indent + 4, ",", names) for name, value in expression.fields]
+        return bracketed(prefix + names.classes[expression.cls], items, suffix, indent)
+    return " " * indent + flat
+
+
+def _flat(expression: _Expression, names: _Names) -> str:
+    """The expression on one line."""
+    if isinstance(expression, _Literal):
+        return expression.source
+    if isinstance(expression, _Text):
+        return quoted(expression.value)
+    if isinstance(expression, _Member):
+        return f"{names.classes[expression.cls]}.{expression.name}"
+    if isinstance(expression, _Items):
+        items = [_flat(item, names) for item in expression.items]
+        return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
+    if expression in names.constants:
+        return names.constants[expression]
+    fields = [f"{name}={_flat(value, names)}" for name, value in expression.fields]
+    return f"{names.classes[expression.cls]}({', '.join(fields)})"

@@ -1,0 +1,323 @@
+"""Experiment files that are written from specs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from experiments import tiny, tiny_high, tiny_low
+from mm_config import exact_hash, replace, spec_hash
+from mm_config.errors import UserError
+from mm_config.files import to_payload
+from mm_config.schema import field, field_types, info_of, spec, spec_fields
+from mm_config.source import to_source
+from mm_config.specs.data import DatasetSpec
+from mm_config.specs.infer import InferSpec
+from mm_config.specs.kinds import OptimizerSpec, RootSpec
+from mm_config.specs.train import TrainSpec
+from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
+from mm_config.structuring import known_specs
+from mm_config.typing_checks import is_union
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
+
+
+def executed(source: str) -> Any:
+    """The SPEC of a file, imported and not run."""
+    module: dict[str, Any] = {"__name__": "written"}
+    exec(compile(source, "written.py", "exec"), module)
+    return module["SPEC"]
+
+
+def assert_gives_back(value: RootSpec) -> str:
+    source = to_source(value)
+    again = executed(source)
+    assert again == value
+    assert to_payload(again) == to_payload(value)
+    assert (spec_hash(again), exact_hash(again)) == (spec_hash(value), exact_hash(value))
+    return source
+
+
+def assert_ruff_changes_nothing(folder: Path, sources: list[str]) -> None:
+    for number, source in enumerate(sources):
+        (folder / f"written_{number}.py").write_text(source, "utf-8")
+    config = ["--no-cache", "--config", str(ROOT / "pyproject.toml"), str(folder)]
+    for command in (["format", "--diff"], ["check", "--ignore", "E501"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *config], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_can_be_written_again(name: str, tmp_path: Path) -> None:
+    value = __import__(f"experiments.{name}", fromlist=["SPEC"]).SPEC
+    source = assert_gives_back(replace(value, "name", name))
+    assert source.count(spec_hash(value)) == 1
+    assert source.count(exact_hash(value)) == 1
+    assert_ruff_changes_nothing(tmp_path, [source])
+
+
+def test_a_written_file_says_what_one_by_hand_would() -> None:
+    source = to_source(tiny_high.SPEC)
+    assert source.startswith(
+        '"""Trains the high-noise expert (sigma 0.875 to 1) of a Wan transformer with 3.06 M '
+    )
+    assert source.endswith('\n\nif __name__ == "__main__":\n    main(SPEC)\n')
+    assert "    expert=Expert.HIGH_NOISE,\n" in source
+    assert "    optim=AdamWSpec(lr=0.003, betas=(0.9, 0.99)),\n" in source
+    assert "name=" not in source
+    assert "precision=" not in source
+
+
+def test_trainings_and_what_they_share_stand_once_above_the_spec() -> None:
+    source = to_source(tiny.SPEC)
+    assert [line for line in source.splitlines() if " = " in line and line[:1].isupper()] == [
+        "MODEL = WanTransformerSpec(",
+        "DIFFUSION = FlowMatchingSpec(shift=12.0, boundary=0.875)",
+        "DATA = DataSpec(",
+        "OPTIM = AdamWSpec(lr=0.003, betas=(0.9, 0.99))",
+        "HIGH_NOISE = TrainSpec(",
+        "LOW_NOISE = TrainSpec(",
+        "SPEC = InferSpec(",
+    ]
+    assert "start_from=TrainedBy(spec=HIGH_NOISE)" in source
+
+
+def test_constants_of_one_name_are_numbered() -> None:
+    other = TrainedBy(spec=replace(tiny_high.SPEC, "seed", 1))
+    chain = replace(tiny_low.SPEC, "start_from", TrainedBy(spec=replace(tiny_low.SPEC, "start_from", other)))
+    source = assert_gives_back(chain)
+    assert "\nSTART_FROM = TrainSpec(" in source
+    assert "    start_from=TrainedBy(spec=START_FROM_2),\n" in source
+
+
+NASTY = (
+    "",
+    "it's",
+    'say "hi"',
+    "it's \"both\" '",
+    '"""',
+    "back\\slash\\",
+    "line\nbreak\ttab\r\x00\x07",
+    "色调艳丽，过曝，静态" * 30,
+    "wide　space",
+    "\u202eright to left\u2066",
+    "\ufeffmark",
+    "emoji \U0001f600 family \U0001f468\u200d\U0001f469",
+    "{braces} % $ #",
+    "word " * 60,
+    "x" * 400,
+    " " * 150,
+    "a\\" * 100,
+)
+
+
+def test_texts_of_any_kind_come_back_and_fit(tmp_path: Path) -> None:
+    sources = [
+        assert_gives_back(replace(tiny.SPEC, {"samples.prompts": prompts, "name": name}))
+        for prompts, name in [(NASTY, NASTY[4]), *(((text,), text) for text in NASTY)]
+    ]
+    assert_ruff_changes_nothing(tmp_path, sources)
+    assert max(len(line) for line in sources[0].splitlines()) <= 110
+
+
+def test_texts_about_as_long_as_a_line_come_back_and_fit(tmp_path: Path) -> None:
+    texts = [filling * length for length in range(86, 110) for filling in ("x", "\\x", "色x")]
+    texts += ["word " * 15 + "x" * length for length in range(10, 34)]
+    alone = replace(tiny.SPEC, {"high_noise": RandomWeights(), "low_noise": None, "boundary": None})
+    sources = [
+        assert_gives_back(replace(alone, {"samples.prompts": prompts, "name": text}))
+        for text in texts
+        for prompts in ((text,), (text, text))
+    ]
+    assert_ruff_changes_nothing(tmp_path, sources)
+
+
+def test_the_text_of_a_name_never_ends_the_docstring() -> None:
+    for text in NASTY[1:]:
+        assert_gives_back(replace(tiny_high.SPEC, "start_from", ReleasedWeights(name=text, revision=text)))
+
+
+@spec("written-dataset")
+class WrittenDataset(DatasetSpec):
+    """A dataset of a module that can be imported."""
+
+    level: bool | int | float = field(default=1)
+    """Values that Python calls equal."""
+    weights: float = field(default=0.0)
+    """A number."""
+
+
+def test_values_that_python_calls_equal_are_told_apart() -> None:
+    for value in (True, 1, 1.0, False, 0):
+        source = to_source(replace(tiny_high.SPEC, "data.dataset", WrittenDataset(level=value)))
+        read = executed(source).data.dataset.level
+        assert (type(read), read) == (type(value), value)
+    changed = replace(tiny_high.SPEC, "data.dataset", WrittenDataset(weights=-0.0))
+    assert str(executed(to_source(changed)).data.dataset.weights) == "-0.0"
+
+
+def test_classes_of_other_packages_are_imported_from_their_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, tag in (("zeta_optim", "zeta"), ("alpha_optim", "alpha")):
+        (tmp_path / f"{name}.py").write_text(
+            "import enum\n"
+            "from mm_config.schema import field, spec\n"
+            "from mm_config.specs.kinds import OptimizerSpec\n"
+            "class Outer:\n"
+            "    class Kind(enum.Enum):\n"
+            "        FAST = 'fast'\n"
+            "        SLOW = 'slow'\n"
+            f"@spec('{tag}-adamw')\n"
+            "class AdamWSpec(OptimizerSpec):\n"
+            "    'Another AdamW.'\n"
+            "    lr: float = field(default=1.0)\n"
+            "    max_grad_norm: float = field(default=1.0)\n"
+            "    kind: Outer.Kind = Outer.Kind.SLOW\n"
+        )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    alpha: Any = __import__("alpha_optim")
+    zeta: Any = __import__("zeta_optim")
+    inner = replace(tiny_high.SPEC, "optim", zeta.AdamWSpec(kind=zeta.Outer.Kind.FAST))
+    middle = replace(tiny_low.SPEC, {"optim": alpha.AdamWSpec(lr=2.0), "start_from": TrainedBy(spec=inner)})
+    outer = replace(tiny_low.SPEC, "start_from", TrainedBy(spec=middle))
+    source = assert_gives_back(outer)
+    assert (
+        "\n\nfrom alpha_optim import AdamWSpec as AdamWSpec_2"
+        "\nfrom zeta_optim import AdamWSpec as AdamWSpec_3"
+        "\nfrom zeta_optim import Outer\n\nfrom mm_config import main\n"
+    ) in source
+    assert "kind=Outer.Kind.FAST" in source
+    (written := tmp_path / "written").mkdir()
+    assert_ruff_changes_nothing(written, [source])
+
+
+def test_a_class_that_cannot_be_imported_is_told() -> None:
+    @spec("local-optim")
+    class LocalOptim(OptimizerSpec):
+        """An optimizer inside a function."""
+
+        lr: float = field(default=1.0)
+        max_grad_norm: float = field(default=1.0)
+
+    script = types.ModuleType("my_script")
+    exec(
+        "from mm_config.schema import spec\nfrom mm_config.specs.kinds import DatasetSpec\n"
+        "@spec('script-dataset')\nclass Clips(DatasetSpec):\n    'Clips.'\n",
+        vars(script),
+    )
+    value = replace(tiny_high.SPEC, {"optim": LocalOptim(), "data.dataset": script.__dict__["Clips"]()})
+    with pytest.raises(UserError) as caught:
+        to_source(replace(tiny_low.SPEC, "start_from", TrainedBy(spec=value)))
+    first, second = caught.value.problems
+    assert first.path == "spec.start_from.spec.data.dataset"
+    assert first.message.startswith(
+        "Clips is defined in the script my_script, which an experiment file can't"
+    )
+    assert second.path == "spec.start_from.spec.optim"
+    assert "test_a_class_that_cannot_be_imported_is_told() of " in second.message
+
+
+def test_a_script_that_shows_its_own_class_is_told(tmp_path: Path) -> None:
+    script = tmp_path / "own.py"
+    script.write_text(
+        "from experiments import tiny_high\n"
+        "from mm_config import excepthook, replace\n"
+        "from mm_config.schema import spec\n"
+        "from mm_config.source import to_source\n"
+        "from mm_config.specs.kinds import DatasetSpec\n"
+        "@spec('own-dataset')\n"
+        "class Own(DatasetSpec):\n"
+        "    'Clips.'\n"
+        "to_source(replace(tiny_high.SPEC, 'data.dataset', Own()))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "spec.data.dataset: Own is defined in the script that runs, which an experiment" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+OWN = [cls for cls in known_specs().values() if cls.__module__.startswith("mm_")]
+
+
+def values_of(expected: Any, attribute: attrs.Attribute[Any], depth: int) -> st.SearchStrategy[Any]:
+    info = info_of(attribute)
+    if is_union(expected):
+        return st.one_of(*(values_of(kind, attribute, depth) for kind in typing.get_args(expected)))
+    if typing.get_origin(expected) is tuple:
+        kinds = typing.get_args(expected)
+        if kinds[-1] is not Ellipsis:
+            return st.tuples(*(values_of(kind, attribute, depth) for kind in kinds))
+        items = values_of(kinds[0], attribute, depth)
+        return st.lists(items, min_size=info.min_length or 0, max_size=6).map(tuple)
+    if expected in (None, type(None)):
+        return st.none()
+    if expected is bool:
+        return st.booleans()
+    if expected is int:
+        least = info.ge if info.ge is not None else -(2**63)
+        # Parameters are counted layer by layer.
+        most = 50 if attribute.name == "num_layers" else 2**63 if info.le is None else int(info.le)
+        return st.integers(int(least), most)
+    if expected is float:
+        return st.floats(
+            min_value=info.ge if info.gt is None else info.gt,
+            max_value=info.le if info.lt is None else info.lt,
+            exclude_min=info.gt is not None,
+            exclude_max=info.lt is not None,
+            allow_nan=False,
+            allow_infinity=False,
+        )
+    if expected is str:
+        characters = st.characters(exclude_categories=("Cs",))
+        return st.text(characters, min_size=info.min_length or 0, max_size=90)
+    classes = [cls for cls in OWN if issubclass(cls, expected)]
+    if not classes:
+        return st.sampled_from(expected)
+    if issubclass(expected, RootSpec):
+        return specs_of(TrainSpec, depth + 1)
+    return st.one_of(*(specs_of(cls, depth) for cls in classes if depth < 1 or cls is not TrainedBy))
+
+
+def specs_of(cls: type[Any], depth: int = 0) -> st.SearchStrategy[Any]:
+    """Any spec of a class; most fields with a default have it."""
+
+    @st.composite
+    def make(draw: st.DrawFn) -> Any:
+        values: dict[str, Any] = {}
+        for attribute in spec_fields(cls):
+            if attribute.default is attrs.NOTHING or not draw(st.integers(0, 2)):
+                values[attribute.name] = draw(values_of(field_types(cls)[attribute.name], attribute, depth))
+        return cls(**values)
+
+    return make()
+
+
+@pytest.mark.parametrize("examples", [12, pytest.param(400, marks=pytest.mark.slow)])
+def test_any_spec_comes_back(examples: int, tmp_path: Path) -> None:
+    sources: list[str] = []
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    @given(st.one_of(specs_of(TrainSpec), specs_of(InferSpec)))
+    def comes_back(value: RootSpec) -> None:
+        sources.append(assert_gives_back(value))
+
+    comes_back()
+    assert_ruff_changes_nothing(tmp_path, sources)
