@@ -7,7 +7,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update",
         action="store_true",
-        help="rewrite golden files (tests/mm_config/golden.txt, births.txt) instead of comparing with them",
+        help="rewrite what tests compare with: tests/mm_config/golden.txt, births.txt and pages in docs/",
     )
 
 

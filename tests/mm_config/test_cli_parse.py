@@ -14,7 +14,7 @@ from mm_config.errors import SpecError
 from mm_config.evolve import get, leaves
 from mm_config.specs.data import Reader
 from mm_config.specs.kinds import RootSpec
-from mm_config.specs.train import Decay
+from mm_config.specs.optim import Decay
 
 HIGH = replace(tiny_high.SPEC, {"model.hidden_size": 192, "schedule.warmup_steps": 1})
 SPECS = (tiny_high.SPEC, tiny.SPEC)

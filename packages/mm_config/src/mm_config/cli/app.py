@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from importlib.metadata import EntryPoint, entry_points, version
-from typing import Any
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, version
 
 from mm_config.cli.exits import exit_status
 from mm_config.cli.page import blank, example_lines, flag_line, heading, paragraph, print_lines
-from mm_config.cli.scan import meant
+from mm_config.cli.registry import load_verb, verb_named, verbs
 from mm_config.errors import UserError
 
-GROUP = "mm.verbs"
+COMPLETE = "_complete"
+"""What the shells' completion scripts call; no verb, so that no help and no suggestion names it."""
 EXAMPLES = (
     ("python experiments/tiny.py", "run an experiment"),
     ("mm show experiments/tiny.py", "what an experiment says"),
     ("mm plan experiments/tiny_high.py --world-size 8", "what it needs on 8 ranks"),
     ("mm diff experiments/tiny_high.py experiments/tiny_low.py", "what differs between two"),
     ("mm runs list", "what was run here"),
+    ("mm reproduce 7f3a91c2", "run it again, and prove that it is the same"),
+    ("mm doctor", "what works on this machine, and how to get what is missing"),
+    ('eval "$(mm completion bash)"', "complete with TAB in this shell"),
 )
 
 
@@ -39,29 +42,16 @@ def _app(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"mm {version('mm-config')}")
         return 0
-    return _load(_entry(words[0]))(words[1:])
+    if words[0] == COMPLETE:
+        from mm_config.cli.verbs.completion import answer
 
-
-def _entry(verb: str) -> EntryPoint:
-    verbs = entry_points(group=GROUP)
-    if verb not in verbs.names:
-        raise UserError(
-            f"{verb!r} is no verb of mm{meant(verb, verbs.names)}; verbs: {', '.join(sorted(verbs.names))}"
-        )
-    return verbs[verb]
-
-
-def _load(entry: EntryPoint) -> Callable[[list[str]], int]:
-    try:
-        loaded: Any = entry.load()
-    except ModuleNotFoundError as error:
-        raise UserError(f"mm {entry.name} can't be loaded: {error}; install what it needs") from error
-    return loaded
+        return answer(words[1:])
+    return load_verb(verb_named(words[0]))(words[1:])
 
 
 def _about(entry: EntryPoint) -> str:
     try:
-        return (_load(entry).__doc__ or "").strip().split("\n")[0]
+        return (load_verb(entry).__doc__ or "").strip().split("\n")[0]
     except UserError as error:
         return str(error)
 
@@ -70,7 +60,7 @@ def _print_help() -> None:
     lines = [*paragraph("usage: mm VERB ...", indent=0), blank()]
     lines.extend(paragraph("Answers questions about specs and runs of video diffusion.", indent=0))
     lines.extend([blank(), heading("verbs", "mm VERB --help tells more")])
-    entries = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+    entries = sorted(verbs(), key=lambda entry: entry.name)
     width = max(len(entry.name) for entry in entries)
     lines.extend(flag_line([entry.name.ljust(width)], "", _about(entry)) for entry in entries)
     lines.extend(example_lines(EXAMPLES))

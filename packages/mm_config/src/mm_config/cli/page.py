@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
@@ -29,6 +29,10 @@ class Usage:
     """The options that it takes beside fields of the spec."""
     examples: tuple[tuple[str, str], ...]
     """Commands, each with what it does."""
+    actions: tuple[str, ...] = ()
+    """What its first word can be, where that is not a target."""
+    words: Literal["targets", "runs", "nothing"] = "targets"
+    """What its words name, those after an action; a target can be a run."""
 
 
 def print_lines(lines: Iterable[Text]) -> None:

@@ -54,7 +54,7 @@ def parse_fields(
     spec: RootSpec, given: Sequence[Given], other_flags: Sequence[str] = ()
 ) -> tuple[dict[str, Any], list[Problem]]:
     """The value of each given field by its path, and what is wrong with the others."""
-    flags = flags_of(spec)
+    flags = flags_of(spec) if given else {}
     typed: dict[str, str] = {}
     values: dict[str, Any] = {}
     problems: list[Problem] = []

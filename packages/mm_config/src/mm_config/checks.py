@@ -1,0 +1,80 @@
+"""What `mm doctor` asks: small checks, which packages register by entry points.
+
+An entry point of the group `mm.checks` is a tuple of functions from `RunOptions` to `Check`s. Each
+imports what it looks at, so that one library that can't be imported spoils no other check.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import attrs
+
+from mm_config.errors import UserError
+from mm_config.options import RunOptions
+
+GROUP = "mm.checks"
+
+
+class CheckStatus(enum.Enum):
+    """What a check found."""
+
+    OK = "ok"
+    MISSING = "missing"
+    """Something optional is not there; nothing else suffers."""
+    BROKEN = "broken"
+    """Something that is needed does not work."""
+
+
+OK, MISSING, BROKEN = CheckStatus
+
+
+@attrs.frozen
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    status: CheckStatus
+    detail: str = ""
+    """The version, the place, or what is wrong."""
+    remedy: str = ""
+    """What to do about it, where something is to be done."""
+
+
+Checks = tuple[Callable[[RunOptions], Iterable[Check]], ...]
+
+
+def all_checks(options: RunOptions) -> Iterator[Check]:
+    """Runs the checks of all installed packages, mm_config's first."""
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name != "config", entry.name)):
+        yield from checks_of(entry, options)
+
+
+def checks_of(entry: EntryPoint, options: RunOptions) -> Iterator[Check]:
+    """Runs the checks of one package.
+
+    What a check raises is a finding as well: this is for machines on which something is wrong.
+    """
+    try:
+        functions: Checks = _loaded(entry)
+    except Exception as error:
+        yield _failed(f"checks of {entry.value.partition('.')[0]}", error)
+        return
+    for function in functions:
+        try:
+            yield from function(options)
+        except Exception as error:
+            yield _failed(function.__name__.replace("_", " "), error)
+
+
+def _loaded(entry: EntryPoint) -> Any:
+    return entry.load()
+
+
+def _failed(name: str, error: Exception) -> Check:
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    remedy = f"pip install {error.name}" if isinstance(error, ModuleNotFoundError) and error.name else ""
+    return Check(name, BROKEN, " ".join(text.split()), remedy)

@@ -1,0 +1,196 @@
+"""What can stand at the cursor of an `mm` command line: verbs, flags, their values, targets and fields."""
+
+from __future__ import annotations
+
+import enum
+import importlib.util
+import pkgutil
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from mm_config.cli.flags import Flag, flags_of, is_settable, normalised
+from mm_config.cli.page import Usage
+from mm_config.cli.registry import load_verb, verb_named, verbs
+from mm_config.cli.scan import HELP, CommandLine, Option, is_flag, scan
+from mm_config.cli.sections import sections
+from mm_config.cli.targets import resolve, runs_dir_of
+from mm_config.cli.values import brief
+from mm_config.options import RunOptions
+from mm_config.specs.kinds import RootSpec
+
+SPEC_FILES = (".py", ".json", ".yaml", ".yml")
+RUN_FOLDER = re.compile(r"\d{8}-([0-9a-f]{12})-\d+")
+
+
+@attrs.frozen
+class Candidate:
+    """A word that can stand at the cursor; one that ends in `/`, `.` or `=` goes on."""
+
+    text: str
+    about: str = ""
+    """What it means, on one line, where that can be said."""
+
+
+def candidates(words: Sequence[str]) -> list[Candidate]:
+    """What the last word can become.
+
+    Args:
+        words: The words after `mm`; the last is being typed and may be empty.
+
+    Returns:
+        Whole words that start with it; none where the names of files are as good as anything.
+
+    Raises:
+        UserError: The verb or its target is a mistake.
+    """
+    *before, typed = words
+    if before:
+        found = _after_verb(_usage(before[0]), before[1:], typed)
+    else:
+        flags = (HELP.flag, "--version") if typed.startswith("-") else ()
+        found = map(Candidate, (*sorted(verbs().names), *flags))
+    return [one for one in dict.fromkeys(found) if one.text.startswith(typed)]
+
+
+def _usage(verb: str) -> Usage:
+    loaded: Any = sys.modules[load_verb(verb_named(verb)).__module__]
+    return loaded.USAGE
+
+
+def _after_verb(usage: Usage, before: Sequence[str], typed: str) -> Iterator[Candidate]:
+    line = scan(before, usage.options)
+    flag, equals, _ = typed.partition("=")
+    if equals and is_flag(typed):
+        for one in _values(usage, line, flag):
+            yield attrs.evolve(one, text=f"{flag}={one.text}")
+    elif typed.startswith("-"):
+        yield from _flags(usage, line, typed)
+    elif (open_flag := _open_flag(usage, before)) is not None:
+        yield from _values(usage, line, open_flag)
+    elif usage.actions and not line.words:
+        yield from map(Candidate, usage.actions)
+    elif usage.words != "nothing":
+        yield from _runs(runs_dir_of(line), typed)
+        if usage.words == "targets":
+            yield from _paths(typed)
+            yield from _modules(typed)
+
+
+def _open_flag(usage: Usage, before: Sequence[str]) -> str | None:
+    """The flag whose value is being typed; a field of the spec takes all words up to the next flag."""
+    last = max((index for index, word in enumerate(before) if is_flag(word)), default=None)
+    if last is None or "=" in before[last]:
+        return None
+    option = _option(usage, before[last])
+    if option is None or (option.metavar and last == len(before) - 1):
+        return before[last]
+    return None
+
+
+def _option(usage: Usage, flag: str) -> Option | None:
+    return next((one for one in (*usage.options, HELP) if normalised(one.flag) == normalised(flag)), None)
+
+
+def _flags(usage: Usage, line: CommandLine, typed: str) -> Iterator[Candidate]:
+    for option in (*usage.options, HELP):
+        if option.repeatable or not line.has(option):
+            yield Candidate(option.flag, option.help)
+    if usage.words != "targets" or not line.words:
+        return
+    if not typed.startswith("--spec"):
+        yield Candidate("--spec.", "A field of the spec.")
+        return
+    spec, inside = _spec(line), normalised(typed)
+    groups = [f"{section.path}." for section in sections(spec) if section.by_hash]
+    hidden = tuple(group for group in groups if not inside.startswith(group))
+    given = {normalised(field.flag) for field in line.fields}
+    no_forms = inside.rpartition(".")[2].startswith("no")
+    offered = {
+        name: flag
+        for name, flag in flags_of(spec).items()
+        if is_settable(flag.leaf.type) and (no_forms or not flag.negated)
+    }
+    for group in hidden:
+        yield Candidate(_spelt(group, typed), "Fields of the training whose outcome is used.")
+    for name, flag in offered.items():
+        if name not in given and not name.startswith(hidden):
+            yield Candidate(_spelt(name, typed), _about(flag))
+
+
+def _spelt(name: str, typed: str) -> str:
+    """A flag with dashes where those are typed, which mean the same as underscores."""
+    return f"--{name.replace('_', '-') if '-' in typed[2:] else name}"
+
+
+def _about(flag: Flag) -> str:
+    stands_for = f"{flag.leaf.path}: " if flag.alias else ""
+    return " ".join(f"{stands_for}{flag.leaf.help} (default: {brief(flag.leaf.value)})".split())
+
+
+def _values(usage: Usage, line: CommandLine, flag: str) -> Iterator[Candidate]:
+    option = _option(usage, flag)
+    if option is not None:
+        yield from map(Candidate, option.choices)
+    elif line.words:
+        found = flags_of(_spec(line)).get(normalised(flag))
+        if found is not None and not found.negated:
+            yield from map(Candidate, _choices(found.leaf.type))
+
+
+def _choices(kind: Any) -> Iterator[str]:
+    """The words that a type accepts, where they can be listed; of a list, those of its items."""
+    if typing.get_origin(kind) in (tuple, typing.Union, types.UnionType):
+        for argument in typing.get_args(kind):
+            yield from _choices(argument)
+    elif kind is bool:
+        yield from ("True", "False")
+    elif kind is type(None):
+        yield "None"
+    elif isinstance(kind, type) and issubclass(kind, enum.Enum):
+        yield from (str(member.value) for member in kind)
+
+
+def _spec(line: CommandLine) -> RootSpec:
+    """The spec that fields on the command line change: the last target's."""
+    return resolve(line.words[-1], RunOptions(runs_dir=runs_dir_of(line)))
+
+
+def _runs(runs_dir: Path, typed: str) -> Iterator[Candidate]:
+    """Run ids, and the hashes they carry where one is being typed; the folders' names alone are read."""
+    found = (folder for folder in runs_dir.glob("[!.]*/*") if RUN_FOLDER.fullmatch(folder.name))
+    for folder in sorted(found, key=lambda folder: folder.name, reverse=True):
+        run_id = f"{folder.parent.name}/{folder.name}"
+        yield Candidate(run_id, "a run")
+        if typed:
+            yield Candidate(folder.name, "a run")
+            yield Candidate(folder.name.split("-")[1], f"the spec of {run_id}")
+
+
+def _paths(typed: str) -> Iterator[Candidate]:
+    """Experiments, saved specs and the folders on the way to them."""
+    head, slash, name = typed.rpartition("/")
+    folder = Path(head + slash).expanduser()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith(("_", ".")) and not name.startswith(path.name[0]):
+            continue
+        text = f"{head}{slash}{path.name}"
+        if path.suffix in SPEC_FILES and path.is_file():
+            yield Candidate(text)
+        elif path.is_dir() and text == "experiments":
+            yield from _paths("experiments/")
+        elif path.is_dir():
+            yield Candidate(f"{text}/")
+
+
+def _modules(typed: str) -> Iterator[Candidate]:
+    package = importlib.util.find_spec("experiments") if typed.startswith("experiments.") else None
+    folders: Iterable[str] = (package.submodule_search_locations or ()) if package else ()
+    for module in pkgutil.iter_modules(list(folders)):
+        yield Candidate(f"experiments.{module.name}")

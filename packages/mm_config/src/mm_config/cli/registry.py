@@ -1,0 +1,44 @@
+"""The verbs of `mm`, as packages register them by entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from typing import Any
+
+from mm_config.cli.scan import meant
+from mm_config.errors import UserError
+
+GROUP = "mm.verbs"
+
+
+def verbs() -> EntryPoints:
+    """The registered verbs; none is imported."""
+    return entry_points(group=GROUP)
+
+
+def verb_named(name: str) -> EntryPoint:
+    """A registered verb.
+
+    Raises:
+        UserError: There is none of this name; the nearest and all names are told.
+    """
+    known = verbs()
+    if name not in known.names:
+        raise UserError(
+            f"{name!r} is no verb of mm{meant(name, known.names)}; verbs: {', '.join(sorted(known.names))}"
+        )
+    return known[name]
+
+
+def load_verb(entry: EntryPoint) -> Callable[[list[str]], int]:
+    """Imports a verb.
+
+    Raises:
+        UserError: A library that it needs is not installed.
+    """
+    try:
+        loaded: Any = entry.load()
+    except ModuleNotFoundError as error:
+        raise UserError(f"mm {entry.name} can't be loaded: {error}; install what it needs") from error
+    return loaded
