@@ -1,4 +1,7 @@
-"""Generates with Wan2.1 FLF2V-14B from a first and a last frame, with the official sampler."""
+"""Generates with Wan2.1 FLF2V-14B from a first and a last frame, with the official sampler.
+
+Give each prompt its frames: `--spec.samples.images FILE --spec.samples.last-images FILE`.
+"""
 
 from experiments import wan22_t2v
 from mm_config import main

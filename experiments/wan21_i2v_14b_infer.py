@@ -1,4 +1,7 @@
-"""Generates with Wan2.1 I2V-14B at 480p, with the official sampler."""
+"""Generates with Wan2.1 I2V-14B at 480p, with the official sampler.
+
+Give each prompt its first frame: `--spec.samples.images FILE`.
+"""
 
 from experiments import wan22_t2v
 from mm_config import main

@@ -15,7 +15,8 @@ from mm_config.specs.train import CheckpointSpec, PrecisionSpec, TrainRuntimeSpe
 
 SPEC = wan22.T2V_A14B.train(
     Expert.HIGH_NOISE,
-    # One clip on each of 8 devices. The official networks were made from 81 frames.
+    # One clip on each of 8 devices. The official networks were made from 81 frames. MindSpeed-MM takes every
+    # frame whatever a clip's rate, and crops (frame_interval=1, resize=CENTER_CROP).
     data=DataSpec(
         dataset=ManifestSpec(name="clips"),
         batch_size=8,

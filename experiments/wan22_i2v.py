@@ -1,4 +1,7 @@
-"""Generates with Wan2.2 I2V-A14B from a first frame, with the official sampler."""
+"""Generates with Wan2.2 I2V-A14B from a first frame, with the official sampler.
+
+Give each prompt its first frame: `--spec.samples.images FILE`.
+"""
 
 from experiments import wan22_t2v
 from mm_config import main

@@ -33,13 +33,16 @@ def mm(capsys: pytest.CaptureFixture[str], *argv: str, status: int = 0) -> str:
 
 def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     page = mm(capsys, "--help")
-    verbs = dict(re.findall(r"^  (\w+) +(\w.*)$", page, re.MULTILINE))
+    assert max(map(len, page.splitlines())) <= 80
+    verbs = dict(re.findall(r"^  (\w+) +(\w.*)$", re.sub(r"\n {6,}", " ", page), re.MULTILINE))
     assert verbs["diff"] == "Print what differs between two specs, grouped by what it can change."
     assert verbs["hash"] == "Print the two ids of a spec."
     assert verbs["show"] == "Show what a spec says, as a page, a file, an experiment or one line per field."
     assert {"plan", "runs", "reproduce", "doctor", "completion"} <= set(verbs)
     assert mm(capsys) == page
     assert mm(capsys, "--version") == "mm 0.1.0\n"
+    assert mm(capsys, "--version", "hash", status=2) == "--version: stands alone, got hash\n"
+    assert mm(capsys, "help", "hash") == mm(capsys, "--help", "hash") == mm(capsys, "hash", "--help")
 
 
 @pytest.mark.parametrize("verb", ["show", "hash", "diff", "plan", "runs"])
@@ -286,6 +289,9 @@ def test_plan_knows_the_rules_between_ranks(capsys: pytest.CaptureFixture[str]) 
 def test_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = ("--runs-dir", str(tmp_path))
     assert mm(capsys, "runs", *place) == f"no runs in {tmp_path}\n"
+    elsewhere = tmp_path / "typo"
+    told = f"no runs in {elsewhere}: there is no such folder\n"
+    assert mm(capsys, "runs", "--runs-dir", str(elsewhere)) == told
     finished = open_run(replace(tiny_high.SPEC, "name", "high"), RunOptions(runs_dir=tmp_path))
     finished.finish({"loss": 0.5})
     failed = open_run(replace(tiny_low.SPEC, "name", "low"), RunOptions(runs_dir=tmp_path))
@@ -316,9 +322,34 @@ def test_runs_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         "--sttus: unknown flag; did you mean --status?",
         "expected list, find, show, compare or reindex, got 'lst'; did you mean list?",
     ]
-    assert mm(capsys, "runs", "find", *place, status=2) == "mm runs find takes 1 argument(s), got 0\n"
+    assert mm(capsys, "runs", "find", *place, status=2) == "mm runs find takes one id, label or hash, got 0\n"
     told = mm(capsys, "runs", "show", "abcdef", *place, status=2)
     assert told == f"abcdef: no run in {tmp_path} has this id, label or hash\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [("--world-size", ["plan", HIGH]), ("--limit", ["runs"]), ("--verify-steps", ["reproduce", "7f3a91c2"])],
+)
+def test_a_whole_number_that_is_none_is_one_line(
+    flag: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("0", "-1", "1e3", "1.5", "\u0663", "9" * 5000):
+        (told,) = mm(capsys, *words, f"{flag}={text}", status=2).splitlines()
+        assert told.startswith(f"{flag}: expected a whole number of at least 1, got '")
+        assert len(told) < 120
+
+
+def test_run_page_tells_where_the_run_came_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = open_run(replace(tiny_high.SPEC, "name", "high"), RunOptions(runs_dir=tmp_path))
+    run.finish({"kind": "train", "loss": 0.5, "checkpoint": "x" * 90, "losses": list(range(90))})
+    page = mm(capsys, "runs", "show", "high", "--runs-dir", str(tmp_path))
+    facts = {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in page.splitlines()}
+    assert facts["python"] == json.loads((run.path / "provenance.json").read_text())["python"]
+    assert any(name.startswith("git ") for name in facts)
+    assert facts["result.checkpoint"] == "x" * 90
+    assert facts["result.losses"] == "(90 items)"
+    assert "problem" not in facts and "result.kind" not in facts
 
 
 def test_a_reader_that_closes_the_pipe_ends_mm_quietly() -> None:

@@ -206,6 +206,7 @@ def test_a_migrated_spec_inside_a_training_is_the_present_training(tmp_path: Pat
         spec_hash=spec_hash(present_training()),
         exact_hash=exact_hash(present_training()),
         migrated=("spec.data.dataset",),
+        spec=present_training(),
     )
 
 

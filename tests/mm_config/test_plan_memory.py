@@ -200,6 +200,24 @@ def test_sharded_traffic_of_14b_on_eight_ranks() -> None:
     assert not [flow for flow in plan(training(), 1).traffic if flow.span]
 
 
+def test_parameters_that_a_node_shares_again_are_gathered_inside_of_it() -> None:
+    root = training(batch=16)
+    wide, near = (plan(replace(root, "fsdp.reshard_size", size), 16) for size in (None, 8))
+    flows = {flow.name: flow for flow in near.traffic}
+    blocks = 2 * 351_387_648 * 40  # Of a block's values, in bfloat16.
+    assert flows["gathered_again"].bytes == pytest.approx(blocks * 7 / 8, rel=1e-3)
+    assert (flows["gathered_again"].span, flows["gathered_weights"].span) == (8, 16)
+    kept = near.bytes_per_rank["gathered_weights"] - wide.bytes_per_rank["gathered_weights"]
+    assert kept == pytest.approx(blocks / 8, rel=1e-3)
+    assert plan(replace(root, "fsdp.reshard_size", 16), 16).traffic == wide.traffic
+
+
+def test_offloading_without_anything_recomputed_moves_nothing() -> None:
+    for changes in ({}, {"recompute.mode": Recompute.FULL, "recompute.modules": ("blocks.*.ffn",)}):
+        found = plan(replace(training(), {"recompute.offload": True, **changes}), 8)
+        assert "offloaded_activations" not in {flow.name for flow in found.traffic}
+
+
 def test_all_to_alls_and_ring_move_a_ranks_share_of_the_stream() -> None:
     stream = 40 * 32_760 * 5120 * 2
     ulysses = plan(replace(training(batch=1), "parallel.ulysses", 8), 8).traffic

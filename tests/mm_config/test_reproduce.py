@@ -262,6 +262,18 @@ def test_what_has_changed_since_is_warned_of_before_it_runs(place: Place) -> Non
     assert told == set(warnings)
 
 
+def test_a_run_whose_spec_was_edited_is_not_run_again(place: Place) -> None:
+    folder, digits = place.walk()
+    file = folder / "spec.json"
+    file.write_text(file.read_text().replace('"steps": 4', '"steps": 3'))
+    for target in (digits, str(folder)):
+        done = place.reproduce(target)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"{file}: is not what the run was started with: spec_hash is ")
+        assert done.stderr.count("\n") == 1
+    assert not (place.path / "runs" / "reproductions").exists()
+
+
 def test_a_run_without_steps_can_be_verified_neither_in_part_nor_as_a_whole(place: Place) -> None:
     folder, digits = place.walk(steps=0)
     done = place.reproduce(digits)

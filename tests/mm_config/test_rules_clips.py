@@ -81,6 +81,11 @@ def test_sizes_by_area_are_multiples_of_the_cell() -> None:
     only(WAN_1_3B, {path: 32}, path, "is 32, which only resize = area uses; leave it at None")
 
 
+def test_rendered_clips_are_not_all_left_out() -> None:
+    assert found(TRAIN, {"data.min_pixels": 64 * 64}) == {}
+    only(TRAIN, {"data.min_pixels": 64 * 64 + 1}, "data.min_pixels", "renders 4096 pixels: no clip is left")
+
+
 def test_rendered_clips_give_what_the_data_asks_for() -> None:
     assert found(TRAIN, {"data.num_frames": 21, "data.fps": 16.0}) == {
         "spec.data.num_frames": "21 frames are asked for, but dataset.num_frames renders 17",

@@ -88,9 +88,31 @@ def test_only_layerwise_residency_brings_single_blocks() -> None:
 
 @pytest.mark.parametrize("spec", [WAN_T2V, INFER])
 def test_ranks_share_tiles_where_there_are_tiles(spec: Any) -> None:
-    shared = {"runtime.parallel.autoencoder": True}
+    alone = {"runtime.parallel.autoencoder": True}
+    shared = {**alone, "runtime.parallel.ulysses": 2}
     only(spec, shared, "runtime.parallel.autoencoder", "spec.autoencoder makes none; turn its tiling on")
     assert found(WAN_T2V, {**shared, "autoencoder.tiling": True}) == {}
+    tiled = {**alone, "autoencoder.tiling": True}
+    only(
+        WAN_T2V,
+        tiled,
+        "runtime.parallel.autoencoder",
+        "make one video, but there is one",
+    )
+    assert found(WAN_T2V, {**tiled, "runtime.guidance": GuidanceMode.PARALLEL}) == {}
+
+
+def test_ranks_share_weights_that_several_hold() -> None:
+    shared = {"runtime.parallel.fsdp": True}
+    only(WAN_T2V, shared, "runtime.parallel.fsdp", "raise ulysses or ring, or turn this off")
+    only(
+        WAN_T2V,
+        {**shared, "runtime.parallel.tensor": 2},
+        "runtime.parallel.fsdp",
+        "no two hold the same",
+    )
+    for more in ({"runtime.parallel.ring": 2}, {"runtime.guidance": GuidanceMode.PARALLEL}):
+        assert found(WAN_T2V, {**shared, **more}) == {}
 
 
 def test_attention_fits_the_device_and_the_format() -> None:

@@ -7,6 +7,7 @@ import pytest
 from mm_config import problems, replace
 from mm_config.specs.lora import AppliedLoraSpec, LoraSpec
 from mm_config.specs.optim import MuonSpec, ParameterGroupSpec
+from mm_config.specs.parallel import Recompute
 from mm_config.specs.serving import QuantFormat, QuantizationSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
 from tests.mm_config.breaking import TRAIN, WAN_1_3B, WAN_HIGH, WAN_SINGLE, WAN_T2V, found, only
@@ -37,6 +38,7 @@ def test_every_pattern_over_modules_matches_one(path: str) -> None:
     assert wrong.keys() == {f"spec.{path}.{index}" for index in (0, 1, 2, 4)}
     assert "matches no module; nearest: 'blocks.*'" in wrong[f"spec.{path}.0"]
     assert "matches no module" in wrong[f"spec.{path}.1"]
+    only(base, {path: ("blocks.{0-39}",)}, f"{path}.0", "'blocks.{0-39}' lists 30-39, which match no module")
     assert "write for example blocks.{0-3,7}" in wrong[f"spec.{path}.2"]
     assert wrong[f"spec.{path}.4"] == "'proj_out' is listed twice"
 
@@ -52,8 +54,26 @@ def test_a_module_is_sharded_or_left_whole() -> None:
     only(WAN_1_3B, changes, "fsdp.ignore.1", "'blocks.0' leaves 'blocks.0' whole, which fsdp.wrap shards")
 
 
+def test_only_recomputation_keeps_what_can_be_moved_to_the_host() -> None:
+    moved = {"recompute.offload": True}
+    only(WAN_1_3B, moved, "recompute.offload", "recompute.mode is none", "full or selective")
+    for mode in (Recompute.FULL, Recompute.SELECTIVE):
+        assert found(WAN_1_3B, {**moved, "recompute.mode": mode}) == {}
+
+
+def test_parameters_are_shared_again_by_a_part_of_their_shards() -> None:
+    sixteen = replace(WAN_1_3B, "data.batch_size", 16)
+    assert found(sixteen, {"fsdp.reshard_size": 8}, world_size=16) == {}
+    only(sixteen, {"fsdp.reshard_size": 3}, "fsdp.reshard_size", "nearest: 2 or 4", world_size=16)
+    part = {"fsdp.reshard_size": 8, "fsdp.shard_size": 4}
+    only(sixteen, part, "fsdp.reshard_size", "8 does not divide shard_size 4; nearest: 4")
+    kept = {"fsdp.reshard_size": 8, "fsdp.reshard_after_forward": False}
+    only(sixteen, kept, "fsdp.reshard_size", "reshard_after_forward is False")
+
+
 def test_frozen_parameters_exist_and_leave_others() -> None:
     assert found(WAN_1_3B, {"frozen": ("*.bias", "blocks.{0-9}.*")}) == {}
+    only(WAN_1_3B, {"frozen": ("blocks.{28-31}.*",)}, "frozen.0", "lists 30-31, which match no parameter")
     only(WAN_1_3B, {"frozen": ("*.biass",)}, "frozen.0", "matches no parameter; nearest: ", ".bias'")
     only(WAN_1_3B, {"frozen": ("*",)}, "frozen", "nothing is left to train")
 

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from mm_config import replace
+from mm_config import exact_hash, replace
 from mm_config.errors import SpecError
 from mm_config.families import wan21, wan22
 from mm_config.rules import request_problems
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import ClipImageEncoderSpec, WanAutoencoderSpec
-from mm_config.specs.infer import GenerationRequest
+from mm_config.specs.infer import GenerationRequest, SamplesSpec
 from mm_config.specs.kinds import Conditioning
 from mm_config.specs.weights import RandomWeights
 from tests.mm_config.breaking import (
@@ -155,8 +155,39 @@ def test_a_request_gives_the_frames_that_the_network_wants() -> None:
 
 
 def test_a_video_to_start_from_is_for_networks_of_text() -> None:
-    assert asked(WAN_SINGLE, strength=0.5) == {}
+    assert asked(WAN_SINGLE, strength=0.5, video="a.mp4") == {}
+    assert asked(WAN_SINGLE, strength=0.5) == {
+        "video": "is missing: strength 0.5 needs a video to put noise on"
+    }
+    assert asked(WAN_SINGLE, video="a.mp4").keys() == {"strength"}
     assert asked(I2V, image="a.png", strength=0.5).keys() == {"strength"}
+    assert asked(I2V, image="a.png", video="a.mp4").keys() == {"video"}
+
+
+def test_samples_give_each_prompt_its_image() -> None:
+    samples = SamplesSpec(prompts=("a cat", "a dog"), seeds=(1, 2), images=("cat.png", "dog.png"))
+    assert found(I2V, {"samples": samples}) == found(TI2V, {"samples": samples}) == {}
+    asked_for = [(request.prompt, request.image, request.seed) for request in samples.requests]
+    assert asked_for == [
+        ("a cat", "cat.png", 1),
+        ("a cat", "cat.png", 2),
+        ("a dog", "dog.png", 1),
+        ("a dog", "dog.png", 2),
+    ]
+    both = replace(samples, "last_images", ("sofa.png", "door.png"))
+    assert found(FLF2V, {"samples": both}) == {}
+    assert [request.last_image for request in both.requests][::2] == ["sofa.png", "door.png"]
+    only(WAN_T2V, {"samples": samples}, "samples.images", "a network that is given frames", "this is text")
+    only(I2V, {"samples": both}, "samples.last_images", "first_and_last_frame", "this is first_frame")
+    fewer = {"samples": replace(samples, "images", ("cat.png",))}
+    only(I2V, fewer, "samples.images", "are 1 for 2 prompts; give one for each")
+    assert [request.image for request in fewer["samples"].requests] == ["cat.png", "cat.png", None, None]
+
+
+def test_images_of_samples_change_no_hash() -> None:
+    samples = SamplesSpec(prompts=("a cat",), images=("here/cat.png",))
+    there = replace(samples, "images", ("there/cat.png",))
+    assert exact_hash(samples) == exact_hash(there) == exact_hash(replace(samples, "images", ()))
 
 
 def test_a_request_has_a_legal_size_and_a_prompt() -> None:

@@ -14,6 +14,7 @@ from mm_config.cli.targets import resolve
 from mm_config.errors import UserError
 from mm_config.options import RunOptions
 from mm_config.runs.folder import open_run
+from mm_config.runs.index import open_index
 from mm_config.specs.kinds import RootSpec
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +110,51 @@ def test_a_name_of_runs_of_different_specs_is_ambiguous(options: RunOptions) -> 
     assert told.startswith(f"{same}: is ambiguous: ")
     assert f"tiny_high/{same} (spec {spec_hash(HIGH)[:12]})" in told
     assert f"other/{same} (spec " in told
+
+
+@pytest.mark.parametrize(("path", "value"), [("optim.lr", 0.25), ("data.workers", 7)])
+def test_a_run_whose_spec_was_edited_is_refused_by_folder_id_and_hash(
+    path: str, value: float, options: RunOptions
+) -> None:
+    folder, changed = stored(HIGH, options), replace(HIGH, path, value)
+    (folder / "spec.json").unlink()
+    dump(changed, folder / "spec.json")
+    for target in (str(folder), folder.name, spec_hash(HIGH)[:8]):
+        told = mistake(target, options)
+        assert told.startswith(f"{folder / 'spec.json'}: is not what the run was started with: ")
+        assert told.endswith("it was edited, or a class changed without a new schema")
+    assert resolve(str(folder / "spec.json"), options) == changed
+
+    index = open_index(options.runs_dir)
+    index.reindex()
+    (record,) = index.find_finished(spec_hash(HIGH))
+    assert (record.spec_hash_now, record.exact_hash_now) == (None, None)
+    assert index.find(exact_hash(changed)) == (), "what was edited in is not what was run"
+
+
+def test_a_copy_of_a_runs_spec_without_its_record_is_a_target(tmp_path: Path, options: RunOptions) -> None:
+    (tmp_path / "copy").mkdir()
+    dump(HIGH, tmp_path / "copy" / "spec.json")
+    assert resolve(str(tmp_path / "copy"), options) == HIGH
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("SPEC = (", "SyntaxError: '(' was never closed (ends.py, line 1)"),
+        ("1 / 0", "ZeroDivisionError: division by zero ({file}:1)"),
+        (
+            "import sys\nsys.exit(3)",
+            "ends the process (SystemExit: 3); `main(SPEC)` stands under `if __name__",
+        ),
+    ],
+)
+def test_an_experiment_that_can_not_be_imported_is_one_line(
+    text: str, told: str, tmp_path: Path, options: RunOptions
+) -> None:
+    file = tmp_path / "ends.py"
+    file.write_text(text)
+    assert mistake(str(file), options).startswith(f"{file}: {told.format(file=file)}")
 
 
 def test_a_path_wins_over_a_hash(

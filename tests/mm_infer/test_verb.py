@@ -95,13 +95,13 @@ def test_an_existing_file_is_kept_unless_forced(place: Path, capsys: pytest.Capt
         ),
         (
             ("--prompt", RED, "--out", "x.mp4", "--seed", "-1"),
-            ["--seed: expected a whole number from 0, got '-1'"],
+            ["--seed: expected a whole number of at least 0, got '-1'"],
         ),
         (
             ("--prompt", " ", "--seed", "x", "--out", "no/x.mp4"),
             [
                 "--prompt: is blank",
-                "--seed: expected a whole number from 0, got 'x'",
+                "--seed: expected a whole number of at least 0, got 'x'",
                 "--out: the folder 'no' does not exist",
             ],
         ),

@@ -82,6 +82,8 @@ class StoredIdentity:
     Where there are none, both hashes equal those that were recorded when the payload was written;
     otherwise the recorded ones are older names of the same spec.
     """
+    spec: Any
+    """What it loads as."""
 
 
 def stored_identity(payload: Any) -> StoredIdentity:
@@ -95,7 +97,7 @@ def stored_identity(payload: Any) -> StoredIdentity:
     """
     spec = from_payload(payload)
     older = older_schemas(payload["spec"], payload["kind"], "spec")
-    return StoredIdentity(payload_hash(payload), spec_hash(spec), exact_hash(spec), tuple(older))
+    return StoredIdentity(payload_hash(payload), spec_hash(spec), exact_hash(spec), tuple(older), spec)
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -110,6 +112,17 @@ def load(path: str | os.PathLike[str]) -> Any:
         return from_payload(_parsed(file))
 
 
+def load_identity(path: str | os.PathLike[str]) -> StoredIdentity:
+    """The spec in a file, with its hashes of today.
+
+    Raises:
+        UserError: As `load`.
+    """
+    file = Path(path)
+    with _naming(file):
+        return stored_identity(_plain(file))
+
+
 def read_payload(path: str | os.PathLike[str]) -> Any:
     """The payload in a `.json`, `.yaml` or `.yml` file as plain data; no spec class is asked.
 
@@ -118,10 +131,7 @@ def read_payload(path: str | os.PathLike[str]) -> Any:
     """
     file = Path(path)
     with _naming(file):
-        payload, problems = checked(_parsed(file))
-        if problems:
-            raise SpecError(problems)
-        return payload
+        return _plain(file)
 
 
 def dumps(spec: Any, format: Literal["json", "yaml"] = "json") -> str:
@@ -147,6 +157,13 @@ def dump(spec: Any, path: str | os.PathLike[str]) -> None:
             _write_atomically(file, text)
         except OSError as error:
             raise UserError(f"can't be written: {error.strerror}") from None
+
+
+def _plain(file: Path) -> Any:
+    payload, problems = checked(_parsed(file))
+    if problems:
+        raise SpecError(problems)
+    return payload
 
 
 def _parsed(file: Path) -> Any:

@@ -80,6 +80,7 @@ LAYERS: dict[str, dict[str, tuple[str, ...]]] = {
             "image",
             "last_image",
             "strength",
+            "video",
         ),
     },
 }

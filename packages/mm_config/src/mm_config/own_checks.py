@@ -12,6 +12,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution,
 from typing import TYPE_CHECKING
 
 from mm_config.checks import BROKEN, MISSING, OK, Check, Checks
+from mm_config.describe import counted
 from mm_config.locations import FILE_NAME, load_locations, project_file, user_file
 from mm_config.options import RunOptions
 from mm_config.runs.index import open_index
@@ -80,7 +81,7 @@ def index(options: RunOptions) -> Iterator[Check]:
     runs = len(opened.list())
     url = opened.engine.url
     where = f"in {url.render_as_string(hide_password=True)}" if url.database else "yet"
-    yield Check("index", OK, f"{runs} run{'' if runs == 1 else 's'} {where}")
+    yield Check("index", OK, f"{counted(runs, 'run')} {where}")
 
 
 def locations(_: RunOptions) -> Iterator[Check]:

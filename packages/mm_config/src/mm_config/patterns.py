@@ -19,6 +19,7 @@ MOST_NUMBERS = 10_000
 """Numbers in one range: more are never meant."""
 
 _TOKEN = re.compile(r"[*?]+|\{[^{}]*\}|.", re.DOTALL)
+_CHOICE = re.compile(r"\{[^{}]*\}")
 _NUMBER = re.compile(r"0|[1-9][0-9]*")
 _RANGE = re.compile(r"(0|[1-9][0-9]*)-(0|[1-9][0-9]*)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -84,6 +85,27 @@ def matching(names: Iterable[str], pattern: str, *, parameters: bool = False) ->
     return [name for name in names if fits(name)]
 
 
+def idle_choices(names: Iterable[str], pattern: str, *, parameters: bool = False) -> list[str]:
+    """The items of braces with which a pattern matches no name: `30-39` of `blocks.{0-39}` for 30 blocks.
+
+    Braces count that are a whole part of the name.
+
+    Raises:
+        UserError: The pattern is malformed, see `pattern_problem`.
+    """
+    fitting = [name.split(".") for name in matching(names, pattern, parameters=parameters)]
+    idle: list[str] = []
+    for index, part in enumerate(pattern.split(".")):
+        if _CHOICE.fullmatch(part) and part != "{*}":
+            used = {parts[index] for parts in fitting}
+            unused = [choice for choice in _choices(part, pattern) if choice not in used]
+            idle += [choice for choice in unused if not choice.isdecimal()]
+            idle += _as_ranges(int(choice) for choice in unused if choice.isdecimal())
+        if parameters and ("*" in part or "?" in part):
+            break  # It may have crossed dots: parts behind it can't be told apart.
+    return idle
+
+
 def pattern_problem(pattern: str) -> str | None:
     """Why a pattern can't be read, with the accepted spellings; None where it can."""
     try:
@@ -131,6 +153,17 @@ def _choices(token: str, pattern: str) -> Iterator[str]:
             yield item
         else:
             raise _malformed(pattern, f"{item!r} is no number, range or name")
+
+
+def _as_ranges(numbers: Iterable[int]) -> list[str]:
+    """`0-3`, `7`: numbers that follow one another, together."""
+    ends: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if ends and ends[-1][1] == number - 1:
+            ends[-1][1] = number
+        else:
+            ends.append([number, number])
+    return [str(first) if first == last else f"{first}-{last}" for first, last in ends]
 
 
 def _malformed(pattern: str, why: str) -> UserError:

@@ -47,7 +47,7 @@ def import_lines(imports: Iterable[tuple[str, str, str]]) -> list[str]:
         modules.setdefault(module, []).append((there, here))
     for module in sorted(modules, key=_natural):
         package = module.partition(".")[0]
-        section = own if package.startswith("mm_") or package == "experiments" else foreign
+        section = own if package.startswith("mm_") or package in ("examples", "experiments") else foreign
         plain = sorted((there for there, here in modules[module] if there == here), key=_member_order)
         statements = {
             there: f"from {module} import {there} as {here}"

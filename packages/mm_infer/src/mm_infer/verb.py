@@ -10,7 +10,7 @@ import attrs
 
 from mm_config.cli.main import LOCATION
 from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan
+from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan, whole_number
 from mm_config.cli.targets import read_targets
 from mm_config.errors import Problem, UserError
 from mm_config.locations import load_locations
@@ -87,16 +87,18 @@ def _write_videos(
 
 def _requests(line: CommandLine) -> tuple[tuple[GenerationRequest, ...], list[Problem]]:
     """One request per prompt, and what is wrong with the words that make them."""
-    prompts, seed = line.options.get(PROMPT.flag, ()), line.value(SEED) or "0"
+    prompts, seed = line.options.get(PROMPT.flag, ()), 0
     problems = [Problem(PROMPT.flag, "is blank") for prompt in prompts if not prompt.strip()]
     if not prompts and not _reported(line, PROMPT):
         problems.append(Problem(PROMPT.flag, "is missing; say what the video shows"))
-    if not (seed.isascii() and seed.isdecimal()):
-        problems.append(Problem(SEED.flag, f"expected a whole number from 0, got {seed!r}"))
+    try:
+        seed = whole_number(SEED, line.value(SEED) or "0", least=0)
+    except UserError as error:
+        problems.extend(error.problems)
     if problems:
         return (), problems
     negative = line.value(NEGATIVE_PROMPT) or ""
-    made = (GenerationRequest(prompt=prompt, negative_prompt=negative, seed=int(seed)) for prompt in prompts)
+    made = (GenerationRequest(prompt=prompt, negative_prompt=negative, seed=seed) for prompt in prompts)
     return tuple(made), []
 
 

@@ -9,10 +9,11 @@ from importlib.metadata import EntryPoint, version
 from mm_config.cli.exits import exit_status
 from mm_config.cli.page import blank, example_lines, flag_line, heading, paragraph, print_lines
 from mm_config.cli.registry import load_verb, verb_named, verbs
-from mm_config.errors import UserError
+from mm_config.errors import Problem, UserError
 
 COMPLETE = "_complete"
 """What the shells' completion scripts call; no verb, so that no help and no suggestion names it."""
+_HELP = ("-h", "--help", "help")
 EXAMPLES = (
     ("python experiments/tiny.py", "run an experiment"),
     ("mm show experiments/tiny.py", "what an experiment says"),
@@ -36,10 +37,14 @@ def app(argv: Sequence[str] | None = None) -> int:
 
 
 def _app(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
+    if len(words) > 1 and words[0] in _HELP:
+        return load_verb(verb_named(words[1]))(["--help"])
+    if not words or words[0] in _HELP:
         _print_help()
         return 0
     if words[0] == "--version":
+        if len(words) > 1:
+            raise UserError(Problem(words[0], f"stands alone, got {' '.join(words[1:])}"))
         print(f"mm {version('mm-config')}")
         return 0
     if words[0] == COMPLETE:
@@ -62,6 +67,8 @@ def _print_help() -> None:
     lines.extend([blank(), heading("verbs", "mm VERB --help tells more")])
     entries = sorted(verbs(), key=lambda entry: entry.name)
     width = max(len(entry.name) for entry in entries)
-    lines.extend(flag_line([entry.name.ljust(width)], "", _about(entry)) for entry in entries)
+    for entry in entries:
+        first, *others = paragraph(_about(entry), indent=width + 4)
+        lines.extend([flag_line([entry.name.ljust(width)], "", first.plain.strip()), *others])
     lines.extend(example_lines(EXAMPLES))
     print_lines(lines)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mm_config.cli.plan_page import plan_lines
 from mm_config.cli.sections import sections
+from mm_config.describe import counted
 from mm_config.evolve import get
 from mm_config.identity import exact_hash, spec_hash
 from mm_config.options import RunOptions
@@ -22,7 +23,7 @@ def dry_run_lines(spec: RootSpec, options: RunOptions, world_size: int) -> list[
         "experiment": f"{spec.name} ({tag_of(spec)} spec)",
         "spec": spec_hash(spec),
         "exact": exact_hash(spec),
-        "runner": f"{runner_of(spec).value} on {world_size} rank{'s' if world_size > 1 else ''}",
+        "runner": f"{runner_of(spec).value} on {counted(world_size, 'rank')}",
         "run folder": f"a new one in {options.runs_dir / spec.name}",
     }
     if options.resume is not None:

@@ -76,11 +76,17 @@ def example_lines(examples: Sequence[tuple[str, str]]) -> list[Text]:
 
 
 def flag_line(flags: Sequence[str], value: str, note: str = "") -> Text:
-    """A flag's spellings with what follows them."""
+    """A flag's spellings with what follows them; in lines of their own where the page is too narrow."""
     from rich.text import Text
 
-    spellings = Text(", ").join(Text(flag, style="cyan") for flag in flags)
-    return Text.assemble("  ", spellings, f" {value}" if value else "", f"  {note}" if note else "")
+    line = Text()
+    for between, before in ((", ", " "), (",\n      ", " "), (",\n      ", "\n      ")):
+        spellings = Text(between).join(Text(flag, style="cyan") for flag in flags)
+        ending = f"{before}{value}" if value else ""
+        line = Text.assemble("  ", spellings, ending, f"  {note}" if note else "")
+        if all(part.cell_len <= _width() for part in line.split("\n")):
+            break
+    return line
 
 
 def heading(title: str, about: str = "") -> Text:
@@ -98,7 +104,7 @@ def paragraph(text: str, indent: int, hanging: int = 0) -> list[Text]:
     from rich.text import Text
 
     first, later = " " * indent, " " * (indent + hanging)
-    width = min(console().width, MAX_WIDTH)
+    width = _width()
     wrapped = textwrap.wrap(
         text, width, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
     )
@@ -110,3 +116,7 @@ def blank() -> Text:
     from rich.text import Text
 
     return Text("")
+
+
+def _width() -> int:
+    return min(console().width, MAX_WIDTH)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 
+from mm_config.describe import counted
 from mm_config.plan import NAMES, Plan, plan
 from mm_config.planning.devices import RANKS_PER_NODE, RESERVE, Device
 from mm_config.specs.kinds import RootSpec
@@ -20,8 +21,10 @@ def plan_lines(
 ) -> list[str]:
     """The plan of a spec: work, memory, traffic and time, each with its units."""
     found = plan(spec, world_size, device, efficiency)
-    ranks = f"{world_size} rank{'s' if world_size > 1 else ''}"
-    lines = [f"plan for {ranks}{f' of {found.device.name}' if found.device else ''}", *_work(found)]
+    lines = [
+        f"plan for {counted(world_size, 'rank')}{f' of {found.device.name}' if found.device else ''}",
+        *_work(found),
+    ]
     lines += ["", *_memory(found), *_traffic(found), *_time(found)]
     lines += ["", "assumptions", *_bullets(found.notes)]
     if found.device is None:

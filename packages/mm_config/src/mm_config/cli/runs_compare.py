@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
 
-from mm_config.cli.runs_page import SHORT, result_of
+from mm_config.cli.runs_page import REPEATED, SHORT, origin_of, result_of
 from mm_config.console import table
 from mm_config.errors import UserError
 from mm_config.evolve import ROOT, leaves
 from mm_config.files import load
 from mm_config.runs.index import Index
-from mm_config.runs.record import PROVENANCE_FILE, SPEC_FILE, RunRecord, read_json, to_row
+from mm_config.runs.record import SPEC_FILE, RunRecord, to_row
 from mm_config.typing_checks import is_dict, is_list
 
 _HASHES = ("spec_hash", "exact_hash")
-_REPEATED = ("kind", *_HASHES)
-"""What a result repeats of the record."""
 
 
 @attrs.frozen
@@ -57,7 +54,7 @@ def figures(index: Index, records: Sequence[RunRecord]) -> list[Row]:
     Versions of packages are given only where they differ.
     """
     rows: list[Row] = []
-    for part in (_outcome, _result, _identity, _origin):
+    for part in (_outcome, _result, _identity, origin_of):
         found = {record.path: dict(part(index, record)) for record in records}
         for name in dict.fromkeys(name for of_run in found.values() for name in of_run):
             values = {run: of_run[name] for run, of_run in found.items() if name in of_run}
@@ -125,7 +122,7 @@ def _outcome(_: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
 
 def _result(index: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
     content = result_of(index, record)
-    return _scalars({name: value for name, value in content.items() if name not in _REPEATED}, "")
+    return _scalars({name: value for name, value in content.items() if name not in REPEATED}, "")
 
 
 def _identity(_: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
@@ -143,25 +140,6 @@ def _scalars(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any
             yield from _scalars(value, f"{prefix}{name}.")
         elif not is_list(value):
             yield f"{prefix}{name}", value
-
-
-def _origin(index: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
-    """The code, the machine and the versions that a run had."""
-    file = index.folder(record) / PROVENANCE_FILE
-    if not file.is_file() or not index.is_here(record):
-        return
-    provenance = read_json(file)
-    for repository in provenance.get("git", ()):
-        commit = str(repository.get("commit"))[:SHORT]
-        name = Path(repository.get("root", "")).name
-        yield f"git {name}", f"{commit} with changes" if repository.get("dirty") else commit
-    for name in ("devices", "python", "platform"):
-        if value := provenance.get(name):
-            yield name, ", ".join(map(str, value)) if is_list(value) else value
-    for name, value in provenance.get("launcher", {}).items():
-        yield name, value
-    for name, value in provenance.get("packages", {}).items():
-        yield f"package.{name}", value
 
 
 def _cells(row: Row, runs: Sequence[str]) -> list[str]:

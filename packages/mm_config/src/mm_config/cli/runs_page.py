@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from mm_config.console import table
 from mm_config.runs.index import Index
-from mm_config.runs.record import RESULT_FILE, RunRecord, read_json, to_row
-from mm_config.runs.stored import read_stored
+from mm_config.runs.record import PROVENANCE_FILE, RESULT_FILE, RunRecord, read_json, to_row
+from mm_config.runs.stored import spec_problems
+from mm_config.typing_checks import is_list
 
 SHORT = 12
 """Digits of a hash that are shown."""
-_WIDTH = 14
+REPEATED = ("kind", "spec_hash", "exact_hash")
+"""What a result repeats of the record."""
 
 
 def print_list(found: Sequence[RunRecord], total: int) -> None:
@@ -36,36 +39,59 @@ def print_list(found: Sequence[RunRecord], total: int) -> None:
 def print_run(index: Index, record: RunRecord) -> None:
     """Prints all that is known of a run, and what it left behind."""
     folder = index.folder(record)
-    lines = [
-        f"{name:<{_WIDTH}} {value}"
-        for name, value in {**to_row(record), "folder": folder}.items()
-        if value is not None
-    ]
+    facts: list[tuple[str, Any]] = [*to_row(record).items(), ("folder", folder)]
     if index.is_here(record):
         files = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-        lines.append(f"{'files':<{_WIDTH}} {'  '.join(files)}")
-        lines += [f"{'unreadable':<{_WIDTH}} {problem}" for problem in read_stored(folder).problems]
+        facts.append(("files", "  ".join(files)))
+        facts += [("problem", problem) for problem in spec_problems(folder, record)]
+        # The versions of all packages would hide the rest; provenance.json and `compare` have them.
+        facts += [fact for fact in origin_of(index, record) if not fact[0].startswith("package.")]
     else:
-        lines.append(f"{'files':<{_WIDTH}} none: the folder is not here")
-    for name, value in result_of(index, record).items():
-        text = json.dumps(value, ensure_ascii=False)
-        lines.append(f"result.{name} {text if len(text) <= 80 else f'({len(value)} items)'}")
-    print("\n".join(lines))
+        facts.append(("files", "none: the folder is not here"))
+    result = result_of(index, record)
+    facts += [(f"result.{name}", _short(value)) for name, value in result.items() if name not in REPEATED]
+    width = max(len(name) for name, value in facts if value is not None)
+    print("\n".join(f"{name:<{width}}  {value}" for name, value in facts if value is not None))
 
 
 def run_report(index: Index, record: RunRecord) -> dict[str, Any]:
     """The same as a JSON object."""
     folder = index.folder(record)
-    problems = read_stored(folder).problems if index.is_here(record) else ()
+    problems = spec_problems(folder, record) if index.is_here(record) else ()
     return {
         **to_row(record),
         "folder": str(folder),
-        "unreadable": [str(problem) for problem in problems],
+        "problems": [str(problem) for problem in problems],
         "result": result_of(index, record),
     }
+
+
+def _short(value: Any) -> str:
+    """A value of a result on a line; a long list or object by its length."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 or isinstance(value, str) else f"({len(value)} items)"
 
 
 def result_of(index: Index, record: RunRecord) -> dict[str, Any]:
     """What a run came to; empty where it has not finished or is not here."""
     file = index.folder(record) / RESULT_FILE
     return read_json(file) if file.is_file() and index.is_here(record) else {}
+
+
+def origin_of(index: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
+    """The code, the machine and the versions that a run had."""
+    file = index.folder(record) / PROVENANCE_FILE
+    if not file.is_file() or not index.is_here(record):
+        return
+    provenance = read_json(file)
+    for repository in provenance.get("git", ()):
+        commit = str(repository.get("commit"))[:SHORT]
+        name = Path(repository.get("root", "")).name
+        yield f"git {name}", f"{commit} with changes" if repository.get("dirty") else commit
+    for name in ("devices", "python", "platform"):
+        if value := provenance.get(name):
+            yield name, ", ".join(map(str, value)) if is_list(value) else value
+    for name, value in provenance.get("launcher", {}).items():
+        yield name, value
+    for name, value in provenance.get("packages", {}).items():
+        yield f"package.{name}", value

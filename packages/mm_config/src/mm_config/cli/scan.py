@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from mm_config.errors import Problem
+from mm_config.errors import Problem, UserError
+from mm_config.meant import meant
 
 
 @attrs.frozen
@@ -121,10 +121,16 @@ def is_flag(word: str) -> bool:
     return word == "-h" or re.match(r"--[A-Za-z]", word) is not None
 
 
-def meant(word: str, known: Iterable[str]) -> str:
-    """`; did you mean A or B?` with the names nearest to a word, or nothing where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.7)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+def whole_number(option: Option, text: str, least: int = 1) -> int:
+    """The whole number that an option was given.
+
+    Raises:
+        UserError: It is none, is less than the least, or has more digits than a 64-bit number.
+    """
+    if not re.fullmatch("[0-9]{1,20}", text) or int(text) < least:
+        given = repr(text) if len(text) <= 40 else f"{text[:20]!r}... ({len(text)} characters)"
+        raise UserError(Problem(option.flag, f"expected a whole number of at least {least}, got {given}"))
+    return int(text)
 
 
 def _choice_problem(option: Option, value: str) -> Iterable[Problem]:

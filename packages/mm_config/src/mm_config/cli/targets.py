@@ -9,7 +9,7 @@ import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -28,8 +28,6 @@ TARGET_HELP = (
     "A target is an experiment file, a saved spec, a run folder, a module, a run id or a hash prefix of "
     "at least 6 digits. Fields are given as to the experiment itself; its --help lists them."
 )
-MIN_PREFIX = 6
-"""Fewest hex digits that are looked up as a hash."""
 
 
 def resolve(target: str, options: RunOptions) -> RootSpec:
@@ -88,7 +86,7 @@ def _from_path(path: Path) -> RootSpec:
     if path.is_dir():
         if not (path / "spec.json").is_file():
             raise UserError(Problem(str(path), "is a folder without spec.json, so it is no run folder"))
-        return _root(files.load(path / "spec.json"), str(path))
+        return _root(_of_run(path), str(path))
     if path.suffix == ".py":
         return _from_file(path)
     if path.suffix in (".json", ".yaml", ".yml"):
@@ -96,6 +94,14 @@ def _from_path(path: Path) -> RootSpec:
     raise UserError(
         Problem(str(path), "expected an experiment (.py), a saved spec (.json, .yaml) or a run folder")
     )
+
+
+def _of_run(folder: Path) -> object:
+    from mm_config.runs.folder import attach
+    from mm_config.runs.record import SPEC_FILE, STATUS_FILE
+
+    # A copy of the spec alone has no record that it could contradict.
+    return attach(folder).spec if (folder / STATUS_FILE).is_file() else files.load(folder / SPEC_FILE)
 
 
 def _from_file(path: Path) -> RootSpec:
@@ -138,6 +144,13 @@ def _import(where: str, load: Callable[[], object]) -> None:
         load()
     except UserError as error:
         raise UserError(Problem(where, str(problem)) for problem in error.problems) from error
+    except SystemExit as error:
+        why = (
+            f'ends the process (SystemExit: {error}); `main(SPEC)` stands under `if __name__ == "__main__":`'
+        )
+        raise UserError(Problem(where, why)) from error
+    except SyntaxError as error:  # It names its line itself.
+        raise UserError(Problem(where, f"{type(error).__name__}: {error}")) from error
     except Exception as error:  # An experiment is the user's code: whatever it raises becomes one line.
         frame = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
@@ -163,35 +176,15 @@ def _root(value: object, where: str) -> RootSpec:
 
 def _from_index(target: str, options: RunOptions) -> RootSpec:
     from mm_config.runs.index import open_index
+    from mm_config.runs.lookup import runs_named, why_none
 
     index = open_index(options.runs_dir)
-    found = index.find(target)
-    chosen = [record for record in found if target in (record.path, record.path.rpartition("/")[2])]
-    if not chosen and re.fullmatch(f"[0-9a-fA-F]{{{MIN_PREFIX},64}}", target):
-        prefix = target.lower()
-        chosen = [record for record in found if any(digits.startswith(prefix) for digits in record.hashes)]
-    if len({record.spec_hash_now or record.spec_hash for record in chosen}) > 1:
-        candidates = ", ".join(f"{record.path} (spec {record.spec_hash[:12]})" for record in chosen)
-        raise UserError(Problem(target, f"is ambiguous: {candidates}"))
-    if chosen:
-        return _from_path(_newest_folder(map(index.folder, chosen), target))
-    labelled = [record.path for record in found if record.name == target]
-    raise UserError(Problem(target, _not_found(target, labelled, options)))
+    if runs := runs_named(index, target):
+        return _from_path(index.folder(runs[0]))
+    raise UserError(Problem(target, why_none(index, target) or _not_found(target, options)))
 
 
-def _newest_folder(folders: Iterable[Path], target: str) -> Path:
-    """The first folder that still exists; the index may know of more."""
-    known = list(folders)
-    if (found := next(filter(Path.is_dir, known), None)) is None:
-        raise UserError(Problem(target, f"its run folder is gone: {', '.join(map(str, known))}"))
-    return found
-
-
-def _not_found(target: str, labelled: list[str], options: RunOptions) -> str:
-    if re.fullmatch(r"[0-9a-fA-F]+", target) and len(target) < MIN_PREFIX:
-        return f"a hash prefix needs at least {MIN_PREFIX} hex digits"
-    if labelled:
-        return f"is the label of {', '.join(labelled)}; name a run or a hash"
+def _not_found(target: str, options: RunOptions) -> str:
     names = [found.name for found in pkgutil.iter_modules(_experiment_folders())]
     spellings = {name: f"experiments.{name}" for name in names}
     spellings |= {f"experiments.{name}": f"experiments.{name}" for name in names}

@@ -3,7 +3,6 @@
 import attrs
 
 from mm_config.specs.diffusion import LossWeighting, SamplerSpec
-from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import ClipImageEncoderSpec, Umt5TextEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.family import Family
 from mm_config.specs.kinds import Conditioning
@@ -55,12 +54,14 @@ def image_to_video(release: str, model: WanTransformerSpec, sampler: SamplerSpec
     """A family with an image branch."""
     return attrs.evolve(
         text_to_video(release, model, sampler),
-        image_encoder=ClipImageEncoderSpec(weights=part(release, "image_encoder"), dtype=Dtype.FLOAT32),
+        # The official code runs it in float16, diffusers' documentation in float32.
+        image_encoder=ClipImageEncoderSpec(weights=part(release, "image_encoder")),
     )
 
 
 # The official README advises guidance 6 and a shift of 8 to 12 for the small network.
 T2V_1_3B = text_to_video("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", WIDTH_1_3B, guided(50, 8.0, 6.0))
+# Made for 480p and 720p: generate.py's own size is 720x1280; MindSpeed-MM and TeleFuser make 480x832.
 T2V_14B = text_to_video("Wan-AI/Wan2.1-T2V-14B-Diffusers", WIDTH_14B, guided(50, 5.0, 5.0))
 # generate.py advises shift 3 at 480p; diffusers' scheduler files hold 3 for every size.
 I2V_14B_480P = image_to_video("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", MODEL_I2V_14B, guided(40, 3.0, 5.0))

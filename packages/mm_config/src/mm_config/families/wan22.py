@@ -12,6 +12,7 @@ from mm_config.specs.wan import WanTransformerSpec
 T2V_RELEASE = "Wan-AI/Wan2.2-T2V-A14B-Diffusers"
 I2V_RELEASE = "Wan-AI/Wan2.2-I2V-A14B-Diffusers"
 TI2V_RELEASE = "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
+# Names of our own for the location table: LightX2V publishes these weights as files in its own layout.
 T2V_DISTILLED_RELEASE = "lightx2v/Wan2.2-T2V-A14B-4step"
 I2V_DISTILLED_RELEASE = "lightx2v/Wan2.2-I2V-A14B-4step"
 
@@ -20,6 +21,7 @@ T2V_A14B = attrs.evolve(
         T2V_RELEASE,
         WIDTH_14B,
         # MindSpeed-MM's inference file has shift 3, as has diffusers' scheduler file; the official code 12.
+        # Its own size is 720x1280; both networks are also made for 480x832, MindSpeed-MM's and TeleFuser's.
         SamplerSpec(steps=40, shift=12.0, guidance_high_noise=4.0, guidance_low_noise=3.0),
     ),
     # MindSpeed-MM's index fraction 0.417 is sigma 0.87485 at its training shift.
@@ -31,13 +33,15 @@ I2V_A14B = attrs.evolve(
     text_to_video(
         I2V_RELEASE,
         attrs.evolve(WIDTH_14B, in_channels=36, conditioning=Conditioning.FIRST_FRAME),
-        # MindSpeed-MM's inference file has shift 3 and guidance 4 and 3; the official code advises shift 3
-        # for 480p alone.
+        # MindSpeed-MM's inference file has shift 3 and guidance 4 and 3, at 480x832. The official code's size
+        # is 720x1280; it advises shift 3 for 480p alone.
         SamplerSpec(steps=40, shift=5.0, guidance_high_noise=3.5, guidance_low_noise=3.5),
     ),
     # MindSpeed-MM trains with index fraction 0.358, sigma 0.89966, but its inference file switches at 0.875.
     boundary=0.9,
     low_noise=part(I2V_RELEASE, "transformer_2"),
+    height=720,
+    width=1280,
 )
 
 TI2V_5B = Family(

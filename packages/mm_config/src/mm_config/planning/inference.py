@@ -69,7 +69,6 @@ def infer_work(spec: InferSpec) -> Work:
     attention = sum(parts.get(part, 0) for part in ATTENTION_CORES)
     products = sum(parts.values()) - attention
     number = sum(passes_by_step(spec))
-    guidance_ranks = 2 if spec.runtime.guidance is GuidanceMode.PARALLEL else 1
     return Work(
         tokens=model.tokens(latent_shape),
         samples=1,
@@ -80,7 +79,7 @@ def infer_work(spec: InferSpec) -> Work:
         attention_backward_flops=0,
         dtype=spec.dtype,
         allow_tf32=False,
-        ranks=infer_layout(spec).per_sample * guidance_ranks,
+        ranks=_ranks_per_video(spec),
     )
 
 
@@ -111,7 +110,7 @@ def infer_memory(spec: InferSpec) -> Memory:
     batch = 4 * runtime.batch_size * (cells * spec.autoencoder.latent_channels + in_pass * branches)
     pixels = 4 * runtime.batch_size * 3 * spec.num_frames * spec.height * spec.width
     decoding = autoencoder_working_bytes(spec.autoencoder, spec.height, spec.width, decodes=True)
-    sharers = infer_layout(spec).sequence if runtime.parallel.autoencoder else 1
+    sharers = _ranks_per_video(spec) if runtime.parallel.autoencoder else 1
     phases = {
         "encoding": {"parameters": waiting, **weights, "batch": batch}
         if always
@@ -158,6 +157,11 @@ def expert_bytes(spec: InferSpec) -> int:
 def outside_bytes(spec: InferSpec) -> int:
     """What layerwise residency brings to the device in each forward pass."""
     return math.ceil(spec.runtime.residency.share * _expert(spec).blocks)
+
+
+def _ranks_per_video(spec: InferSpec) -> int:
+    branches = 2 if spec.runtime.guidance is GuidanceMode.PARALLEL else 1
+    return infer_layout(spec).per_sample * branches
 
 
 def _timesteps(sampler: SamplerSpec) -> list[int]:

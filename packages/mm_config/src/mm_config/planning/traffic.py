@@ -41,8 +41,11 @@ def train_traffic(spec: TrainSpec, world_size: int) -> tuple[Flow, ...]:
     clip = largest_clip(spec.data)
     latent_shape = spec.autoencoder.latent_shape(clip.num_frames, clip.height, clip.width)
     again = {Recompute.NONE: 0.0, Recompute.SELECTIVE: 0.75, Recompute.FULL: 1.0}[spec.recompute.mode]
+    nearer = min(spec.fsdp.reshard_size or layout.shard, layout.shard)
+    near, far = (twice, shared) if nearer < layout.shard else (0, shared + twice)
     flows = [
-        Flow("gathered_weights", _part((shared + twice) * compute * number, layout.shard), _span(layout)),
+        Flow("gathered_weights", _part(far * compute * number, layout.shard), _span(layout)),
+        Flow("gathered_again", _part(near * compute * number, nearer), nearer * layout.tensor),
         Flow("reduced_gradients", _part(trained * reduce, layout.shard), _span(layout)),
         Flow(
             "copies_gradients",
@@ -58,9 +61,8 @@ def train_traffic(spec: TrainSpec, world_size: int) -> tuple[Flow, ...]:
     if spec.fsdp.offload:
         flows.append(Flow("offloaded_states", shard_bytes * 4 * (2 * number + 1), 0))
     if spec.recompute.offload:
-        flows.append(
-            Flow("offloaded_activations", 2 * number * train_memory(spec, world_size).host["activations"], 0)
-        )
+        outside = train_memory(spec, world_size).host.get("activations", 0)
+        flows.append(Flow("offloaded_activations", 2 * number * outside, 0))
     if spec.ema is not None and spec.ema.offload:
         flows.append(Flow("offloaded_ema", ceil_div(4 * trained, layout.shard * spec.ema.every_steps), 0))
     return tuple(flow for flow in flows if flow.bytes)

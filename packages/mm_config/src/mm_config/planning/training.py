@@ -178,6 +178,9 @@ def _gathered(spec: TrainSpec, layout: Layout) -> int:
     weights = found.wrapped
     if spec.fsdp.reshard_after_forward:
         weights = min((1 + ahead) * found.largest, found.wrapped)
+        # Beside its shard a rank keeps a larger one from forward to backward.
+        nearer = spec.fsdp.reshard_size
+        weights += ceil_div(found.wrapped, nearer) if nearer and nearer < layout.shard else 0
     unit = 0 if spec.lora else max(found.largest, found.root)
     gradients = unit * (compute + BYTES[spec.precision.reduce])
     return ceil_div(compute * (weights + found.root) + gradients, layout.tensor)

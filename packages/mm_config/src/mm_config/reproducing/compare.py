@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attrs
 
+from mm_config.describe import counted
 from mm_config.reproducing.checkpoints import checkpoint_differences, checkpoints_of
 from mm_config.reproducing.difference import Difference
 from mm_config.reproducing.metrics import COMPARED, metric_differences, read_metrics
@@ -82,17 +83,13 @@ def told(comparison: Comparison) -> str:
     """What was compared, in words: `8 steps (loss, grad_norm, lr), 2 checkpoints (steps 6, 8)`."""
     parts: list[str] = []
     if comparison.steps or comparison.checkpoints:
-        parts.append(f"{_counted(comparison.steps, 'step')} ({', '.join(COMPARED)})")
+        parts.append(f"{counted(comparison.steps, 'step')} ({', '.join(COMPARED)})")
         listed = ", ".join(map(str, comparison.checkpoints))
-        count = _counted(len(comparison.checkpoints), "checkpoint")
+        count = counted(len(comparison.checkpoints), "checkpoint")
         steps = "steps" if len(comparison.checkpoints) > 1 else "step"
         parts.append(f"{count} ({steps} {listed})" if listed else "no checkpoint of a step that both have")
     if comparison.videos:
-        parts.append(_counted(comparison.videos, "video"))
+        parts.append(counted(comparison.videos, "video"))
     if comparison.scores:
         parts.append(f"score ({', '.join(comparison.scores)})")
     return ", ".join(parts)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

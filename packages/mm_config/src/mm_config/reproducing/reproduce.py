@@ -143,7 +143,7 @@ def _named(found: tuple[OriginChange, ...], file: str) -> Iterator[OriginChange]
 
 
 def _spec_changes(stored: Run) -> Iterator[OriginChange]:
-    """What can't be run again as it was: an older schema's hash, and execution that a resume changed."""
+    """What is not run again by the name and in the way that it had: its schema grew, a resume changed it."""
     then, now = stored.record.spec_hash, spec_hash(stored.spec)
     if then != now:
         yield OriginChange("spec_hash by the schema of today", then, now)

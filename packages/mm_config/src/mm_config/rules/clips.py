@@ -9,7 +9,6 @@ from mm_config.errors import Problem, prefixed
 from mm_config.rules.wording import either, nearest_multiples
 from mm_config.specs.data import DataSpec, Resize
 from mm_config.specs.kinds import AutoencoderSpec, Conditioning, ModelSpec
-from mm_config.specs.wan import WanTransformerSpec
 
 
 def size_problems(
@@ -33,8 +32,8 @@ def size_problems(
                 "num_frames",
                 f"1 frame leaves nothing to make where {given} is given; at least {first + step}",
             )
-    if isinstance(model, WanTransformerSpec):
-        yield from _rope_problems(size, model, autoencoder)
+    if model.rope_max_seq_len is not None:
+        yield from _rope_problems(size, model, autoencoder, model.rope_max_seq_len)
     for name, pixels, cell in zip(
         ("height", "width"), (height, width), cells(model, autoencoder), strict=True
     ):
@@ -105,9 +104,9 @@ def _bucket_problems(data: DataSpec, model: ModelSpec, autoencoder: AutoencoderS
 
 
 def _rope_problems(
-    size: tuple[int, int, int], model: WanTransformerSpec, autoencoder: AutoencoderSpec
+    size: tuple[int, int, int], model: ModelSpec, autoencoder: AutoencoderSpec, longest: int
 ) -> Iterator[Problem]:
-    latent_shape, longest = autoencoder.latent_shape(*size), model.rope_max_seq_len
+    latent_shape = autoencoder.latent_shape(*size)
     frames, height, width = (longest * patch for patch in model.patch_size)
     stride = autoencoder.spatial_stride
     most = ((frames - 1) * autoencoder.temporal_stride + 1, height * stride, width * stride)

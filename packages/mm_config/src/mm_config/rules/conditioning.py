@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from mm_config.errors import Problem
 from mm_config.rules.clips import size_problems
 from mm_config.specs.infer import GenerationRequest, InferSpec
-from mm_config.specs.kinds import Conditioning, ImageEncoderSpec
+from mm_config.specs.kinds import Conditioning, ImageEncoderSpec, ModelSpec
 from mm_config.specs.train import TrainSpec
-from mm_config.specs.wan import WanTransformerSpec
 
 IMAGES = {Conditioning.FIRST_FRAME: 1, Conditioning.FIRST_AND_LAST_FRAME: 2}
 """Frames that come as further input channels, with a mask, and through an image branch."""
@@ -44,8 +43,7 @@ def conditioning_problems(spec: TrainSpec | InferSpec, path: str) -> Iterator[Pr
             "model.patch_size.0",
             f"is {model.patch_size[0]}, but a clean first frame has tokens of its own; set it to 1",
         )
-    if isinstance(model, WanTransformerSpec):
-        yield from _image_branch_problems(model, spec.image_encoder, path)
+    yield from _image_branch_problems(model, spec.image_encoder, path)
 
 
 def request_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Problem]:
@@ -71,14 +69,48 @@ def request_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Pr
             "last_image",
             f"is given, but only conditioning first_and_last_frame takes it; this is {given.value}",
         )
-    if request.strength is not None and given is not Conditioning.TEXT:
+    yield from _video_problems(request, given)
+
+
+def sample_problems(spec: InferSpec) -> Iterator[Problem]:
+    """Each prompt says something, and has its own image where images are given; paths start in the spec."""
+    samples, given = spec.samples, spec.model.conditioning
+    for index, prompt in enumerate(samples.prompts):
+        if not prompt.strip():
+            yield Problem(f"samples.prompts.{index}", f"must say something, got {prompt!r}")
+    takers = {
+        "images": (samples.images, given is not Conditioning.TEXT, "a network that is given frames"),
+        "last_images": (
+            samples.last_images,
+            given is Conditioning.FIRST_AND_LAST_FRAME,
+            "conditioning first_and_last_frame",
+        ),
+    }
+    for name, (files, taken, taker) in takers.items():
+        if files and not taken:
+            yield Problem(f"samples.{name}", f"are given, but only {taker} takes them; this is {given.value}")
+        elif files and len(files) != len(samples.prompts):
+            yield Problem(
+                f"samples.{name}", f"are {len(files)} for {len(samples.prompts)} prompts; give one for each"
+            )
+
+
+def _video_problems(request: GenerationRequest, given: Conditioning) -> Iterator[Problem]:
+    if request.strength is None and request.video is None:
+        return
+    if given is not Conditioning.TEXT:
+        name = "video" if request.strength is None else "strength"
         yield Problem(
-            "strength", f"is given, but only networks conditioned on text take a video; this is {given.value}"
+            name, f"is given, but only networks conditioned on text take a video; this is {given.value}"
         )
+    elif request.video is None:
+        yield Problem("video", f"is missing: strength {request.strength} needs a video to put noise on")
+    elif request.strength is None:
+        yield Problem("strength", "is missing: it says how much noise is put on the video, such as 0.7")
 
 
 def _image_branch_problems(
-    model: WanTransformerSpec, encoder: ImageEncoderSpec | None, path: str
+    model: ModelSpec, encoder: ImageEncoderSpec | None, path: str
 ) -> Iterator[Problem]:
     images = IMAGES.get(model.conditioning)
     if model.image_dim is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mm_config.errors import Problem, prefixed
 from mm_config.rules.adapters import applied_problems, network_problems
 from mm_config.rules.clips import size_problems
-from mm_config.rules.conditioning import conditioning_problems
+from mm_config.rules.conditioning import conditioning_problems, sample_problems
 from mm_config.rules.encoders import text_problems
 from mm_config.rules.experts import trained_expert_problems, trained_problems
 from mm_config.rules.modules import quantization_problems
@@ -34,9 +34,7 @@ def infer_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     yield from quantization_problems(spec)
     yield from prefixed(head_problems(spec.runtime.parallel, spec.model, path), "runtime.parallel")
     yield from attention_problems(spec, path)
-    for index, prompt in enumerate(spec.samples.prompts):
-        if not prompt.strip():
-            yield Problem(f"samples.prompts.{index}", f"must say something, got {prompt!r}")
+    yield from sample_problems(spec)
 
 
 def _weights_problems(spec: InferSpec, path: str) -> Iterator[Problem]:

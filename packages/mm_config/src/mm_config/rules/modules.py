@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from mm_config.errors import Problem
 from mm_config.patterns import (
+    idle_choices,
     linear_layers,
     matching,
     module_lists,
@@ -18,6 +19,7 @@ from mm_config.rules.wording import either, nearest_divisors
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import ModelSpec, OptimizerSpec
 from mm_config.specs.optim import AdamWSpec, MuonSpec, ParameterGroupSpec
+from mm_config.specs.parallel import Recompute
 from mm_config.specs.serving import QuantFormat, QuantizationSpec
 from mm_config.specs.train import TrainSpec
 
@@ -84,6 +86,7 @@ def sharding_problems(spec: TrainSpec) -> Iterator[Problem]:
                 f"fsdp.ignore.{index}",
                 f"{pattern!r} leaves {both[0]!r} whole, which fsdp.wrap shards; take it out of one of them",
             )
+    yield from _kept_problems(spec)
 
 
 def trainable_problems(spec: TrainSpec) -> Iterator[Problem]:
@@ -146,6 +149,25 @@ def group_size_problems(quantization: QuantizationSpec) -> Iterator[Problem]:
         )
 
 
+def _kept_problems(spec: TrainSpec) -> Iterator[Problem]:
+    """What stays between forward and backward, of parameters and of activations."""
+    part, whole = spec.fsdp.reshard_size, spec.fsdp.shard_size
+    if part is not None and not spec.fsdp.reshard_after_forward:
+        yield Problem(
+            "fsdp.reshard_size",
+            f"is {part}, but reshard_after_forward is False: parameters stay whole; set it to None",
+        )
+    elif part is not None and whole is not None and whole % part:
+        legal = either(nearest_divisors(whole, part))
+        yield Problem("fsdp.reshard_size", f"{part} does not divide shard_size {whole}; nearest: {legal}")
+    if spec.recompute.mode is Recompute.NONE and spec.recompute.offload:
+        yield Problem(
+            "recompute.offload",
+            "is True, but recompute.mode is none: only what full or selective recomputation keeps is moved; "
+            "choose one of them, or set it to False",
+        )
+
+
 def _pattern_message(
     patterns: tuple[str, ...], index: int, names: tuple[str, ...], kind: str, *, parameters: bool = False
 ) -> str | None:
@@ -155,7 +177,8 @@ def _pattern_message(
     if pattern in patterns[:index]:
         return f"{pattern!r} is listed twice"
     if matching(names, pattern, parameters=parameters):
-        return None
+        idle = idle_choices(names, pattern, parameters=parameters)
+        return f"{pattern!r} lists {', '.join(idle)}, which match no {kind}" if idle else None
     return f"{pattern!r} matches no {kind}; nearest: {_nearest(pattern, names)}"
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import cast
 
 from mm_config.errors import Problem
-from mm_config.rules.wording import divisors, either, nearest_divisors, nearest_multiples, ranks
+from mm_config.rules.wording import counted, divisors, either, nearest_divisors, nearest_multiples, ranks
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import ModelSpec
 from mm_config.specs.parallel import ParallelSpec
 from mm_config.specs.serving import GenerationParallelSpec, GuidanceMode
 from mm_config.specs.train import TrainSpec
-from mm_config.specs.wan import WanTransformerSpec
 
 
 def head_problems(
@@ -25,15 +25,14 @@ def head_problems(
         model: The network.
         path: Where the spec that holds the network stands.
     """
-    if not isinstance(model, WanTransformerSpec):
-        return
-    heads, width = model.num_attention_heads, model.ffn_dim
-    common = math.gcd(heads, width)
+    heads, width = model.num_attention_heads, cast("int | None", model.ffn_dim)
+    common = math.gcd(heads, width or 0)
     if common % parallel.tensor:
+        fed = "" if width is None else f" and {path}.model.ffn_dim {width}"
         yield Problem(
             "tensor",
-            f"{ranks(parallel.tensor)} can't share the {heads} heads of {path}.model.num_attention_heads and "
-            f"{path}.model.ffn_dim {width}; those that can: {divisors(common)}",
+            f"{ranks(parallel.tensor)} can't share the {heads} heads of {path}.model.num_attention_heads"
+            f"{fed}; those that can: {divisors(common)}",
         )
     left = heads // parallel.tensor if heads % parallel.tensor == 0 else heads
     if left % parallel.ulysses:
@@ -110,17 +109,20 @@ def _batch_problems(spec: TrainSpec, groups: int, note: str) -> Iterator[Problem
             whose = "" if name == "data.batch_size" else f" of {name}"
             yield Problem(
                 "runtime.micro_batch_size",
-                f"{micro} does not divide a rank's {share} clips{whose}; nearest: {legal}",
+                f"{micro} does not divide a rank's {counted(share, 'clip')}{whose}; nearest: {legal}",
             )
 
 
 def _shard_problems(spec: TrainSpec, world_size: int) -> Iterator[Problem]:
     """Ranks that share a copy of the parameters: all but those that hold other parts of each matrix."""
-    size, tensor = spec.fsdp.shard_size, spec.parallel.tensor
-    if size is None or world_size % tensor:
+    size, part, tensor = spec.fsdp.shard_size, spec.fsdp.reshard_size, spec.parallel.tensor
+    if world_size % tensor:
         return
     group = world_size // tensor
-    if group % size:
+    kind = ranks(group) + (f" ({world_size} with tensor {tensor})" if tensor > 1 else "")
+    if size is not None and group % size:
         legal = either(nearest_divisors(group, size))
-        kind = ranks(group) + (f" ({world_size} with tensor {tensor})" if tensor > 1 else "")
         yield Problem("fsdp.shard_size", f"{size} does not divide {kind}; nearest: {legal}")
+    elif size is None and part is not None and group % part:
+        legal = either(nearest_divisors(group, part))
+        yield Problem("fsdp.reshard_size", f"{part} does not divide {kind}; nearest: {legal}")

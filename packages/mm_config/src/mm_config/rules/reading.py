@@ -108,6 +108,11 @@ def _shapes_problems(data: DataSpec, dataset: ShapesSpec) -> Iterator[Problem]:
             yield Problem(
                 name, f"{needed} frames are asked for, but dataset.num_frames renders {dataset.num_frames}"
             )
+    if data.min_pixels is not None and data.min_pixels > dataset.size**2:
+        yield Problem(
+            "min_pixels",
+            f"is {data.min_pixels}, but dataset.size renders {dataset.size**2} pixels: no clip is left",
+        )
     if data.frame_interval is None and data.fps != dataset.fps:
         yield Problem("fps", f"is {data.fps}, but dataset.fps renders {dataset.fps}; make them equal")
 

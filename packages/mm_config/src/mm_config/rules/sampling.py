@@ -69,7 +69,7 @@ def guidance_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
 
 
 def shortcut_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
-    """Sparse attention begins before the end; tiles are shared only where there are tiles."""
+    """Sparse attention begins before the end; weights and tiles are shared where there are several ranks."""
     sparse, steps, layers = spec.sparse_attention, spec.sampler.steps, spec.model.num_layers
     if sparse is not None and sparse.dense_steps > steps:
         yield Problem(
@@ -80,7 +80,28 @@ def shortcut_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
             "sparse_attention.dense_layers",
             f"is {sparse.dense_layers}, above {path}.model.num_layers {layers}",
         )
-    if spec.runtime.parallel.autoencoder and not getattr(spec.autoencoder, "tiling", False):
+    yield from _sharing_problems(spec, path)
+
+
+def _sharing_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
+    parallel = spec.runtime.parallel
+    branches = 2 if spec.runtime.guidance is GuidanceMode.PARALLEL else 1
+    holders = parallel.ulysses * parallel.ring * branches
+    if parallel.fsdp and holders == 1:
+        yield Problem(
+            "runtime.parallel.fsdp",
+            "shares one copy of the weights among the ranks that make one video, but no two hold the same "
+            "part of them; raise ulysses or ring, or turn this off",
+        )
+    if not parallel.autoencoder:
+        return
+    if holders * parallel.tensor == 1:
+        yield Problem(
+            "runtime.parallel.autoencoder",
+            "shares tiles among the ranks that make one video, but there is one; raise ulysses or ring, or "
+            "turn this off",
+        )
+    elif not getattr(spec.autoencoder, "tiling", False):
         yield Problem(
             "runtime.parallel.autoencoder",
             f"shares tiles among ranks, but {path}.autoencoder makes none; turn its tiling on, or this off",

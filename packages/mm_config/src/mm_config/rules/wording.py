@@ -41,9 +41,14 @@ def divisors(number: int) -> str:
     return ", ".join(map(str, found)) or "1"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 clip`, `2 clips`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def ranks(count: int) -> str:
     """`1 rank`, `2 ranks`."""
-    return f"{count} rank{'' if count == 1 else 's'}"
+    return counted(count, "rank")
 
 
 def one_of(value: str, allowed: Iterable[str], synonyms: Mapping[str, str] = MappingProxyType({})) -> str:

@@ -46,6 +46,7 @@ from mm_config.runs.record import (
     write_json,
     write_record,
 )
+from mm_config.runs.stored import spec_problems
 from mm_config.schema import SEMANTIC, tag_of
 from mm_config.specs.kinds import RootSpec
 
@@ -192,12 +193,16 @@ def attach(path: Path) -> Run:
     """Reads a run folder, for ranks that did not open it and for those who look at finished runs.
 
     Raises:
-        UserError: The path is no run folder.
+        UserError: The path is no run folder, or its spec is not the one that it was started with.
     """
     path = Path(os.path.abspath(path))
     if not (path / SPEC_FILE).is_file() or not (path / STATUS_FILE).is_file():
         raise UserError(Problem(str(path), f"is no run folder: {SPEC_FILE} or {STATUS_FILE} is missing"))
-    return Run(path, load(path / SPEC_FILE), read_record(path, runs_dir_of(path)))
+    spec, record = load(path / SPEC_FILE), read_record(path, runs_dir_of(path))
+    known = (record.spec_hash, record.exact_hash)
+    if (spec_hash(spec), exact_hash(spec)) != known and (problems := spec_problems(path, record)):
+        raise UserError(problems)
+    return Run(path, spec, record)
 
 
 @contextmanager

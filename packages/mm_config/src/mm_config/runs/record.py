@@ -71,9 +71,9 @@ class RunRecord:
     reason: str | None = None
     """Why it failed."""
     spec_hash_now: str | None = None
-    """The spec_hash of the stored payload as the spec classes read it today, where that is another."""
+    """The spec_hash of the stored payload today, where a class has a newer schema since and it is another."""
     exact_hash_now: str | None = None
-    """The exact_hash of the stored payload as the spec classes read it today, where that is another."""
+    """The exact_hash of the stored payload today, on the same condition."""
 
     @property
     def hashes(self) -> tuple[str, ...]:

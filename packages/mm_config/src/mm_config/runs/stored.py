@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from mm_config.errors import Problem, UserError
-from mm_config.files import load
+from mm_config.files import load_identity
 from mm_config.identity import exact_hash, spec_hash
 from mm_config.runs.record import SPEC_FILE, RunRecord, read_json
 from mm_config.schema import class_of, info_of, is_spec, spec_fields, tag_of
@@ -34,11 +34,16 @@ class Stored:
     spec_hash: str | None = None
     """None where the payload can't be loaded today."""
     exact_hash: str | None = None
-    problems: tuple[Problem, ...] = ()
-    """Why the payload can't be loaded today."""
+    migrated: bool = False
+    """Whether a spec in the payload was written under an older schema, which changes its hashes."""
 
     def updated(self, record: RunRecord) -> RunRecord:
-        """The record with the hashes of today, where they are others than those of its start."""
+        """The record with the hashes of today, where a new schema made them others than those of its start.
+
+        A payload that was edited is no equivalent of what was run.
+        """
+        if not self.migrated:
+            return attrs.evolve(record, spec_hash_now=None, exact_hash_now=None)
         return attrs.evolve(
             record,
             spec_hash_now=None if self.spec_hash == record.spec_hash else self.spec_hash,
@@ -60,21 +65,42 @@ def read_stored(folder: Path, *, by_hash: bool = False) -> Stored:
     """
     file = folder / SPEC_FILE
     try:
-        return stored(load(file), by_hash=by_hash)
-    except UserError as error:
-        problems = error.problems
+        found = load_identity(file)
+        fields = dict(_fields_of_spec(found.spec, "", by_hash))
+        return Stored(fields, found.spec_hash, found.exact_hash, migrated=bool(found.migrated))
+    except UserError:
+        pass
     try:
         content = read_json(file).get("spec")
     except UserError:
         content = None
     # No field has a longer path, and a database may be unable to hold it.
-    found = {path: value for path, value in _fields_of_json(content, "") if len(path) <= MAX_PATH}
-    return Stored(found, problems=problems)
+    fields = {path: value for path, value in _fields_of_json(content, "") if len(path) <= MAX_PATH}
+    return Stored(fields)
 
 
-def stored(spec: Any, *, by_hash: bool = False) -> Stored:
-    """What the index takes from a spec; `by_hash` as for `read_stored`."""
-    return Stored(dict(_fields_of_spec(spec, "", by_hash)), spec_hash(spec), exact_hash(spec))
+def stored(spec: Any) -> Stored:
+    """What the index takes from a spec of today."""
+    return Stored(dict(_fields_of_spec(spec, "", by_hash=False)), spec_hash(spec), exact_hash(spec))
+
+
+def spec_problems(folder: Path, record: RunRecord) -> tuple[Problem, ...]:
+    """What is wrong with the spec.json of a run: it can't be loaded, or is not what the run started with."""
+    file = folder / SPEC_FILE
+    try:
+        found = load_identity(file)
+    except UserError as error:
+        return error.problems
+    pairs = (
+        ("spec_hash", record.spec_hash, found.spec_hash),
+        ("exact_hash", record.exact_hash, found.exact_hash),
+    )
+    for name, then, now in pairs:
+        if then != now and not found.migrated:
+            why = "it was edited, or a class changed without a new schema"
+            message = f"is not what the run was started with: {name} is {now[:12]}, was {then[:12]}; {why}"
+            return (Problem(str(file), message),)
+    return ()
 
 
 def _fields_of_spec(value: Any, path: str, by_hash: bool) -> Iterator[tuple[str, str]]:

@@ -173,9 +173,11 @@ class DataSpec:
     resize: Resize = field(default=Resize.STRETCH, neutral=Resize.STRETCH)
     """How a clip gets its size."""
     size_multiple: int | None = field(default=None, neutral=None, ge=1, unit="pixels")
-    """With `resize = area`: height and width are multiples of this; None takes the network's cell."""
+    """With `resize = area`: height and width are multiples of this; None takes the pixels of a token."""
     max_aspect_ratio: float | None = field(default=None, neutral=None, ge=1)
     """Clips more elongated than this are left out, in either direction; None leaves out none."""
+    min_pixels: int | None = field(default=None, neutral=None, ge=1, unit="pixels")
+    """Clips whose frames have fewer pixels than this before resizing are left out; None leaves out none."""
     flip_share: float = field(default=0.0, neutral=0.0, ge=0, le=1)
     """Share of clips that are mirrored left to right."""
     buckets: tuple[BucketSpec, ...] = field(default=(), neutral=())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from mm_config.schema import EXECUTION, field, spec
+from mm_config.schema import field, spec
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.kinds import AutoencoderSpec, ImageEncoderSpec, TextEncoderSpec, Weights
 
@@ -57,15 +57,11 @@ class WanAutoencoderSpec(AutoencoderSpec):
     """Whether latents are the posterior's mode or a sample of it."""
     dtype: Dtype = Dtype.FLOAT32
     """Format of the network."""
-    tiling: bool = field(default=False, role=EXECUTION)
-    """Whether large videos are encoded and decoded in spatial tiles."""
-    tile_size: tuple[int, int] = field(
-        default=(256, 256), neutral=(256, 256), ge=16, role=EXECUTION, unit="pixels"
-    )
+    tiling: bool = False
+    """Whether large videos are encoded and decoded in spatial tiles, which are blended where they overlap."""
+    tile_size: tuple[int, int] = field(default=(256, 256), neutral=(256, 256), ge=16, unit="pixels")
     """Height and width of a tile."""
-    tile_stride: tuple[int, int] = field(
-        default=(192, 192), neutral=(192, 192), ge=16, role=EXECUTION, unit="pixels"
-    )
+    tile_stride: tuple[int, int] = field(default=(192, 192), neutral=(192, 192), ge=16, unit="pixels")
     """Distance of neighbouring tiles along height and width; they overlap where it is below the size."""
     patch_size: int = field(default=1, neutral=1, ge=1, unit="pixels")
     """Pixels that are folded into channels before the first stage (Wan2.2's: 2)."""

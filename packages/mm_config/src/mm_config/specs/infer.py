@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice, zip_longest
+
 from mm_config.schema import EXECUTION, LOCATION, field, spec
 from mm_config.specs.diffusion import SamplerSpec
 from mm_config.specs.dtype import Dtype
@@ -45,6 +47,8 @@ class GenerationRequest:
     """Image file of the last frame, for networks that are given both."""
     strength: float | None = field(default=None, neutral=None, gt=0, le=1)
     """Video to video: share of the noise that is put on the given video; None starts from noise alone."""
+    video: str | None = field(default=None, neutral=None, role=LOCATION)
+    """Video file that `strength` puts noise on; its first frames are taken."""
 
 
 @spec("samples")
@@ -57,12 +61,19 @@ class SamplesSpec:
     """Seeds of the noise."""
     scorer: ScorerSpec | None = None
     """How the videos are measured; None measures nothing."""
+    images: tuple[str, ...] = field(default=(), neutral=(), role=LOCATION)
+    """Image file of each prompt's first frame, for networks that are given one."""
+    last_images: tuple[str, ...] = field(default=(), neutral=(), role=LOCATION)
+    """Image file of each prompt's last frame, for networks that are given both."""
 
     @property
     def requests(self) -> tuple[GenerationRequest, ...]:
-        """Every prompt with every seed, prompts outermost."""
+        """Every prompt with every seed, prompts outermost; a prompt beyond the images has none."""
+        given = zip_longest(self.prompts, self.images, self.last_images)
         return tuple(
-            GenerationRequest(prompt=prompt, seed=seed) for prompt in self.prompts for seed in self.seeds
+            GenerationRequest(prompt=prompt, seed=seed, image=image, last_image=last_image)
+            for prompt, image, last_image in islice(given, len(self.prompts))
+            for seed in self.seeds
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from abc import abstractmethod
+from typing import Any
 
 
 class Conditioning(enum.Enum):
@@ -44,6 +45,15 @@ class ModelSpec:
     num_layers: int
     num_attention_heads: int = 1
     conditioning: Conditioning = Conditioning.TEXT
+    # Any, because a class with such a field types it as int, which a type checker would refuse here.
+    ffn_dim: Any = None
+    """Width, an int, that tensor parallelism divides beside the heads; None where there is none."""
+    rope_max_seq_len: Any = None
+    """Longest axis, an int, of a table of positions in tokens; None where there is no table."""
+    image_dim: int | None = None
+    """Width of the image encoder's features; None where there is no image branch."""
+    image_positions: int | None = None
+    """Image tokens that have learned positions; None for any number."""
 
     @abstractmethod
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:

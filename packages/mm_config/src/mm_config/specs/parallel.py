@@ -19,6 +19,8 @@ class FsdpSpec:
     """Glob patterns over module names, each match becomes a unit; the root takes the rest."""
     reshard_after_forward: bool = field(default=True, role=EXECUTION)
     """Whether gathered parameters are freed between forward and backward."""
+    reshard_size: int | None = field(default=None, neutral=None, ge=1, role=EXECUTION, unit="ranks")
+    """Ranks that share the parameters between forward and backward, a part of shard_size; None takes all."""
     ignore: tuple[str, ...] = field(default=(), neutral=(), role=EXECUTION)
     """Patterns of modules whose parameters stay whole on every rank."""
     shard_size: int | None = field(default=None, neutral=None, ge=1, role=EXECUTION, unit="ranks")
@@ -63,9 +65,9 @@ class RecomputeSpec:
     """Activation checkpointing."""
 
     mode: Recompute = field(default=Recompute.NONE, role=EXECUTION)
-    """What is computed again."""
+    """What is computed again: nothing, all inside the modules, or all but attention's output."""
     modules: tuple[str, ...] = field(default=("blocks.*",), role=EXECUTION)
-    """Glob patterns over module names."""
+    """Glob patterns over the names of the modules that are computed again."""
     offload: bool = field(default=False, role=EXECUTION)
     """Whether what is kept waits in the host's pinned memory."""
 
@@ -96,7 +98,7 @@ class CompileSpec:
     backend: CompileBackend = field(default=CompileBackend.INDUCTOR, role=EXECUTION)
     """The compiler."""
     mode: CompileMode = field(default=CompileMode.DEFAULT, role=EXECUTION)
-    """Its preset."""
+    """The compiler's preset; all but the default belong to inductor."""
     fullgraph: bool = field(default=True, role=EXECUTION)
     """Whether a graph break is an error."""
     dynamic: bool = field(default=False, role=EXECUTION)

@@ -43,9 +43,9 @@ class GenerationParallelSpec:
     tensor: int = field(default=1, ge=1, role=EXECUTION, unit="ranks")
     """Ranks that share the matrices of attention and feed-forward; divides the heads."""
     fsdp: bool = field(default=False, role=EXECUTION)
-    """Whether the ranks share one copy of the weights."""
+    """Whether the ranks that make one video share one copy of the weights."""
     autoencoder: bool = field(default=False, role=EXECUTION)
-    """Whether the ranks share the tiles of the autoencoder."""
+    """Whether the ranks that make one video share the tiles of the autoencoder."""
     timeout_seconds: int = field(default=600, ge=1, role=EXECUTION, unit="s")
     """Longest wait of a rank for the others."""
 

@@ -115,7 +115,7 @@ class TrainSpec(RootSpec):
     start_from: Weights = RandomWeights()
     """Weights before the first step."""
     start_mode: StartMode = field(default=StartMode.WEIGHTS, neutral=StartMode.WEIGHTS)
-    """What is taken over from them."""
+    """What is taken over from start_from: weights alone, with the optimizer's moments, or everything."""
     diffusion: FlowMatchingSpec
     """Noise levels and the loss."""
     autoencoder: AutoencoderSpec

@@ -10,8 +10,9 @@ from contextlib import redirect_stderr, redirect_stdout
 
 from mm_config.cli.completing import candidates
 from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, meant, scan
+from mm_config.cli.scan import HELP, scan
 from mm_config.errors import Problem, UserError
+from mm_config.meant import meant
 
 BASH = r"""# Completion of mm in bash: eval "$(mm completion bash)"
 _mm() {

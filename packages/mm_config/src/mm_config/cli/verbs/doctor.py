@@ -9,9 +9,10 @@ import attrs
 
 from mm_config.checks import Check, CheckStatus, all_checks
 from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, JSON, RUNS_DIR, meant, scan
+from mm_config.cli.scan import HELP, JSON, RUNS_DIR, scan
 from mm_config.cli.targets import runs_dir_of
 from mm_config.errors import Problem, UserError
+from mm_config.meant import meant
 from mm_config.options import RunOptions
 
 USAGE = Usage(

@@ -38,8 +38,7 @@ def run(argv: Sequence[str]) -> int:
         print_usage(USAGE)
         return 0
     (spec,) = read_targets(line, USAGE, count=1)
-    print(f"spec {spec_hash(spec)}")
-    print(f"exact {exact_hash(spec)}")
+    hashes = {"spec": spec_hash(spec), "exact": exact_hash(spec)}
     if line.has(LAYERS):
         from mm_config.layers import LAYERS as KINDS
         from mm_config.layers import layer_hashes
@@ -48,6 +47,6 @@ def run(argv: Sequence[str]) -> int:
             raise UserError(
                 Problem(LAYERS.flag, f"a {tag_of(spec)} spec has no layers; {', '.join(KINDS)} have")
             )
-        for layer, digest in layer_hashes(spec).items():
-            print(f"{layer} {digest}")
+        hashes |= layer_hashes(spec)
+    print("\n".join(f"{name} {digest}" for name, digest in hashes.items()))
     return 0

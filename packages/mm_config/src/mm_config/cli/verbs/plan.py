@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.plan_page import plan_lines
-from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan
+from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan, whole_number
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.errors import Problem, UserError
 from mm_config.plan import NAMES, plan
@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
     if line.has(HELP):
         print_usage(USAGE)
         return 0
-    world_size, efficiency = _world_size(line), _efficiency(line)
+    world_size, efficiency = whole_number(WORLD_SIZE, line.value(WORLD_SIZE) or "1"), _efficiency(line)
     (spec,) = read_targets(line, USAGE, count=1, world_size=world_size)
     device = line.value(DEVICE)
     if line.has(JSON):
@@ -51,13 +51,6 @@ def run(argv: Sequence[str]) -> int:
     else:
         print("\n".join(plan_lines(spec, world_size, device, efficiency)))
     return 0
-
-
-def _world_size(line: CommandLine) -> int:
-    text = line.value(WORLD_SIZE) or "1"
-    if not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise UserError(Problem(WORLD_SIZE.flag, f"expected a whole number of at least 1, got {text!r}"))
-    return int(text)
 
 
 def _efficiency(line: CommandLine) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -11,19 +10,22 @@ from pathlib import Path
 
 from mm_config.cli.main import LOCATION
 from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, meant, scan
-from mm_config.cli.targets import MIN_PREFIX, runs_dir_of
+from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan, whole_number
+from mm_config.cli.targets import runs_dir_of
 from mm_config.commands import near
 from mm_config.console import is_main_rank, say
 from mm_config.errors import Problem, UserError
 from mm_config.identity import spec_hash
 from mm_config.locations import Locations, load_locations, unused_names
+from mm_config.meant import meant
 from mm_config.options import RunOptions
 from mm_config.reproducing.compare import told
 from mm_config.reproducing.reproduce import Reproduction, report, reproduce
 from mm_config.runs.folder import Run, attach
+from mm_config.runs.index import open_index
+from mm_config.runs.lookup import runs_named, why_none
 from mm_config.runs.provenance_diff import OriginChange
-from mm_config.runs.record import RunRecord, RunStatus
+from mm_config.runs.record import RunStatus
 
 VERIFY_STEPS = Option(
     "--verify-steps",
@@ -90,12 +92,11 @@ def _read(line: CommandLine, argv: Sequence[str]) -> tuple[str, int | None, RunO
     if len(line.words) != 1:
         got = f"got {len(line.words)}: {' '.join(line.words)}" if line.words else "got none"
         problems.append(Problem("", f"expected one run, {got} (usage: {USAGE.line})"))
-    text = line.value(VERIFY_STEPS)
-    steps = int(text) if text and text.isascii() and text.isdecimal() else None
-    if text and not steps:
-        message = f"expected a whole number of at least 1, got {text!r}"
-        problems.append(Problem(VERIFY_STEPS.flag, message))
-    locations = Locations()
+    steps, locations = None, Locations()
+    try:
+        steps = whole_number(VERIFY_STEPS, text) if (text := line.value(VERIFY_STEPS)) else None
+    except UserError as error:
+        problems.extend(error.problems)
     try:
         locations = load_locations(line.options.get(LOCATION.flag, ()))
     except UserError as error:
@@ -114,36 +115,15 @@ def _find(target: str, runs_dir: Path) -> Run:
     """
     if Path(target).exists():
         return attach(Path(target))
-    from mm_config.runs.index import open_index
-
     index = open_index(runs_dir)
-    found = index.find(target)
-    chosen = [record for record in found if target in (record.path, record.path.rpartition("/")[2])]
-    if not chosen and re.fullmatch(f"[0-9a-fA-F]{{{MIN_PREFIX},64}}", target):
-        prefix = target.lower()
-        chosen = [record for record in found if any(known.startswith(prefix) for known in record.hashes)]
-    if not chosen:
-        raise UserError(Problem(target, _not_found(target, found, runs_dir)))
-    if len({record.spec_hash_now or record.spec_hash for record in chosen}) > 1:
-        candidates = ", ".join(f"{record.path} (spec {record.spec_hash[:12]})" for record in chosen)
-        raise UserError(Problem(target, f"is ambiguous: {candidates}"))
-    left = [record for record in chosen if index.folder(record).is_dir()]
-    if not left:
-        gone = ", ".join(str(index.folder(record)) for record in chosen)
-        raise UserError(Problem(target, f"its run folder is gone: {gone}"))
-    newest = next((record for record in left if record.status is RunStatus.FINISHED), left[0])
-    if len(left) > 1 and is_main_rank():
-        note = f"{len(left)} runs match {target}; taking {newest.path}"
-        print(note, file=sys.stderr, flush=True)
+    runs = runs_named(index, target)
+    if not runs:
+        nothing = f"no run in {runs_dir} has this id or hash, and there is no such folder"
+        raise UserError(Problem(target, why_none(index, target) or nothing))
+    newest = next((record for record in runs if record.status is RunStatus.FINISHED), runs[0])
+    if len(runs) > 1 and is_main_rank():
+        print(f"{len(runs)} runs match {target}; taking {newest.path}", file=sys.stderr, flush=True)
     return attach(index.folder(newest))
-
-
-def _not_found(target: str, found: Sequence[RunRecord], runs_dir: Path) -> str:
-    if re.fullmatch(r"[0-9a-fA-F]+", target) and len(target) < MIN_PREFIX:
-        return f"a hash prefix needs at least {MIN_PREFIX} hex digits"
-    if labelled := [record.path for record in found if record.name == target]:
-        return f"is the label of {', '.join(labelled)}; name a run or a hash"
-    return f"no run in {runs_dir} has this id or hash, and there is no such folder"
 
 
 def _warn(change: OriginChange) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import attrs
 
 from mm_config.cli.aliases import aliases_of
 from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, meant, scan
+from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan, whole_number
 from mm_config.cli.targets import runs_dir_of
 from mm_config.errors import Problem, UserError
+from mm_config.meant import meant
 from mm_config.runs.conditions import Aliases, Condition, moment, parse_condition
 from mm_config.runs.index import Index, open_index, run_folders, unfilled_index
 from mm_config.runs.record import RunRecord, RunStatus, to_row
@@ -69,6 +71,9 @@ class Action:
     least: int
     """Fewest words that it takes."""
     most: int
+    """Most words that it takes."""
+    takes: str
+    """The same, in words."""
     options: tuple[Option, ...]
     """Those that it heeds, beside --json and --runs-dir."""
 
@@ -97,14 +102,16 @@ def _problems(line: CommandLine, name: str, words: Sequence[str]) -> Iterator[Pr
         yield Problem("", f"expected {', '.join(others)} or {last}, got {name!r}{meant(name, ACTIONS)}")
         return
     if not action.least <= len(words) <= action.most:
-        number = (
-            f"{action.least} argument(s)" if action.least == action.most else f"{action.least} or more runs"
-        )
-        yield Problem("", f"mm runs {name} takes {number}, got {len(words)}")
+        yield Problem("", f"mm runs {name} takes {action.takes}, got {len(words)}")
     for option in (*FILTERS, LIMIT):
         if line.has(option) and option not in action.options:
             yield Problem(option.flag, f"mm runs {name} takes no {option.flag}")
-    for option, read in ((SINCE, moment), (UNTIL, moment), (WHERE, parse_condition), (LIMIT, _limit)):
+    for option, read in (
+        (SINCE, moment),
+        (UNTIL, moment),
+        (WHERE, parse_condition),
+        (LIMIT, partial(whole_number, LIMIT)),
+    ):
         for text in line.options.get(option.flag, ()):
             try:
                 read(text)
@@ -117,7 +124,7 @@ def _list(index: Index, line: CommandLine, words: Sequence[str]) -> None:
     if words and not found:
         raise UserError(_none(index, line, words[0]))
     limit = line.value(LIMIT)
-    shown = found if limit is None else found[: _limit(limit)]
+    shown = found if limit is None else found[: whole_number(LIMIT, limit)]
     if line.has(JSON):
         print(json.dumps([to_row(record) for record in shown], indent=2, ensure_ascii=False))
     elif shown:
@@ -125,7 +132,14 @@ def _list(index: Index, line: CommandLine, words: Sequence[str]) -> None:
 
         print_list(shown, len(found))
     else:
-        print(f"no run in {index.runs_dir} meets this" if _filtered(line) else f"no runs in {index.runs_dir}")
+        # On a fresh machine the folder of the default is not there yet; one that was named should be.
+        missing = line.has(RUNS_DIR) and not index.runs_dir.is_dir()
+        note = ": there is no such folder" if missing else ""
+        print(
+            f"no run in {index.runs_dir} meets this"
+            if _filtered(line)
+            else f"no runs in {index.runs_dir}{note}"
+        )
 
 
 def _show(index: Index, line: CommandLine, words: Sequence[str]) -> None:
@@ -165,6 +179,7 @@ def _compare(index: Index, line: CommandLine, words: Sequence[str]) -> None:
 
 def _reindex(index: Index, line: CommandLine, words: Sequence[str]) -> None:
     from mm_config.console import progress
+    from mm_config.describe import counted
 
     if line.has(JSON):
         print(json.dumps({"indexed": index.reindex()}))
@@ -172,15 +187,15 @@ def _reindex(index: Index, line: CommandLine, words: Sequence[str]) -> None:
     total = sum(1 for _ in run_folders(index.runs_dir))
     with progress("read", total, unit="run", every=1000) as bar:
         count = index.reindex(bar.advance)
-    print(f"indexed {count} {'run' if count == 1 else 'runs'} of {index.runs_dir}")
+    print(f"indexed {counted(count, 'run')} of {index.runs_dir}")
 
 
 ACTIONS = {
-    "list": Action(_list, 0, 0, (*FILTERS, LIMIT)),
-    "find": Action(_list, 1, 1, (*FILTERS, LIMIT)),
-    "show": Action(_show, 1, 1, FILTERS),
-    "compare": Action(_compare, 2, 64, ()),
-    "reindex": Action(_reindex, 0, 0, ()),
+    "list": Action(_list, 0, 0, "no further word", (*FILTERS, LIMIT)),
+    "find": Action(_list, 1, 1, "one id, label or hash", (*FILTERS, LIMIT)),
+    "show": Action(_show, 1, 1, "one run", FILTERS),
+    "compare": Action(_compare, 2, 64, "2 to 64 runs", ()),
+    "reindex": Action(_reindex, 0, 0, "no further word", ()),
 }
 
 
@@ -223,9 +238,3 @@ def _conditions(line: CommandLine) -> tuple[Condition, ...]:
 def _aliases() -> Aliases:
     kinds = {tag: cls for tag, cls in known_specs().items() if issubclass(cls, RootSpec)}
     return {tag: aliases_of(cls) for tag, cls in kinds.items()}
-
-
-def _limit(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
