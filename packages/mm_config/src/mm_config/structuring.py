@@ -35,7 +35,11 @@ _BUILTINS = (type(None), bool, int, float, str)
 
 
 def known_specs() -> dict[str, type[Any]]:
-    """All spec classes by tag: this package's and those of entry points in the group `mm.specs`."""
+    """All spec classes by tag: this package's and those of entry points in the group `mm.specs`.
+
+    Raises:
+        UserError: An entry point can't be loaded.
+    """
     _import_specs()
     return registered_specs()
 
@@ -45,7 +49,11 @@ def _import_specs() -> None:
     for module in pkgutil.iter_modules(specs.__path__, f"{specs.__name__}."):
         importlib.import_module(module.name)
     for entry_point in entry_points(group="mm.specs"):
-        entry_point.load()
+        try:
+            entry_point.load()
+        except Exception as error:  # It is another package's code: whatever it raises becomes one line.
+            what = f"the specs of {entry_point.value}, declared under mm.specs, can't be loaded"
+            raise UserError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def structure(data: Any, cls: type[Any], path: str) -> tuple[Any, list[Problem]]:

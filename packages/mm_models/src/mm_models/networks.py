@@ -84,7 +84,11 @@ def _network_of(tag: str) -> Callable[[Any], nn.Module]:
     if tag not in installed:
         known = ", ".join(sorted({*_REGISTERED, *installed}))
         raise UserError(f"no network is installed for model {tag!r}; installed: {known}")
-    return installed[tag].load()
+    try:
+        return installed[tag].load()
+    except Exception as error:  # It is another package's code: whatever it raises becomes one line.
+        what = f"the network of model {tag!r}, {installed[tag].value} under mm.networks, can't be loaded"
+        raise UserError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 @cache

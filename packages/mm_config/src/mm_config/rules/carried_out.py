@@ -14,7 +14,8 @@ def beyond(spec: Any, carried_out: Collection[str], runner: str, path: str = "sp
     """Fields that were added after their class's birth and say something that the runner doesn't know.
 
     A runner carries out every field of birth. It names the later ones that it carries out as well, so a
-    field that is added to a class is refused by every runner until that runner has learnt it.
+    field that is added to a class is refused by every runner until that runner has learnt it. A class of
+    another package brings the code that carries it out, and its own fields are that code's business.
 
     Args:
         spec: What is to be run.
@@ -22,12 +23,16 @@ def beyond(spec: Any, carried_out: Collection[str], runner: str, path: str = "sp
         runner: Who can't do it, for the message.
         path: Where the spec stands.
     """
+    own = class_of(spec).__module__.startswith("mm_config.")
     for attribute in spec_fields(class_of(spec)):
         where, info = f"{path}.{attribute.name}", info_of(attribute)
         value = getattr(spec, attribute.name)
         if where.partition(".")[2] in carried_out:
             continue
-        if info.neutral is not ABSENT and is_spec(value) and is_spec(info.neutral):
+        if not own:
+            if is_spec(value) and not info.by_hash:
+                yield from beyond(value, carried_out, runner, where)
+        elif info.neutral is not ABSENT and is_spec(value) and is_spec(info.neutral):
             yield from _changed(value, info.neutral, carried_out, runner, where)
         elif info.neutral is not ABSENT and value != info.neutral:
             yield _problem(where, value, info.neutral, runner)

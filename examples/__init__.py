@@ -1,0 +1,1 @@
+"""What users add beside the packages."""
