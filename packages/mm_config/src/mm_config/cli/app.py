@@ -21,6 +21,7 @@ EXAMPLES = (
     ("mm diff experiments/tiny_high.py experiments/tiny_low.py", "what differs between two"),
     ("mm runs list", "what was run here"),
     ("mm reproduce 7f3a91c2", "run it again, and prove that it is the same"),
+    ("mm import mindspeed model.json pretrain.sh --out mine.py", "come from MindSpeed-MM"),
     ("mm doctor", "what works on this machine, and how to get what is missing"),
     ('eval "$(mm completion bash)"', "complete with TAB in this shell"),
 )

@@ -1,0 +1,125 @@
+"""`mm import`: another tool's configuration as an experiment, and what became of each of its keys."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mm_config.cli.page import Usage, print_usage
+from mm_config.cli.scan import HELP, JSON, CommandLine, Option, scan
+from mm_config.errors import Problem, UserError
+from mm_config.meant import meant
+from mm_config.specs.kinds import RootSpec
+
+TOOLS = ("mindspeed", "telefuser")
+OUT = Option("--out", "The experiment to write, below experiments/.", "FILE.py")
+FORCE = Option("--force", "Overwrite files that exist.")
+REPORT = Option("--report", "Write the report into a file too.", "FILE")
+UNKNOWN = Option("--allow-unknown", "Report keys that nothing reads, instead of refusing the files.")
+USAGE = Usage(
+    "mm import mindspeed FILE ... --out FILE.py | mm import telefuser FILE --out FILE.py",
+    "Reads another tool's configuration and writes an experiment, and prints what became of each "
+    "key: mapped, "
+    "derived from others, dead there, misspelt, in conflict or unknown. Nothing of the files is executed.\n\n"
+    "mindspeed: model.json, inference_model.json, data.json, tools.json, FSDP2 or LayerZero YAML, "
+    "native YAML and the "
+    "launch script of one run of MindSpeed-MM, as many of them as there are. telefuser: a file of "
+    "dump_config().\n\n"
+    "Exit status: 0 where the experiment is written, 2 for a mistake, with its file, line and key.",
+    (OUT, REPORT, JSON, UNKNOWN, FORCE),
+    (
+        (
+            "mm import mindspeed model.json data.json fsdp2.yaml pretrain.sh --out experiments/mine.py",
+            "a training",
+        ),
+        ("mm import mindspeed inference_model.json inference.sh --out experiments/videos.py", "generation"),
+        ("mm import telefuser pipeline_config.json --out experiments/videos.py", "TeleFuser's dump"),
+    ),
+    actions=TOOLS,
+)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Make another tool's configuration an experiment, and tell what became of each key."""
+    line = scan(argv, USAGE.options)
+    if line.has(HELP):
+        print_usage(USAGE)
+        return 0
+    problems = list(line.problems)
+    flags = [option.flag for option in (*USAGE.options, HELP)]
+    problems += [Problem(given.flag, f"unknown flag{meant(given.flag, flags)}") for given in line.fields]
+    tool = line.words[0] if line.words else ""
+    if tool not in TOOLS:
+        said = repr(tool) if tool else "nothing"
+        problems.append(Problem("", f"expected one of {', '.join(TOOLS)}, got {said}{meant(tool, TOOLS)}"))
+    if not line.has(OUT):
+        problems.append(
+            Problem(OUT.flag, "is missing; name the experiment to write, such as experiments/mine.py")
+        )
+    if problems:
+        raise UserError(problems)
+    out = Path(line.value(OUT) or "")
+    report_file = Path(line.value(REPORT) or "") if line.has(REPORT) else None
+    _check_places(out, report_file, force=line.has(FORCE))
+    spec, report = _imported(tool, line)
+    page = "\n".join(report.lines(str(out))) + "\n"
+    written = _experiment(spec, report, tool, out)
+    out.write_text(written, "utf-8")
+    if report_file is not None:
+        report_file.write_text(page, "utf-8")
+    if line.has(JSON):
+        print(json.dumps(report.to_json(str(out)), indent=2, ensure_ascii=False))
+    else:
+        print(f"written  {out}\n{page}", end="")
+    return 0
+
+
+def _imported(tool: str, line: CommandLine) -> tuple[RootSpec, Any]:
+    files = [Path(word) for word in line.words[1:]]
+    if tool == "mindspeed":
+        from mm_config.importing.mindspeed.importer import import_files
+
+        return import_files(files, allow_unknown=line.has(UNKNOWN))
+    if len(files) != 1:
+        raise UserError(f"telefuser: expected one file of dump_config(), got {len(files)}")
+    from mm_config.importing.telefuser import import_dump
+
+    return import_dump(files[0])
+
+
+def _check_places(out: Path, report_file: Path | None, *, force: bool) -> None:
+    problems: list[Problem] = []
+    if out.suffix != ".py" or not out.stem.isidentifier():
+        problems.append(
+            Problem(OUT.flag, f"expected a Python file such as experiments/mine.py, got {str(out)!r}")
+        )
+    for flag, file in ((OUT.flag, out), (REPORT.flag, report_file)):
+        if file is None:
+            continue
+        if file.is_dir():
+            problems.append(Problem(flag, f"{str(file)!r} is a folder"))
+        elif file.exists() and not force:
+            problems.append(Problem(flag, f"{str(file)!r} exists already; give another name, or --force"))
+        elif not file.parent.is_dir():
+            problems.append(Problem(flag, f"the folder {str(file.parent)!r} does not exist"))
+    if problems:
+        raise UserError(problems)
+
+
+def _experiment(spec: RootSpec, report: Any, tool: str, out: Path) -> str:
+    """The experiment's source; its docstring says where it comes from and how to run it."""
+    from mm_config.source import to_source
+
+    source = to_source(spec)
+    command = report.command(str(out)) if hasattr(report, "command") else ""
+    note = f"Imported by `mm import {tool}`; the ids of the spec were then"
+    if command:
+        # A flag and its value stay on one line.
+        text = command.replace("\\", "\\\\").replace('"', '\\"').replace(" --location ", " --location\u00a0")
+        wrapped = textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False)
+        run_it = " \\\\\n".join(f"    {piece}" for piece in wrapped).replace("\u00a0", " ")
+        note = f"{note.partition(';')[0]}. Run it by\n\n{run_it}\n\nThe ids of the spec were then"
+    return source.replace("Written by `mm show --format python`; the ids of the spec were then", note, 1)

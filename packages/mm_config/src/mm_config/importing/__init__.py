@@ -1,0 +1,1 @@
+"""Other tools' configurations as experiments: their files are read, understood by tables and reported."""

@@ -1,0 +1,50 @@
+"""What the files say: one fact per value, with the file and the line where it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import attrs
+
+from mm_config.importing.nodes import Leaf, Node, leaves
+
+_INDEX = re.compile(r"\[\d+\]")
+
+
+@attrs.frozen
+class Source:
+    """A file, or one kind of statement in a script."""
+
+    file: Path
+    kind: str
+    """`model.json`, `inference_model.json`, `data.json`, `fsdp2.yaml`, `layerzero.yaml`, `tools.json`,
+    `native.yaml`, `shell flag`, `environment variable`, `shell variable`, or another tool's file."""
+
+
+@attrs.frozen
+class Fact:
+    """One value that a file gives."""
+
+    source: Source
+    path: str
+    """Keys joined by dots, list elements as `[3]` (`a.b[3].c`); a flag with its dashes; a variable's name."""
+    value: Leaf
+    """Of a variable or flag always text: a flag with several values has a tuple of them, one without any
+    has True."""
+    line: int
+
+    @property
+    def place(self) -> str:
+        """`file:line`, the path of a problem with this fact."""
+        return f"{self.source.file}:{self.line}"
+
+
+def facts_of(node: Node, source: Source) -> tuple[Fact, ...]:
+    """The facts of a file: its leaves, in the file's order."""
+    return tuple(Fact(source, path, value, line) for path, value, line in leaves(node))
+
+
+def generic(path: str) -> str:
+    """A path as a table names it: every element of a list is `[]`."""
+    return _INDEX.sub("[]", path)

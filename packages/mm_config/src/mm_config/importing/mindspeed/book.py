@@ -1,0 +1,243 @@
+"""The book of one import: every fact, what has become of it, and the values that go into the spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+from mm_config.errors import Problem
+from mm_config.importing.facts import Fact, generic
+from mm_config.importing.mindspeed.convert import number_of, said, shown
+from mm_config.importing.mindspeed.rows import Row, Verdict
+from mm_config.importing.mindspeed.table import ROWS, nearest, row_of
+from mm_config.importing.nodes import Leaf
+from mm_config.schema import ABSENT
+
+TEXT_KINDS = ("shell flag", "environment variable", "shell variable")
+
+
+@attrs.frozen
+class Entry:
+    """One line of the report."""
+
+    verdict: Verdict
+    text: str
+    place: str = ""
+    """`file:line`; empty where the line is about a missing key."""
+    key: str = ""
+    value: Any = ABSENT
+    kind: str = ""
+    path: str = ""
+    """Kind and path of the row that the fact has."""
+
+
+@attrs.define
+class Book:
+    """Written while an import goes on."""
+
+    facts: tuple[Fact, ...]
+    generation: bool
+    """Whether an inference spec is made; else a training spec."""
+    entries: dict[int, Entry] = attrs.Factory(dict[int, Entry])
+    """By the fact's place in `facts`."""
+    further: list[Entry] = attrs.Factory(list[Entry])
+    """What belongs to no single fact."""
+    problems: list[Problem] = attrs.Factory(list[Problem])
+    changes: dict[str, Any] = attrs.Factory(dict[str, Any])
+    """Values for the spec by canonical path."""
+    origins: dict[str, Fact] = attrs.Factory(dict[str, Fact])
+    """The fact that gave a change."""
+    paths: dict[str, str] = attrs.Factory(dict[str, str])
+    """Paths that files give, by the name that `--location` knows them under, and `--runs-dir`."""
+    conditions: dict[str, bool] = attrs.Factory(dict[str, bool])
+    _numbers: dict[tuple[str, str], int] = attrs.field(init=False, factory=dict[tuple[str, str], int])
+    _rows: dict[int, Row] = attrs.field(init=False, factory=dict[int, Row])
+    _places: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
+
+    def __attrs_post_init__(self) -> None:
+        self._places = {id(fact): number for number, fact in enumerate(self.facts)}
+        for number, fact in enumerate(self.facts):
+            row = row_of(fact.source.kind, generic(fact.path))
+            if row is None:
+                continue
+            key = (row.kind, row.path)
+            earlier = self._numbers.get(key)
+            if earlier is not None and "[]" not in row.path and row.kind != "shell variable":
+                before = self.facts[earlier]
+                text = f"is given again on line {fact.line}, and the last one holds"
+                self.entries[earlier] = self._entry(before, Verdict.CONFLICT, text, row)
+            self._numbers[key] = number
+            self._rows[number] = row
+
+    def row(self, fact: Fact) -> Row | None:
+        """The row of a fact."""
+        return row_of(fact.source.kind, generic(fact.path))
+
+    def fact(self, kind: str, path: str) -> Fact | None:
+        """The last fact of a key."""
+        number = self._numbers.get((kind, path))
+        return None if number is None else self.facts[number]
+
+    def all_of(self, kind: str, path: str) -> list[Fact]:
+        """All facts of a key with `[]`."""
+        return [self.facts[n] for n, row in self._rows.items() if (row.kind, row.path) == (kind, path)]
+
+    def has(self, kind: str, start: str = "") -> bool:
+        """Whether any fact of this kind has a path that starts so."""
+        return any(key[0] == kind and key[1].startswith(start) for key in self._numbers)
+
+    def raw(self, kind: str, path: str, default: Any = None) -> Any:
+        """The value of a key as its file says it, numbers of scripts as numbers; `default` where it "
+        "is missing."""
+        fact = self.fact(kind, path)
+        return default if fact is None else typed(fact)
+
+    def get(self, kind: str, path: str, otherwise: Any = None) -> Any:
+        """The value of a key in our terms: the file's, MindSpeed-MM's default, or `otherwise`.
+
+        A default holds only where another key of the same group is given. A value that can't be read is
+        reported when its row is gone through, and counts as missing here.
+        """
+        row = row_of(kind, path)
+        if row is None or row.convert is None:
+            return self.raw(kind, path, otherwise)
+        fact = self.fact(kind, path)
+        value = typed(fact) if fact is not None else row.default if self._grouped(row) else ABSENT
+        if value is ABSENT:
+            return otherwise
+        try:
+            return row.convert.read(value)
+        except ValueError:
+            return otherwise
+
+    def _grouped(self, row: Row) -> bool:
+        if row.kind in TEXT_KINDS:
+            return self.has(row.kind)
+        parent = row.path.rpartition(".")[0]
+        return any(kind == row.kind and path.rpartition(".")[0] == parent for kind, path in self._numbers)
+
+    def set(self, target: str, value: Any, fact: Fact | None = None) -> None:
+        """Puts a value into the spec."""
+        self.changes[target] = value
+        if fact is not None:
+            self.origins[target] = fact
+
+    def mark(self, fact: Fact | None, verdict: Verdict, text: str) -> None:
+        """Says what becomes of a fact; what was said before is replaced, but not a conflict."""
+        if fact is None:
+            return
+        number = self._places[id(fact)]
+        before = self.entries.get(number)
+        if before is None or before.verdict is not Verdict.CONFLICT or verdict is Verdict.CONFLICT:
+            self.entries[number] = self._entry(fact, verdict, text, self._rows.get(number))
+
+    def map(self, fact: Fact | None, target: str, value: Any) -> None:
+        """Puts a fact's value into the spec and says so."""
+        if fact is not None:
+            self.set(target, value, fact)
+            self.mark(fact, Verdict.MAPPED, f"{target} = {shown(value)}")
+
+    def say(self, verdict: Verdict, key: str, text: str) -> None:
+        """A line of the report that belongs to no single fact."""
+        self.further.append(Entry(verdict, text, key=key))
+
+    def refuse(self, fact: Fact, why: str) -> None:
+        """A value that can't be imported."""
+        text = f"{fact.path} is {said(fact.value)}: {why}"
+        self.problems.append(Problem(fact.place, text))
+        self.mark(fact, Verdict.REFUSED, why)
+
+    def _entry(self, fact: Fact, verdict: Verdict, text: str, row: Row | None) -> Entry:
+        kind, path = ("", "") if row is None else (row.kind, row.path)
+        return Entry(verdict, text, fact.place, fact.path, fact.value, kind, path)
+
+    def go_through(self, why_not: dict[str, str]) -> None:
+        """Every fact by its row: values with a place of their own go into the spec, the rest is said.
+
+        Args:
+            why_not: Why a key is dead whose condition does not hold.
+        """
+        for number, fact in enumerate(self.facts):
+            row = self._rows.get(number)
+            if row is None:
+                self._unknown(fact)
+                continue
+            if number in self.entries:
+                continue
+            unmet = next((name for name in row.when.split() if not self.conditions[name]), None)
+            target = row.infer if self.generation and row.kind == "shell flag" else row.target
+            if unmet is not None:
+                self.mark(fact, Verdict.DEAD, why_not[unmet])
+            elif row.verdict is Verdict.REFUSED:
+                self.refuse(fact, row.reason)
+            elif row.verdict is Verdict.MAPPED and not target:
+                self.mark(fact, Verdict.DEAD, "inference takes it only to satisfy Megatron")
+            elif row.verdict is Verdict.MAPPED:
+                self._mapped(fact, row, target)
+            elif row.only and not any(_equal(typed(fact), value) for value in row.only):
+                allowed = " or ".join(map(said, row.only))
+                self.refuse(fact, f"{row.reason}; only {allowed} can be imported")
+            else:
+                self.mark(fact, row.verdict, row.reason)
+        self._defaults()
+
+    def _mapped(self, fact: Fact, row: Row, target: str) -> None:
+        """Keys that are read together with others have no conversion, and get their line from those."""
+        if row.convert is None:
+            self.mark(fact, Verdict.MAPPED, target)
+            return
+        try:
+            value = row.convert.read(typed(fact))
+        except ValueError as error:
+            self.refuse(fact, str(error))
+            return
+        if "," in target or target.startswith("--"):
+            self.mark(fact, Verdict.MAPPED, target)
+        else:
+            self.map(fact, target, value)
+
+    def _defaults(self) -> None:
+        for row in ROWS:
+            if row.default is ABSENT or row.convert is None or (row.kind, row.path) in self._numbers:
+                continue
+            target = row.infer if self.generation and row.kind == "shell flag" else row.target
+            if not target or "," in target or target in self.changes or not self._grouped(row):
+                continue
+            if all(self.conditions[name] for name in row.when.split()):
+                value = self.get(row.kind, row.path)
+                self.set(target, value)
+                self.say(Verdict.DEFAULT, row.path, f"{target} = {shown(value)}")
+
+    def _unknown(self, fact: Fact) -> None:
+        if fact.source.kind == "shell variable":
+            self.mark(fact, Verdict.DERIVED, "a variable of your own; what it reaches has a row")
+        else:
+            self.mark(fact, Verdict.UNKNOWN, self.unknown(fact))
+
+    def unknown(self, fact: Fact) -> str:
+        """Why a key without a row is unknown, with the nearest one."""
+        near = nearest(fact.source.kind, generic(fact.path))
+        return (
+            f"nothing reads it; did you mean {near}?"
+            if near
+            else f"no {fact.source.kind} of Wan's that is known"
+        )
+
+
+def typed(fact: Fact) -> Any:
+    """A fact's value; a text of a script as the number that it writes."""
+    if fact.source.kind in TEXT_KINDS and isinstance(fact.value, str):
+        return number_of(fact.value)
+    return fact.value
+
+
+def _equal(value: Any, allowed: Leaf) -> bool:
+    return type(value) is type(allowed) and value == allowed
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a, b and c`."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last

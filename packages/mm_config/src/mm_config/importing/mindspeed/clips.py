@@ -1,0 +1,213 @@
+"""What a data.json says of clips, their size and their order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mm_config.importing.facts import Fact
+from mm_config.importing.mindspeed.book import Book
+from mm_config.importing.mindspeed.choices import ORDER
+from mm_config.importing.mindspeed.conditions import PRE
+from mm_config.importing.mindspeed.convert import REAL, WHOLE, said
+from mm_config.importing.mindspeed.data_rows import CLIP_CHAINS
+from mm_config.importing.mindspeed.rows import Verdict
+from mm_config.specs.data import Order, Resize
+
+DATA = "data.json"
+_PLAIN = ("ToTensorVideo", "norm_fun", "ae_norm", "ToTensorAfterResize")
+_MODES = {"shortside": Resize.CENTER_CROP, "resize": Resize.STRETCH, "hxw": Resize.STRETCH}
+
+
+def read_clips(book: Book, cell: int) -> None:
+    """Puts size, frames and order of clips into the spec.
+
+    Args:
+        book: The facts.
+        cell: Pixels of one token along height and width.
+    """
+    _order(book)
+    if not book.conditions["raw"]:
+        return
+    _frames(book)
+    _interval(book)
+    dynamic = book.conditions["dynamic"]
+    _transforms(book, dynamic)
+    force = book.fact(DATA, f"{PRE}.force_resolution")
+    if dynamic:
+        book.map(force, "data.resize", Resize.AREA)
+        _area(book, cell)
+    elif force is not None:
+        book.mark(
+            force,
+            Verdict.MAPPED,
+            "data.height x data.width for all clips; those whose height / width is outside 0.5 to "
+            "1.0625 are left "
+            "out there, and only data.max_aspect_ratio leaves some out here",
+        )
+
+
+def _order(book: Book) -> None:
+    sampler = book.fact(DATA, "dataloader_param.sampler_type")
+    shuffle = book.fact(DATA, "dataloader_param.shuffle")
+    again = "; MindSpeed-MM repeats its order in each epoch, here each epoch has its own"
+    if book.conditions["plain_sampler"]:
+        if shuffle is None and sampler is None:
+            return
+        order = (
+            Order.SHUFFLED if book.raw(DATA, "dataloader_param.shuffle", False) is True else Order.SEQUENTIAL
+        )
+        if shuffle is not None and not isinstance(shuffle.value, bool):
+            book.refuse(shuffle, "expected true or false")
+            return
+        book.set("data.order", order, shuffle or sampler)
+        book.mark(sampler, Verdict.DERIVED, "the order is that of `shuffle`")
+        book.mark(shuffle, Verdict.MAPPED, f"data.order = {order.value}" + again * (order is Order.SHUFFLED))
+        return
+    if sampler is None:
+        return
+    try:
+        order = ORDER.read(sampler.value)
+    except ValueError as error:
+        book.refuse(sampler, str(error))
+        return
+    book.set("data.order", order, sampler)
+    book.mark(sampler, Verdict.MAPPED, f"data.order = {order.value}" + again * (order is Order.SHUFFLED))
+
+
+def _frames(book: Book) -> None:
+    """Shorter clips keep as many frames as fill latent frames; the least number is one of those."""
+    fact = book.fact(DATA, f"{PRE}.min_num_frames")
+    least = book.changes.get("data.min_num_frames")
+    if isinstance(least, int) and least > 0 and (least - 1) % 4:
+        up = least + (1 - least) % 4
+        book.set("data.min_num_frames", up, fact)
+        book.mark(
+            fact, Verdict.DERIVED, f"data.min_num_frames = {up}, the next number that fills latent frames"
+        )
+    truncate = book.fact(DATA, f"{PRE}.truncate_t_by_sp")
+    if truncate is not None and truncate.value is not False and book.conditions["cp"]:
+        book.refuse(truncate, "cutting clips to a multiple of the ranks is not in our specs; set it to false")
+
+
+def _interval(book: Book) -> None:
+    fact = book.fact(DATA, f"{PRE}.auto_interval")
+    if fact is None:
+        return
+    if not isinstance(fact.value, bool):
+        book.refuse(fact, "expected true or false")
+    elif fact.value:
+        book.mark(fact, Verdict.MAPPED, "data.fps: clips are sampled at train_fps")
+    else:
+        book.mark(fact, Verdict.MAPPED, "data.frame_interval: every n-th frame is taken")
+
+
+def _area(book: Book, cell: int) -> None:
+    height, width = (book.get(DATA, f"{PRE}.{name}") for name in ("max_height", "max_width"))
+    most = book.fact(DATA, f"{PRE}.max_hxw")
+    if most is not None and most.value is not None and (height is None or most.value != height * width):
+        book.refuse(
+            most,
+            f"is not max_height x max_width ({said(height)} x {said(width)}), and data.height x "
+            "data.width is the "
+            "most that a clip may have; make them equal",
+        )
+    _stride(book, cell)
+    aspect = book.fact(DATA, f"{PRE}.hw_aspect_thr")
+    if aspect is None:
+        book.set("data.max_aspect_ratio", 1.5)
+        return
+    try:
+        ratio = REAL.read(aspect.value)
+    except ValueError as error:
+        book.refuse(aspect, str(error))
+        return
+    book.map(aspect, "data.max_aspect_ratio", ratio or 1.5)
+    if ratio == 0:
+        book.mark(aspect, Verdict.DERIVED, "data.max_aspect_ratio = 1.5, which 0 means")
+
+
+def _stride(book: Book, cell: int) -> None:
+    fact = book.fact(DATA, f"{PRE}.hw_stride")
+    try:
+        stride = 32 if fact is None else WHOLE.read(fact.value)
+    except ValueError as error:
+        if fact is not None:
+            book.refuse(fact, str(error))
+        return
+    if 0 < stride < cell and cell % stride == 0:
+        book.set("data.size_multiple", None, fact)
+        book.mark(
+            fact,
+            Verdict.DERIVED,
+            f"sizes are multiples of {cell} pixels, one token; of a size in between MindSpeed-MM's "
+            "network drops "
+            "the last half token",
+        )
+    elif fact is None:
+        book.set("data.size_multiple", stride)
+    else:
+        book.map(fact, "data.size_multiple", stride)
+
+
+def _transforms(book: Book, dynamic: bool) -> None:
+    """The resizing that a chain of transforms amounts to."""
+    cropped: Fact | None = None
+    resized: Fact | None = None
+    for name in CLIP_CHAINS:
+        path = f"{PRE}.train_pipeline.{name}[]"
+        for fact in book.all_of(DATA, f"{path}.trans_type"):
+            word = fact.value
+            if word == "CenterCropResizeVideo":
+                cropped = fact
+            elif word == "ResizeVideo":
+                resized = fact
+            elif word == "RandomHorizontalFlipVideo" or word in _PLAIN:
+                pass
+            else:
+                book.refuse(
+                    fact, f"can't be said here: only ResizeVideo, CenterCropResizeVideo, {', '.join(_PLAIN)}"
+                )
+                continue
+            book.mark(fact, Verdict.DERIVED, "a step of data.resize, or holds always")
+        for fact in book.all_of(DATA, f"{path}.param.p"):
+            _flip(book, fact)
+    modes = [
+        fact
+        for name in CLIP_CHAINS
+        for fact in book.all_of(DATA, f"{PRE}.train_pipeline.{name}[].param.mode")
+    ]
+    wanted = _wanted(book, modes)
+    for fact in modes:
+        book.mark(fact, Verdict.DERIVED, "a step of data.resize")
+    if dynamic or (cropped is None and resized is None):
+        return
+    if cropped is not None:
+        _map_resize(book, cropped, Resize.CENTER_CROP)
+    elif wanted is Resize.STRETCH and modes:
+        _map_resize(book, modes[0], Resize.STRETCH)
+    elif resized is not None:
+        book.refuse(
+            resized, "leaves clips of different sizes in one batch; CenterCropResizeVideo has to follow"
+        )
+
+
+def _wanted(book: Book, modes: list[Fact]) -> Resize | None:
+    wanted: Resize | None = None
+    for fact in modes:
+        found = _MODES.get(fact.value) if isinstance(fact.value, str) else None
+        if found is None:
+            book.refuse(fact, f"can't be said here: only {', '.join(_MODES)}")
+        wanted = found or wanted
+    return wanted
+
+
+def _map_resize(book: Book, fact: Fact, resize: Resize) -> None:
+    book.map(fact, "data.resize", resize)
+
+
+def _flip(book: Book, fact: Fact) -> None:
+    value: Any = fact.value
+    try:
+        book.map(fact, "data.flip_share", REAL.read(value))
+    except ValueError as error:
+        book.refuse(fact, str(error))

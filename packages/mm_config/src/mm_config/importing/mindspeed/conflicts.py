@@ -1,0 +1,251 @@
+"""The same fact said twice, differently, and MindSpeed-MM's known contradictions."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from mm_config.importing.facts import Fact
+from mm_config.importing.mindspeed.book import Book
+from mm_config.importing.mindspeed.boundaries import NEAR
+from mm_config.importing.mindspeed.conditions import FLAG, PRE
+from mm_config.importing.mindspeed.convert import said
+from mm_config.importing.mindspeed.rows import Verdict
+from mm_config.specs.infer import InferSpec
+from mm_config.specs.kinds import Conditioning
+from mm_config.specs.train import TrainSpec
+
+_FILE_FLAGS = {
+    "--mm-model": ("model.json", "inference_model.json"),
+    "--mm-data": ("data.json",),
+    "--mm-tool": ("tools.json",),
+    "--fsdp2-config-path": ("fsdp2.yaml",),
+    "--layerzero-config": ("layerzero.yaml",),
+}
+INFERENCE = "inference_model.json"
+_ITS_OWN = ("predictor.dtype", "predictor.model_type", "ae.enable_tiling")
+"""Keys that training and generation may have differently."""
+_IMAGES = (Conditioning.FIRST_FRAME, Conditioning.FIRST_AND_LAST_FRAME)
+
+
+def tell_conflicts(book: Book, spec: TrainSpec | InferSpec, kind: str) -> None:
+    """Marks contradictions.
+
+    Args:
+        book: The facts.
+        spec: What was made of them.
+        kind: The file of the network.
+    """
+    _named_files(book)
+    _model_types(book, spec, kind)
+    _seeds(book)
+    if isinstance(spec, TrainSpec):
+        _training(book, spec)
+    else:
+        _generation(book, spec)
+    _attention_mask(book)
+
+
+def _differ(book: Book, fact: Fact | None, text: str) -> None:
+    book.mark(fact, Verdict.CONFLICT, text)
+
+
+def _named_files(book: Book) -> None:
+    for flag, kinds in _FILE_FLAGS.items():
+        fact = book.fact(FLAG, flag)
+        given = next((one.source.file.name for one in book.facts if one.source.kind in kinds), None)
+        if fact is None:
+            continue
+        named = PurePosixPath(str(fact.value)).name
+        if given is None:
+            book.mark(fact, Verdict.DERIVED, f"names {named}, which was not given to this import")
+        elif named != given:
+            _differ(book, fact, f"names {named}, but {given} was given to this import")
+
+
+def _model_types(book: Book, spec: TrainSpec | InferSpec, kind: str) -> None:
+    given = spec.model.conditioning
+    images = given is not Conditioning.TEXT
+    task, dual = book.fact(kind, "task"), book.fact(kind, "dual_image")
+    if task is not None and task.value in ("t2v", "i2v") and (task.value == "i2v") is not images:
+        _differ(book, task, f"predictor.model_type makes the network one of {given.value}, and that holds")
+    if dual is not None and dual.value is not (given is Conditioning.FIRST_AND_LAST_FRAME):
+        _differ(book, dual, f"predictor.model_type makes the network one of {given.value}, and that holds")
+    processor = book.fact(kind, "ae.i2v_processor.processor_id")
+    wanted = "wan_ti2v_processor" if given is Conditioning.CLEAN_FIRST_FRAME else "wan_i2v_processor"
+    if processor is not None and images and processor.value != wanted:
+        _differ(book, processor, f"conditioning {given.value} is prepared by {wanted}")
+    tiling, given_tiling = (
+        book.fact(kind, "ae.i2v_processor.i2v_vae_encode_tiling"),
+        book.raw(kind, "ae.enable_tiling", False),
+    )
+    if tiling is not None and isinstance(tiling.value, bool) and tiling.value is not given_tiling:
+        _differ(
+            book, tiling, f"ae.enable_tiling is {said(given_tiling)}, and that holds for given frames here"
+        )
+    separated = book.fact(kind, "predictor.seperated_timestep")
+    clean = given is Conditioning.CLEAN_FIRST_FRAME
+    if separated is not None and separated.value is not clean:
+        if separated.value is True:
+            text = (
+                "gives a first frame timestep 0 that model_type leaves noisy; here its tokens "
+                "have the clip's timestep"
+            )
+        else:
+            text = "conditioning clean_first_frame gives the first frame's tokens timestep 0, and that holds"
+        _differ(book, separated, text)
+    expand = book.fact(kind, "pipeline_config.expand_timesteps")
+    if expand is not None and expand.value is not clean:
+        _differ(book, expand, f"follows from conditioning here, which is {given.value}")
+
+
+def _seeds(book: Book) -> None:
+    seeds = [
+        (fact, name)
+        for kind, path, name in (
+            (FLAG, "--seed", "--seed"),
+            ("data.json", f"{PRE}.seed", f"{PRE}.seed"),
+            (INFERENCE, "pipeline_config.seed", "pipeline_config.seed"),
+        )
+        if (fact := book.fact(kind, path)) is not None
+    ]
+    if len({str(fact.value) for fact, _ in seeds}) > 1:
+        first, name = seeds[-1] if book.generation else seeds[0]
+        for fact, _ in seeds:
+            if fact is not first:
+                _differ(book, fact, f"{name} is {said(first.value)}, and that is the spec's one seed")
+
+
+def _training(book: Book, spec: TrainSpec) -> None:
+    bridge, direct = (
+        book.fact("model.json", "patch.bridge_patch"),
+        book.fact("model.json", "patch.get_dist_model_load_from_pt"),
+    )
+    if bridge is not None and direct is not None and bridge.value is True and direct.value is True:
+        for fact in (bridge, direct):
+            _differ(
+                book,
+                fact,
+                "bridge_patch and get_dist_model_load_from_pt replace one function (get_model); "
+                "which of them wins "
+                "differs from process to process",
+            )
+    _features(book, spec)
+    _generation_differs(book, spec)
+    if book.fact(FLAG, "--load") is not None and book.fact(FLAG, "--no-load-optim") is None:
+        book.say(
+            Verdict.CONFLICT,
+            "--no-load-optim",
+            "is missing: there the optimizer's state goes on where LOAD_PATH holds one; here a run "
+            "starts from weights "
+            "alone, and `--resume` goes on",
+        )
+    sharded = book.fact(FLAG, "--use-torch-fsdp2")
+    connections = book.fact("environment variable", "CUDA_DEVICE_MAX_CONNECTIONS")
+    if sharded is not None and connections is not None and str(connections.value) == "1":
+        _differ(book, connections, "MindSpeed-MM's FSDP2 stops where it is 1")
+    if book.has("fsdp2.yaml") and not book.conditions["fsdp2"]:
+        book.say(
+            Verdict.CONFLICT, "--use-torch-fsdp2", "is missing in the script: the FSDP2 YAML was never read"
+        )
+    interval = book.fact(FLAG, "--save-interval")
+    if interval is not None and spec.checkpoint.every_steps > spec.schedule.steps:
+        _differ(
+            book,
+            interval,
+            f"checkpoint.every_steps = {spec.checkpoint.every_steps}, but there are "
+            f"{spec.schedule.steps} steps: only "
+            "the last one is saved",
+        )
+    if (
+        sharded is not None
+        and book.fact(FLAG, "--bf16") is not None
+        and book.fact(FLAG, "--downcast-to-bf16") is None
+    ):
+        book.say(
+            Verdict.CONFLICT,
+            "--bf16",
+            "with FSDP2 MindSpeed-MM's own examples give --downcast-to-bf16 instead; here "
+            "precision.compute says it",
+        )
+    muon = book.raw("model.json", "patch.muon_optimizer")
+    if muon is True and book.raw(FLAG, "--optimizer", "adam") != "muon":
+        _differ(
+            book,
+            book.fact("model.json", "patch.muon_optimizer"),
+            "--optimizer muon is missing: AdamW trained",
+        )
+
+
+def _generation_differs(book: Book, spec: TrainSpec) -> None:
+    """An inference file that is given beside a training, key by key."""
+    for fact in book.facts:
+        if fact.source.kind != INFERENCE:
+            continue
+        other = book.fact("model.json", fact.path)
+        shared = fact.path.startswith(("predictor.", "ae.", "text_encoder.")) and fact.path not in _ITS_OWN
+        if (
+            fact.path == "boundary_ratio"
+            and isinstance(fact.value, float)
+            and spec.diffusion.boundary is not None
+        ):
+            if abs(fact.value - spec.diffusion.boundary) > NEAR:
+                _differ(
+                    book,
+                    fact,
+                    f"training has {spec.diffusion.boundary} between its experts, which this import takes",
+                )
+        elif shared and other is not None and other.value != fact.value:
+            _differ(
+                book, fact, f"{other.place} says {said(other.value)} for training, which this import takes"
+            )
+
+
+def _features(book: Book, spec: TrainSpec) -> None:
+    fact = book.fact("data.json", "dataset_param.dataset_type")
+    if fact is None:
+        return
+    flags = [book.raw("model.json", f"load_{name}_features") for name in ("video", "text")]
+    wanted = fact.value == "feature"
+    if any(flag is not None and flag is not wanted for flag in flags):
+        _differ(
+            book,
+            fact,
+            f"model.json loads {_loaded(flags)}; the spec has data.precomputed = "
+            f"{'None' if spec.data.precomputed is None else 'PrecomputedSpec(...)'}",
+        )
+
+
+def _loaded(flags: list[object]) -> str:
+    kinds = [name for name, flag in zip(("video", "text"), flags, strict=True) if flag is True]
+    return f"{' and '.join(kinds)} features" if kinds else "no features"
+
+
+def _generation(book: Book, spec: InferSpec) -> None:
+    boundary = book.fact(INFERENCE, "boundary_ratio")
+    if spec.model.conditioning in _IMAGES and spec.boundary == 0.875:
+        _differ(
+            book,
+            boundary,
+            "the experts of I2V are trained to part at 0.358 of the index axis, sigma 0.89966, and "
+            "officially at 0.9; "
+            "0.875 is T2V's, and boundary = 0.875 holds here as the file says",
+        )
+    own = book.fact(INFERENCE, "predictor.dtype")
+    top = book.raw(INFERENCE, "dtype")
+    if own is not None and top is not None and own.value != top:
+        _differ(book, own, f"dtype is {said(top)}, and that holds")
+    scale = book.fact(INFERENCE, "pipeline_config.vae_scale_factor_spatial")
+    stride = spec.autoencoder.spatial_stride
+    if scale is not None and scale.value != stride:
+        _differ(book, scale, f"the autoencoder's spatial_stride is {stride}")
+
+
+def _attention_mask(book: Book) -> None:
+    if not book.conditions["cp"]:
+        return
+    mask = book.fact(FLAG, "--attention-mask-type")
+    text = "every token sees every other here; with context parallelism causal masks made broken videos there"
+    if mask is None:
+        book.say(Verdict.CONFLICT, "--attention-mask-type", f"is missing, and its default is causal: {text}")
+    elif mask.value == "causal":
+        _differ(book, mask, text)

@@ -1,0 +1,186 @@
+"""Specs back to the values of MindSpeed-MM's files, by the same table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mm_config.evolve import get
+from mm_config.importing.mindspeed.boundaries import fractions
+from mm_config.importing.mindspeed.names import lora_name, module_name
+from mm_config.importing.mindspeed.network import model_type_of
+from mm_config.importing.mindspeed.noise import MAX, MIN
+from mm_config.importing.mindspeed.rows import Row, Verdict
+from mm_config.importing.mindspeed.table import ROWS
+from mm_config.importing.nodes import Leaf
+from mm_config.schema import ABSENT
+from mm_config.specs.data import Order, Resize
+from mm_config.specs.dtype import Dtype
+from mm_config.specs.infer import InferSpec
+from mm_config.specs.lora import LoraSpec
+from mm_config.specs.optim import MuonSpec
+from mm_config.specs.parallel import Recompute
+from mm_config.specs.train import TrainSpec
+
+_PRE = "dataset_param.preprocess_parameters"
+
+
+def values(spec: TrainSpec | InferSpec) -> dict[tuple[str, str], Leaf]:
+    """The value of each mapped key that the spec has one for, by kind and path with `[]`.
+
+    Keys are those of training for a training spec, else those of generation. Numbers of scripts are numbers.
+    """
+    found: dict[tuple[str, str], Leaf] = {}
+    for row in ROWS:
+        value = _value(row, spec)
+        if value is not ABSENT:
+            found[row.kind, row.path] = value
+    return found
+
+
+def _value(row: Row, spec: TrainSpec | InferSpec) -> Any:
+    generation = isinstance(spec, InferSpec)
+    if row.verdict is not Verdict.MAPPED or generation is not _of_generation(row, generation):
+        return ABSENT
+    special = (_GENERATION if generation else _TRAINING).get(row.path)
+    if special is not None:
+        return special(spec)
+    target = row.infer if generation and row.kind == "shell flag" else row.target
+    if row.convert is None or not target or "," in target or target.startswith("--"):
+        return ABSENT
+    try:
+        ours = get(spec, target)
+        return row.convert.write(ours)
+    except (ValueError, StopIteration, TypeError):
+        return ABSENT
+
+
+def _of_generation(row: Row, generation: bool) -> bool:
+    if row.kind == "shell flag":
+        return generation
+    return row.kind == "inference_model.json"
+
+
+def _conditioning(spec: Any) -> Leaf:
+    return model_type_of(spec.model.conditioning, spec.model.image_dim is not None)
+
+
+def _algorithm(parallel: Any) -> Leaf:
+    if parallel.ulysses > 1 and parallel.ring > 1:
+        return "hybrid_cp_algo"
+    return "ulysses_cp_algo" if parallel.ulysses > 1 else "megatron_cp_algo"
+
+
+def _bf16(spec: TrainSpec) -> Any:
+    return True if spec.precision.compute is Dtype.BFLOAT16 else ABSENT
+
+
+def _adapters(spec: TrainSpec) -> Any:
+    return ABSENT if spec.lora is None else tuple(map(lora_name, spec.lora.targets))
+
+
+def _recomputed(spec: TrainSpec) -> Any:
+    full = spec.recompute.mode is not Recompute.NONE
+    return tuple(map(module_name, spec.recompute.modules)) if full else None
+
+
+def _recomputed_layers(spec: TrainSpec) -> Any:
+    if spec.recompute.mode is Recompute.NONE:
+        return ABSENT
+    pattern = spec.recompute.modules[0].removeprefix("blocks.")
+    if pattern == "*":
+        return spec.model.num_layers
+    return int(pattern.strip("{}").rpartition("-")[2]) + 1
+
+
+def _features(name: str) -> Callable[[TrainSpec], Leaf]:
+    def value(spec: TrainSpec) -> Leaf:
+        return spec.data.precomputed is not None and getattr(spec.data.precomputed, name)
+
+    return value
+
+
+def _ratio(name: str) -> Callable[[TrainSpec], Leaf]:
+    return lambda spec: getattr(spec.schedule, name) * spec.optim.lr
+
+
+def _selection(spec: TrainSpec) -> Leaf:
+    return "fused_torch_adamw" if spec.ema is None else "fused_ema_adamw"
+
+
+_TRAINING: dict[str, Callable[[Any], Any]] = {
+    "predictor.model_type": _conditioning,
+    MIN: lambda spec: fractions(spec.diffusion, spec.expert)[0],
+    MAX: lambda spec: fractions(spec.diffusion, spec.expert)[1],
+    "load_video_features": _features("latents"),
+    "load_text_features": _features("text"),
+    "dataset_param.dataset_type": lambda spec: "t2v" if spec.data.precomputed is None else "feature",
+    f"{_PRE}.auto_interval": lambda spec: spec.data.frame_interval is None,
+    f"{_PRE}.force_resolution": lambda spec: spec.data.resize is not Resize.AREA,
+    f"{_PRE}.hw_stride": lambda spec: spec.data.size_multiple,
+    f"{_PRE}.hw_aspect_thr": lambda spec: spec.data.max_aspect_ratio,
+    f"{_PRE}.train_pipeline.video[].trans_type": lambda spec: "CenterCropResizeVideo",
+    f"{_PRE}.train_pipeline.video[].param.mode": lambda spec: "resize",
+    f"{_PRE}.train_pipeline.video[].param.p": lambda spec: spec.data.flip_share,
+    "dataloader_param.sampler_type": lambda spec: (
+        "SequentialSampler" if spec.data.order is Order.SEQUENTIAL else "LengthGroupedSampler"
+    ),
+    "dataloader_param.shuffle": lambda spec: spec.data.order is Order.SHUFFLED,
+    "sub_modules_to_wrap": lambda spec: tuple(map(module_name, spec.fsdp.wrap)),
+    "ignored_modules": lambda spec: ("ae", "text_encoder", *map(module_name, spec.fsdp.ignore)),
+    "recompute_modules": _recomputed,
+    "profile.enable": lambda spec: spec.profiler is not None,
+    "memory_profile.enable": lambda spec: spec.memory_snapshot is not None,
+    "--context-parallel-size": lambda spec: spec.parallel.ulysses * spec.parallel.ring,
+    "--context-parallel-algo": lambda spec: _algorithm(spec.parallel),
+    "--ulysses-degree-in-cp": lambda spec: spec.parallel.ulysses,
+    "--min-lr": _ratio("final_ratio"),
+    "--lr-warmup-init": _ratio("warmup_ratio"),
+    "--optimizer": lambda spec: "muon" if isinstance(spec.optim, MuonSpec) else "adam",
+    "--optimizer-selection": _selection,
+    "--bf16": _bf16,
+    "--downcast-to-bf16": _bf16,
+    "--recompute-granularity": lambda spec: "full" if spec.recompute.mode is not Recompute.NONE else ABSENT,
+    "--recompute-method": lambda spec: "block",
+    "--recompute-num-layers": _recomputed_layers,
+    "--recompute-skip-core-attention": lambda spec: (
+        True if spec.recompute.mode is Recompute.SELECTIVE else ABSENT
+    ),
+    "--lora-target-modules": _adapters,
+    "training.lora.enable": lambda spec: isinstance(spec.lora, LoraSpec),
+    "training.lora.target_modules": _adapters,
+    "training.lr_min": _ratio("final_ratio"),
+    "training.lr_start": _ratio("warmup_ratio"),
+    "training.lr_warmup_ratio": lambda spec: spec.schedule.warmup_steps / spec.schedule.steps,
+    "training.gradient_accumulation_steps": lambda spec: (
+        spec.data.batch_size // (spec.runtime.micro_batch_size or 1)
+    ),
+    "parallel.fsdp_plan.apply_modules": lambda spec: tuple(map(module_name, spec.fsdp.wrap)),
+    "parallel.fsdp_plan.ignored_modules": lambda spec: (
+        "ae",
+        "text_encoder",
+        *map(module_name, spec.fsdp.ignore),
+    ),
+    "features.recompute": lambda spec: spec.recompute.mode is not Recompute.NONE,
+    "features.recompute_plan.apply_modules": _recomputed,
+}
+"""Keys that are read together with others, in a training spec."""
+
+
+def _guidance(spec: InferSpec) -> Leaf:
+    high, low = spec.sampler.guidance_high_noise, spec.sampler.guidance_low_noise
+    return high if high == low else (high, low)
+
+
+_GENERATION: dict[str, Callable[[Any], Any]] = {
+    "predictor.model_type": _conditioning,
+    "diffusion.guidance_scale": _guidance,
+    "pipeline_config.input_size": lambda spec: (spec.num_frames, spec.height, spec.width),
+    "pipeline_config.cpu_offload": lambda spec: spec.runtime.residency.experts.value == "swap",
+    "pipeline_config.seed": lambda spec: spec.samples.seeds[0],
+    "prompt": lambda spec: spec.samples.prompts[0] if spec.samples.prompts else ABSENT,
+    "--seed": lambda spec: spec.samples.seeds[0],
+    "--context-parallel-size": lambda spec: spec.runtime.parallel.ulysses * spec.runtime.parallel.ring,
+    "--context-parallel-algo": lambda spec: _algorithm(spec.runtime.parallel),
+}
+"""The same in an inference spec."""

@@ -1,0 +1,133 @@
+"""Rows of inference_model.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mm_config.importing.mindspeed.choices import COUNT, DEVICE, DTYPE, SOLVER
+from mm_config.importing.mindspeed.convert import REAL, WHOLE, Convert, choice, numbers
+from mm_config.importing.mindspeed.model_rows import SHARED
+from mm_config.importing.mindspeed.rows import (
+    Row,
+    dead,
+    derived,
+    group,
+    mapped,
+    misspelt,
+    of_kind,
+    outside,
+    refused,
+)
+from mm_config.specs.serving import Residency
+
+_BETAS = "flow matching has no betas: `use_flow_sigmas` replaces what they make"
+_THRESHOLD = "of thresholding, which is off"
+_TABLE = "the table of noise levels is Wan's own, from 0.999 to 0 before the shift"
+_VIDEO = "of video to video; without `video` nothing reads it"
+
+_OFFLOAD = choice({True: Residency.SWAP, False: Residency.RESIDENT})
+
+_SAMPLER: tuple[Row, ...] = (
+    *group("diffusion"),
+    mapped("diffusion.model_id", "sampler.solver", SOLVER, "UniPCMultistepScheduler"),
+    mapped("diffusion.num_inference_steps", "sampler.steps", COUNT, 40, 50, 4),
+    mapped("diffusion.flow_shift", "sampler.shift", REAL, 3.0, 5.0, 16.0, default=1.0),
+    misspelt("diffusion.shift", "diffusion.flow_shift", "diffusers' samplers swallow it", 5.0),
+    mapped(
+        "diffusion.guidance_scale",
+        "sampler.guidance_high_noise, sampler.guidance_low_noise",
+        None,
+        5.0,
+        5.5,
+        (4.0, 3.0),
+    ),
+    dead("diffusion.num_train_steps", "is removed and not passed on; diffusers' 1000 hold", 1000),
+    dead("diffusion.beta_start", _BETAS, 0.0001),
+    dead("diffusion.beta_end", _BETAS, 0.02),
+    dead("diffusion.beta_schedule", _BETAS, "linear"),
+    dead("diffusion.trained_betas", _BETAS, None),
+    dead("diffusion.rescale_betas_zero_snr", _BETAS, False),
+    derived("diffusion.prediction_type", "the network gives velocities", "flow_prediction"),
+    derived("diffusion.use_flow_sigmas", _TABLE, True),
+    derived("diffusion.use_karras_sigmas", _TABLE, False),
+    derived("diffusion.use_exponential_sigmas", _TABLE, False),
+    derived("diffusion.use_beta_sigmas", _TABLE, False),
+    derived("diffusion.final_sigmas_type", "the last step ends without noise", "zero"),
+    dead("diffusion.timestep_spacing", "flow sigmas have their own table", "linspace"),
+    dead("diffusion.steps_offset", "flow sigmas have their own table", 0),
+    derived("diffusion.solver_order", "both solvers are of order 2", 2),
+    derived("diffusion.solver_type", "UniPC's predictor is bh2", "bh2", "midpoint"),
+    derived("diffusion.solver_p", "UniPC has no other solver inside", None),
+    derived("diffusion.predict_x0", "both solvers predict the clean latents", True),
+    derived("diffusion.lower_order_final", "the last step is of order 1", True),
+    derived("diffusion.disable_corrector", "UniPC corrects every step", ()),
+    derived("diffusion.thresholding", "latents are never clipped", False),
+    dead("diffusion.dynamic_thresholding_ratio", _THRESHOLD, 0.995),
+    dead("diffusion.sample_max_value", _THRESHOLD, 1.0),
+)
+
+
+def _size(value: Any) -> tuple[int, ...]:
+    return numbers(3).read(value)
+
+
+_PIPELINE: tuple[Row, ...] = (
+    derived("pipeline_class", "the spec is one of generation", "WanPipeline"),
+    *group("pipeline_config"),
+    mapped("pipeline_config.input_size", "num_frames, height, width", Convert(_size, tuple), (81, 480, 832)),
+    mapped(
+        "pipeline_config.cpu_offload",
+        "runtime.residency.experts, runtime.residency.encoders",
+        _OFFLOAD,
+        True,
+        False,
+    ),
+    derived(
+        "pipeline_config.expand_timesteps",
+        "tokens of a clean first frame have their own timestep where the conditioning gives one",
+        True,
+        False,
+    ),
+    derived(
+        "pipeline_config.vae_scale_factor_spatial", "is the autoencoder's spatial_stride", 8, 16, samples=()
+    ),
+    mapped("pipeline_config.seed", "samples.seeds.0", WHOLE),
+)
+
+_TOP: tuple[Row, ...] = (
+    mapped("boundary_ratio", "boundary", REAL, 0.875, 0.9),
+    mapped("low_noise_predictor", "--location", None, when="experts"),
+    mapped("device", "runtime.device", DEVICE, "npu", "cuda"),
+    mapped("dtype", "dtype", DTYPE, "bf16", "fp32", "float32"),
+    derived("predictor.dtype", "networks compute in `dtype`", "bf16", "fp32", "float32", samples=("bf16",)),
+    mapped("fps", "fps", COUNT, 16, 24),
+    derived("frame_interval", "the file's rate is fps // frame_interval", 1),
+    derived("dual_image", "follows from predictor.model_type", True, False, samples=()),
+    outside("image", "give each request its image: `mm generate` makes one video of one request"),
+    *group("image_encoder"),
+    mapped(
+        "image_encoder.from_pretrained",
+        "--location",
+        None,
+        "Wan2.1-I2V-14B-480P-Diffusers/image_encoder",
+        when="image_branch",
+    ),
+    mapped("image_encoder.dtype", "image_encoder.dtype", DTYPE, "bf16", "fp32", when="image_branch"),
+    mapped("prompt", "samples.prompts", None, "A fox in the snow.", "samples_t2v_prompts.txt"),
+    mapped("save_path", "--runs-dir", None, "output_videos/"),
+    refused("video", "video to video is a request's, and no experiment holds requests with a video"),
+    dead("num_frames", _VIDEO, 49),
+    dead("start_frame", _VIDEO, 0),
+    dead("strength", _VIDEO, 0.7),
+    dead("use_prompt_preprocess", "Wan's pipeline always cleans its prompts", True, False),
+    *group("tokenizer"),
+    derived("tokenizer.autotokenizer_name", "UMT5's tokenizer comes with its weights", "AutoTokenizer"),
+    dead("tokenizer.hub_backend", "is removed and never checked", "hf"),
+    mapped("tokenizer.from_pretrained", "--location", None, "Wan2.2-T2V-A14B-Diffusers/tokenizer"),
+)
+
+_OWN = {row.path for row in _TOP}
+
+INFERENCE: tuple[Row, ...] = of_kind(
+    "inference_model.json", *_TOP, *_SAMPLER, *_PIPELINE, *(row for row in SHARED if row.path not in _OWN)
+)

@@ -1,0 +1,59 @@
+"""MindSpeed-MM's names of modules as ours, which are diffusers'."""
+
+from __future__ import annotations
+
+import re
+
+_PARTS = {
+    "head": "proj_out",
+    "patch_embedding": "patch_embedding",
+    "text_embedding": "condition_embedder.text_embedder",
+    "time_embedding": "condition_embedder.time_embedder",
+    "time_projection": "condition_embedder.time_proj",
+    "img_emb": "condition_embedder.image_embedder",
+}
+_INSIDE = {"self_attn": "attn1", "cross_attn": "attn2", "ffn": "ffn"}
+_BLOCK = re.compile(r"blocks\.(\{\*\}|\{[0-9,-]+\}|[0-9]+)(?:\.(self_attn|cross_attn|ffn))?")
+_LORA = {
+    "proj_q": "blocks.*.attn*.to_q",
+    "proj_k": "blocks.*.attn*.to_k",
+    "proj_v": "blocks.*.attn*.to_v",
+    "proj_out": "blocks.*.attn*.to_out.0",
+    "ffn.0": "blocks.*.ffn.net.0.proj",
+    "ffn.2": "blocks.*.ffn.net.2",
+}
+ENCODERS = ("ae", "text_encoder")
+"""Modules beside the network."""
+
+
+def module_pattern(name: str) -> str | None:
+    """`predictor.blocks.{*}` as `blocks.*`; None for a module that the network has not."""
+    name = name.removeprefix("predictor.")
+    if name in _PARTS:
+        return _PARTS[name]
+    found = _BLOCK.fullmatch(name)
+    if found is None:
+        return None
+    block = "*" if found[1] == "{*}" else found[1]
+    return f"blocks.{block}" + (f".{_INSIDE[found[2]]}" if found[2] else "")
+
+
+def module_name(pattern: str) -> str:
+    """`blocks.*` as `predictor.blocks.{*}`."""
+    back = {ours: theirs for theirs, ours in _PARTS.items()}
+    if pattern in back:
+        return f"predictor.{back[pattern]}"
+    parts = pattern.split(".")
+    inside = {ours: theirs for theirs, ours in _INSIDE.items()}
+    block = "{*}" if parts[1] == "*" else parts[1]
+    return ".".join(["predictor.blocks", block, *(inside[part] for part in parts[2:])])
+
+
+def lora_target(name: str) -> str | None:
+    """`proj_q` as `blocks.*.attn*.to_q`; None for a layer that is not known."""
+    return _LORA.get(name)
+
+
+def lora_name(pattern: str) -> str:
+    """`blocks.*.attn*.to_q` as `proj_q`."""
+    return next(theirs for theirs, ours in _LORA.items() if ours == pattern)

@@ -1,0 +1,98 @@
+"""What a row of the table says of one key."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import attrs
+
+from mm_config.importing.mindspeed.convert import Convert
+from mm_config.importing.nodes import Leaf
+from mm_config.schema import ABSENT
+
+
+class Verdict(enum.Enum):
+    """What becomes of a key."""
+
+    MAPPED = "mapped"
+    """It is a value of our spec, or of the command line."""
+    DEFAULT = "taken from MindSpeed-MM's defaults"
+    """A key that is missing, where MindSpeed-MM's default is a value of our spec."""
+    DERIVED = "derived"
+    """It follows from other values, or holds always."""
+    DEAD = "dead there"
+    """MindSpeed-MM never reads it here."""
+    OUTSIDE = "outside the spec"
+    """It is about the machine or one request; the experiment does not hold it."""
+    MISSPELT = "misspelt"
+    CONFLICT = "in conflict"
+    UNKNOWN = "unknown"
+    REFUSED = "refused"
+    """Our spec can't say it."""
+
+
+@attrs.frozen
+class Row:
+    """One key of one kind of file."""
+
+    kind: str
+    path: str
+    """The path with `[]` for each list element."""
+    verdict: Verdict
+    target: str = ""
+    """Canonical path without `spec.`, or the flag beside the spec, of a mapped key."""
+    reason: str = ""
+    convert: Convert | None = None
+    """How a mapped value is read; None where several keys are read together."""
+    only: tuple[Leaf, ...] = ()
+    """Of a derived key: the values with this verdict; others are refused."""
+    when: str = ""
+    """Names of the conditions under which the key is read at all, see `conditions`."""
+    default: Any = ABSENT
+    """What MindSpeed-MM takes where the key is missing, if that is a value of our spec."""
+    infer: str = ""
+    """Of a flag: the target in an inference spec; empty where inference leaves the flag unread."""
+    samples: tuple[Leaf, ...] = ()
+    """Some legal values."""
+
+
+def mapped(path: str, target: str, convert: Convert | None, *samples: Leaf, **more: Any) -> Row:
+    """A key with a place in our spec; `kind` is filled in by the table."""
+    return Row("", path, Verdict.MAPPED, target, convert=convert, samples=samples, **more)
+
+
+def derived(path: str, reason: str, *only: Leaf, **given: Any) -> Row:
+    """A key that follows from others; with `only`, other values are refused."""
+    more: dict[str, Any] = {"samples": only, **given}
+    return Row("", path, Verdict.DERIVED, reason=reason, only=only, **more)
+
+
+def dead(path: str, reason: str, *samples: Leaf, **more: Any) -> Row:
+    """A key that nothing reads."""
+    return Row("", path, Verdict.DEAD, reason=reason, samples=samples, **more)
+
+
+def outside(path: str, reason: str, *samples: Leaf, **more: Any) -> Row:
+    """A key about the machine or one request."""
+    return Row("", path, Verdict.OUTSIDE, reason=reason, samples=samples, **more)
+
+
+def refused(path: str, reason: str, *samples: Leaf, **more: Any) -> Row:
+    """A key that our spec can't say."""
+    return Row("", path, Verdict.REFUSED, reason=reason, samples=samples, **more)
+
+
+def misspelt(path: str, meant: str, effect: str, *samples: Leaf, **more: Any) -> Row:
+    """A key that somebody meant otherwise."""
+    return Row("", path, Verdict.MISSPELT, reason=f"meant {meant}: {effect}", samples=samples, **more)
+
+
+def group(*paths: str) -> tuple[Row, ...]:
+    """Keys that hold other keys."""
+    return tuple(Row("", path, Verdict.DERIVED, reason="a group: its keys have rows") for path in paths)
+
+
+def of_kind(kind: str, *rows: Row) -> tuple[Row, ...]:
+    """Rows of one kind of file."""
+    return tuple(attrs.evolve(row, kind=kind) for row in rows)

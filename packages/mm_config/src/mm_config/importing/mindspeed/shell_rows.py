@@ -1,0 +1,225 @@
+"""Rows of the launch scripts' flags and variables."""
+
+from __future__ import annotations
+
+from mm_config.importing.mindspeed.choices import COUNT, DECAY, at_least
+from mm_config.importing.mindspeed.convert import REAL, WHOLE
+from mm_config.importing.mindspeed.rows import Row, dead, derived, mapped, misspelt, of_kind, outside, refused
+
+_TORCHRUN = "is given to torchrun, see the command"
+_FILE = "names a file of the configuration"
+_EVALUATION = "Wan's training has no validation data, so nothing is evaluated"
+_PIPELINE = "of pipeline parallelism, which is off"
+_SEVERAL = "there is one stage: pipeline parallelism is not in our specs"
+_MEGATRON = "wants to please Megatron, and changes nothing for FSDP2"
+_OVERLAP = "FSDP2 overlaps its communication by itself"
+_STATE = "a checkpoint here holds the whole state; `--resume` goes on from it exactly"
+
+_LAUNCH: tuple[Row, ...] = (
+    outside("--nproc_per_node", _TORCHRUN),
+    outside("--nnodes", _TORCHRUN),
+    outside("--node_rank", _TORCHRUN),
+    outside("--master_addr", _TORCHRUN),
+    outside("--master_port", _TORCHRUN),
+)
+
+_PARALLEL: tuple[Row, ...] = (
+    mapped(
+        "--tensor-model-parallel-size", "parallel.tensor", COUNT, infer="runtime.parallel.tensor", default=1
+    ),
+    derived("--pipeline-model-parallel-size", _SEVERAL, 1),
+    derived("--virtual-pipeline-model-parallel-size", _SEVERAL, 1),
+    mapped(
+        "--context-parallel-size",
+        "parallel.ulysses, parallel.ring",
+        None,
+        infer="runtime.parallel.ulysses, runtime.parallel.ring",
+        default=1,
+    ),
+    mapped(
+        "--context-parallel-algo",
+        "parallel.ulysses, parallel.ring",
+        None,
+        when="cp",
+        infer="runtime.parallel.ulysses, runtime.parallel.ring",
+        default="megatron_cp_algo",
+    ),
+    mapped(
+        "--ulysses-degree-in-cp",
+        "parallel.ulysses, parallel.ring",
+        None,
+        when="cp",
+        infer="runtime.parallel.ulysses, runtime.parallel.ring",
+    ),
+    derived("--attention-mask-type", "every token always sees every other", "general", "causal", when="cp"),
+    dead("--sequence-parallel", "Wan's blocks have no sequence parallelism of Megatron's", True),
+    dead("--use-multiparameter-pipeline-model-parallel", _PIPELINE, True),
+    derived("--use-distributed-optimizer", "the optimizer's state is always sharded", True),
+    derived("--overlap-grad-reduce", _OVERLAP, True),
+    derived("--overlap-param-gather", _OVERLAP, True),
+    dead("--optimization-level", "switches MindSpeed's patches of Megatron", 0, 1, 2),
+    derived("--use-torch-fsdp2", "training is always sharded by FSDP2", True),
+    derived("--fsdp2-config-path", _FILE),
+    derived("--layerzero", "weights are sharded by FSDP2, in copies of fsdp.shard_size ranks", True),
+    derived("--layerzero-config", _FILE),
+    dead("--untie-embeddings-and-output-weights", _MEGATRON, True),
+    derived("--use-cpu-initialization", "weights are loaded shard by shard", True),
+    dead("--no-gradient-accumulation-fusion", _MEGATRON, True),
+    derived("--distributed-backend", "follows from the device", "nccl", "npu:hccl,cpu:gloo", "gloo"),
+    mapped("--distributed-timeout-minutes", "runtime.timeout_minutes", COUNT, 20, 60, default=10),
+)
+
+_SEED = at_least(0, "is no seed", WHOLE)
+
+_BATCH: tuple[Row, ...] = (
+    mapped("--micro-batch-size", "runtime.micro_batch_size", COUNT, infer="runtime.batch_size"),
+    mapped("--global-batch-size", "data.batch_size", COUNT),
+    mapped(
+        "--num-workers",
+        "data.workers",
+        at_least(1, "0 reads clips in the training's own thread", WHOLE),
+        8,
+        2,
+        default=2,
+    ),
+    mapped("--train-iters", "schedule.steps", COUNT, 5000, 1000),
+    mapped(
+        "--seed", "seed", at_least(0, "is no seed", WHOLE), 42, 1234, default=1234, infer="samples.seeds.0"
+    ),
+    dead("--eval-interval", _EVALUATION, 10000),
+    dead("--eval-iters", _EVALUATION, 10),
+    mapped("--log-interval", "runtime.log_every", COUNT, 1, 10, default=100),
+)
+
+_OPTIMIZER: tuple[Row, ...] = (
+    mapped("--lr", "optim.lr", REAL, 1e-5, 5e-6, 0.0001),
+    mapped("--min-lr", "schedule.final_ratio", None, when="decay", default=0.0),
+    mapped("--lr-decay-style", "schedule.decay", DECAY, "constant", "linear", "cosine", default="linear"),
+    mapped(
+        "--lr-warmup-iters",
+        "schedule.warmup_steps",
+        at_least(0, "is no number of steps", WHOLE),
+        0,
+        100,
+        default=0,
+    ),
+    mapped("--lr-warmup-init", "schedule.warmup_ratio", None, when="warmup", default=0.0),
+    mapped("--weight-decay", "optim.weight_decay", REAL, 0.01, 0.0, default=0.01),
+    mapped("--adam-beta1", "optim.betas.0", REAL, 0.9, 0.95, default=0.9),
+    mapped("--adam-beta2", "optim.betas.1", REAL, 0.999, 0.95, default=0.999),
+    mapped("--adam-eps", "optim.eps", REAL, 1e-8, 1e-15, default=1e-8),
+    mapped("--clip-grad", "optim.max_grad_norm", REAL, 1.0, 0.5, default=1.0),
+    mapped("--optimizer", "optim", None, "adam"),
+    mapped("--optimizer-selection", "ema", None, "fused_torch_adamw", "fused_adamw", "fused_ema_adamw"),
+    mapped("--ema-decay", "ema.decay", REAL, 0.9999, when="ema", default=0.9999),
+    mapped("--bf16", "precision.compute", None, True),
+    mapped("--downcast-to-bf16", "precision.compute", None, True),
+    derived("--use-fused-rmsnorm", "names a kernel of the same norm; runtime chooses kernels here", True),
+    derived("--use-deter-comp", "is runtime.deterministic"),
+)
+
+_RECOMPUTE: tuple[Row, ...] = (
+    mapped("--recompute-granularity", "recompute.mode", None, "full"),
+    mapped("--recompute-method", "recompute.modules", None, "block", "uniform", when="recompute"),
+    mapped("--recompute-num-layers", "recompute.modules", COUNT, when="recompute"),
+    mapped("--recompute-skip-core-attention", "recompute.mode", None, True, when="recompute"),
+    derived(
+        "--recompute-num-layers-skip-core-attention",
+        "one mode holds for all recomputed blocks",
+        when="recompute",
+    ),
+)
+
+_CHECKPOINTS: tuple[Row, ...] = (
+    mapped("--load", "start_from", None, "ckpt/mm_path/transformer", infer="high_noise"),
+    mapped("--load-base-model", "start_from", None, infer="high_noise"),
+    mapped("--save", "--runs-dir", None, "ckpt/saved"),
+    mapped("--save-interval", "checkpoint.every_steps", COUNT, 10000, 500),
+    derived("--ckpt-format", _STATE, "torch", "torch_dist", "torch_dcp", "zarr"),
+    derived("--no-load-optim", "a run that starts from weights begins with new moments", True),
+    derived("--no-load-rng", "a run that starts from weights begins with its own seed", True),
+    derived("--no-save-optim", _STATE, True),
+    derived("--no-save-rng", _STATE, True),
+    derived("--finetune", "a run that starts from weights begins at step 0", True),
+)
+
+_LORA: tuple[Row, ...] = (
+    mapped("--lora-r", "lora.rank", COUNT, 8, 16, 32, when="lora", default=8),
+    mapped("--lora-alpha", "lora.alpha", REAL, 16, 32, when="lora", default=16),
+    mapped("--lora-dropout", "lora.dropout", REAL, 0.0, 0.1, when="lora", default=0.0),
+    mapped("--lora-target-modules", "lora.targets", None, when="lora"),
+    derived(
+        "--lora-register-forward-hook",
+        "gradients reach adapters without hooks",
+        "patch_embedding",
+        when="lora",
+    ),
+    misspelt(
+        "--lora-apply-modules",
+        "model.json's lora_apply_modules",
+        "this flag is parsed and never read",
+        "predictor",
+    ),
+    misspelt(
+        "--lora-mixed-training",
+        "model.json's lora_mixed_training",
+        "this flag is parsed and never read",
+        True,
+    ),
+)
+
+_FILES: tuple[Row, ...] = (
+    derived("--mm-data", _FILE),
+    derived("--mm-model", _FILE),
+    derived("--mm-tool", _FILE),
+)
+
+FLAGS: tuple[Row, ...] = of_kind(
+    "shell flag",
+    *_LAUNCH,
+    *_PARALLEL,
+    *_BATCH,
+    *_OPTIMIZER,
+    *_RECOMPUTE,
+    *_CHECKPOINTS,
+    *_LORA,
+    *_FILES,
+    refused("--ref-model", "preference training is not in our specs"),
+)
+
+_REACHES = {
+    "CP": "--context-parallel-size",
+    "DP": "--global-batch-size",
+    "FSDP_CONFIG": "--fsdp2-config-path",
+    "GBS": "--global-batch-size",
+    "GRAD_ACC_STEP": "--global-batch-size",
+    "LOAD_PATH": "--load",
+    "MASTER_ADDR": "--master_addr",
+    "MASTER_PORT": "--master_port",
+    "MBS": "--micro-batch-size",
+    "MM_DATA": "--mm-data",
+    "MM_MODEL": "--mm-model",
+    "MM_TOOL": "--mm-tool",
+    "NNODES": "--nnodes",
+    "NODE_RANK": "--node_rank",
+    "NPUS_PER_NODE": "--nproc_per_node",
+    "PP": "--pipeline-model-parallel-size",
+    "SAVE_PATH": "--save",
+    "TP": "--tensor-model-parallel-size",
+    "VP": "--virtual-pipeline-model-parallel-size",
+    "WORLD_SIZE": "--global-batch-size",
+    "fsdp2_config": "--fsdp2-config-path",
+    "layerzero_config": "--layerzero-config",
+}
+
+VARIABLES: tuple[Row, ...] = of_kind(
+    "shell variable",
+    *(derived(name, f"its value reaches {flag}") for name, flag in _REACHES.items()),
+    *(
+        derived(name, "its flags have rows of their own")
+        for name in ("DISTRIBUTED_ARGS", "GPT_ARGS", "LORA_ARGS", "MM_ARGS", "OUTPUT_ARGS")
+    ),
+    outside("logfile", "a run folder holds the metrics of its run"),
+    dead("STEP_TIME", "measures the log after the run; a run's metrics hold its rate"),
+    dead("SPS", "measures the log after the run; a run's metrics hold its rate"),
+)

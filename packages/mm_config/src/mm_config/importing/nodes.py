@@ -1,0 +1,84 @@
+"""What a JSON or YAML file holds, with the line of every value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import attrs
+
+from mm_config.identity import JSON
+
+Scalar: TypeAlias = "bool | int | float | str | None"
+Leaf: TypeAlias = "Scalar | tuple[Scalar, ...] | dict[str, JSON]"
+"""A scalar, a list of scalars as a tuple (perhaps empty), or `{}` for a mapping without keys."""
+
+
+@attrs.frozen
+class Sequence:
+    """A list."""
+
+    items: tuple[Node, ...]
+
+
+@attrs.frozen
+class Mapping:
+    """Keys, each given once, in the file's order."""
+
+    entries: tuple[tuple[str, Node], ...]
+
+    def get(self, key: str) -> Node | None:
+        """The node under a key, or None where the mapping lacks it."""
+        return next((node for name, node in self.entries if name == key), None)
+
+
+@attrs.frozen
+class Node:
+    """A value and where it stands."""
+
+    value: Scalar | Sequence | Mapping
+    line: int
+    """Line of the value's key, or of the value itself in a list and at the root; the first is 1."""
+
+
+def leaves(node: Node, path: str = "") -> Iterator[tuple[str, Leaf, int]]:
+    """The path, value and line of every leaf, in the file's order.
+
+    Args:
+        node: The root, or a node below it.
+        path: The path of `node`. Keys are joined by dots, elements of a list are `[3]`: `a.b[3].c`.
+    """
+    value = node.value
+    if isinstance(value, Mapping):
+        for key, below in value.entries:
+            yield from leaves(below, f"{path}.{key}" if path else key)
+        if not value.entries:
+            yield path, {}, node.line
+    elif isinstance(value, Sequence):
+        scalars = _scalars(value)
+        if scalars is not None:
+            yield path, scalars, node.line
+            return
+        for index, below in enumerate(value.items):
+            yield from leaves(below, f"{path}[{index}]")
+    else:
+        yield path, value, node.line
+
+
+def plain(node: Node) -> JSON:
+    """The data without its lines: None, bool, int, float, str, list and dict."""
+    value = node.value
+    if isinstance(value, Mapping):
+        return {key: plain(below) for key, below in value.entries}
+    if isinstance(value, Sequence):
+        return [plain(below) for below in value.items]
+    return value
+
+
+def _scalars(sequence: Sequence) -> tuple[Scalar, ...] | None:
+    found: list[Scalar] = []
+    for item in sequence.items:
+        if isinstance(item.value, Sequence | Mapping):
+            return None
+        found.append(item.value)
+    return tuple(found)

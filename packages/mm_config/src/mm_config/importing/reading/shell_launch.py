@@ -1,0 +1,136 @@
+"""The launch command's arguments as flags with their values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import attrs
+
+from mm_config.importing.facts import Fact, Source
+from mm_config.importing.reading.script import Note
+from mm_config.importing.reading.shell_values import Field
+from mm_config.importing.reading.text import Mistakes
+from mm_config.parsing import shown_key
+
+LAUNCHERS = re.compile(r"torchrun|python[0-9.]*|accelerate|deepspeed|msrun")
+_LAUNCHING_MODULES = ("torch.distributed.run", "torch.distributed.launch")
+_FLAG = re.compile(r"--?[A-Za-z][^=]*")
+_EXPANDED_BY_BASH = re.compile(r"^~|[*?\[]|\{[^{}]*(?:,|\.\.)[^{}]*\}")
+
+
+@attrs.frozen
+class Launch:
+    """What is launched, and with what."""
+
+    program: str
+    entry: str
+    flags: tuple[Fact, ...]
+    notes: tuple[Note, ...]
+
+
+def read_launch(fields: list[Field], source: Source, mistakes: Mistakes) -> Launch | None:
+    """The flags of a launch command.
+
+    Args:
+        fields: The program and its arguments.
+        source: The script, with the kind "shell flag".
+        mistakes: Takes what is wrong with the arguments.
+
+    Returns:
+        None where mistakes were found.
+    """
+    line = fields[0].line
+    if _reported(fields, mistakes):
+        return None
+    program, fields = _program(fields)
+    at = next((i for i in range(len(fields)) if _is_entry(fields, i)), None)
+    if at is None:
+        mistakes.add(line, f"{program} launches neither a .py file nor a module (-m)")
+        return None
+    module = fields[at - 1].text if at else ""
+    launcher = fields[: at - 1] if module in ("-m", "--module") else fields[:at]
+    notes: list[Note] = []
+    flags: list[Fact] = []
+    for arguments in (launcher, fields[at + 1 :]):
+        for flag, values in _grouped(arguments, mistakes):
+            name, equals, text = flag.text.partition("=")
+            texts = ((text,) if equals else ()) + tuple(value.text for value in values)
+            value = True if not texts else texts[0] if len(texts) == 1 else texts
+            flags.append(Fact(source, name, value, flag.line))
+            notes += _split_notes(name, flag, values)
+    return Launch(program, fields[at].text, tuple(flags), tuple(notes))
+
+
+def _program(fields: list[Field]) -> tuple[str, list[Field]]:
+    texts = [field.text for field in fields[:3]]
+    if (
+        texts[0].startswith("python")
+        and texts[1:2] == ["-m"]
+        and texts[2:]
+        and texts[2] in _LAUNCHING_MODULES
+    ):
+        return " ".join(texts), fields[3:]
+    if texts[0] == "accelerate" and texts[1:2] == ["launch"]:
+        return "accelerate launch", fields[2:]
+    return texts[0], fields[1:]
+
+
+def _is_entry(fields: list[Field], at: int) -> bool:
+    before = fields[at - 1].text if at else ""
+    return before in ("-m", "--module") or (fields[at].text.endswith(".py") and fields[at].text[0] != "-")
+
+
+def _grouped(fields: list[Field], mistakes: Mistakes) -> Iterator[tuple[Field, list[Field]]]:
+    """Each flag with the arguments that follow it."""
+    flag, values = None, list[Field]()
+    for field in fields:
+        if _FLAG.match(field.text):
+            if flag is not None:
+                yield flag, values
+            flag, values = field, []
+        elif field.text == "--":
+            mistakes.add(field.line, "-- ends the flags, which no script here needs")
+        elif flag is None:
+            mistakes.add(field.line, f"the argument {shown_key(field.text)} belongs to no flag")
+        else:
+            values.append(field)
+    if flag is not None:
+        yield flag, values
+
+
+def _reported(fields: list[Field], mistakes: Mistakes) -> bool:
+    """Whether arguments are not what they look like, which is then reported."""
+    flag, found = "", False
+    for field in fields:
+        if _FLAG.match(field.text):
+            flag = f"{shown_key(field.text)}: "
+        message = _trap(field)
+        if message:
+            mistakes.add(field.line, message if field.text.startswith("-") else f"{flag}{message}")
+        found = found or message is not None
+    return found
+
+
+def _trap(field: Field) -> str | None:
+    """What would become of an argument in bash; empty where that was reported already."""
+    if field.unknown is not None:
+        reason = f"the argument {shown_key(field.text)} can't be known: {field.unknown}"
+        return reason if field.unknown else ""
+    if field.text.startswith("#"):
+        return "inside quotes # begins no comment; the program gets the text that follows as arguments"
+    bare = "".join(piece.text for piece in field.pieces if not piece.quoted)
+    match = _EXPANDED_BY_BASH.search(bare)
+    if match is None:
+        return None
+    argument = shown_key(field.text)
+    return f"bash replaces {match[0]} in the argument {argument}; put it in quotes or write the value itself"
+
+
+def _split_notes(name: str, flag: Field, values: list[Field]) -> Iterator[Note]:
+    """Says where a text with spaces was split into several values."""
+    owners = {value.pieces[0].owner for value in values} - {piece.owner for piece in flag.pieces}
+    for owner in owners if len(values) > 1 else ():
+        if owner is not None:
+            text = f"{name} gets {len(values)} words: {owner} holds spaces and is split at them"
+            yield Note(flag.line, text)

@@ -1,0 +1,96 @@
+"""Every key, flag and variable of MindSpeed-MM's Wan examples has a row, and every row leads somewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mm_config import replace
+from mm_config.evolve import get
+from mm_config.families import wan21
+from mm_config.importing.mindspeed import base, page
+from mm_config.importing.mindspeed.rows import Row, Verdict
+from mm_config.importing.mindspeed.table import ROWS, row_of
+from mm_config.specs.data import PrecomputedSpec
+from mm_config.specs.diffusion import Expert
+from mm_config.specs.lora import LoraSpec
+from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec
+from mm_config.specs.optim import EmaSpec
+
+KEYS = Path(__file__).parent / "data" / "mindspeed_keys.txt"
+PAGE = Path(__file__).parents[3] / "docs" / "mindspeed_keys.md"
+
+
+def keys() -> list[tuple[str, str]]:
+    lines = [line for line in KEYS.read_text("utf-8").splitlines() if not line.startswith("#")]
+    return [(kind, path) for kind, path in (line.split("\t") for line in lines)]
+
+
+def test_every_key_of_the_examples_has_a_row() -> None:
+    assert len(keys()) == 424
+    assert [key for key in keys() if row_of(*key) is None] == []
+
+
+def test_no_key_has_two_rows() -> None:
+    found = [(row.kind, row.path) for row in ROWS]
+    assert len(found) == len(set(found))
+
+
+def test_every_row_gives_a_target_or_a_reason() -> None:
+    for row in ROWS:
+        assert row.target if row.verdict is Verdict.MAPPED else row.reason, row
+
+
+def everything() -> object:
+    """A training spec with all optional parts."""
+    spec = base.training(wan21.I2V_14B_480P, Expert.SINGLE)
+    parts = {
+        "lora": LoraSpec(),
+        "ema": EmaSpec(),
+        "profiler": ProfilerSpec(),
+        "memory_snapshot": MemorySnapshotSpec(),
+        "data.precomputed": PrecomputedSpec(name="features"),
+    }
+    return replace(spec, parts)
+
+
+def targets(row: Row, *, generation: bool) -> list[str]:
+    target = row.infer if generation and row.kind == "shell flag" else row.target
+    return [name.strip() for name in target.split(",") if name and not name.strip().startswith("--")]
+
+
+def test_every_mapped_row_names_fields_that_there_are() -> None:
+    training, generation = everything(), base.generation(wan21.I2V_14B_480P)
+    mapped = [row for row in ROWS if row.verdict is Verdict.MAPPED]
+    assert len(mapped) > 150
+    for row in mapped:
+        if row.kind == "inference_model.json":
+            _ = [get(generation, target) for target in targets(row, generation=True)]
+            continue
+        _ = [get(training, target) for target in targets(row, generation=False)]
+        if row.infer:
+            _ = [get(generation, target) for target in targets(row, generation=True)]
+
+
+def test_samples_are_read_by_their_rows() -> None:
+    sampled = [(row, sample) for row in ROWS if row.convert is not None for sample in row.samples]
+    assert len(sampled) > 150
+    for row, sample in sampled:
+        assert row.convert is not None
+        row.convert.read(sample)
+
+
+def test_defaults_are_read_by_their_rows() -> None:
+    from mm_config.schema import ABSENT
+
+    for row in ROWS:
+        if row.convert is not None and row.default is not ABSENT:
+            row.convert.read(row.default)
+
+
+def test_the_page_of_keys_is_the_table(update: bool) -> None:
+    text = page.table_page()
+    if update:
+        PAGE.write_text(text, "utf-8")
+    assert PAGE.read_text("utf-8") == text
+    for _, path in keys():
+        assert f"`{path}`" in text
