@@ -87,7 +87,7 @@ def _imported(tool: str, line: CommandLine) -> tuple[RootSpec, Any]:
         raise UserError(f"telefuser: expected one file of dump_config(), got {len(files)}")
     from mm_config.importing.telefuser import import_dump
 
-    return import_dump(files[0])
+    return import_dump(files[0], allow_unknown=line.has(UNKNOWN))
 
 
 def _check_places(out: Path, report_file: Path | None, *, force: bool) -> None:

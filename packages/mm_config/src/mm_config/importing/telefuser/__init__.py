@@ -1,0 +1,5 @@
+"""TeleFuser's `dump_config` files: read as inference specs, and written from them."""
+
+from mm_config.importing.telefuser.importer import import_dump
+
+__all__ = ["import_dump"]

@@ -1,0 +1,53 @@
+"""The page on TeleFuser shows what the code says; `pytest --update` writes it anew."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mm_config.cli.app import app
+from mm_config.importing.telefuser.table import table_lines
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "coming_from_telefuser.md"
+SEED = Path(__file__).parent / "data" / "telefuser_seed.json"
+
+
+def with_part(page: str, name: str, text: str) -> str:
+    start, end = f"<!-- {name} -->\n", "<!-- end -->"
+    before, found, after = page.partition(start)
+    assert found
+    return f"{before}{start}\n{text.strip()}\n\n{end}{after.partition(end)[2]}"
+
+
+def block(kind: str, text: str) -> str:
+    return f"```{kind}\n{text.strip()}\n```"
+
+
+def test_the_page_shows_what_the_code_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], update: bool
+) -> None:
+    shutil.copy(SEED, tmp_path / "pipeline_config.json")
+    (tmp_path / "experiments").mkdir()
+    monkeypatch.chdir(tmp_path)
+    command = "import telefuser pipeline_config.json --out experiments/city.py"
+    assert app(command.split()) == 0
+    report = capsys.readouterr().out
+    shown = "export telefuser experiments/city.py --out dump.json"
+    assert app(shown.split()) == 0
+    told = capsys.readouterr().err
+    parts = {
+        "dump": block("json", SEED.read_text("utf-8")),
+        "experiment": block("python", (tmp_path / "experiments" / "city.py").read_text("utf-8")),
+        "report": block("text", f"$ mm {command}\n{report}"),
+        "export": block("text", f"$ mm {shown}\n{told}"),
+        "table": "\n".join(table_lines()),
+    }
+    before = page = PAGE.read_text("utf-8")
+    for name, text in parts.items():
+        page = with_part(page, name, text)
+    if update:
+        PAGE.write_text(page, "utf-8")
+    assert update or page == before
