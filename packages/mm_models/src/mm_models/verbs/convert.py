@@ -1,0 +1,81 @@
+"""`mm convert`: weights of one codebase as those of another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from mm_config.cli.page import Usage, print_usage
+from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan
+from mm_config.errors import Problem, UserError
+from mm_config.specs.dtype import Dtype
+from mm_models.verbs.words import SPEC, model_of, words_of
+
+TO = Option("--to", "What to write (default: diffusers).", "KIND", ("diffusers", "wan", "mindspeed", "dcp"))
+SHARD = Option("--shard-gb", "Largest file of safetensors in GB of 10^9 bytes (default: 10).", "N")
+DTYPE = Option(
+    "--dtype", "Cast values (default: as they are stored).", "DTYPE", tuple(dtype.value for dtype in Dtype)
+)
+USAGE = Usage(
+    "mm convert SRC DST [--to KIND] [--shard-gb N] [--dtype DTYPE] [--spec TARGET] [--runs-dir DIR]",
+    "Writes weights of Wan's transformer as another kind, bit for bit. What SRC is, its content tells: a "
+    "folder of diffusers or of the original Wan code, MindSpeed-MM's release or distributed checkpoint, our "
+    "checkpoint, or one file (.safetensors, .pt, .pth). Files that would have to be executed are "
+    "refused.\n\n"
+    "diffusers: config.json, safetensors and their index. wan: the same files under the original code's "
+    "names. mindspeed: release/mp_rank_00/model_optim_rng.pt, which needs memory for the whole network. dcp: "
+    "a checkpoint that trainings start from.\n\n"
+    "DST must not exist; it is written beside its place and renamed when complete. Tensors that are missing, "
+    "too many or of another shape are named and nothing is written.",
+    (TO, SHARD, DTYPE, SPEC, RUNS_DIR),
+    (
+        ("mm convert Wan2.1-T2V-1.3B wan-1.3b-diffusers", "the original release for diffusers"),
+        ("mm convert runs/0001/checkpoints/step-00000450 trained", "what a training made, for diffusers"),
+        ("mm convert wan-1.3b-diffusers mm-weights --to mindspeed --dtype bfloat16", "for MindSpeed-MM"),
+    ),
+)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Write weights as those of another codebase, bit for bit."""
+    line = scan(argv, USAGE.options)
+    if line.has(HELP):
+        print_usage(USAGE)
+        return 0
+    source, out = words_of(line, USAGE, ("SRC", "DST"))
+    shard_bytes = _shard_bytes(line)
+    spec = model_of(line)
+
+    from mm_models.dtypes import torch_dtype
+    from mm_models.weights.converting import SHARD_BYTES, convert
+
+    dtype = line.value(DTYPE)
+    kind = line.value(TO) or "diffusers"
+    read = convert(
+        Path(source),
+        Path(out),
+        kind,
+        shard_bytes=shard_bytes or SHARD_BYTES,
+        dtype=torch_dtype(Dtype(dtype)) if dtype else None,
+        spec=spec,
+    )
+    if read.left_out:
+        more = ", ..." if len(read.left_out) > 3 else ""
+        names = ", ".join(read.left_out[:3])
+        print(f"left out  {len(read.left_out)} entries that are no weights: {names}{more}")
+    print(f"written   {out} ({kind}, from {read.kind})")
+    return 0
+
+
+def _shard_bytes(line: CommandLine) -> int | None:
+    text = line.value(SHARD)
+    if text is None:
+        return None
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not (math.isfinite(size) and size * 1e9 >= 1):
+        raise UserError(Problem(SHARD.flag, f"expected a number of GB above 0, such as 5, got {text!r}"))
+    return int(size * 1e9)

@@ -1,0 +1,47 @@
+"""`mm inspect`: what some weights are, and whether they are a spec's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mm_config.cli.page import Usage, print_usage
+from mm_config.cli.scan import HELP, JSON, RUNS_DIR, scan
+from mm_models.verbs.words import SPEC, model_of, words_of
+
+DIFFERS = 1
+"""Exit status where weights do not fit."""
+USAGE = Usage(
+    "mm inspect PATH [--spec TARGET] [--json] [--runs-dir DIR]",
+    "Says what weights of Wan's transformer are: their kind, the architecture that their shapes tell and the "
+    "known family that has it, dtypes, parameters, and a digest of all values that is equal for equal "
+    "weights of every kind. With a spec it names what is missing, not wanted or of another shape, and what "
+    "probably happened.\n\n"
+    "Exit status: 0 where the weights fit, 1 where they do not, 2 where they can't be read.",
+    (SPEC, JSON, RUNS_DIR),
+    (
+        ("mm inspect Wan2.1-T2V-1.3B", "what a download is"),
+        ("mm inspect weights --spec experiments/wan22_high.py", "is it what an experiment starts from"),
+        ("mm inspect runs/0001/checkpoints/step-00000450 --json", "a training's checkpoint, as JSON"),
+    ),
+)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Say what weights are: kind, architecture, dtypes, digest, and what differs from a spec."""
+    line = scan(argv, USAGE.options)
+    if line.has(HELP):
+        print_usage(USAGE)
+        return 0
+    (path,) = words_of(line, USAGE, ("PATH",))
+    spec = model_of(line)
+
+    from mm_models.weights.inspecting import inspect_weights
+
+    found = inspect_weights(Path(path), spec, line.value(SPEC))
+    if line.has(JSON):
+        print(json.dumps(found.to_json(), indent=2))
+    else:
+        print("\n".join(found.lines()))
+    return DIFFERS if found.differences else 0

@@ -1,0 +1,1 @@
+"""Weights of networks in every layout that they are published in: read, checked, written, converted."""

@@ -1,0 +1,161 @@
+"""What some weights are: kind, architecture, dtypes, size, content, and how they differ from a spec."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from mm_config.specs.wan import WanTransformerSpec
+from mm_models.weights.architecture import Guess, exact_families, families, guess, nearest_family
+from mm_models.weights.differences import Differences, compare
+from mm_models.weights.opening import Weights, open_weights
+from mm_models.weights.tensors import StoredTensor
+from mm_models.weights.writing import raw_bytes
+
+_HEADS = {
+    "configuration": "told by the configuration",
+    "family": "those of the family",
+    "assumed": "assumed: nothing tells them, and published networks have heads of width 128",
+    "unknown": "unknown: nothing tells them; a spec or a config.json can",
+}
+Tick = Callable[[], None]
+
+
+@attrs.frozen
+class Inspection:
+    """What was found."""
+
+    weights: Weights
+    architecture: Guess | None
+    """Read off the shapes; None where too much is missing."""
+    families: tuple[str, ...]
+    """Those with exactly these shapes."""
+    nearest: str
+    """The family that shares most of them."""
+    digest: str
+    """Of names, dtypes, shapes and values: equal for equal weights of every kind."""
+    differences: Differences
+    """From the spec asked for, else from the architecture read off, else from the nearest family."""
+    spec: str | None
+    """The spec that was asked for, as it was named."""
+
+    def lines(self) -> Iterator[str]:
+        """A page to read."""
+        weights = self.weights
+        yield f"kind          {weights.kind}: {weights.layout}, names of {weights.dialect.about}"
+        yield f"architecture  {self._architecture()}"
+        if self.architecture is not None:
+            shown = {name: value for name, value in _fields(self.architecture).items() if value is not None}
+            yield f"              {', '.join(f'{name} {value}' for name, value in shown.items())}"
+            yield f"heads         {_HEADS[self.architecture.heads]}"
+        yield f"tensors       {len(weights.tensors):,}"
+        yield f"parameters    {_parameters(weights.tensors):,}"
+        dtypes = (f"{name} ({count:,} tensors)" for name, count in _dtypes(weights.tensors).items())
+        yield f"dtypes        {', '.join(dtypes)}"
+        yield f"bytes         {_bytes(weights.tensors):,}"
+        yield f"digest        {self.digest}"
+        if weights.left_out:
+            more = ", ..." if len(weights.left_out) > 3 else ""
+            yield f"left out      {len(weights.left_out):,}: {', '.join(weights.left_out[:3])}{more}"
+        against = self.spec or ("its own architecture" if self.architecture else self.nearest)
+        if not self.differences:
+            yield f"fits          {against}"
+        else:
+            yield f"does not fit  {against}"
+            yield from (f"  {line}" for line in self.differences.lines())
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as data; differences whole."""
+        weights, differing = self.weights, self.differences
+        return {
+            "path": str(weights.path),
+            "kind": weights.kind,
+            "layout": weights.layout,
+            "dialect": weights.dialect.name,
+            "architecture": None if self.architecture is None else _fields(self.architecture),
+            "heads": None if self.architecture is None else self.architecture.heads,
+            "families": list(self.families),
+            "nearest": self.nearest,
+            "tensors": len(weights.tensors),
+            "parameters": _parameters(weights.tensors),
+            "dtypes": _dtypes(weights.tensors),
+            "bytes": _bytes(weights.tensors),
+            "digest": self.digest,
+            "left_out": list(weights.left_out),
+            "spec": self.spec,
+            "fits": not differing,
+            "differences": attrs.asdict(differing),
+        }
+
+    def _architecture(self) -> str:
+        if self.families:
+            return " or ".join(self.families)
+        return f"of no known family; nearest is {self.nearest}"
+
+
+def inspect_weights(
+    path: Path, spec: WanTransformerSpec | None = None, named: str | None = None, tick: Tick = lambda: None
+) -> Inspection:
+    """Reads all of the weights at a path, one tensor at a time.
+
+    Args:
+        path: Weights of any kind that `open_weights` knows.
+        spec: What they are held against.
+        named: How that is named.
+        tick: Called after each tensor.
+
+    Raises:
+        UserError: They can't be read.
+    """
+    weights = open_weights(path)
+    shapes = weights.shapes
+    architecture, nearest = guess(shapes, weights.config), nearest_family(shapes)
+    wanted = spec or (architecture and architecture.spec) or families()[nearest]
+    return Inspection(
+        weights=weights,
+        architecture=architecture,
+        families=exact_families(shapes),
+        nearest=nearest,
+        digest=digest_of(weights.tensors, tick),
+        differences=compare(weights.tensors, wanted.parameter_shapes()),
+        spec=named,
+    )
+
+
+def digest_of(tensors: Mapping[str, StoredTensor], tick: Tick = lambda: None) -> str:
+    """sha256 over one line per tensor in the order of names: name, dtype, shape, sha256 of its bytes."""
+    lines = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        content = hashlib.sha256(raw_bytes(tensor.read().contiguous())).hexdigest()
+        lines.update(f"{name} {tensor.dtype} {list(tensor.shape)} {content}\n".encode())
+        tick()
+    return lines.hexdigest()
+
+
+def _fields(found: Guess) -> dict[str, Any]:
+    """The spec's fields; the number of heads is None where nothing tells it."""
+    spec = found.spec
+    values = attrs.asdict(spec)
+    heads = None if found.heads == "unknown" else spec.num_attention_heads
+    plain = {"conditioning": spec.conditioning.value, "patch_size": list(spec.patch_size)}
+    return values | plain | {"num_attention_heads": heads}
+
+
+def _parameters(tensors: Mapping[str, StoredTensor]) -> int:
+    return sum(math.prod(tensor.shape) for tensor in tensors.values())
+
+
+def _bytes(tensors: Mapping[str, StoredTensor]) -> int:
+    return sum(tensor.bytes for tensor in tensors.values())
+
+
+def _dtypes(tensors: Mapping[str, StoredTensor]) -> dict[str, int]:
+    counted = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
+    return dict(counted.most_common())

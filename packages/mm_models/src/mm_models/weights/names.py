@@ -1,0 +1,88 @@
+"""Names of one network's tensors in the dialects of several codebases, as tables of data.
+
+Every table's first column is our own names, which are diffusers'. A name is a module's path and `weight` or
+`bias`, or a parameter's own path; `*` stands for a block's number. Shapes and values are the same in all
+dialects.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+import attrs
+
+_NUMBER = re.compile(r"(?<=\bblocks\.)\d+(?=\.)")
+
+
+@attrs.frozen
+class Dialect:
+    """One codebase's names."""
+
+    name: str
+    """Such as `wan`; what `--to` takes."""
+    about: str
+    """Whose names these are."""
+    modules: Mapping[str, str]
+    """Their paths of modules and parameters by ours."""
+    also: Mapping[str, str] = attrs.field(factory=dict)
+    """Further paths of theirs that are read and never written, by ours."""
+
+    def theirs(self, name: str) -> str:
+        """Our name in this dialect.
+
+        Raises:
+            KeyError: The table lacks it.
+        """
+        module, number, leaf = _parted(name)
+        return self.modules[module].replace("*", number) + leaf
+
+    def ours(self, name: str) -> str | None:
+        """This dialect's name as ours; None where the table lacks it."""
+        module, number, leaf = _parted(name)
+        found = self._inverse.get(module)
+        return None if found is None else found.replace("*", number) + leaf
+
+    @cached_property
+    def _inverse(self) -> Mapping[str, str]:
+        return {theirs: ours for table in (self.also, self.modules) for ours, theirs in table.items()}
+
+
+def _parted(name: str) -> tuple[str, str, str]:
+    """A name's module with `*`, its block's number, and its leaf with the dot."""
+    stem, dot, leaf = name.rpartition(".")
+    module, leaf = (stem, dot + leaf) if leaf in ("weight", "bias") else (name, "")
+    found = _NUMBER.search(module)
+    return _NUMBER.sub("*", module, count=1), found[0] if found else "", leaf
+
+
+def find_dialect(names: Iterable[str], dialects: Iterable[Dialect]) -> tuple[Dialect, str] | None:
+    """The dialect that knows most of the names, and the prefix under which they stand; None where none does.
+
+    A prefix is what a wrapper put before all names, such as `model.` or `predictor.`. Moments of optimizers
+    and averages bear a network's names too: their prefixes are taken last.
+    """
+    names = list(names)
+    prefixes = {""} | {name.removesuffix(_ANCHOR) for name in names if name.endswith("." + _ANCHOR)}
+    counted = [
+        (
+            sum(
+                dialect.ours(name.removeprefix(prefix)) is not None
+                for name in names
+                if name.startswith(prefix)
+            ),
+            prefix,
+            dialect,
+        )
+        for prefix in prefixes
+        for dialect in dialects
+    ]
+    count, prefix, dialect = max(
+        counted, key=lambda row: (row[0] > 0, not _SIDE.search(row[1]), row[0], -len(row[1]))
+    )
+    return (dialect, prefix) if count else None
+
+
+_ANCHOR = "patch_embedding.weight"
+_SIDE = re.compile(r"optim|ema|exp_avg")

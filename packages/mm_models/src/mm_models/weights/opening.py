@@ -1,0 +1,145 @@
+"""Opens weights of any kind: what they are is found in their content, and nothing is read but headers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from mm_config.errors import Problem, UserError
+from mm_models import checkpoint
+from mm_models.weights import megatron, pickled, safetensors_files, torch_dcp
+from mm_models.weights.names import Dialect, find_dialect
+from mm_models.weights.tensors import StoredTensor
+from mm_models.weights.wan_names import DIALECTS, UNUSED
+
+Found = tuple[dict[str, StoredTensor], list[str]]
+
+
+@attrs.frozen
+class Weights:
+    """A network's tensors on a disk."""
+
+    path: Path
+    layout: str
+    """How they lie there, such as `safetensors` or `pipeline stages of torch.save`."""
+    dialect: Dialect
+    """Whose names they bear."""
+    tensors: Mapping[str, StoredTensor]
+    """By our names; those that the dialect lacks keep theirs."""
+    left_out: tuple[str, ...]
+    """What else is stored there: an optimizer's state, numbers, tensors that no computation uses."""
+    config: Mapping[str, Any]
+    """The configuration that lies beside them; empty for none."""
+
+    @property
+    def kind(self) -> str:
+        """What `--to` calls it."""
+        return "dcp" if self.layout == CHECKPOINT else self.dialect.name
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """By our names."""
+        return {name: tensor.shape for name, tensor in self.tensors.items()}
+
+
+CHECKPOINT = "our checkpoint"
+_BESIDE = ("optimizer", "opt_param_scheduler", "rng_state")
+"""What trainings store beside a network, under these first parts of names."""
+_UNUSED = frozenset(UNUSED)
+
+
+def open_weights(path: Path) -> Weights:
+    """Finds out what lies at a path and opens it.
+
+    Args:
+        path: A folder of diffusers, of the original Wan code, of MindSpeed-MM (`release/mp_rank_*`, or a
+            distributed checkpoint) or one of our checkpoints; or one file, `.safetensors`, `.pt` or `.pth`,
+            or an index of safetensors files.
+
+    Raises:
+        UserError: Nothing there is weights of Wan, or they are damaged, or would have to be executed.
+    """
+    layout, (tensors, others) = _read(path)
+    found = find_dialect(tensors, DIALECTS)
+    if found is None:
+        names = f"; it holds {', '.join(list(tensors)[:10])}" if tensors else "; it holds no tensors"
+        raise UserError(Problem(str(path), f"no tensor has a name of Wan's transformer{names}"))
+    dialect, prefix = found
+    named: dict[str, StoredTensor] = {}
+    left_out = list(others)
+    for theirs, tensor in tensors.items():
+        parts = theirs.split(".")
+        if not theirs.startswith(prefix) or parts[0] in _BESIDE or not _UNUSED.isdisjoint(parts):
+            left_out.append(theirs)
+            continue
+        name = dialect.ours(theirs.removeprefix(prefix)) or theirs
+        if name in named:
+            raise UserError(Problem(str(path), f"holds {name} under two names; one of them is {theirs}"))
+        named[name] = tensor
+    return Weights(path, layout, dialect, named, tuple(left_out), _config(path))
+
+
+def _read(path: Path) -> tuple[str, Found]:
+    if path.is_file():
+        return _read_file(path)
+    if not path.is_dir():
+        raise UserError(Problem(str(path), "no such file or folder"))
+    if (path / checkpoint.MANIFEST).is_file():
+        return CHECKPOINT, (_read_checkpoint(path), [])
+    if any(path.glob("*.safetensors")) or any(path.glob("*" + safetensors_files.INDEX_SUFFIX)):
+        return "safetensors", (safetensors_files.read_folder(path), [])
+    inner = megatron.iteration_folder(path)
+    if megatron.is_megatron(inner):
+        return "mp_rank folders of torch.save", megatron.read_megatron(inner)
+    if (inner / torch_dcp.METADATA).is_file():
+        return "torch_dcp", torch_dcp.read_torch_dcp(inner)
+    files = sorted(file for file in path.iterdir() if file.suffix in pickled.SUFFIXES)
+    if len(files) == 1:
+        return _read_file(files[0])
+    raise UserError(Problem(str(path), f"holds no weights that are known{_advice(path, files)}"))
+
+
+def _read_file(path: Path) -> tuple[str, Found]:
+    if path.name.endswith(safetensors_files.INDEX_SUFFIX):
+        return "safetensors", (safetensors_files.read_index(path), [])
+    if path.suffix == ".safetensors":
+        return "safetensors", (safetensors_files.read_files([path]), [])
+    if path.suffix in pickled.SUFFIXES:
+        return "torch.save", pickled.read_pickled(path)
+    raise UserError(Problem(str(path), "expected a folder, .safetensors, its index, .pt or .pth"))
+
+
+def _read_checkpoint(path: Path) -> dict[str, StoredTensor]:
+    if damage := checkpoint.verify(path, hashed=False):
+        raise UserError(Problem(str(path), f"is damaged: {'; '.join(damage[:10])}"))
+    if not (path / "model").is_dir():
+        raise UserError(Problem(str(path), "holds no 'model'"))
+    return safetensors_files.read_files(sorted((path / "model").glob("*.safetensors")))
+
+
+def _advice(path: Path, files: list[Path]) -> str:
+    if files:
+        return f"; name one of {', '.join(file.name for file in files[:10])}"
+    folders = sorted(
+        folder.name for folder in path.iterdir() if folder.is_dir() and any(folder.glob("*.safetensors"))
+    )
+    return f"; those of its folders {', '.join(folders[:10])} may" if folders else ""
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    """What lies beside the weights; heads and epsilon are not in them."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        if (folder / checkpoint.MANIFEST).is_file():
+            read = checkpoint.read_state(folder).get("config")
+        elif (folder / "config.json").is_file():
+            read = json.loads((folder / "config.json").read_text("utf-8"))
+        else:
+            return {}
+    except (OSError, ValueError) as error:
+        raise UserError(Problem(str(folder), f"its configuration can't be read: {error}")) from error
+    return read if isinstance(read, dict) else {}

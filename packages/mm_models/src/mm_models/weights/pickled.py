@@ -1,0 +1,95 @@
+"""`.pt` and `.pth` files: tensors mapped from the file, nothing of it executed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mm_config.errors import Problem, UserError
+from mm_models.weights.tensors import StoredTensor, in_memory
+
+SUFFIXES = (".pt", ".pth")
+
+
+def read_pickled(path: Path) -> tuple[dict[str, StoredTensor], list[str]]:
+    """The tensors of a file that torch.save wrote, and the names of what else it holds.
+
+    Dictionaries inside of dictionaries are joined by dots.
+
+    Raises:
+        UserError: The file is damaged, or holds objects that only executing it could make: they are named.
+    """
+    return flat(load_payload(path))
+
+
+def load_payload(path: Path) -> Any:
+    """What a file holds, where that is tensors, numbers, texts and their containers."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # A damaged pickle raises anything.
+        raise UserError(Problem(str(path), _why(path, error))) from error
+
+
+def load_tensor(content: bytes) -> Tensor:
+    """The one tensor that some bytes of a distributed checkpoint hold.
+
+    Raises:
+        ValueError: They hold something else.
+    """
+    try:
+        tensor = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # Damaged bytes raise anything.
+        raise ValueError(_first_line(error)) from error
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"expected a tensor, got {type(tensor).__name__}")
+    return tensor
+
+
+def flat(payload: Any) -> tuple[dict[str, StoredTensor], list[str]]:
+    """Tensors by their dotted names, and the names of everything else."""
+    tensors: dict[str, StoredTensor] = {}
+    others: list[str] = []
+    for name, value in _leaves("", payload):
+        if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
+            tensors[name] = in_memory(value.detach())
+        else:
+            others.append(name)
+    return tensors, others
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), inner)
+    else:
+        yield prefix, value
+
+
+def _why(path: Path, error: Exception) -> str:
+    if forbidden := _globals(path):
+        note = (
+            "; a trained MindSpeed-MM file carries its arguments: make weights of it with mm-convert first"
+            if "argparse.Namespace" in forbidden
+            else ""
+        )
+        return f"holds Python objects that are never loaded: {', '.join(forbidden)}{note}"
+    return f"can't be read as tensors of torch.save: {_first_line(error)}"
+
+
+def _globals(path: Path) -> list[str]:
+    """What unpickling would import beside tensors; the pickle is looked through, not run."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+    except Exception:  # No zip file, or damaged.
+        return []
+
+
+def _first_line(error: Exception) -> str:
+    return (
+        f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}"
+    )

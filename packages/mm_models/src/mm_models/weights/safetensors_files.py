@@ -1,0 +1,158 @@
+"""Safetensors: one file, several with an index, or the shards of a distributed checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mm_config.errors import Problem, UserError
+from mm_models.weights.tensors import Piece, Region, StoredTensor
+
+INDEX_SUFFIX = ".safetensors.index.json"
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""The format's names of dtypes."""
+
+
+def read_folder(folder: Path) -> dict[str, StoredTensor]:
+    """The tensors of a folder with one file, or with several and an index.
+
+    Raises:
+        UserError: A file can't be read; there are several files without an index, or several indexes; or the
+            index names files or tensors that are not there.
+    """
+    indexes = sorted(folder.glob("*" + INDEX_SUFFIX))
+    files = sorted(folder.glob("*.safetensors"))
+    if len(indexes) > 1:
+        raise UserError(Problem(str(folder), f"holds several indexes; name one of {_names(indexes)}"))
+    if indexes:
+        return read_index(indexes[0])
+    if len(files) > 1:
+        raise UserError(
+            Problem(
+                str(folder),
+                f"holds {len(files)} safetensors files and no index (*{INDEX_SUFFIX}), so nothing "
+                f"tells which belong together; download the index, or name one of {_names(files)}",
+            )
+        )
+    return read_files(files)
+
+
+def read_index(index: Path) -> dict[str, StoredTensor]:
+    """The tensors that an index lists; its files lie beside it."""
+    try:
+        placed = dict(json.loads(index.read_text("utf-8"))["weight_map"])
+        names = sorted(set(placed.values()))
+        outside = [name for name in names if Path(name).name != name]
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"is no index of safetensors files: {type(error).__name__}: {error}"
+        raise UserError(Problem(str(index), message)) from error
+    if outside:
+        raise UserError(Problem(str(index), f"lists files outside its folder: {', '.join(outside[:10])}"))
+    if absent := [name for name in names if not (index.parent / name).is_file()]:
+        listed = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
+        raise UserError(
+            Problem(str(index), f"lists files that are missing: {listed}; the download is not complete")
+        )
+    tensors = read_files(index.parent / name for name in names)
+    if lost := sorted(placed.keys() - tensors.keys()):
+        raise UserError(
+            Problem(str(index), f"lists tensors that its files do not hold: {', '.join(lost[:10])}")
+        )
+    return tensors
+
+
+def read_files(files: Iterable[Path]) -> dict[str, StoredTensor]:
+    """The tensors of some files; what one holds must not be in another, except as another shard.
+
+    Raises:
+        UserError: Files can't be read, all of them named, or two hold the same values.
+    """
+    pieces: dict[str, list[tuple[Path, torch.dtype, Piece]]] = {}
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            for name, dtype, piece in _pieces(file):
+                pieces.setdefault(name, []).append((file, dtype, piece))
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            cause = (
+                "; it was cut short or is no safetensors file" if isinstance(error, SafetensorError) else ""
+            )
+            problems.append(Problem(str(file), f"can't be read: {error}{cause}"))
+    if problems:
+        raise UserError(problems)
+    return {name: _joined(name, found) for name, found in pieces.items()}
+
+
+def _pieces(file: Path) -> Iterable[tuple[str, torch.dtype, Piece]]:
+    with safe_open(file, framework="pt") as opened:  # It checks the whole header against the file's size.
+        sharding = json.loads((opened.metadata() or {}).get("DCP_SHARDING_INFO") or "{}")
+    with file.open("rb") as content:
+        length = int.from_bytes(content.read(8), "little")
+        header = json.loads(content.read(length))
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        sizes, dtype = tuple(entry["shape"]), entry["dtype"]
+        if dtype not in DTYPES:
+            raise ValueError(f"{name} is of the unknown dtype {dtype}")
+        offsets = tuple(sharding[name]["saved_offsets"]) if name in sharding else (0,) * len(sizes)
+        read = partial(_read, file, name, 8 + length + entry["data_offsets"][0], sizes, DTYPES[dtype])
+        yield name, DTYPES[dtype], Piece(offsets, sizes, read)
+
+
+def _read(
+    file: Path, name: str, begin: int, sizes: tuple[int, ...], dtype: torch.dtype, region: Region
+) -> Tensor:
+    """A part of a tensor; whole rows are read, and not mapped, so that a rank's memory holds them once."""
+    shape = [part.stop - part.start for part in region]
+    if shape[1:] != list(sizes[1:]):
+        with safe_open(file, framework="pt") as opened:
+            return opened.get_slice(name)[region].clone()
+    out = torch.empty(shape, dtype=dtype)
+    skipped = region[0].start * math.prod(sizes[1:]) * dtype.itemsize if region else 0
+    missing = out.reshape(-1).view(torch.uint8).numpy().data if out.numel() else memoryview(b"")
+    with file.open("rb", buffering=0) as content:
+        content.seek(begin + skipped)
+        while missing and (count := content.readinto(missing)):
+            missing = missing[count:]
+    if missing:
+        raise UserError(Problem(str(file), f"{name} can't be read: the file was cut short meanwhile"))
+    return out
+
+
+def _joined(name: str, found: list[tuple[Path, torch.dtype, Piece]]) -> StoredTensor:
+    # Ranks beyond a short axis hold empty shards, all at its end.
+    found = [row for row in found if 0 not in row[2].sizes] or found[:1]
+    places = {piece.offsets: file for file, _, piece in found}
+    if len(places) < len(found):
+        twice = next(file for file, _, piece in found if places[piece.offsets] != file)
+        raise UserError(Problem(str(twice), f"{name} is in {next(iter(places.values())).name} too"))
+    if len({dtype for _, dtype, _ in found}) > 1:
+        raise UserError(Problem(str(found[0][0].parent), f"{name} has shards of several dtypes"))
+    pieces = tuple(piece for _, _, piece in found)
+    ends = [[a + b for a, b in zip(piece.offsets, piece.sizes, strict=True)] for piece in pieces]
+    return StoredTensor(tuple(map(max, zip(*ends, strict=True))), found[0][1], pieces)
+
+
+def _names(paths: list[Path]) -> str:
+    listed = ", ".join(path.name for path in paths[:10])
+    return listed + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")

@@ -1,0 +1,127 @@
+"""Weights of every kind go straight into shards, and each rank reads its own part alone."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+import mm_models
+from mm_models import checkpoint
+from mm_models.networks import copy_whole
+from mm_models.weights import safetensors_files
+from mm_models.weights.converting import convert
+from mm_models.weights.filling import load_weights
+from mm_models.weights.opening import open_weights
+from mm_models.weights.wan_names import MINDSPEED
+from tests.mm_models.weight_files import T2V, mindspeed_stages, values, write_diffusers, write_wan
+
+
+def write_all(folder: Path) -> dict[str, Path]:
+    """The same weights in every layout that is read."""
+    write_diffusers(folder / "diffusers", T2V, "60KB")
+    write_wan(folder / "wan.safetensors", T2V)
+    write_wan(folder / "wan.pth", T2V)
+    convert(folder / "diffusers", folder / "dcp", "dcp", shard_bytes=60_000)
+    for stage, part in enumerate(mindspeed_stages(T2V, [2, 1])):
+        place = folder / "stages" / "release" / f"mp_rank_00_{stage:03}"
+        place.mkdir(parents=True)
+        torch.save({"model": part}, place / "model_optim_rng.pt")
+    named = {MINDSPEED.theirs(name): value for name, value in values(T2V).items()}
+    save_distributed({"model": named}, checkpoint_id=folder / "torch_dcp", no_dist=True)
+    return {path.name: path for path in folder.iterdir()}
+
+
+def sharded() -> nn.Module:
+    network = mm_models.build(T2V, "meta")
+    mesh = init_device_mesh("cpu", (2,))
+    for block in network.blocks:  # type: ignore[union-attr]
+        fully_shard(block, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+    return network.to_empty(device="cpu")
+
+
+def assert_filled(network: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    expected = values(T2V, dtype)
+    for name, value in network.state_dict().items():
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        assert torch.equal(whole, expected[name]), name
+
+
+def _load_all(rank: int, paths: dict[str, Path]) -> None:
+    for path in paths.values():
+        network = sharded()
+        load_weights(network, path, shown=False)
+        assert_filled(network)
+
+
+def test_every_kind_loads_into_shards(tmp_path: Path, run_ranks: Callable[..., None]) -> None:
+    (tmp_path / "all").mkdir()
+    paths = write_all(tmp_path / "all")
+    assert len(paths) == 6
+    run_ranks(_load_all, paths)
+
+
+def test_every_kind_loads_whole_and_is_cast(tmp_path: Path) -> None:
+    for path in write_all(tmp_path).values():
+        network = mm_models.build(T2V, "cpu", torch.bfloat16)
+        load_weights(network, path, shown=False)
+        assert_filled(network, torch.bfloat16)
+
+
+def _load_counting(rank: int, folder: Path) -> None:
+    sizes: list[int] = []
+    read = safetensors_files._read
+
+    def counting(*arguments: object) -> torch.Tensor:
+        values = read(*arguments)  # type: ignore[arg-type]
+        sizes.append(values.numel())
+        return values
+
+    safetensors_files._read = counting  # type: ignore[assignment]
+    network = sharded()
+    load_weights(network, folder, shown=False)
+    local = [value.to_local().numel() for value in network.state_dict().values()]  # type: ignore[union-attr]
+    assert sum(sizes) == sum(local)
+    assert sum(local) < 0.52 * T2V.parameter_count()
+    assert max(sizes) == max(local)
+
+
+def test_a_rank_reads_as_many_values_as_it_holds(tmp_path: Path, run_ranks: Callable[..., None]) -> None:
+    write_diffusers(tmp_path / "d", T2V)
+    run_ranks(_load_counting, tmp_path / "d")
+
+
+def _save_sharded(rank: int, folder: Path) -> None:
+    state, expected = sharded().state_dict(), values(T2V)
+    for name, value in state.items():
+        copy_whole(expected[name], value)
+    checkpoint.save(folder / "step-00000001", {"model": state}, {})
+    named = {"predictor." + MINDSPEED.theirs(name): value for name, value in state.items()}
+    save_distributed(named, checkpoint_id=folder / "dcp")
+
+
+def test_checkpoints_that_two_ranks_wrote_are_joined(tmp_path: Path, run_ranks: Callable[..., None]) -> None:
+    run_ranks(_save_sharded, tmp_path)
+    for name, kind in {"step-00000001": "dcp", "dcp": "mindspeed"}.items():
+        weights = open_weights(tmp_path / name)
+        assert weights.kind == kind
+        assert max(len(tensor.pieces) for tensor in weights.tensors.values()) == 2
+        network = mm_models.build(T2V, "cpu")
+        load_weights(network, tmp_path / name, shown=False)
+        assert_filled(network)
+
+
+def test_progress_is_shown_by_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_wan(tmp_path / "w.safetensors", T2V)
+    load_weights(mm_models.build(T2V, "cpu"), tmp_path / "w.safetensors")
+    count = len(T2V.parameter_shapes())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith(f"load w.safetensors  tensor {count}/{count}  ")
+    assert math.isclose(len(lines), 10, abs_tol=2)
