@@ -229,7 +229,7 @@ def test_the_command_line_tells_all_mistakes_at_once(
     ]
     told = mm(capsys, "compare", "slow", "--where", "lr=1", *place, status=2)
     assert told.splitlines() == [
-        "mm runs compare takes 2 or more runs, got 1",
+        "mm runs compare takes 2 to 64 runs, got 1",
         "--where: mm runs compare takes no --where",
     ]
     told = mm(capsys, "list", "--where", "optm.lr>1", *place, status=2)
@@ -245,4 +245,4 @@ def test_the_command_line_makes_the_index_anew(tmp_path: Path, capsys: pytest.Ca
     assert mm(capsys, "reindex", *place).splitlines()[-1] == f"indexed 1 run of {tmp_path}"
     assert len(json.loads(mm(capsys, "list", "--json", *place))) == 1
     assert json.loads(mm(capsys, "reindex", "--json", *place)) == {"indexed": 1}
-    assert mm(capsys, "reindex", "all", *place, status=2) == "mm runs reindex takes 0 argument(s), got 1\n"
+    assert mm(capsys, "reindex", "all", *place, status=2) == "mm runs reindex takes no further word, got 1\n"

@@ -42,10 +42,14 @@ def packages(_: RunOptions) -> Iterator[Check]:
 
 def extras(_: RunOptions) -> Iterator[Check]:
     """What is optional, as the packages' extras declare it."""
+    ours = [package.name for package in _packages()]
     for package in _packages():
         always = _requirements(package)
         for extra in package.metadata.get_all("Provides-Extra") or ():
             needed = [one for one in _requirements(package, extra) if one not in always]
+            # An extra that hands on another package's is reported with that package.
+            if any(one.name in ours for one in needed):
+                continue
             names, install = ", ".join(one.name for one in needed), f"{package.name}[{extra}]"
             if wrong := [found for one in needed if (found := _unmet(one))]:
                 unfit = ", ".join(found for found in wrong if not found.endswith(ABSENT))
