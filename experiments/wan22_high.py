@@ -1,6 +1,6 @@
 """Trains Wan2.2 T2V-A14B's high-noise expert on your clips, with MindSpeed-MM's settings.
 
-Say where your clips and the release lie:
+Say where your clips, a folder with a manifest.jsonl, and the release lie:
 `--location clips=DIR --location Wan-AI/Wan2.2-T2V-A14B-Diffusers=DIR`.
 """
 
@@ -16,7 +16,7 @@ from mm_config.specs.train import CheckpointSpec, PrecisionSpec, TrainRuntimeSpe
 SPEC = wan22.T2V_A14B.train(
     Expert.HIGH_NOISE,
     # One clip on each of 8 devices. The official networks were made from 81 frames. MindSpeed-MM takes every
-    # frame whatever a clip's rate, and crops (frame_interval=1, resize=CENTER_CROP).
+    # frame whatever a clip's rate, and keeps its aspect ratio (frame_interval=1, resize=AREA).
     data=DataSpec(
         dataset=ManifestSpec(name="clips"),
         batch_size=8,

@@ -8,8 +8,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from mm_config.importing.mindspeed.rows import Row, Verdict
+from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS
+from mm_config.importing.verdict import Verdict
 
 PRE = "dataset_param.preprocess_parameters"
 NETWORKS = (

@@ -11,6 +11,7 @@ from mm_config.cli.app import app
 from mm_config.cli.targets import resolve
 from mm_config.identity import exact_hash
 from mm_config.importing.mindspeed.importer import import_files
+from mm_config.importing.verdict import Verdict
 from mm_config.options import RunOptions
 
 DATA = Path(__file__).parent / "data"
@@ -47,6 +48,7 @@ def test_the_report_is_also_json(tmp_path: Path, capsys: pytest.CaptureFixture[s
     entries = {entry["key"]: entry for entry in report["entries"]}
     assert entries["--lr"]["verdict"] == "mapped" and entries["--lr"]["text"] == "optim.lr = 1e-05"
     assert "experiments/wan22_high.py" in report["differences"]
+    assert {entry["verdict"] for entry in report["entries"]} <= {one.name.lower() for one in Verdict}
 
 
 def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,6 +58,24 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "--force" in capsys.readouterr().err and out.read_text("utf-8") == "mine"
     assert run(*paths(*FILES), "--out", out, "--force") == 0
     assert "SPEC = TrainSpec(" in out.read_text("utf-8")
+
+
+def test_the_report_never_replaces_the_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, same = tmp_path / "imported.py", f"{tmp_path}/../{tmp_path.name}/imported.py"
+    assert run(*paths(*FILES), "--out", out, "--report", same) == 2
+    assert "--report: " in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.parametrize("flag", ["--out", "--report"])
+def test_a_file_that_can_not_be_written_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    places = {"--out": tmp_path / "imported.py", "--report": tmp_path / "report.txt"}
+    words = [word for name, place in places.items() if name != flag for word in (name, place)]
+    for bad in (tmp_path / f"{'a' * 300}.py", tmp_path / "none" / "imported.py"):
+        assert run(DATA / "seed_model.json", *words, flag, bad) == 2
+        assert capsys.readouterr().err.startswith(f"{flag}: ")
+    assert not any(place.exists() for place in places.values())
 
 
 def test_a_refused_import_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

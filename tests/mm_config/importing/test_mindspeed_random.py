@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 
 from mm_config.errors import UserError
-from mm_config.importing.facts import generic
+from mm_config.importing.facts import Fact, Source, facts_of, generic
 from mm_config.importing.mindspeed import export
 from mm_config.importing.mindspeed.book import Entry
 from mm_config.importing.mindspeed.convert import number_of
+from mm_config.importing.mindspeed.dialects import is_script, is_yaml, kind_of
 from mm_config.importing.mindspeed.importer import import_files
 from mm_config.importing.mindspeed.report import Report
-from mm_config.importing.mindspeed.rows import Verdict
+from mm_config.importing.reading.json_text import read_json
+from mm_config.importing.reading.shell_text import read_shell
+from mm_config.importing.reading.yaml_text import read_yaml
+from mm_config.importing.verdict import Verdict
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec
 from tests.mm_config.importing.mindspeed_cases import write_case, write_inference
@@ -145,8 +149,27 @@ def damaged(text: str, draw: random.Random) -> str:
     return text
 
 
+def facts_read(files: list[Path]) -> list[Fact]:
+    """What the files say; nothing where one of them can't be read, so that keys need not be known."""
+    found: list[Fact] = []
+    try:
+        for file in files:
+            if is_script(file):
+                script = read_shell(file)
+                found += [*script.exports, *script.assignments, *script.launch]
+                continue
+            node = read_yaml(file) if is_yaml(file) else read_json(file)
+            found += facts_of(node, Source(file, kind_of(file, node)))
+    except UserError:
+        return []
+    return found
+
+
 def check_damage(folder: Path, number: int) -> bool:
-    """Imports a damaged run; whether it was refused, by lines that each name a file and a line."""
+    """Imports a damaged run; whether it was refused.
+
+    Each line of a refusal names a file and a line and, where the files can be read, a key of that line.
+    """
     draw = random.Random(number)
     run = draw.choice(RUNS)
     victim = draw.choice(run)
@@ -159,7 +182,11 @@ def check_damage(folder: Path, number: int) -> bool:
     try:
         spec, _ = import_files(files)
     except UserError as error:
+        facts = facts_read(files)
         for problem in error.problems:
+            if facts:
+                here = [fact.path for fact in facts if fact.place == problem.path]
+                assert any(path in problem.message for path in here), (number, problem)
             assert re.match(rf"{re.escape(str(folder))}/\S+\.(json|yaml|sh):\d+$", problem.path), problem
             assert problem.message and "\n" not in str(problem), problem
         return True
@@ -167,12 +194,12 @@ def check_damage(folder: Path, number: int) -> bool:
     return False
 
 
-def test_damaged_files_are_refused_with_their_file_and_line(tmp_path: Path) -> None:
+def test_damaged_files_are_refused_with_their_file_line_and_key(tmp_path: Path) -> None:
     refused = [check_damage(tmp_path, number) for number in range(400)]
     assert 0.2 < sum(refused) / len(refused) < 0.95
 
 
 @pytest.mark.slow
-def test_ten_thousand_damaged_files_are_refused_with_their_file_and_line(tmp_path: Path) -> None:
+def test_ten_thousand_damaged_files_are_refused_with_their_file_line_and_key(tmp_path: Path) -> None:
     for number in range(400, 10_400):
         check_damage(tmp_path, number)

@@ -12,12 +12,13 @@ from mm_config.families import wan21, wan22
 from mm_config.importing.mindspeed import base
 from mm_config.importing.mindspeed.importer import import_files
 from mm_config.importing.mindspeed.report import Report
-from mm_config.importing.mindspeed.rows import Verdict
+from mm_config.importing.verdict import Verdict
 from mm_config.rules import problems
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Conditioning
+from mm_config.specs.optim import MuonSpec
 from mm_config.specs.parallel import Recompute
 from mm_config.specs.serving import Residency
 from mm_config.specs.train import TrainSpec
@@ -297,6 +298,90 @@ def test_two_files_of_a_kind_are_two_runs(tmp_path: Path) -> None:
     other = tmp_path / "low.json"
     other.write_text((DATA / "seed_model.json").read_text("utf-8"), "utf-8")
     assert "one run at a time" in refusals(DATA / "seed_model.json", other)
+
+
+def test_a_native_yaml_is_a_run_of_its_own(tmp_path: Path) -> None:
+    for other in ("seed_model.json", "data.json", "fsdp2_config.yaml", "inference_model.json"):
+        text = refusals(DATA / other, DATA / "native.yaml")
+        assert f"{other}: is a " in text and "native.yaml holds all of its run" in text
+    spec, _ = import_files([DATA / "native.yaml"])
+    assert isinstance(spec, TrainSpec)
+
+
+def test_a_script_that_says_nothing_is_refused(tmp_path: Path) -> None:
+    script = tmp_path / "pretrain.sh"
+    script.write_text("#!/bin/bash\nmkdir logs\n", "utf-8")
+    assert "pretrain.sh:1: sets no variable and launches nothing" in refusals(script)
+
+
+def test_a_flag_given_twice_is_a_conflict_only_where_it_says_two_things(tmp_path: Path) -> None:
+    twice = edited(tmp_path, "seed_pretrain_high.sh", ("--clip-grad 1.0", "--clip-grad 1.0 --clip-grad 1.0"))
+    _, report = import_files([DATA / "seed_model.json", twice])
+    assert "again" in told(report, Verdict.DERIVED, "--clip-grad")
+    other = edited(tmp_path, "seed_pretrain_high.sh", ("--clip-grad 1.0", "--clip-grad 0.5 --clip-grad 1.0"))
+    spec, report = import_files([DATA / "seed_model.json", other])
+    assert isinstance(spec, TrainSpec) and spec.optim.max_grad_norm == 1.0
+    assert "the last one holds" in told(report, Verdict.CONFLICT, "--clip-grad")
+
+
+@pytest.mark.parametrize("flag", ["--use-deter-comp", "--npu-deterministic"])
+def test_flags_of_determinism_reach_the_spec(tmp_path: Path, flag: str) -> None:
+    script = edited(tmp_path, "seed_pretrain_high.sh", ("--clip-grad 1.0", f"--clip-grad 1.0 {flag}"))
+    spec, report = import_files([DATA / "seed_model.json", script])
+    assert isinstance(spec, TrainSpec) and spec.runtime.deterministic
+    assert told(report, Verdict.MAPPED, flag) == "runtime.deterministic = True"
+
+
+def test_the_cleaning_of_captions_that_no_file_asks_for_is_pointed_out(tmp_path: Path) -> None:
+    key = "dataset_param.text_preprocess_methods"
+    listed = """"text_preprocess_methods": [
+            {"method": "basic_clean"},
+            {"method": "whitespace_clean"}
+        ],"""
+    for now, place in (("", ""), ('"text_preprocess_methods": null,', "data.json:39")):
+        _, report = import_files([edited(tmp_path, "data.json", (listed, now))])
+        (entry,) = [one for one in report.of(Verdict.CONFLICT) if one.key == key]
+        assert "strips Chinese" in entry.text and entry.place.endswith(place)
+    _, report = import_files([DATA / "data.json"])
+    assert key not in [one.key for one in report.of(Verdict.CONFLICT)]
+
+
+@pytest.mark.parametrize("value", ['"wandit"', "5", "true", "[1, 2]"])
+def test_a_value_in_the_place_of_a_group_is_refused(tmp_path: Path, value: str) -> None:
+    text = refusals(edited(tmp_path, "seed_model.json", ('"task": "t2v"', f'"task": "t2v", "dpo": {value}')))
+    assert "seed_model.json:4: dpo is " in text and "a group" in text
+
+
+def test_muon_has_its_own_flags(tmp_path: Path) -> None:
+    muon = ("--clip-grad 1.0", "--clip-grad 1.0 --optimizer muon --ns-steps 3 --muon-momentum 0.9")
+    spec, report = import_files([DATA / "seed_model.json", edited(tmp_path, "seed_pretrain_high.sh", muon)])
+    assert isinstance(spec, TrainSpec)
+    assert spec.optim == MuonSpec(lr=1e-5, momentum=0.9, newton_schulz_steps=3, weight_decay=0.01)
+    assert told(report, Verdict.DEFAULT, "--matched-adamw-rms") == "optim.matched_adamw_rms = 0.2"
+    adam = ("--clip-grad 1.0", "--clip-grad 1.0 --ns-steps 3")
+    _, report = import_files([DATA / "seed_model.json", edited(tmp_path, "seed_pretrain_high.sh", adam)])
+    assert "only --optimizer muon" in told(report, Verdict.DEAD, "--ns-steps")
+
+
+def test_two_weights_to_start_from_are_a_conflict(tmp_path: Path) -> None:
+    both = ("--clip-grad 1.0", "--clip-grad 1.0 --load-base-model ckpt/base")
+    _, report = import_files([DATA / "seed_model.json", edited(tmp_path, "seed_pretrain_high.sh", both)])
+    (text,) = [one.text for one in report.of(Verdict.CONFLICT) if one.key in ("--load", "--load-base-model")]
+    assert "names the weights that a run starts from" in text
+
+
+def test_keys_that_no_example_gives_are_known_too(tmp_path: Path) -> None:
+    """Keys of MindSpeed-MM's classes on Wan's path, first at values that change nothing."""
+    same = (
+        '"load_video_features"',
+        '"enable_encoder_dp": true, "lora_apply_modules": ["predictor"], "load_video_features"',
+    )
+    network = ('"text_len"', '"fa_layout": "bnsd", "vae_scale_factor": [4, 8, 8], "text_len"')
+    _, report = import_files([edited(tmp_path, "seed_model.json", same, network)])
+    assert "lora.targets" in told(report, Verdict.DERIVED, "lora_apply_modules")
+    assert "kernel" in told(report, Verdict.DERIVED, "predictor.fa_layout")
+    other = ('"load_video_features"', '"lora_mixed_training": true, "load_video_features"')
+    assert "lora_mixed_training is true" in refusals(edited(tmp_path, "seed_model.json", other))
 
 
 def test_a_training_alone_with_its_script_has_the_network_of_our_experiment() -> None:

@@ -8,13 +8,14 @@ from mm_config import replace
 from mm_config.evolve import get
 from mm_config.families import wan21
 from mm_config.importing.mindspeed import base, page
-from mm_config.importing.mindspeed.rows import Row, Verdict
+from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS, row_of
+from mm_config.importing.verdict import Verdict
 from mm_config.specs.data import PrecomputedSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.lora import LoraSpec
 from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec
-from mm_config.specs.optim import EmaSpec
+from mm_config.specs.optim import EmaSpec, MuonSpec
 
 KEYS = Path(__file__).parent / "data" / "mindspeed_keys.txt"
 PAGE = Path(__file__).parents[3] / "docs" / "mindspeed_keys.md"
@@ -46,6 +47,7 @@ def everything() -> object:
     parts = {
         "lora": LoraSpec(),
         "ema": EmaSpec(),
+        "optim": MuonSpec(),
         "profiler": ProfilerSpec(),
         "memory_snapshot": MemorySnapshotSpec(),
         "data.precomputed": PrecomputedSpec(name="features"),

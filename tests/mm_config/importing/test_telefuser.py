@@ -15,8 +15,8 @@ from mm_config.evolve import get
 from mm_config.families import wan21, wan22
 from mm_config.importing.telefuser import import_dump
 from mm_config.importing.telefuser.families import KNOWN
-from mm_config.importing.telefuser.rows import Verdict
 from mm_config.importing.telefuser.table import CALL, ROWS, rows_of
+from mm_config.importing.verdict import Verdict
 from mm_config.rules import problems
 from mm_config.specs.diffusion import SigmaTable, Solver
 from mm_config.specs.dtype import Dtype

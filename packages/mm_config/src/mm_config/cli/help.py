@@ -63,7 +63,7 @@ def _section_lines(section: Section) -> list[Text]:
 def _leaf_lines(leaf: Leaf, alias: str | None) -> list[Text]:
     flags = [f"--spec.{leaf.path}", *([f"--spec.{alias}"] if alias else [])]
     if not is_settable(leaf.type):
-        facts = f"{leaf.help} (default: {brief(leaf.value)}; a {describe(leaf.type)}, chosen in Python)"
+        facts = f"{leaf.help} (default: {brief(leaf.value)}; {describe(leaf.type)}, chosen in Python)"
         return [flag_line(flags[:1], ""), *paragraph(facts, indent=6)]
     if leaf.type is bool:
         section, _, name = flags[0].rpartition(".")

@@ -31,7 +31,7 @@ USAGE = Usage(
     (TO, SHARD, DTYPE, SPEC, RUNS_DIR),
     (
         ("mm convert Wan2.1-T2V-1.3B wan-1.3b-diffusers", "the original release for diffusers"),
-        ("mm convert runs/0001/checkpoints/step-00000450 trained", "what a training made, for diffusers"),
+        ("mm convert RUN/checkpoints/step-00000450 trained", "what a training made, for diffusers"),
         ("mm convert wan-1.3b-diffusers mm-weights --to mindspeed --dtype bfloat16", "for MindSpeed-MM"),
     ),
 )

@@ -23,7 +23,7 @@ USAGE = Usage(
     (
         ("mm inspect Wan2.1-T2V-1.3B", "what a download is"),
         ("mm inspect weights --spec experiments/wan22_high.py", "is it what an experiment starts from"),
-        ("mm inspect runs/0001/checkpoints/step-00000450 --json", "a training's checkpoint, as JSON"),
+        ("mm inspect RUN/checkpoints/step-00000450 --json", "a training's checkpoint, as JSON"),
     ),
 )
 

@@ -67,9 +67,9 @@ def run(argv: Sequence[str]) -> int:
     spec, report = _imported(tool, line)
     page = "\n".join(report.lines(str(out))) + "\n"
     written = _experiment(spec, report, tool, out)
-    out.write_text(written, "utf-8")
+    _write(OUT.flag, out, written)
     if report_file is not None:
-        report_file.write_text(page, "utf-8")
+        _write(REPORT.flag, report_file, page)
     if line.has(JSON):
         print(json.dumps(report.to_json(str(out)), indent=2, ensure_ascii=False))
     else:
@@ -97,16 +97,33 @@ def _check_places(out: Path, report_file: Path | None, *, force: bool) -> None:
             Problem(OUT.flag, f"expected a Python file such as experiments/mine.py, got {str(out)!r}")
         )
     for flag, file in ((OUT.flag, out), (REPORT.flag, report_file)):
-        if file is None:
-            continue
-        if file.is_dir():
-            problems.append(Problem(flag, f"{str(file)!r} is a folder"))
-        elif file.exists() and not force:
-            problems.append(Problem(flag, f"{str(file)!r} exists already; give another name, or --force"))
-        elif not file.parent.is_dir():
-            problems.append(Problem(flag, f"the folder {str(file.parent)!r} does not exist"))
+        if file is not None and (wrong := _wrong_place(file, force)):
+            problems.append(Problem(flag, wrong))
+    if not problems and report_file is not None and report_file.resolve() == out.resolve():
+        problems.append(Problem(REPORT.flag, f"{str(out)!r} is the experiment's file; give another name"))
     if problems:
         raise UserError(problems)
+
+
+def _wrong_place(file: Path, force: bool) -> str:
+    """Why a file can't be written; empty where nothing speaks against it."""
+    try:
+        if file.is_dir():
+            return f"{str(file)!r} is a folder"
+        if file.exists() and not force:
+            return f"{str(file)!r} exists already; give another name, or --force"
+        if not file.parent.is_dir():
+            return f"the folder {str(file.parent)!r} does not exist"
+    except OSError as error:
+        return f"{str(file)!r} can't be written: {error.strerror}"
+    return ""
+
+
+def _write(flag: str, file: Path, text: str) -> None:
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise UserError(Problem(flag, f"{str(file)!r} can't be written: {error.strerror}")) from None
 
 
 def _experiment(spec: RootSpec, report: Any, tool: str, out: Path) -> str:

@@ -15,7 +15,6 @@ from mm_config.importing.mindspeed.locations import read_locations
 from mm_config.importing.mindspeed.network import FAMILIES, family_of, release_of
 from mm_config.importing.mindspeed.noise import expert_of, place_boundary
 from mm_config.importing.mindspeed.prompts import read_generation
-from mm_config.importing.mindspeed.rows import Verdict
 from mm_config.importing.mindspeed.schedule import (
     read_batch,
     read_learning_rate,
@@ -28,6 +27,7 @@ from mm_config.importing.mindspeed.sharding import (
     read_precision,
     read_sharding,
 )
+from mm_config.importing.verdict import Verdict
 from mm_config.rules import problems as rule_problems
 from mm_config.rules.clips import cells
 from mm_config.specs.data import PrecomputedSpec

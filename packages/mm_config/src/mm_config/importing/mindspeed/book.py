@@ -10,9 +10,10 @@ import attrs
 from mm_config.errors import Problem
 from mm_config.importing.facts import Fact, generic
 from mm_config.importing.mindspeed.convert import number_of, said, shown
-from mm_config.importing.mindspeed.rows import Row, Verdict
+from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS, nearest, row_of
 from mm_config.importing.nodes import Leaf
+from mm_config.importing.verdict import Verdict
 from mm_config.schema import ABSENT
 
 TEXT_KINDS = ("shell flag", "environment variable", "shell variable")
@@ -66,8 +67,12 @@ class Book:
             earlier = self._numbers.get(key)
             if earlier is not None and "[]" not in row.path and row.kind != "shell variable":
                 before = self.facts[earlier]
-                text = f"is given again on line {fact.line}, and the last one holds"
-                self.entries[earlier] = self._entry(before, Verdict.CONFLICT, text, row)
+                same = before.value == fact.value
+                text = (
+                    f"is given again on line {fact.line}, {'the same' if same else 'and the last one holds'}"
+                )
+                verdict = Verdict.DERIVED if same else Verdict.CONFLICT
+                self.entries[earlier] = self._entry(before, verdict, text, row)
             self._numbers[key] = number
             self._rows[number] = row
 

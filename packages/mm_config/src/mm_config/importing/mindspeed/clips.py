@@ -10,7 +10,7 @@ from mm_config.importing.mindspeed.choices import ORDER
 from mm_config.importing.mindspeed.conditions import PRE
 from mm_config.importing.mindspeed.convert import REAL, WHOLE, said
 from mm_config.importing.mindspeed.data_rows import CLIP_CHAINS
-from mm_config.importing.mindspeed.rows import Verdict
+from mm_config.importing.verdict import Verdict
 from mm_config.specs.data import Order, Resize
 
 DATA = "data.json"

@@ -9,7 +9,7 @@ from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.boundaries import NEAR
 from mm_config.importing.mindspeed.conditions import FLAG, PRE
 from mm_config.importing.mindspeed.convert import said
-from mm_config.importing.mindspeed.rows import Verdict
+from mm_config.importing.verdict import Verdict
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Conditioning
 from mm_config.specs.train import TrainSpec
@@ -130,6 +130,7 @@ def _training(book: Book, spec: TrainSpec) -> None:
                 "differs from process to process",
             )
     _features(book, spec)
+    _captions(book)
     _generation_differs(book, spec)
     if book.fact(FLAG, "--load") is not None and book.fact(FLAG, "--no-load-optim") is None:
         book.say(
@@ -213,6 +214,25 @@ def _features(book: Book, spec: TrainSpec) -> None:
             f"model.json loads {_loaded(flags)}; the spec has data.precomputed = "
             f"{'None' if spec.data.precomputed is None else 'PrecomputedSpec(...)'}",
         )
+
+
+def _captions(book: Book) -> None:
+    """Without methods MindSpeed-MM's own dataset cleans captions by `clean_caption`."""
+    methods = "dataset_param.text_preprocess_methods"
+    own = book.has("data.json", "dataset_param.preprocess_parameters") and not book.has("native.yaml")
+    if not own or not book.conditions["text"]:
+        return
+    if any(book.has("data.json", f"{methods}{below}") for below in (".", "[]")):
+        return
+    text = (
+        "clean_caption is MindSpeed-MM's default, which lower-cases captions and strips Chinese ones; "
+        "here they lose entities and white space alone"
+    )
+    fact = book.fact("data.json", methods)
+    if fact is None:
+        book.say(Verdict.CONFLICT, methods, f"is missing: {text}")
+    else:
+        _differ(book, fact, text)
 
 
 def _loaded(flags: list[object]) -> str:

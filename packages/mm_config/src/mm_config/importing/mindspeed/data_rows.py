@@ -72,6 +72,11 @@ _PREPROCESSING: tuple[Row, ...] = (
         when=_RAW,
     ),
     mapped(f"{_PRE}.video_reader_type", "data.reader", READER, "DecordVideo", "AvVideo", when=_RAW),
+    dead(f"{_PRE}.image_processer_type", "is read for pictures, and these are videos", "image2video"),
+    derived(f"{_PRE}.use_aesthetic", "captions get no sentence about looks", False),
+    derived(f"{_PRE}.min_hxw", "a least size is not in our specs", None, when="raw dynamic"),
+    derived(f"{_PRE}.train_sp_batch_size", "context parallelism splits one clip", 1),
+    dead(f"{_PRE}.skip_frame_num", "another model's clips are read by it", 0),
     dead(f"{_PRE}.image_reader_type", "is read for pictures, and these are videos", "Image", "torchvision"),
     mapped(f"{_PRE}.cfg", "data.caption_dropout", REAL, 0.0, 0.1, 0.25, when=_RAW, default=0.1),
     mapped(f"{_PRE}.num_frames", "data.num_frames", WHOLE, 49, 81, when=_RAW, default=16),
@@ -144,6 +149,8 @@ _DATASET: tuple[Row, ...] = (
     mapped("dataset_param.tokenizer_config.pretrained_model_name_or_path", "--location", None),
 )
 
+_ARGV = "the script's flag always replaces it:"
+
 _LOADER: tuple[Row, ...] = (
     *group("dataloader_param"),
     derived("dataloader_param.dataloader_mode", "batches are drawn by a sampler", "sampler", "base"),
@@ -155,6 +162,11 @@ _LOADER: tuple[Row, ...] = (
     derived("dataloader_param.group_frame", "sorting by length is not in our specs", False),
     derived("dataloader_param.group_resolution", "MindSpeed-MM itself raises NotImplementedError", False),
     derived("dataloader_param.initial_global_step_for_sampler", "a run begins with its first batch", 0),
+    derived("dataloader_param.persistent_workers", "workers live as long as the run", True, False, None),
+    derived("dataloader_param.data_sharding", "each rank reads its own clips of one order", False),
+    dead("dataloader_param.batch_size", f"{_ARGV} --micro-batch-size", 1),
+    dead("dataloader_param.num_workers", f"{_ARGV} --num-workers", 8),
+    dead("dataloader_param.seed", f"{_ARGV} --seed", 42),
     outside("dataloader_param.prefetch_factor", "data.prefetch counts batches of the whole run", None),
 )
 

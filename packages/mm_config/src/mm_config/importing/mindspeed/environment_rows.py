@@ -23,6 +23,8 @@ _MEANINGS = {
     "MULTI_STREAM_MEMORY_REUSE": "memory that streams share: 0, 1 or 2",
     "NPU_ASD_ENABLE": "watches for silent errors, 0 to 3",
     "OMP_NUM_THREADS": "threads of a process on the host",
+    "OOM_SNAPSHOT_ENABLE": "1 writes a snapshot where memory runs out",
+    "OOM_SNAPSHOT_PATH": "folder of those snapshots",
     "PYTORCH_NPU_ALLOC_CONF": "the NPU's allocator, such as expandable_segments:True",
     "TASK_QUEUE_ENABLE": "hands kernels over in a queue: 0, 1 or 2",
     "TOKENIZERS_PARALLELISM": "threads of tokenizers",

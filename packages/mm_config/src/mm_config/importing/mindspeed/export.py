@@ -10,9 +10,10 @@ from mm_config.importing.mindspeed.boundaries import fractions
 from mm_config.importing.mindspeed.names import lora_name, module_name
 from mm_config.importing.mindspeed.network import model_type_of
 from mm_config.importing.mindspeed.noise import MAX, MIN
-from mm_config.importing.mindspeed.rows import Row, Verdict
+from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS
 from mm_config.importing.nodes import Leaf
+from mm_config.importing.verdict import Verdict
 from mm_config.schema import ABSENT
 from mm_config.specs.data import Order, Resize
 from mm_config.specs.dtype import Dtype

@@ -13,6 +13,7 @@ def _sharding(value: object) -> int | None:
 
 
 _SHARDING = Convert(_sharding, lambda size: "auto" if size is None else size)
+_DENSE = "Wan's two experts are networks of their own; no layer is a mixture"
 _COUNT = at_least(0, "is no number of modules", WHOLE)
 
 FSDP: tuple[Row, ...] = of_kind(
@@ -32,6 +33,10 @@ FSDP: tuple[Row, ...] = of_kind(
     derived("pin_memory", "what waits in the host's memory is pinned", True, False, when="fsdp2"),
     mapped("num_to_forward_prefetch", "fsdp.forward_prefetch", _COUNT, 0, 1, 2, when="fsdp2", default=0),
     mapped("num_to_backward_prefetch", "fsdp.backward_prefetch", _COUNT, 0, 1, 2, when="fsdp2", default=0),
+    derived("align_fsdp_param_groups", "which weights share a unit changes no value", True, False),
+    derived("expert_parallel_size", _DENSE, 1),
+    dead("reshard_local_experts", _DENSE, True, False),
+    derived("moe_modules", _DENSE, None, ()),
     dead("use_reentrant", "names one of two implementations of the same recomputation", True, False),
 )
 
@@ -52,6 +57,12 @@ LAYERZERO: tuple[Row, ...] = of_kind(
     mapped("param_dtype", "precision.compute", FSDP_DTYPE, "bf16", "fp32", when="layerzero", default="fp16"),
     mapped("reduce_dtype", "precision.reduce", FSDP_DTYPE, "fp32", when="layerzero", default="fp16"),
     mapped("ignored_modules", "fsdp.ignore", None, when="layerzero"),
+    derived("buffer_dtype", "buffers keep their format", None, when="layerzero"),
+    derived("param_init_fn", "weights are loaded shard by shard", None, when="layerzero"),
+    derived("offload_grads", "gradients stay on the device", False, when="layerzero"),
+    derived("ckpt_load_path", "weights are named by --load", None, when="layerzero"),
+    derived("autocast_input", "inputs always get the format of the computation", True, when="layerzero"),
+    derived("autocast_output", "outputs keep the format of the computation", True, when="layerzero"),
 )
 
 SHARDING_ROWS: tuple[Row, ...] = (*FSDP, *LAYERZERO)

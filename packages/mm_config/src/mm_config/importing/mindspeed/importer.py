@@ -20,17 +20,17 @@ from mm_config.importing.mindspeed.convert import said
 from mm_config.importing.mindspeed.dialects import is_script, is_yaml, kind_of
 from mm_config.importing.mindspeed.network import EXPERIMENTS, FAMILIES
 from mm_config.importing.mindspeed.report import Comparison, Report
-from mm_config.importing.mindspeed.rows import Verdict
 from mm_config.importing.mindspeed.schedule import world_size
 from mm_config.importing.reading.json_text import read_json
 from mm_config.importing.reading.shell_text import read_shell
 from mm_config.importing.reading.yaml_text import read_yaml
+from mm_config.importing.verdict import Verdict
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import RootSpec
 from mm_config.specs.train import TrainSpec
 
-_INFERENCE = "inference_model.json"
+_INFERENCE, _NATIVE = "inference_model.json", "native.yaml"
 _TRAINING_KINDS = ("model.json", "data.json", "fsdp2.yaml", "layerzero.yaml", "tools.json", "native.yaml")
 _SUFFIXES = {Expert.HIGH_NOISE: "_high", Expert.LOW_NOISE: "_low", Expert.SINGLE: ""}
 
@@ -97,15 +97,27 @@ def _read(files: Iterable[Path]) -> _Given:
         problems.append(
             Problem("", "name the files of one run: model.json, data.json, a YAML, a launch script")
         )
-    if problems:
+    if problems or (problems := list(_two_dialects(kinds))):
         raise UserError(problems)
     return _Given(tuple(facts), kinds, entry, tuple(notes))
+
+
+def _two_dialects(kinds: dict[str, Path]) -> Iterator[Problem]:
+    """A native YAML holds network, clips and sharding of a run: other files of these are another run's."""
+    if _NATIVE not in kinds:
+        return
+    for kind in (*_TRAINING_KINDS, _INFERENCE):
+        if kind in kinds and kind != _NATIVE:
+            message = f"is a {kind}, but {kinds[_NATIVE]} holds all of its run: import one run at a time"
+            yield Problem(str(kinds[kind]), message)
 
 
 def _read_one(file: Path) -> tuple[str, list[Fact], str | None, list[str]]:
     if is_script(file):
         script = read_shell(file)
         facts = [*script.exports, *script.assignments, *script.launch]
+        if not facts:
+            raise UserError(Problem(f"{file}:1", "sets no variable and launches nothing"))
         return "script", facts, script.entry, [f"{file}:{note.line}  {note.text}" for note in script.notes]
     if not is_yaml(file) and file.suffix != ".json":
         raise UserError(Problem(str(file), "is neither .json, .yaml, .yml nor .sh"))
@@ -120,9 +132,7 @@ def _is_generation(given: _Given) -> bool:
         return given.entry.startswith("inference")
     if given.entry is not None and not any(kind in given.kinds for kind in _TRAINING_KINDS):
         return given.entry.startswith("inference")
-    return _INFERENCE in given.kinds and not any(
-        kind in given.kinds for kind in ("model.json", "native.yaml")
-    )
+    return _INFERENCE in given.kinds and not any(kind in given.kinds for kind in ("model.json", _NATIVE))
 
 
 def _leave_out(book: Book) -> None:
@@ -163,7 +173,7 @@ def _kinds_left(given: _Given, book: Book) -> Iterator[Entry]:
     """Where values come from that no file tells."""
     source = "the family's and experiments/wan22_high.py's values hold"
     wanted = {"script": "no launch script", "model.json": "no model.json", "data.json": "no data.json"}
-    if book.generation or "native.yaml" in given.kinds:
+    if book.generation or _NATIVE in given.kinds:
         return
     for kind, text in wanted.items():
         if kind not in given.kinds:

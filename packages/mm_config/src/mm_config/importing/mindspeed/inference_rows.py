@@ -6,7 +6,7 @@ from typing import Any
 
 from mm_config.importing.mindspeed.choices import COUNT, DEVICE, DTYPE, SOLVER
 from mm_config.importing.mindspeed.convert import REAL, WHOLE, Convert, choice, numbers
-from mm_config.importing.mindspeed.model_rows import SHARED
+from mm_config.importing.mindspeed.model_rows import SHARED, TILES
 from mm_config.importing.mindspeed.rows import (
     Row,
     dead,
@@ -22,6 +22,8 @@ from mm_config.specs.serving import Residency
 
 _BETAS = "flow matching has no betas: `use_flow_sigmas` replaces what they make"
 _THRESHOLD = "of thresholding, which is off"
+_WRAPPER = "of the wrapper's training losses"
+_PLAN = "of Open-Sora Plan's pipeline"
 _TABLE = "the table of noise levels is Wan's own, from 0.999 to 0 before the shift"
 _VIDEO = "of video to video; without `video` nothing reads it"
 
@@ -62,6 +64,10 @@ _SAMPLER: tuple[Row, ...] = (
     derived("diffusion.lower_order_final", "the last step is of order 1", True),
     derived("diffusion.disable_corrector", "UniPC corrects every step", ()),
     derived("diffusion.thresholding", "latents are never clipped", False),
+    dead("diffusion.noise_offset", _WRAPPER, 0),
+    dead("diffusion.snr_gamma", _WRAPPER, None),
+    dead("diffusion.t_sample_method", _WRAPPER, "random"),
+    derived("diffusion.device", "the sampler works where the network does", "npu", "cuda"),
     dead("diffusion.dynamic_thresholding_ratio", _THRESHOLD, 0.995),
     dead("diffusion.sample_max_value", _THRESHOLD, 1.0),
 )
@@ -119,6 +125,11 @@ _TOP: tuple[Row, ...] = (
     dead("num_frames", _VIDEO, 49),
     dead("start_frame", _VIDEO, 0),
     dead("strength", _VIDEO, 0.7),
+    derived("num_inference_videos_per_sample", "give `mm generate` several seeds", 1),
+    dead("conditional_pixel_values_path", _PLAN, None),
+    dead("mask_type", _PLAN, None),
+    dead("crop_for_hw", _PLAN, None),
+    dead("max_hxw", _PLAN, None),
     dead("use_prompt_preprocess", "Wan's pipeline always cleans its prompts", True, False),
     *group("tokenizer"),
     derived("tokenizer.autotokenizer_name", "UMT5's tokenizer comes with its weights", "AutoTokenizer"),
@@ -129,5 +140,9 @@ _TOP: tuple[Row, ...] = (
 _OWN = {row.path for row in _TOP}
 
 INFERENCE: tuple[Row, ...] = of_kind(
-    "inference_model.json", *_TOP, *_SAMPLER, *_PIPELINE, *(row for row in SHARED if row.path not in _OWN)
+    "inference_model.json",
+    *_TOP,
+    *_SAMPLER,
+    *_PIPELINE,
+    *(row for row in (*SHARED, *TILES) if row.path not in _OWN),
 )

@@ -10,7 +10,7 @@ from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.convert import said
 from mm_config.importing.mindspeed.network import FAMILIES, release_of
-from mm_config.importing.mindspeed.rows import Verdict
+from mm_config.importing.verdict import Verdict
 from mm_config.specs.weights import ReleasedWeights
 from mm_config.typing_checks import is_tuple
 

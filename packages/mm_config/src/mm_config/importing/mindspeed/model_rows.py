@@ -8,6 +8,8 @@ from mm_config.importing.mindspeed.rows import Row, dead, derived, group, mapped
 
 _PP = "splits blocks over pipeline ranks; without a pipeline nothing reads it"
 _FPDT = "of FPDT, which is off"
+_SAMPLING = "of the schedule's own sampling, which training never does"
+_OTHERS = "of Open-Sora Plan's networks; Wan's training does not read it"
 _KERNEL = "names a kernel of the same norm; runtime chooses kernels here"
 
 NETWORK_SIZES: tuple[Row, ...] = (
@@ -43,6 +45,37 @@ _NETWORK: tuple[Row, ...] = (
     dead("predictor.cross_attn_norm", "`norm3` is always an affine LayerNorm, as here", True, False),
     derived("predictor.use_fused_rmsnorm", _KERNEL, True, False),
     derived("predictor.fp32_calculate", "norms and modulation are always float32 here", True, False),
+    derived("predictor.fa_layout", "orders the axes of attention's kernel", "bnsd", "sbh", "tnd"),
+    refused("predictor.from_pretrained", "weights are named by --load"),
+    dead("predictor.vae_scale_factor", "only sizes the buffers between pipeline ranks", (4, 8, 8)),
+    derived(
+        "predictor.clip_token_len",
+        "the image encoder makes 257 tokens of a frame",
+        257,
+        when="image_branch",
+    ),
+    dead("predictor.pipeline_num_layers", _PP, (10, 10, 10, 10), (30,)),
+    dead(
+        "predictor.attention_async_offload",
+        "only --recompute-skip-core-attention would look at it",
+        True,
+        False,
+    ),
+    derived(
+        "predictor.seperated_timestep",
+        "the tokens of a clean first frame have timestep 0 where the conditioning gives one",
+        True,
+        False,
+    ),
+    misspelt(
+        "predictor.separated_timestep",
+        "predictor.seperated_timestep",
+        "MindSpeed-MM's own key has the typing error, and this one is swallowed",
+        True,
+    ),
+    derived("predictor.FPDT", "attention in chunks with offload is not in our specs", False),
+    dead("predictor.FPDT_chunk_number", _FPDT, 4, None),
+    dead("predictor.FPDT_with_offload", _FPDT, False),
 )
 
 _AUTOENCODER: tuple[Row, ...] = (
@@ -67,6 +100,11 @@ _TEXT_ENCODER: tuple[Row, ...] = (
     dead("text_encoder.hub_backend", "is removed and never checked", "hf"),
     mapped("text_encoder.from_pretrained", "--location", None, "Wan2.2-T2V-A14B-Diffusers/text_encoder"),
     mapped("text_encoder.dtype", "text_encoder.dtype", DTYPE, "bf16", "float32", "fp32"),
+    derived("text_encoder.use_attention_mask", "padding is always masked", True),
+    derived("text_encoder.ucg_rate", "captions are dropped as data.caption_dropout says", None),
+    derived("text_encoder.output_key", "Wan reads the last hidden state", "last_hidden_state"),
+    derived("text_encoder.hidden_state_skip_layer", "Wan reads the last hidden state", None),
+    dead("text_encoder.load_in_8bit", "is removed and not passed on", False),
 )
 
 SHARED: tuple[Row, ...] = (*_NETWORK, *_AUTOENCODER, *_TEXT_ENCODER)
@@ -95,6 +133,10 @@ _DIFFUSION: tuple[Row, ...] = (
     mapped("diffusion.sigma_max", "diffusion.sigma_max", REAL, 1.0),
     mapped("diffusion.sigma_min", "diffusion.sigma_min", REAL, 0.0, 0.001, default=0.003 / 1.002),
     mapped("diffusion.extra_one_step", "diffusion.drop_last", SWITCH, True, False, default=False),
+    derived("diffusion.inverse_timesteps", "noise falls along the schedule", False),
+    derived("diffusion.reverse_sigmas", "noise falls along the schedule", False),
+    dead("diffusion.num_inference_timesteps", _SAMPLING, None, 50),
+    dead("diffusion.guidance_scale", _SAMPLING, 0.0, 5.0),
     mapped("diffusion.min_timestep_boundary", "expert, diffusion.boundary", None, default=0.0),
     mapped("diffusion.max_timestep_boundary", "expert, diffusion.boundary", None, default=1.0),
 )
@@ -139,7 +181,7 @@ def _latent(value: object) -> tuple[int, int]:
 
 _CELLS = Convert(_latent, lambda pixels: tuple(number // 8 for number in pixels))
 
-_TILES: tuple[Row, ...] = (
+TILES: tuple[Row, ...] = (
     *group("ae.tiling_param"),
     mapped("ae.tiling_param.tile_sample_min_height", "autoencoder.tile_size.0", WHOLE, 256, when="tiling"),
     mapped("ae.tiling_param.tile_sample_min_width", "autoencoder.tile_size.1", WHOLE, 256, when="tiling"),
@@ -173,6 +215,19 @@ _TOP: tuple[Row, ...] = (
         False,
     ),
     derived("patch.muon_optimizer", "the optimizer is named by --optimizer", True, False),
+    derived("patch.ae_float32", "the autoencoder's format is that of ae.dtype", False),
+    derived("patch.infer_fa", "runtime chooses the kernels of attention here", True, False),
+    derived("patch.use_fsdp1", "training is always sharded by FSDP2", False),
+    derived("patch.scale_grad", "gradients are scaled by nothing but their norm", False),
+    derived("patch.adaptive_clip_grad_norm", "gradients are clipped at optim.max_grad_norm", False),
+    refused("patch.adaptive_clip_grad_norm.clip_grad_ema_decay", "gradients are clipped at a fixed norm"),
+    derived("enable_encoder_dp", "which rank encodes a clip changes no value", True, False),
+    derived("interleaved", "batches are moved to the device", False),
+    derived("use_dynamic_dpcp", "the parallel degrees of a run never change", False),
+    dead("max_cp_size", _OTHERS, 8),
+    dead("max_seq_size", _OTHERS, 1024),
+    derived("lora_apply_modules", "adapters belong to the network, see lora.targets", (), ("predictor",)),
+    derived("lora_mixed_training", "beside adapters the network's own weights never change", False),
 )
 
 _TRAINING_ONLY: tuple[Row, ...] = (
@@ -182,34 +237,6 @@ _TRAINING_ONLY: tuple[Row, ...] = (
         "bf16",
         "fp32",
     ),
-    derived(
-        "predictor.clip_token_len",
-        "the image encoder makes 257 tokens of a frame",
-        257,
-        when="image_branch",
-    ),
-    dead("predictor.pipeline_num_layers", _PP, (10, 10, 10, 10), (30,)),
-    dead(
-        "predictor.attention_async_offload",
-        "only --recompute-skip-core-attention would look at it",
-        True,
-        False,
-    ),
-    derived(
-        "predictor.seperated_timestep",
-        "the tokens of a clean first frame have timestep 0 where the conditioning gives one",
-        True,
-        False,
-    ),
-    misspelt(
-        "predictor.separated_timestep",
-        "predictor.seperated_timestep",
-        "MindSpeed-MM's own key has the typing error, and this one is swallowed",
-        True,
-    ),
-    derived("predictor.FPDT", "attention in chunks with offload is not in our specs", False),
-    dead("predictor.FPDT_chunk_number", _FPDT, 4, None),
-    dead("predictor.FPDT_with_offload", _FPDT, False),
     # The developer guide's own class, built from diffusers' parts with diffusers' names.
     mapped("predictor.head_dim", "model.hidden_size", None, when="custom"),
     mapped("predictor.in_channels", "model.in_channels", WHOLE, when="custom"),
@@ -218,5 +245,5 @@ _TRAINING_ONLY: tuple[Row, ...] = (
 )
 
 MODEL: tuple[Row, ...] = of_kind(
-    "model.json", *_TOP, *_DIFFUSION, *SHARED, *_TRAINING_ONLY, *_CONDITION, *_TILES
+    "model.json", *_TOP, *_DIFFUSION, *SHARED, *_TRAINING_ONLY, *_CONDITION, *TILES
 )

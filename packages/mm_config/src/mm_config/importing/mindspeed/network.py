@@ -10,7 +10,7 @@ from mm_config.errors import SpecError
 from mm_config.families import wan21, wan22
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.model_rows import NETWORK_SIZES
-from mm_config.importing.mindspeed.rows import Verdict
+from mm_config.importing.verdict import Verdict
 from mm_config.specs.family import Family
 from mm_config.specs.kinds import Conditioning
 from mm_config.specs.wan import WanTransformerSpec

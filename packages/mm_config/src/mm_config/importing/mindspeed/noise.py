@@ -8,7 +8,7 @@ from mm_config.errors import SpecError
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.boundaries import NEAR, between, level, points, points_above
 from mm_config.importing.mindspeed.convert import REAL, said
-from mm_config.importing.mindspeed.rows import Verdict
+from mm_config.importing.verdict import Verdict
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec
 from mm_config.specs.family import Family
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from mm_config.importing.mindspeed.conditions import WHY_NOT
 from mm_config.importing.mindspeed.convert import said
-from mm_config.importing.mindspeed.rows import Row, Verdict
+from mm_config.importing.mindspeed.rows import NO_KEYS, Row
 from mm_config.importing.mindspeed.table import ROWS
+from mm_config.importing.verdict import Verdict
 
 _INTRODUCTION = """# MindSpeed-MM's keys
 
@@ -40,7 +41,7 @@ def _lines() -> Iterator[str]:
 
 def _about(row: Row) -> str:
     parts = [_target(row)] if row.verdict is Verdict.MAPPED else [row.reason]
-    if row.only:
+    if row.only and row.only is not NO_KEYS:
         parts.append(f"only {', '.join(f'`{said(value)}`' for value in row.only)}")
     if row.when:
         parts.append(f"dead there where {' or '.join(WHY_NOT[name] for name in row.when.split())}")

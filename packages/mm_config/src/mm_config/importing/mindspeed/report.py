@@ -11,7 +11,7 @@ import attrs
 from mm_config.diff import Change, show_value
 from mm_config.importing.mindspeed.book import Entry
 from mm_config.importing.mindspeed.convert import said
-from mm_config.importing.mindspeed.rows import Verdict
+from mm_config.importing.verdict import Verdict
 from mm_config.schema import ABSENT
 
 _TITLES = {
@@ -93,7 +93,7 @@ class Report:
             "command": self.command(experiment),
             "entries": [
                 {
-                    "verdict": entry.verdict.value,
+                    "verdict": entry.verdict.name.lower(),
                     "place": entry.place or None,
                     "key": entry.key,
                     "value": None if entry.value is ABSENT else entry.value,

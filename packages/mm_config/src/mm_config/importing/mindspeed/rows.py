@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 from typing import Any
 
 import attrs
 
 from mm_config.importing.mindspeed.convert import Convert
 from mm_config.importing.nodes import Leaf
+from mm_config.importing.verdict import Verdict
 from mm_config.schema import ABSENT
-
-
-class Verdict(enum.Enum):
-    """What becomes of a key."""
-
-    MAPPED = "mapped"
-    """It is a value of our spec, or of the command line."""
-    DEFAULT = "taken from MindSpeed-MM's defaults"
-    """A key that is missing, where MindSpeed-MM's default is a value of our spec."""
-    DERIVED = "derived"
-    """It follows from other values, or holds always."""
-    DEAD = "dead there"
-    """MindSpeed-MM never reads it here."""
-    OUTSIDE = "outside the spec"
-    """It is about the machine or one request; the experiment does not hold it."""
-    MISSPELT = "misspelt"
-    CONFLICT = "in conflict"
-    UNKNOWN = "unknown"
-    REFUSED = "refused"
-    """Our spec can't say it."""
 
 
 @attrs.frozen
@@ -88,9 +68,14 @@ def misspelt(path: str, meant: str, effect: str, *samples: Leaf, **more: Any) ->
     return Row("", path, Verdict.MISSPELT, reason=f"meant {meant}: {effect}", samples=samples, **more)
 
 
+NO_KEYS: tuple[Leaf, ...] = ({}, (), None)
+"""What a group without keys may be."""
+
+
 def group(*paths: str) -> tuple[Row, ...]:
-    """Keys that hold other keys."""
-    return tuple(Row("", path, Verdict.DERIVED, reason="a group: its keys have rows") for path in paths)
+    """Keys that hold other keys; a number or text in their place is refused."""
+    reason = "a group: its keys have rows"
+    return tuple(Row("", path, Verdict.DERIVED, reason=reason, only=NO_KEYS) for path in paths)
 
 
 def of_kind(kind: str, *rows: Row) -> tuple[Row, ...]:

@@ -6,7 +6,7 @@ from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book, typed
 from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.convert import REAL
-from mm_config.importing.mindspeed.rows import Verdict
+from mm_config.importing.verdict import Verdict
 from mm_config.specs.diffusion import TimestepScope
 from mm_config.specs.kinds import Weights
 from mm_config.specs.optim import Decay
@@ -130,6 +130,11 @@ def read_start(book: Book, released: Weights | None, target: str) -> None:
             book.set(target, RandomWeights())
             book.say(Verdict.DEFAULT, "--load", f"{target}: random weights, for nothing is loaded")
         return
+    for kind, path in _LOADS:
+        other = book.fact(kind, path)
+        if other is not None and other is not fact:
+            text = f"{fact.path} names the weights that a run starts from, and that holds"
+            book.mark(other, Verdict.CONFLICT, text)
     weights = released or ReleasedWeights(name=WEIGHTS)
     book.set(target, weights, fact)
     if released is None:

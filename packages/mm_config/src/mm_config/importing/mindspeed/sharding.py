@@ -9,7 +9,7 @@ from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.convert import said
 from mm_config.importing.mindspeed.names import ENCODERS, lora_target, module_pattern
-from mm_config.importing.mindspeed.rows import Verdict
+from mm_config.importing.verdict import Verdict
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.parallel import Recompute
 from mm_config.typing_checks import is_tuple

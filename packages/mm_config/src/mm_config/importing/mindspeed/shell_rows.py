@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mm_config.importing.mindspeed.choices import COUNT, DECAY, at_least
-from mm_config.importing.mindspeed.convert import REAL, WHOLE
+from mm_config.importing.mindspeed.convert import REAL, SWITCH, WHOLE
 from mm_config.importing.mindspeed.rows import Row, dead, derived, mapped, misspelt, of_kind, outside, refused
 
 _TORCHRUN = "is given to torchrun, see the command"
@@ -13,6 +13,8 @@ _PIPELINE = "of pipeline parallelism, which is off"
 _SEVERAL = "there is one stage: pipeline parallelism is not in our specs"
 _MEGATRON = "wants to please Megatron, and changes nothing for FSDP2"
 _OVERLAP = "FSDP2 overlaps its communication by itself"
+_KERNEL = "names a kernel or a layout of the same sums; runtime chooses kernels here"
+_GROUPS = "write optim.groups into the experiment after the import"
 _STATE = "a checkpoint here holds the whole state; `--resume` goes on from it exactly"
 
 _LAUNCH: tuple[Row, ...] = (
@@ -52,6 +54,13 @@ _PARALLEL: tuple[Row, ...] = (
         infer="runtime.parallel.ulysses, runtime.parallel.ring",
     ),
     derived("--attention-mask-type", "every token always sees every other", "general", "causal", when="cp"),
+    derived("--cp-window-size", "the ring has one window, and another order of the same sums", when="cp"),
+    derived("--use-cp-send-recv-overlap", _KERNEL, True, when="cp"),
+    derived("--megatron-cp-in-bnsd", _KERNEL, True, when="cp"),
+    derived("--use-fused-ring-attention-update", _KERNEL, True, when="cp"),
+    dead("--variable-seq-lengths", _PIPELINE, True),
+    derived("--no-initialization", "weights are loaded shard by shard", True),
+    refused("--auto-parallel-mm", "searches degrees instead of training with some"),
     dead("--sequence-parallel", "Wan's blocks have no sequence parallelism of Megatron's", True),
     dead("--use-multiparameter-pipeline-model-parallel", _PIPELINE, True),
     derived("--use-distributed-optimizer", "the optimizer's state is always sharded", True),
@@ -115,7 +124,15 @@ _OPTIMIZER: tuple[Row, ...] = (
     mapped("--bf16", "precision.compute", None, True),
     mapped("--downcast-to-bf16", "precision.compute", None, True),
     derived("--use-fused-rmsnorm", "names a kernel of the same norm; runtime chooses kernels here", True),
-    derived("--use-deter-comp", "is runtime.deterministic"),
+    mapped("--use-deter-comp", "runtime.deterministic", SWITCH, True),
+    mapped("--npu-deterministic", "runtime.deterministic", SWITCH, True),
+    mapped("--muon-momentum", "optim.momentum", REAL, 0.95, when="muon", default=0.95),
+    mapped("--ns-steps", "optim.newton_schulz_steps", COUNT, 5, when="muon", default=5),
+    mapped("--matched-adamw-rms", "optim.matched_adamw_rms", REAL, 0.2, when="muon", default=0.2),
+    refused("--lr-warmup-fraction", "write its steps: --lr-warmup-iters"),
+    refused("--weight-decay-exclude-modules", _GROUPS),
+    refused("--lr-scale-modules", _GROUPS),
+    refused("--lr-mult", _GROUPS),
 )
 
 _RECOMPUTE: tuple[Row, ...] = (
@@ -140,6 +157,7 @@ _CHECKPOINTS: tuple[Row, ...] = (
     derived("--no-load-rng", "a run that starts from weights begins with its own seed", True),
     derived("--no-save-optim", _STATE, True),
     derived("--no-save-rng", _STATE, True),
+    derived("--exit-on-missing-checkpoint", "weights that are missing are always an error here", True),
     derived("--finetune", "a run that starts from weights begins at step 0", True),
 )
 
@@ -148,6 +166,7 @@ _LORA: tuple[Row, ...] = (
     mapped("--lora-alpha", "lora.alpha", REAL, 16, 32, when="lora", default=16),
     mapped("--lora-dropout", "lora.dropout", REAL, 0.0, 0.1, when="lora", default=0.0),
     mapped("--lora-target-modules", "lora.targets", None, when="lora"),
+    refused("--lora-target-parameters", "adapters belong to layers, which --lora-target-modules names"),
     derived(
         "--lora-register-forward-hook",
         "gradients reach adapters without hooks",
@@ -172,6 +191,11 @@ _FILES: tuple[Row, ...] = (
     derived("--mm-data", _FILE),
     derived("--mm-model", _FILE),
     derived("--mm-tool", _FILE),
+    derived("--trust-remote-code", "no code that comes with weights is ever run", True),
+    derived("--jit-compile", _KERNEL, True),
+    derived("--allow-internal-format", _KERNEL, True),
+    outside("--tensorboard-dir", "a run folder holds the metrics of its run"),
+    dead("--log-tps", "of language models", True),
 )
 
 FLAGS: tuple[Row, ...] = of_kind(

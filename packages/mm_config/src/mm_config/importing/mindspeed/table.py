@@ -11,9 +11,10 @@ from mm_config.importing.mindspeed.fsdp_rows import SHARDING_ROWS
 from mm_config.importing.mindspeed.inference_rows import INFERENCE
 from mm_config.importing.mindspeed.model_rows import MODEL
 from mm_config.importing.mindspeed.native_rows import NATIVE
-from mm_config.importing.mindspeed.rows import Row, Verdict
+from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.shell_rows import FLAGS, VARIABLES
 from mm_config.importing.mindspeed.tools_rows import TOOLS
+from mm_config.importing.verdict import Verdict
 
 ROWS: tuple[Row, ...] = (
     *MODEL,

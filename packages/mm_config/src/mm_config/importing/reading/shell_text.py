@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import dropwhile
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from mm_config.importing.reading.shell_launch import LAUNCHERS, Launch, read_lau
 from mm_config.importing.reading.shell_syntax import Literal, Operator, Statement, Word, statements
 from mm_config.importing.reading.shell_values import (
     READ_ONLY,
+    Field,
     Piece,
     Variables,
     foreign_program,
@@ -146,9 +147,9 @@ class _Reader:
         if rest.startswith("~"):
             self._mistakes.add(word.line, f"{name}: ~ depends on who runs the script; write out the folder")
         before = self._variables.get(name) if operator == "+=" else None
-        self._variables.assigned = name
+        self._variables.about = name
         self._record(name, (*(before or ()), *self._variables.expand(parts)), word.line, exported)
-        self._variables.assigned = ""
+        self._variables.about = ""
 
     def _record(self, name: str, pieces: tuple[Piece, ...], line: int, exported: bool) -> None:
         value = self._variables.set(name, pieces)
@@ -193,7 +194,7 @@ class _Reader:
             self.note(line, "nohup: ignored")
             commands = commands[1:]
         name = commands[0].text if commands else "nohup"
-        fields = [field for word in commands for field in self._variables.fields(word)]
+        fields = list(self._fields(commands))
         program = fields[0].text.rpartition("/")[2] if fields else ""
         if not LAUNCHERS.fullmatch(program):
             message = f"{shown_key(name)} is no command that is read here; nothing was run"
@@ -207,6 +208,14 @@ class _Reader:
             self._assign(word, exported=True)
         self._tail(rest)
         self._launch = read_launch(fields, Source(self._file, "shell flag"), self._mistakes)
+
+    def _fields(self, commands: list[Word]) -> Iterator[Field]:
+        """The arguments of a command; what is wrong with one is told with the flag that it belongs to."""
+        for word in commands:
+            if word.text.startswith("-"):
+                self._variables.about = word.text.partition("=")[0]
+            yield from self._variables.fields(word)
+        self._variables.about = ""
 
     def _tail(self, rest: Sequence[Word | Operator]) -> None:
         """Notes where the launch's output goes; it must be the end of the command."""

@@ -74,8 +74,8 @@ class Variables:
 
     def __init__(self, mistakes: Mistakes) -> None:
         self.notes: list[Note] = []
-        self.assigned = ""
-        """The variable whose new value is being read; messages name it."""
+        self.about = ""
+        """The variable or flag whose value is being read; messages name it."""
         self._mistakes = mistakes
         self._values: dict[str, Value] = {}
         self._characters = 0
@@ -129,10 +129,10 @@ class Variables:
                 self.check_substitutions(part.default)
 
     def _add(self, line: int, message: str) -> None:
-        self._mistakes.add(line, f"{self.assigned}: {message}" if self.assigned else message)
+        self._mistakes.add(line, f"{self.about}: {message}" if self.about else message)
 
     def _note(self, line: int, text: str) -> None:
-        self.notes.append(Note(line, f"{self.assigned}: {text}" if self.assigned else text))
+        self.notes.append(Note(line, f"{self.about}: {text}" if self.about else text))
 
     def _part(self, part: Part) -> Value:
         if isinstance(part, Literal):

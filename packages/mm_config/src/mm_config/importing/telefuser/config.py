@@ -9,9 +9,10 @@ import attrs
 
 from mm_config.errors import Problem, UserError
 from mm_config.importing.nodes import Leaf, Mapping, Node, Sequence, leaves, plain
-from mm_config.importing.telefuser.rows import Row, Verdict
+from mm_config.importing.telefuser.rows import Row
 from mm_config.importing.telefuser.runtime_rows import DTYPES
 from mm_config.importing.telefuser.table import rows_of
+from mm_config.importing.verdict import Verdict
 from mm_config.meant import meant
 from mm_config.parsing import shown_key
 from mm_config.typing_checks import is_tuple, shown

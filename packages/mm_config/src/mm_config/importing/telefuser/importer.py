@@ -18,9 +18,9 @@ from mm_config.importing.telefuser.families import KNOWN, OTHERS, W22, Known, fa
 from mm_config.importing.telefuser.models import HIGH, LOW, ROLES, UNUSED, models_of, weights_of
 from mm_config.importing.telefuser.networks import Said, ranks_of
 from mm_config.importing.telefuser.report import Entry, Report
-from mm_config.importing.telefuser.rows import Verdict
 from mm_config.importing.telefuser.stages import layer2_said
 from mm_config.importing.telefuser.table import CALL, DUMP, rows_of
+from mm_config.importing.verdict import Verdict
 from mm_config.meant import meant
 from mm_config.schema import is_spec
 from mm_config.specs.infer import InferSpec

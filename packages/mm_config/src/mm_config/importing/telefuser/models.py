@@ -11,7 +11,7 @@ import attrs
 from mm_config.importing.telefuser.config import Config, Findings, Value
 from mm_config.importing.telefuser.families import Known, words_of
 from mm_config.importing.telefuser.report import Hint
-from mm_config.importing.telefuser.rows import Verdict
+from mm_config.importing.verdict import Verdict
 from mm_config.specs.kinds import Weights
 from mm_config.specs.weights import ReleasedWeights
 

@@ -7,8 +7,8 @@ import re
 from typing import Any, TypeAlias
 
 from mm_config.importing.telefuser.config import Config, Findings, Value
-from mm_config.importing.telefuser.rows import Verdict
 from mm_config.importing.telefuser.runtime_rows import ATTENTION, BACKENDS, MODES, QUANT, SPARSE
+from mm_config.importing.verdict import Verdict
 from mm_config.rules.modules import BLOCK_OF_FORMAT
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec

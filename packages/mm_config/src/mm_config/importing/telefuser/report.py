@@ -11,7 +11,7 @@ import attrs
 
 from mm_config.diff import Change, show_value
 from mm_config.identity import JSON
-from mm_config.importing.telefuser.rows import Verdict
+from mm_config.importing.verdict import Verdict
 from mm_config.typing_checks import is_tuple
 
 

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 from typing import Any
 
 import attrs
 
 from mm_config.importing.nodes import Leaf
-
-
-class Verdict(enum.Enum):
-    """What becomes of a field."""
-
-    MAPPED = "mapped"
-    """It is a value of our spec."""
-    DERIVED = "derived"
-    """It follows from other values, or is checked against them."""
-    DEAD = "dead there"
-    """TeleFuser does not read it here."""
-    OUTSIDE = "outside the spec"
-    """It is about the machine or one request; the experiment does not hold it."""
-    CONFLICT = "in conflict"
-    """It is said twice, differently, or is not what it says."""
-    UNKNOWN = "unknown"
-    REFUSED = "refused"
-    """Our spec can't say it; only the value that turns it off is accepted."""
+from mm_config.importing.verdict import Verdict
 
 
 @attrs.frozen

@@ -17,8 +17,8 @@ from mm_config.importing.telefuser.networks import (
     unread,
 )
 from mm_config.importing.telefuser.report import Hint
-from mm_config.importing.telefuser.rows import Verdict
 from mm_config.importing.telefuser.runtime_rows import ATTENTION
+from mm_config.importing.verdict import Verdict
 from mm_config.specs.diffusion import SigmaTable, Solver
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.lora import AppliedLoraSpec
