@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from examples.custom_dit.spec import CustomDiTSpec
+from mm_models.ops.choosing import Ops
 from mm_models.ops.layers import Float32LayerNorm, Float32Linear
-from mm_models.ops.rope import grid_table, rope_angles
-from mm_models.wan.block import CrossAttention, Rope, SelfAttention
+from mm_models.ops.rope import Rope, axis_table, grid_table
+from mm_models.wan.block import CrossAttention, SelfAttention
 from mm_models.wan.conditioning import TextEmbedder, TimeEmbedder
 from mm_models.wan.feed_forward import FeedForward
 from mm_models.wan.transformer import PatchEmbedding, unpatchify
@@ -40,12 +41,12 @@ class ConditionEmbedder(nn.Module):
 class Block(nn.Module):
     """Self-attention, cross-attention from the same normed stream, feed-forward."""
 
-    def __init__(self, spec: CustomDiTSpec) -> None:
+    def __init__(self, spec: CustomDiTSpec, ops: Ops) -> None:
         super().__init__()
         dim, heads = spec.hidden_size, spec.num_attention_heads
         self.norm1 = Float32LayerNorm(dim, EPS)
-        self.attn1 = SelfAttention(dim, heads, EPS)
-        self.attn2 = CrossAttention(dim, heads, EPS, image_branch=False)
+        self.attn1 = SelfAttention(dim, heads, EPS, ops)
+        self.attn2 = CrossAttention(dim, heads, EPS, ops, image_branch=False)
         self.ffn = FeedForward(dim, spec.ffn_dim, dim, approximate="tanh")
         self.norm3 = Float32LayerNorm(dim, EPS)
         self.scale_shift_table = nn.Parameter(torch.empty(1, 6, dim))
@@ -67,13 +68,13 @@ class CustomDiT(nn.Module):
     rope_cos: Tensor
     rope_sin: Tensor
 
-    def __init__(self, spec: CustomDiTSpec) -> None:
+    def __init__(self, spec: CustomDiTSpec, ops: Ops) -> None:
         super().__init__()
         dim, patch = spec.hidden_size, spec.patch_size
         self.spec = spec
         self.patch_embedding = PatchEmbedding(spec.in_channels, dim, kernel_size=patch, stride=patch)
         self.condition_embedder = ConditionEmbedder(spec)
-        self.blocks = nn.ModuleList([Block(spec) for _ in range(spec.num_layers)])
+        self.blocks = nn.ModuleList([Block(spec, ops) for _ in range(spec.num_layers)])
         self.norm_out = nn.LayerNorm(dim, EPS, elementwise_affine=False)
         self.proj_out = nn.Linear(dim, spec.out_channels * math.prod(patch))
         self.scale_shift_table = nn.Parameter(torch.empty(1, 2, dim))
@@ -83,8 +84,8 @@ class CustomDiT(nn.Module):
         """The velocity, in the latents' dtype."""
         sizes = zip(latents_BCTHW.shape[2:], self.spec.patch_size, strict=True)
         frames, height, width = (size // patch for size, patch in sizes)
-        grid, head_dim = (frames, height, width), self.spec.head_dim
-        rope = grid_table(self.rope_cos, grid, head_dim), grid_table(self.rope_sin, grid, head_dim)
+        grid = frames, height, width
+        rope = grid_table((self.rope_cos, self.rope_sin), grid)
         time_BD, time_B6D, text_BLD = self.condition_embedder(timestep_B, text_BLT)
         x_BSD = self.patch_embedding(latents_BCTHW)
         for block in self.blocks:
@@ -95,9 +96,9 @@ class CustomDiT(nn.Module):
 
     def init_buffers(self, device: torch.device | str) -> None:
         """Computes the rotary tables, which are not saved, on a device."""
-        angles = rope_angles(self.spec.head_dim, self.spec.rope_max_seq_len, device)
-        self.register_buffer("rope_cos", angles.cos().float(), persistent=False)
-        self.register_buffer("rope_sin", angles.sin().float(), persistent=False)
+        cos, sin = axis_table(self.spec.head_dim, self.spec.rope_max_seq_len, device)
+        self.register_buffer("rope_cos", cos, persistent=False)
+        self.register_buffer("rope_sin", sin, persistent=False)
 
     def draw(self, name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """A parameter's first value: PyTorch's own rules, and normal tables of variance 1 / D."""

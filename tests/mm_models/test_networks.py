@@ -18,6 +18,7 @@ from mm_config.schema import spec
 from mm_config.specs.kinds import ModelSpec
 from mm_config.specs.wan import WanTransformerSpec
 from mm_config.specs.weights import RandomWeights
+from mm_models.ops.choosing import Ops, choose
 from mm_models.seeding import generator
 from mm_models.wan.transformer import WanTransformer
 
@@ -84,7 +85,7 @@ def test_first_weights_are_the_same_eager_and_from_meta(
     tiny: WanTransformerSpec, changes: dict[str, object]
 ) -> None:
     spec = attrs.evolve(tiny, **changes)
-    eager = WanTransformer(spec)
+    eager = WanTransformer(spec, choose("cpu"))
     mm_models.initialize(eager, seed=7)
     from_meta = mm_models.build(spec, "meta").to_empty(device="cpu")
     mm_models.initialize(from_meta, seed=7)
@@ -220,7 +221,7 @@ class DenseSpec(ModelSpec):
 class Dense(nn.Module):
     """One linear layer."""
 
-    def __init__(self, spec: DenseSpec) -> None:
+    def __init__(self, spec: DenseSpec, ops: Ops) -> None:
         super().__init__()
         self.linear = nn.Linear(spec.width, spec.width)
 

@@ -12,13 +12,17 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from mm_config.errors import UserError
 from mm_config.schema import tag_of
 from mm_config.specs.kinds import ModelSpec
+from mm_models.ops.choosing import Ops, choose
 from mm_models.seeding import generator
 
-_REGISTERED: dict[str, Callable[[Any], nn.Module]] = {}
+Network = Callable[[Any, Ops], nn.Module]
+"""Makes the network of a spec, out of the forms of operations that it is given."""
+
+_REGISTERED: dict[str, Network] = {}
 
 
-def register_network(tag: str, network: Callable[[Any], nn.Module]) -> None:
-    """Makes `network(spec)` the network of the specs with a wire tag.
+def register_network(tag: str, network: Network) -> None:
+    """Makes `network(spec, ops)` the network of the specs with a wire tag.
 
     A network is an `nn.Module` with `forward(latents_BCTHW, timestep, text_BLD) -> velocity_BCTHW` (and a
     fourth argument, image features, where it has an image branch), `init_buffers(device)` and
@@ -29,7 +33,10 @@ def register_network(tag: str, network: Callable[[Any], nn.Module]) -> None:
 
 
 def build(
-    spec: ModelSpec, device: torch.device | str = "meta", dtype: torch.dtype | None = None
+    spec: ModelSpec,
+    device: torch.device | str = "meta",
+    dtype: torch.dtype | None = None,
+    ops: Ops | None = None,
 ) -> nn.Module:
     """A spec's network without weights: `initialize` or `load` fills them.
 
@@ -38,14 +45,17 @@ def build(
         device: `meta` allocates nothing, for sharding before `to_empty`. On a real device the parameters
             are NaN, so that a forgotten `load` shows at once, and the buffers are ready.
         dtype: Of the parameters; float32 by default.
+        ops: The forms of the operations; by default those of the device, and on meta those of the CPU.
 
     Raises:
         UserError: No installed package has a network for the spec's class.
     """
     network_of = _network_of(tag_of(spec))
+    on_meta = torch.device(device).type == "meta"
+    chosen = ops or choose("cpu" if on_meta else device)
     with torch.device("meta"):
-        network = network_of(spec).to(dtype or torch.float32)
-    if torch.device(device).type == "meta":
+        network = network_of(spec, chosen).to(dtype or torch.float32)
+    if on_meta:
         return network
     network.to_empty(device=device)
     network.init_buffers(device)  # type: ignore[operator]
@@ -77,7 +87,7 @@ def copy_whole(whole: Tensor, target: Tensor) -> None:
         target.copy_(whole)
 
 
-def _network_of(tag: str) -> Callable[[Any], nn.Module]:
+def _network_of(tag: str) -> Network:
     if tag in _REGISTERED:
         return _REGISTERED[tag]
     installed = _installed()

@@ -22,11 +22,3 @@ class Float32LayerNorm(nn.LayerNorm):
             input.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps
         )
         return normed.type_as(input)
-
-
-class Float32RMSNorm(nn.RMSNorm):
-    """RMS norm computed in float32; the output has the input's dtype."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalises the last axis."""
-        return F.rms_norm(x.float(), self.normalized_shape, self.weight.float(), self.eps).type_as(x)

@@ -1,9 +1,17 @@
-"""Rotary position embedding over frames, height and width."""
+"""Rotary position embedding over frames, height and width, in real numbers.
+
+Neighbouring values of a head are a pair, which turns by an angle (the interleaved layout).
+"""
 
 import torch
 from torch import Tensor
 
+from mm_models.ops.widening import widened
+
 THETA = 10_000.0
+
+Rope = tuple[Tensor, Tensor]
+"""Cosine and sine of each token's angles, `[S, 1, D]` float32 each; both values of a pair have the same."""
 
 
 def axis_widths(head_dim: int) -> tuple[int, int, int]:
@@ -12,29 +20,39 @@ def axis_widths(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * spatial, spatial, spatial
 
 
-def rope_angles(head_dim: int, max_seq_len: int, device: torch.device | str = "cpu") -> Tensor:
-    """`[max_seq_len, head_dim / 2]` float64: position times frequency, the three axes side by side."""
-    positions = torch.arange(max_seq_len, dtype=torch.float64, device=device)
+def axis_table(head_dim: int, max_seq_len: int, device: torch.device | str = "cpu") -> Rope:
+    """Cosine and sine, `[max_seq_len, head_dim / 2]` float32, of position times frequency.
+
+    The three axes stand side by side. On meta nothing is computed.
+    """
+    if torch.device(device).type == "meta":
+        empty = torch.empty(max_seq_len, head_dim // 2, device=device)
+        return empty, empty.clone()
+    positions = torch.arange(max_seq_len, dtype=torch.float64)
     frequencies = [
-        THETA ** -(torch.arange(0, width, 2, dtype=torch.float64, device=device) / width)
-        for width in axis_widths(head_dim)
+        THETA ** -(torch.arange(0, width, 2, dtype=torch.float64) / width) for width in axis_widths(head_dim)
     ]
-    return torch.outer(positions, torch.cat(frequencies))
+    # Float64 on the CPU, since not every accelerator has it and float32 angles are off by 1e-4 at 1024.
+    angles = torch.outer(positions, torch.cat(frequencies))
+    return angles.cos().float().to(device), angles.sin().float().to(device)
 
 
-def grid_table(axis_table: Tensor, grid: tuple[int, int, int], head_dim: int) -> Tensor:
-    """Takes each token's row of a table over axis positions.
+def grid_table(table: Rope, grid: tuple[int, int, int]) -> Rope:
+    """Each token's row of the tables over axis positions.
 
     Args:
-        axis_table: `[max_seq_len, head_dim / 2]`, a cosine or sine per position and frequency.
+        table: As `axis_table` gives it.
         grid: Tokens along frames, height and width.
-
-    Returns:
-        `[tokens, 1, head_dim / 2]`; the middle axis broadcasts over heads.
     """
+    cos, sin = (_of_tokens(one, grid) for one in table)
+    return cos, sin
+
+
+def _of_tokens(table_NP: Tensor, grid: tuple[int, int, int]) -> Tensor:
     frames, height, width = grid
-    by_frame, by_row, by_column = axis_table.split([part // 2 for part in axis_widths(head_dim)], dim=1)
-    table = torch.cat(
+    widths = [part // 2 for part in axis_widths(2 * table_NP.shape[1])]
+    by_frame, by_row, by_column = table_NP.split(widths, dim=1)
+    rows = torch.cat(
         (
             by_frame[:frames, None, None].expand(-1, height, width, -1),
             by_row[None, :height, None].expand(frames, -1, width, -1),
@@ -42,24 +60,28 @@ def grid_table(axis_table: Tensor, grid: tuple[int, int, int], head_dim: int) ->
         ),
         dim=-1,
     )
-    return table.reshape(frames * height * width, 1, -1)
+    return rows.reshape(frames * height * width, 1, -1).repeat_interleave(2, dim=-1)
 
 
-def rotate(x_BSHD: Tensor, cos_S1P: Tensor, sin_S1P: Tensor) -> Tensor:
-    """Turns neighbouring pairs of a head by the token's angles (P = D / 2 pairs), in float32."""
-    # On the CPU a complex product is one vectorised pass where the real form takes six.
-    form = rotate_complex if x_BSHD.device.type == "cpu" else rotate_reference
-    return form(x_BSHD.float(), cos_S1P, sin_S1P).type_as(x_BSHD)
+def reference(x_BSHD: Tensor, rope: Rope) -> Tensor:
+    """Turns each pair (a, b) to (a cos - b sin, b cos + a sin), in float32; the result has x's dtype."""
+    cos, sin = rope
+    wide = widened(x_BSHD)
+    first, second = wide.unflatten(-1, (-1, 2)).unbind(-1)
+    across = torch.stack((-second, first), dim=-1).flatten(-2)
+    return (wide * cos + across * sin).type_as(x_BSHD)
 
 
-def rotate_reference(x_BSHD: Tensor, cos_S1P: Tensor, sin_S1P: Tensor) -> Tensor:
-    """The rotation in real numbers, which every accelerator has kernels for."""
-    even, odd = x_BSHD.unflatten(-1, (-1, 2)).unbind(-1)
-    pairs = (even * cos_S1P - odd * sin_S1P, even * sin_S1P + odd * cos_S1P)
-    return torch.stack(pairs, dim=-1).flatten(-2)
+NPU_ROWS = 999
+"""Samples times heads that Ascend's kernel takes at most in the interleaved layout."""
 
 
-def rotate_complex(x_BSHD: Tensor, cos_S1P: Tensor, sin_S1P: Tensor) -> Tensor:
-    """The same rotation as a product of complex numbers."""
-    pairs = torch.view_as_complex(x_BSHD.unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * torch.complex(cos_S1P, sin_S1P)).flatten(-2)
+def npu(x_BSHD: Tensor, rope: Rope) -> Tensor:
+    """Ascend's fused rotation in float32, a few samples at a time where they are many.
+
+    Its tables broadcast over samples and heads, so that all samples have the same tokens.
+    """
+    cos, sin = (table.unsqueeze(0) for table in rope)
+    parts = x_BSHD.float().split(max(1, NPU_ROWS // x_BSHD.shape[2]))
+    turned = [torch.ops.npu.npu_rotary_mul(part, cos, sin, "interleave") for part in parts]
+    return (turned[0] if len(turned) == 1 else torch.cat(turned)).type_as(x_BSHD)

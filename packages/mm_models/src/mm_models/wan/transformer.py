@@ -12,9 +12,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mm_config.specs.wan import WanTransformerSpec
-from mm_models.ops.modulation import modulate
-from mm_models.ops.rope import grid_table, rope_angles
-from mm_models.wan.block import Block, Rope
+from mm_models.ops.choosing import Ops
+from mm_models.ops.rope import Rope, axis_table, grid_table
+from mm_models.wan.block import Block
 from mm_models.wan.conditioning import ConditionEmbedder
 from mm_models.wan.inputs import token_grid
 
@@ -32,20 +32,18 @@ class RotaryTables(nn.Module):
 
     def init_buffers(self, device: torch.device | str) -> None:
         """Computes the tables on a device; they are not saved with the weights."""
-        angles = rope_angles(self.spec.attention_head_dim, self.spec.rope_max_seq_len, device)
-        self.register_buffer("cos", angles.cos().float(), persistent=False)
-        self.register_buffer("sin", angles.sin().float(), persistent=False)
+        cos, sin = axis_table(self.spec.attention_head_dim, self.spec.rope_max_seq_len, device)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
         self._of_grid: dict[tuple[tuple[int, int, int], torch.device], Rope] = {}
 
     def forward(self, grid: tuple[int, int, int]) -> Rope:
         """Tables of a token grid (frames, height, width); kept, since a run has few shapes."""
         key = grid, self.cos.device
         if key not in self._of_grid:
-            head_dim = self.spec.attention_head_dim
             # A table first made while sampling must still serve a backward pass later.
             with torch.inference_mode(False):
-                table = grid_table(self.cos, grid, head_dim), grid_table(self.sin, grid, head_dim)
-            self._of_grid[key] = table
+                self._of_grid[key] = grid_table((self.cos, self.sin), grid)
         return self._of_grid[key]
 
 
@@ -68,14 +66,14 @@ class WanTransformer(nn.Module):
     unused_weights = ("norm_added_q",)
     """Published image branches hold a norm that no computation uses."""
 
-    def __init__(self, spec: WanTransformerSpec) -> None:
+    def __init__(self, spec: WanTransformerSpec, ops: Ops) -> None:
         super().__init__()
         dim, patch = spec.hidden_size, spec.patch_size
-        self.spec = spec
+        self.spec, self.ops = spec, ops
         self.rope = RotaryTables(spec)
         self.patch_embedding = PatchEmbedding(spec.in_channels, dim, kernel_size=patch, stride=patch)
         self.condition_embedder = ConditionEmbedder(spec)
-        self.blocks = nn.ModuleList([Block(spec) for _ in range(spec.num_layers)])
+        self.blocks = nn.ModuleList([Block(spec, ops) for _ in range(spec.num_layers)])
         self.proj_out = nn.Linear(dim, spec.out_channels * math.prod(patch))
         self.scale_shift_table = nn.Parameter(torch.empty(1, 2, dim))
 
@@ -103,7 +101,7 @@ class WanTransformer(nn.Module):
         for block in self.blocks:
             x_BSD = block(x_BSD, text_BLD, modulation, rope, image_BID)
         shift, scale = modulation.of_output(self.scale_shift_table)
-        x_BSD = self.proj_out(modulate(x_BSD, shift, scale, self.spec.eps, modulation.rows_BS))
+        x_BSD = self.proj_out(self.ops.modulate(x_BSD, shift, scale, self.spec.eps, modulation.rows_BS))
         return unpatchify(x_BSD, grid, self.spec.patch_size).type_as(latents_BCTHW)
 
     def init_buffers(self, device: torch.device | str) -> None:
