@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import tiny, tiny_high, tiny_low
+from experiments import tiny, tiny_high, tiny_low, wan22_i2v_high
 from mm_config import exact_hash, replace, spec_hash
 from mm_config.cli.main import main
 from mm_config.options import RunOptions
@@ -234,6 +234,14 @@ def test_a_dry_run_says_what_would_happen_and_changes_nothing(
     assert "a new one in runs/tiny_high" in printed
     assert f"{spec.model.parameter_count():,} per network" in printed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_refuses_what_the_runner_cannot_do(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(wan22_i2v_high.SPEC, ["wan22_i2v_high.py", "--dry-run"])
+    told = capsys.readouterr()
+    assert (ended.value.code, told.out) == (2, "")
+    assert told.err.startswith("spec.model.conditioning: is first_frame: training on given frames is not")
 
 
 def test_a_dry_run_names_the_trainings_that_would_run_first(

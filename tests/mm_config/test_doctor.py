@@ -179,7 +179,7 @@ def test_mistakes_are_told_before_anything_is_tried(capsys: pytest.CaptureFixtur
     assert printed.err.splitlines() == [
         "--runs-dir: needs a value (DIR)",
         "--jsn: unknown flag; did you mean --json?",
-        "unexpected argument 'torch'",
+        "unexpected argument 'torch'; --device npu takes a target",
     ]
 
 

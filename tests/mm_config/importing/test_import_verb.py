@@ -13,6 +13,7 @@ from mm_config.identity import exact_hash
 from mm_config.importing.mindspeed.importer import import_files
 from mm_config.importing.verdict import Verdict
 from mm_config.options import RunOptions
+from mm_config.running import refusals
 
 DATA = Path(__file__).parent / "data"
 FILES = ["seed_model.json", "data.json", "fsdp2_config.yaml", "seed_pretrain_high.sh"]
@@ -37,7 +38,9 @@ def test_the_experiment_that_is_written_has_the_imported_spec(
     source = out.read_text("utf-8")
     assert "Imported by `mm import mindspeed`" in source and "--location clips=examples/wan2.2" in source
     page = (tmp_path / "report.txt").read_text("utf-8")
-    assert printed == f"written  {out}\n{page}"
+    refused = "".join(f"can't be run yet  {problem}\n" for problem in refusals(spec))
+    assert "can't be run yet  spec.runtime.offload_encoders: is True" in refused
+    assert printed == f"written  {out}\n{page}{refused}"
     assert page == "\n".join(report.lines(str(out))) + "\n"
 
 

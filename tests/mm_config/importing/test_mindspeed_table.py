@@ -15,6 +15,7 @@ from mm_config.specs.data import PrecomputedSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.lora import LoraSpec
 from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec
+from mm_config.specs.npu import NpuSpec
 from mm_config.specs.optim import EmaSpec, MuonSpec
 
 KEYS = Path(__file__).parent / "data" / "mindspeed_keys.txt"
@@ -51,6 +52,7 @@ def everything() -> object:
         "profiler": ProfilerSpec(),
         "memory_snapshot": MemorySnapshotSpec(),
         "data.precomputed": PrecomputedSpec(name="features"),
+        "runtime.npu": NpuSpec(),
     }
     return replace(spec, parts)
 

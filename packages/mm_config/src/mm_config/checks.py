@@ -25,11 +25,13 @@ class CheckStatus(enum.Enum):
     OK = "ok"
     MISSING = "missing"
     """Something optional is not there; nothing else suffers."""
+    WARNING = "warning"
+    """It works, or may work, but not as it should."""
     BROKEN = "broken"
     """Something that is needed does not work."""
 
 
-OK, MISSING, BROKEN = CheckStatus
+OK, MISSING, WARNING, BROKEN = CheckStatus
 
 
 @attrs.frozen

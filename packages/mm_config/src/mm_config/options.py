@@ -34,6 +34,8 @@ class RunOptions:
     index of its own: whoever looks up the spec's hash, or resumes the latest run, finds the earlier one."""
     argv: tuple[str, ...] = ()
     """The command line, for the provenance."""
+    device: str = "auto"
+    """The device that `mm doctor` is asked about; a run takes its spec's."""
 
     @property
     def new_runs_dir(self) -> Path:

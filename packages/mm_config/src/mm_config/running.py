@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from mm_config.errors import UserError
+from mm_config.errors import Problem, UserError
 from mm_config.identity import spec_hash
+from mm_config.npu.exporting import exported
 from mm_config.options import RunOptions, RunOutcome
 from mm_config.runs.folder import check_opens
 from mm_config.runs.index import open_index
@@ -17,20 +18,28 @@ from mm_config.schema import tag_of
 from mm_config.specs.kinds import RootSpec
 
 GROUP = "mm.runners"
+REFUSALS = "mm.refusals"
+"""Entry points `spec -> problems`: what a runner, named by the same tag, would have to ignore."""
 
 
 def run(spec: RootSpec, options: RunOptions) -> RunOutcome:
     """Runs a checked spec to its end, or reports an equal finished run where `options.if_needed` asks for it.
 
+    The environment variables that the spec asks for are set while it runs, before a runner, and with it
+    torch, is imported.
+
     Raises:
-        UserError: No installed package runs this kind of spec, the run folder can't be opened, or the
-            runner found a mistake.
+        UserError: No installed package runs this kind of spec, or it can't do all that this one says; the
+            run folder can't be opened, the environment contradicts the spec, or the runner found a mistake.
     """
     if options.if_needed and (earlier := finished_run(spec, options.runs_dir)):
         return RunOutcome(run_dir=earlier, result_path=earlier / RESULT_FILE, reused=True)
-    runner = load_runner(runner_of(spec))
-    check_opens(spec, options)
-    return runner(spec, options)
+    entry = runner_of(spec)
+    check_carried_out(spec)
+    with exported(spec):
+        runner = load_runner(entry)
+        check_opens(spec, options)
+        return runner(spec, options)
 
 
 def runner_of(spec: RootSpec) -> EntryPoint:
@@ -49,6 +58,25 @@ def runner_of(spec: RootSpec) -> EntryPoint:
     raise UserError(
         f"no installed package runs {tag!r} specs (installed runners: {known}); install the package that does"
     )
+
+
+def check_carried_out(spec: RootSpec) -> None:
+    """Refuses what the spec's runner can't do yet, before it is imported.
+
+    Raises:
+        UserError: One problem for each field.
+    """
+    if problems := refusals(spec):
+        raise UserError(problems)
+
+
+def refusals(spec: RootSpec) -> list[Problem]:
+    """What a spec says that its runner can't do yet; empty where the whole spec can be run."""
+    found: list[Problem] = []
+    for entry in entry_points(group=REFUSALS, name=tag_of(spec)):
+        problems: Callable[[RootSpec], Iterable[Problem]] = entry.load()
+        found.extend(problems(spec))
+    return found
 
 
 def load_runner(entry: EntryPoint) -> Callable[[RootSpec, RunOptions], RunOutcome]:

@@ -10,15 +10,21 @@ from mm_config.cli.sections import sections
 from mm_config.describe import counted
 from mm_config.evolve import get
 from mm_config.identity import exact_hash, spec_hash
+from mm_config.npu.exporting import wanted
 from mm_config.options import RunOptions
-from mm_config.running import finished_run, runner_of
+from mm_config.running import check_carried_out, finished_run, runner_of
 from mm_config.runs.folder import resumed
 from mm_config.schema import tag_of
 from mm_config.specs.kinds import RootSpec
 
 
 def dry_run_lines(spec: RootSpec, options: RunOptions, world_size: int) -> list[str]:
-    """The ids, what would run and where, what it depends on, and the plan."""
+    """The ids, what would run and where, what it depends on, and the plan.
+
+    Raises:
+        UserError: The runner can't do all that the spec says.
+    """
+    check_carried_out(spec)
     facts = {
         "experiment": f"{spec.name} ({tag_of(spec)} spec)",
         "spec": spec_hash(spec),
@@ -31,6 +37,8 @@ def dry_run_lines(spec: RootSpec, options: RunOptions, world_size: int) -> list[
     if (finished := finished_run(spec, options.runs_dir)) is not None:
         would = "would be reported" if options.if_needed else "--if-needed would report it"
         facts["equal run"] = f"{finished} has finished; {would}"
+    if variables := wanted(spec):
+        facts["exports"] = " ".join(f"{name}={text}" for name, text in variables.items())
     lines = ["dry run: nothing is changed", *(f"  {name:<11} {fact}" for name, fact in facts.items())]
     if dependencies := dict(_dependencies(spec, options.runs_dir)):
         width = max(map(len, dependencies.values()))

@@ -93,5 +93,7 @@ def origin_of(index: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
             yield name, ", ".join(map(str, value)) if is_list(value) else value
     for name, value in provenance.get("launcher", {}).items():
         yield name, value
+    for name, value in provenance.get("ops", {}).items():
+        yield f"op.{name}", value
     for name, value in provenance.get("packages", {}).items():
         yield f"package.{name}", value

@@ -11,6 +11,7 @@ import attrs
 from mm_config.console import is_main_rank
 from mm_config.errors import Problem, UserError
 from mm_config.identity import spec_hash
+from mm_config.npu.exporting import wanted
 from mm_config.options import RunOptions, StoppedEarly
 from mm_config.reproducing.compare import Comparison, compare
 from mm_config.reproducing.metrics import read_metrics
@@ -74,7 +75,7 @@ def reproduce(
                 warn(change)
 
     if is_main_rank():
-        here = origin_here(options.argv)
+        here = origin_here(options.argv, wanted(stored.spec))
         say_new(_spec_changes(stored))
         say_new(change for name, then in origins.items() for change in _named(changes(then, here), name))
     new = _run(stored, attrs.evolve(options, reproduces=True, stop_after=last_step))

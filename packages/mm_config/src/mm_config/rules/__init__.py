@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mm_config.errors import Problem, SpecError, prefixed
-from mm_config.rules import encoders, experts, modules, precision, reading, sampling, schedules
+from mm_config.rules import encoders, experts, modules, npu, precision, reading, sampling, schedules
 from mm_config.rules.conditioning import request_problems
 from mm_config.rules.generation import infer_problems
 from mm_config.rules.labels import label_problems
@@ -24,6 +24,7 @@ from mm_config.specs.encoders import (
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import RootSpec
 from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec
+from mm_config.specs.npu import NpuAffinitySpec, NpuAllocatorSpec, NpuCoresSpec, NpuSpec
 from mm_config.specs.optim import AdamWSpec, ScheduleSpec
 from mm_config.specs.parallel import CompileSpec
 from mm_config.specs.serving import InferRuntimeSpec, QuantizationSpec, SparseAttentionSpec
@@ -40,8 +41,12 @@ _OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
     DataSpec: (reading.data_problems,),
     DctAutoencoderSpec: (encoders.dct_problems,),
     FlowMatchingSpec: (experts.grid_problems,),
-    InferRuntimeSpec: (precision.runtime_problems, sampling.residency_problems),
+    InferRuntimeSpec: (precision.runtime_problems, sampling.residency_problems, npu.npu_runtime_problems),
     MemorySnapshotSpec: (schedules.window_problems,),
+    NpuAffinitySpec: (npu.affinity_problems,),
+    NpuAllocatorSpec: (npu.allocator_problems,),
+    NpuCoresSpec: (npu.cores_problems,),
+    NpuSpec: (npu.npu_problems,),
     PrecisionSpec: (precision.precision_problems,),
     PrecomputedSpec: (reading.precomputed_problems,),
     ProfilerSpec: (schedules.window_problems,),
@@ -49,7 +54,7 @@ _OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
     SamplerSpec: (sampling.sampler_problems,),
     ScheduleSpec: (schedules.schedule_problems,),
     SparseAttentionSpec: (sampling.sparse_problems,),
-    TrainRuntimeSpec: (precision.runtime_problems,),
+    TrainRuntimeSpec: (precision.runtime_problems, npu.npu_runtime_problems),
     Umt5TextEncoderSpec: (encoders.umt5_problems,),
     WanAutoencoderSpec: (encoders.wan_autoencoder_problems,),
 }

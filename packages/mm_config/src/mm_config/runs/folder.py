@@ -11,7 +11,7 @@ import os
 import platform
 import tempfile
 import uuid
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -23,11 +23,13 @@ from mm_config.diff import diff, show_value
 from mm_config.errors import Problem, SpecError, UserError, prefixed
 from mm_config.files import dump, load
 from mm_config.identity import exact_hash, spec_hash
+from mm_config.npu.exporting import wanted
 from mm_config.options import RunOptions, StoppedEarly
 from mm_config.rules.labels import label_problems
 from mm_config.runs import lock
 from mm_config.runs.index import open_index
 from mm_config.runs.provenance import (
+    NO_OPS,
     code_repositories,
     patch_file,
     provenance,
@@ -124,7 +126,9 @@ class Run:
         lock.release(self.path)
 
 
-def open_run(spec: RootSpec, options: RunOptions, devices: Iterable[str] = ()) -> Run:
+def open_run(
+    spec: RootSpec, options: RunOptions, devices: Iterable[str] = (), ops: Mapping[str, str] = NO_OPS
+) -> Run:
     """Starts a run in a new folder, or continues the one that `options.resume` names.
 
     Only one process of a run calls this; the others `attach` to its path.
@@ -133,19 +137,20 @@ def open_run(spec: RootSpec, options: RunOptions, devices: Iterable[str] = ()) -
         spec: What is run.
         options: Where, and what is resumed.
         devices: Names of the accelerators, for the provenance.
+        ops: The form of each operation that the networks call, for the provenance.
 
     Raises:
         UserError: The folder can't be written, is in use by another process, or can't be found.
         SpecError: The resumed run has another spec_hash; every differing field is named.
     """
     if options.resume is not None:
-        return _resume(spec, options, devices)
+        return _resume(spec, options, devices, ops)
     runs_dir = options.new_runs_dir
     with _writing(runs_dir):
         path = _new_folder(spec, runs_dir)
         dump(spec, path / SPEC_FILE)
         lock.acquire(path)
-        _write_provenance(path / PROVENANCE_FILE, options.argv, devices)
+        _write_provenance(path / PROVENANCE_FILE, spec, options.argv, devices, ops)
         record = RunRecord(
             uid=uuid.uuid4().hex,
             path=path.relative_to(runs_dir).as_posix(),
@@ -239,13 +244,13 @@ def _new_folder(spec: RootSpec, runs_dir: Path) -> Path:
     raise AssertionError("count() ended")
 
 
-def _resume(spec: RootSpec, options: RunOptions, devices: Iterable[str]) -> Run:
+def _resume(spec: RootSpec, options: RunOptions, devices: Iterable[str], ops: Mapping[str, str]) -> Run:
     earlier = resumed(spec, options)
     path = earlier.path
     with _writing(path):
         lock.acquire(path)
         again = next(number for number in count(2) if not (path / f"provenance-{number}.json").exists())
-        _write_provenance(path / f"provenance-{again}.json", options.argv, devices)
+        _write_provenance(path / f"provenance-{again}.json", spec, options.argv, devices, ops)
         if exact_hash(spec) != exact_hash(earlier.spec):
             dump(spec, path / f"spec-{again}.json")
         record = attrs.evolve(earlier.record, status=RunStatus.RUNNING, finished_at=None, reason=None)
@@ -282,8 +287,10 @@ def _differences(earlier: Run, spec: RootSpec) -> Iterator[Problem]:
             )
 
 
-def _write_provenance(path: Path, argv: tuple[str, ...], devices: Iterable[str]) -> None:
-    write_json(path, provenance(argv, devices))
+def _write_provenance(
+    path: Path, spec: RootSpec, argv: tuple[str, ...], devices: Iterable[str], ops: Mapping[str, str]
+) -> None:
+    write_json(path, provenance(argv, devices, ops, wanted(spec)))
     for root in code_repositories():
         if patch := uncommitted_patch(root):
             patch_file(path, root).write_bytes(patch)

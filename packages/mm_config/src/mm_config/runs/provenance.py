@@ -5,24 +5,40 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from mm_config.npu.variables import RECORDED
+
 LAUNCHER_VARIABLES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "TORCHELASTIC_RUN_ID")
-"""What torchrun says of the job; nothing else of the environment is stored, since it holds secrets."""
+"""What torchrun says of the job; beside it only an NPU's variables are stored, since more holds secrets."""
+
+NO_OPS: Mapping[str, str] = MappingProxyType({})
+"""What a run without networks calls."""
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
+"""What a spec without variables of its own exports."""
 
 
-def provenance(argv: Sequence[str], devices: Iterable[str] = ()) -> dict[str, Any]:
+def provenance(
+    argv: Sequence[str],
+    devices: Iterable[str] = (),
+    ops: Mapping[str, str] = NO_OPS,
+    exported: Mapping[str, str] = NO_VARIABLES,
+) -> dict[str, Any]:
     """Where a run comes from, as a JSON object.
 
     Args:
         argv: The command line.
         devices: The accelerators' names; the caller knows them, this package imports no torch.
+        ops: The form of each operation that the networks call, by the operation's name.
+        exported: The environment variables that the run's spec sets.
     """
+    found = {name: os.environ[name] for name in RECORDED if name in os.environ and name not in exported}
     return {
         "started_at": utc_now(),
         "argv": list(argv),
@@ -32,7 +48,9 @@ def provenance(argv: Sequence[str], devices: Iterable[str] = ()) -> dict[str, An
         "cpu_count": os.cpu_count(),
         "threads": thread_count(),
         "devices": list(devices),
+        "ops": dict(ops),
         "launcher": {name: os.environ[name] for name in LAUNCHER_VARIABLES if name in os.environ},
+        "environment": {"exported": dict(exported), "found": found},
         "python": platform.python_version(),
         "packages": _package_versions(),
         "git": [_git_state(root) for root in code_repositories()],

@@ -10,10 +10,16 @@ from typing import Any
 import attrs
 
 from mm_config.errors import Problem, UserError
-from mm_config.runs.provenance import code_repositories, patch_file, provenance, uncommitted_patch
+from mm_config.runs.provenance import (
+    NO_VARIABLES,
+    code_repositories,
+    patch_file,
+    provenance,
+    uncommitted_patch,
+)
 from mm_config.runs.record import PROVENANCE_FILE, read_json
 
-_ALWAYS_RECORDED = ("host", "platform", "python", "cpu_count", "threads", "devices")
+_ALWAYS_RECORDED = ("host", "platform", "python", "cpu_count", "threads", "devices", "ops")
 _OTHER_IN_EACH_RUN = ("TORCHELASTIC_RUN_ID",)
 _SHOWN_DIGITS = 12
 _SHOWN_FILES = 3
@@ -44,10 +50,15 @@ class OriginChange:
         return f"{self.name}: {self.old} -> {self.new}"
 
 
-def origin_here(argv: Sequence[str]) -> Origin:
-    """Where a run of this process would come from; its devices are not known before it has started."""
-    content = provenance(argv)
-    del content["devices"]
+def origin_here(argv: Sequence[str], exported: Mapping[str, str] = NO_VARIABLES) -> Origin:
+    """Where a run of this process would come from; devices and ops are known once it has started.
+
+    Args:
+        argv: The command line.
+        exported: The environment variables that the run's spec sets.
+    """
+    content = provenance(argv, exported=exported)
+    del content["devices"], content["ops"]
     patches = {str(root): patch for root in code_repositories() if (patch := uncommitted_patch(root))}
     return Origin(content, {root: _digest(patch) for root, patch in patches.items()})
 
@@ -95,11 +106,12 @@ def _facts(origin: Origin) -> Iterator[tuple[str, str]]:
     content = origin.content
     for name in _ALWAYS_RECORDED:
         if name in content:
-            value = content[name]
-            yield name, ", ".join(value) or "none" if name == "devices" else str(value)
+            yield name, _shown(content[name])
     for name, value in content["launcher"].items():
         if name not in _OTHER_IN_EACH_RUN:
             yield name, value
+    for name, value in content.get("environment", {}).get("found", {}).items():
+        yield f"variable {name}", value
     for name, version in content["packages"].items():
         yield f"package {name}", version
     for state in content["git"]:
@@ -108,6 +120,12 @@ def _facts(origin: Origin) -> Iterator[tuple[str, str]]:
         patch = origin.patches.get(state["root"])
         yield f"{name}, commit", state["commit"] or "none"
         yield f"{name}, uncommitted changes", f"patch {patch[:_SHOWN_DIGITS]}" if patch else "none"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {what}" for name, what in value.items()) or "none"
+    return ", ".join(value) or "none" if isinstance(value, list) else str(value)
 
 
 def _untracked_changes(then: Origin, now: Origin) -> Iterator[OriginChange]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from mm_config.schema import EXECUTION, field, spec
+from mm_config.specs.npu import NpuSpec
 from mm_config.specs.parallel import NO_COMPILE, AttentionImpl, CompileSpec
 
 
@@ -163,3 +164,5 @@ class InferRuntimeSpec:
     """Ranks that make videos together."""
     compile: CompileSpec = field(default=NO_COMPILE, neutral=NO_COMPILE, role=EXECUTION)
     """Compilation of the networks."""
+    npu: NpuSpec | None = field(default=None, neutral=None, role=EXECUTION)
+    """Environment variables of an Ascend NPU's libraries; None leaves them as the shell has them."""

@@ -19,6 +19,7 @@ from mm_config.specs.kinds import (
 )
 from mm_config.specs.lora import LoraSpec
 from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec, ValidationSpec
+from mm_config.specs.npu import NpuSpec
 from mm_config.specs.optim import AdamWSpec, EmaSpec, ScheduleSpec
 from mm_config.specs.parallel import (
     NO_COMPILE,
@@ -100,6 +101,8 @@ class TrainRuntimeSpec:
     """Whether metrics also go to TensorBoard files in the run folder."""
     wandb_project: str | None = field(default=None, neutral=None, role=LOCATION)
     """Weights & Biases project that metrics also go to; None for none."""
+    npu: NpuSpec | None = field(default=None, neutral=None, role=EXECUTION)
+    """Environment variables of an Ascend NPU's libraries; None leaves them as the shell has them."""
 
 
 @spec("train")

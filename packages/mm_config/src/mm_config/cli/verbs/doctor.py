@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 
 from mm_config.checks import Check, CheckStatus, all_checks
 from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, JSON, RUNS_DIR, scan
-from mm_config.cli.targets import runs_dir_of
+from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan
+from mm_config.cli.targets import read_targets, runs_dir_of
 from mm_config.errors import Problem, UserError
 from mm_config.meant import meant
+from mm_config.npu.checks import npu_checks
 from mm_config.options import RunOptions
+from mm_config.specs.kinds import RootSpec
 
+DEVICE = Option(
+    "--device",
+    "The device that has to work; without it, whichever is there. npu also looks at CANN, at the versions "
+    "that go together and at the environment.",
+    "NAME",
+    choices=("auto", "cpu", "cuda", "npu"),
+)
 USAGE = Usage(
-    "mm doctor [--json] [--runs-dir DIR]",
+    "mm doctor [--device NAME] [--json] [--runs-dir DIR], or mm doctor --device npu TARGET "
+    "[--spec.FIELD VALUE ...]",
     "Tries what runs rely on: the packages and the versions they need, the runs folder and its index, "
     "locations, torch and its devices, video encoding and decoding. It changes nothing, and takes some "
     "seconds, because libraries are imported and not only looked for.\n\n"
-    "`ok` works, `missing` is optional and not there, `broken` is needed and does not work; behind the dash "
-    "stands what to do. Exit status: 0 where nothing is broken, 1 otherwise, 2 for a mistake.",
-    (JSON, RUNS_DIR),
+    "With --device npu, every environment variable that an Ascend NPU's libraries read is held against its "
+    "range and against the others, beside what MindSpeed-MM's scripts set. With a target too, so are the "
+    "variables that the run of it would export.\n\n"
+    "`ok` works, `missing` is optional and not there, `warning` works but not as it should, `broken` is "
+    "needed and does not work; behind the dash stands what to do. Exit status: 0 where nothing is broken, "
+    "1 otherwise, 2 for a mistake.",
+    (DEVICE, JSON, RUNS_DIR),
     (
         ("mm doctor", "after installing, and before reporting a bug"),
+        ("mm doctor --device npu", "before the first run on an Ascend NPU"),
+        ("mm doctor --device npu experiments/wan22_high.py", "and what this run would export there"),
         ("mm doctor --runs-dir /data/runs", "about runs in another folder"),
         ("mm doctor --json > doctor.json", "for a bug report"),
     ),
-    words="nothing",
 )
 WIDTH = max(len(status.value) for status in CheckStatus)
 
@@ -39,16 +54,10 @@ def run(argv: Sequence[str]) -> int:
     if line.has(HELP):
         print_usage(USAGE)
         return 0
-    flags = [option.flag for option in (*USAGE.options, HELP)]
-    problems = [
-        *line.problems,
-        *(Problem(given.flag, f"unknown flag{meant(given.flag, flags)}") for given in line.fields),
-        *(Problem("", f"unexpected argument {word!r}") for word in line.words),
-    ]
-    if problems:
-        raise UserError(problems)
+    device = line.value(DEVICE) or DEVICE.choices[0]
+    spec = _target(line, device)
     checks: list[Check] = []
-    for check in all_checks(RunOptions(runs_dir=runs_dir_of(line))):
+    for check in _all(RunOptions(runs_dir=runs_dir_of(line), device=device), spec):
         checks.append(check)
         if not line.has(JSON):
             print(_line(check), flush=True)
@@ -57,6 +66,32 @@ def run(argv: Sequence[str]) -> int:
         found = [{**attrs.asdict(check), "status": check.status.value} for check in checks]
         print(json.dumps({"works": works, "checks": found}, indent=2, ensure_ascii=False))
     return 0 if works else 1
+
+
+def _target(line: CommandLine, device: str) -> RootSpec | None:
+    """The run that is meant, if one is named.
+
+    Raises:
+        UserError: All that is wrong with the command line and the target.
+    """
+    if line.words and device == "npu":
+        return read_targets(line, USAGE, 1)[0]
+    flags = [option.flag for option in (*USAGE.options, HELP)]
+    problems = [
+        *line.problems,
+        *(Problem(given.flag, f"unknown flag{meant(given.flag, flags)}") for given in line.fields),
+        *(Problem("", f"unexpected argument {word!r}; --device npu takes a target") for word in line.words),
+    ]
+    if problems:
+        raise UserError(problems)
+    return None
+
+
+def _all(options: RunOptions, spec: RootSpec | None) -> Iterator[Check]:
+    # Before the packages' checks import torch: torch_npu, imported with it, changes the environment.
+    if options.device == "npu":
+        yield from npu_checks(spec)
+    yield from all_checks(options)
 
 
 def _line(check: Check) -> str:

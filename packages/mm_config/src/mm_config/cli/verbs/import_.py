@@ -12,6 +12,7 @@ from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, JSON, CommandLine, Option, scan
 from mm_config.errors import Problem, UserError
 from mm_config.meant import meant
+from mm_config.running import refusals
 from mm_config.specs.kinds import RootSpec
 
 TOOLS = ("mindspeed", "telefuser")
@@ -74,6 +75,8 @@ def run(argv: Sequence[str]) -> int:
         print(json.dumps(report.to_json(str(out)), indent=2, ensure_ascii=False))
     else:
         print(f"written  {out}\n{page}", end="")
+        for problem in refusals(spec):
+            print(f"can't be run yet  {problem}")
     return 0
 
 

@@ -28,6 +28,7 @@ from mm_config.importing.mindspeed.sharding import (
     read_sharding,
 )
 from mm_config.importing.verdict import Verdict
+from mm_config.npu.variables import VARIABLES
 from mm_config.rules import problems as rule_problems
 from mm_config.rules.clips import cells
 from mm_config.specs.data import PrecomputedSpec
@@ -36,11 +37,12 @@ from mm_config.specs.family import Family
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.lora import LoraSpec
 from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec
+from mm_config.specs.npu import NpuSpec
 from mm_config.specs.optim import EmaSpec, MuonSpec
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import ReleasedWeights
 
-MODEL, INFERENCE = "model.json", "inference_model.json"
+MODEL, INFERENCE, ENVIRONMENT = "model.json", "inference_model.json", "environment variable"
 
 
 def training(book: Book) -> tuple[str, TrainSpec]:
@@ -53,7 +55,7 @@ def training(book: Book) -> tuple[str, TrainSpec]:
     name, family = family_of(book, MODEL, expert is not Expert.SINGLE)
     book.conditions = conditions(book, MODEL)
     spec: Any = base.training(family, expert)
-    spec = replace(spec, _parts(book, spec))
+    spec = replace(spec, {**_parts(book, spec), **_npu(book)})
     book.go_through(WHY_NOT)
     place_boundary(book, family, expert)
     read_clips(book, max(cells(spec.model, spec.autoencoder)))
@@ -85,11 +87,18 @@ def generation(book: Book) -> tuple[str, InferSpec]:
         spec: Any = family.infer(high_noise=unnamed, dtype=base.generation(FAMILIES["wan21.T2V_14B"]).dtype)
     else:
         spec = base.generation(family)
+    spec = replace(spec, _npu(book))
     book.go_through(WHY_NOT)
     read_context_parallel(book, "runtime.parallel")
     read_start(book, family.high_noise, "high_noise")
     read_generation(book, family)
     return name, _finished(book, spec, INFERENCE, family)
+
+
+def _npu(book: Book) -> dict[str, Any]:
+    """The part of the runtime that holds an NPU's variables, where the script sets one."""
+    given = any(book.fact(ENVIRONMENT, variable.name) for variable in VARIABLES)
+    return {"runtime.npu": NpuSpec()} if given else {}
 
 
 def _parts(book: Book, spec: TrainSpec) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
 
 from mm_config.importing.nodes import Leaf
+from mm_config.schema import class_of, is_spec, spec_fields
 from mm_config.typing_checks import is_tuple
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,300}")
@@ -125,4 +126,13 @@ def shown(value: Any) -> str:
         return str(value.value)
     if is_tuple(value):
         return f"({', '.join(map(shown, value))}{',' if len(value) == 1 else ''})"
+    if is_spec(value):
+        return f"{class_of(value).__name__}({', '.join(_given(value))})"
     return repr(value)
+
+
+def _given(value: Any) -> Iterator[str]:
+    """The fields of a spec that are not at their defaults, as a call names them."""
+    for attribute in spec_fields(class_of(value)):
+        if (mine := getattr(value, attribute.name)) != attribute.default:
+            yield f"{attribute.name}={shown(mine)}"

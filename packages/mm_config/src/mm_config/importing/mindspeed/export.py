@@ -57,7 +57,7 @@ def _value(row: Row, spec: TrainSpec | InferSpec) -> Any:
 
 
 def _of_generation(row: Row, generation: bool) -> bool:
-    if row.kind == "shell flag":
+    if row.kind in ("shell flag", "environment variable"):
         return generation
     return row.kind == "inference_model.json"
 

@@ -1,0 +1,96 @@
+"""A run's variables, put into the environment before the libraries that read them are imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+
+from mm_config.errors import Problem, UserError
+from mm_config.npu.advice import DETERMINISTIC
+from mm_config.npu.refused import refused
+from mm_config.npu.variables import ALLOCATOR, OTHER_ALLOCATOR, VARIABLES, between, read, variables
+from mm_config.specs.infer import InferSpec
+from mm_config.specs.kinds import RootSpec
+from mm_config.specs.train import TrainSpec
+
+
+def wanted(spec: RootSpec) -> dict[str, str]:
+    """The variables that a run of a spec exports, with their text.
+
+    A deterministic training that may come to run on an NPU adds the two that make its sums repeatable.
+    """
+    if not isinstance(spec, (TrainSpec, InferSpec)):
+        return {}
+    found = {} if spec.runtime.npu is None else variables(spec.runtime.npu)
+    if isinstance(spec, TrainSpec) and spec.runtime.deterministic and spec.runtime.device in ("auto", "npu"):
+        found = variables(DETERMINISTIC) | found
+    return found
+
+
+@contextmanager
+def exported(spec: RootSpec) -> Generator[Mapping[str, str]]:
+    """Sets a run's variables for the length of a block; processes that it starts inherit them.
+
+    Raises:
+        UserError: The environment says something else, or torch_npu, which reads them once, is imported.
+    """
+    asked = wanted(spec)
+    if problems := list(_problems(spec, asked, os.environ)):
+        raise UserError(problems)
+    added = {name: text for name, text in asked.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield added
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _problems(spec: RootSpec, asked: Mapping[str, str], environment: Mapping[str, str]) -> Iterator[Problem]:
+    if isinstance(spec, (TrainSpec, InferSpec)) and spec.runtime.device == "npu":
+        yield from refused(environment)
+    if asked:
+        yield from conflicts(asked, environment)
+    late = sorted(asked.keys() - environment.keys())
+    if late and "torch_npu" in sys.modules:
+        yield Problem(
+            "spec.runtime.npu",
+            f"asks for {', '.join(late)}, and torch_npu, which reads such variables once, is already "
+            "imported; export them before, or ask for them in the experiment that starts this one",
+        )
+
+
+def conflicts(asked: Mapping[str, str], environment: Mapping[str, str]) -> Iterator[Problem]:
+    """What stands between variables that are to be exported and an environment that may have some already.
+
+    Args:
+        asked: What `wanted` gives.
+        environment: The shell's variables.
+    """
+    for variable in VARIABLES:
+        name, path = variable.name, f"spec.runtime.npu.{variable.field}"
+        if name not in asked:
+            continue
+        if name in environment and not _equal(name, asked[name], environment[name]):
+            yield Problem(
+                path,
+                f"asks for {name}={asked[name]}, but the shell has {name}={environment[name]}; unset it "
+                "there, or change the spec",
+            )
+        if name == ALLOCATOR and OTHER_ALLOCATOR in environment:
+            yield Problem(
+                path,
+                f"sets {name}, but the shell has {OTHER_ALLOCATOR}, and torch_npu refuses both; unset it",
+            )
+    alone = set(between(read(environment)[0]))
+    for problem in between(read({**environment, **asked})[0]):
+        if problem not in alone:
+            yield Problem("spec.runtime.npu", f"with the shell's variables, {problem.path} {problem.message}")
+
+
+def _equal(name: str, one: str, other: str) -> bool:
+    """Whether two texts of a variable say the same."""
+    ours, theirs = read({name: one}), read({name: other})
+    return one == other or (not theirs[1] and ours == theirs)

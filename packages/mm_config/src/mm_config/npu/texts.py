@@ -1,0 +1,178 @@
+"""The text forms of environment variables: values to text, and text to values or to what is wrong with it.
+
+Readers raise ValueError with what is allowed; ranges are those of the spec's fields and are not checked here.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import attrs
+
+from mm_config.meant import meant
+from mm_config.specs.npu import Affinity, NpuAffinitySpec, NpuAllocatorSpec, NpuCoresSpec, PageSize
+
+E = TypeVar("E", bound=enum.Enum)
+
+
+@attrs.frozen
+class Form:
+    """One way to write values as text."""
+
+    read: Callable[[str], Any]
+    write: Callable[[Any], str]
+
+
+def words(meanings: Mapping[str, Any]) -> Form:
+    """One of some words, each with a value."""
+
+    def read(text: str) -> Any:
+        if text not in meanings:
+            raise ValueError(f"must be {' or '.join(meanings)}, got {text!r}{meant(text, meanings)}")
+        return meanings[text]
+
+    return Form(read, lambda value: next(word for word, one in meanings.items() if one == value))
+
+
+def choice(kind: type[E]) -> Form:
+    """The values of an enum."""
+    return words({member.value: member for member in kind})
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch("-?[0-9]{1,20}", text):
+        raise ValueError(f"must be a whole number, got {text!r}")
+    return int(text)
+
+
+def _real(text: str) -> float:
+    if not re.fullmatch(r"-?[0-9]{0,20}\.?[0-9]{1,30}(e-?[0-9]{1,3})?", text):
+        raise ValueError(f"must be a number, got {text!r}")
+    return float(text)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    if not re.fullmatch("[0-9]{1,20}(,[0-9]{1,20})*", text):
+        raise ValueError(f"must be whole numbers with commas between and no spaces, got {text!r}")
+    return tuple(map(int, text.split(",")))
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+WHOLE = Form(_whole, str)
+REAL = Form(_real, repr)
+TEXT = Form(_text, str)
+NUMBERS = Form(_numbers, lambda value: ",".join(map(str, value)))
+DIGIT_SWITCH = words({"0": False, "1": True})
+LOWER_SWITCH = words({"false": False, "true": True})
+PYTHON_SWITCH = words({"False": False, "True": True})
+
+_ALLOCATOR: Mapping[str, Form] = {
+    "expandable_segments": PYTHON_SWITCH,
+    "max_split_size_mb": WHOLE,
+    "garbage_collection_threshold": REAL,
+    "base_addr_aligned_kb": WHOLE,
+    "page_size": choice(PageSize),
+    "large_segment_size_mb": WHOLE,
+    "roundup_power2_divisions": WHOLE,
+    "multi_stream_lazy_reclaim": PYTHON_SWITCH,
+    "pinned_use_background_threads": PYTHON_SWITCH,
+    "pinned_mem_register": PYTHON_SWITCH,
+    "pin_memory_expandable_segments": PYTHON_SWITCH,
+}
+"""The options of the allocator; their names are those of the spec's fields."""
+_RENAMED = {"segment_size_mb": "large_segment_size_mb"}
+"""Names that torch_npu still reads and warns of."""
+
+
+def _read_allocator(text: str) -> NpuAllocatorSpec:
+    given: dict[str, Any] = {}
+    if "[" in text:
+        raise ValueError(
+            "has one roundup_power2_divisions for each size, which can't be said here; give one number"
+        )
+    for name, value in _pairs(text):
+        if name in _RENAMED:
+            raise ValueError(f"{name} is deprecated; write {_RENAMED[name]}")
+        if name not in _ALLOCATOR:
+            raise ValueError(f"has no option {name!r}{_meant_option(name)}")
+        if name in given:
+            raise ValueError(f"{name} is given twice")
+        given[name] = _named(name, _ALLOCATOR[name], value)
+    return NpuAllocatorSpec(**given)
+
+
+def _meant_option(name: str) -> str:
+    return meant(name, _ALLOCATOR) or f"; it has {', '.join(_ALLOCATOR)}"
+
+
+def _write_allocator(allocator: NpuAllocatorSpec) -> str:
+    given = ((name, form, getattr(allocator, name)) for name, form in _ALLOCATOR.items())
+    return ",".join(f"{name}:{form.write(value)}" for name, form, value in given if value is not None)
+
+
+ALLOCATOR = Form(_read_allocator, _write_allocator)
+
+_MODES = words({"0": Affinity.OFF, "1": Affinity.COARSE, "2": Affinity.FINE})
+_AFFINITY = {"force": DIGIT_SWITCH, "npu_affine": DIGIT_SWITCH, "bind_irq": DIGIT_SWITCH}
+
+
+def _read_affinity(text: str) -> NpuAffinitySpec:
+    first, comma, rest = text.partition(",")
+    given: dict[str, Any] = {"mode": _named("the mode", _MODES, first)}
+    cores: list[NpuCoresSpec] = []
+    for name, value in _pairs(rest) if comma else ():
+        if number := re.fullmatch("npu([0-9]{1,20})", name):
+            cores.append(_read_cores(int(number[1]), value))
+        elif name not in _AFFINITY:
+            known = "; it has force, npu_affine, bind_irq and npu0, npu1, ..."
+            raise ValueError(f"has no option {name!r}{meant(name, _AFFINITY) or known}")
+        elif name in given:
+            raise ValueError(f"{name} is given twice")
+        else:
+            given[name] = _named(name, _AFFINITY[name], value)
+    return NpuAffinitySpec(**given, cores=tuple(cores))
+
+
+def _read_cores(number: int, text: str) -> NpuCoresSpec:
+    found = re.fullmatch("([0-9]{1,20})-([0-9]{1,20})", text)
+    if found is None:
+        raise ValueError(f"npu{number} must be a range of cores such as 0-7, got {text!r}")
+    return NpuCoresSpec(npu=number, first=int(found[1]), last=int(found[2]))
+
+
+def _write_affinity(affinity: NpuAffinitySpec) -> str:
+    assert affinity.mode is not None
+    parts = [_MODES.write(affinity.mode)]
+    parts += [
+        f"{name}:{form.write(value)}"
+        for name, form in _AFFINITY.items()
+        if (value := getattr(affinity, name)) is not None
+    ]
+    parts += [f"npu{cores.npu}:{cores.first}-{cores.last}" for cores in affinity.cores]
+    return ",".join(parts)
+
+
+AFFINITY = Form(_read_affinity, _write_affinity)
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    for part in text.split(","):
+        name, colon, value = part.partition(":")
+        if not name or not colon:
+            raise ValueError(f"expected name:value with commas between, got {part!r}")
+        yield name, value
+
+
+def _named(name: str, form: Form, text: str) -> Any:
+    try:
+        return form.read(text)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
