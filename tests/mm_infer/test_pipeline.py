@@ -15,7 +15,6 @@ from mm_config.options import RunOptions
 from mm_config.specs.diffusion import Solver
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import GenerationRequest, InferSpec
-from mm_config.specs.lora import AppliedLoraSpec
 from mm_config.specs.serving import FeatureCacheSpec, GuidanceMode, Residency
 from mm_config.specs.weights import ReleasedWeights
 from mm_infer import generate, pipeline
@@ -99,7 +98,6 @@ def test_guidance_in_two_passes_gives_the_video_of_one(spec: InferSpec, options:
 def test_what_generation_cannot_do_yet_is_named_at_once(spec: InferSpec, options: RunOptions):
     changes = {
         "sampler.solver": Solver.DPMPP_2M,
-        "loras": (AppliedLoraSpec(high_noise=ReleasedWeights(name="test/adapter")),),
         "feature_cache": FeatureCacheSpec(),
         "runtime.residency.experts": Residency.SWAP,
     }

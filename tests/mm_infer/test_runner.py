@@ -15,7 +15,9 @@ from mm_config.options import RunOptions
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RunStatus
 from mm_config.specs.data import ShapesScorerSpec
+from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec
+from mm_config.specs.parallel import AttentionImpl
 from mm_data import read_comment
 
 
@@ -49,9 +51,20 @@ def test_a_run_leaves_videos_sheet_and_result(
     assert set(result["experts"]) == {"high_noise", "low_noise"}
     (record,) = open_index(options.runs_dir).find_finished(spec_hash(spec))
     assert record.kind == "infer"
+    origin = json.loads((options.runs_dir / record.path / "provenance.json").read_text("utf-8"))
+    assert origin["ops"]["attention"] == "sdpa"
     printed = capsys.readouterr().out
+    assert "cpu with attention sdpa, rms_norm" in printed
     for shown in (result["contact_sheet"], spec_hash(spec)[:12], "mm generate", "peak memory", "step 12/12"):
         assert shown in printed
+
+
+def test_attention_that_the_device_has_not_is_refused(spec: InferSpec, options: RunOptions):
+    changed = replace(
+        spec, {"runtime.device": "auto", "runtime.attention": AttentionImpl.FLASH_4, "dtype": Dtype.BFLOAT16}
+    )
+    with pytest.raises(UserError, match=r"^spec\.runtime\.attention: is flash_4, which is not available on "):
+        result_of(changed, options)
 
 
 def test_equal_runs_make_equal_files(spec: InferSpec, options: RunOptions):
@@ -105,12 +118,12 @@ def test_nothing_to_make_is_a_mistake(spec: InferSpec, options: RunOptions):
 
 
 def test_a_run_that_breaks_is_recorded_as_failed(spec: InferSpec, options: RunOptions):
-    misfit = replace(spec, "model.num_layers", 2)
-    with pytest.raises(UserError):
-        running.run(misfit, options)
+    breaking = replace(spec, "sampler.guidance_low_noise", 1e39)
+    with pytest.raises(UserError, match="not finite"):
+        running.run(breaking, options)
     (record,) = open_index(options.runs_dir).list()
     assert record.status is RunStatus.FAILED
-    assert "blocks.1" in (record.reason or "")
+    assert "not finite" in (record.reason or "")
 
 
 def test_a_generation_is_not_resumed(spec: InferSpec, options: RunOptions):

@@ -21,7 +21,7 @@ def test_what_a_device_has_not_is_refused_with_what_it_has(wanted: str) -> None:
     with pytest.raises(UserError) as refused:
         choose("cpu", AttentionImpl(wanted))
     assert str(refused.value) == (
-        f"spec.runtime.attention: is {wanted}, which is not available on cpu here; "
+        f"spec.runtime.attention: is {wanted}, which is not available on cpu in float32 here; "
         "available: auto, sdpa, reference"
     )
 

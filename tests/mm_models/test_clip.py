@@ -18,6 +18,7 @@ from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import ClipImageEncoderSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
 from mm_models.images.clip import prepare
+from mm_models.ops.gelu import ExactGelu
 from mm_models.seeding import generator
 
 SPEC = ClipImageEncoderSpec(
@@ -60,6 +61,12 @@ def locations(release: Path) -> Locations:
 
 def frames(height: int, width: int) -> torch.Tensor:
     return torch.rand(2, 3, height, width, generator=generator("frames")) * 2 - 1
+
+
+def test_its_gelu_is_the_one_that_is_exact_on_every_device(locations: Locations) -> None:
+    encoder: Any = mm_models.build_image_encoder(SPEC, locations=locations)
+    found = [module for module in encoder.network.modules() if "gelu" in type(module).__name__.lower()]
+    assert [type(module) for module in found] == [ExactGelu] * SPEC.num_layers
 
 
 def test_features_are_the_output_of_the_last_layer_but_one(release: Path, locations: Locations) -> None:

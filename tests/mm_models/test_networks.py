@@ -15,10 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 import mm_models
 from mm_config.errors import UserError
 from mm_config.schema import spec
-from mm_config.specs.kinds import ModelSpec
+from mm_config.specs.kinds import AutoencoderSpec, ModelSpec
 from mm_config.specs.wan import WanTransformerSpec
 from mm_config.specs.weights import RandomWeights
 from mm_models.ops.choosing import Ops, choose
+from mm_models.registered import register
 from mm_models.seeding import generator
 from mm_models.wan.transformer import WanTransformer
 
@@ -234,9 +235,7 @@ class Dense(nn.Module):
 
 
 def test_a_network_of_ones_own_joins_by_one_call() -> None:
-    with pytest.raises(
-        UserError, match=r"no network is installed for model 'test-dense-model'.*wan-transformer"
-    ):
+    with pytest.raises(UserError, match=r"no network is installed for 'test-dense-model'.*wan-transformer"):
         mm_models.build(DenseSpec())
     mm_models.register_network("test-dense-model", Dense)
     network = mm_models.build(DenseSpec(width=5), "cpu")
@@ -254,5 +253,15 @@ def test_a_network_of_ones_own_joins_by_one_call() -> None:
     ],
 )
 def test_encoders_that_nothing_builds_are_refused(build: Callable[..., object], known: str) -> None:
-    with pytest.raises(UserError, match=f"is known for 'random-weights'; known: {known}"):
+    with pytest.raises(UserError, match=f"is installed for 'random-weights'; installed: {known}"):
         build(RandomWeights())
+
+
+@spec("test-flat-autoencoder")
+class FlatSpec(AutoencoderSpec):
+    """An autoencoder that only this test knows."""
+
+
+def test_an_autoencoder_of_ones_own_joins_by_one_call() -> None:
+    register("mm.autoencoders", "test-flat-autoencoder", lambda *arguments: arguments)
+    assert mm_models.build_autoencoder(FlatSpec(), "cpu") == (FlatSpec(), "cpu", None)

@@ -11,11 +11,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, UMT5Config, UMT
 
 import mm_models
 from mm_config.errors import UserError
+from mm_config.families import wan21, wan22
 from mm_config.locations import Location, Locations
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import Umt5TextEncoderSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
 from mm_models.text.umt5 import clean
+from tests.mm_models.weight_files import T2V, values
 
 WORDS = ["<pad>", "</s>", "<unk>", "a", "red", "blue", "circle", "square", "moving", "right", "&", "<", ">"]
 SPEC = Umt5TextEncoderSpec(
@@ -71,6 +73,25 @@ def test_features_equal_the_padded_and_masked_encoding_cut_to_length(
     assert features.shape == (3, 8, 16) and features.dtype == torch.float32
     assert [int(row.any(-1).sum()) for row in features] == [6, 3, 1]
     torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_captions_fill_512_rows_and_the_zeros_after_them_take_part(locations: Locations) -> None:
+    for family in (wan21.T2V_14B, wan22.T2V_A14B, wan22.TI2V_5B):
+        assert isinstance(family.text_encoder, Umt5TextEncoderSpec)
+        assert family.text_encoder.max_tokens == 512
+    features = mm_models.build_text_encoder(attrs.evolve(SPEC, max_tokens=512), locations=locations).encode(
+        ["blue square", ""]
+    )
+    assert features.shape == (2, 512, 16)
+    assert features[0, :3].any(-1).all() and not features[0, 3:].any()
+    model = attrs.evolve(T2V, text_dim=16)
+    network = mm_models.build(model, "cpu")
+    network.load_state_dict(values(model))
+    embedded = network.condition_embedder.text_embedder(features)  # type: ignore[union-attr, operator]
+    assert embedded[0, 3:].any(-1).all(), "the padding comes before the text MLP, whose biases it then has"
+    latents, timestep = torch.ones(1, 4, 1, 4, 4), torch.tensor([500.0])
+    padded, cut = (network(latents, timestep, text) for text in (features[:1], features[:1, :3]))
+    assert not torch.allclose(padded, cut, atol=1e-3)
 
 
 def test_features_do_not_depend_on_the_other_captions(locations: Locations) -> None:

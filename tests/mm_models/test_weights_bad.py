@@ -14,31 +14,37 @@ import mm_models
 from mm_config.errors import UserError
 from mm_config.families import wan21, wan22
 from mm_models import checkpoint
+from mm_models.loading import check
 from mm_models.weights.converting import convert
 from mm_models.weights.differences import compare
-from mm_models.weights.filling import load_weights
 from mm_models.weights.opening import open_weights
 from mm_models.weights.tensors import Piece, StoredTensor
 from tests.mm_models.weight_files import SPECS, T2V, values, write_diffusers
 
 
 def refused(path: Path) -> str:
+    """What opening and loading say, equally."""
     with pytest.raises(UserError) as caught:
         open_weights(path)
+    with pytest.raises(UserError) as loading:
+        mm_models.load(mm_models.build(T2V, "meta"), path)
+    assert loading.value.problems == caught.value.problems
     assert len(caught.value.problems) == 1
     return str(caught.value).removeprefix(str(path)).lstrip(":/ ")
 
 
 def does_not_fit(path: Path) -> list[str]:
-    """What loading and converting say, equally; nothing is filled or written."""
+    """What loading, checking and converting say, equally; nothing is filled or written."""
     network = mm_models.build(T2V, "cpu")
     with pytest.raises(UserError) as loading:
-        load_weights(network, path)
+        mm_models.load(network, path)
     assert all(parameter.isnan().all() for parameter in network.parameters())
     with pytest.raises(UserError) as converting:
         convert(path, path.parent / "out", spec=T2V)
     assert not (path.parent / "out").exists()
-    assert converting.value.problems == loading.value.problems
+    with pytest.raises(UserError) as checking:
+        check(mm_models.build(T2V, "meta"), path)
+    assert checking.value.problems == converting.value.problems == loading.value.problems
     assert {problem.path for problem in loading.value.problems} == {str(path)}
     return [problem.message for problem in loading.value.problems]
 
@@ -75,7 +81,7 @@ def test_one_part_of_several_files_is_called_that(tmp_path: Path) -> None:
 
 def test_another_familys_file_is_told_by_its_name() -> None:
     def stored(spec: attrs.AttrsInstance) -> dict[str, StoredTensor]:
-        def never(_: object) -> torch.Tensor:
+        def never(*_: object) -> None:
             raise AssertionError("headers alone are compared")
 
         return {
@@ -189,4 +195,4 @@ def test_norms_that_nothing_uses_are_left_out_and_named(tmp_path: Path) -> None:
     unused = {f"blocks.{index}.attn2.norm_added_q.weight": torch.ones(36) for index in range(3)}
     save_file({**values(spec), **unused}, tmp_path / "w.safetensors")
     assert set(open_weights(tmp_path / "w.safetensors").left_out) == set(unused)
-    load_weights(mm_models.build(spec, "cpu"), tmp_path / "w.safetensors")
+    mm_models.load(mm_models.build(spec, "cpu"), tmp_path / "w.safetensors")

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from diffusers import WanTransformer3DModel  # type: ignore[attr-defined]
@@ -17,12 +18,12 @@ import mm_models
 from mm_config.errors import UserError
 from mm_config.families.tiny import TINY
 from mm_models import checkpoint
+from mm_models.wan.names import MINDSPEED, WAN
 from mm_models.weights.converting import convert
 from mm_models.weights.inspecting import inspect_weights
 from mm_models.weights.opening import open_weights
 from mm_models.weights.safetensors_files import read_files
-from mm_models.weights.tensors import Piece, StoredTensor
-from mm_models.weights.wan_names import MINDSPEED, WAN
+from mm_models.weights.tensors import Region, StoredTensor, in_memory
 from tests.mm_models.weight_files import SPECS, T2V, mindspeed_stages, values, write_diffusers, write_wan
 
 
@@ -214,11 +215,22 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         convert(tmp_path / "d", tmp_path / "a" / "b")
 
 
+def part(stored: StoredTensor, region: Region, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """A part of a tensor, copied into every other row of a larger one."""
+    sizes = [one.stop - one.start for one in region]
+    out = torch.full((2 * sizes[0], *sizes[1:]), -1, dtype=dtype or stored.dtype)
+    stored.copy(region, out[::2])
+    assert (out[1::2] == -1).all()
+    return out[::2]
+
+
 def test_parts_of_a_tensor_in_pieces_are_read_right() -> None:
     whole = torch.arange(35).reshape(5, 7)
     corners = [(0, 0, 2, 3), (0, 3, 2, 4), (2, 0, 3, 3), (2, 3, 3, 4)]
     pieces = tuple(
-        Piece((row, column), (height, width), whole[row : row + height, column : column + width].__getitem__)
+        attrs.evolve(
+            in_memory(whole[row : row + height, column : column + width]).pieces[0], offsets=(row, column)
+        )
         for row, column, height, width in corners
     )
     stored = StoredTensor((5, 7), whole.dtype, pieces)
@@ -227,7 +239,7 @@ def test_parts_of_a_tensor_in_pieces_are_read_right() -> None:
     for top in range(5):
         for left in range(7):
             region = (slice(top, 5), slice(left, min(left + 3, 7)))
-            assert torch.equal(stored.read(region), whole[region])
+            assert torch.equal(part(stored, region), whole[region])
 
 
 def test_empty_shards_of_several_ranks_are_passed_over(tmp_path: Path) -> None:
@@ -250,7 +262,12 @@ def test_any_part_of_a_safetensors_file_is_read_right(tmp_path: Path) -> None:
             rest = [slice(0, size) for size in tensors[name].shape[1:]]
             columns = [slice(1, 3), *rest[1:]]
             for region in ((first, *rest), (first, *columns)):
-                assert torch.equal(read[name].read(region), tensors[name][region])
+                expected = tensors[name][region]
+                assert torch.equal(part(read[name], region), expected)
+                assert torch.equal(part(read[name], region, torch.float32), expected.float())
+                straight = torch.full_like(expected, torch.nan)
+                read[name].copy(region, straight)
+                assert torch.equal(straight, expected)
 
 
 def test_a_file_that_is_cut_while_it_is_open_is_noticed(tmp_path: Path) -> None:

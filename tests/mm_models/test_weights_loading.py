@@ -10,16 +10,18 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import mm_models
+from mm_config.errors import UserError
 from mm_models import checkpoint
+from mm_models.loading import load_group
 from mm_models.networks import copy_whole
-from mm_models.weights import safetensors_files
+from mm_models.wan.names import MINDSPEED
+from mm_models.weights import filling, safetensors_files
 from mm_models.weights.converting import convert
-from mm_models.weights.filling import load_weights
+from mm_models.weights.filling import fill
 from mm_models.weights.opening import open_weights
-from mm_models.weights.wan_names import MINDSPEED
 from tests.mm_models.weight_files import T2V, mindspeed_stages, values, write_diffusers, write_wan
 
 
@@ -57,7 +59,7 @@ def assert_filled(network: nn.Module, dtype: torch.dtype = torch.float32) -> Non
 def _load_all(rank: int, paths: dict[str, Path]) -> None:
     for path in paths.values():
         network = sharded()
-        load_weights(network, path, shown=False)
+        mm_models.load(network, path)
         assert_filled(network)
 
 
@@ -71,31 +73,52 @@ def test_every_kind_loads_into_shards(tmp_path: Path, run_ranks: Callable[..., N
 def test_every_kind_loads_whole_and_is_cast(tmp_path: Path) -> None:
     for path in write_all(tmp_path).values():
         network = mm_models.build(T2V, "cpu", torch.bfloat16)
-        load_weights(network, path, shown=False)
+        mm_models.load(network, path)
         assert_filled(network, torch.bfloat16)
 
 
+def read_bytes() -> int:
+    """What this process has asked of all files so far."""
+    return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["rchar"])
+
+
 def _load_counting(rank: int, folder: Path) -> None:
-    sizes: list[int] = []
-    read = safetensors_files._read
-
-    def counting(*arguments: object) -> torch.Tensor:
-        values = read(*arguments)  # type: ignore[arg-type]
-        sizes.append(values.numel())
-        return values
-
-    safetensors_files._read = counting  # type: ignore[assignment]
     network = sharded()
-    load_weights(network, folder, shown=False)
-    local = [value.to_local().numel() for value in network.state_dict().values()]  # type: ignore[union-attr]
-    assert sum(sizes) == sum(local)
-    assert sum(local) < 0.52 * T2V.parameter_count()
-    assert max(sizes) == max(local)
+    headers = read_bytes()
+    open_weights(folder)
+    before = read_bytes()
+    headers = before - headers
+    mm_models.load(network, folder)
+    local = [value.to_local().nbytes for value in network.state_dict().values()]  # type: ignore[union-attr]
+    assert sum(local) < 0.52 * 4 * T2V.parameter_count()
+    assert sum(local) <= read_bytes() - before <= sum(local) + headers + 1000
+    assert_filled(network)
 
 
-def test_a_rank_reads_as_many_values_as_it_holds(tmp_path: Path, run_ranks: Callable[..., None]) -> None:
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="Linux counts what a process reads")
+def test_a_rank_reads_as_many_bytes_as_it_holds(tmp_path: Path, run_ranks: Callable[..., None]) -> None:
     write_diffusers(tmp_path / "d", T2V)
     run_ranks(_load_counting, tmp_path / "d")
+
+
+def _load_columns(rank: int, path: Path, dtype: torch.dtype) -> None:
+    mesh = init_device_mesh("cpu", (2,))
+    columns = {
+        name: distribute_tensor(torch.full(shape, torch.nan, dtype=dtype), mesh, [Shard(len(shape) - 1)])
+        for name, shape in T2V.parameter_shapes().items()
+    }
+    fill(columns, open_weights(path).tensors, path)
+    for name, value in values(T2V, dtype).items():
+        assert torch.equal(columns[name].full_tensor(), value), name
+
+
+@pytest.mark.parametrize("buffer_bytes", [16, 1000, 2**24])
+def test_shards_of_columns_and_casts_pass_through_a_small_buffer(
+    buffer_bytes: int, tmp_path: Path, run_ranks: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safetensors_files, "BUFFER_BYTES", buffer_bytes)
+    write_diffusers(tmp_path / "d", T2V)
+    run_ranks(_load_columns, tmp_path / "d", torch.bfloat16)
 
 
 def _save_sharded(rank: int, folder: Path) -> None:
@@ -114,14 +137,35 @@ def test_checkpoints_that_two_ranks_wrote_are_joined(tmp_path: Path, run_ranks: 
         assert weights.kind == kind
         assert max(len(tensor.pieces) for tensor in weights.tensors.values()) == 2
         network = mm_models.build(T2V, "cpu")
-        load_weights(network, tmp_path / name, shown=False)
+        mm_models.load(network, tmp_path / name)
         assert_filled(network)
 
 
-def test_progress_is_shown_by_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_large_loads_show_progress_by_tensors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_wan(tmp_path / "w.safetensors", T2V)
-    load_weights(mm_models.build(T2V, "cpu"), tmp_path / "w.safetensors")
+    mm_models.load(mm_models.build(T2V, "cpu"), tmp_path / "w.safetensors")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(filling, "SHOWN_BYTES", 4 * T2V.parameter_count())
+    mm_models.load(mm_models.build(T2V, "cpu"), tmp_path / "w.safetensors")
     count = len(T2V.parameter_shapes())
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith(f"load w.safetensors  tensor {count}/{count}  ")
     assert math.isclose(len(lines), 10, abs_tol=2)
+    monkeypatch.setenv("RANK", "1")
+    mm_models.load(mm_models.build(T2V, "cpu"), tmp_path / "w.safetensors")
+    assert capsys.readouterr().out == ""
+
+
+def test_numbers_without_axes_and_whole_numbers_come_back(tmp_path: Path) -> None:
+    kept = {"steps": torch.tensor(7), "scale": torch.tensor(0.5), "empty": torch.zeros(0, 3)}
+    checkpoint.save(tmp_path / "step-00000001", {"model": kept}, {})
+    found = {name: torch.zeros_like(value) for name, value in kept.items()}
+    load_group(tmp_path / "step-00000001", "model", found)
+    assert all(torch.equal(found[name], value) for name, value in kept.items())
+    found["scale"] = torch.tensor(0)
+    kept["scale"] = torch.tensor(3, dtype=torch.int8)
+    checkpoint.save(tmp_path / "step-00000002", {"model": kept}, {})
+    with pytest.raises(UserError, match=r"1 tensor is of a dtype that is not loaded .*: scale is int8"):
+        load_group(tmp_path / "step-00000002", "model", found)

@@ -4,10 +4,13 @@ import re
 
 import pytest
 
-from mm_models.weights.architecture import families
-from mm_models.weights.names import Dialect, find_dialect
-from mm_models.weights.wan_names import DIALECTS, DIFFUSERS, MINDSPEED, WAN
+from mm_models.wan.names import DIALECTS, DIFFUSERS, MINDSPEED, WAN
+from mm_models.wan.published import WAN as PUBLISHED
+from mm_models.weights.names import Dialect, Match, best_match
+from mm_models.weights.published import families
 from tests.mm_models.weight_files import SPECS
+
+ANCHOR = PUBLISHED.anchor
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
@@ -61,9 +64,11 @@ def test_mindspeeds_uncertain_norms_are_read_in_either_spelling() -> None:
 def test_a_dialect_is_found_under_any_prefix(dialect: Dialect, prefix: str) -> None:
     names = [prefix + dialect.theirs(name) for name in SPECS["i2v"].parameter_shapes()]
     moments = [f"optimizer.exp_avg.{name}" for name in names]
-    assert find_dialect([*names, *moments, "ema." + names[1]], DIALECTS) == (dialect, prefix)
+    found = best_match([*names, *moments, "ema." + names[1]], DIALECTS, ANCHOR)
+    assert found == Match(dialect, prefix, len(names))
 
 
 def test_names_of_another_network_are_no_dialect() -> None:
-    assert find_dialect(["double_blocks.0.img_attn_qkv.weight", "img_in.proj.weight"], DIALECTS) is None
-    assert find_dialect([], (DIFFUSERS,)) is None
+    strangers = ["double_blocks.0.img_attn_qkv.weight", "img_in.proj.weight"]
+    assert best_match(strangers, DIALECTS, ANCHOR) is None
+    assert best_match([], (DIFFUSERS,), ANCHOR) is None

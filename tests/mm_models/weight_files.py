@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mm_config.specs.kinds import Conditioning
 from mm_config.specs.wan import WanTransformerSpec
-from mm_models.weights.wan_names import MINDSPEED, WAN
+from mm_models.wan.names import MINDSPEED, WAN
 from tests.mm_models.parity import diffusers_of, fill
 
 T2V = WanTransformerSpec(

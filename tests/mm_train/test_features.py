@@ -49,6 +49,17 @@ def damage(spec: TrainSpec, count: int) -> list[Path]:
     return clips
 
 
+def test_features_of_rounded_products_are_kept_apart_from_exact_ones(
+    small: TrainSpec, options: RunOptions, tmp_path: Path
+) -> None:
+    dataset = prepared(small, options)
+    for allowed in (False, True):
+        spec = replace(small, "precision.allow_tf32", allowed)
+        cached_features(spec, dataset, tmp_path, Locations(), CPU, ALONE)
+    identities = [json.loads(file.read_text())["identity"] for file in tmp_path.rglob("features.json")]
+    assert sorted("allow_tf32" in identity for identity in identities) == [False, True]
+
+
 def test_cached_features_equal_those_encoded_on_the_fly(
     small: TrainSpec, options: RunOptions, tmp_path: Path
 ) -> None:

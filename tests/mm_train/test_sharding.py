@@ -1,7 +1,11 @@
 """Which modules become FSDP2 units."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
@@ -43,3 +47,33 @@ def test_units_are_the_matches_and_the_root_and_keep_float32_shards(small: Train
         for parameter in network.parameters():
             assert isinstance(parameter, DTensor)
             assert parameter.dtype == torch.float32
+
+
+def _divided_gradient(rank: int, store: str, small: TrainSpec) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    try:
+        network = mm_models.build(small.model)
+        shard(network, FsdpSpec(), PrecisionSpec(), CPU)
+        network.to_empty(device=CPU)
+        for unit in network.modules():
+            if isinstance(unit, FSDPModule):
+                unit.set_gradient_divide_factor(4.0)
+        network.init_buffers(CPU)  # type: ignore[operator]
+        mm_models.initialize(network, seed=0)
+        latents = torch.zeros(1, small.model.in_channels, 1, 2, 2)
+        network(latents, torch.zeros(1), torch.zeros(1, 3, small.model.text_dim)).sum().backward()
+        gradient = network.get_parameter("proj_out.bias").grad
+        assert isinstance(gradient, DTensor)
+        # Each rank has a 1 for each value of a patch.
+        assert gradient.full_tensor().unique().tolist() == [(1 + 1) / 4]
+    finally:
+        dist.destroy_process_group()
+
+
+def test_gradients_are_summed_and_then_divided_because_gloo_and_hccl_can_not_multiply(
+    small: TrainSpec, tmp_path: Path
+) -> None:
+    """A factor other than the number of ranks needs a reduction that multiplies, or a division after it."""
+    args = (str(tmp_path / "store"), small)
+    mp.start_processes(_divided_gradient, args=args, nprocs=2, start_method="fork")  # type: ignore[attr-defined]

@@ -6,16 +6,19 @@ from collections.abc import Iterator, Sequence
 
 from mm_config.errors import Problem, UserError, prefixed
 from mm_config.rules.carried_out import beyond
+from mm_config.specs.diffusion import Solver
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.kinds import Conditioning
 from mm_config.specs.serving import GuidanceMode
-from mm_infer.samplers import SOLVERS
 
 CARRIED_OUT = {
     "negative_prompt",
     "distilled",
+    "loras",
     "sampler.timesteps",
     "runtime.guidance",
+    "runtime.npu",
+    "runtime.attention",
     "model.conditioning",
     "autoencoder.tile_size",
     "autoencoder.tile_stride",
@@ -25,16 +28,25 @@ CARRIED_OUT = {
 }
 """Fields added after their class's birth that generation carries out."""
 
+SOLVERS = (Solver.UNIPC, Solver.EULER)
+"""Solvers that `samplers` has a step for."""
+
 RUNNER = "generation"
+
+
+def refusals(spec: InferSpec) -> Iterator[Problem]:
+    """What generation would have to ignore of a spec: one problem for each field."""
+    yield from beyond(spec, CARRIED_OUT, RUNNER)
+    yield from prefixed(_value_problems(spec), "spec")
 
 
 def check_carried_out(spec: InferSpec, requests: Sequence[GenerationRequest]) -> None:
     """Refuses what generation would have to ignore.
 
     Raises:
-        UserError: One problem for each field.
+        UserError: All of it.
     """
-    found = [*beyond(spec, CARRIED_OUT, RUNNER), *prefixed(_value_problems(spec), "spec")]
+    found = list(refusals(spec))
     for index, request in enumerate(requests):
         found += beyond(request, (), RUNNER, f"request {index}")
     if found:

@@ -24,11 +24,15 @@ from mm_config.specs.kinds import Weights
 from mm_config.specs.serving import GuidanceMode
 from mm_config.specs.weights import RandomWeights, TrainedBy
 from mm_config.weights import resolve_weights
+from mm_infer.adapters import Adapters, add_adapters, load_adapters, resolve_adapters
 from mm_infer.carried_out import check_carried_out
 from mm_infer.denoise import denoise
 from mm_infer.samplers import sigmas
 from mm_models import device, seeding
 from mm_models.dtypes import torch_dtype
+from mm_models.loading import check as check_weights
+from mm_models.ops.choosing import Ops, choose
+from mm_models.releases import require_releases
 
 PATH_OF = {
     Expert.HIGH_NOISE: "spec.high_noise",
@@ -84,10 +88,19 @@ def check(spec: InferSpec, requests: Sequence[GenerationRequest]) -> None:
     check_carried_out(spec, requests)
     check_all(
         lambda: sigmas(spec.sampler),
-        lambda: device.pick(spec.runtime.device),
+        lambda: ops_of(spec),
         lambda: _check_requests(spec, requests),
         lambda: _check_lengths(spec, requests),
     )
+
+
+def ops_of(spec: InferSpec) -> Ops:
+    """The forms of operations that the spec's device and number format get.
+
+    Raises:
+        UserError: The machine has no such device or no such attention.
+    """
+    return choose(device.pick(spec.runtime.device), spec.runtime.attention, torch_dtype(spec.dtype))
 
 
 def check_all(*checks: Callable[[], object]) -> None:
@@ -129,11 +142,12 @@ def expert_weights(spec: InferSpec) -> dict[Expert, Weights]:
 
 
 def resolve_experts(spec: InferSpec, options: RunOptions) -> dict[Expert, Path | RandomWeights]:
-    """Finds each expert's weights, training them first where the spec allows it.
+    """Finds each expert's weights and adapters, training them first where the spec allows it.
 
     Raises:
-        UserError: Weights are nowhere, those of both experts reported together and before any training
-            starts; or a training failed, after which no other is started.
+        UserError: Weights are nowhere, those of experts and encoders reported together and before any
+            training starts; or an expert's don't fit its network; or a training failed, after which no other
+            is started.
     """
     wanted = expert_weights(spec)
     build = spec.runtime.build_missing
@@ -143,21 +157,40 @@ def resolve_experts(spec: InferSpec, options: RunOptions) -> dict[Expert, Path |
     def resolve(expert: Expert) -> None:
         found[expert] = resolve_weights(wanted[expert], options, build, path=PATH_OF[expert])
 
-    check_all(*(partial(resolve, expert) for expert in wanted if expert not in buildable))
+    check_all(
+        *(partial(resolve, expert) for expert in wanted if expert not in buildable),
+        partial(resolve_adapters, spec, options, build=False),
+        partial(require_releases, _encoders(spec), options.locations),
+    )
     for expert in buildable:
         resolve(expert)
+    resolve_adapters(spec, options, build=build)
+    network = mm_models.build(spec.model, device="meta", ops=ops_of(spec))
+    check_all(*(partial(check_weights, network, path) for path in found.values() if isinstance(path, Path)))
     return {expert: found[expert] for expert in wanted}
+
+
+def _encoders(spec: InferSpec) -> dict[str, Any]:
+    return {
+        "spec.autoencoder": spec.autoencoder,
+        "spec.text_encoder": spec.text_encoder,
+        "spec.image_encoder": spec.image_encoder,
+    }
 
 
 def load_pipeline(
     spec: InferSpec, weights: Mapping[Expert, Path | RandomWeights], options: RunOptions
 ) -> Pipeline:
-    """Loads the experts, the text encoder and the autoencoder onto the spec's device."""
+    """Loads the experts with their adapters, the text encoder and the autoencoder onto the spec's device."""
     place = device.pick(spec.runtime.device)
+    adapters = load_adapters(spec, options)
     return Pipeline(
         spec=spec,
         device=place,
-        networks={expert: _load_network(spec, source, place) for expert, source in weights.items()},
+        networks={
+            expert: _load_network(spec, source, place, adapters.get(expert))
+            for expert, source in weights.items()
+        },
         autoencoder=mm_models.build_autoencoder(spec.autoencoder, device=place, locations=options.locations),
         text_encoder=mm_models.build_text_encoder(
             spec.text_encoder, device=place, locations=options.locations
@@ -165,12 +198,16 @@ def load_pipeline(
     )
 
 
-def _load_network(spec: InferSpec, weights: Path | RandomWeights, place: torch.device) -> nn.Module:
-    network = mm_models.build(spec.model, device=place, dtype=torch_dtype(spec.dtype))
+def _load_network(
+    spec: InferSpec, weights: Path | RandomWeights, place: torch.device, adapters: Adapters | None
+) -> nn.Module:
+    network = mm_models.build(spec.model, device=place, dtype=torch_dtype(spec.dtype), ops=ops_of(spec))
     if isinstance(weights, RandomWeights):
         mm_models.initialize(network, weights.seed)
     else:
         mm_models.load(network, weights)
+    if adapters is not None:
+        add_adapters(network, adapters)
     return network.eval().requires_grad_(False)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mm_config.console import say
 from mm_config.errors import Problem, UserError
 from mm_config.identity import exact_hash, spec_hash
 from mm_config.options import RunOptions, RunOutcome
@@ -23,6 +22,9 @@ from mm_infer.contact_sheet import write_contact_sheet
 from mm_infer.naming import file_names
 from mm_infer.report import print_report
 from mm_infer.writing import write_video
+from mm_models import device
+from mm_models.measuring import device_names, peak_gib
+from mm_models.ops.choosing import described
 
 Sources = Mapping[Expert, Path | RandomWeights]
 """Where each expert's weights lie, or the seed they are drawn by."""
@@ -51,7 +53,9 @@ def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
     timings: dict[str, float] = {}
     with _timed(timings, "weights"):
         weights = pipeline.resolve_experts(spec, options)
-    with recorded(open_run(spec, options)) as opened:
+    place, ops = device.pick(spec.runtime.device), pipeline.ops_of(spec)
+    say(f"{place} with {described(ops)}")
+    with recorded(open_run(spec, options, device_names(place), ops.names())) as opened:
         made = _make(spec, options, weights, opened, timings)
         result = {
             "kind": "infer",
@@ -60,7 +64,7 @@ def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
             "experts": {expert.value: _described(spec, expert, source) for expert, source in weights.items()},
             **made,
             "timings": timings,
-            "peak_gib": peak_gib(),
+            "peak_gib": peak_gib(place),
             "seconds": time.perf_counter() - started,
         }
         result_path = opened.finish(result)
@@ -122,12 +126,3 @@ def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     timings[stage] = time.perf_counter() - started
-
-
-def peak_gib() -> float:
-    """The largest resident memory so far of this process or of any child that has ended, in GiB."""
-    largest = max(
-        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    # macOS counts bytes, Linux KiB.
-    return largest / (2**30 if sys.platform == "darwin" else 2**20)

@@ -14,6 +14,7 @@ from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan, whole_
 from mm_config.cli.targets import read_targets
 from mm_config.errors import Problem, UserError
 from mm_config.locations import load_locations
+from mm_config.npu.exporting import exported
 from mm_config.options import RunOptions
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_infer.naming import file_names
@@ -75,13 +76,14 @@ def run(argv: Sequence[str]) -> int:
 def _write_videos(
     spec: InferSpec, requests: Sequence[GenerationRequest], paths: Sequence[Path], options: RunOptions
 ) -> None:
-    from mm_infer import pipeline
-    from mm_infer.writing import write_video
+    with exported(spec):
+        from mm_infer import pipeline
+        from mm_infer.writing import write_video
 
-    pipeline.check(spec, requests)
-    loaded = pipeline.load_pipeline(spec, pipeline.resolve_experts(spec, options), options)
-    for path, video in zip(paths, pipeline.make_videos(loaded, requests), strict=True):
-        write_video(path, video, spec)
+        pipeline.check(spec, requests)
+        loaded = pipeline.load_pipeline(spec, pipeline.resolve_experts(spec, options), options)
+        for path, video in zip(paths, pipeline.make_videos(loaded, requests), strict=True):
+            write_video(path, video, spec)
     print("\n".join(map(str, paths)))
 
 

@@ -8,7 +8,6 @@ as `step-00000700.tmp` and renamed when complete, so a folder without the suffix
 import errno
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -18,14 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
-from mm_config.errors import Problem, UserError
 from mm_models.collectives import gather_json, rank_and_world_size, write_on_first
 
 STATE = "state.json"
@@ -86,44 +82,6 @@ def _complete(staged: Path, folder: Path, groups: Iterable[str], files: dict[str
     _sync_folder(folder.parent)
 
 
-def load_into(folder: Path, group: str, tensors: Mapping[str, Tensor]) -> None:
-    """Fills tensors in place from a checkpoint's group; each rank reads only what its shards need.
-
-    Raises:
-        UserError: Files are missing or cut short (their content is not hashed here), the group is missing,
-            or its names or shapes differ.
-    """
-    if damage := verify(folder, hashed=False):
-        raise UserError(f"{folder} is damaged: {'; '.join(damage[:10])}")
-    if not (folder / group).is_dir():
-        raise UserError(f"{folder} holds no {group!r}")
-    fill_from_safetensors(folder / group, tensors)
-
-
-def fill_from_safetensors(folder: Path, tensors: Mapping[str, Tensor], unused: Iterable[str] = ()) -> None:
-    """Fills tensors in place from all the safetensors files of a folder, casting to their dtype.
-
-    Args:
-        folder: The folder.
-        tensors: What to fill, by name.
-        unused: Parts of names, such as `norm_added_q`, whose tensors may be stored beyond these.
-
-    Raises:
-        UserError: A file can't be read, or names or shapes differ; the first ten are listed.
-    """
-    if unreadable := list(_unreadable(folder)):
-        raise UserError(unreadable)
-    reader = HuggingFaceStorageReader(str(folder))
-    wanted = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    stored = reader.read_metadata().state_dict_metadata
-    used = {name: entry for name, entry in stored.items() if not set(unused).intersection(name.split("."))}
-    if differing := _differences(used, wanted):
-        more = [f"and {len(differing) - 10} more"] if len(differing) > 10 else []
-        raise UserError(f"{folder} does not fit: " + "; ".join([*differing[:10], *more]))
-    with _plain_errors():
-        load_distributed(dict(tensors), storage_reader=reader, no_dist=rank_and_world_size()[1] == 1)
-
-
 def read_state(folder: Path) -> dict[str, Any]:
     """What `save` got as `state`."""
     return json.loads((folder / STATE).read_text())
@@ -163,30 +121,6 @@ def latest(checkpoints_dir: Path) -> Path | None:
     folders = [path for path in checkpoints_dir.iterdir() if _STEP_FOLDER.fullmatch(path.name)]
     newest_first = sorted(folders, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
     return next((path for path in newest_first if not verify(path)), None)
-
-
-def _differences(stored: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """How stored tensors differ from the wanted ones, by name; a tensor may be stored in parts."""
-    missing = [f"{name} is missing" for name in wanted if name not in stored]
-    extra = [f"{name} is not wanted" for name in stored if name not in wanted]
-    misshapen, uncovered = [], []
-    for name in [name for name in wanted if name in stored]:
-        shape, size = tuple(stored[name].size), math.prod(wanted[name])
-        held = sum(part.sizes.numel() for part in stored[name].chunks)
-        if shape != wanted[name]:
-            misshapen.append(f"{name} is {shape}, {wanted[name]} is wanted")
-        elif held != size:
-            uncovered.append(f"{name} has {held} values in all files together, {size} are wanted")
-    return misshapen + uncovered + missing + extra
-
-
-def _unreadable(folder: Path) -> Iterator[Problem]:
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            yield Problem(str(path), f"can't be read: {error}")
 
 
 @contextmanager

@@ -23,13 +23,13 @@ def torch_import(_: RunOptions) -> Iterator[Check]:
     yield Check("torch", OK, f"{torch.__version__} ({built or 'cpu'})")
 
 
-def devices(_: RunOptions) -> Iterator[Check]:
-    """The device that `auto` stands for, with a product computed on it."""
+def devices(options: RunOptions) -> Iterator[Check]:
+    """The device that was asked for, else the one that `auto` stands for, with a product computed on it."""
     import torch
 
     from mm_models.device import pick
 
-    device = pick()
+    device = pick(options.device, "--device")
     ones = torch.ones(64, 64, device=device)
     if not torch.equal((ones @ ones).cpu(), torch.full((64, 64), 64.0)):
         yield Check("devices", BROKEN, f"{device} computes a wrong product of matrices")

@@ -1,39 +1,46 @@
-"""Fills networks from checkpoints and from published folders of safetensors."""
+"""Fills networks from weights of any kind and states from checkpoints; tells beforehand what fits."""
 
-import json
+from __future__ import annotations
+
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
-from mm_config.errors import UserError
-from mm_models import checkpoint
+from mm_models.lora.training import base_state
+from mm_models.weights.filling import fill, require_fit
+from mm_models.weights.opening import open_for, read_group
 
 
-def load(network: nn.Module, folder: Path) -> None:
-    """Fills a network, plain or sharded, from our checkpoint or from a diffusers folder.
+def load(network: nn.Module, path: Path) -> None:
+    """Fills a network, plain or sharded, from our checkpoint or from weights that others wrote.
 
-    Values are cast to the parameters' dtype; each rank reads only its part. A network's `unused_weights` are
-    parts of names that published folders hold beyond its own.
+    Wan's transformer is read from every kind that `mm inspect` knows, other networks under their own names.
+    Values are cast to the parameters' dtype; each rank reads only its part.
+
+    Args:
+        network: On its device, with memory for its parameters.
+        path: A folder or a file.
 
     Raises:
-        UserError: The folder holds no weights or not all of them, a file is damaged, or names or shapes
-            differ.
+        UserError: Nothing there is weights, a file is damaged or would have to be executed, or names, shapes
+            or dtypes don't fit; no parameter is touched then.
     """
-    if (folder / checkpoint.MANIFEST).is_file():
-        checkpoint.load_into(folder, "model", network.state_dict())
-        return
-    present = {path.name for path in folder.glob("*.safetensors")}
-    if not present:
-        raise UserError(f"{folder} holds neither a checkpoint nor safetensors files")
-    for index in folder.glob("*.safetensors.index.json"):
-        if absent := sorted(_files_of(index) - present):
-            raise UserError(f"{index} lists files that are missing: {', '.join(absent)}")
-    unused = getattr(network, "unused_weights", ())
-    checkpoint.fill_from_safetensors(folder, network.state_dict(), unused)
+    targets = base_state(network)
+    fill(targets, open_for(targets, path), path)
 
 
-def _files_of(index: Path) -> set[str]:
-    try:
-        return set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{index} is no index of safetensors files: {error}") from error
+def check(network: nn.Module, path: Path) -> None:
+    """Raises what `load` would, but for values, from the files' headers alone; the network may be on meta."""
+    targets = base_state(network)
+    require_fit(targets, open_for(targets, path), path)
+
+
+def load_group(folder: Path, group: str, tensors: Mapping[str, Tensor]) -> None:
+    """Fills tensors in place from a group of one of our checkpoints; each rank reads only its part.
+
+    Raises:
+        UserError: Files are missing or cut short (their content is not hashed here), the group is missing,
+            or its names, shapes or dtypes differ.
+    """
+    fill(tensors, read_group(folder, group), folder / group)

@@ -1,24 +1,20 @@
 """Builds networks from specs and draws their first weights."""
 
 from collections.abc import Callable
-from functools import cache
-from importlib.metadata import entry_points
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mm_config.errors import UserError
 from mm_config.schema import tag_of
 from mm_config.specs.kinds import ModelSpec
 from mm_models.ops.choosing import Ops, choose
+from mm_models.registered import builder_of, register
 from mm_models.seeding import generator
 
 Network = Callable[[Any, Ops], nn.Module]
 """Makes the network of a spec, out of the forms of operations that it is given."""
-
-_REGISTERED: dict[str, Network] = {}
 
 
 def register_network(tag: str, network: Network) -> None:
@@ -29,7 +25,7 @@ def register_network(tag: str, network: Network) -> None:
     `draw(name, shape, generator) -> Tensor`. Installed packages can declare it in the entry-point group
     `mm.networks` instead.
     """
-    _REGISTERED[tag] = network
+    register("mm.networks", tag, network)
 
 
 def build(
@@ -50,9 +46,9 @@ def build(
     Raises:
         UserError: No installed package has a network for the spec's class.
     """
-    network_of = _network_of(tag_of(spec))
+    network_of: Network = builder_of("mm.networks", tag_of(spec))
     on_meta = torch.device(device).type == "meta"
-    chosen = ops or choose("cpu" if on_meta else device)
+    chosen = ops or choose("cpu" if on_meta else device, dtype=dtype or torch.float32)
     with torch.device("meta"):
         network = network_of(spec, chosen).to(dtype or torch.float32)
     if on_meta:
@@ -85,22 +81,3 @@ def copy_whole(whole: Tensor, target: Tensor) -> None:
         target.to_local().copy_(sharded.to_local())
     else:
         target.copy_(whole)
-
-
-def _network_of(tag: str) -> Network:
-    if tag in _REGISTERED:
-        return _REGISTERED[tag]
-    installed = _installed()
-    if tag not in installed:
-        known = ", ".join(sorted({*_REGISTERED, *installed}))
-        raise UserError(f"no network is installed for model {tag!r}; installed: {known}")
-    try:
-        return installed[tag].load()
-    except Exception as error:  # It is another package's code: whatever it raises becomes one line.
-        what = f"the network of model {tag!r}, {installed[tag].value} under mm.networks, can't be loaded"
-        raise UserError(f"{what}: {type(error).__name__}: {error}") from error
-
-
-@cache
-def _installed() -> dict[str, Any]:
-    return {point.name: point for point in entry_points(group="mm.networks")}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from mm_config.errors import Problem, UserError
+from mm_config.specs.encoders import ClipImageEncoderSpec, Umt5TextEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.kinds import Weights
 from mm_config.specs.weights import ReleasedWeights
 
@@ -33,14 +34,50 @@ def release_folder(weights: Weights, locations: Locations | None, path: str) -> 
     """
     if not isinstance(weights, ReleasedWeights):
         raise UserError(Problem(path, f"needs released weights, got {type(weights).__name__}"))
-    if locations is None:
-        raise UserError(Problem(path, f"no location table to find {weights.name!r} in"))
-    folder = locations.resolve(weights.name) / weights.subfolder
-    if not folder.is_dir():
-        raise UserError(Problem(path, f"{folder} is no folder"))
+    folder = _located(weights, locations, path)
     if not (folder / "config.json").is_file():
         raise UserError(Problem(path, f"{folder} has no config.json"))
     return folder
+
+
+def _located(weights: ReleasedWeights, locations: Locations | None, path: str) -> Path:
+    if locations is None:
+        raise UserError(Problem(path, f"no location table to find {weights.name!r} in"))
+    try:
+        folder = locations.resolve(weights.name) / weights.subfolder
+    except UserError as error:
+        raise UserError(Problem(path, problem.message) for problem in error.problems) from error
+    if not folder.is_dir():
+        raise UserError(Problem(path, f"{folder} is no folder"))
+    return folder
+
+
+_OURS = (WanAutoencoderSpec, Umt5TextEncoderSpec, ClipImageEncoderSpec)
+
+
+def require_releases(encoders: Mapping[str, Any], locations: Locations | None) -> None:
+    """Looks for the released weights of all encoders, before any of them is built.
+
+    Args:
+        encoders: Their specs by canonical path; None for one that is not there.
+        locations: The table that resolves the names.
+
+    Raises:
+        UserError: Some can't be found; all of them are listed.
+    """
+    problems: list[Problem] = []
+    for path, spec in encoders.items():
+        weights = getattr(spec, "weights", None)
+        if not isinstance(weights, ReleasedWeights):
+            continue
+        # What the folder of another package's encoder holds is that package's business.
+        find = release_folder if isinstance(spec, _OURS) else _located
+        try:
+            find(weights, locations, f"{path}.weights")
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
 
 
 @contextmanager

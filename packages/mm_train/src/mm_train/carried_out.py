@@ -18,9 +18,12 @@ CARRIED_OUT = {
     "schedule.warmup_ratio",
     "schedule.decay_steps",
     "precision.output",
+    "precision.allow_tf32",
     "recompute.mode",
     "recompute.modules",
     "runtime.timeout_minutes",
+    "runtime.npu",
+    "runtime.attention",
     "model.conditioning",
     "autoencoder.tile_size",
     "autoencoder.tile_stride",
@@ -33,14 +36,19 @@ CARRIED_OUT = {
 RUNNER = "training"
 
 
+def refusals(spec: TrainSpec) -> Iterator[Problem]:
+    """What training would have to ignore: one problem for each field."""
+    yield from beyond(spec, CARRIED_OUT, RUNNER)
+    yield from prefixed(_value_problems(spec), "spec")
+
+
 def check_carried_out(spec: TrainSpec) -> None:
     """Refuses what training would have to ignore.
 
     Raises:
-        UserError: One problem for each field.
+        UserError: All of it.
     """
-    found = [*beyond(spec, CARRIED_OUT, RUNNER), *prefixed(_value_problems(spec), "spec")]
-    if found:
+    if found := list(refusals(spec)):
         raise UserError(found)
 
 

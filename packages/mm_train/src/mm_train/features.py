@@ -75,8 +75,7 @@ def cached_features(
             cache can't be written.
     """
     identity = feature_identity(spec, dataset)
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    folder = cache_dir / "features" / key[:32]
+    folder = features_folder(identity, cache_dir)
     if not on_first(lambda: _is_intact(folder), ranks):
         if folder.exists():
             say(f"{folder} is damaged and made again")
@@ -84,11 +83,20 @@ def cached_features(
     return together(lambda: _read(folder, dataset), ranks)
 
 
+def features_folder(identity: dict[str, Any], cache_dir: Path) -> Path:
+    """Where the features of that identity lie, once they are made."""
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return cache_dir / "features" / key[:32]
+
+
 def feature_identity(spec: TrainSpec, dataset: Dataset) -> dict[str, Any]:
     """Everything that latents and text features follow from, as JSON."""
     data = spec.data
+    # Rounded products make other features; caches of exact ones keep the name that they had before.
+    rounded = {"allow_tf32": True} if spec.precision.allow_tf32 else {}
     return {
         "v": 1,
+        **rounded,
         "dataset": dataset.digest,
         "files": _digest_of_files(dataset),
         "frames": [data.num_frames, data.height, data.width, data.fps],

@@ -11,7 +11,7 @@ from torch.optim import AdamW
 from mm_config.specs.kinds import OptimizerSpec
 from mm_config.specs.optim import AdamWSpec, Decay, ScheduleSpec
 
-FUSED_DEVICES = ("cpu", "cuda")
+FUSED_DEVICES = ("cpu", "cuda", "npu")
 """Where torch has one kernel for the whole update."""
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -43,6 +43,15 @@ def shard(network: nn.Module, fsdp: FsdpSpec, precision: PrecisionSpec, device: 
         )
     # The root's parameters are the last that forward uses and the first that backward needs.
     fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    if device.type != "cuda":
+        _reduce_by_sums(network)
+
+
+def _reduce_by_sums(network: nn.Module) -> None:
+    """Has gradients summed over ranks, then divided: neither gloo nor HCCL can multiply while it reduces."""
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.set_force_sum_reduction_for_comms(True)
 
 
 def unit_names(network: nn.Module, patterns: Iterable[str], path: str = "spec.fsdp.wrap") -> tuple[str, ...]:

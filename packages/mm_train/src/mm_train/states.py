@@ -15,6 +15,7 @@ from mm_config.files import to_payload
 from mm_config.identity import exact_hash, spec_hash
 from mm_config.specs.train import TrainSpec
 from mm_models import checkpoint
+from mm_models.loading import load_group
 from mm_train.optim import make_moments, named_moments
 from mm_train.ranks import Ranks, on_first
 
@@ -80,8 +81,8 @@ def restore(folder: Path, network: nn.Module, optimizer: AdamW) -> TrainState:
     content = checkpoint.read_state(folder)
     state = TrainState(content["step"], content["data"], content["seconds"])
     make_moments(network, optimizer, state.step)
-    checkpoint.load_into(folder, "model", network.state_dict())
-    checkpoint.load_into(folder, "optimizer", named_moments(network, optimizer))
+    load_group(folder, "model", network.state_dict())
+    load_group(folder, "optimizer", named_moments(network, optimizer))
     return state
 
 

@@ -21,21 +21,24 @@ from mm_config.options import RunOptions
 from mm_config.runs.folder import Run, attach, open_run, recorded
 from mm_config.specs.data import Cache
 from mm_config.specs.train import TrainSpec
-from mm_config.specs.weights import RandomWeights
-from mm_config.weights import resolve_weights
 from mm_data import Dataset
 from mm_data.bad import Quarantine
 from mm_models import checkpoint, device
-from mm_train import measure, states
+from mm_models.dtypes import torch_dtype
+from mm_models.measuring import device_names, peak_gib
+from mm_models.ops.choosing import Ops, choose, described
+from mm_train import states
 from mm_train.carried_out import check_carried_out
 from mm_train.features import cached_features
 from mm_train.loop import Training, fit
+from mm_train.measuring import final_loss
 from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
 from mm_train.ranks import Ranks, agree_on, joined, on_first, together
 from mm_train.recompute import recompute
 from mm_train.sharding import shard
 from mm_train.sources import Source, cached_source, encoding_source
+from mm_train.starting import fill, require_encoders, start_weights
 from mm_train.states import TrainState
 
 
@@ -83,11 +86,15 @@ def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ra
     rules.check(spec, ranks.world_size)
     check_carried_out(spec)
     agree_on(spec, ranks)
+    device.allow_tf32(picked, spec.precision.allow_tf32)
+    ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
     dataset = _prepare(spec, options, ranks)
-    network = _network_on_meta(spec, picked, ranks)
+    network = _network_on_meta(spec, ops, picked, ranks)
     resumes = options.resume is not None
-    weights = None if resumes else together(lambda: _start_weights(spec, options), ranks)
-    run = _open(spec, options, picked, ranks)
+    if resumes:
+        together(lambda: require_encoders(spec, options, dataset), ranks)
+    weights = None if resumes else together(lambda: start_weights(spec, options, dataset, network), ranks)
+    run = _open(spec, options, ops, picked, ranks)
     with recorded(run) if ranks.is_first else nullcontext():
         started = time.perf_counter()
         source = _source(spec, options, dataset, picked, ranks)
@@ -107,7 +114,8 @@ def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ra
         on_first(lambda: _quarantine(training).add(source.bad), ranks)
         restored = _restore(training) if resumes else None
         if restored is None:
-            _fill(network, weights or together(lambda: _start_weights(spec, options), ranks))
+            found = weights or together(lambda: start_weights(spec, options, dataset, network), ranks)
+            together(lambda: fill(network, found), ranks)
         first_step = restored.step if restored else 0
         seconds_before = restored.seconds if restored else 0.0
         on_first(lambda: run.rewind_metrics(first_step), ranks)
@@ -127,34 +135,28 @@ def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> Dataset:
     return together(prepare, ranks)
 
 
-def _network_on_meta(spec: TrainSpec, picked: torch.device, ranks: Ranks) -> nn.Module:
+def _network_on_meta(spec: TrainSpec, ops: Ops, picked: torch.device, ranks: Ranks) -> nn.Module:
     """The network without memory for its weights, sharded where there is a process group."""
-    network = mm_models.build(spec.model, device="meta", dtype=torch.float32)
+    network = mm_models.build(spec.model, device="meta", dtype=torch.float32, ops=ops)
     recompute(network, spec.recompute)
     if ranks.grouped:
         shard(network, spec.fsdp, spec.precision, picked)
     return network
 
 
-def _start_weights(spec: TrainSpec, options: RunOptions) -> Path | RandomWeights:
-    return resolve_weights(spec.start_from, options, spec.runtime.build_missing, "spec.start_from")
-
-
-def _fill(network: nn.Module, weights: Path | RandomWeights) -> None:
-    if isinstance(weights, RandomWeights):
-        mm_models.initialize(network, weights.seed)
-    else:
-        mm_models.load(network, weights)
-
-
-def _open(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ranks) -> Run:
+def _open(spec: TrainSpec, options: RunOptions, ops: Ops, picked: torch.device, ranks: Ranks) -> Run:
     """Rank 0 opens the run folder; the others read it."""
+
+    def opened_here() -> Run:
+        say(f"{picked} with {described(ops)}")
+        return open_run(spec, options, device_names(picked), ops.names())
+
     if ranks.world_size == 1:
-        return open_run(spec, options, measure.device_names(picked))
+        return opened_here()
     opened: list[Run] = []
 
     def open_first() -> str:
-        opened.append(open_run(spec, options, measure.device_names(picked)))
+        opened.append(opened_here())
         return str(opened[0].path.absolute())
 
     path = on_first(open_first, ranks)
@@ -181,7 +183,7 @@ def _restore(training: Training) -> TrainState | None:
     if found is None:
         say(f"{training.run.path} has no intact checkpoint; starting at step 0")
         return None
-    state = states.restore(Path(found), training.network, training.optimizer)
+    state = together(lambda: states.restore(Path(found), training.network, training.optimizer), ranks)
     together(lambda: mm_data.resume_step(state.data, spec.data, training.dataset, seed=spec.seed), ranks)
     say(f"resuming {training.run.path} after step {state.step}")
     return state
@@ -203,9 +205,9 @@ def _finish(training: Training, state: TrainState) -> TrainResult:
             "spec_hash": spec_hash(spec),
             "exact_hash": exact_hash(spec),
             "steps": state.step,
-            "loss": measure.final_loss(run.metrics_path),
+            "loss": final_loss(run.metrics_path),
             "seconds": state.seconds,
-            "peak_gib": measure.peak_gib(training.device),
+            "peak_gib": peak_gib(training.device),
             "checkpoint": saved.relative_to(run.path).as_posix(),
             "quarantined": len(_quarantine(training).clips),
             "data_digest": training.dataset.digest,

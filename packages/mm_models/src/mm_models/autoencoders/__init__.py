@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from mm_config.errors import UserError
 from mm_config.schema import tag_of
-from mm_config.specs.encoders import DctAutoencoderSpec, WanAutoencoderSpec
 from mm_config.specs.kinds import AutoencoderSpec
+from mm_models.registered import builder_of
 
 if TYPE_CHECKING:
     import torch
@@ -36,12 +35,4 @@ def build_autoencoder(
     Raises:
         UserError: There is none for the spec's class, or its weights can't be found or don't fit.
     """
-    if isinstance(spec, DctAutoencoderSpec):
-        from mm_models.autoencoders.dct import DctAutoencoder
-
-        return DctAutoencoder(spec, device)
-    if isinstance(spec, WanAutoencoderSpec):
-        from mm_models.autoencoders.wan import WanAutoencoder
-
-        return WanAutoencoder(spec, device, locations)
-    raise UserError(f"no autoencoder is known for {tag_of(spec)!r}; known: dct-autoencoder, wan-autoencoder")
+    return builder_of("mm.autoencoders", tag_of(spec))(spec, device, locations)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mm_config.errors import Problem, UserError
+from mm_config.locations import Locations
 from mm_config.specs.encoders import DctAutoencoderSpec
 
 COLOUR_AXES = torch.tensor(
@@ -30,8 +31,10 @@ _STD = (5.9876, 1.8084, 1.7997, 1.019, 3.9803, 2.819, 0.7029, 0.6087, 0.7078, 0.
 class DctAutoencoder:
     """Video in [-1, 1] to normalised latents and back; both ways are linear and carry gradients."""
 
-    def __init__(self, spec: DctAutoencoderSpec, device: torch.device | str = "cpu") -> None:
-        """Checks that the normalisation of the spec's channels is known.
+    def __init__(
+        self, spec: DctAutoencoderSpec, device: torch.device | str = "cpu", locations: Locations | None = None
+    ) -> None:
+        """Checks that the normalisation of the spec's channels is known; it has no weights to locate.
 
         Raises:
             UserError: It is not.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-from torch import Tensor
+from torch import Tensor, nn
 
-from mm_config.errors import Problem, UserError
+from mm_config.errors import Problem, UserError, prefixed
+from mm_config.rules.encoders import wan_autoencoder_problems
 from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
 from mm_config.specs.weights import RandomWeights
 from mm_models.dtypes import torch_dtype
@@ -33,11 +33,11 @@ class WanAutoencoder:
         """Builds the network and fills it.
 
         Raises:
-            UserError: The weights can't be found or read, or belong to another architecture, or tiles don't
-                fit the latents' grid.
+            UserError: The weights can't be found or read, or belong to another architecture, or strides or
+                tiles don't fit the stages.
         """
         dtype = torch_dtype(spec.dtype)
-        if misfits := list(_tiling_problems(spec)):
+        if misfits := list(prefixed(wan_autoencoder_problems(spec), "spec.autoencoder")):
             raise UserError(misfits)
         if isinstance(spec.weights, RandomWeights):
             config = {**_architecture(spec), **_unit_statistics(spec.latent_channels)}
@@ -48,7 +48,8 @@ class WanAutoencoder:
             with reading(folder, "spec.autoencoder.weights"):
                 network = _read(spec, folder)
         self.spec = spec
-        self.network = network.to(device=device, dtype=dtype).requires_grad_(False).eval()
+        # diffusers' own `to` warns of every cast, also where it has nothing to keep in float32.
+        self.network: Any = nn.Module.to(network, device=device, dtype=dtype).requires_grad_(False).eval()
         if spec.tiling:
             # diffusers counts the encoder's tiles in folded pixels, so they are `patch_size` times as large.
             self.network.enable_tiling(*spec.tile_size, *spec.tile_stride)
@@ -58,20 +59,26 @@ class WanAutoencoder:
     def encode(self, video_BCTHW: Tensor) -> Tensor:
         """`[B, 3, 1 + 4n, H, W]` in [-1, 1] -> `[B, C, 1 + n, H / stride, W / stride]` float32.
 
-        Where the spec asks for a sample, its noise is keyed by the clip's pixels: a clip always has the
-        same latents, whatever its batch.
+        The clips follow one another, and the network goes through each by 4 frames, so that beside the input
+        and the latents memory depends on the size of the picture, or of a tile, alone. Where the spec asks
+        for a sample, its noise is keyed by the clip's pixels: a clip always has the same latents, whatever
+        its batch.
         """
-        posterior = self.network.encode(video_BCTHW.to(self.network.dtype)).latent_dist
-        latents = posterior.mode().float()
-        if self.spec.latent_mode is LatentMode.SAMPLE:
-            noise = torch.stack([_noise_of(clip, latents.shape[1:]) for clip in video_BCTHW])
-            latents = latents + posterior.std.float() * noise.to(latents)
+        latents = torch.cat([self._encode(clip) for clip in video_BCTHW.split(1)])
         return (latents - self.mean_C111) / self.std_C111
 
+    def _encode(self, clip_1CTHW: Tensor) -> Tensor:
+        posterior = self.network.encode(clip_1CTHW.to(self.network.dtype)).latent_dist
+        latents = posterior.mode().float()
+        if self.spec.latent_mode is LatentMode.SAMPLE:
+            latents = latents + posterior.std.float() * _noise_of(clip_1CTHW, latents.shape).to(latents)
+        return latents
+
     def decode(self, latents_BCTHW: Tensor) -> Tensor:
-        """Normalised latents -> video float32, clamped to [-1, 1] by the network."""
-        latents = latents_BCTHW.float() * self.std_C111 + self.mean_C111
-        return self.network.decode(latents.to(self.network.dtype), return_dict=False)[0].float()
+        """Normalised latents -> video float32, clamped to [-1, 1] by the network; clip after clip, too."""
+        latents = (latents_BCTHW.float() * self.std_C111 + self.mean_C111).to(self.network.dtype)
+        clips = [self.network.decode(clip, return_dict=False)[0].float() for clip in latents.split(1)]
+        return torch.cat(clips)
 
 
 def _architecture(spec: WanAutoencoderSpec) -> dict[str, Any]:
@@ -95,20 +102,6 @@ def _architecture(spec: WanAutoencoderSpec) -> dict[str, Any]:
 
 def _unit_statistics(channels: int) -> dict[str, Any]:
     return {"latents_mean": [0.0] * channels, "latents_std": [1.0] * channels}
-
-
-def _tiling_problems(spec: WanAutoencoderSpec) -> Iterator[Problem]:
-    """Tiles are cut in whole latent cells; anything else would shift the pixels of all but the first."""
-    if spec.tiling:
-        for field in ("tile_size", "tile_stride"):
-            if any(pixels % spec.spatial_stride for pixels in getattr(spec, field)):
-                got, stride = getattr(spec, field), spec.spatial_stride
-                yield Problem(f"spec.autoencoder.{field}", f"must be multiples of {stride} pixels, got {got}")
-        if any(step > size for step, size in zip(spec.tile_stride, spec.tile_size, strict=True)):
-            yield Problem(
-                "spec.autoencoder.tile_stride",
-                f"{spec.tile_stride} leaves gaps between tiles of {spec.tile_size}",
-            )
 
 
 def _read(spec: WanAutoencoderSpec, folder: Path) -> AutoencoderKLWan:
@@ -137,6 +130,6 @@ def _draw_all(network: AutoencoderKLWan, seed: int) -> None:
             parameter.fill_(1.0 if kind == "gamma" else 0.0)
 
 
-def _noise_of(clip: Tensor, shape: torch.Size) -> Tensor:
-    pixels = clip.detach().float().cpu().contiguous().numpy().tobytes()
+def _noise_of(clip_1CTHW: Tensor, shape: torch.Size) -> Tensor:
+    pixels = clip_1CTHW[0].detach().float().cpu().contiguous().numpy().tobytes()
     return torch.randn(shape, generator=generator(hashlib.blake2b(pixels).hexdigest(), "latent sample"))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from mm_config.errors import UserError
 from mm_config.schema import tag_of
-from mm_config.specs.encoders import ClipImageEncoderSpec
 from mm_config.specs.kinds import ImageEncoderSpec
+from mm_models.registered import builder_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +31,4 @@ def build_image_encoder(
     Raises:
         UserError: There is none for the spec's class, or its weights can't be found or don't fit.
     """
-    if isinstance(spec, ClipImageEncoderSpec):
-        from mm_models.images.clip import ClipImageEncoder
-
-        return ClipImageEncoder(spec, device, locations)
-    raise UserError(f"no image encoder is known for {tag_of(spec)!r}; known: clip-image-encoder")
+    return builder_of("mm.image_encoders", tag_of(spec))(spec, device, locations)

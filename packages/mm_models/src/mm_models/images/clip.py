@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers.activations import GELUActivation
 
 from mm_config.specs.encoders import ClipImageEncoderSpec
 from mm_models.dtypes import torch_dtype
+from mm_models.ops.gelu import ExactGelu
 from mm_models.releases import read_pretrained, reading, release_folder, require_equal
 
 if TYPE_CHECKING:
@@ -74,4 +76,8 @@ def _read(spec: ClipImageEncoderSpec, folder: Path) -> CLIPVisionModel:
     stored = CLIPVisionConfig.from_pretrained(folder, local_files_only=True).to_dict()
     require_equal(folder, stored, wanted, "spec.image_encoder")
     dtype = torch_dtype(spec.dtype)
-    return read_pretrained(CLIPVisionModel, folder, dtype, "spec.image_encoder.weights")
+    network = read_pretrained(CLIPVisionModel, folder, dtype, "spec.image_encoder.weights")
+    for module in network.modules():
+        if isinstance(getattr(module, "activation_fn", None), GELUActivation):
+            module.activation_fn = ExactGelu()
+    return network

@@ -35,6 +35,7 @@ REFERENCE = Ops()
 def choose(
     device: torch.device | str,
     wanted: AttentionImpl = AttentionImpl.AUTO,
+    dtype: torch.dtype = torch.float32,
     path: str = "spec.runtime.attention",
 ) -> Ops:
     """The forms that networks use on a device.
@@ -42,44 +43,64 @@ def choose(
     Args:
         device: Where the networks run.
         wanted: The implementation of attention; `AUTO` takes the fastest exact one there is.
-        path: Canonical path of the field that holds it, for the error.
+        dtype: Of queries, keys and values; some kernels take 16-bit values only.
+        path: Canonical path of the field that holds `wanted`, for the error.
 
     Raises:
         UserError: The device or this installation has no such attention; what there is, is listed.
     """
-    kind = torch.device(device).type
-    forms = available(kind)
+    kind = str(device).partition(":")[0]
+    forms = available(kind, dtype)
     if wanted is AttentionImpl.AUTO:
         chosen = next(iter(forms.values()))
     elif wanted in forms:
         chosen = forms[wanted]
     else:
         known = ", ".join(impl.value for impl in (AttentionImpl.AUTO, *forms))
+        where = f"on {kind} in {str(dtype).removeprefix('torch.')} here"
         raise UserError(
-            Problem(path, f"is {wanted.value}, which is not available on {kind} here; available: {known}")
+            Problem(path, f"is {wanted.value}, which is not available {where}; available: {known}")
         )
     return attrs.evolve(_OTHERS.get(kind, REFERENCE), attention=chosen)
 
 
-_OTHERS: dict[str, Ops] = {"npu": Ops(rms_norm=rms_norm.npu, rotate=rope.npu)}
+def described(ops: Ops) -> str:
+    """`attention sdpa, rms_norm fused, ...`."""
+    return ", ".join(f"{operation} {form}" for operation, form in ops.names().items())
+
+
+_OTHERS: dict[str, Ops] = {
+    "cpu": Ops(
+        rms_norm=rms_norm.fused,
+        rotate=rope.fused,
+        modulate=modulate.fused,
+        gate_residual=gate_residual.fused,
+    ),
+    "npu": Ops(rms_norm=rms_norm.npu, rotate=rope.npu),
+}
 """The other operations' forms of each kind of device; the plain ones elsewhere."""
 
 
-def available(kind: str) -> dict[AttentionImpl, Form]:
+def available(kind: str, dtype: torch.dtype) -> dict[AttentionImpl, attention.Form]:
     """The implementations of attention that a kind of device has here, the fastest exact one first."""
-    found: dict[AttentionImpl, Form] = {}
     if kind == "cuda":
-        major, _ = torch.cuda.get_device_capability()
-        if major == 9 and attention.installed("flash_attn_interface"):
-            found[AttentionImpl.FLASH_3] = attention.flash_3
-        found[AttentionImpl.SDPA] = attention.sdpa
-        if torch.backends.cudnn.is_available() and major >= 8:
-            found[AttentionImpl.CUDNN] = attention.cudnn
-        if major >= 8 and attention.installed("flash_attn"):
-            found[AttentionImpl.FLASH_2] = attention.flash_2
+        found = _available_on_cuda(dtype.itemsize == 2)
+    elif kind == "npu":
+        found = {AttentionImpl.NPU: attention.npu, AttentionImpl.SDPA: attention.sdpa}
     else:
-        if kind == "npu":
-            found[AttentionImpl.NPU] = attention.npu
-        found[AttentionImpl.SDPA] = attention.sdpa
-    found[AttentionImpl.REFERENCE] = attention.reference
+        found = {AttentionImpl.SDPA: attention.sdpa}
+    return {**found, AttentionImpl.REFERENCE: attention.reference}
+
+
+def _available_on_cuda(sixteen_bits: bool) -> dict[AttentionImpl, attention.Form]:
+    """FlashAttention 3 leads on Hopper, then cuDNN, which PyTorch is made to try first."""
+    major, _ = torch.cuda.get_device_capability()
+    found: dict[AttentionImpl, attention.Form] = {}
+    if sixteen_bits and major == 9 and attention.installed("flash_attn_interface"):
+        found[AttentionImpl.FLASH_3] = attention.flash_3
+    found[AttentionImpl.SDPA] = attention.sdpa
+    if sixteen_bits and major >= 8 and torch.backends.cudnn.is_available():
+        found[AttentionImpl.CUDNN] = attention.cudnn
+    if sixteen_bits and major >= 8 and attention.installed("flash_attn"):
+        found[AttentionImpl.FLASH_2] = attention.flash_2
     return found

@@ -4,10 +4,15 @@ Shifts and scales are float32 rows `[U, D]`: one per sample, or one per distinct
 token. A row is spread over its tokens only where it is used.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
 
+from mm_models.ops.compiling import kernel_of
+from mm_models.ops.runs import Run, runs
 from mm_models.ops.widening import widened
 
 
@@ -30,3 +35,66 @@ def reference(
 def spread(row_UD: Tensor, rows_BS: Tensor | None) -> Tensor:
     """`[U, D]` -> `[B, 1, D]`, or each token's row as `[B, S, D]`."""
     return row_UD.unsqueeze(1) if rows_BS is None else row_UD[rows_BS]
+
+
+def compiled(
+    x_BSD: Tensor, shift_UD: Tensor, scale_UD: Tensor, eps: float, rows_BS: Tensor | None = None
+) -> Tensor:
+    """`reference` as a compiled kernel."""
+    return kernel_of(reference)(x_BSD, shift_UD, scale_UD, eps, rows_BS)
+
+
+def fused(
+    x_BSD: Tensor, shift_UD: Tensor, scale_UD: Tensor, eps: float, rows_BS: Tensor | None = None
+) -> Tensor:
+    """A step of tokens at a time, for CPUs; keeps x and two numbers per token for the backward pass."""
+    parts = None if torch.compiler.is_compiling() else runs(x_BSD, rows_BS)
+    if parts is None:
+        return reference(x_BSD, shift_UD, scale_UD, eps, rows_BS)
+    return _Fused.apply(x_BSD, shift_UD, scale_UD, eps, parts)  # type: ignore[no-any-return]
+
+
+class _Fused(Function):
+    """To the kernel of layer norm, tokens that share a row are tokens under one weight and bias."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_BSD: Tensor, shift_UD: Tensor, scale_UD: Tensor, eps: float, parts: list[Run]
+    ) -> Tensor:
+        x_ND, gain_UD = x_BSD.flatten(0, 1), 1 + scale_UD
+        width = x_ND.shape[1]
+        out_ND = torch.empty_like(x_ND)
+        mean_N1, rstd_N1 = gain_UD.new_empty(2, len(x_ND), 1)
+        for row, part in parts:
+            out_ND[part], mean_N1[part], rstd_N1[part] = torch.native_layer_norm(
+                widened(x_ND[part]), [width], gain_UD[row], shift_UD[row], eps
+            )
+        ctx.save_for_backward(x_BSD, gain_UD, mean_N1, rstd_N1)
+        ctx.parts = parts
+        return out_ND.view_as(x_BSD)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        x_BSD, gain_UD, mean_N1, rstd_N1 = ctx.saved_tensors
+        x_ND, gradient_ND = x_BSD.flatten(0, 1), gradient_BSD.flatten(0, 1)
+        of_x, of_shift, of_scale = (
+            torch.empty_like(x_ND),
+            torch.zeros_like(gain_UD),
+            torch.zeros_like(gain_UD),
+        )
+        for row, part in ctx.parts:
+            # In float32 throughout: given bfloat16, the kernel would sum a row's gradient in bfloat16.
+            of_x[part], of_gain, of_bias = torch.ops.aten.native_layer_norm_backward(
+                widened(gradient_ND[part]),
+                widened(x_ND[part]),
+                [x_ND.shape[1]],
+                mean_N1[part],
+                rstd_N1[part],
+                gain_UD[row],
+                gain_UD[row],
+                [True, True, True],
+            )
+            of_scale[row] += of_gain
+            of_shift[row] += of_bias
+        return of_x.view_as(x_BSD), of_shift, of_scale, None, None

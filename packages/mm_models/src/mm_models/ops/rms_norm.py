@@ -1,8 +1,13 @@
 """Root-mean-square norm over the last axis."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
 
+from mm_models.ops.compiling import kernel_of
+from mm_models.ops.runs import steps
 from mm_models.ops.widening import widened
 
 
@@ -17,6 +22,50 @@ def reference(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     wide = widened(x)
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     return (wide * scale * widened(weight)).type_as(x)
+
+
+def compiled(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`reference` as a compiled kernel."""
+    return kernel_of(reference)(x, weight, eps)
+
+
+def fused(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """A step of tokens at a time, for CPUs; keeps x and a number per token for the backward pass."""
+    if torch.compiler.is_compiling():
+        return reference(x, weight, eps)
+    return _Fused.apply(x, weight, eps)  # type: ignore[no-any-return]
+
+
+class _Fused(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        width = x.shape[-1]
+        x_ND, wide_weight = x.reshape(-1, width), widened(weight)
+        out_ND = torch.empty_like(x_ND)
+        scale_N1 = torch.empty(len(x_ND), 1, dtype=wide_weight.dtype, device=x.device)
+        for part in steps(*x_ND.shape):
+            wide = widened(x_ND[part])
+            norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+            scale_N1[part] = norm.square_().div_(width).add_(eps).rsqrt_()
+            out_ND[part] = (wide * scale_N1[part]).mul_(wide_weight)
+        ctx.save_for_backward(x, weight, scale_N1)
+        return out_ND.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, scale_N1 = ctx.saved_tensors
+        width = x.shape[-1]
+        x_ND, gradient_ND, wide_weight = x.reshape(-1, width), gradient.reshape(-1, width), widened(weight)
+        of_x, of_weight = torch.empty_like(x_ND), torch.zeros_like(wide_weight)
+        for part in steps(*x_ND.shape):
+            wide, scale, wide_gradient = widened(x_ND[part]), scale_N1[part], widened(gradient_ND[part])
+            product = wide * wide_gradient
+            of_weight.addmv_(product.T, scale[:, 0])
+            # The scale falls as x grows, by scale^3 x / width.
+            along = (product @ wide_weight).unsqueeze(1).mul_(scale**3 / width)
+            of_x[part] = (wide_gradient * wide_weight).mul_(scale).addcmul_(wide, along, value=-1)
+        return of_x.view_as(x), of_weight.type_as(weight), None
 
 
 def npu(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from mm_config.errors import UserError
 from mm_config.schema import tag_of
-from mm_config.specs.encoders import HashedTextEncoderSpec, Umt5TextEncoderSpec
 from mm_config.specs.kinds import TextEncoderSpec
+from mm_models.registered import builder_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,14 +31,4 @@ def build_text_encoder(
     Raises:
         UserError: There is none for the spec's class, or its weights can't be found or don't fit.
     """
-    if isinstance(spec, HashedTextEncoderSpec):
-        from mm_models.text.hashed import HashedTextEncoder
-
-        return HashedTextEncoder(spec, device)
-    if isinstance(spec, Umt5TextEncoderSpec):
-        from mm_models.text.umt5 import Umt5TextEncoder
-
-        return Umt5TextEncoder(spec, device, locations)
-    raise UserError(
-        f"no text encoder is known for {tag_of(spec)!r}; known: hashed-text-encoder, umt5-text-encoder"
-    )
+    return builder_of("mm.text_encoders", tag_of(spec))(spec, device, locations)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mm_config.errors import Problem, UserError
+from mm_config.locations import Locations
 from mm_config.specs.encoders import HashedTextEncoderSpec
 
 START = "^"
@@ -20,7 +21,13 @@ START = "^"
 class HashedTextEncoder:
     """Captions to features of mean square 1."""
 
-    def __init__(self, spec: HashedTextEncoderSpec, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        spec: HashedTextEncoderSpec,
+        device: torch.device | str = "cpu",
+        locations: Locations | None = None,
+    ) -> None:
+        """Reads nothing, so it needs no location."""
         self.spec = spec
         self.device = device
 

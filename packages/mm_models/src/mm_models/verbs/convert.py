@@ -12,7 +12,8 @@ from mm_config.errors import Problem, UserError
 from mm_config.specs.dtype import Dtype
 from mm_models.verbs.words import SPEC, model_of, words_of
 
-TO = Option("--to", "What to write (default: diffusers).", "KIND", ("diffusers", "wan", "mindspeed", "dcp"))
+NETWORKS, ADAPTERS = ("diffusers", "wan", "mindspeed", "dcp"), ("diffusers", "peft")
+TO = Option("--to", "What to write (default: diffusers).", "KIND", (*NETWORKS, "peft"))
 SHARD = Option("--shard-gb", "Largest file of safetensors in GB of 10^9 bytes (default: 10).", "N")
 DTYPE = Option(
     "--dtype", "Cast values (default: as they are stored).", "DTYPE", tuple(dtype.value for dtype in Dtype)
@@ -26,6 +27,8 @@ USAGE = Usage(
     "diffusers: config.json, safetensors and their index. wan: the same files under the original code's "
     "names. mindspeed: release/mp_rank_00/model_optim_rng.pt, which needs memory for the whole network. dcp: "
     "a checkpoint that trainings start from.\n\n"
+    "A LoRA adapter in any key style (safetensors of diffusers, PEFT, kohya's tools or tools around the "
+    "original code, or the checkpoint of a training) is written as diffusers or peft, as it is stored.\n\n"
     "DST must not exist; it is written beside its place and renamed when complete. Tensors that are missing, "
     "too many or of another shape are named and nothing is written.",
     (TO, SHARD, DTYPE, SPEC, RUNS_DIR),
@@ -33,6 +36,7 @@ USAGE = Usage(
         ("mm convert Wan2.1-T2V-1.3B wan-1.3b-diffusers", "the original release for diffusers"),
         ("mm convert RUN/checkpoints/step-00000450 trained", "what a training made, for diffusers"),
         ("mm convert wan-1.3b-diffusers mm-weights --to mindspeed --dtype bfloat16", "for MindSpeed-MM"),
+        ("mm convert lora.safetensors lora-peft --to peft", "an adapter for PEFT"),
     ),
 )
 
@@ -48,10 +52,15 @@ def run(argv: Sequence[str]) -> int:
     spec = model_of(line)
 
     from mm_models.dtypes import torch_dtype
+    from mm_models.lora.reading import holds_adapter
     from mm_models.weights.converting import SHARD_BYTES, convert
 
-    dtype = line.value(DTYPE)
     kind = line.value(TO) or "diffusers"
+    if holds_adapter(Path(source)):
+        return _convert_adapter(line, Path(source), Path(out), kind)
+    if kind not in NETWORKS:
+        raise UserError(Problem(TO.flag, f"{kind} is for adapters, and {source} holds none"))
+    dtype = line.value(DTYPE)
     read = convert(
         Path(source),
         Path(out),
@@ -65,6 +74,26 @@ def run(argv: Sequence[str]) -> int:
         names = ", ".join(read.left_out[:3])
         print(f"left out  {len(read.left_out)} entries that are no weights: {names}{more}")
     print(f"written   {out} ({kind}, from {read.kind})")
+    return 0
+
+
+def _convert_adapter(line: CommandLine, source: Path, out: Path, kind: str) -> int:
+    """Writes the adapters of a file in another key style."""
+    from mm_models.lora.reading import read_adapters
+    from mm_models.lora.writing import save_adapters
+
+    problems = [
+        Problem(option.flag, "is for networks; an adapter is written as it is stored")
+        for option in (SHARD, DTYPE, SPEC)
+        if line.value(option) is not None
+    ]
+    if kind not in ADAPTERS:
+        problems.append(Problem(TO.flag, f"expected {' or '.join(ADAPTERS)} for an adapter, got {kind!r}"))
+    if problems:
+        raise UserError(problems)
+    read = read_adapters(source)
+    save_adapters(read.experts, out, kind)
+    print(f"written   {out} ({kind} adapter, from {read.style})")
     return 0
 
 

@@ -18,12 +18,16 @@ USAGE = Usage(
     "known family that has it, dtypes, parameters, and a digest of all values that is equal for equal "
     "weights of every kind. With a spec it names what is missing, not wanted or of another shape, and what "
     "probably happened.\n\n"
+    "Of a LoRA adapter (safetensors of diffusers, PEFT, kohya's tools or tools around the original code, or "
+    "the checkpoint of a training) it says key style, expert, rank, alpha, layers, and the networks that it "
+    "fits.\n\n"
     "Exit status: 0 where the weights fit, 1 where they do not, 2 where they can't be read.",
     (SPEC, JSON, RUNS_DIR),
     (
         ("mm inspect Wan2.1-T2V-1.3B", "what a download is"),
         ("mm inspect weights --spec experiments/wan22_high.py", "is it what an experiment starts from"),
         ("mm inspect RUN/checkpoints/step-00000450 --json", "a training's checkpoint, as JSON"),
+        ("mm inspect lora.safetensors", "what an adapter changes, and of which networks"),
     ),
 )
 
@@ -37,9 +41,12 @@ def run(argv: Sequence[str]) -> int:
     (path,) = words_of(line, USAGE, ("PATH",))
     spec = model_of(line)
 
+    from mm_models.lora.describing import inspect_adapters
+    from mm_models.lora.reading import holds_adapter
     from mm_models.weights.inspecting import inspect_weights
 
-    found = inspect_weights(Path(path), spec, line.value(SPEC))
+    inspect = inspect_adapters if holds_adapter(Path(path)) else inspect_weights
+    found = inspect(Path(path), spec, line.value(SPEC))
     if line.has(JSON):
         print(json.dumps(found.to_json(), indent=2))
     else:

@@ -13,7 +13,7 @@ from mm_config.meant import meant
 from mm_config.options import RunOptions
 
 if TYPE_CHECKING:
-    from mm_config.specs.wan import WanTransformerSpec
+    from mm_config.specs.kinds import ModelSpec
 
 SPEC = Option(
     "--spec",
@@ -40,17 +40,17 @@ def words_of(line: CommandLine, usage: Usage, names: Sequence[str]) -> tuple[str
     return line.words
 
 
-def model_of(line: CommandLine) -> WanTransformerSpec | None:
+def model_of(line: CommandLine) -> ModelSpec | None:
     """The network of `--spec`, where it was given.
 
     Raises:
-        UserError: The target is no spec, or its network is not Wan's.
+        UserError: The target is no spec, or the weights of its network are not published.
     """
     target = line.value(SPEC)
     if target is None:
         return None
     spec = resolve(target, RunOptions(runs_dir=runs_dir_of(line)))
 
-    from mm_models.weights.architecture import as_wan
+    from mm_models.weights.published import published_model
 
-    return as_wan(spec, target)
+    return published_model(spec, target)

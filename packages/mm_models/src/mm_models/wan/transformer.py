@@ -63,9 +63,6 @@ class WanTransformer(nn.Module):
     `MixedPrecisionPolicy(cast_forward_inputs=False)`, which keeps timesteps and modulation exact.
     """
 
-    unused_weights = ("norm_added_q",)
-    """Published image branches hold a norm that no computation uses."""
-
     def __init__(self, spec: WanTransformerSpec, ops: Ops) -> None:
         super().__init__()
         dim, patch = spec.hidden_size, spec.patch_size

@@ -13,23 +13,20 @@ import torch
 from mm_config import files
 from mm_config.console import progress
 from mm_config.errors import Problem, UserError
-from mm_config.specs.wan import WanTransformerSpec
+from mm_config.specs.kinds import ModelSpec
 from mm_models import checkpoint
-from mm_models.weights.architecture import (
-    as_wan,
-    diffusers_config,
+from mm_models.weights.differences import compare
+from mm_models.weights.opening import CHECKPOINT, Weights, open_weights
+from mm_models.weights.published import (
     families,
     guess,
     nearest_family,
-    wan_config,
+    published_model,
+    published_of,
 )
-from mm_models.weights.differences import compare
-from mm_models.weights.opening import CHECKPOINT, Weights, open_weights
-from mm_models.weights.wan_names import DIFFUSERS, MINDSPEED, WAN
 from mm_models.weights.writing import STEM, Item, write_json, write_release, write_sharded
 
 KINDS = ("diffusers", "wan", "mindspeed", "dcp")
-_NAMES = {"diffusers": DIFFUSERS, "wan": WAN, "mindspeed": MINDSPEED, "dcp": DIFFUSERS}
 SHARD_BYTES = 10**10
 
 
@@ -40,7 +37,7 @@ def convert(
     *,
     shard_bytes: int = SHARD_BYTES,
     dtype: torch.dtype | None = None,
-    spec: WanTransformerSpec | None = None,
+    spec: ModelSpec | None = None,
 ) -> Weights:
     """Writes weights as another kind, beside their place first and renamed when complete.
 
@@ -74,8 +71,15 @@ def convert(
     if found is not None and found.heads == "unknown" and found.spec is model:
         message = "its shapes don't tell the number of attention heads; name a spec that has them by --spec"
         raise UserError(Problem(str(source), message))
+    network = published_of(model)
+    dialect = network.dialects[0] if kind == "dcp" else network.dialect(kind)
+    if dialect is None:
+        known = ", ".join((*(one.name for one in network.dialects), "dcp"))
+        raise UserError(
+            Problem(str(source), f"{network.about} has no weights of kind {kind}; it has {known}")
+        )
     items = [
-        Item(_NAMES[kind].theirs(name), weights.tensors[name], dtype or weights.tensors[name].dtype)
+        Item(dialect.theirs(name), weights.tensors[name], dtype or weights.tensors[name].dtype)
         for name in wanted
     ]
     _stage(weights, out, kind, items, model, shard_bytes)
@@ -83,7 +87,7 @@ def convert(
 
 
 def _stage(
-    weights: Weights, out: Path, kind: str, items: Sequence[Item], model: WanTransformerSpec, shard_bytes: int
+    weights: Weights, out: Path, kind: str, items: Sequence[Item], model: ModelSpec, shard_bytes: int
 ) -> None:
     size = sum(item.bytes for item in items)
     if (free := shutil.disk_usage(out.absolute().parent).free) < size:
@@ -115,15 +119,14 @@ def _write(
     folder: Path,
     kind: str,
     items: Sequence[Item],
-    model: WanTransformerSpec,
+    model: ModelSpec,
     shard_bytes: int,
     tick: Callable[[], None],
 ) -> None:
     match kind:
         case "diffusers" | "wan":
             write_sharded(folder, items, shard_bytes, STEM, tick)
-            config = diffusers_config(model) if kind == "diffusers" else wan_config(model)
-            write_json(folder / "config.json", config)
+            write_json(folder / "config.json", published_of(model).configs[kind](model))
         case "mindspeed":
             write_release(folder, items, tick)
         case "dcp":
@@ -131,7 +134,7 @@ def _write(
             shards = write_sharded(folder / "model", items, shard_bytes, "model", tick)
             state: dict[str, Any] = {
                 "converted": {"kind": weights.kind, "layout": weights.layout, "path": str(weights.path)},
-                "config": diffusers_config(model),
+                "config": published_of(model).configs["diffusers"](model),
             }
             written = {f"model/{name}": entry for name, entry in shards.items()}
             written[checkpoint.STATE] = write_json(folder / checkpoint.STATE, state)
@@ -140,9 +143,9 @@ def _write(
             raise AssertionError(f"{kind} is no kind of weights")
 
 
-def _spec_of_run(weights: Weights) -> WanTransformerSpec | None:
+def _spec_of_run(weights: Weights) -> ModelSpec | None:
     """The network of the run whose checkpoint this is; None for anything else."""
     stored = weights.path.absolute().parent.parent / "spec.json"
     if weights.layout != CHECKPOINT or weights.config or not stored.is_file():
         return None
-    return as_wan(files.load(stored), str(stored))
+    return published_model(files.load(stored), str(stored))

@@ -9,7 +9,7 @@ import attrs
 import torch
 
 from mm_config.errors import Problem
-from mm_models.weights.architecture import Shapes, exact_families, guess
+from mm_models.weights.published import Shapes, exact_families, guess
 from mm_models.weights.tensors import StoredTensor
 
 SHOWN = 10
@@ -36,19 +36,30 @@ class Differences:
     def __bool__(self) -> bool:
         return any((self.missing, self.extra, self.misshapen, self.incomplete, self.wrong_dtype))
 
-    def lines(self) -> Iterator[str]:
-        """One line for each kind of difference, with the first names, and one for the cause."""
-        groups = {
+    def groups(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """What is wrong, and the first tensors of which it is; then how many more there are."""
+        found = {
             "missing": self.missing,
             "not wanted": self.extra,
             "of another shape": self.misshapen,
             "not whole": self.incomplete,
             "of a dtype that is not loaded (allowed: float32, bfloat16, float16)": self.wrong_dtype,
         }
-        for what, names in groups.items():
+        for what, names in found.items():
             if names:
-                more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-                yield f"{len(names)} {_tensors(names)} {what}: {', '.join(names[:SHOWN])}{more}"
+                more = (f"and {len(names) - SHOWN} more",) if len(names) > SHOWN else ()
+                yield f"{len(names)} {_tensors(names)} {what}", (*names[:SHOWN], *more)
+
+    def lines(self) -> Iterator[str]:
+        """One line for each kind of difference, with the first names, and one for the cause."""
+        yield from (f"{what}: {', '.join(names)}" for what, names in self.groups())
+        if self.cause:
+            yield f"likely cause: {self.cause}"
+
+    def page(self) -> Iterator[str]:
+        """The same, with a line for each name."""
+        for what, names in self.groups():
+            yield from (f"{what}:", *(f"  {name}" for name in names))
         if self.cause:
             yield f"likely cause: {self.cause}"
 
@@ -57,13 +68,17 @@ class Differences:
         return [Problem(path, line) for line in self.lines()]
 
 
-def compare(stored: Mapping[str, StoredTensor], wanted: Shapes) -> Differences:
+def compare(
+    stored: Mapping[str, StoredTensor], wanted: Shapes, dtypes: Mapping[str, torch.dtype] | None = None
+) -> Differences:
     """Holds weights against the names and shapes of a network.
 
     Args:
         stored: By our names.
         wanted: By our names.
+        dtypes: What tensors of the network have: stored in its own dtype, one is never wrong.
     """
+    own = dtypes or {}
     both = [name for name in wanted if name in stored]
     missing = tuple(name for name in wanted if name not in stored)
     extra = tuple(name for name in stored if name not in wanted)
@@ -80,7 +95,7 @@ def compare(stored: Mapping[str, StoredTensor], wanted: Shapes) -> Differences:
     wrong = tuple(
         f"{name} is {str(stored[name].dtype).removeprefix('torch.')}"
         for name in both
-        if stored[name].dtype not in DTYPES
+        if stored[name].dtype not in (*DTYPES, own.get(name))
     )
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     cause = _cause(shapes, wanted) if missing or extra or misshapen else None
@@ -93,12 +108,12 @@ def _cause(stored: Shapes, wanted: Shapes) -> str | None:
         spec = f"the spec is {_any(ours)}" if ours else "the spec is of no known family"
         return f"these are weights of {_any(theirs)}, {spec}"
     found, asked = guess(stored, {}), guess(wanted, {})
-    if found and asked:
+    if found and asked and type(found.spec) is type(asked.spec):
         differing = [
             f"{field.name} {getattr(found.spec, field.name)} instead of {getattr(asked.spec, field.name)}"
             for field in attrs.fields(type(found.spec))
             if getattr(found.spec, field.name) != getattr(asked.spec, field.name)
-            and field.name not in ("num_attention_heads", "eps", "rope_max_seq_len", "conditioning")
+            and field.name not in found.unseen
         ]
         if differing:
             return f"these are weights of another network: {', '.join(differing)}"

@@ -1,53 +1,66 @@
-"""Fills networks, plain or sharded, from opened weights; each rank reads its own part and nothing else."""
+"""Fills tensors, plain or sharded, from stored ones; each rank reads its own part and nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from mm_config.console import progress
 from mm_config.errors import UserError
 from mm_models.weights.differences import compare
-from mm_models.weights.opening import open_weights
-from mm_models.weights.tensors import Region
+from mm_models.weights.tensors import Region, StoredTensor
+
+SHOWN_BYTES = 10**9
+"""Loads that read less on a rank are done before a bar could tell anything."""
 
 
 @torch.no_grad()
-def load_weights(network: nn.Module, path: Path, *, shown: bool = True) -> None:
-    """Fills a network from weights of any kind that `open_weights` knows.
+def fill(targets: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], path: Path) -> None:
+    """Copies stored values into tensors, in the order in which they lie on the disk.
 
-    One tensor is read at a time, the local part of it where the parameter is a DTensor, and cast to the
-    parameter's dtype. Nothing is sent between ranks: all of them see the same files and come to the same
-    result.
+    The local part is read where a target is a DTensor, straight into its memory where dtype and layout allow
+    it, otherwise cast through a small buffer. Nothing is sent between ranks: all of them see the same files
+    and come to the same result. Rank 0 shows a bar for large loads.
 
     Args:
-        network: On its device, with memory for its parameters.
-        path: The weights.
-        shown: Whether progress is shown.
+        targets: By name, with memory.
+        stored: By the same names.
+        path: Where they are stored, for errors.
 
     Raises:
-        UserError: The weights can't be read or don't fit; no parameter is touched then, unless a file is
-            found damaged while it is read.
+        UserError: Names, shapes or dtypes don't fit; nothing is touched then. Or a file is cut short while
+            it is read.
     """
-    weights = open_weights(path)
-    targets: dict[str, Tensor] = network.state_dict()
-    if differing := compare(weights.tensors, {name: tuple(value.shape) for name, value in targets.items()}):
-        raise UserError(differing.problems(str(path)))
-    bar = progress(f"load {path.name}", len(targets), unit="tensor", every=max(1, len(targets) // 10))
-    with bar if shown else nullcontext() as advancing:
-        for name, target in targets.items():
-            _copy(weights.tensors[name].read(_region(target)), target)
+    require_fit(targets, stored, path)
+    names = sorted(targets, key=lambda name: stored[name].place)
+    size = sum(_local(target).numel() * stored[name].dtype.itemsize for name, target in targets.items())
+    bar = progress(f"load {path.name}", len(names), unit="tensor", every=max(1, len(names) // 10))
+    with bar if size >= SHOWN_BYTES else nullcontext() as advancing:
+        for name in names:
+            stored[name].copy(_region(targets[name]), _local(targets[name]))
             if advancing is not None:
                 advancing.advance()
 
 
-def _copy(values: Tensor, target: Tensor) -> None:
-    (target.to_local() if isinstance(target, DTensor) else target).copy_(values)
+def require_fit(targets: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], path: Path) -> None:
+    """Compares stored tensors with those that they are to fill; these may be on meta.
+
+    Raises:
+        UserError: Names, shapes or dtypes differ.
+    """
+    wanted = {name: tuple(target.shape) for name, target in targets.items()}
+    if differing := compare(stored, wanted, {name: target.dtype for name, target in targets.items()}):
+        raise UserError(differing.problems(str(path)))
+
+
+def _local(target: Tensor) -> Tensor:
+    return target.to_local() if isinstance(target, DTensor) else target
 
 
 def _region(target: Tensor) -> Region:

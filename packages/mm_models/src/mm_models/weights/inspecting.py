@@ -11,12 +11,11 @@ from typing import Any
 
 import attrs
 
-from mm_config.specs.wan import WanTransformerSpec
-from mm_models.weights.architecture import Guess, exact_families, families, guess, nearest_family
+from mm_config.specs.kinds import ModelSpec
 from mm_models.weights.differences import Differences, compare
 from mm_models.weights.opening import Weights, open_weights
-from mm_models.weights.tensors import StoredTensor
-from mm_models.weights.writing import raw_bytes
+from mm_models.weights.published import Guess, exact_families, families, guess, nearest_family
+from mm_models.weights.tensors import StoredTensor, raw_bytes
 
 _HEADS = {
     "configuration": "told by the configuration",
@@ -68,7 +67,7 @@ class Inspection:
             yield f"fits          {against}"
         else:
             yield f"does not fit  {against}"
-            yield from (f"  {line}" for line in self.differences.lines())
+            yield from (f"  {line}" for line in self.differences.page())
 
     def to_json(self) -> dict[str, Any]:
         """The same as data; differences whole."""
@@ -100,7 +99,7 @@ class Inspection:
 
 
 def inspect_weights(
-    path: Path, spec: WanTransformerSpec | None = None, named: str | None = None, tick: Tick = lambda: None
+    path: Path, spec: ModelSpec | None = None, named: str | None = None, tick: Tick = lambda: None
 ) -> Inspection:
     """Reads all of the weights at a path, one tensor at a time.
 
@@ -133,7 +132,7 @@ def digest_of(tensors: Mapping[str, StoredTensor], tick: Tick = lambda: None) ->
     lines = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
-        content = hashlib.sha256(raw_bytes(tensor.read().contiguous())).hexdigest()
+        content = hashlib.sha256(raw_bytes(tensor.read())).hexdigest()
         lines.update(f"{name} {tensor.dtype} {list(tensor.shape)} {content}\n".encode())
         tick()
     return lines.hexdigest()

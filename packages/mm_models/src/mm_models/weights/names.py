@@ -8,7 +8,7 @@ dialects.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 import attrs
@@ -45,6 +45,11 @@ class Dialect:
         return None if found is None else found.replace("*", number) + leaf
 
     @cached_property
+    def flattened(self) -> Mapping[str, str]:
+        """Their paths by the same with `_` for every dot, as flat formats write them."""
+        return {module.replace(".", "_"): module for module in self.modules.values()}
+
+    @cached_property
     def _inverse(self) -> Mapping[str, str]:
         return {theirs: ours for table in (self.also, self.modules) for ours, theirs in table.items()}
 
@@ -57,32 +62,45 @@ def _parted(name: str) -> tuple[str, str, str]:
     return _NUMBER.sub("*", module, count=1), found[0] if found else "", leaf
 
 
-def find_dialect(names: Iterable[str], dialects: Iterable[Dialect]) -> tuple[Dialect, str] | None:
+@attrs.frozen
+class Match:
+    """The dialect that knows most of some names."""
+
+    dialect: Dialect
+    prefix: str
+    """What a wrapper put before all names, such as `model.` or `predictor.`."""
+    count: int
+    """Names that it knows."""
+
+
+def best_match(names: Sequence[str], dialects: Iterable[Dialect], anchor: str) -> Match | None:
     """The dialect that knows most of the names, and the prefix under which they stand; None where none does.
 
-    A prefix is what a wrapper put before all names, such as `model.` or `predictor.`. Moments of optimizers
-    and averages bear a network's names too: their prefixes are taken last.
+    Moments of optimizers and averages bear a network's names too: their prefixes are taken last.
+
+    Args:
+        names: Of the tensors that lie together.
+        dialects: Those of one network.
+        anchor: A name that all dialects share; what stands before it is a prefix.
     """
-    names = list(names)
-    prefixes = {""} | {name.removesuffix(_ANCHOR) for name in names if name.endswith("." + _ANCHOR)}
-    counted = [
-        (
+    prefixes = {""} | {name.removesuffix(anchor) for name in names if name.endswith("." + anchor)}
+    matches = [
+        Match(
+            dialect,
+            prefix,
             sum(
                 dialect.ours(name.removeprefix(prefix)) is not None
                 for name in names
                 if name.startswith(prefix)
             ),
-            prefix,
-            dialect,
         )
         for prefix in prefixes
         for dialect in dialects
     ]
-    count, prefix, dialect = max(
-        counted, key=lambda row: (row[0] > 0, not _SIDE.search(row[1]), row[0], -len(row[1]))
+    best = max(
+        matches, key=lambda one: (one.count > 0, not _SIDE.search(one.prefix), one.count, -len(one.prefix))
     )
-    return (dialect, prefix) if count else None
+    return best if best.count else None
 
 
-_ANCHOR = "patch_embedding.weight"
 _SIDE = re.compile(r"optim|ema|exp_avg")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import attrs
 from mm_config.errors import Problem, UserError
 from mm_models import checkpoint
 from mm_models.weights import megatron, pickled, safetensors_files, torch_dcp
-from mm_models.weights.names import Dialect, find_dialect
+from mm_models.weights.names import Dialect
+from mm_models.weights.published import bears_our_names, published, recognised
 from mm_models.weights.tensors import StoredTensor
-from mm_models.weights.wan_names import DIALECTS, UNUSED
 
 Found = tuple[dict[str, StoredTensor], list[str]]
 
@@ -49,7 +49,6 @@ class Weights:
 CHECKPOINT = "our checkpoint"
 _BESIDE = ("optimizer", "opt_param_scheduler", "rng_state")
 """What trainings store beside a network, under these first parts of names."""
-_UNUSED = frozenset(UNUSED)
 
 
 def open_weights(path: Path) -> Weights:
@@ -61,19 +60,20 @@ def open_weights(path: Path) -> Weights:
             or an index of safetensors files.
 
     Raises:
-        UserError: Nothing there is weights of Wan, or they are damaged, or would have to be executed.
+        UserError: Nothing there is weights of a known network, or they are damaged, or would have to be
+            executed.
     """
     layout, (tensors, others) = _read(path)
-    found = find_dialect(tensors, DIALECTS)
+    found = recognised(tensors)
     if found is None:
-        names = f"; it holds {', '.join(list(tensors)[:10])}" if tensors else "; it holds no tensors"
-        raise UserError(Problem(str(path), f"no tensor has a name of Wan's transformer{names}"))
-    dialect, prefix = found
+        known = " or of ".join(one.about for one in published())
+        raise UserError(Problem(str(path), f"no tensor has a name of {known}{_holds(tensors)}"))
+    network, dialect, prefix = found
     named: dict[str, StoredTensor] = {}
     left_out = list(others)
     for theirs, tensor in tensors.items():
         parts = theirs.split(".")
-        if not theirs.startswith(prefix) or parts[0] in _BESIDE or not _UNUSED.isdisjoint(parts):
+        if not theirs.startswith(prefix) or parts[0] in _BESIDE or not network.unused.isdisjoint(parts):
             left_out.append(theirs)
             continue
         name = dialect.ours(theirs.removeprefix(prefix)) or theirs
@@ -83,13 +83,54 @@ def open_weights(path: Path) -> Weights:
     return Weights(path, layout, dialect, named, tuple(left_out), _config(path))
 
 
+def open_for(names: Collection[str], path: Path) -> Mapping[str, StoredTensor]:
+    """The tensors at a path by the names of a network.
+
+    Those of published networks are translated; others, and our checkpoints, have their own already.
+
+    Args:
+        names: The network's.
+        path: As for `open_weights`.
+
+    Raises:
+        UserError: Nothing there is weights, or they are damaged, or would have to be executed.
+    """
+    if bears_our_names(names):
+        return open_weights(path).tensors
+    _, (tensors, _) = _read(path)
+    if not tensors:
+        raise UserError(Problem(str(path), f"holds no weights{_holds(tensors)}"))
+    return {name: tensor for name, tensor in tensors.items() if name.split(".")[0] not in _BESIDE}
+
+
+def read_group(folder: Path, group: str) -> dict[str, StoredTensor]:
+    """The tensors of a group of one of our checkpoints, such as `model`, by name.
+
+    Raises:
+        UserError: Files are missing or cut short (their content is not hashed), or the group is missing.
+    """
+    if damage := checkpoint.verify(folder, hashed=False):
+        raise UserError(Problem(str(folder), f"is damaged: {'; '.join(damage[:10])}"))
+    if not (folder / group).is_dir():
+        raise UserError(Problem(str(folder), f"holds no {group!r}"))
+    return safetensors_files.read_files(sorted((folder / group).glob("*.safetensors")))
+
+
+def _holds(tensors: Collection[str]) -> str:
+    """What was found instead, for an error."""
+    if not tensors:
+        return "; it holds no tensors"
+    more = f", and {len(tensors) - 3} more" if len(tensors) > 3 else ""
+    return f"; it holds {', '.join(list(tensors)[:3])}{more}"
+
+
 def _read(path: Path) -> tuple[str, Found]:
     if path.is_file():
         return _read_file(path)
     if not path.is_dir():
         raise UserError(Problem(str(path), "no such file or folder"))
     if (path / checkpoint.MANIFEST).is_file():
-        return CHECKPOINT, (_read_checkpoint(path), [])
+        return CHECKPOINT, (read_group(path, "model"), [])
     if any(path.glob("*.safetensors")) or any(path.glob("*" + safetensors_files.INDEX_SUFFIX)):
         return "safetensors", (safetensors_files.read_folder(path), [])
     inner = megatron.iteration_folder(path)
@@ -111,14 +152,6 @@ def _read_file(path: Path) -> tuple[str, Found]:
     if path.suffix in pickled.SUFFIXES:
         return "torch.save", pickled.read_pickled(path)
     raise UserError(Problem(str(path), "expected a folder, .safetensors, its index, .pt or .pth"))
-
-
-def _read_checkpoint(path: Path) -> dict[str, StoredTensor]:
-    if damage := checkpoint.verify(path, hashed=False):
-        raise UserError(Problem(str(path), f"is damaged: {'; '.join(damage[:10])}"))
-    if not (path / "model").is_dir():
-        raise UserError(Problem(str(path), "holds no 'model'"))
-    return safetensors_files.read_files(sorted((path / "model").glob("*.safetensors")))
 
 
 def _advice(path: Path, files: list[Path]) -> str:

@@ -78,7 +78,9 @@ def _why(path: Path, error: Exception) -> str:
             else ""
         )
         return f"holds Python objects that are never loaded: {', '.join(forbidden)}{note}"
-    return f"can't be read as tensors of torch.save: {_first_line(error)}"
+    if isinstance(error, OSError):
+        return f"can't be read: {error.strerror or error}"
+    return "can't be read as tensors of torch.save: it was cut short, is damaged, or is another kind of file"
 
 
 def _globals(path: Path) -> list[str]:

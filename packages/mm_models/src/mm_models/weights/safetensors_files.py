@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable
 from functools import partial
+from io import FileIO
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mm_config.errors import Problem, UserError
-from mm_models.weights.tensors import Piece, Region, StoredTensor
+from mm_models.weights.tensors import Piece, Region, StoredTensor, raw_bytes
 
 INDEX_SUFFIX = ".safetensors.index.json"
 DTYPES = {
@@ -31,6 +32,8 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 """The format's names of dtypes."""
+BUFFER_BYTES = 2**24
+"""What values pass through that are cast, moved to a device, or no whole rows; a single row may be larger."""
 
 
 def read_folder(folder: Path) -> dict[str, StoredTensor]:
@@ -115,28 +118,41 @@ def _pieces(file: Path) -> Iterable[tuple[str, torch.dtype, Piece]]:
         if dtype not in DTYPES:
             raise ValueError(f"{name} is of the unknown dtype {dtype}")
         offsets = tuple(sharding[name]["saved_offsets"]) if name in sharding else (0,) * len(sizes)
-        read = partial(_read, file, name, 8 + length + entry["data_offsets"][0], sizes, DTYPES[dtype])
-        yield name, DTYPES[dtype], Piece(offsets, sizes, read)
+        begin = 8 + length + entry["data_offsets"][0]
+        copy = partial(_copy, file, name, begin, sizes, DTYPES[dtype])
+        yield name, DTYPES[dtype], Piece(offsets, sizes, copy, (str(file), begin))
 
 
-def _read(
-    file: Path, name: str, begin: int, sizes: tuple[int, ...], dtype: torch.dtype, region: Region
-) -> Tensor:
-    """A part of a tensor; whole rows are read, and not mapped, so that a rank's memory holds them once."""
-    shape = [part.stop - part.start for part in region]
-    if shape[1:] != list(sizes[1:]):
-        with safe_open(file, framework="pt") as opened:
-            return opened.get_slice(name)[region].clone()
-    out = torch.empty(shape, dtype=dtype)
-    skipped = region[0].start * math.prod(sizes[1:]) * dtype.itemsize if region else 0
-    missing = out.reshape(-1).view(torch.uint8).numpy().data if out.numel() else memoryview(b"")
+def _copy(
+    file: Path, name: str, begin: int, sizes: tuple[int, ...], dtype: torch.dtype, region: Region, out: Tensor
+) -> None:
+    """Whole rows of the stored dtype are read straight into place; all else passes through a buffer.
+
+    Files are read and not mapped: mapped pages would count as a rank's memory beside its shard.
+    """
+    sizes, region, out = sizes or (1,), region or (slice(0, 1),), out if out.ndim else out[None]
+    if not out.numel():
+        return
+    row_bytes = math.prod(sizes[1:]) * dtype.itemsize
     with file.open("rb", buffering=0) as content:
-        content.seek(begin + skipped)
-        while missing and (count := content.readinto(missing)):
-            missing = missing[count:]
+        content.seek(begin + region[0].start * row_bytes)
+        if out.shape[1:] == sizes[1:] and out.dtype == dtype and out.is_cpu and out.is_contiguous():
+            _read_into(content, name, out)
+            return
+        count = min(len(out), max(1, BUFFER_BYTES // row_bytes))
+        buffer = torch.empty((count, *sizes[1:]), dtype=dtype)
+        for rows in out.split(count):
+            values = buffer[: len(rows)]
+            _read_into(content, name, values)
+            rows.copy_(values[(slice(None), *region[1:])])
+
+
+def _read_into(content: FileIO, name: str, out: Tensor) -> None:
+    missing = raw_bytes(out)
+    while missing and (count := content.readinto(missing)):
+        missing = missing[count:]
     if missing:
-        raise UserError(Problem(str(file), f"{name} can't be read: the file was cut short meanwhile"))
-    return out
+        raise UserError(Problem(str(content.name), f"{name} can't be read: the file was cut short meanwhile"))
 
 
 def _joined(name: str, found: list[tuple[Path, torch.dtype, Piece]]) -> StoredTensor:

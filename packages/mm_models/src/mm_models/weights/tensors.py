@@ -21,8 +21,11 @@ class Piece:
     """Where it begins in the whole tensor."""
     sizes: tuple[int, ...]
     """Its own shape."""
-    read: Callable[[Region], Tensor]
-    """Reads a part of it, counted from its own beginning; the tensor is on the CPU."""
+    copy: Callable[[Region, Tensor], None]
+    """Copies a part of it, counted from its own beginning, into a tensor of that part's shape, of any dtype
+    and on any device."""
+    place: tuple[str, int] = ("", 0)
+    """Its file and its offset there: pieces in this order are read one after another."""
 
 
 @attrs.frozen
@@ -43,24 +46,38 @@ class StoredTensor:
         """Whether the pieces have as many values together as the shape."""
         return sum(math.prod(piece.sizes) for piece in self.pieces) == math.prod(self.shape)
 
-    def read(self, region: Region | None = None) -> Tensor:
-        """A part of the tensor, or all of it, in the stored dtype; only pieces that touch it are read."""
-        region = tuple(slice(0, size) for size in self.shape) if region is None else region
-        whole = next((piece for piece in self.pieces if piece.sizes == self.shape), None)
-        if whole is not None:
-            return whole.read(region)
-        out = torch.empty([part.stop - part.start for part in region], dtype=self.dtype)
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where its first piece lies."""
+        return min((piece.place for piece in self.pieces), default=("", 0))
+
+    def copy(self, region: Region, target: Tensor) -> None:
+        """Copies a part of the tensor into one of that part's shape; only pieces that touch it are read."""
         for piece in self.pieces:
             if (shared := _shared(piece, region)) is not None:
-                target, source = shared
-                out[target] = piece.read(source)
-        return out
+                of_target, of_piece = shared
+                piece.copy(of_piece, target[of_target])
+
+    def read(self) -> Tensor:
+        """All of the tensor, contiguous, on the CPU, in the stored dtype."""
+        values = torch.empty(self.shape, dtype=self.dtype)
+        self.copy(tuple(slice(0, size) for size in self.shape), values)
+        return values
 
 
 def in_memory(tensor: Tensor) -> StoredTensor:
     """A tensor that torch has mapped from a file, or one that is in memory."""
-    piece = Piece((0,) * tensor.ndim, tuple(tensor.shape), tensor.__getitem__)
+
+    def copy(region: Region, target: Tensor) -> None:
+        target.copy_(tensor[region])
+
+    piece = Piece((0,) * tensor.ndim, tuple(tensor.shape), copy)
     return StoredTensor(tuple(tensor.shape), tensor.dtype, (piece,))
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous CPU tensor, without a copy."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _shared(piece: Piece, region: Region) -> tuple[Region, Region] | None:

@@ -134,18 +134,20 @@ def _tensor(
         if info.get("transform_descriptors"):
             raise UserError(Problem(str(file), f"{name} is compressed, which is not supported"))
         place = int(info["offset"]), int(info["length"])
-        pieces.append(Piece(offsets, sizes, partial(_read, file, name, place, sizes, dtype)))
+        copy = partial(_copy, file, name, place, sizes, dtype)
+        pieces.append(Piece(offsets, sizes, copy, (str(file), place[0])))
     return StoredTensor(tuple(entry["size"]), dtype, tuple(pieces))
 
 
-def _read(
+def _copy(
     file: Path,
     name: str,
     place: tuple[int, int],
     sizes: tuple[int, ...],
     dtype: torch.dtype,
     region: Region,
-) -> Tensor:
+    out: Tensor,
+) -> None:
     with file.open("rb") as opened:
         opened.seek(place[0])
         content = opened.read(place[1])
@@ -156,4 +158,4 @@ def _read(
     if tuple(tensor.shape) != sizes or tensor.dtype != dtype:
         found = f"{tuple(tensor.shape)} {tensor.dtype}"
         raise UserError(Problem(str(file), f"{name} is {found}, the metadata says {sizes} {dtype}"))
-    return tensor[region]
+    out.copy_(tensor[region])

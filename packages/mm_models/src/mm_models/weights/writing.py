@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mm_config.errors import Problem, UserError
 from mm_models.weights.safetensors_files import DTYPES
-from mm_models.weights.tensors import StoredTensor
+from mm_models.weights.tensors import StoredTensor, raw_bytes
 
 STEM = "diffusion_pytorch_model"
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -101,8 +101,7 @@ def write_release(folder: Path, items: Sequence[Item], tick: Callable[[], None])
     place.mkdir(parents=True)
     model: dict[str, Tensor] = {}
     for item in items:
-        # A part of a mapped file would carry the whole file with it.
-        model[item.name] = item.read().clone()
+        model[item.name] = item.read()
         tick()
     with (place / "model_optim_rng.pt").open("xb") as file:
         torch.save({"model": model, "checkpoint_version": 3.0}, file)
@@ -151,11 +150,6 @@ def _write_file(path: Path, items: Sequence[Item], tick: Callable[[], None]) -> 
             tick()
         _sync(file)
     return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def raw_bytes(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor, without a copy."""
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _sync(file: Any) -> None:

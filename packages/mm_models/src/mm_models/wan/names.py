@@ -67,5 +67,5 @@ MINDSPEED = Dialect(
 )
 DIALECTS = (DIFFUSERS, WAN, MINDSPEED)
 
-UNUSED = ("norm_added_q",)
-"""Parts of names that published files hold and no computation uses; reading leaves them out."""
+UNUSED = frozenset(("norm_added_q",))
+"""Published image branches hold a norm that no computation uses."""

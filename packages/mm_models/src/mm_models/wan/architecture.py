@@ -1,4 +1,4 @@
-"""What architecture some weights have: read off their shapes, and the known family that is nearest."""
+"""What architecture weights of Wan's transformer have, and the configurations that others write for them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import math
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
-from mm_config.errors import Problem, UserError
 from mm_config.families import tiny, wan21, wan22
 from mm_config.specs.family import Family
 from mm_config.specs.kinds import Conditioning
 from mm_config.specs.wan import WanTransformerSpec
+from mm_models.weights.published import Guess, Shapes
 
-Shapes = Mapping[str, tuple[int, ...]]
 PUBLISHED_HEAD_DIM = 128
 """Width of a head in all published Wan networks."""
+
+
+_UNSEEN = frozenset(("num_attention_heads", "eps", "rope_max_seq_len", "conditioning"))
 
 
 @cache
@@ -30,31 +32,6 @@ def families() -> Mapping[str, WanTransformerSpec]:
         for name, value in vars(module).items()
         if isinstance(value, Family) and isinstance(value.model, WanTransformerSpec)
     }
-
-
-def exact_families(shapes: Shapes) -> tuple[str, ...]:
-    """The families whose networks have exactly these names and shapes."""
-    return tuple(name for name, model in families().items() if model.parameter_shapes() == dict(shapes))
-
-
-def nearest_family(shapes: Shapes) -> str:
-    """The family that shares most names with equal shapes."""
-
-    def likeness(name: str) -> float:
-        wanted = families()[name].parameter_shapes()
-        shared = sum(wanted.get(key) == shape for key, shape in shapes.items())
-        return shared / len(wanted.keys() | shapes.keys())
-
-    return max(families(), key=likeness)
-
-
-@attrs.frozen
-class Guess:
-    """An architecture read off weights."""
-
-    spec: WanTransformerSpec
-    heads: Literal["configuration", "family", "assumed", "unknown"]
-    """What tells the number of heads: weights don't show it. Where it is unknown the spec has one."""
 
 
 def guess(shapes: Shapes, config: Mapping[str, Any]) -> Guess | None:
@@ -72,15 +49,15 @@ def guess(shapes: Shapes, config: Mapping[str, Any]) -> Guess | None:
         unseen = _unseen(config)
         if "num_attention_heads" in unseen:
             heads = "configuration"
-        elif known := exact_families(shapes):
-            return Guess(attrs.evolve(families()[known[0]], **unseen), "family")
+        elif known := [spec for spec in families().values() if spec.parameter_shapes() == dict(shapes)]:
+            return Guess(attrs.evolve(known[0], **unseen), "family", _UNSEEN)
         elif seen["hidden_size"] % PUBLISHED_HEAD_DIM == 0:
             heads = "assumed"
             unseen["num_attention_heads"] = seen["hidden_size"] // PUBLISHED_HEAD_DIM
         else:
             heads = "unknown"
             unseen["num_attention_heads"] = 1
-        return Guess(WanTransformerSpec(**seen, **unseen), heads)
+        return Guess(WanTransformerSpec(**seen, **unseen), heads, _UNSEEN)
     except (KeyError, IndexError, ValueError):
         return None
 
@@ -174,17 +151,3 @@ def wan_config(spec: WanTransformerSpec) -> dict[str, Any]:
         "cross_attn_norm": spec.cross_attn_norm,
         "eps": spec.eps,
     }
-
-
-def as_wan(spec: object, path: str) -> WanTransformerSpec:
-    """A spec's model, where it is Wan's.
-
-    Raises:
-        UserError: It is another.
-    """
-    model = getattr(spec, "model", spec)
-    if not isinstance(model, WanTransformerSpec):
-        raise UserError(
-            Problem(path, f"weights are converted for Wan's transformer, not {type(model).__name__}")
-        )
-    return model

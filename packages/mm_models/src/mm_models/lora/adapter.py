@@ -1,0 +1,95 @@
+"""What an adapter is: two thin matrices beside each adapted layer, and sometimes full differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+import torch
+from torch import Tensor
+
+from mm_config.errors import Problem, UserError
+from mm_config.specs.diffusion import Expert
+
+HIGH_NOISE, LOW_NOISE = "transformer", "transformer_2"
+"""Diffusers' names of both experts; adapters whose keys name none are under the first."""
+
+
+@attrs.frozen(eq=False)
+class LowRank:
+    """The change of one layer: weight + strength * scale * up @ down (Hu et al. 2021, LoRA)."""
+
+    down: Tensor
+    """`[rank, in]`, called `lora_A` or `lora_down`; a convolution's kernel axes follow."""
+    up: Tensor
+    """`[out, rank]`, called `lora_B` or `lora_up`; axes of size 1 may follow."""
+    alpha: float
+    rslora: bool = False
+    """Whether alpha is divided by the root of the rank instead of the rank (Kalajdzievski 2023)."""
+
+    @property
+    def rank(self) -> int:
+        """The width between both matrices."""
+        return self.down.shape[0]
+
+    @property
+    def scale(self) -> float:
+        """What the product is multiplied by at strength 1."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """The shape of the weight that it changes."""
+        return (self.up.shape[0], *self.down.shape[1:])
+
+    def change(self, strength: float, device: torch.device) -> Tensor:
+        """What is added to the weight, whole, computed in float32 on a device."""
+        down = self.down.to(device, torch.float32).flatten(1)
+        up = self.up.to(device, torch.float32).flatten(1)
+        return (up @ down).mul_(strength * self.scale).view(self.weight_shape)
+
+
+@attrs.frozen(eq=False)
+class Adapter:
+    """The change of one network, by our names; nothing in it knows the network."""
+
+    layers: Mapping[str, LowRank]
+    """By the layers' names, such as `blocks.0.attn1.to_q`."""
+    differences: Mapping[str, Tensor] = attrs.field(factory=dict)
+    """Full differences by the parameters' names, which some published adapters have beside the layers."""
+
+
+@attrs.frozen(eq=False)
+class Addition:
+    """An adapter and how much of it is added."""
+
+    adapter: Adapter
+    strength: float = 1.0
+
+
+@attrs.frozen(eq=False)
+class StoredAdapters:
+    """The adapters of one file: of one network, or of both experts."""
+
+    path: Path
+    style: str
+    """Whose keys it has: `diffusers`, `peft`, `wan`, `kohya`, or `dcp` for our checkpoint."""
+    experts: Mapping[str, Adapter]
+    """By HIGH_NOISE and LOW_NOISE."""
+
+    def of(self, expert: Expert) -> Adapter:
+        """The adapter of an expert; one whose keys name no expert, or just `transformer`, serves any.
+
+        Raises:
+            UserError: It was made for the other expert, or for two where there is one.
+        """
+        if len(self.experts) == 1 and LOW_NOISE not in self.experts:
+            return self.experts[HIGH_NOISE]
+        wanted = {Expert.HIGH_NOISE: HIGH_NOISE, Expert.LOW_NOISE: LOW_NOISE, Expert.SINGLE: ""}[expert]
+        if wanted in self.experts:
+            return self.experts[wanted]
+        held = "both experts" if len(self.experts) == 2 else "the low-noise expert (transformer_2) alone"
+        asked = "the high-noise expert" if wanted else "a single network"
+        raise UserError(Problem(str(self.path), f"holds an adapter of {held}; one for {asked} is wanted"))

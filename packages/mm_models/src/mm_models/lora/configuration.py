@@ -1,0 +1,152 @@
+"""The configuration of an adapter as PEFT's `LoraConfig` names it, which diffusers stores as well."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from mm_config.errors import Problem, UserError
+from mm_models.lora.adapter import Adapter
+
+FILE = "adapter_config.json"
+_NO_MATTER = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "eva_config",
+    "exclude_modules",
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_dropout",
+    "megatron_config",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+)
+"""Fields that change nothing of how stored matrices are applied: the keys say which layers have them."""
+_ONLY = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
+}
+"""Fields and the values that are carried out: other ways to begin have changed the network's weights too."""
+_READ = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
+
+
+@attrs.frozen
+class Configuration:
+    """What is needed of it."""
+
+    rank: int
+    alpha: float
+    rslora: bool = False
+    ranks: Mapping[str, int] = attrs.field(factory=dict)
+    """By names, or patterns over the ends of names, of layers."""
+    alphas: Mapping[str, float] = attrs.field(factory=dict)
+
+    def of(self, layer: str) -> Configuration:
+        """What holds for one layer, by the name that its file has for it."""
+        rank = _by_pattern(self.ranks, layer, self.rank)
+        return Configuration(rank, float(_by_pattern(self.alphas, layer, self.alpha)), self.rslora)
+
+
+def parse(stored: Any, where: str) -> Configuration:
+    """Reads a configuration.
+
+    Args:
+        stored: What its JSON holds.
+        where: The file, for errors.
+
+    Raises:
+        UserError: A field is missing or malformed, or asks for what is not carried out; all are named.
+    """
+    if not isinstance(stored, dict):
+        raise UserError(Problem(where, f"expected fields and values, got {type(stored).__name__}"))
+    if problems := [Problem(where, message) for message in _messages(stored)]:
+        raise UserError(problems)
+    return Configuration(
+        rank=stored["r"],
+        alpha=float(stored["lora_alpha"]),
+        rslora=bool(stored.get("use_rslora")),
+        ranks=stored.get("rank_pattern") or {},
+        alphas=stored.get("alpha_pattern") or {},
+    )
+
+
+def to_json(adapter: Adapter) -> dict[str, Any]:
+    """The fields that tell how an adapter's matrices are applied."""
+    ranks = {name: layer.rank for name, layer in adapter.layers.items()}
+    alphas = {name: layer.alpha for name, layer in adapter.layers.items()}
+    rank, alpha = _most_common(ranks), _most_common(alphas)
+    return {
+        "r": rank,
+        "lora_alpha": _plain(alpha),
+        "rank_pattern": {name: value for name, value in ranks.items() if value != rank},
+        "alpha_pattern": {name: _plain(value) for name, value in alphas.items() if value != alpha},
+        "use_rslora": any(layer.rslora for layer in adapter.layers.values()),
+        "target_modules": sorted(adapter.layers),
+    }
+
+
+def _messages(stored: Mapping[str, Any]) -> Iterator[str]:
+    if not _is_number(stored.get("r"), int) or stored["r"] < 1:
+        yield f"r must be a rank of 1 or more, got {stored.get('r')!r}"
+    if not _is_number(stored.get("lora_alpha")):
+        yield f"lora_alpha must be a number, got {stored.get('lora_alpha')!r}"
+    for field, kind in (("rank_pattern", int), ("alpha_pattern", float)):
+        value = stored.get(field) or {}
+        if not isinstance(value, dict) or not all(_is_number(number, kind) for number in value.values()):
+            yield f"{field} must hold a number for each name, got {value!r}"
+        else:
+            yield from (f"{field} holds {name!r}, which is no pattern" for name in value if not _can_be(name))
+    for field, value in stored.items():
+        allowed = _ONLY.get(field)
+        if allowed is not None and value not in allowed:
+            yield f"{field} is {value!r}, which is not carried out; only {_either(allowed)}"
+        elif allowed is None and value and field not in _NO_MATTER and field not in _READ:
+            yield f"{field} is {value!r}, which is not carried out; only {_either((False,))}"
+
+
+def _is_number(value: Any, kind: type = float) -> bool:
+    kinds = (int,) if kind is int else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _can_be(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
+
+
+def _by_pattern(table: Mapping[str, Any], layer: str, default: Any) -> Any:
+    """The layer's own entry, else that of the first pattern which fits the end of its name, as in PEFT."""
+    if layer in table:
+        return table[layer]
+    fits = (value for name, value in table.items() if re.match(rf"(.*\.)?({name})$", layer))
+    return next(fits, default)
+
+
+def _plain(value: float) -> int | float:
+    """A whole number as PEFT writes it, without a point."""
+    return int(value) if value.is_integer() else value
+
+
+def _most_common(values: Mapping[str, Any]) -> Any:
+    return Counter(values.values()).most_common(1)[0][0]
+
+
+def _either(values: tuple[Any, ...]) -> str:
+    return " or ".join(repr(value) for value in values)

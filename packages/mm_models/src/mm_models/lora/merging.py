@@ -1,0 +1,115 @@
+"""Adds adapters to a network's weights, plain or sharded, and takes them out again bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from mm_config.errors import Problem, UserError
+from mm_models.lora.adapter import Addition
+from mm_models.lora.fitting import changed_shapes, fit_problems
+
+_REPLACED: WeakKeyDictionary[nn.Module, list[dict[str, Tensor] | None]] = WeakKeyDictionary()
+"""What each merge into a network replaced, the last one at the end; None where it was not kept."""
+
+
+@torch.no_grad()
+def merge(
+    network: nn.Module,
+    additions: Sequence[Addition],
+    *,
+    keep_on: torch.device | str | None = "cpu",
+    where: str = "adapter",
+) -> None:
+    """Adds adapters to the weights: their sum is formed in float32 and rounded once to the weights' dtype.
+
+    Every rank forms the whole change of one parameter at a time and adds its own part, so that the result is
+    equal bit for bit at any number of ranks.
+
+    Args:
+        network: With its weights, plain or sharded.
+        additions: Adapters that are added up.
+        keep_on: Where the replaced weights are kept for `unmerge`; None keeps nothing.
+        where: What errors call the adapters.
+
+    Raises:
+        UserError: An adapter matches nothing, or changes parameters that the network lacks or that have
+            another shape; nothing is changed then.
+    """
+    parameters = _parameters(network)
+    shapes = {name: tuple(value.shape) for name, value in parameters.items()}
+    if problems := [one for addition in additions for one in fit_problems(addition.adapter, shapes, where)]:
+        raise UserError(problems)
+    replaced: dict[str, Tensor] | None = None if keep_on is None else {}
+    for name in dict.fromkeys(name for addition in additions for name in changed_shapes(addition.adapter)):
+        parameter = parameters[name]
+        local = _local(parameter)
+        if replaced is not None:
+            replaced[name] = local.to(keep_on, copy=True)
+        change = _own_part(_change(additions, name, parameter.device), parameter)
+        local.copy_(change.add_(local))
+    _REPLACED.setdefault(network, []).append(replaced)
+
+
+@torch.no_grad()
+def unmerge(network: nn.Module) -> None:
+    """Undoes the last merge: every weight is again what it was, bit for bit.
+
+    Raises:
+        UserError: Nothing is merged, or the replaced weights were not kept: subtracting would leave the
+            roundings of both steps in them.
+    """
+    merges = _REPLACED.get(network)
+    if not merges:
+        raise UserError(Problem("adapter", "none is merged into this network"))
+    replaced = merges[-1]
+    if replaced is None:
+        message = "can't be taken out: the weights that it replaced were not kept; load them again"
+        raise UserError(Problem("adapter", message))
+    parameters = _parameters(network)
+    for name, value in replaced.items():
+        _local(parameters[name]).copy_(value)
+    merges.pop()
+
+
+def _change(additions: Sequence[Addition], name: str, device: torch.device) -> Tensor:
+    """The sum of all changes of a parameter, in float32; at least one adapter changes it."""
+    changes: list[Tensor] = []
+    for addition in additions:
+        layer = addition.adapter.layers.get(name.removesuffix(".weight"))
+        if layer is not None and name.endswith(".weight"):
+            changes.append(layer.change(addition.strength, device))
+        if (difference := addition.adapter.differences.get(name)) is not None:
+            changes.append(addition.strength * difference.to(device, torch.float32))
+    total, *others = changes
+    for other in others:
+        total.add_(other)
+    return total
+
+
+def _parameters(network: nn.Module) -> dict[str, Tensor]:
+    """The network's parameters as FSDP2 shards them: what a forward pass has left gathered would be lost."""
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+    return dict(network.named_parameters())
+
+
+def _local(parameter: Tensor) -> Tensor:
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter.detach()
+
+
+def _own_part(whole: Tensor, parameter: Tensor) -> Tensor:
+    """The part of a whole tensor that this rank holds of a parameter."""
+    if not isinstance(parameter, DTensor):
+        return whole
+    sizes, offsets = compute_local_shape_and_global_offset(
+        parameter.shape, parameter.device_mesh, parameter.placements
+    )
+    return whole[tuple(slice(start, start + size) for start, size in zip(offsets, sizes, strict=True))]

@@ -1,0 +1,121 @@
+"""Adapters that are trained: beside a frozen network, with first values, and gathered to be saved."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from mm_config.errors import Problem, UserError
+from mm_config.patterns import matching
+from mm_config.specs.lora import LoraInit, LoraSpec
+from mm_models.lora.adapter import Adapter, LowRank
+from mm_models.lora.beside import Attached, adapt, linear_layers
+from mm_models.networks import copy_whole
+from mm_models.seeding import generator
+
+_ENDINGS = (".lora_A.weight", ".lora_B.weight")
+
+
+def attach_trainable(
+    network: nn.Module, spec: LoraSpec, dtype: torch.dtype | None = None, *, path: str = "spec.lora"
+) -> Attached:
+    """Freezes a network and puts adapters without values beside the layers that the targets match.
+
+    It comes after `build` and before sharding, on meta too; `initialize_adapters` or `fill_adapters` gives
+    values, after those of the network.
+
+    Args:
+        network: Plain, not sharded.
+        spec: Rank, alpha, dropout and targets.
+        dtype: Of the adapters; the layers' own by default.
+        path: Canonical path of the spec.
+
+    Raises:
+        UserError: A target matches no linear layer.
+    """
+    linear = linear_layers(network)
+    matched = [matching(linear, target) for target in spec.targets]
+    if idle := [index for index, names in enumerate(matched) if not names]:
+        raise UserError(
+            Problem(f"{path}.targets.{index}", f"{spec.targets[index]!r} matches no linear layer")
+            for index in idle
+        )
+    network.requires_grad_(False)
+    chosen = {name for names in matched for name in names}
+    scale = spec.alpha / spec.rank
+    return Attached(
+        network,
+        {
+            name: adapt(layer, spec.rank, scale, spec.dropout, dtype or layer.weight.dtype)
+            for name, layer in linear.items()
+            if name in chosen
+        },
+    )
+
+
+@torch.no_grad()
+def initialize_adapters(network: nn.Module, init: LoraInit, seed: int) -> None:
+    """Draws first values, whole, by generators keyed by (seed, name); each product is zero.
+
+    The first matrix is uniform in +-1 / sqrt(in) (Kaiming's rule with a = sqrt(5), as PEFT has it), or normal
+    with deviation 1 / rank; the second is zero.
+    """
+    for name, parameter in adapter_parameters(network).items():
+        rank, width = parameter.shape  # Of the first matrix; the second is drawn as zeros.
+        whole = torch.zeros(parameter.shape)
+        if name.endswith(_ENDINGS[0]):
+            draws = generator(seed, name)
+            if init is LoraInit.KAIMING:
+                bound = 1 / math.sqrt(width)
+                whole.uniform_(-bound, bound, generator=draws)
+            else:
+                whole.normal_(std=1 / rank, generator=draws)
+        copy_whole(whole, parameter)
+
+
+@torch.no_grad()
+def fill_adapters(network: nn.Module, adapter: Adapter, *, where: str = "adapter") -> None:
+    """Fills the adapters of a network with those of a file, which must be the same layers and ranks.
+
+    Raises:
+        UserError: Layers are missing or too many, or shapes differ; nothing is changed then.
+    """
+    values = {
+        f"{name}{ending}": value
+        for name, layer in adapter.layers.items()
+        for ending, value in zip(_ENDINGS, (layer.down, layer.up), strict=True)
+    }
+    own = adapter_parameters(network)
+    differing = {name for name in own.keys() | values.keys() if name not in own or name not in values}
+    differing |= {name for name in own.keys() & values.keys() if own[name].shape != values[name].shape}
+    differing |= adapter.differences.keys()
+    if differing:
+        listed = ", ".join(sorted(differing)[:10])
+        message = f"has other layers or ranks than are trained, in {len(differing)} tensors: {listed}"
+        raise UserError(Problem(where, message))
+    for name, parameter in own.items():
+        copy_whole(values[name], parameter)
+
+
+def adapter_parameters(network: nn.Module) -> dict[str, Tensor]:
+    """The parameters of adapters beside a network's layers, by their names in it."""
+    return {name: value for name, value in network.named_parameters() if name.endswith(_ENDINGS)}
+
+
+def base_state(network: nn.Module) -> dict[str, Tensor]:
+    """A network's own state, without adapters beside it: what `load` fills."""
+    return {name: value for name, value in network.state_dict().items() if not name.endswith(_ENDINGS)}
+
+
+def trained_adapter(network: nn.Module, alpha: float) -> Adapter:
+    """The adapters beside a network as one to save; sharded ones are gathered, so every rank calls it."""
+    whole = {
+        name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu()
+        for name, value in adapter_parameters(network).items()
+    }
+    names = [name.removesuffix(_ENDINGS[0]) for name in whole if name.endswith(_ENDINGS[0])]
+    first, second = _ENDINGS
+    return Adapter({name: LowRank(whole[name + first], whole[name + second], alpha) for name in names})

@@ -1,0 +1,51 @@
+"""What builds a spec's network, autoencoder or encoder: found by the wire tag of the spec's class.
+
+Installed packages declare builders as entry points, each named by a tag, in the groups below; a program can
+also register one in a call.
+"""
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from mm_config.errors import UserError
+
+KINDS = {
+    "mm.networks": "network",
+    "mm.autoencoders": "autoencoder",
+    "mm.text_encoders": "text encoder",
+    "mm.image_encoders": "image encoder",
+}
+"""Groups of entry points and what the builders in them make."""
+
+_REGISTERED: dict[tuple[str, str], Any] = {}
+
+
+def register(group: str, tag: str, builder: Any) -> None:
+    """Takes `builder` for the specs with a wire tag, in this process; before any that is installed."""
+    _REGISTERED[group, tag] = builder
+
+
+def builder_of(group: str, tag: str) -> Any:
+    """What builds for the specs with a wire tag.
+
+    Raises:
+        UserError: No installed package has it, or the one that has it can't be loaded.
+    """
+    if (group, tag) in _REGISTERED:
+        return _REGISTERED[group, tag]
+    kind, installed = KINDS[group], _installed(group)
+    if tag not in installed:
+        here = {known for other, known in _REGISTERED if other == group}
+        known = ", ".join(sorted({*here, *installed}))
+        raise UserError(f"no {kind} is installed for {tag!r}; installed: {known}")
+    try:
+        return installed[tag].load()
+    except Exception as error:  # It is another package's code: whatever it raises becomes one line.
+        what = f"the {kind} of {tag!r}, {installed[tag].value} under {group}, can't be loaded"
+        raise UserError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+@cache
+def _installed(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}

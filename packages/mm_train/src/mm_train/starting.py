@@ -1,0 +1,77 @@
+"""What a training starts from, found and held against the spec before its run folder is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+import mm_models
+from mm_config.errors import Problem, UserError
+from mm_config.options import RunOptions
+from mm_config.specs.data import Cache
+from mm_config.specs.train import TrainSpec
+from mm_config.specs.weights import RandomWeights, TrainedBy
+from mm_config.weights import resolve_weights
+from mm_data import Dataset
+from mm_models.loading import check
+from mm_models.releases import require_releases
+from mm_train.features import feature_identity, features_folder
+
+
+def start_weights(
+    spec: TrainSpec, options: RunOptions, dataset: Dataset, network: nn.Module
+) -> Path | RandomWeights:
+    """Where the network's first weights are; the encoders' are looked for as well.
+
+    Args:
+        spec: The training.
+        options: Where runs, locations and caches are looked up.
+        dataset: Its clips.
+        network: On meta.
+
+    Raises:
+        UserError: Weights are nowhere, all of them listed; or the network's don't fit it.
+    """
+    problems: list[Problem] = []
+    found: Path | RandomWeights | None = None
+    try:
+        require_encoders(spec, options, dataset)
+    except UserError as error:
+        problems += error.problems
+    builds = spec.runtime.build_missing and isinstance(spec.start_from, TrainedBy)
+    if not (problems and builds):  # A long training of others comes after what fails at once.
+        try:
+            found = resolve_weights(spec.start_from, options, spec.runtime.build_missing, "spec.start_from")
+        except UserError as error:
+            problems += error.problems
+    if problems or found is None:
+        raise UserError(problems)
+    if isinstance(found, Path):
+        check(network, found)
+    return found
+
+
+def require_encoders(spec: TrainSpec, options: RunOptions, dataset: Dataset) -> None:
+    """Looks for the weights of encoders; features that were made before need none.
+
+    Raises:
+        UserError: Some are nowhere; all of them are listed.
+    """
+    cached = spec.data.cache is not Cache.NONE
+    if cached and features_folder(feature_identity(spec, dataset), options.cache_dir).is_dir():
+        return
+    encoders = {
+        "spec.autoencoder": spec.autoencoder,
+        "spec.text_encoder": spec.text_encoder,
+        "spec.image_encoder": spec.image_encoder,
+    }
+    require_releases(encoders, options.locations)
+
+
+def fill(network: nn.Module, weights: Path | RandomWeights) -> None:
+    """Draws a network's weights, or loads them."""
+    if isinstance(weights, RandomWeights):
+        mm_models.initialize(network, weights.seed)
+    else:
+        mm_models.load(network, weights)
