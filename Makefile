@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := $(foreach name,config models data infer train,-e packages/mm_$(name))
 
-.PHONY: help demo test test-long setup lint types clean
+.PHONY: help demo test test-long test-npu setup lint types clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,8 +15,11 @@ demo: setup  ## Train both tiny experts on rendered clips, then generate videos 
 test: setup  ## Run all tests that fit the everyday budget
 	$(BIN)/python -m pytest -m "not slow and not demo and not browser and not npu and not gpu"
 
-test-long: setup  ## Run the tests that take longer: the demo, many-process and browser tests
-	$(BIN)/python -m pytest -m "slow or demo or browser or npu"
+test-long: setup test-npu  ## Run the tests that take longer: the demo, many-process, browser and NPU tests
+	$(BIN)/python -m pytest -m "slow or demo or browser"
+
+test-npu: setup  ## Run the project on torch_npu over a stub of Ascend's libraries, see tests/npu_standin
+	$(BIN)/python tests/npu_standin/run.py
 
 lint: setup  ## Check style, formatting and the direction of imports
 	$(BIN)/ruff check .
