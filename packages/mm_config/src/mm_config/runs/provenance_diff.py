@@ -18,6 +18,7 @@ from mm_config.runs.provenance import (
     uncommitted_patch,
 )
 from mm_config.runs.record import PROVENANCE_FILE, read_json
+from mm_config.typing_checks import is_dict, is_list
 
 _ALWAYS_RECORDED = ("host", "platform", "python", "cpu_count", "threads", "devices", "ops")
 _OTHER_IN_EACH_RUN = ("TORCHELASTIC_RUN_ID",)
@@ -123,9 +124,9 @@ def _facts(origin: Origin) -> Iterator[tuple[str, str]]:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
+    if is_dict(value):
         return ", ".join(f"{name} {what}" for name, what in value.items()) or "none"
-    return ", ".join(value) or "none" if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) or "none" if is_list(value) else str(value)
 
 
 def _untracked_changes(then: Origin, now: Origin) -> Iterator[OriginChange]:
