@@ -1,4 +1,4 @@
-"""Each operation's fused and compiled forms have the values and gradients of the plain one."""
+"""Each operation's fused form has the values and gradients of the plain one, and keeps little."""
 
 from collections.abc import Callable
 from typing import TypeGuard

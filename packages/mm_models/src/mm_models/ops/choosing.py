@@ -76,6 +76,12 @@ _OTHERS: dict[str, Ops] = {
         modulate=modulate.fused,
         gate_residual=gate_residual.fused,
     ),
+    "cuda": Ops(
+        rms_norm=rms_norm.compiled,
+        rotate=rope.compiled,
+        modulate=modulate.compiled,
+        gate_residual=gate_residual.compiled,
+    ),
     "npu": Ops(rms_norm=rms_norm.npu, rotate=rope.npu),
 }
 """The other operations' forms of each kind of device; the plain ones elsewhere."""

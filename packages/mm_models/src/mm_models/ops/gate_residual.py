@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from mm_models.ops.compiling import kernel_of
+from mm_models.ops.compiling import as_kernel
 from mm_models.ops.modulate import spread
 from mm_models.ops.runs import Run, runs
 from mm_models.ops.widening import widened
@@ -26,7 +26,7 @@ def reference(x_BSD: Tensor, branch_BSD: Tensor, gate_UD: Tensor, rows_BS: Tenso
 
 def compiled(x_BSD: Tensor, branch_BSD: Tensor, gate_UD: Tensor, rows_BS: Tensor | None = None) -> Tensor:
     """`reference` as a compiled kernel."""
-    return kernel_of(reference)(x_BSD, branch_BSD, gate_UD, rows_BS)
+    return as_kernel(reference, x_BSD, branch_BSD, gate_UD, rows_BS)
 
 
 def fused(x_BSD: Tensor, branch_BSD: Tensor, gate_UD: Tensor, rows_BS: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from mm_models.ops.compiling import kernel_of
+from mm_models.ops.compiling import as_kernel
 from mm_models.ops.runs import Run, runs
 from mm_models.ops.widening import widened
 
@@ -41,7 +41,7 @@ def compiled(
     x_BSD: Tensor, shift_UD: Tensor, scale_UD: Tensor, eps: float, rows_BS: Tensor | None = None
 ) -> Tensor:
     """`reference` as a compiled kernel."""
-    return kernel_of(reference)(x_BSD, shift_UD, scale_UD, eps, rows_BS)
+    return as_kernel(reference, x_BSD, shift_UD, scale_UD, eps, rows_BS)
 
 
 def fused(

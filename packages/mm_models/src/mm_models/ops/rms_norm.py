@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from mm_models.ops.compiling import kernel_of
+from mm_models.ops.compiling import as_kernel
 from mm_models.ops.runs import steps
 from mm_models.ops.widening import widened
 
@@ -26,7 +26,7 @@ def reference(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def compiled(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`reference` as a compiled kernel."""
-    return kernel_of(reference)(x, weight, eps)
+    return as_kernel(reference, x, weight, eps)
 
 
 def fused(x: Tensor, weight: Tensor, eps: float) -> Tensor:

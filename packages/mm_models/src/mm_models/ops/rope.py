@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from mm_models.ops.compiling import kernel_of
+from mm_models.ops.compiling import as_kernel
 from mm_models.ops.runs import steps
 from mm_models.ops.widening import widened
 
@@ -79,7 +79,7 @@ def reference(x_BSHD: Tensor, rope: Rope) -> Tensor:
 
 def compiled(x_BSHD: Tensor, rope: Rope) -> Tensor:
     """`reference` as a compiled kernel."""
-    return kernel_of(reference)(x_BSHD, rope)
+    return as_kernel(reference, x_BSHD, rope)
 
 
 def fused(x_BSHD: Tensor, rope: Rope) -> Tensor:
