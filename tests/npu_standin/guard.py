@@ -6,8 +6,10 @@ is what autocast means on an NPU as long as nobody names another format.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +23,9 @@ NATIVE = {"get_npu_format", "npu_change_data_ptr"}
 calls: Counter[str] = Counter()
 """How often each operator with a reference ran."""
 
-hits: list[str] = []
-"""What raised, even if somebody caught the error."""
+HITS = "NPU_STANDIN_HITS"
+"""Environment variable with the file to which every process adds a line for what raised in it, since somebody
+may catch the error."""
 
 _libraries: list[torch.library.Library] = []
 
@@ -33,6 +36,23 @@ class NoReference(NotImplementedError):
 
 class Float16Autocast(RuntimeError):
     """Something entered an autocast to float16."""
+
+
+def hits() -> list[str]:
+    """What raised since the last `forget`, in this process and its children."""
+    path = Path(os.environ[HITS])
+    return path.read_text().split() if path.exists() else []
+
+
+def forget() -> None:
+    """Forgets what raised."""
+    Path(os.environ[HITS]).unlink(missing_ok=True)
+
+
+def _remember(name: str) -> None:
+    if path := os.environ.get(HITS):
+        with open(path, "a") as file:
+            file.write(f"{name}\n")
 
 
 def register() -> None:
@@ -53,7 +73,7 @@ def _watch_autocast() -> None:
 
     def checked(self: torch.autocast) -> Any:
         if self.device == DEVICE and self._enabled and self.fast_dtype is torch.float16:
-            hits.append("autocast")
+            _remember("autocast")
             raise Float16Autocast("autocast to float16, which is the default on an NPU; name bfloat16")
         return enter(self)
 
@@ -72,7 +92,7 @@ def _counted(name: str, reference: Callable[..., Any]) -> Callable[..., Any]:
 
 def _refused(name: str) -> Callable[..., Any]:
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        hits.append(name)
+        _remember(name)
         raise NoReference(f"npu::{name} has no reference in tests/npu_references.py")
 
     return kernel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import attrs
@@ -30,8 +32,8 @@ def expected_hits() -> Iterator[list[str]]:
     """What the guard has to have caught by the end of the test, which then does not fail it."""
     expected: list[str] = []
     yield expected
-    assert guard.hits == expected != []
-    guard.hits.clear()
+    assert guard.hits() == expected != []
+    guard.forget()
 
 
 def test_nothing_planted_passes(npu: torch.device) -> None:
@@ -131,3 +133,15 @@ def test_an_average_over_ranks_raises(npu: torch.device) -> None:
             dist.all_reduce(total, dist.ReduceOp.AVG)
     finally:
         dist.destroy_process_group()
+
+
+def test_it_is_known_even_where_it_was_caught_in_a_child(expected_hits: list[str]) -> None:
+    script = """
+import torch
+try:
+    torch.ops.npu.npu_swiglu(torch.ones(4, device="npu"))
+except NotImplementedError:
+    pass
+"""
+    expected_hits.append("npu_swiglu")
+    subprocess.run([sys.executable, "-c", script], check=True)

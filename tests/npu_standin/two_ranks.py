@@ -102,7 +102,6 @@ def main(folder: Path) -> None:
             "restored": hash_of(kept),
             "empty": before,
             "read": hash_of(read),
-            "hits": guard.hits,
             "calls": guard.calls,
         }
         (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(found))
