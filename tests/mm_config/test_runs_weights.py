@@ -40,7 +40,7 @@ def test_released_weights_lie_where_the_location_table_says(tmp_path: Path) -> N
     options = RunOptions(tmp_path, locations=load_locations([f"Wan={tmp_path / 'wan'}"], start=tmp_path))
     found = resolve_weights(ReleasedWeights(name="Wan", subfolder="transformer_2"), options, False)
     assert found == tmp_path / "wan" / "transformer_2"
-    with pytest.raises(UserError, match=r"spec\.low_noise: the release Wan has no folder .*transformer_3"):
+    with pytest.raises(UserError, match=r"spec\.low_noise: the release Wan has no .*transformer_3"):
         resolve_weights(
             ReleasedWeights(name="Wan", subfolder="transformer_3"), options, False, "spec.low_noise"
         )

@@ -52,6 +52,21 @@ def test_latents_are_those_of_the_diffusers_folder(
     assert float(expected.std()) > 0.1
 
 
+def test_a_file_of_a_release_is_enough(
+    spec: InferSpec, release: Path, options: RunOptions, tmp_path: Path
+) -> None:
+    shutil.copytree(release, tmp_path / "files")
+    other = tmp_path / "files" / "transformer" / "other.safetensors"
+    save_file({"proj_out.weight": torch.ones(1)}, other)
+    one = ReleasedWeights(name="test/tiny", subfolder=f"transformer/{FILE}")
+    found = latents(replace(spec, "high_noise", one), located(options, tmp_path / "files"))
+    assert torch.equal(found, latents(spec, options))
+    with pytest.raises(UserError, match=r"spec\.high_noise: .*cut short or is no safetensors file"):
+        other.write_bytes(b"")
+        broken = ReleasedWeights(name="test/tiny", subfolder="transformer/other.safetensors")
+        pipeline.resolve_experts(replace(spec, "high_noise", broken), located(options, tmp_path / "files"))
+
+
 def test_everything_that_is_nowhere_is_told_at_once_and_leaves_no_run(spec: InferSpec, options: RunOptions):
     changes: dict[str, Any] = {
         "low_noise": ReleasedWeights(name="test/other"),
@@ -110,5 +125,7 @@ def test_weights_that_can_not_be_loaded_leave_no_run(
     damage(tmp_path / "broken" / "transformer_2" / FILE)
     with pytest.raises(UserError, match=message) as caught:
         runner.run(spec, located(options, tmp_path / "broken"))
-    assert all(str(tmp_path / "broken" / "transformer_2") in one.path for one in caught.value.problems)
+    for problem in caught.value.problems:
+        assert problem.path == "spec.low_noise"
+        assert problem.message.startswith(str(tmp_path / "broken" / "transformer_2"))
     assert not options.runs_dir.exists()

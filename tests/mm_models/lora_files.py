@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mm_models
+from mm_config.errors import UserError
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models.lora.adapter import Adapter, LowRank
+from mm_models.lora.reading import read_adapters
 from mm_models.seeding import generator
 from mm_models.wan.names import WAN
 from tests.mm_models.parity import fill
@@ -97,3 +100,11 @@ def assert_equal(adapter: Adapter, expected: Adapter) -> None:
     assert adapter.differences.keys() == expected.differences.keys()
     for name, value in adapter.differences.items():
         assert torch.equal(value, expected.differences[name]), name
+
+
+def message_of(path: Path) -> str:
+    """The only problem of an adapter that can't be read."""
+    with pytest.raises(UserError) as caught:
+        read_adapters(path)
+    (problem,) = caught.value.problems
+    return str(problem)

@@ -17,6 +17,7 @@ from mm_models import checkpoint
 from mm_models.loading import check
 from mm_models.weights.converting import convert
 from mm_models.weights.differences import compare
+from mm_models.weights.inspecting import inspect_weights
 from mm_models.weights.opening import open_weights
 from mm_models.weights.tensors import Piece, StoredTensor
 from tests.mm_models.weight_files import SPECS, T2V, values, write_diffusers
@@ -145,6 +146,10 @@ def test_folders_without_an_index_or_with_a_wrong_one(tmp_path: Path) -> None:
     assert "safetensors files and no index (*.safetensors.index.json)" in refused(tmp_path / "d")
     index.write_text("<html>")
     assert "is no index of safetensors files" in refused(tmp_path / "d")
+    index.unlink()
+    index.mkdir()
+    assert "is no index of safetensors files: IsADirectoryError" in refused(tmp_path / "d")
+    index.rmdir()
     index.write_text(text.replace("proj_out.bias", "proj_out.other"))
     assert "lists tensors that its files do not hold: proj_out.other" in refused(tmp_path / "d")
     index.write_text(text)
@@ -171,6 +176,69 @@ def test_what_is_no_weights_at_all(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("offsets", [[0], [-4, 0], ["a", "b"], [0.5, 0], 5, None])
+def test_shards_that_lie_nowhere_in_their_tensor(offsets: object, tmp_path: Path) -> None:
+    sharding = json.dumps({"proj_out.weight": {"saved_offsets": offsets}})
+    save_file(values(T2V), tmp_path / "w.safetensors", {"DCP_SHARDING_INFO": sharding})
+    assert refused(tmp_path / "w.safetensors").startswith("can't be read: ")
+
+
+def test_weights_that_are_not_whole_have_no_digest(tmp_path: Path) -> None:
+    # A whole tensor of this shape would be as large as a petabyte: it is not even made.
+    sharding = json.dumps({"proj_out.weight": {"saved_offsets": [2**40, 0]}})
+    save_file(values(T2V), tmp_path / "w.safetensors", {"DCP_SHARDING_INFO": sharding})
+    found = inspect_weights(tmp_path / "w.safetensors", T2V)
+    assert found.digest is None
+    assert "digest        none: not all tensors are whole" in found.lines()
+    save_file(values(T2V), tmp_path / "w.safetensors")
+    assert inspect_weights(tmp_path / "w.safetensors", T2V).digest is not None
+
+
+def test_a_patch_of_no_size_tells_no_architecture(tmp_path: Path) -> None:
+    tensors = values(T2V) | {"patch_embedding.weight": torch.ones(36, 4, 0, 2, 2)}
+    save_file(tensors, tmp_path / "w.safetensors")
+    assert inspect_weights(tmp_path / "w.safetensors").architecture is None
+    assert "patch_embedding.weight is (36, 4, 0, 2, 2)" in does_not_fit(tmp_path / "w.safetensors")[0]
+
+
+def test_another_number_of_heads_beside_the_weights_is_no_fit(tmp_path: Path) -> None:
+    write_diffusers(tmp_path / "d", T2V)
+    assert not inspect_weights(tmp_path / "d", T2V).differences
+    config = json.loads((tmp_path / "d" / "config.json").read_text())
+    (tmp_path / "d" / "config.json").write_text(
+        json.dumps(config | {"num_attention_heads": 6, "eps": 1e-5, "rope_max_seq_len": 64})
+    )
+    assert does_not_fit(tmp_path / "d") == [
+        "eps is 1e-05 in the configuration of the weights, 1e-06 in the spec",
+        "num_attention_heads is 6 in the configuration of the weights, 3 in the spec",
+    ]
+    found = inspect_weights(tmp_path / "d", T2V)
+    assert "  num_attention_heads is 6 in the configuration of the weights, 3 in the spec" in found.lines()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_attention_heads": 5}, "num_attention_heads: 5 heads do not divide hidden_size 36"),
+        ({"num_attention_heads": "3"}, "num_attention_heads: expected int, got str '3'"),
+        ({"eps": math.nan}, "eps: must be a finite number, got nan"),
+        ({"num_heads": True}, "num_attention_heads: expected int, got bool True"),
+    ],
+)
+def test_a_configuration_that_no_network_of_these_shapes_has(
+    settings: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    write_diffusers(tmp_path / "d", T2V)
+    (tmp_path / "d" / "config.json").write_text(json.dumps(settings))
+    for read in (inspect_weights, lambda path: convert(path, tmp_path / "out")):
+        with pytest.raises(UserError) as caught:
+            read(tmp_path / "d")
+        wanted = f"{tmp_path / 'd'}: in the configuration of the weights, {message}"
+        assert str(caught.value).startswith(wanted)
+    with pytest.raises(UserError, match="in the configuration of the weights"):
+        mm_models.load(mm_models.build(T2V, "cpu"), tmp_path / "d")
+
+
 def test_a_damaged_checkpoint_of_ours(tmp_path: Path) -> None:
     write_diffusers(tmp_path / "d", T2V)
     convert(tmp_path / "d", tmp_path / "c", "dcp")
@@ -188,6 +256,37 @@ def test_damaged_files_of_torch_save(damage: Callable[[bytes], bytes], tmp_path:
     torch.save(values(T2V), file)
     file.write_bytes(damage(file.read_bytes()))
     assert "can't be read as tensors of torch.save" in refused(file)
+
+
+def test_files_of_torch_save_without_tensors_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "w.pth"
+    torch.save(torch.ones(3), file)
+    assert refused(file) == "holds no tensors by name, but one Tensor"
+    torch.save([values(T2V)], file)
+    assert refused(file) == "holds no tensors by name, but one list"
+    torch.save({"proj_out": {"bias": torch.ones(16)}, "proj_out.bias": torch.zeros(16)}, file)
+    assert refused(file) == "holds proj_out.bias twice"
+    itself: dict[str, object] = dict(values(T2V))
+    itself["model"] = itself
+    torch.save(itself, file)
+    assert refused(file) == "holds dictionaries in each other more than 20 deep"
+
+
+@pytest.mark.parametrize("word", ["9" * 5000, "../../etc", "iter_0000700", "-1", ""])
+def test_a_tracker_that_names_no_iteration(word: str, tmp_path: Path) -> None:
+    (tmp_path / "release" / "mp_rank_00").mkdir(parents=True)
+    torch.save({"model": values(T2V)}, tmp_path / "release" / "mp_rank_00" / "model_optim_rng.pt")
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text(word)
+    assert f"expected 'release' or the number of an iteration, got '{word[:40]}'" in refused(tmp_path)
+
+
+def test_many_missing_stages_are_one_problem(tmp_path: Path) -> None:
+    folder = tmp_path / "release" / "mp_rank_00_099"
+    folder.mkdir(parents=True)
+    torch.save({"model": values(T2V)}, folder / "model_optim_rng.pt")
+    assert refused(tmp_path).endswith(
+        "has no part of pipeline stage 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 89 more"
+    )
 
 
 def test_norms_that_nothing_uses_are_left_out_and_named(tmp_path: Path) -> None:

@@ -142,3 +142,12 @@ def test_metadata_that_is_cut_short_or_empty(made: Path, tmp_path: Path) -> None
     for damaged in (b"", content[:50], content[:-20], pickle.dumps({}), pickle.dumps(3)):
         metadata.write_bytes(damaged)
         assert_refused(tmp_path / "c", made, "is no metadata of a distributed checkpoint")
+
+
+def test_metadata_whose_parts_lie_outside_their_tensor(made: Path, tmp_path: Path) -> None:
+    metadata = saved_dcp(tmp_path / "c")
+    for sizes in ((4,), (10**12, 36), (-1, 36)):
+        stored = pickle.loads(metadata.read_bytes())
+        stored.state_dict_metadata["proj_out.weight"].chunks[0].sizes = torch.Size(sizes)
+        (tmp_path / "c" / METADATA).write_bytes(pickle.dumps(stored))
+        assert_refused(tmp_path / "c", made, "is no metadata of a distributed checkpoint: ValueError")

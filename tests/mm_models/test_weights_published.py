@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import mm_models
 from mm_config.errors import UserError
 from mm_config.schema import spec
 from mm_config.specs.kinds import ModelSpec
+from mm_models import checkpoint
 from mm_models.weights import published
 from mm_models.weights.converting import convert
 from mm_models.weights.inspecting import inspect_weights
@@ -111,6 +113,20 @@ def test_a_kind_that_it_is_not_published_in_is_refused(theirs: Path, tmp_path: P
     ):
         convert(theirs, tmp_path / "out", "mindspeed")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("joined")
+def test_it_is_written_in_its_own_dialects_and_as_a_checkpoint(theirs: Path, tmp_path: Path) -> None:
+    convert(theirs, tmp_path / "ours", "ours")
+    assert json.loads((tmp_path / "ours" / "config.json").read_text()) == {"in": 4}
+    convert(tmp_path / "ours", tmp_path / "checkpoint", "dcp")
+    assert checkpoint.verify(tmp_path / "checkpoint") == []
+    convert(tmp_path / "checkpoint", tmp_path / "back", "theirs")
+    assert not (tmp_path / "back" / "config.json").exists()
+    digests = {inspect_weights(tmp_path / name).digest for name in ("theirs", "ours", "checkpoint", "back")}
+    assert len(digests) == 1
+    assert any("linear.FOUR" in line for line in inspect_weights(theirs).lines())
+    assert json.dumps(inspect_weights(theirs).to_json())
 
 
 def test_without_it_its_weights_are_no_known_network_s(theirs: Path) -> None:

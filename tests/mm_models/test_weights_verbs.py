@@ -99,7 +99,9 @@ def test_weights_of_another_spec_end_with_status_1(
     assert not (wan.parent / "out").exists()
 
 
-def test_a_trainings_checkpoint_has_the_spec_of_its_run(tmp_path: Path) -> None:
+def test_a_trainings_checkpoint_has_the_spec_of_its_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert isinstance(MODEL, WanTransformerSpec)
     heads = attrs.evolve(MODEL, num_attention_heads=8)
     (tmp_path / "run" / "spec.json").parent.mkdir()
@@ -112,6 +114,12 @@ def test_a_trainings_checkpoint_has_the_spec_of_its_run(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (config["num_attention_heads"], config["attention_head_dim"]) == (8, 32)
     assert len(list((tmp_path / "out").glob("*.safetensors"))) > 5
+    capsys.readouterr()
+    assert app(["inspect", str(folder)]) == 0
+    assert "num_attention_heads 8, " in capsys.readouterr().out
+    assert app(["inspect", str(folder), "--spec", "experiments.tiny_high"]) == 1
+    page = capsys.readouterr().out
+    assert "  num_attention_heads is 8 in the configuration of the weights, 4 in the spec\n" in page
 
 
 @pytest.mark.parametrize(

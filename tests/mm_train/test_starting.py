@@ -63,9 +63,12 @@ def test_weights_of_another_network_leave_no_run(
     spec, located = released(replace(small, "model.num_layers", 3), options, weights)
     with pytest.raises(UserError) as caught:
         mm_train.train(spec, located)
-    missing, cause = (problem.message for problem in caught.value.problems)
-    assert missing.startswith("27 tensors are missing: blocks.2.scale_shift_table, ")
-    assert cause == "likely cause: these are weights of another network: num_layers 2 instead of 3"
+    missing, cause = caught.value.problems
+    assert (missing.path, cause.path) == ("spec.start_from", "spec.start_from")
+    assert missing.message.startswith(f"{weights}: 27 tensors are missing: blocks.2.scale_shift_table, ")
+    assert cause.message.endswith(
+        ": likely cause: these are weights of another network: num_layers 2 instead of 3"
+    )
     assert runs_of(options, spec) == []
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 
 import attrs
 
@@ -40,3 +41,12 @@ def prefixed(problems: Iterable[Problem], prefix: str) -> Iterator[Problem]:
     """The same problems, seen from further up: `lr` under `spec.optim` becomes `spec.optim.lr`."""
     for problem in problems:
         yield Problem(f"{prefix}.{problem.path}" if problem.path else prefix, problem.message)
+
+
+@contextmanager
+def concerning(field: str) -> Generator[None]:
+    """Puts the field that names a file before each problem of the file."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(Problem(field, str(problem)) for problem in error.problems) from error

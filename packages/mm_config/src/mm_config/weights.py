@@ -25,7 +25,7 @@ HASH_DIGITS = 12
 def resolve_weights(
     weights: Weights, options: RunOptions, build_missing: bool, path: str = "spec.high_noise"
 ) -> Path | RandomWeights:
-    """The folder that holds the weights, or the weights themselves where they are to be drawn.
+    """The folder or file that holds the weights, or the weights themselves where they are to be drawn.
 
     Args:
         weights: What the spec says.
@@ -53,12 +53,12 @@ def resolve_weights(
 
 def _released(weights: ReleasedWeights, options: RunOptions, path: str) -> Path:
     try:
-        folder = options.locations.resolve(weights.name) / weights.subfolder
+        found = options.locations.resolve(weights.name) / weights.subfolder
     except UserError as error:
         raise UserError(Problem(path, problem.message) for problem in error.problems) from error
-    if not folder.is_dir():
-        raise UserError(Problem(path, f"the release {weights.name} has no folder {folder}"))
-    return folder
+    if not found.exists():
+        raise UserError(Problem(path, f"the release {weights.name} has no {found}"))
+    return found
 
 
 def _newest_checkpoint(trained: RootSpec, options: RunOptions) -> Path | None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 from torch import nn
 
-from mm_config.errors import Problem, UserError
+from mm_config.errors import Problem, UserError, concerning
 from mm_config.options import RunOptions
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Weights
-from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
+from mm_config.specs.weights import RandomWeights, TrainedBy
 from mm_config.weights import resolve_weights
 from mm_models.lora.adapter import Addition
 from mm_models.lora.beside import attach
@@ -50,7 +49,9 @@ def resolve_adapters(spec: InferSpec, options: RunOptions, *, build: bool) -> di
         if spec.runtime.build_missing and isinstance(weights, TrainedBy) and not build:
             continue
         try:
-            found[field] = _resolve(weights, options, build, field)
+            path = resolve_weights(weights, options, build, field)
+            assert not isinstance(path, RandomWeights), "rules.check refuses random weights of an adapter"
+            found[field] = path
         except UserError as error:
             problems += error.problems
     if problems:
@@ -71,7 +72,7 @@ def load_adapters(spec: InferSpec, options: RunOptions) -> Mapping[Expert, Adapt
     problems: list[Problem] = []
     for field, (expert, _, strength, merged) in _wanted(spec).items():
         try:
-            with _named(field):
+            with concerning(field):
                 adapter = read_adapters(paths[field]).of(expert)
                 if misfits := fit_problems(adapter, shapes, str(paths[field])):
                     raise UserError(misfits)
@@ -114,25 +115,3 @@ def _wanted(spec: InferSpec) -> dict[str, tuple[Expert, Weights, float, bool]]:
         )
         if weights is not None
     }
-
-
-def _resolve(weights: Weights, options: RunOptions, build_missing: bool, field: str) -> Path:
-    """Releases of adapters are often single files, in a folder with those for other networks."""
-    if not isinstance(weights, ReleasedWeights):
-        path = resolve_weights(weights, options, build_missing, path=field)
-        assert not isinstance(path, RandomWeights), "rules.check refuses random weights of an adapter"
-        return path
-    with _named(field):
-        path = options.locations.resolve(weights.name) / weights.subfolder
-        if not path.exists():
-            raise UserError(f"the release {weights.name} has no {path}")
-    return path
-
-
-@contextmanager
-def _named(field: str) -> Iterator[None]:
-    """Puts the field before each problem."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(Problem(field, str(problem)) for problem in error.problems) from error

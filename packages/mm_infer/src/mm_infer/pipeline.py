@@ -15,7 +15,7 @@ import mm_data
 import mm_models
 from mm_config import rules
 from mm_config.console import progress
-from mm_config.errors import Problem, UserError, prefixed
+from mm_config.errors import Problem, UserError, concerning, prefixed
 from mm_config.options import RunOptions
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.encoders import HashedTextEncoderSpec
@@ -166,7 +166,12 @@ def resolve_experts(spec: InferSpec, options: RunOptions) -> dict[Expert, Path |
         resolve(expert)
     resolve_adapters(spec, options, build=build)
     network = mm_models.build(spec.model, device="meta", ops=ops_of(spec))
-    check_all(*(partial(check_weights, network, path) for path in found.values() if isinstance(path, Path)))
+
+    def fits(expert: Expert, path: Path) -> None:
+        with concerning(PATH_OF[expert]):
+            check_weights(network, path)
+
+    check_all(*(partial(fits, expert, path) for expert, path in found.items() if isinstance(path, Path)))
     return {expert: found[expert] for expert in wanted}
 
 

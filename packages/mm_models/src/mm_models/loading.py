@@ -23,17 +23,18 @@ def load(network: nn.Module, path: Path) -> None:
         path: A folder or a file.
 
     Raises:
-        UserError: Nothing there is weights, a file is damaged or would have to be executed, or names, shapes
-            or dtypes don't fit; no parameter is touched then.
+        UserError: Nothing there is weights, a file is damaged or would have to be executed, names, shapes or
+            dtypes don't fit, or a configuration beside them has another number of heads or epsilon than the
+            network's `spec`; no parameter is touched then.
     """
     targets = base_state(network)
-    fill(targets, open_for(targets, path), path)
+    fill(targets, open_for(targets, path, getattr(network, "spec", None)), path)
 
 
 def check(network: nn.Module, path: Path) -> None:
     """Raises what `load` would, but for values, from the files' headers alone; the network may be on meta."""
     targets = base_state(network)
-    require_fit(targets, open_for(targets, path), path)
+    require_fit(targets, open_for(targets, path, getattr(network, "spec", None)), path)
 
 
 def load_group(folder: Path, group: str, tensors: Mapping[str, Tensor]) -> None:

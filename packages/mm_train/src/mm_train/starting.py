@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 import mm_models
-from mm_config.errors import Problem, UserError
+from mm_config.errors import Problem, UserError, concerning
 from mm_config.options import RunOptions
 from mm_config.specs.data import Cache
 from mm_config.specs.train import TrainSpec
@@ -48,7 +48,8 @@ def start_weights(
     if problems or found is None:
         raise UserError(problems)
     if isinstance(found, Path):
-        check(network, found)
+        with concerning("spec.start_from"):
+            check(network, found)
     return found
 
 

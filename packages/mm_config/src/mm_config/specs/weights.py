@@ -23,7 +23,7 @@ class ReleasedWeights(Weights):
     revision: str = "main"
     """Revision or digest of the release."""
     subfolder: str = ""
-    """Folder inside the release, such as `transformer_2`; of an adapter also a file."""
+    """Folder inside the release, such as `transformer_2`; of networks and adapters also a file."""
 
 
 @spec("trained-by")

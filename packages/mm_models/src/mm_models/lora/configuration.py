@@ -78,7 +78,7 @@ def parse(stored: Any, where: str) -> Configuration:
     return Configuration(
         rank=stored["r"],
         alpha=float(stored["lora_alpha"]),
-        rslora=bool(stored.get("use_rslora")),
+        rslora=stored.get("use_rslora") or False,
         ranks=stored.get("rank_pattern") or {},
         alphas=stored.get("alpha_pattern") or {},
     )
@@ -104,6 +104,8 @@ def _messages(stored: Mapping[str, Any]) -> Iterator[str]:
         yield f"r must be a rank of 1 or more, got {stored.get('r')!r}"
     if not _is_number(stored.get("lora_alpha")):
         yield f"lora_alpha must be a number, got {stored.get('lora_alpha')!r}"
+    if stored.get("use_rslora") not in (None, True, False):
+        yield f"use_rslora must be true or false, got {stored['use_rslora']!r}"
     for field, kind in (("rank_pattern", int), ("alpha_pattern", float)):
         value = stored.get(field) or {}
         if not isinstance(value, dict) or not all(_is_number(number, kind) for number in value.values()):

@@ -46,33 +46,39 @@ def adapter_of(entries: Iterable[Entry], config: Configuration | None, where: st
     halves: dict[str, dict[Kind, Entry]] = {}
     differences: dict[str, Tensor] = {}
     messages: list[str] = []
+    unreadable: set[str] = set()
     for entry in entries:
-        if entry.kind != "alpha" and entry.stored.dtype not in DTYPES:
-            shown = str(entry.stored.dtype).removeprefix("torch.")
-            messages.append(f"{entry.theirs} is {shown}; allowed: float32, bfloat16, float16")
-        if entry.kind == "difference":
-            differences[entry.name] = entry.stored.read()
-        else:
+        if unsound := _unsound(entry):
+            messages.append(f"{entry.theirs} {unsound}")
+            unreadable.add(entry.name)
+        if entry.kind != "difference":
             halves.setdefault(entry.name, {})[entry.kind] = entry
+        elif not unsound:
+            differences[entry.name] = entry.stored.read()
+            if not differences[entry.name].isfinite().all():
+                messages.append(f"{entry.name} has values that are not finite")
     layers: dict[str, LowRank] = {}
     for name, parts in halves.items():
         told = config and config.of(next(iter(parts.values())).spelt)
         problems = list(_shape_messages(name, parts, told))
-        if not problems:
+        if not problems and name not in unreadable:
             down, up = parts["down"].stored.read(), parts["up"].stored.read()
             alpha = float(parts["alpha"].stored.read()) if "alpha" in parts else None
             problems = list(_value_messages(name, down, up, alpha, told))
             layers[name] = _layer(down, up, alpha, told)
         messages += problems
-    messages += [
-        f"{name} has values that are not finite"
-        for name, value in differences.items()
-        if not value.isfinite().all()
-    ]
     if messages:
         more = [f"and {len(messages) - SHOWN} more problems like these"] if len(messages) > SHOWN else []
         raise UserError(Problem(where, message) for message in (*messages[:SHOWN], *more))
     return Adapter(layers, differences)
+
+
+def _unsound(entry: Entry) -> str | None:
+    """Why a tensor's values can't be used, whatever its shape."""
+    stored = entry.stored
+    if entry.kind != "alpha" and stored.dtype not in DTYPES:
+        return f"is {str(stored.dtype).removeprefix('torch.')}; allowed: float32, bfloat16, float16"
+    return None if stored.is_whole else "is not whole: parts of it are missing"
 
 
 def _shape_messages(name: str, parts: Mapping[Kind, Entry], told: Configuration | None) -> Iterator[str]:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from mm_config.errors import Problem, UserError
 from mm_models.lora.adapter import Addition
 from mm_models.lora.fitting import changed_shapes, fit_problems
+from mm_models.weights.filling import own_region
 
 _REPLACED: WeakKeyDictionary[nn.Module, list[dict[str, Tensor] | None]] = WeakKeyDictionary()
 """What each merge into a network replaced, the last one at the end; None where it was not kept."""
@@ -52,7 +52,7 @@ def merge(
         local = _local(parameter)
         if replaced is not None:
             replaced[name] = local.to(keep_on, copy=True)
-        change = _own_part(_change(additions, name, parameter.device), parameter)
+        change = _change(additions, name, parameter.device)[own_region(parameter)]
         local.copy_(change.add_(local))
     _REPLACED.setdefault(network, []).append(replaced)
 
@@ -103,13 +103,3 @@ def _parameters(network: nn.Module) -> dict[str, Tensor]:
 
 def _local(parameter: Tensor) -> Tensor:
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter.detach()
-
-
-def _own_part(whole: Tensor, parameter: Tensor) -> Tensor:
-    """The part of a whole tensor that this rank holds of a parameter."""
-    if not isinstance(parameter, DTensor):
-        return whole
-    sizes, offsets = compute_local_shape_and_global_offset(
-        parameter.shape, parameter.device_mesh, parameter.placements
-    )
-    return whole[tuple(slice(start, start + size) for start, size in zip(offsets, sizes, strict=True))]

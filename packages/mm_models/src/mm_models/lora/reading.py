@@ -18,6 +18,7 @@ from mm_models.lora.configuration import Configuration
 from mm_models.lora.keys import Key, Kind, our_names, parse, refusal
 from mm_models.lora.layers import Entry, adapter_of
 from mm_models.weights.differences import SHOWN
+from mm_models.weights.published import published
 from mm_models.weights.safetensors_files import read_files
 from mm_models.weights.tensors import StoredTensor
 
@@ -119,7 +120,8 @@ def _entries(
     flattened = styles == ["kohya"]
     names = our_names({key.name for key in keys.values()}, flattened=flattened)
     if unknown := [theirs for theirs, key in keys.items() if key.name not in names]:
-        what = "flat names are read for Wan's transformer alone, which has none of"
+        known = " and ".join(network.about for network in published())
+        what = f"flat names are read for {known} alone, which has none of"
         raise UserError(Problem(where, _listed(unknown, what)))
     entries = [
         Entry(theirs, key.name, names[key.name], key.expert, key.kind, found[theirs])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from mm_config.errors import Problem, UserError
 from mm_models.lora import configuration
 from mm_models.lora.adapter import Adapter
 from mm_models.lora.reading import METADATA, NAMES
+from mm_models.weights.staging import staged
 from mm_models.weights.writing import write_json
 
 STYLES = ("diffusers", "peft")
@@ -57,7 +56,7 @@ def save_adapters(experts: Mapping[str, Adapter], out: Path, style: str = "diffu
             names = ", ".join(list(adapter.differences)[:10])
             message = f"the {style} style has no keys for full differences, and the adapter has them: {names}"
             raise UserError(Problem(str(out), message))
-    with _staged(out) as folder:
+    with staged(out) as folder:
         if style == "diffusers":
             _write_diffusers(folder, experts)
         elif len(experts) == 1:
@@ -95,29 +94,3 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
     save_file(dict(tensors), path, metadata)
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A folder beside the place, which gets its name when all is written, and is removed otherwise."""
-    staged = out.with_name(out.name + ".tmp")
-    if os.path.lexists(out):
-        raise UserError(Problem(str(out), "exists already; nothing is overwritten"))
-    try:
-        staged.mkdir()
-    except FileExistsError as error:
-        message = "exists: another program writes it, or one that was interrupted; remove it then"
-        raise UserError(Problem(str(staged), message)) from error
-    except OSError as error:
-        raise UserError(Problem(str(staged), f"can't be made: {error.strerror}")) from error
-    try:
-        yield staged
-        if os.path.lexists(out):
-            raise UserError(
-                Problem(str(out), "was made by another program meanwhile; nothing is overwritten")
-            )
-        staged.rename(out)
-    except OSError as error:
-        raise UserError(Problem(str(out), f"can't be written: {error.strerror or error}")) from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)

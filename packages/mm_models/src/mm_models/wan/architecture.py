@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from mm_config.errors import UserError
 from mm_config.families import tiny, wan21, wan22
 from mm_config.specs.family import Family
 from mm_config.specs.kinds import Conditioning
@@ -18,9 +19,8 @@ from mm_models.weights.published import Guess, Shapes
 
 PUBLISHED_HEAD_DIM = 128
 """Width of a head in all published Wan networks."""
-
-
-_UNSEEN = frozenset(("num_attention_heads", "eps", "rope_max_seq_len", "conditioning"))
+_COMPUTED_WITH = frozenset(("num_attention_heads", "eps"))
+_UNSEEN = _COMPUTED_WITH | {"rope_max_seq_len", "conditioning"}
 
 
 @cache
@@ -43,23 +43,28 @@ def guess(shapes: Shapes, config: Mapping[str, Any]) -> Guess | None:
     Args:
         shapes: By our names.
         config: What lies beside the weights, in diffusers' or the original code's names; may be empty.
+
+    Raises:
+        UserError: A value of the configuration is none of a network with these shapes.
     """
     try:
-        seen = _seen(shapes)
-        unseen = _unseen(config)
-        if "num_attention_heads" in unseen:
-            heads = "configuration"
-        elif known := [spec for spec in families().values() if spec.parameter_shapes() == dict(shapes)]:
-            return Guess(attrs.evolve(known[0], **unseen), "family", _UNSEEN)
-        elif seen["hidden_size"] % PUBLISHED_HEAD_DIM == 0:
-            heads = "assumed"
-            unseen["num_attention_heads"] = seen["hidden_size"] // PUBLISHED_HEAD_DIM
-        else:
-            heads = "unknown"
-            unseen["num_attention_heads"] = 1
-        return Guess(WanTransformerSpec(**seen, **unseen), heads, _UNSEEN)
-    except (KeyError, IndexError, ValueError):
+        seen = WanTransformerSpec(**_seen(shapes), num_attention_heads=1)
+    except (ArithmeticError, LookupError, ValueError):
         return None
+    told = _unseen(config)
+    if "num_attention_heads" in told:
+        heads, spec = "configuration", seen
+    elif known := [one for one in families().values() if one.parameter_shapes() == dict(shapes)]:
+        heads, spec = "family", known[0]
+    elif seen.hidden_size % PUBLISHED_HEAD_DIM == 0:
+        count = seen.hidden_size // PUBLISHED_HEAD_DIM
+        heads, spec = "assumed", attrs.evolve(seen, num_attention_heads=count)
+    else:
+        heads, spec = "unknown", seen
+    spec = attrs.evolve(spec, **told)
+    if heads == "configuration" and (problems := list(spec.problems())):
+        raise UserError(problems)
+    return Guess(spec, heads, _UNSEEN, _COMPUTED_WITH & told.keys())
 
 
 def _seen(shapes: Shapes) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def _unseen(config: Mapping[str, Any]) -> dict[str, Any]:
         "eps": config.get("eps"),
         "rope_max_seq_len": config.get("rope_max_seq_len"),
     }
-    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def diffusers_config(spec: WanTransformerSpec) -> dict[str, Any]:

@@ -30,11 +30,13 @@ class Differences:
     """With the values that are there and that are wanted."""
     wrong_dtype: tuple[str, ...]
     """With the dtype."""
+    settings: tuple[str, ...]
+    """What a configuration beside the weights tells otherwise, as sentences."""
     cause: str | None
     """What probably happened."""
 
     def __bool__(self) -> bool:
-        return any((self.missing, self.extra, self.misshapen, self.incomplete, self.wrong_dtype))
+        return any(names for _, names in self.groups()) or bool(self.settings)
 
     def groups(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """What is wrong, and the first tensors of which it is; then how many more there are."""
@@ -53,6 +55,7 @@ class Differences:
     def lines(self) -> Iterator[str]:
         """One line for each kind of difference, with the first names, and one for the cause."""
         yield from (f"{what}: {', '.join(names)}" for what, names in self.groups())
+        yield from self.settings
         if self.cause:
             yield f"likely cause: {self.cause}"
 
@@ -60,6 +63,7 @@ class Differences:
         """The same, with a line for each name."""
         for what, names in self.groups():
             yield from (f"{what}:", *(f"  {name}" for name in names))
+        yield from self.settings
         if self.cause:
             yield f"likely cause: {self.cause}"
 
@@ -69,7 +73,10 @@ class Differences:
 
 
 def compare(
-    stored: Mapping[str, StoredTensor], wanted: Shapes, dtypes: Mapping[str, torch.dtype] | None = None
+    stored: Mapping[str, StoredTensor],
+    wanted: Shapes,
+    dtypes: Mapping[str, torch.dtype] | None = None,
+    settings: tuple[str, ...] = (),
 ) -> Differences:
     """Holds weights against the names and shapes of a network.
 
@@ -77,6 +84,7 @@ def compare(
         stored: By our names.
         wanted: By our names.
         dtypes: What tensors of the network have: stored in its own dtype, one is never wrong.
+        settings: What a configuration beside the weights tells otherwise.
     """
     own = dtypes or {}
     both = [name for name in wanted if name in stored]
@@ -99,7 +107,7 @@ def compare(
     )
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     cause = _cause(shapes, wanted) if missing or extra or misshapen else None
-    return Differences(missing, extra, misshapen, incomplete, wrong, cause)
+    return Differences(missing, extra, misshapen, incomplete, wrong, settings, cause)
 
 
 def _cause(stored: Shapes, wanted: Shapes) -> str | None:

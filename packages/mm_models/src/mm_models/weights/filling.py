@@ -43,7 +43,7 @@ def fill(targets: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], path
     bar = progress(f"load {path.name}", len(names), unit="tensor", every=max(1, len(names) // 10))
     with bar if size >= SHOWN_BYTES else nullcontext() as advancing:
         for name in names:
-            stored[name].copy(_region(targets[name]), _local(targets[name]))
+            stored[name].copy(own_region(targets[name]), _local(targets[name]))
             if advancing is not None:
                 advancing.advance()
 
@@ -59,11 +59,7 @@ def require_fit(targets: Mapping[str, Tensor], stored: Mapping[str, StoredTensor
         raise UserError(differing.problems(str(path)))
 
 
-def _local(target: Tensor) -> Tensor:
-    return target.to_local() if isinstance(target, DTensor) else target
-
-
-def _region(target: Tensor) -> Region:
+def own_region(target: Tensor) -> Region:
     """The part of the whole tensor that this rank holds; an empty shard has none."""
     if not isinstance(target, DTensor):
         return tuple(slice(0, size) for size in target.shape)
@@ -71,3 +67,7 @@ def _region(target: Tensor) -> Region:
         target.shape, target.device_mesh, target.placements
     )
     return tuple(slice(start, start + size) for start, size in zip(offsets, sizes, strict=True))
+
+
+def _local(target: Tensor) -> Tensor:
+    return target.to_local() if isinstance(target, DTensor) else target

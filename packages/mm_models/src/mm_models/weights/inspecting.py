@@ -13,8 +13,8 @@ import attrs
 
 from mm_config.specs.kinds import ModelSpec
 from mm_models.weights.differences import Differences, compare
-from mm_models.weights.opening import Weights, open_weights
-from mm_models.weights.published import Guess, exact_families, families, guess, nearest_family
+from mm_models.weights.opening import Weights, architecture_of, contradictions, open_weights
+from mm_models.weights.published import Guess, exact_families, families, nearest_family
 from mm_models.weights.tensors import StoredTensor, raw_bytes
 
 _HEADS = {
@@ -37,8 +37,9 @@ class Inspection:
     """Those with exactly these shapes."""
     nearest: str
     """The family that shares most of them."""
-    digest: str
-    """Of names, dtypes, shapes and values: equal for equal weights of every kind."""
+    digest: str | None
+    """Of names, dtypes, shapes and values: equal for equal weights of every kind. None where values of a
+    tensor are missing."""
     differences: Differences
     """From the spec asked for, else from the architecture read off, else from the nearest family."""
     spec: str | None
@@ -58,7 +59,7 @@ class Inspection:
         dtypes = (f"{name} ({count:,} tensors)" for name, count in _dtypes(weights.tensors).items())
         yield f"dtypes        {', '.join(dtypes)}"
         yield f"bytes         {_bytes(weights.tensors):,}"
-        yield f"digest        {self.digest}"
+        yield f"digest        {self.digest or 'none: not all tensors are whole'}"
         if weights.left_out:
             more = ", ..." if len(weights.left_out) > 3 else ""
             yield f"left out      {len(weights.left_out):,}: {', '.join(weights.left_out[:3])}{more}"
@@ -114,15 +115,17 @@ def inspect_weights(
     """
     weights = open_weights(path)
     shapes = weights.shapes
-    architecture, nearest = guess(shapes, weights.config), nearest_family(shapes)
+    architecture, nearest = architecture_of(weights), nearest_family(shapes)
     wanted = spec or (architecture and architecture.spec) or families()[nearest]
     return Inspection(
         weights=weights,
         architecture=architecture,
         families=exact_families(shapes),
         nearest=nearest,
-        digest=digest_of(weights.tensors, tick),
-        differences=compare(weights.tensors, wanted.parameter_shapes()),
+        digest=digest_of(weights.tensors, tick) if _are_whole(weights.tensors) else None,
+        differences=compare(
+            weights.tensors, wanted.parameter_shapes(), settings=contradictions(architecture, wanted)
+        ),
         spec=named,
     )
 
@@ -145,6 +148,10 @@ def _fields(found: Guess) -> dict[str, Any]:
     heads = None if found.heads == "unknown" else spec.num_attention_heads
     plain = {"conditioning": spec.conditioning.value, "patch_size": list(spec.patch_size)}
     return values | plain | {"num_attention_heads": heads}
+
+
+def _are_whole(tensors: Mapping[str, StoredTensor]) -> bool:
+    return all(tensor.is_whole for tensor in tensors.values())
 
 
 def _parameters(tensors: Mapping[str, StoredTensor]) -> int:

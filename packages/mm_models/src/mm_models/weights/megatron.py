@@ -20,7 +20,7 @@ from mm_models.weights.tensors import StoredTensor
 TRACKER = "latest_checkpointed_iteration.txt"
 FILE = "model_optim_rng.pt"
 _RANK = re.compile(r"mp_rank_(\d+)(?:_(\d+))?")
-_BLOCK = re.compile(r"(.*?\bblocks\.)(\d+)(\..*)")
+_BLOCK = re.compile(r"(.*?\bblocks\.)(\d{1,9})(\..*)")
 Part = dict[str, StoredTensor]
 
 
@@ -28,15 +28,19 @@ def iteration_folder(folder: Path) -> Path:
     """The folder of the iteration that the tracker file names, of `release`, or the folder itself.
 
     Raises:
-        UserError: The tracker names a folder that is not there.
+        UserError: The tracker names no iteration, or a folder that is not there.
     """
-    if (folder / TRACKER).is_file():
-        word = (folder / TRACKER).read_text("utf-8", "replace").strip()
-        named = folder / (f"iter_{int(word):07}" if word.isascii() and word.isdecimal() else "release")
-        if not named.is_dir():
-            raise UserError(Problem(str(folder / TRACKER), f"names {word[:40]!r}, but {named} is no folder"))
-        return named
-    return folder / "release" if (folder / "release").is_dir() else folder
+    tracker = folder / TRACKER
+    if not tracker.is_file():
+        return folder / "release" if (folder / "release").is_dir() else folder
+    word = tracker.read_text("utf-8", "replace").strip()
+    if word != "release" and not re.fullmatch(r"[0-9]{1,18}", word):
+        message = f"expected 'release' or the number of an iteration, got {word[:40]!r}"
+        raise UserError(Problem(str(tracker), message))
+    named = folder / ("release" if word == "release" else f"iter_{int(word):07}")
+    if not named.is_dir():
+        raise UserError(Problem(str(tracker), f"names {word!r}, but {named} is no folder"))
+    return named
 
 
 def is_megatron(folder: Path) -> bool:
@@ -61,11 +65,10 @@ def read_megatron(folder: Path) -> tuple[dict[str, StoredTensor], list[str]]:
             )
         ranks[int(found[2] or 0)] = path / FILE
     problems = [Problem(str(file), "is missing") for file in ranks.values() if not file.is_file()]
-    problems += [
-        Problem(str(folder), f"has no part of pipeline stage {stage}")
-        for stage in range(max(ranks))
-        if stage not in ranks
-    ]
+    if absent := [str(stage) for stage in range(max(ranks)) if stage not in ranks]:
+        more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
+        message = f"has no part of pipeline stage {', '.join(absent[:10])}{more}"
+        problems.append(Problem(str(folder), message))
     if problems:
         raise UserError(problems)
     parts: list[tuple[int, int, Part]] = []
@@ -90,7 +93,7 @@ def _parts(file: Path) -> tuple[list[tuple[int, Part]], list[str]]:
     others = [str(key) for key in keys if str(key) not in models]
     parts = []
     for model in models:
-        tensors, rest = flat(payload[model])
+        tensors, rest = flat(payload[model], file)
         others += rest
         parts.append((int(model.removeprefix("model") or 0), tensors))
     return parts, others

@@ -9,11 +9,21 @@ from typing import Any
 
 import attrs
 
+from mm_config import files
 from mm_config.errors import Problem, UserError
+from mm_config.specs.kinds import ModelSpec
 from mm_models import checkpoint
 from mm_models.weights import megatron, pickled, safetensors_files, torch_dcp
 from mm_models.weights.names import Dialect
-from mm_models.weights.published import bears_our_names, published, recognised
+from mm_models.weights.published import (
+    Guess,
+    bears_our_names,
+    guess,
+    published,
+    published_model,
+    published_of,
+    recognised,
+)
 from mm_models.weights.tensors import StoredTensor
 
 Found = tuple[dict[str, StoredTensor], list[str]]
@@ -83,7 +93,50 @@ def open_weights(path: Path) -> Weights:
     return Weights(path, layout, dialect, named, tuple(left_out), _config(path))
 
 
-def open_for(names: Collection[str], path: Path) -> Mapping[str, StoredTensor]:
+def architecture_of(weights: Weights) -> Guess | None:
+    """What shapes and configuration tell of a network; None where tensors that tell it are missing.
+
+    The configuration is the one beside the weights, or that of the run which made them.
+
+    Raises:
+        UserError: The configuration is none of a network with these shapes.
+    """
+    config = weights.config
+    if (model := spec_of_run(weights)) is not None:
+        config = published_of(model).config(model)
+    return _guess(weights, config)
+
+
+def spec_of_run(weights: Weights) -> ModelSpec | None:
+    """The network of the run whose checkpoint this is; None for anything else.
+
+    Raises:
+        UserError: The spec of the run can't be read, or its network is another.
+    """
+    stored = weights.path.absolute().parent.parent / "spec.json"
+    if weights.layout != CHECKPOINT or weights.config or not stored.is_file():
+        return None
+    return published_model(files.load(stored), str(stored))
+
+
+def contradictions(found: Guess | None, model: ModelSpec) -> tuple[str, ...]:
+    """What a configuration tells otherwise than a spec, where tensors can't tell it.
+
+    With another number of heads every tensor fits and every value that is computed is wrong. Where shapes
+    differ they say more, and nothing is returned.
+    """
+    if found is None or found.spec.parameter_shapes() != model.parameter_shapes():
+        return ()
+    return tuple(
+        f"{name} is {theirs} in the configuration of the weights, {ours} in the spec"
+        for name in sorted(found.told)
+        if (theirs := getattr(found.spec, name)) != (ours := getattr(model, name))
+    )
+
+
+def open_for(
+    names: Collection[str], path: Path, model: ModelSpec | None = None
+) -> Mapping[str, StoredTensor]:
     """The tensors at a path by the names of a network.
 
     Those of published networks are translated; others, and our checkpoints, have their own already.
@@ -91,12 +144,17 @@ def open_for(names: Collection[str], path: Path) -> Mapping[str, StoredTensor]:
     Args:
         names: The network's.
         path: As for `open_weights`.
+        model: The network's spec, which a configuration beside the weights must not contradict.
 
     Raises:
-        UserError: Nothing there is weights, or they are damaged, or would have to be executed.
+        UserError: Nothing there is weights, or they are damaged, or would have to be executed; or they are
+            of a network with other settings.
     """
     if bears_our_names(names):
-        return open_weights(path).tensors
+        weights = open_weights(path)
+        if model is not None and (differing := contradictions(_guess(weights, weights.config), model)):
+            raise UserError(Problem(str(path), message) for message in differing)
+        return weights.tensors
     _, (tensors, _) = _read(path)
     if not tensors:
         raise UserError(Problem(str(path), f"holds no weights{_holds(tensors)}"))
@@ -114,6 +172,16 @@ def read_group(folder: Path, group: str) -> dict[str, StoredTensor]:
     if not (folder / group).is_dir():
         raise UserError(Problem(str(folder), f"holds no {group!r}"))
     return safetensors_files.read_files(sorted((folder / group).glob("*.safetensors")))
+
+
+def _guess(weights: Weights, config: Mapping[str, Any]) -> Guess | None:
+    try:
+        return guess(weights.shapes, config)
+    except UserError as error:
+        what = "in the configuration of the weights"
+        raise UserError(
+            Problem(str(weights.path), f"{what}, {problem}") for problem in error.problems
+        ) from error
 
 
 def _holds(tensors: Collection[str]) -> str:

@@ -14,6 +14,8 @@ from mm_config.errors import Problem, UserError
 from mm_models.weights.tensors import StoredTensor, in_memory
 
 SUFFIXES = (".pt", ".pth")
+_DEEPEST = 20
+"""A dictionary that holds itself has no end."""
 
 
 def read_pickled(path: Path) -> tuple[dict[str, StoredTensor], list[str]]:
@@ -22,9 +24,10 @@ def read_pickled(path: Path) -> tuple[dict[str, StoredTensor], list[str]]:
     Dictionaries inside of dictionaries are joined by dots.
 
     Raises:
-        UserError: The file is damaged, or holds objects that only executing it could make: they are named.
+        UserError: The file is damaged, holds objects that only executing it could make (they are named), or
+            no tensors by name.
     """
-    return flat(load_payload(path))
+    return flat(load_payload(path), path)
 
 
 def load_payload(path: Path) -> Any:
@@ -50,11 +53,20 @@ def load_tensor(content: bytes) -> Tensor:
     return tensor
 
 
-def flat(payload: Any) -> tuple[dict[str, StoredTensor], list[str]]:
-    """Tensors by their dotted names, and the names of everything else."""
+def flat(payload: Any, path: Path) -> tuple[dict[str, StoredTensor], list[str]]:
+    """Tensors by their dotted names, and the names of everything else.
+
+    Raises:
+        UserError: What the file holds is no dictionary, holds itself, or gives two tensors one name.
+    """
+    if not isinstance(payload, Mapping):
+        message = f"holds no tensors by name, but one {type(payload).__name__}"
+        raise UserError(Problem(str(path), message))
     tensors: dict[str, StoredTensor] = {}
     others: list[str] = []
-    for name, value in _leaves("", payload):
+    for name, value in _leaves("", payload, path):
+        if name in tensors:
+            raise UserError(Problem(str(path), f"holds {name} twice"))
         if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
             tensors[name] = in_memory(value.detach())
         else:
@@ -62,10 +74,12 @@ def flat(payload: Any) -> tuple[dict[str, StoredTensor], list[str]]:
     return tensors, others
 
 
-def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _leaves(prefix: str, value: Any, path: Path, depth: int = 0) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
+        if depth == _DEEPEST:
+            raise UserError(Problem(str(path), f"holds dictionaries in each other more than {_DEEPEST} deep"))
         for key, inner in value.items():
-            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), inner)
+            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), inner, path, depth + 1)
     else:
         yield prefix, value
 

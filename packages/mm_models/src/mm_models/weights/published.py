@@ -28,6 +28,8 @@ class Guess:
     """What tells the number of heads: weights don't show it. Where it is unknown the spec has one."""
     unseen: frozenset[str]
     """Fields of the spec that weights don't show."""
+    told: frozenset[str] = frozenset()
+    """Those of them that the configuration tells and that change what the network computes."""
 
 
 @attrs.frozen
@@ -47,9 +49,15 @@ class Published:
     families: Callable[[], Mapping[str, ModelSpec]]
     """The known networks by name, such as `wan22.TI2V_5B`."""
     guess: Callable[[Shapes, Mapping[str, Any]], Guess | None]
-    """The spec that weights of these shapes and this configuration have; None for another network's."""
+    """The spec that weights of these shapes and this configuration have; None for another network's. A
+    configuration that no such network has is a UserError."""
     configs: Mapping[str, Callable[[Any], dict[str, Any]]]
     """`config.json` of a spec, by the dialect that has one."""
+
+    def config(self, model: ModelSpec) -> dict[str, Any]:
+        """`config.json` of a spec in our dialect; empty where that has none."""
+        of_spec = self.configs.get(self.dialects[0].name)
+        return of_spec(model) if of_spec else {}
 
     def dialect(self, name: str) -> Dialect | None:
         """The dialect of that name."""
@@ -106,6 +114,9 @@ def guess(shapes: Shapes, config: Mapping[str, Any]) -> Guess | None:
     Args:
         shapes: By our names.
         config: What lies beside the weights, in any dialect's terms; may be empty.
+
+    Raises:
+        UserError: The configuration is none of a network with these shapes; problems name the spec's fields.
     """
     found = (one.guess(shapes, config) for one in published())
     return next((one for one in found if one is not None), None)

@@ -66,7 +66,7 @@ def read_index(index: Path) -> dict[str, StoredTensor]:
         placed = dict(json.loads(index.read_text("utf-8"))["weight_map"])
         names = sorted(set(placed.values()))
         outside = [name for name in names if Path(name).name != name]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         message = f"is no index of safetensors files: {type(error).__name__}: {error}"
         raise UserError(Problem(str(index), message)) from error
     if outside:
@@ -118,6 +118,8 @@ def _pieces(file: Path) -> Iterable[tuple[str, torch.dtype, Piece]]:
         if dtype not in DTYPES:
             raise ValueError(f"{name} is of the unknown dtype {dtype}")
         offsets = tuple(sharding[name]["saved_offsets"]) if name in sharding else (0,) * len(sizes)
+        if len(offsets) != len(sizes) or any(type(start) is not int or start < 0 for start in offsets):
+            raise ValueError(f"{name} is {sizes}, which can't begin at {offsets} of a whole tensor")
         begin = 8 + length + entry["data_offsets"][0]
         copy = partial(_copy, file, name, begin, sizes, DTYPES[dtype])
         yield name, DTYPES[dtype], Piece(offsets, sizes, copy, (str(file), begin))

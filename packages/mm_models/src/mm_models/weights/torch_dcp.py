@@ -121,9 +121,13 @@ def _tensor(
     dtype = entry["properties"].state[0]
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{name} has no dtype")
+    whole = tuple(entry["size"])
     pieces = []
     for chunk in entry["chunks"]:
         offsets, sizes = tuple(chunk.state["offsets"]), tuple(chunk.state["sizes"])
+        bounds = zip(offsets, sizes, whole, strict=True)
+        if not all(0 <= start <= start + size <= end for start, size, end in bounds):
+            raise ValueError(f"{name} is {whole}; no part of it is {sizes} from {offsets} on")
         info = stored[name, offsets]
         file = folder / info["relative_path"]
         if file.parent != folder or not file.is_file():
@@ -136,7 +140,7 @@ def _tensor(
         place = int(info["offset"]), int(info["length"])
         copy = partial(_copy, file, name, place, sizes, dtype)
         pieces.append(Piece(offsets, sizes, copy, (str(file), place[0])))
-    return StoredTensor(tuple(entry["size"]), dtype, tuple(pieces))
+    return StoredTensor(whole, dtype, tuple(pieces))
 
 
 def _copy(
