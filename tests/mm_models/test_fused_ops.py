@@ -184,7 +184,7 @@ def test_a_layer_after_gelu_is_both_modules_and_keeps_the_input_alone(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        actual = gelu_linear(hidden, activation, layer)
+        actual = gelu_linear(hidden, layer)
     assert set(kept) == {hidden.data_ptr(), layer.weight.data_ptr()}
     expected = layer(activation(hidden))
     torch.testing.assert_close(actual, expected)
@@ -197,6 +197,6 @@ def test_a_hooked_layer_after_gelu_is_called_with_the_activation() -> None:
     seen: list[Tensor] = []
     layer.register_forward_hook(lambda _layer, inputs, output: seen.append(inputs[0]) or output + 1)
     hidden = normal(2, 3, 6)
-    out = gelu_linear(hidden, activation, layer)
+    out = gelu_linear(hidden, layer)
     torch.testing.assert_close(seen[0], activation(hidden))
     torch.testing.assert_close(out, nn.functional.linear(seen[0], layer.weight, layer.bias) + 1)

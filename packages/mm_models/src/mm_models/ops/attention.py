@@ -5,9 +5,10 @@ takes part, in four axes that broadcast to `[B, H, S, L]`; none means that all d
 masks: kernels that take them hold a value for every pair of tokens.
 """
 
-import importlib.util
 import math
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Form = Callable[..., Tensor]
 """`(query_BSHD, key_BLHD, value_BLHD, mask_BHSL=None) -> [B, S, H, D]`."""
+
+FLASH_2, FLASH_3 = "flash_attn", "flash_attn_interface"
+"""The modules of FlashAttention's releases."""
 
 ACCELERATED = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 """PyTorch's kernels in the order that they are tried; its plain one would hold every pair of tokens."""
@@ -57,21 +61,17 @@ def cudnn(
 def flash_2(
     query_BSHD: Tensor, key_BLHD: Tensor, value_BLHD: Tensor, mask_BHSL: Tensor | None = None
 ) -> Tensor:
-    """FlashAttention 2 of the package flash-attn; takes no mask."""
+    """FlashAttention 2, of the extra `flash`; takes no mask."""
     _refuse_mask(mask_BHSL, "flash_2")
-    from flash_attn import flash_attn_func  # type: ignore[import-not-found]
-
-    return flash_attn_func(query_BSHD, key_BLHD, value_BLHD)
+    return import_module(FLASH_2).flash_attn_func(query_BSHD, key_BLHD, value_BLHD)
 
 
 def flash_3(
     query_BSHD: Tensor, key_BLHD: Tensor, value_BLHD: Tensor, mask_BHSL: Tensor | None = None
 ) -> Tensor:
-    """FlashAttention 3 of the package flash-attn-3, for Hopper; takes no mask."""
+    """FlashAttention 3 for Hopper, built from FlashAttention's folder `hopper`; takes no mask."""
     _refuse_mask(mask_BHSL, "flash_3")
-    from flash_attn_interface import flash_attn_func  # type: ignore[import-not-found]
-
-    out = flash_attn_func(query_BSHD, key_BLHD, value_BLHD)
+    out = import_module(FLASH_3).flash_attn_func(query_BSHD, key_BLHD, value_BLHD)
     # Releases differ in whether the log-sum-exp comes with the output.
     return out[0] if isinstance(out, tuple) else out
 
@@ -117,4 +117,4 @@ def _refuse_mask(mask: Tensor | None, form: str) -> None:
 
 def installed(module: str) -> bool:
     """Whether a package of kernels can be imported."""
-    return importlib.util.find_spec(module) is not None
+    return find_spec(module) is not None

@@ -58,9 +58,8 @@ def choose(
     else:
         known = ", ".join(impl.value for impl in (AttentionImpl.AUTO, *forms))
         where = f"on {kind} in {str(dtype).removeprefix('torch.')} here"
-        raise UserError(
-            Problem(path, f"is {wanted.value}, which is not available {where}; available: {known}")
-        )
+        message = f"is {wanted.value}, which is not available {where}; available: {known}"
+        raise UserError(Problem(path, f"{message}; {wanted.value} needs {_NEEDS[wanted]}"))
     return attrs.evolve(_OTHERS.get(kind, REFERENCE), attention=chosen)
 
 
@@ -68,6 +67,17 @@ def described(ops: Ops) -> str:
     """`attention sdpa, rms_norm fused, ...`."""
     return ", ".join(f"{operation} {form}" for operation, form in ops.names().items())
 
+
+_SIXTEEN = "16-bit values on CUDA"
+_NEEDS = {
+    AttentionImpl.CUDNN: f"cuDNN and {_SIXTEEN}",
+    AttentionImpl.FLASH_2: f"flash-attn (pip install 'mm-models[flash]') and {_SIXTEEN}",
+    AttentionImpl.FLASH_3: f"FlashAttention's folder hopper, built, and {_SIXTEEN} of a Hopper GPU",
+    AttentionImpl.FLASH_4: "code that is not there yet",
+    AttentionImpl.NPU: "an Ascend NPU and torch_npu",
+    AttentionImpl.SAGE: "code that is not there yet",
+}
+"""What is missing where an implementation is not available; the others are everywhere."""
 
 _OTHERS: dict[str, Ops] = {
     "cpu": Ops(
@@ -102,11 +112,11 @@ def _available_on_cuda(sixteen_bits: bool) -> dict[AttentionImpl, attention.Form
     """FlashAttention 3 leads on Hopper, then cuDNN, which PyTorch is made to try first."""
     major, _ = torch.cuda.get_device_capability()
     found: dict[AttentionImpl, attention.Form] = {}
-    if sixteen_bits and major == 9 and attention.installed("flash_attn_interface"):
+    if sixteen_bits and major == 9 and attention.installed(attention.FLASH_3):
         found[AttentionImpl.FLASH_3] = attention.flash_3
     found[AttentionImpl.SDPA] = attention.sdpa
     if sixteen_bits and major >= 8 and torch.backends.cudnn.is_available():
         found[AttentionImpl.CUDNN] = attention.cudnn
-    if sixteen_bits and major >= 8 and attention.installed("flash_attn"):
+    if sixteen_bits and major >= 8 and attention.installed(attention.FLASH_2):
         found[AttentionImpl.FLASH_2] = attention.flash_2
     return found

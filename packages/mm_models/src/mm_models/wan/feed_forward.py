@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from mm_models.ops.gelu import ExactGelu
+from mm_models.ops.gelu import exact
 from mm_models.ops.gelu_linear import gelu_linear
 
 
@@ -19,18 +19,16 @@ class Projection(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with GELU between."""
+    """Two linear layers with GELU between; `net` has an empty place so that names equal diffusers'."""
 
     def __init__(self, dim: int, hidden_dim: int, out_dim: int, approximate: str) -> None:
         """Its sizes, and the form of GELU: `tanh` in the blocks, `none` (exact) in the image embedder."""
         super().__init__()
-        activation = nn.GELU("tanh") if approximate == "tanh" else ExactGelu()
-        self.net = nn.ModuleList([Projection(dim, hidden_dim), activation, nn.Linear(hidden_dim, out_dim)])
+        self.is_exact = approximate == "none"
+        self.net = nn.ModuleList([Projection(dim, hidden_dim), nn.Identity(), nn.Linear(hidden_dim, out_dim)])
 
     def forward(self, x_BSD: Tensor) -> Tensor:
         """`[B, S, dim]` -> `[B, S, out_dim]`."""
-        project, activation, out = self.net
+        project, _, out = self.net
         hidden_BSF = project(x_BSD)
-        if isinstance(activation, nn.GELU) and isinstance(out, nn.Linear):
-            return gelu_linear(hidden_BSF, activation, out)
-        return out(activation(hidden_BSF))
+        return out(exact(hidden_BSF)) if self.is_exact else gelu_linear(hidden_BSF, out)
