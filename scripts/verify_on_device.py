@@ -28,7 +28,8 @@ sys.path.insert(0, str(ROOT))
 # Read once, when torch_npu is imported: an operator that fell back to the CPU would agree with it.
 os.environ.setdefault("TORCH_NPU_FALLBACK_CPU_DISABLE", "1")
 
-from mm_config.errors import UserError  # noqa: E402
+from mm_config.cli.exits import exit_status  # noqa: E402
+from mm_config.errors import Problem, UserError  # noqa: E402
 from mm_config.npu.variables import RECORDED  # noqa: E402
 from mm_config.npu.versions import cann_folder, cann_version  # noqa: E402
 from mm_config.runs.provenance import utc_now  # noqa: E402
@@ -43,23 +44,20 @@ PACKAGES = ("torch", "torch_npu", "triton-ascend", "diffusers", "transformers", 
 
 def main() -> int:
     """Runs the checks and prints a line for each."""
-    options = _options()
+    return exit_status(lambda: _verified(_options()))
+
+
+def _verified(options: argparse.Namespace) -> int:
     if options.out.exists():
-        print(f"--out: {options.out} exists already; choose another name", file=sys.stderr)
-        return 2
+        raise UserError(Problem("--out", f"{options.out} exists already; choose another name"))
     from mm_models import device
     from tests.on_device.checks import CHECKS
 
     wanted = [check for check in CHECKS if not options.only or check.name.startswith(tuple(options.only))]
     if not wanted:
         names = ", ".join(check.name for check in CHECKS)
-        print(f"--only: no check starts so; there are {names}", file=sys.stderr)
-        return 2
-    try:
-        place = device.pick(options.device, "--device")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+        raise UserError(Problem("--only", f"no check starts so; there are {names}"))
+    place = device.pick(options.device, "--device")
     report = described(place)
     report["checks"] = []
     for check in wanted:

@@ -92,6 +92,11 @@ def test_without_flags_the_spec_is_the_same() -> None:
         (["--dryrun"], "--dryrun: unknown flag; did you mean --dry-run?"),
         (["--spec.zzz", "1"], "--spec.zzz: unknown flag; see --help"),
         (
+            ["--spec.runtime.npu.task-queue", "2"],
+            "--spec.runtime.npu.task-queue: spec.runtime.npu is None here; it holds a NpuSpec or None, which "
+            "is chosen in the experiment's Python",
+        ),
+        (
             ["--spec.schedule", "1"],
             "--spec.schedule: is a group of fields, not a field: --spec.schedule.steps, "
             "--spec.schedule.warmup_steps, --spec.schedule.decay, --spec.schedule.final_ratio, ...",

@@ -135,12 +135,12 @@ def test_the_torch_npu_to_install_is_that_of_the_torch_and_the_cann_at_hand() ->
     assert all(cann_of(pairing.torch_npu) == pairing.cann for pairing in PAIRINGS)
 
 
-def test_a_torch_for_cuda_is_a_warning_and_broken_beside_a_gpu(site: Path) -> None:
+def test_a_torch_for_cuda_is_broken_as_runs_refuse_it(site: Path) -> None:
     installed(site, "torch", "2.12.0", cuda="12.6")
     installed(site, "torch_npu", "2.12.0")
     _, found = torch_checks("9.1.0")
-    expected = BROKEN if Path("/dev/nvidiactl").exists() else WARNING
-    assert (found.status, "built for CUDA 12.6" in found.detail) == (expected, True)
+    assert found.status is BROKEN
+    assert found.detail == "2.12.0 is built for CUDA 12.6, and runs refuse torch_npu beside it"
     assert "CPU build" in found.remedy
 
 
@@ -151,7 +151,7 @@ def test_values_that_the_libraries_take_in_silence_are_broken_here() -> None:
         "COMBINED_ENABLE": "2",
         "HCCL_CONNECT_TIMEOUT": "abc",
         "INF_NAN_MODE_ENABLE": "0",
-        "TORCH_TRANSFER_TO_NPU": "1",
+        "TORCH_TRANSFER_TO_NPU": "true",
         "TASK_QUEUE_ENABLE": "2",
         "ASCEND_LAUNCH_BLOCKING": "1",
     }
@@ -192,6 +192,13 @@ def test_a_run_s_variables_are_held_against_the_shell_s() -> None:
     assert "the shell has HCCL_CONNECT_TIMEOUT=600" in conflict.detail
 
 
+def test_a_run_that_is_not_for_an_npu_is_told_so() -> None:
+    spec = replace(tiny_high.SPEC, {"runtime.npu": ADVISED, "runtime.device": "cpu"})
+    (found,) = run_checks(spec, {"HCCL_CONNECT_TIMEOUT": "600"})
+    assert (found.status, found.detail) == (WARNING, "runs on cpu, where it exports nothing")
+    assert found.remedy == "--spec.runtime.device npu"
+
+
 def test_ranks_that_give_up_before_hccl_does_are_a_warning() -> None:
     _, waits = run_checks(tiny_high.SPEC, {})
     assert (waits.name, waits.status) == ("spec.runtime.timeout_minutes", WARNING)
@@ -228,7 +235,8 @@ def test_another_device_can_be_asked_for(tmp_path: Path, capsys: pytest.CaptureF
     assert app(["doctor", "--device", "cpu", "--runs-dir", str(tmp_path / "runs")]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^ok +devices cpu with \d+ threads?", printed, re.M)
-    assert "CANN" not in printed
+    assert "set_env.sh" not in printed
+    assert 'pip install "mm-models[npu]", only after CANN: without it, import torch itself fails' in printed
 
 
 def test_mistakes_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,6 +135,17 @@ def test_a_run_that_is_built_first_may_say_other_things_after_one_another() -> N
                 assert not added
 
 
+def test_a_run_that_is_not_for_an_npu_exports_nothing_and_contradicts_no_shell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TASK_QUEUE_ENABLE", "1")
+    for device in ("cpu", "cuda"):
+        with exported(replace(SPEC, "runtime.device", device)) as added:
+            assert not added
+    with pytest.raises(UserError, match="the shell has TASK_QUEUE_ENABLE=1"), exported(SPEC):
+        pass
+
+
 def test_a_shell_s_variable_that_contradicts_a_spec_s_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASCEND_LAUNCH_BLOCKING", "1")
     with (
@@ -206,3 +217,13 @@ def test_a_dry_run_says_what_would_be_exported(tmp_path: Path, capsys: pytest.Ca
         "  exports     PYTORCH_NPU_ALLOC_CONF=expandable_segments:True TASK_QUEUE_ENABLE=2 "
         "ASCEND_GLOBAL_LOG_LEVEL=3\n"
     ) in capsys.readouterr().out
+
+
+def test_a_dry_run_refuses_the_shell_that_the_run_would_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TASK_QUEUE_ENABLE", "1")
+    with pytest.raises(SystemExit) as ended:
+        main(SPEC, ["tiny_high.py", "--dry-run", "--runs-dir", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "but the shell has TASK_QUEUE_ENABLE=1" in capsys.readouterr().err

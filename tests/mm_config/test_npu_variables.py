@@ -150,6 +150,37 @@ def test_a_wrong_text_is_one_problem_with_what_is_allowed(variable: str, text: s
     assert message in found[0].message
 
 
+@pytest.mark.parametrize(
+    ("variable", "text", "messages"),
+    [
+        (
+            "PYTORCH_NPU_ALLOC_CONF",
+            "page_siz:1g,expandable_segments:yes,max_split_size_mb:10",
+            [
+                "has no option 'page_siz'; did you mean page_size?",
+                "expandable_segments must be False or True, got 'yes'",
+                "max_split_size_mb must be >= 21 MB, got 10",
+            ],
+        ),
+        (
+            "CPU_AFFINITY_CONF",
+            "9,forse:1,npu0:3",
+            [
+                "the mode must be 0 or 1 or 2, got '9'",
+                "has no option 'forse'; did you mean force?",
+                "npu0 must be a range of cores such as 0-7, got '3'",
+            ],
+        ),
+    ],
+)
+def test_all_that_is_wrong_with_a_variable_is_told_at_once(
+    variable: str, text: str, messages: list[str]
+) -> None:
+    npu, found = read({variable: text})
+    assert npu == NpuSpec()
+    assert [(problem.path, problem.message) for problem in found] == [(variable, one) for one in messages]
+
+
 def test_the_allocator_s_other_name_is_read_where_the_first_is_unset() -> None:
     npu, found = read({"PYTORCH_ALLOC_CONF": "expandable_segments:True"})
     assert (npu.allocator.expandable_segments, found) == (True, [])

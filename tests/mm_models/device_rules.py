@@ -13,10 +13,10 @@ FOLDERS = ("packages", "examples", "experiments", "benchmarks", "scripts")
 DEVICE_CODE = (
     "packages/mm_models/src/mm_models/ops/",
     "packages/mm_models/src/mm_models/device.py",
-    "packages/mm_models/src/mm_models/npu.py",
 )
 """Where code may be of one kind of device."""
 
+PACKAGES = "packages/"
 KINDS = ("cuda", "npu")
 HALF = ("half", "float16")
 
@@ -36,11 +36,19 @@ def broken_rules(path: str, source: str) -> list[str]:
     return [
         f"{path}:{getattr(node, 'lineno', 0)}: {problem}"
         for node in ast.walk(tree)
-        for problem in (*_everywhere(node, path), *(() if of_a_device else _elsewhere(node, forms)))
+        for problem in (
+            *_everywhere(node, path),
+            *(() if of_a_device else _elsewhere(node, forms)),
+            *(_branches(node) if path.startswith(PACKAGES) and not of_a_device else ()),
+        )
     ]
 
 
 def _everywhere(node: ast.AST, path: str) -> Iterator[str]:
+    if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torch"):
+        if any(alias.name == "gelu" for alias in node.names):
+            yield "import of gelu, whose form would not be checked: call F.gelu"
+        return
     if not isinstance(node, ast.Call):
         return
     name, given = _name(node.func), {keyword.arg: keyword.value for keyword in node.keywords}
@@ -49,9 +57,11 @@ def _everywhere(node: ast.AST, path: str) -> Iterator[str]:
             yield "autocast without dtype, which is float16 on an NPU"
         elif _name(given["dtype"]) in HALF:
             yield "autocast to float16"
-    form = given.get("approximate")
-    is_tanh = isinstance(form, ast.Constant) and form.value == "tanh"
-    if name in ("gelu", "GELU") and not is_tanh and not path.endswith("/ops/gelu.py"):
+    # The module takes the form by position too; a bare `gelu` is somebody's own name for such a module.
+    forms = [given.get("approximate"), *(node.args if name == "GELU" else ())]
+    is_tanh = any(isinstance(form, ast.Constant) and form.value == "tanh" for form in forms)
+    is_torchs = name == "GELU" or (name == "gelu" and isinstance(node.func, ast.Attribute))
+    if is_torchs and not is_tanh and not path.endswith("/ops/gelu.py"):
         yield "GELU that is not of the tanh form: ops.gelu.exact is exact on every device"
     if name in ("view_as_complex", "polar"):
         yield "complex numbers, which an NPU computes on its slow processor"
@@ -79,6 +89,14 @@ def _elsewhere(node: ast.AST, forms: set[str]) -> Iterator[str]:
     for place in places:
         if isinstance(place, ast.Constant) and str(place.value).partition(":")[0] in KINDS:
             yield f"{place.value!r} named as the device"
+
+
+def _branches(node: ast.AST) -> Iterator[str]:
+    """Decisions by the kind of accelerator; that the CPU is none may be asked anywhere."""
+    if isinstance(node, ast.Compare) and _name(node.left) == "type":
+        for constant in (one for side in node.comparators for one in ast.walk(side)):
+            if isinstance(constant, ast.Constant) and constant.value in KINDS:
+                yield f"a decision by {constant.value!r} outside ops and the device module"
 
 
 def _imported_forms(tree: ast.AST) -> set[str]:

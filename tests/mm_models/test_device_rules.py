@@ -8,7 +8,7 @@ import torch
 
 from mm_config.errors import UserError
 from mm_config.npu.refused import refused
-from mm_models import device, npu
+from mm_models import device
 from tests.mm_models.device_rules import broken_rules, sources
 
 ELSEWHERE = "packages/mm_train/src/mm_train/loop.py"
@@ -34,6 +34,8 @@ def test_the_sources_keep_the_rules() -> None:
         ("place = torch.device('cuda:0')", "'cuda:0' named as the device"),
         ("x.to('npu')", "'npu' named as the device"),
         ("torch.zeros(3, device='cuda')", "'cuda' named as the device"),
+        ("fused = device.type == 'npu'", "a decision by 'npu' outside ops"),
+        ("fused = x.device.type in ('cpu', 'cuda')", "a decision by 'cuda' outside ops"),
     ],
 )
 def test_code_of_one_kind_of_device_is_found_outside_its_place(planted: str, found: str) -> None:
@@ -53,6 +55,8 @@ def test_code_of_one_kind_of_device_is_found_outside_its_place(planted: str, fou
         ("y = F.gelu(x)", "GELU that is not of the tanh form"),
         ("y = F.gelu(x, approximate=form)", "GELU that is not of the tanh form"),
         ("act = nn.GELU()", "GELU that is not of the tanh form"),
+        ("act = nn.GELU('none')", "GELU that is not of the tanh form"),
+        ("from torch.nn.functional import gelu", "import of gelu"),
         ("y = torch.view_as_complex(x)", "complex numbers"),
     ],
 )
@@ -66,8 +70,10 @@ def test_what_ascend_computes_otherwise_is_found_everywhere(path: str, planted: 
     [
         "with torch.autocast(kind, dtype=torch.bfloat16): pass",
         "y = F.gelu(x, approximate='tanh')",
+        "gelu = nn.GELU('tanh')\ny = gelu(x)",
         "x = x.to(device)",
         "torch.accelerator.synchronize()",
+        "on_host = device.type == 'cpu'",
         "from mm_models.ops import attention\nattention.npu(query, key, value)",
     ],
 )
@@ -81,6 +87,8 @@ def test_what_works_everywhere_is_left_alone(fine: str) -> None:
         ({"INF_NAN_MODE_ENABLE": "0"}, ["INF_NAN_MODE_ENABLE"]),
         ({"INF_NAN_MODE_FORCE_DISABLE": "1"}, ["INF_NAN_MODE_FORCE_DISABLE"]),
         ({"TORCH_TRANSFER_TO_NPU": "1"}, ["TORCH_TRANSFER_TO_NPU"]),
+        ({"TORCH_TRANSFER_TO_NPU": "true"}, ["TORCH_TRANSFER_TO_NPU"]),
+        ({"INF_NAN_MODE_ENABLE": ""}, ["INF_NAN_MODE_ENABLE"]),
         (
             {"PYTORCH_NPU_ALLOC_CONF": "expandable_segments:True", "PYTORCH_ALLOC_CONF": ""},
             ["PYTORCH_NPU_ALLOC_CONF"],
@@ -96,8 +104,8 @@ def test_an_npu_is_not_used_where_its_environment_hides_errors(
         monkeypatch.setenv(name, value)
     assert device.pick("cpu").type == "cpu"
     if named:
-        with pytest.raises(UserError, match=f"^{named[0]}: is "):
-            npu.prepare()
+        with pytest.raises(UserError, match=rf"^{named[0]}: (is|must be 0 or 1, got) "):
+            device.prepare_npu()
 
 
 def test_torch_npu_beside_a_torch_for_cuda_is_refused(

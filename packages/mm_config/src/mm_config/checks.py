@@ -15,6 +15,7 @@ import attrs
 
 from mm_config.errors import UserError
 from mm_config.options import RunOptions
+from mm_config.torch_extensions import extension_failure
 
 GROUP = "mm.checks"
 
@@ -50,26 +51,43 @@ Checks = tuple[Callable[[RunOptions], Iterable[Check]], ...]
 
 
 def all_checks(options: RunOptions) -> Iterator[Check]:
-    """Runs the checks of all installed packages, mm_config's first."""
+    """Runs the checks of all installed packages, mm_config's first, as far as torch can be imported."""
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name != "config", entry.name)):
-        yield from checks_of(entry, options)
+        try:
+            yield from checks_of(entry, options)
+        except RuntimeError as error:
+            failure = extension_failure(error)
+            assert failure is not None
+            detail = f"{failure.reason}; what needs torch was not tried"
+            yield Check("torch", BROKEN, detail, failure.remedy)
+            return
 
 
 def checks_of(entry: EntryPoint, options: RunOptions) -> Iterator[Check]:
     """Runs the checks of one package.
 
     What a check raises is a finding as well: this is for machines on which something is wrong.
+
+    Raises:
+        RuntimeError: An extension kept torch from being imported, after which no check can try it again.
     """
     try:
         functions: Checks = _loaded(entry)
     except Exception as error:
+        _raise_if_torch_is_lost(error)
         yield _failed(f"checks of {entry.value.partition('.')[0]}", error)
         return
     for function in functions:
         try:
             yield from function(options)
         except Exception as error:
+            _raise_if_torch_is_lost(error)
             yield _failed(function.__name__.replace("_", " "), error)
+
+
+def _raise_if_torch_is_lost(error: Exception) -> None:
+    if extension_failure(error) is not None:
+        raise error
 
 
 def _loaded(entry: EntryPoint) -> Any:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LOW_DISK_BYTES = 2**30
 ABSENT = "is not installed"
+CONDITIONS = {"torch-npu": "only after CANN: without it, import torch itself fails"}
+"""What has to be so before something optional is installed."""
 
 
 def python(_: RunOptions) -> Iterator[Check]:
@@ -53,7 +55,9 @@ def extras(_: RunOptions) -> Iterator[Check]:
             names, install = ", ".join(one.name for one in needed), f"{package.name}[{extra}]"
             if wrong := [found for one in needed if (found := _unmet(one))]:
                 unfit = ", ".join(found for found in wrong if not found.endswith(ABSENT))
-                yield Check(names, MISSING, unfit, f'pip install "{install}"')
+                conditions = [CONDITIONS[one.name] for one in needed if one.name in CONDITIONS]
+                remedy = ", ".join((f'pip install "{install}"', *conditions))
+                yield Check(names, MISSING, unfit, remedy)
             elif needed:
                 yield Check(names, OK, f"{', '.join(version(one.name) for one in needed)} ({install})")
 

@@ -1,11 +1,12 @@
-"""The one place that asks for a device."""
+"""The one place that asks for a device, sets it up, and knows what each kind can do."""
 
 import os
+from importlib.util import find_spec
 
 import torch
 
 from mm_config.errors import Problem, UserError
-from mm_models import npu
+from mm_config.npu.refused import refused
 
 
 def pick(name: str = "auto", path: str = "spec.runtime.device") -> torch.device:
@@ -18,20 +19,38 @@ def pick(name: str = "auto", path: str = "spec.runtime.device") -> torch.device:
     Raises:
         UserError: The machine has no such device, or it must not be used as it is set up.
     """
-    npu.refuse_beside_cuda()
+    _refuse_npu_beside_cuda()
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     available = ("cpu",) if accelerator is None else ("cpu", accelerator.type)
     if name != "auto" and name not in available:
         allowed = ", ".join(("auto", *available))
-        raise UserError(Problem(path, f"device {name!r} is not available here; available: {allowed}"))
+        of_a_run = path.startswith("spec.")
+        told = "; mm doctor --device npu says what is missing" if name == "npu" and of_a_run else ""
+        raise UserError(Problem(path, f"device {name!r} is not available here; available: {allowed}{told}"))
     if accelerator is None or name == "cpu":
         return torch.device("cpu")
     if accelerator.type == "npu":
-        npu.prepare()
+        prepare_npu()
     index = int(os.environ.get("LOCAL_RANK", "0")) % torch.accelerator.device_count()
     # Collectives and new streams go to the current device, which is the first one unless it is set.
     torch.accelerator.set_device_index(index)
     return torch.device(accelerator.type, index)
+
+
+def prepare_npu() -> None:
+    """Sets what torch_npu would otherwise decide by itself, before the first tensor is moved.
+
+    Raises:
+        UserError: The environment hides errors or changes torch, see `refused`.
+    """
+    if found := list(refused(os.environ)):
+        raise UserError(found)
+    # With either of them on, a module's convolutions are cast to private formats as they are moved, on some
+    # chips through float16.
+    torch.npu.set_compile_mode(jit_compile=False)  # type: ignore[attr-defined]
+    torch.npu.config.allow_internal_format = False  # type: ignore[attr-defined]
+    # It is on for convolutions unless somebody says otherwise.
+    _round_npu_factors(False)
 
 
 def allow_tf32(device: torch.device, allowed: bool) -> None:
@@ -43,4 +62,32 @@ def allow_tf32(device: torch.device, allowed: bool) -> None:
         torch.backends.cuda.matmul.allow_tf32 = allowed
         torch.backends.cudnn.allow_tf32 = allowed
     elif device.type == "npu":
-        npu.round_factors(allowed)
+        _round_npu_factors(allowed)
+
+
+def scales_while_reducing(device: torch.device) -> bool:
+    """Whether sums over ranks can be scaled on their way: NCCL can, neither gloo nor HCCL."""
+    return device.type == "cuda"
+
+
+def updates_in_one_kernel(device: torch.device) -> bool:
+    """Whether torch has one kernel for an optimizer's whole update."""
+    return device.type in ("cpu", "cuda", "npu")
+
+
+def _round_npu_factors(allowed: bool) -> None:
+    torch.npu.matmul.allow_hf32 = allowed  # type: ignore[attr-defined]
+    torch.npu.conv.allow_hf32 = allowed  # type: ignore[attr-defined]
+
+
+def _refuse_npu_beside_cuda() -> None:
+    """torch_npu and a torch for CUDA exclude each other: which device there is depends on the import's luck.
+
+    Raises:
+        UserError: Both are installed.
+    """
+    if torch.version.cuda and find_spec("torch_npu"):
+        raise UserError(
+            f"torch_npu is installed beside torch {torch.__version__}, which is built for CUDA; they exclude "
+            "each other: uninstall torch_npu, or install torch's CPU build for the NPU"
+        )

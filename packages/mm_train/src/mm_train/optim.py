@@ -10,9 +10,7 @@ from torch.optim import AdamW
 
 from mm_config.specs.kinds import OptimizerSpec
 from mm_config.specs.optim import AdamWSpec, Decay, ScheduleSpec
-
-FUSED_DEVICES = ("cpu", "cuda", "npu")
-"""Where torch has one kernel for the whole update."""
+from mm_models.device import updates_in_one_kernel
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -26,7 +24,7 @@ def build_optimizer(network: nn.Module, spec: OptimizerSpec, device: torch.devic
         betas=spec.betas,
         eps=spec.eps,
         weight_decay=spec.weight_decay,
-        fused=device.type in FUSED_DEVICES,
+        fused=updates_in_one_kernel(device),
     )
 
 

@@ -14,6 +14,7 @@ from mm_config.errors import Problem, UserError
 from mm_config.patterns import matches
 from mm_config.specs.parallel import FsdpSpec
 from mm_config.specs.train import PrecisionSpec
+from mm_models.device import scales_while_reducing
 from mm_models.dtypes import torch_dtype
 
 
@@ -43,12 +44,12 @@ def shard(network: nn.Module, fsdp: FsdpSpec, precision: PrecisionSpec, device: 
         )
     # The root's parameters are the last that forward uses and the first that backward needs.
     fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
-    if device.type != "cuda":
+    if not scales_while_reducing(device):
         _reduce_by_sums(network)
 
 
 def _reduce_by_sums(network: nn.Module) -> None:
-    """Has gradients summed over ranks, then divided: neither gloo nor HCCL can multiply while it reduces."""
+    """Has gradients summed over ranks, then divided."""
     for module in network.modules():
         if isinstance(module, FSDPModule):
             module.set_force_sum_reduction_for_comms(True)

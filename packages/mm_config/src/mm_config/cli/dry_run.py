@@ -10,7 +10,7 @@ from mm_config.cli.sections import sections
 from mm_config.describe import counted
 from mm_config.evolve import get
 from mm_config.identity import exact_hash, spec_hash
-from mm_config.npu.exporting import wanted
+from mm_config.npu.exporting import check_environment, wanted
 from mm_config.options import RunOptions
 from mm_config.running import check_carried_out, finished_run, runner_of
 from mm_config.runs.folder import resumed
@@ -22,9 +22,10 @@ def dry_run_lines(spec: RootSpec, options: RunOptions, world_size: int) -> list[
     """The ids, what would run and where, what it depends on, and the plan.
 
     Raises:
-        UserError: The runner can't do all that the spec says.
+        UserError: The runner can't do all that the spec says, or the environment says something else.
     """
     check_carried_out(spec)
+    check_environment(spec)
     facts = {
         "experiment": f"{spec.name} ({tag_of(spec)} spec)",
         "spec": spec_hash(spec),

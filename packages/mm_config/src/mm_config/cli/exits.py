@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from mm_config.console import is_main_rank
 from mm_config.errors import UserError
+from mm_config.torch_extensions import extension_failure
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -20,17 +21,20 @@ SPEAKING_SECONDS = 3
 def exit_status(body: Callable[[], int]) -> int:
     """Runs a command and returns its exit status.
 
-    A `UserError` prints its problems on stderr, on the first rank only, so that torchrun shows them
-    once; the other ranks wait until it has. Ctrl-C and a reader that closes the pipe end quietly
-    with the status that shells use.
+    A `UserError`, or an extension that keeps torch from being imported, prints its problems on stderr, on
+    the first rank only, so that torchrun shows them once; the other ranks wait until it has. Ctrl-C and a
+    reader that closes the pipe end quietly with the status that shells use.
     """
     try:
         status = body()
         sys.stdout.flush()
         return status
-    except UserError as error:
+    except (UserError, RuntimeError) as error:
+        lines = _lines(error)
+        if not lines:
+            raise
         if is_main_rank():
-            print("\n".join(str(problem) for problem in error.problems), file=sys.stderr)
+            print("\n".join(lines), file=sys.stderr)
         else:
             time.sleep(SPEAKING_SECONDS)
         return USER_ERROR
@@ -42,3 +46,11 @@ def exit_status(body: Callable[[], int]) -> int:
         # The interpreter flushes stdout once more when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+
+
+def _lines(error: UserError | RuntimeError) -> list[str]:
+    """One line for each thing that the user can mend; none where the error is ours."""
+    if isinstance(error, UserError):
+        return [str(problem) for problem in error.problems]
+    failure = extension_failure(error)
+    return [] if failure is None else [f"torch {failure.reason}; {failure.remedy}"]

@@ -14,6 +14,7 @@ import attrs
 from mm_config.cli.aliases import aliases_of
 from mm_config.evolve import Leaf, leaves
 from mm_config.specs.kinds import RootSpec
+from mm_config.typing_checks import describe
 
 if typing.TYPE_CHECKING:
     from tyro.constructors import PrimitiveConstructorSpec
@@ -57,6 +58,11 @@ def is_settable(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, enum.Enum)
 
 
+def chosen_in_python(kind: Any) -> str:
+    """What to say of a field that is not settable."""
+    return f"holds a {describe(kind)}, which is chosen in the experiment's Python"
+
+
 def as_text(kind: Any) -> PrimitiveConstructorSpec[Any]:
     """tyro's rule for a type as text: number of words, metavar, choices and the function that parses it."""
     import tyro
@@ -84,6 +90,10 @@ def unknown_flag_message(flag: str, flags: Mapping[str, Flag], other_flags: Iter
     inside = [name for name in flags if name.startswith(f"{key}.")]
     if inside:
         return f"is a group of fields, not a field: {', '.join(f'--{name}' for name in inside[:4])}, ..."
+    for name, known in flags.items():
+        if key.startswith(f"{name}.") and not is_settable(known.leaf.type):
+            state = "None" if known.leaf.value is None else "empty"
+            return f"spec.{known.leaf.path} is {state} here; it {chosen_in_python(known.leaf.type)}"
     options = {normalised(option): option for option in other_flags}
     by_leaf: dict[str, str] = {}
     for name in _nearest(key, [*flags, *options]):

@@ -9,6 +9,7 @@ from mm_config import rules
 from mm_config.cli.flags import (
     Flag,
     as_text,
+    chosen_in_python,
     flags_of,
     is_settable,
     normalised,
@@ -86,7 +87,7 @@ def parse_fields(
 def _parse(flag: Flag, words: tuple[str, ...]) -> Any:
     kind = flag.leaf.type
     if not is_settable(kind):
-        raise ValueError(f"holds a {describe(kind)}, which is chosen in the experiment's Python")
+        raise ValueError(chosen_in_python(kind))
     if flag.negated:
         if words:
             raise ValueError(f"its `no` form takes no value, got {' '.join(words)!r}")

@@ -129,17 +129,14 @@ def _pairing(torch_npu: str, cann: str | None) -> Check:
 
 
 def _other_accelerator(torch: str) -> Iterator[Check]:
-    """torch_npu refuses to be imported where torch finds another accelerator."""
-    built = _cuda_of_torch()
-    if built is None:
-        return
-    remedy = f"install torch's CPU build, torch=={torch.partition('+')[0]}+cpu on x86_64"
-    if Path("/dev/nvidiactl").exists():
+    """torch_npu can't be imported where torch finds a GPU, and runs refuse the two together anywhere."""
+    if built := _cuda_of_torch():
         yield Check(
-            "torch for the NPU", BROKEN, f"{torch} is built for CUDA {built}, and a GPU is here", remedy
+            "torch for the NPU",
+            BROKEN,
+            f"{torch} is built for CUDA {built}, and runs refuse torch_npu beside it",
+            f"install torch's CPU build, torch=={torch.partition('+')[0]}+cpu on x86_64",
         )
-    else:
-        yield Check("torch for the NPU", WARNING, f"{torch} is built for CUDA {built}", remedy)
 
 
 def _cuda_of_torch() -> str | None:
@@ -211,6 +208,10 @@ def run_checks(spec: RootSpec, environment: Mapping[str, str]) -> Iterator[Check
     """A run's own variables beside the shell's, and whether its ranks wait longer than HCCL."""
     asked = wanted(spec)
     label = f"{spec.name} on an NPU".strip()
+    if isinstance(spec, (TrainSpec, InferSpec)) and spec.runtime.device not in ("auto", "npu"):
+        detail = f"runs on {spec.runtime.device}, where it exports nothing"
+        yield Check(label, WARNING, detail, "--spec.runtime.device npu")
+        return
     if problems := list(conflicts(asked, environment)):
         for problem in problems:
             yield Check(label, BROKEN, str(problem))

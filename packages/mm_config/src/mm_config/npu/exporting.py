@@ -17,16 +17,26 @@ from mm_config.specs.train import TrainSpec
 
 
 def wanted(spec: RootSpec) -> dict[str, str]:
-    """The variables that a run of a spec exports, with their text.
+    """The variables that a run of a spec exports, with their text; none where it can't come to use an NPU.
 
-    A deterministic training that may come to run on an NPU adds the two that make its sums repeatable.
+    A deterministic training adds the two that make its sums repeatable.
     """
-    if not isinstance(spec, (TrainSpec, InferSpec)):
+    if not isinstance(spec, (TrainSpec, InferSpec)) or spec.runtime.device not in ("auto", "npu"):
         return {}
     found = {} if spec.runtime.npu is None else variables(spec.runtime.npu)
-    if isinstance(spec, TrainSpec) and spec.runtime.deterministic and spec.runtime.device in ("auto", "npu"):
+    if isinstance(spec, TrainSpec) and spec.runtime.deterministic:
         found = variables(DETERMINISTIC) | found
     return found
+
+
+def check_environment(spec: RootSpec) -> None:
+    """Refuses a run that this environment does not let be what its spec says.
+
+    Raises:
+        UserError: The environment says something else, or torch_npu, which reads it once, is imported.
+    """
+    if problems := list(_problems(spec, wanted(spec), os.environ)):
+        raise UserError(problems)
 
 
 @contextmanager
@@ -34,11 +44,10 @@ def exported(spec: RootSpec) -> Generator[Mapping[str, str]]:
     """Sets a run's variables for the length of a block; processes that it starts inherit them.
 
     Raises:
-        UserError: The environment says something else, or torch_npu, which reads them once, is imported.
+        UserError: As `check_environment` does.
     """
+    check_environment(spec)
     asked = wanted(spec)
-    if problems := list(_problems(spec, asked, os.environ)):
-        raise UserError(problems)
     added = {name: text for name, text in asked.items() if name not in os.environ}
     os.environ.update(added)
     try:

@@ -9,10 +9,11 @@ from mm_config.npu.variables import ALLOCATOR, OTHER_ALLOCATOR
 
 _SATURATING = "turns inf into 65504 and NaN into 0, so that a broken step looks like a sound one; unset it"
 _REFUSED = {
-    ("INF_NAN_MODE_ENABLE", "0"): _SATURATING,
-    ("INF_NAN_MODE_FORCE_DISABLE", "1"): _SATURATING,
-    ("TORCH_TRANSFER_TO_NPU", "1"): "replaces torch.cuda's functions in every library; unset it",
+    "INF_NAN_MODE_ENABLE": ("0", _SATURATING),
+    "INF_NAN_MODE_FORCE_DISABLE": ("1", _SATURATING),
+    "TORCH_TRANSFER_TO_NPU": ("1", "replaces torch.cuda's functions in every library; unset it"),
 }
+"""Switches of 0 and 1, with the value that is refused and why."""
 
 
 def refused(environment: Mapping[str, str]) -> Iterator[Problem]:
@@ -20,9 +21,12 @@ def refused(environment: Mapping[str, str]) -> Iterator[Problem]:
 
     Paths are the variables' names.
     """
-    for (name, value), reason in _REFUSED.items():
-        if environment.get(name) == value:
+    for name, (value, reason) in _REFUSED.items():
+        given = environment.get(name)
+        if given == value:
             yield Problem(name, f"is {value}, which {reason}")
+        elif given not in (None, "0", "1"):
+            yield Problem(name, f"must be 0 or 1, got {given!r}")
     if ALLOCATOR in environment and OTHER_ALLOCATOR in environment:
         yield Problem(
             ALLOCATOR, f"is set beside {OTHER_ALLOCATOR}, which torch_npu refuses; unset one of them"

@@ -1,17 +1,19 @@
 """The text forms of environment variables: values to text, and text to values or to what is wrong with it.
 
-Readers raise ValueError with what is allowed; ranges are those of the spec's fields and are not checked here.
+Readers raise ValueError with what is allowed, or UserError with a problem for each option that is wrong.
+Ranges are those of the spec's fields; only those of options are checked here.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import attrs
 
+from mm_config.errors import Problem, UserError
 from mm_config.meant import meant
 from mm_config.specs.npu import Affinity, NpuAffinitySpec, NpuAllocatorSpec, NpuCoresSpec, PageSize
 
@@ -93,20 +95,27 @@ _RENAMED = {"segment_size_mb": "large_segment_size_mb"}
 
 
 def _read_allocator(text: str) -> NpuAllocatorSpec:
-    given: dict[str, Any] = {}
     if "[" in text:
         raise ValueError(
             "has one roundup_power2_divisions for each size, which can't be said here; give one number"
         )
-    for name, value in _pairs(text):
+    given: dict[str, Any] = {}
+
+    def read(name: str, value: str) -> None:
         if name in _RENAMED:
             raise ValueError(f"{name} is deprecated; write {_RENAMED[name]}")
         if name not in _ALLOCATOR:
             raise ValueError(f"has no option {name!r}{_meant_option(name)}")
-        if name in given:
-            raise ValueError(f"{name} is given twice")
-        given[name] = _named(name, _ALLOCATOR[name], value)
-    return NpuAllocatorSpec(**given)
+        _add(given, name, _ALLOCATOR[name], value)
+
+    wrong = _wrong_options(text, read)
+    try:
+        allocator = NpuAllocatorSpec(**given)
+    except UserError as error:
+        raise UserError((*wrong, *error.problems)) from None
+    if wrong:
+        raise UserError(wrong)
+    return allocator
 
 
 def _meant_option(name: str) -> str:
@@ -125,19 +134,26 @@ _AFFINITY = {"force": DIGIT_SWITCH, "npu_affine": DIGIT_SWITCH, "bind_irq": DIGI
 
 
 def _read_affinity(text: str) -> NpuAffinitySpec:
-    first, comma, rest = text.partition(",")
-    given: dict[str, Any] = {"mode": _named("the mode", _MODES, first)}
+    mode, comma, options = text.partition(",")
+    given: dict[str, Any] = {}
     cores: list[NpuCoresSpec] = []
-    for name, value in _pairs(rest) if comma else ():
+
+    def read(name: str, value: str) -> None:
         if number := re.fullmatch("npu([0-9]{1,20})", name):
             cores.append(_read_cores(int(number[1]), value))
         elif name not in _AFFINITY:
             known = "; it has force, npu_affine, bind_irq and npu0, npu1, ..."
             raise ValueError(f"has no option {name!r}{meant(name, _AFFINITY) or known}")
-        elif name in given:
-            raise ValueError(f"{name} is given twice")
         else:
-            given[name] = _named(name, _AFFINITY[name], value)
+            _add(given, name, _AFFINITY[name], value)
+
+    wrong = _wrong_options(options, read) if comma else []
+    try:
+        given["mode"] = _MODES.read(mode)
+    except ValueError as error:
+        wrong.insert(0, Problem("the mode", str(error)))
+    if wrong:
+        raise UserError(wrong)
     return NpuAffinitySpec(**given, cores=tuple(cores))
 
 
@@ -163,16 +179,24 @@ def _write_affinity(affinity: NpuAffinitySpec) -> str:
 AFFINITY = Form(_read_affinity, _write_affinity)
 
 
-def _pairs(text: str) -> Iterator[tuple[str, str]]:
+def _wrong_options(text: str, read: Callable[[str, str], None]) -> list[Problem]:
+    """Reads each `name:value` of a text; returns what is wrong with them."""
+    wrong: list[Problem] = []
     for part in text.split(","):
         name, colon, value = part.partition(":")
-        if not name or not colon:
-            raise ValueError(f"expected name:value with commas between, got {part!r}")
-        yield name, value
+        try:
+            if not name or not colon:
+                raise ValueError(f"expected name:value with commas between, got {part!r}")
+            read(name, value)
+        except ValueError as error:
+            wrong.append(Problem("", str(error)))
+    return wrong
 
 
-def _named(name: str, form: Form, text: str) -> Any:
+def _add(given: dict[str, Any], name: str, form: Form, text: str) -> None:
+    if name in given:
+        raise ValueError(f"{name} is given twice")
     try:
-        return form.read(text)
+        given[name] = form.read(text)
     except ValueError as error:
         raise ValueError(f"{name} {error}") from None

@@ -84,8 +84,8 @@ def read(environment: Mapping[str, str]) -> tuple[NpuSpec, list[Problem]]:
     Where only torch's common name of the allocator's variable is set, that one is read.
 
     Returns:
-        The spec, without the variables that say something wrong, and one problem for each of those, with the
-        variable's name as its path. Rules between variables are not asked.
+        The spec, without the variables that say something wrong, and what is wrong with those, with the
+        variable's name as the path. Rules between variables are not asked.
     """
     attributes = {attribute.name: attribute for attribute in spec_fields(NpuSpec)}
     values: dict[str, Any] = {}
@@ -99,7 +99,7 @@ def read(environment: Mapping[str, str]) -> tuple[NpuSpec, list[Problem]]:
         try:
             value = variable.form.read(environment[name])
         except UserError as error:
-            wrong += [Problem(name, f"{problem.path} {problem.message}") for problem in error.problems]
+            wrong += [_named(name, problem) for problem in error.problems]
             continue
         except ValueError as error:
             wrong.append(Problem(name, str(error)))
@@ -115,4 +115,9 @@ def between(npu: NpuSpec) -> Iterator[Problem]:
     """What is wrong between the variables of an environment, with the name of one of them as the path."""
     for problem in problems(npu):
         field, _, inside = problem.path.removeprefix("spec.").partition(".")
-        yield Problem(_NAMES[field], f"{inside} {problem.message}".lstrip())
+        yield _named(_NAMES[field], Problem(inside, problem.message))
+
+
+def _named(variable: str, problem: Problem) -> Problem:
+    """A problem of a part of a variable, with the variable as its path."""
+    return Problem(variable, f"{problem.path} {problem.message}".lstrip())
