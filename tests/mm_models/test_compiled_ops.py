@@ -49,19 +49,19 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], tup
             (normal(2, 12, 3, 16),),
         ),
         "modulate": (
-            lambda *inputs: modulate.compiled(*inputs, 1e-6),
-            lambda *inputs: modulate.reference(*inputs, 1e-6),
+            lambda x, shift, scale: modulate.compiled(x, shift, scale, 1e-6),
+            lambda x, shift, scale: modulate.reference(x, shift, scale, 1e-6),
             (x, row, other),
         ),
         "modulate by rows": (
-            lambda *inputs: modulate.compiled(*inputs, 1e-6, places),
-            lambda *inputs: modulate.reference(*inputs, 1e-6, places),
+            lambda x, shift, scale: modulate.compiled(x, shift, scale, 1e-6, places),
+            lambda x, shift, scale: modulate.reference(x, shift, scale, 1e-6, places),
             (x, four, four_others),
         ),
         "gate": (gate_residual.compiled, gate_residual.reference, (x, branch, row)),
         "gate by rows": (
-            lambda *inputs: gate_residual.compiled(*inputs, places),
-            lambda *inputs: gate_residual.reference(*inputs, places),
+            lambda x, branch, gate: gate_residual.compiled(x, branch, gate, places),
+            lambda x, branch, gate: gate_residual.reference(x, branch, gate, places),
             (x, branch, four),
         ),
     }
@@ -78,10 +78,10 @@ def test_compiled_forms_have_the_plain_ones_values_and_gradients(case: str, dtyp
     expected, actual = reference(*inputs), compiled(*inputs)
     assert actual.dtype == dtype
     direction = torch.randn_like(expected)
-    tolerance = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.03, "rtol": 0.02}
-    torch.testing.assert_close(actual, expected, **tolerance)
+    atol, rtol = (1e-5, 1e-5) if dtype == torch.float32 else (0.03, 0.02)
+    torch.testing.assert_close(actual, expected, atol=atol, rtol=rtol)
     for mine, other in zip(grad(actual, inputs, direction), grad(expected, inputs, direction), strict=True):
-        torch.testing.assert_close(mine, other, **tolerance)
+        torch.testing.assert_close(mine, other, atol=atol, rtol=rtol)
 
 
 def velocity_and_gradients(network: torch.nn.Module) -> tuple[Tensor, ...]:

@@ -92,13 +92,13 @@ def test_an_additive_mask_is_refused(form: attention.Form) -> None:
 
 
 def test_attention_s_forms_have_the_same_gradients() -> None:
-    inputs = tuple(normal(2, 4, 2, 8).add(shift).requires_grad_() for shift in range(3))
+    query, key, value = (normal(2, 4, 2, 8).add(shift).requires_grad_() for shift in range(3))
+    inputs = query, key, value
     mask = torch.tensor([True, False, True, True]).view(1, 1, 1, 4)
     direction = normal(2, 4, 2, 8) - 1
-    expected = torch.autograd.grad(attention.reference(*inputs, mask), inputs, direction)
-    torch.testing.assert_close(
-        torch.autograd.grad(attention.sdpa(*inputs, mask), inputs, direction), expected
-    )
+    expected = torch.autograd.grad(attention.reference(query, key, value, mask), inputs, direction)
+    actual = torch.autograd.grad(attention.sdpa(query, key, value, mask), inputs, direction)
+    torch.testing.assert_close(actual, expected)
     assert torch.autograd.gradcheck(lambda q, k, v: attention.reference(q, k, v, mask), inputs)
 
 
