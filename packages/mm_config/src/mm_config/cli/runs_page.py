@@ -95,5 +95,7 @@ def origin_of(index: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
         yield name, value
     for name, value in provenance.get("ops", {}).items():
         yield f"op.{name}", value
+    for name, found in provenance.get("releases", {}).items():
+        yield f"release.{name}", f"{found['fingerprint'][:SHORT]} in {found['path']}"
     for name, value in provenance.get("packages", {}).items():
         yield f"package.{name}", value

@@ -20,6 +20,7 @@ from mm_config.running import run
 from mm_config.runs.folder import Run, attach
 from mm_config.runs.provenance_diff import OriginChange, changes, origin_here, stored_origins
 from mm_config.runs.record import RESULT_FILE, RunStatus, read_json, write_json
+from mm_config.runs.releases import used_releases
 
 REPORT_FILE = "reproduction.json"
 """In the new run folder: which run it repeats, and what came of it."""
@@ -75,7 +76,8 @@ def reproduce(
                 warn(change)
 
     if is_main_rank():
-        here = origin_here(options.argv, wanted(stored.spec))
+        releases = used_releases(stored.spec, options.locations)
+        here = origin_here(options.argv, wanted(stored.spec), releases)
         say_new(_spec_changes(stored))
         say_new(change for name, then in origins.items() for change in _named(changes(then, here), name))
     new = _run(stored, attrs.evolve(options, reproduces=True, stop_after=last_step))

@@ -48,6 +48,7 @@ from mm_config.runs.record import (
     write_json,
     write_record,
 )
+from mm_config.runs.releases import used_releases
 from mm_config.runs.stored import spec_problems
 from mm_config.schema import SEMANTIC, tag_of
 from mm_config.specs.kinds import RootSpec
@@ -150,7 +151,7 @@ def open_run(
         path = _new_folder(spec, runs_dir)
         dump(spec, path / SPEC_FILE)
         lock.acquire(path)
-        _write_provenance(path / PROVENANCE_FILE, spec, options.argv, devices, ops)
+        _write_provenance(path / PROVENANCE_FILE, spec, options, devices, ops)
         record = RunRecord(
             uid=uuid.uuid4().hex,
             path=path.relative_to(runs_dir).as_posix(),
@@ -250,7 +251,7 @@ def _resume(spec: RootSpec, options: RunOptions, devices: Iterable[str], ops: Ma
     with _writing(path):
         lock.acquire(path)
         again = next(number for number in count(2) if not (path / f"provenance-{number}.json").exists())
-        _write_provenance(path / f"provenance-{again}.json", spec, options.argv, devices, ops)
+        _write_provenance(path / f"provenance-{again}.json", spec, options, devices, ops)
         if exact_hash(spec) != exact_hash(earlier.spec):
             dump(spec, path / f"spec-{again}.json")
         record = attrs.evolve(earlier.record, status=RunStatus.RUNNING, finished_at=None, reason=None)
@@ -288,9 +289,10 @@ def _differences(earlier: Run, spec: RootSpec) -> Iterator[Problem]:
 
 
 def _write_provenance(
-    path: Path, spec: RootSpec, argv: tuple[str, ...], devices: Iterable[str], ops: Mapping[str, str]
+    path: Path, spec: RootSpec, options: RunOptions, devices: Iterable[str], ops: Mapping[str, str]
 ) -> None:
-    write_json(path, provenance(argv, devices, ops, wanted(spec)))
+    releases = used_releases(spec, options.locations)
+    write_json(path, provenance(options.argv, devices, ops, wanted(spec), releases))
     for root in code_repositories():
         if patch := uncommitted_patch(root):
             patch_file(path, root).write_bytes(patch)
