@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from experiments import tiny_high
-from mm_config import replace
+from experiments import tiny, tiny_high
+from mm_config import replace, running
 from mm_config.errors import UserError
 from mm_config.locations import Location, Locations
 from mm_config.options import RunOptions
@@ -173,17 +173,126 @@ def test_all_adapters_that_cannot_be_used_are_named_by_their_fields(
     assert "no location is named 'test/nowhere'" in caught.value.problems[0].message
     assert caught.value.problems[1].message.endswith("files/mid.safetensors")
 
+
+def test_wrong_adapters_are_named_by_their_fields_before_a_run_folder_is_made(
+    spec: InferSpec, located: RunOptions, tmp_path: Path
+) -> None:
     save_adapters({LOW_NOISE: adapter_of(spec, "low")}, tmp_path / "files" / "low")
     layers = {f"double_{name}": layer for name, layer in adapter_of(spec, "high").layers.items()}
     save_adapters({HIGH_NOISE: Adapter(layers)}, tmp_path / "files" / "other")
     loras = (
         AppliedLoraSpec(high_noise=released("files", "low")),
         AppliedLoraSpec(low_noise=released("files", "other"), merge=False),
+        AppliedLoraSpec(high_noise=released("files", "half.safetensors")),
+        AppliedLoraSpec(high_noise=released("files", "nowhere.safetensors")),
     )
+    half = {"transformer.proj_out.lora_A.weight": torch.ones(2, 32)}
+    save_file(half, tmp_path / "files" / "half.safetensors")
     with pytest.raises(UserError) as caught:
-        load(replace(spec, "loras", loras), located)
-    first, second = caught.value.problems
+        running.run(replace(spec, "loras", loras), located)
+    assert not list(located.runs_dir.rglob("spec.json"))
+    first, second, third, fourth = caught.value.problems
     assert first.path == "spec.loras.0.high_noise"
     assert first.message.endswith("(transformer_2) alone; one for the high-noise expert is wanted")
     assert second.path == "spec.loras.1.low_noise"
     assert "other: the adapter matches nothing in the network: it changes double_blocks.0" in second.message
+    assert third.path == "spec.loras.2.high_noise"
+    assert "half.safetensors: proj_out lacks lora_B (lora_up); there is transformer.proj_out" in third.message
+    assert fourth.path == "spec.loras.3.high_noise"
+
+
+def test_an_adapter_of_another_network_is_refused_before_a_training_starts(located: RunOptions) -> None:
+    lora = AppliedLoraSpec(high_noise=released("both"), low_noise=released("both"))
+    building = replace(tiny.SPEC, {"loras": (lora,), "runtime.build_missing": True})
+    with pytest.raises(UserError) as caught:
+        running.run(building, located)
+    assert [problem.path for problem in caught.value.problems] == [
+        "spec.loras.0.high_noise",
+        "spec.loras.0.low_noise",
+    ]
+    for problem in caught.value.problems:
+        assert "of another shape, so it was made for another network: blocks.0.attn1" in problem.message
+    assert not list(located.runs_dir.rglob("spec.json"))
+
+
+def test_after_a_training_of_an_adapter_that_failed_no_other_is_started(
+    spec: InferSpec, located: RunOptions, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    nowhere = attrs.evolve(located, runs_dir=tmp_path / "file" / "runs")
+    trained = TrainedBy(spec=replace(tiny_high.SPEC, "lora", LoraSpec(rank=2)))
+    lora = AppliedLoraSpec(high_noise=trained, low_noise=trained)
+    with pytest.raises(UserError) as caught:
+        pipeline.resolve_experts(replace(spec, {"loras": (lora,), "runtime.build_missing": True}), nowhere)
+    assert len(caught.value.problems) == 1
+
+
+def test_what_can_only_be_merged_is_refused_beside_the_weights(
+    spec: InferSpec, located: RunOptions, tmp_path: Path
+) -> None:
+    shapes = spec.model.parameter_shapes()
+    out, *kernel = shapes["patch_embedding.weight"]
+    convolution = LowRank(torch.ones(2, *kernel), torch.ones(out, 2, 1, 1, 1), 1.0)
+    save_adapters({HIGH_NOISE: Adapter({"patch_embedding": convolution})}, tmp_path / "files" / "kernel")
+    difference = {"diffusion_model.head.head.diff_b": torch.ones(shapes["proj_out.bias"])}
+    difference |= {
+        f"diffusion_model.head.head.lora_{half}.weight": torch.ones(shape)
+        for half, shape in (("down", (1, 32)), ("up", (shapes["proj_out.weight"][0], 1)))
+    }
+    save_file(difference, tmp_path / "files" / "difference.safetensors")
+    lora = AppliedLoraSpec(
+        high_noise=released("files", "kernel"), low_noise=released("files", "difference.safetensors")
+    )
+    plain, merged = weights_of(spec, located), weights_of(replace(spec, "loras", (lora,)), located)
+    for expert, name in ((HIGH, "patch_embedding.weight"), (LOW, "proj_out.bias")):
+        assert not torch.equal(plain[expert][name], merged[expert][name])
+    with pytest.raises(UserError) as caught:
+        running.run(replace(spec, "loras", (replace(lora, "merge", False),)), located)
+    assert not list(located.runs_dir.rglob("spec.json"))
+    first, second = caught.value.problems
+    assert (first.path, second.path) == ("spec.loras.0.high_noise", "spec.loras.0.low_noise")
+    assert first.message.endswith("to the weights alone: patch_embedding.weight; merge it")
+    assert second.message.endswith("to the weights alone: proj_out.bias; merge it")
+
+
+def test_the_half_of_a_file_that_nothing_takes_is_told_once(
+    spec: InferSpec, located: RunOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*loras: AppliedLoraSpec) -> str:
+        load(replace(spec, "loras", loras), located)
+        return capsys.readouterr().out
+
+    high, low = AppliedLoraSpec(high_noise=released("both")), AppliedLoraSpec(low_noise=released("both"))
+    file = f"{tmp_path / 'both'} holds an adapter of the"
+    assert told(low, low) == (
+        f"spec.loras.0.low_noise: {file} high-noise expert too, which no field takes; to add it, "
+        "name it in spec.loras.0.high_noise or in that of a further entry\n"
+    )
+    others = AppliedLoraSpec(high_noise=released("files", "high.safetensors"))
+    assert told(others, high) == (
+        f"spec.loras.1.high_noise: {file} low-noise expert too, which no field takes; to add it, "
+        "name it in spec.loras.1.low_noise or in that of a further entry\n"
+    )
+    assert told(high, others, replace(low, "strength", 0.5)) == ""
+
+
+def test_adapters_that_were_written_for_peft_are_in_folders_of_their_experts(
+    spec: InferSpec, located: RunOptions, tmp_path: Path
+) -> None:
+    experts = {HIGH_NOISE: adapter_of(spec, "high"), LOW_NOISE: adapter_of(spec, "low", alpha=3.0)}
+    save_adapters(experts, tmp_path / "files" / "peft", "peft")
+    whole = AppliedLoraSpec(high_noise=released("files", "peft"))
+    with pytest.raises(UserError) as caught:
+        load(replace(spec, "loras", (whole,)), located)
+    (problem,) = caught.value.problems
+    assert problem.path == "spec.loras.0.high_noise"
+    assert problem.message.endswith(
+        "peft: holds no safetensors file, its folders do: name one of transformer, transformer_2, "
+        'in a spec such as subfolder="transformer"'
+    )
+    parts = AppliedLoraSpec(
+        high_noise=released("files", "peft/transformer"), low_noise=released("files", "peft/transformer_2")
+    )
+    found = weights_of(replace(spec, "loras", (parts,)), located)
+    wanted = {HIGH: [(experts[HIGH_NOISE], 1.0)], LOW: [(experts[LOW_NOISE], 1.0)]}
+    assert_changed(found, weights_of(spec, located), wanted)

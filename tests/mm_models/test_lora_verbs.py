@@ -83,6 +83,9 @@ def test_both_experts_are_shown_and_written(tmp_path: Path, capsys: pytest.Captu
     assert "expert        low noise (transformer_2)\nrank          4\nalpha         8\n" in told
     assert app(["convert", str(tmp_path / "both"), str(tmp_path / "peft"), "--to", "peft"]) == 0
     assert sorted(path.name for path in (tmp_path / "peft").iterdir()) == [HIGH_NOISE, LOW_NOISE]
+    folders = (tmp_path / "peft" / name for name in (HIGH_NOISE, LOW_NOISE))
+    written = "".join(f"written   {folder} (peft adapter, from diffusers)\n" for folder in folders)
+    assert capsys.readouterr().out == written
 
 
 def test_an_adapter_of_another_network_ends_with_status_1(

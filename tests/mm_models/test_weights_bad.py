@@ -20,6 +20,7 @@ from mm_models.weights.differences import compare
 from mm_models.weights.inspecting import inspect_weights
 from mm_models.weights.opening import open_weights
 from mm_models.weights.tensors import Piece, StoredTensor
+from tests.mm_models.lora_files import adapter_of, halves, write
 from tests.mm_models.weight_files import SPECS, T2V, values, write_diffusers
 
 
@@ -174,6 +175,70 @@ def test_what_is_no_weights_at_all(tmp_path: Path) -> None:
     assert refused(tmp_path / "other.safetensors") == (
         "no tensor has a name of Wan's transformer; it holds img_in.proj.weight"
     )
+
+
+def test_of_a_run_its_newest_checkpoint_is_named(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "run" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    assert refused(tmp_path / "run") == "holds no weights that are known"
+    for step in ("00000900", "100000000", "00000450"):
+        checkpoint.save(checkpoints / f"step-{step}", {"model": values(T2V)}, {})
+    checkpoint.save(tmp_path / "staged", {"model": values(T2V)}, {})
+    (tmp_path / "staged").rename(checkpoints / "step-200000000.tmp")
+    newest = checkpoints / "step-100000000"
+    for path in (tmp_path / "run", checkpoints):
+        assert refused(path) == (
+            f"holds no weights that are known; name a checkpoint, the newest is {newest}"
+        )
+
+
+def test_folders_of_every_layout_are_advised_and_the_rest_of_many_counted(tmp_path: Path) -> None:
+    marks = ("iter_0000700/mp_rank_00/", "dcp/.metadata", "ours/manifest.json", "wan/w.pth", "saved/release/")
+    for mark in marks:
+        (tmp_path / "some" / mark).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "some" / mark).mkdir() if mark.endswith("/") else (tmp_path / "some" / mark).touch()
+    (tmp_path / "some" / "logs").mkdir()
+    assert refused(tmp_path / "some") == (
+        "holds no weights that are known; those of its folders dcp, iter_0000700, ours, saved, wan may"
+    )
+    for number in range(12):
+        (tmp_path / "folders" / f"w{number:02}").mkdir(parents=True)
+        (tmp_path / "folders" / f"w{number:02}" / "w.safetensors").touch()
+        (tmp_path / "files").mkdir(exist_ok=True)
+        (tmp_path / "files" / f"{number:02}.pth").touch()
+    assert refused(tmp_path / "folders").endswith("w08, w09 and 2 more may")
+    assert refused(tmp_path / "files").endswith(
+        "; name one of " + ", ".join(f"{number:02}.pth" for number in range(10)) + " and 2 more"
+    )
+
+
+@pytest.mark.parametrize(
+    ("prefix", "down", "up"), [("transformer.", "lora_A", "lora_B"), ("", "lora_down", "lora_up")]
+)
+def test_an_adapter_given_as_a_networks_weights_is_called_one(
+    prefix: str, down: str, up: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "lora.safetensors", halves(adapter_of(), prefix, down, up))
+    assert refused(file) == (
+        "is an adapter (LoRA), not a network's weights; it belongs in spec.loras of a generation, "
+        "or in spec.lora.start_from of a training"
+    )
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.safetensors.index.json"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of Git LFS"),
+        ("\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "an HTML page"),
+        ("<html>" + " " * 300, "an HTML page"),
+    ],
+)
+def test_what_a_download_left_in_a_files_place_is_named(
+    name: str, content: str, what: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    assert f"it is {what}, not the file itself" in refused(tmp_path / name)
 
 
 @pytest.mark.parametrize("offsets", [[0], [-4, 0], ["a", "b"], [0.5, 0], 5, None])

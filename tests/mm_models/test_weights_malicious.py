@@ -73,9 +73,9 @@ def test_a_trained_file_of_mindspeed_is_refused_naming_its_arguments(made: Path,
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("700")
     file = tmp_path / "iter_0000700" / "mp_rank_00" / "model_optim_rng.pt"
     torch.save({"model": values(T2V), "args": argparse.Namespace(lr=1e-5)}, file)
-    assert_refused(
-        tmp_path, made, "never loaded: argparse.Namespace; a trained MindSpeed-MM file carries its arguments"
-    )
+    hint = "MindSpeed-MM's own converter (its command mm-convert, not our `mm convert`)"
+    told = "never loaded: argparse.Namespace; a trained MindSpeed-MM file carries its arguments"
+    assert_refused(tmp_path, made, told, hint)
 
 
 def saved_dcp(folder: Path) -> Path:

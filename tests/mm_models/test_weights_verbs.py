@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from experiments import custom_dit
 from experiments.tiny_high import SPEC
 from mm_config import files
 from mm_config.cli.app import app
@@ -120,6 +121,25 @@ def test_a_trainings_checkpoint_has_the_spec_of_its_run(
     assert app(["inspect", str(folder), "--spec", "experiments.tiny_high"]) == 1
     page = capsys.readouterr().out
     assert "  num_attention_heads is 8 in the configuration of the weights, 4 in the spec\n" in page
+
+
+def test_a_checkpoint_of_another_network_is_said_to_be_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run" / "checkpoints" / "step-00000001"
+    folder.parent.mkdir(parents=True)
+    spec = attrs.evolve(custom_dit.SPEC.model, num_layers=1, num_attention_heads=1, ffn_dim=8)
+    (tmp_path / "run" / "spec.json").write_text(
+        files.dumps(attrs.evolve(custom_dit.SPEC, model=spec), "json")
+    )
+    tensors = {name: torch.zeros(shape) for name, shape in spec.parameter_shapes().items()}
+    checkpoint.save(folder, {"model": tensors}, {"step": 1})
+    told = "mm inspect and mm convert know Wan's transformer; this is of CustomDiTSpec"
+    for words in (["inspect", str(folder)], ["convert", str(folder), str(tmp_path / "out")]):
+        assert app(words) == 2
+        assert capsys.readouterr().err == f"{tmp_path / 'run' / 'spec.json'}: {told}\n"
+    assert app(["inspect", str(folder), "--spec", "experiments.custom_dit"]) == 2
+    assert capsys.readouterr().err == f"experiments.custom_dit: {told}\n"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 from torch import nn
 
+from mm_config.console import say
 from mm_config.errors import Problem, UserError, concerning
 from mm_config.options import RunOptions
 from mm_config.specs.diffusion import Expert
@@ -15,7 +16,7 @@ from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Weights
 from mm_config.specs.weights import RandomWeights, TrainedBy
 from mm_config.weights import resolve_weights
-from mm_models.lora.adapter import Addition
+from mm_models.lora.adapter import LOW_NOISE, Addition, StoredAdapters
 from mm_models.lora.beside import attach
 from mm_models.lora.fitting import fit_problems
 from mm_models.lora.merging import merge
@@ -32,62 +33,68 @@ class Adapters:
     """Beside them, in each pass."""
 
 
-def resolve_adapters(spec: InferSpec, options: RunOptions, *, build: bool) -> dict[str, Path]:
-    """The file or folder of each adapter, by its field.
+@attrs.frozen(eq=False)
+class _Wanted:
+    """An adapter as a field of the spec asks for it."""
+
+    expert: Expert
+    weights: Weights
+    strength: float
+    merge: bool
+    buildable: bool
+    """Whether the spec allows it to be trained."""
+
+
+@attrs.frozen(eq=False)
+class _Found:
+    """An adapter that was read and fits."""
+
+    asked: _Wanted
+    stored: StoredAdapters
+    """All that its file holds."""
+    addition: Addition
+
+
+def check_adapters(spec: InferSpec, options: RunOptions, network: nn.Module, *, buildable: bool) -> None:
+    """Reads adapters and holds them against the network, and says what of their files nothing takes.
 
     Args:
         spec: The spec, whose rules hold.
         options: Where runs and locations are looked up.
-        build: Whether those that the spec allows to be trained are trained; otherwise they are left out.
+        network: The spec's, on meta.
+        buildable: Whether this is for the adapters that the spec allows to be trained, which trains those
+            that are missing, or for the others.
 
     Raises:
-        UserError: Adapters are nowhere; all that are missing are reported together.
+        UserError: Adapters are nowhere, can't be read, are for the other expert, don't fit the network, or
+            are to be beside the weights and change more than linear layers. Those of all fields are
+            reported together, but trainings end with the first that fails.
     """
-    found: dict[str, Path] = {}
-    problems: list[Problem] = []
-    for field, (_, weights, *_) in _wanted(spec).items():
-        if spec.runtime.build_missing and isinstance(weights, TrainedBy) and not build:
-            continue
-        try:
-            path = resolve_weights(weights, options, build, field)
-            assert not isinstance(path, RandomWeights), "rules.check refuses random weights of an adapter"
-            found[field] = path
-        except UserError as error:
-            problems += error.problems
-    if problems:
-        raise UserError(problems)
-    return found
+    wanted = {field: one for field, one in _wanted(spec).items() if one.buildable is buildable}
+    found = _read(wanted, spec, options, network)
+    taken = {id(one.addition.adapter) for one in found.values()}
+    told: set[Path] = set()
+    for field, one in found.items():
+        path = one.stored.path
+        for name, adapter in one.stored.experts.items():
+            if id(adapter) not in taken and path not in told:
+                told.add(path)
+                say(_left_out(field, path, name))
 
 
-def load_adapters(spec: InferSpec, options: RunOptions) -> Mapping[Expert, Adapters]:
-    """Reads the adapters of each expert and holds them against the network, which need not be loaded yet.
+def load_adapters(spec: InferSpec, options: RunOptions, network: nn.Module) -> Mapping[Expert, Adapters]:
+    """Reads the adapters of each expert and holds them against the network, which is on meta.
 
     Raises:
-        UserError: Adapters are nowhere, can't be read, are for the other expert, or don't fit the network;
-            those of all fields are reported together.
+        UserError: As `check_adapters`.
     """
-    paths = resolve_adapters(spec, options, build=spec.runtime.build_missing)
-    shapes = spec.model.parameter_shapes()
-    found: dict[Expert, list[tuple[bool, Addition]]] = {}
-    problems: list[Problem] = []
-    for field, (expert, _, strength, merged) in _wanted(spec).items():
-        try:
-            with concerning(field):
-                adapter = read_adapters(paths[field]).of(expert)
-                if misfits := fit_problems(adapter, shapes, str(paths[field])):
-                    raise UserError(misfits)
-        except UserError as error:
-            problems += error.problems
-        else:
-            found.setdefault(expert, []).append((merged, Addition(adapter, strength)))
-    if problems:
-        raise UserError(problems)
+    found = _read(_wanted(spec), spec, options, network).values()
     return {
         expert: Adapters(
-            merged=tuple(addition for merged, addition in additions if merged),
-            beside=tuple(addition for merged, addition in additions if not merged),
+            merged=tuple(one.addition for one in found if one.asked.expert is expert and one.asked.merge),
+            beside=tuple(one.addition for one in found if one.asked.expert is expert and not one.asked.merge),
         )
-        for expert, additions in found.items()
+        for expert in {one.asked.expert for one in found}
     }
 
 
@@ -103,11 +110,55 @@ def add_adapters(network: nn.Module, adapters: Adapters) -> None:
         attach(network, adapters.beside, where="spec.loras (merge False)")
 
 
-def _wanted(spec: InferSpec) -> dict[str, tuple[Expert, Weights, float, bool]]:
-    """Expert, weights, strength and whether to merge, by the field that names the adapter."""
+def _read(
+    wanted: Mapping[str, _Wanted], spec: InferSpec, options: RunOptions, network: nn.Module
+) -> dict[str, _Found]:
+    """The adapter of each field, whose file is read once."""
+    shapes = spec.model.parameter_shapes()
+    files: dict[Path, StoredAdapters] = {}
+    found: dict[str, _Found] = {}
+    problems: list[Problem] = []
+    for field, one in wanted.items():
+        try:
+            path = resolve_weights(one.weights, options, one.buildable, field)
+            assert not isinstance(path, RandomWeights), "rules.check refuses random weights of an adapter"
+            with concerning(field):
+                if path not in files:
+                    files[path] = read_adapters(path)
+                addition = Addition(files[path].of(one.expert), one.strength)
+                if misfits := fit_problems(addition.adapter, shapes, str(path)):
+                    raise UserError(misfits)
+                if not one.merge:
+                    attach(network, (addition,), where=str(path)).detach()
+        except UserError as error:
+            if one.buildable:
+                raise  # After a training that failed no other is started.
+            problems += error.problems
+        else:
+            found[field] = _Found(one, files[path], addition)
+    if problems:
+        raise UserError(problems)
+    return found
+
+
+def _left_out(field: str, path: Path, name: str) -> str:
+    entry = field.rpartition(".")[0]
+    other = "low_noise" if name == LOW_NOISE else "high_noise"
+    expert = other.replace("_", "-")
+    return (
+        f"{field}: {path} holds an adapter of the {expert} expert too, which no field takes; "
+        f"to add it, name it in {entry}.{other} or in that of a further entry"
+    )
+
+
+def _wanted(spec: InferSpec) -> dict[str, _Wanted]:
+    """What is asked for, by the field that names the adapter."""
     high = Expert.SINGLE if spec.boundary is None else Expert.HIGH_NOISE
+    build = spec.runtime.build_missing
     return {
-        f"spec.loras.{index}.{name}": (expert, weights, lora.strength, lora.merge)
+        f"spec.loras.{index}.{name}": _Wanted(
+            expert, weights, lora.strength, lora.merge, build and isinstance(weights, TrainedBy)
+        )
         for index, lora in enumerate(spec.loras)
         for name, expert, weights in (
             ("high_noise", high, lora.high_noise),

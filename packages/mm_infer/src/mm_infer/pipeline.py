@@ -24,7 +24,7 @@ from mm_config.specs.kinds import Weights
 from mm_config.specs.serving import GuidanceMode
 from mm_config.specs.weights import RandomWeights, TrainedBy
 from mm_config.weights import resolve_weights
-from mm_infer.adapters import Adapters, add_adapters, load_adapters, resolve_adapters
+from mm_infer.adapters import Adapters, add_adapters, check_adapters, load_adapters
 from mm_infer.carried_out import check_carried_out
 from mm_infer.denoise import denoise
 from mm_infer.samplers import sigmas
@@ -145,27 +145,27 @@ def resolve_experts(spec: InferSpec, options: RunOptions) -> dict[Expert, Path |
     """Finds each expert's weights and adapters, training them first where the spec allows it.
 
     Raises:
-        UserError: Weights are nowhere, those of experts and encoders reported together and before any
-            training starts; or an expert's don't fit its network; or a training failed, after which no other
-            is started.
+        UserError: Weights are nowhere or an adapter can't be added to its expert, all reported together and
+            before any training starts; or an expert's weights don't fit its network; or a training failed,
+            after which no other is started.
     """
     wanted = expert_weights(spec)
     build = spec.runtime.build_missing
     buildable = [expert for expert, weights in wanted.items() if build and isinstance(weights, TrainedBy)]
     found: dict[Expert, Path | RandomWeights] = {}
+    network = _on_meta(spec)
 
     def resolve(expert: Expert) -> None:
         found[expert] = resolve_weights(wanted[expert], options, build, path=PATH_OF[expert])
 
     check_all(
         *(partial(resolve, expert) for expert in wanted if expert not in buildable),
-        partial(resolve_adapters, spec, options, build=False),
+        partial(check_adapters, spec, options, network, buildable=False),
         partial(require_releases, _encoders(spec), options.locations),
     )
     for expert in buildable:
         resolve(expert)
-    resolve_adapters(spec, options, build=build)
-    network = mm_models.build(spec.model, device="meta", ops=ops_of(spec))
+    check_adapters(spec, options, network, buildable=True)
 
     def fits(expert: Expert, path: Path) -> None:
         with concerning(PATH_OF[expert]):
@@ -173,6 +173,11 @@ def resolve_experts(spec: InferSpec, options: RunOptions) -> dict[Expert, Path |
 
     check_all(*(partial(fits, expert, path) for expert, path in found.items() if isinstance(path, Path)))
     return {expert: found[expert] for expert in wanted}
+
+
+def _on_meta(spec: InferSpec) -> nn.Module:
+    """The network of an expert, without memory."""
+    return mm_models.build(spec.model, device="meta", ops=ops_of(spec))
 
 
 def _encoders(spec: InferSpec) -> dict[str, Any]:
@@ -188,7 +193,7 @@ def load_pipeline(
 ) -> Pipeline:
     """Loads the experts with their adapters, the text encoder and the autoencoder onto the spec's device."""
     place = device.pick(spec.runtime.device)
-    adapters = load_adapters(spec, options)
+    adapters = load_adapters(spec, options, _on_meta(spec))
     return Pipeline(
         spec=spec,
         device=place,

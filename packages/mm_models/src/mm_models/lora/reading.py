@@ -105,6 +105,10 @@ def _file_of(path: Path) -> Path:
     if found:
         names = ", ".join(file.name for file in found[:SHOWN])
         raise UserError(Problem(str(path), f"holds {len(found)} safetensors files; name one of {names}"))
+    if folders := sorted(file.parent.name for file in path.glob("*/*.safetensors")):
+        names = ", ".join(list(dict.fromkeys(folders))[:SHOWN])
+        message = f"holds no safetensors file, its folders do: name one of {names}"
+        raise UserError(Problem(str(path), f'{message}, in a spec such as subfolder="{folders[0]}"'))
     executed = sorted(file.name for file in path.iterdir() if file.suffix in _EXECUTED)
     advice = f"; {', '.join(executed[:SHOWN])} can hold code and is not opened" if executed else ""
     raise UserError(Problem(str(path), f"holds no safetensors file{advice}"))

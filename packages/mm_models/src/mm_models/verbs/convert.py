@@ -93,7 +93,8 @@ def _convert_adapter(line: CommandLine, source: Path, out: Path, kind: str) -> i
         raise UserError(problems)
     read = read_adapters(source)
     save_adapters(read.experts, out, kind)
-    print(f"written   {out} ({kind} adapter, from {read.style})")
+    for folder in sorted(path for path in out.iterdir() if path.is_dir()) or [out]:
+        print(f"written   {folder} ({kind} adapter, from {read.style})")
     return 0
 
 

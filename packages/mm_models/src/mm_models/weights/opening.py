@@ -14,7 +14,7 @@ from mm_config.errors import Problem, UserError
 from mm_config.specs.kinds import ModelSpec
 from mm_models import checkpoint
 from mm_models.weights import megatron, pickled, safetensors_files, torch_dcp
-from mm_models.weights.names import Dialect
+from mm_models.weights.names import Dialect, are_of_adapter
 from mm_models.weights.published import (
     Guess,
     bears_our_names,
@@ -59,6 +59,12 @@ class Weights:
 CHECKPOINT = "our checkpoint"
 _BESIDE = ("optimizer", "opt_param_scheduler", "rng_state")
 """What trainings store beside a network, under these first parts of names."""
+_MARKS = (
+    *("*.safetensors", "*" + safetensors_files.INDEX_SUFFIX, checkpoint.MANIFEST),
+    *("mp_rank_*", "release", megatron.TRACKER, torch_dcp.METADATA),
+    *("*" + suffix for suffix in pickled.SUFFIXES),
+)
+"""What folders with weights hold."""
 
 
 def open_weights(path: Path) -> Weights:
@@ -76,6 +82,12 @@ def open_weights(path: Path) -> Weights:
     layout, (tensors, others) = _read(path)
     found = recognised(tensors)
     if found is None:
+        if are_of_adapter(tensors):
+            message = (
+                "is an adapter (LoRA), not a network's weights; it belongs in spec.loras of a generation, "
+                "or in spec.lora.start_from of a training"
+            )
+            raise UserError(Problem(str(path), message))
         known = " or of ".join(one.about for one in published())
         raise UserError(Problem(str(path), f"no tensor has a name of {known}{_holds(tensors)}"))
     network, dialect, prefix = found
@@ -224,11 +236,26 @@ def _read_file(path: Path) -> tuple[str, Found]:
 
 def _advice(path: Path, files: list[Path]) -> str:
     if files:
-        return f"; name one of {', '.join(file.name for file in files[:10])}"
-    folders = sorted(
-        folder.name for folder in path.iterdir() if folder.is_dir() and any(folder.glob("*.safetensors"))
-    )
-    return f"; those of its folders {', '.join(folders[:10])} may" if folders else ""
+        return f"; name one of {safetensors_files.listed(files)}"
+    if newest := _newest_checkpoint(path) or _newest_checkpoint(path / "checkpoints"):
+        return f"; name a checkpoint, the newest is {newest}"
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and _may_hold_weights(folder))
+    return f"; those of its folders {safetensors_files.listed(folders)} may" if folders else ""
+
+
+def _newest_checkpoint(folder: Path) -> Path | None:
+    """The one of the last step; whether it is intact is found when it is read."""
+    steps = {
+        int(step): found.parent
+        for found in folder.glob(f"step-*/{checkpoint.MANIFEST}")
+        if (step := found.parent.name.removeprefix("step-")).isdecimal()
+    }
+    return steps[max(steps)] if steps else None
+
+
+def _may_hold_weights(folder: Path) -> bool:
+    """Whether the names in it are such as `_read` looks for; a folder that can't be listed has none."""
+    return any(any(folder.glob(mark)) for mark in _MARKS)
 
 
 def _config(path: Path) -> Mapping[str, Any]:

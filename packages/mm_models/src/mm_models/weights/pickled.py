@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mm_config.errors import Problem, UserError
+from mm_models.weights.instead import instead
 from mm_models.weights.tensors import StoredTensor, in_memory
 
 SUFFIXES = (".pt", ".pth")
@@ -87,13 +88,16 @@ def _leaves(prefix: str, value: Any, path: Path, depth: int = 0) -> Iterator[tup
 def _why(path: Path, error: Exception) -> str:
     if forbidden := _globals(path):
         note = (
-            "; a trained MindSpeed-MM file carries its arguments: make weights of it with mm-convert first"
+            "; a trained MindSpeed-MM file carries its arguments: make weights of it first with "
+            "MindSpeed-MM's own converter (its command mm-convert, not our `mm convert`)"
             if "argparse.Namespace" in forbidden
             else ""
         )
         return f"holds Python objects that are never loaded: {', '.join(forbidden)}{note}"
     if isinstance(error, OSError):
         return f"can't be read: {error.strerror or error}"
+    if stands := instead(path):
+        return f"can't be read: it is {stands}"
     return "can't be read as tensors of torch.save: it was cut short, is damaged, or is another kind of file"
 
 

@@ -142,4 +142,6 @@ def published_model(spec: object, path: str) -> ModelSpec:
         if isinstance(model, one.spec):
             return model
     known = ", ".join(one.about for one in published())
-    raise UserError(Problem(path, f"weights are converted for {known}, not for {type(model).__name__}"))
+    raise UserError(
+        Problem(path, f"mm inspect and mm convert know {known}; this is of {type(model).__name__}")
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mm_config.errors import Problem, UserError
+from mm_models.weights.instead import instead
 from mm_models.weights.tensors import Piece, Region, StoredTensor, raw_bytes
 
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -46,7 +47,7 @@ def read_folder(folder: Path) -> dict[str, StoredTensor]:
     indexes = sorted(folder.glob("*" + INDEX_SUFFIX))
     files = sorted(folder.glob("*.safetensors"))
     if len(indexes) > 1:
-        raise UserError(Problem(str(folder), f"holds several indexes; name one of {_names(indexes)}"))
+        raise UserError(Problem(str(folder), f"holds several indexes; name one of {listed(indexes)}"))
     if indexes:
         return read_index(indexes[0])
     if len(files) > 1:
@@ -54,7 +55,7 @@ def read_folder(folder: Path) -> dict[str, StoredTensor]:
             Problem(
                 str(folder),
                 f"holds {len(files)} safetensors files and no index (*{INDEX_SUFFIX}), so nothing "
-                f"tells which belong together; download the index, or name one of {_names(files)}",
+                f"tells which belong together; download the index, or name one of {listed(files)}",
             )
         )
     return read_files(files)
@@ -67,14 +68,16 @@ def read_index(index: Path) -> dict[str, StoredTensor]:
         names = sorted(set(placed.values()))
         outside = [name for name in names if Path(name).name != name]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"is no index of safetensors files: {type(error).__name__}: {error}"
+        stands = instead(index)
+        why = f"it is {stands}" if stands else f"{type(error).__name__}: {error}"
+        message = f"is no index of safetensors files: {why}"
         raise UserError(Problem(str(index), message)) from error
     if outside:
         raise UserError(Problem(str(index), f"lists files outside its folder: {', '.join(outside[:10])}"))
     if absent := [name for name in names if not (index.parent / name).is_file()]:
-        listed = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
+        gone = listed([index.parent / name for name in absent])
         raise UserError(
-            Problem(str(index), f"lists files that are missing: {listed}; the download is not complete")
+            Problem(str(index), f"lists files that are missing: {gone}; the download is not complete")
         )
     tensors = read_files(index.parent / name for name in names)
     if lost := sorted(placed.keys() - tensors.keys()):
@@ -97,13 +100,18 @@ def read_files(files: Iterable[Path]) -> dict[str, StoredTensor]:
             for name, dtype, piece in _pieces(file):
                 pieces.setdefault(name, []).append((file, dtype, piece))
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            cause = (
-                "; it was cut short or is no safetensors file" if isinstance(error, SafetensorError) else ""
-            )
-            problems.append(Problem(str(file), f"can't be read: {error}{cause}"))
+            problems.append(Problem(str(file), f"can't be read: {_why(file, error)}"))
     if problems:
         raise UserError(problems)
     return {name: _joined(name, found) for name, found in pieces.items()}
+
+
+def _why(file: Path, error: Exception) -> str:
+    if not isinstance(error, SafetensorError):
+        return str(error)
+    if stands := instead(file):
+        return f"it is {stands}"
+    return f"{error}; it was cut short or is no safetensors file"
 
 
 def _pieces(file: Path) -> Iterable[tuple[str, torch.dtype, Piece]]:
@@ -171,6 +179,7 @@ def _joined(name: str, found: list[tuple[Path, torch.dtype, Piece]]) -> StoredTe
     return StoredTensor(tuple(map(max, zip(*ends, strict=True))), found[0][1], pieces)
 
 
-def _names(paths: list[Path]) -> str:
-    listed = ", ".join(path.name for path in paths[:10])
-    return listed + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
+def listed(paths: Sequence[Path]) -> str:
+    """The names of the first ten, and how many more there are."""
+    names = ", ".join(path.name for path in paths[:10])
+    return names + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
