@@ -19,7 +19,8 @@ def test_a_shell_that_says_something_else_stops_a_generation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("TASK_QUEUE_ENABLE", "1")
-    dump(replace(random_spec, "runtime.npu", NpuSpec(task_queue=2)), tmp_path / "spec.json")
+    changes = {"runtime.device": "auto", "runtime.npu": NpuSpec(task_queue=2)}
+    dump(replace(random_spec, changes), tmp_path / "spec.json")
     out = tmp_path / "video.mp4"
     words = (
         "generate",
