@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 import experiments
 from mm_config import exact_hash, spec_hash
-from mm_config.files import dumps, from_payload, to_payload
-from mm_config.identity import EXACT_ROLES, canonical_bytes
-from mm_config.parsing import parse_json
+from mm_config.schema.identity import EXACT_ROLES, canonical_bytes
+from mm_config.stored.files import dumps, from_payload, to_payload
+from mm_config.stored.parsing import parse_json
 
 ROUNDS = 60
 CALLS = 3

@@ -29,10 +29,10 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TORCH_NPU_FALLBACK_CPU_DISABLE", "1")
 
 from mm_config.cli.exits import exit_status  # noqa: E402
-from mm_config.errors import Problem, UserError  # noqa: E402
 from mm_config.npu.variables import RECORDED  # noqa: E402
 from mm_config.npu.versions import cann_folder, cann_version  # noqa: E402
 from mm_config.runs.provenance import utc_now  # noqa: E402
+from mm_config.schema.errors import Problem, UserError  # noqa: E402
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import custom_dit
-from mm_config.plan import plan
+from mm_config.planning.plan import plan
 from mm_config.rules import check
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec

@@ -14,11 +14,11 @@ import attrs
 from hypothesis import strategies as st
 
 import experiments as experiments_package
-from mm_config.evolve import Leaf, leaves
-from mm_config.schema import FieldInfo, field_types, info_of, spec_fields
-from mm_config.specs.kinds import RootSpec
-from mm_config.structuring import known_specs
-from mm_config.typing_checks import is_union
+from mm_config.schema.decorator import FieldInfo, field_types, info_of, spec_fields
+from mm_config.schema.evolve import Leaf, leaves
+from mm_config.schema.root import RootSpec
+from mm_config.schema.types import is_union
+from mm_config.stored.structuring import known_specs
 
 MAX_ITEMS = 3
 DEEPEST_TRAINING = 1

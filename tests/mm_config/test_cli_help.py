@@ -16,8 +16,8 @@ from mm_config import replace
 from mm_config.cli.aliases import aliases_of
 from mm_config.cli.main import main
 from mm_config.cli.values import brief
-from mm_config.evolve import leaves
-from mm_config.specs.kinds import RootSpec
+from mm_config.schema.evolve import leaves
+from mm_config.schema.root import RootSpec
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,17 +14,17 @@ import pytest
 from experiments import tiny, tiny_high, tiny_low, wan22_i2v_high
 from mm_config import exact_hash, replace, spec_hash
 from mm_config.cli.main import main
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
 
 RUNNER = '''
 """A package that runs specs of its own kind."""
 import time
-from mm_config.errors import Problem, UserError
-from mm_config.options import RunOutcome
+from mm_config.schema.errors import Problem, UserError
+from mm_config.options.run_options import RunOutcome
 from mm_config.runs.folder import open_run
-from mm_config.schema import LOCATION, field, spec
-from mm_config.specs.kinds import RootSpec
+from mm_config.schema.decorator import LOCATION, field, spec
+from mm_config.schema.root import RootSpec
 
 @spec("counting")
 class CountingSpec(RootSpec):

@@ -10,10 +10,10 @@ from mm_config.cli.aliases import aliases_of
 from mm_config.cli.flags import is_settable
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import scan
-from mm_config.errors import SpecError
-from mm_config.evolve import get, leaves
+from mm_config.schema.errors import SpecError
+from mm_config.schema.evolve import get, leaves
+from mm_config.schema.root import RootSpec
 from mm_config.specs.data import Reader
-from mm_config.specs.kinds import RootSpec
 from mm_config.specs.optim import Decay
 
 HIGH = replace(tiny_high.SPEC, {"model.hidden_size": 192, "schedule.warmup_steps": 1})

@@ -15,9 +15,9 @@ import pytest
 from experiments import tiny, tiny_high, tiny_low
 from mm_config import exact_hash, load, replace, spec_hash
 from mm_config.cli.app import app
-from mm_config.evolve import get, leaves
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
+from mm_config.schema.evolve import get, leaves
 
 ROOT = Path(__file__).parents[2]
 HIGH, LOW, TINY = "experiments.tiny_high", "experiments.tiny_low", "experiments.tiny"
@@ -122,7 +122,7 @@ def test_show_of_a_class_in_a_script_as_an_experiment(
     script = tmp_path / "own.py"
     script.write_text(
         "from experiments import tiny_high\nfrom mm_config import replace\n"
-        "from mm_config.schema import spec\n"
+        "from mm_config.schema.decorator import spec\n"
         "from mm_config.specs.kinds import DatasetSpec\n"
         "@spec('scripted-dataset')\nclass Scripted(DatasetSpec):\n    'Clips.'\n"
         "SPEC = replace(tiny_high.SPEC, 'data.dataset', Scripted())\n"

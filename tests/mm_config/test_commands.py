@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mm_config.commands import command, near
-from mm_config.options import RunOptions
+from mm_config.console.commands import command, near
+from mm_config.options.run_options import RunOptions
 
 
 @pytest.fixture

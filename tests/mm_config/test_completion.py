@@ -19,10 +19,10 @@ from mm_config import replace, spec_hash
 from mm_config.cli.app import app
 from mm_config.cli.completing import candidates
 from mm_config.cli.registry import verbs
-from mm_config.errors import UserError
-from mm_config.evolve import leaves
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
+from mm_config.schema.errors import UserError
+from mm_config.schema.evolve import leaves
 from mm_config.specs.optim import Decay
 
 ROOT = Path(__file__).parents[2]

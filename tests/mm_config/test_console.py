@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 WORK = """
-from mm_config.console import progress, say, table
+from mm_config.console.output import progress, say, table
 with progress("train tiny_high", total=25, every=10) as bar:
     for step in range(25):
         bar.advance(1, loss=0.5 / (step + 1), rate="210 samples/s")
@@ -94,7 +94,7 @@ def test_other_ranks_are_silent() -> None:
 
 def test_resumed_work_counts_on() -> None:
     code = """
-from mm_config.console import progress
+from mm_config.console.output import progress
 with progress("train", total=30, every=10, completed=18) as bar:
     for _ in range(12):
         bar.advance()
@@ -104,6 +104,7 @@ with progress("train", total=30, every=10, completed=18) as bar:
 
 def test_importing_the_console_imports_no_heavy_library() -> None:
     code = (
-        "import sys, mm_config.console, mm_config.options; print({'rich', 'sqlalchemy'} & set(sys.modules))"
+        "import sys, mm_config.console.output, mm_config.options.run_options; "
+        "print({'rich', 'sqlalchemy'} & set(sys.modules))"
     )
     assert in_pipe(code) == "set()\n"

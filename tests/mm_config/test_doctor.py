@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from experiments import tiny_high
-from mm_config.checks import BROKEN, GROUP, MISSING, OK, Check, checks_of
 from mm_config.cli.app import app
-from mm_config.options import RunOptions
-from mm_config.own_checks import CHECKS, extras, index, locations, packages, python, runs_folder
+from mm_config.doctor.checks import BROKEN, GROUP, MISSING, OK, Check, checks_of
+from mm_config.doctor.machine import CHECKS, extras, index, locations, packages, python, runs_folder
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
 
 PACKAGE = """
-from mm_config.checks import MISSING, OK, Check
-from mm_config.errors import Problem, UserError
+from mm_config.doctor.checks import MISSING, OK, Check
+from mm_config.schema.errors import Problem, UserError
 
 def engine(options):
     yield Check("engine", OK, "runs")
@@ -142,7 +142,7 @@ def test_a_runs_folder_that_cannot_be_written_is_broken(tmp_path: Path) -> None:
 
 def test_an_index_that_cannot_be_opened_is_broken(tmp_path: Path, site: Path) -> None:
     (tmp_path / "index.sqlite").write_text("no database")
-    entry = EntryPoint("config", "mm_config.own_checks:CHECKS", GROUP)
+    entry = EntryPoint("config", "mm_config.doctor.machine:CHECKS", GROUP)
     (found,) = (check for check in checks_of(entry, RunOptions(runs_dir=tmp_path)) if check.name == "index")
     assert found.status is BROKEN
     assert "can be deleted" in found.detail
@@ -167,7 +167,7 @@ def test_locations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ]
     (tmp_path / "locations.yaml").write_text("- clips\n")
-    entry = EntryPoint("config", "mm_config.own_checks:CHECKS", GROUP)
+    entry = EntryPoint("config", "mm_config.doctor.machine:CHECKS", GROUP)
     found = {check.name: check for check in checks_of(entry, RunOptions(runs_dir=tmp_path))}
     assert found["locations"].status is BROKEN
 

@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from experiments import tiny, tiny_low
-from mm_config.effects import TABLES, Effect, effect_in, effect_of
-from mm_config.evolve import leaves
-from mm_config.schema import (
+from mm_config.schema.decorator import (
     EXECUTION,
     LOCATION,
     SEMANTIC,
@@ -23,10 +21,12 @@ from mm_config.schema import (
     spec_fields,
     tag_of,
 )
+from mm_config.schema.effects import TABLES, Effect, effect_in, effect_of
+from mm_config.schema.evolve import leaves
+from mm_config.schema.types import is_union
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec
-from mm_config.structuring import known_specs
-from mm_config.typing_checks import is_union
+from mm_config.stored.structuring import known_specs
 
 OWN = [cls for cls in known_specs().values() if cls.__module__.startswith("mm_")]
 
@@ -54,7 +54,7 @@ def classes_in(expected: Any) -> list[type[Any]]:
 def test_every_field_of_a_run_has_a_note(cls: type[Any]) -> None:
     kind = tag_of(cls)
     unknown = {path for path, role in fields_of(cls) if effect_in(kind, path, role) is Effect.RESULT}
-    assert not unknown, f"say in mm_config.effects.TABLES[{kind!r}] what a change of these alters: {unknown}"
+    assert not unknown, f"say what a change of these alters: {unknown}"
 
 
 def test_the_enumeration_reaches_what_an_experiment_holds() -> None:

@@ -21,9 +21,9 @@ from experiments import (
     wan22_ti2v_5b_infer,
 )
 from mm_config import families, rules
-from mm_config.diff import diff
 from mm_config.families import wan21, wan22
-from mm_config.schema import SEMANTIC
+from mm_config.schema.decorator import SEMANTIC
+from mm_config.schema.diff import diff
 from mm_config.specs.diffusion import Expert, LossWeighting, SigmaTable, Solver
 from mm_config.specs.family import Family
 from mm_config.specs.infer import InferSpec

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from experiments import tiny, tiny_high
 from mm_config import dump, exact_hash, load, replace, spec_hash
-from mm_config.errors import SpecError, UserError
-from mm_config.files import dumps, from_payload, to_payload
-from mm_config.parsing import checked, parse_json, parse_yaml
-from mm_config.schema import field, registered_specs, spec
+from mm_config.schema.decorator import field, registered_specs, spec
+from mm_config.schema.errors import SpecError, UserError
 from mm_config.specs.data import ShapesSpec
 from mm_config.specs.family import Family
 from mm_config.specs.infer import GenerationRequest, SamplesSpec
 from mm_config.specs.kinds import DatasetSpec
 from mm_config.specs.optim import AdamWSpec
 from mm_config.specs.weights import RandomWeights
+from mm_config.stored.files import dumps, from_payload, to_payload
+from mm_config.stored.parsing import checked, parse_json, parse_yaml
 
 
 def refusals(payload: Any) -> dict[str, str]:

@@ -7,15 +7,15 @@ import pytest
 
 from experiments import tiny, tiny_high
 from mm_config import dump, load, replace, spec_hash
-from mm_config.evolve import leaves
-from mm_config.identity import EXACT_ROLES
-from mm_config.layers import LAYERS, layer_hashes
-from mm_config.schema import EXECUTION, SEMANTIC, field, spec, spec_fields
+from mm_config.schema.decorator import EXECUTION, SEMANTIC, field, spec, spec_fields
+from mm_config.schema.evolve import leaves
+from mm_config.schema.identity import EXACT_ROLES
+from mm_config.schema.root import RootSpec
 from mm_config.specs.diffusion import SamplerSpec, Solver
 from mm_config.specs.infer import GenerationRequest, SamplesSpec
-from mm_config.specs.kinds import RootSpec
 from mm_config.specs.weights import RandomWeights
-from mm_config.structuring import known_specs
+from mm_config.stored.layers import LAYERS, layer_hashes
+from mm_config.stored.structuring import known_specs
 
 
 def changed_layers(base: Any, changes: dict[str, Any], **options: Any) -> set[str]:

@@ -6,8 +6,8 @@ import pytest
 
 from experiments import tiny_high
 from mm_config import replace
-from mm_config.errors import UserError
-from mm_config.locations import load_locations, unused_names
+from mm_config.options.locations import load_locations, unused_names
+from mm_config.schema.errors import UserError
 from mm_config.specs.data import ManifestSpec
 
 

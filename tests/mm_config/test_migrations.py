@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from experiments import tiny, tiny_high
 from mm_config import dump, exact_hash, load, replace, spec_hash
-from mm_config.errors import Problem, SpecError, UserError
-from mm_config.files import StoredIdentity, from_payload, read_payload, stored_identity, to_payload
-from mm_config.identity import canonical, canonical_bytes, payload_hash
-from mm_config.schema import field, spec
+from mm_config.schema.decorator import field, spec
+from mm_config.schema.errors import Problem, SpecError, UserError
+from mm_config.schema.identity import canonical, canonical_bytes, payload_hash
 from mm_config.specs.kinds import DatasetSpec
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import TrainedBy
+from mm_config.stored.files import StoredIdentity, from_payload, read_payload, stored_identity, to_payload
 
 
 @spec("test-clip-length", schema=3)

@@ -11,10 +11,18 @@ from typing import Any
 
 import pytest
 
-from mm_config.errors import UserError
-from mm_config.files import from_payload, to_payload
-from mm_config.parsing import parse_json, parse_yaml
-from mm_config.schema import ABSENT, info_of, is_spec, registered_specs, spec_fields, tag_of, wire_name
+from mm_config.schema.decorator import (
+    ABSENT,
+    info_of,
+    is_spec,
+    registered_specs,
+    spec_fields,
+    tag_of,
+    wire_name,
+)
+from mm_config.schema.errors import UserError
+from mm_config.stored.files import from_payload, to_payload
+from mm_config.stored.parsing import parse_json, parse_yaml
 from tests.mm_config.strategies import experiments
 
 LONGEST_LINE = 4000

@@ -10,10 +10,10 @@ import pytest
 
 from experiments import tiny_high
 from mm_config import replace
-from mm_config.checks import BROKEN, OK, WARNING, Check
 from mm_config.cli.app import app
+from mm_config.doctor.checks import BROKEN, OK, WARNING, Check
+from mm_config.doctor.npu import cann_checks, run_checks, torch_checks, variable_checks
 from mm_config.npu.advice import ADVISED
-from mm_config.npu.checks import cann_checks, run_checks, torch_checks, variable_checks
 from mm_config.npu.variables import RECORDED
 from mm_config.npu.versions import PAIRINGS, cann_of, cann_version, torch_npu_for
 from mm_config.specs.npu import NpuSpec

@@ -14,16 +14,16 @@ import pytest
 from experiments import tiny, tiny_high
 from mm_config import replace
 from mm_config.cli.main import main
-from mm_config.errors import UserError
 from mm_config.npu.exporting import exported, wanted
 from mm_config.npu.variables import RECORDED
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
 from mm_config.runs.provenance_diff import changes, origin_here, stored_origins
+from mm_config.schema.errors import UserError
 from mm_config.specs.npu import NpuAllocatorSpec, NpuSpec
 
 KIND = '''
-from mm_config.schema import spec
+from mm_config.schema.decorator import spec
 from mm_config.specs.train import TrainSpec
 
 @spec("walk")
@@ -33,7 +33,7 @@ class Walk(TrainSpec):
 RUNNER = '''
 """Runs it; what stands here happens when it is imported."""
 import os, subprocess, sys
-from mm_config.options import RunOutcome
+from mm_config.options.run_options import RunOutcome
 from mm_config.runs.folder import open_run
 
 AT_IMPORT = {"queue": os.environ.get("TASK_QUEUE_ENABLE"), "torch": "torch" in sys.modules}

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from mm_config.errors import SpecError, UserError
-from mm_config.parsing import checked, parse_json, parse_yaml
+from mm_config.schema.errors import SpecError, UserError
+from mm_config.stored.parsing import checked, parse_json, parse_yaml
 
 
 def read(parse: Callable[[str], Any], text: str) -> Any:

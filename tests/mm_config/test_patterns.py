@@ -2,8 +2,7 @@
 
 import pytest
 
-from mm_config.errors import UserError
-from mm_config.patterns import (
+from mm_config.rules.patterns import (
     linear_layers,
     matches,
     matches_parameter,
@@ -12,6 +11,7 @@ from mm_config.patterns import (
     nearest,
     pattern_problem,
 )
+from mm_config.schema.errors import UserError
 from tests.mm_config.breaking import WAN_1_3B
 
 MODEL = WAN_1_3B.model

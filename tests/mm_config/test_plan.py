@@ -9,11 +9,11 @@ import pytest
 import mm_models
 from experiments import tiny, tiny_high
 from mm_config import replace
-from mm_config.errors import UserError
 from mm_config.families import wan21, wan22
 from mm_config.families.wan21 import WIDTH_1_3B, WIDTH_14B
-from mm_config.plan import Plan, plan
-from mm_config.schema import spec
+from mm_config.planning.plan import Plan, plan
+from mm_config.schema.decorator import spec
+from mm_config.schema.errors import UserError
 from mm_config.specs.data import BucketSpec, DataSpec, ManifestSpec
 from mm_config.specs.diffusion import Expert, SamplerSpec, SigmaTable
 from mm_config.specs.dtype import Dtype

@@ -7,19 +7,20 @@ from typing import Any
 import attrs
 import pytest
 
-from mm_config import files, replace
+from mm_config import replace
 from mm_config.cli.app import app
-from mm_config.errors import UserError
 from mm_config.families import wan21, wan22
-from mm_config.plan import plan
 from mm_config.planning.devices import ALIASES, DEVICES, NAMES, RESERVE, device_named
+from mm_config.planning.plan import plan
+from mm_config.schema.errors import UserError
+from mm_config.schema.root import RootSpec
 from mm_config.specs.data import DataSpec, ManifestSpec
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.family import Family
-from mm_config.specs.kinds import RootSpec
 from mm_config.specs.optim import EmaSpec, ScheduleSpec
 from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import PrecisionSpec, TrainSpec
+from mm_config.stored import files
 
 
 def training(family: Family = wan21.T2V_14B, batch: int = 8, **changes: Any) -> TrainSpec:

@@ -12,13 +12,13 @@ from mm_config import diff, exact_hash, replace, spec_hash
 from mm_config.cli.flags import is_settable
 from mm_config.cli.parse import parse_fields
 from mm_config.cli.scan import is_flag, scan
-from mm_config.errors import SpecError
-from mm_config.evolve import get, leaves
-from mm_config.files import dumps, from_payload, to_payload
-from mm_config.identity import payload_hash
-from mm_config.parsing import checked, parse_json, parse_yaml
-from mm_config.schema import ABSENT, EXECUTION, SEMANTIC, info_of, spec_fields, wire_name
-from mm_config.structuring import known_specs
+from mm_config.schema.decorator import ABSENT, EXECUTION, SEMANTIC, info_of, spec_fields, wire_name
+from mm_config.schema.errors import SpecError
+from mm_config.schema.evolve import get, leaves
+from mm_config.schema.identity import payload_hash
+from mm_config.stored.files import dumps, from_payload, to_payload
+from mm_config.stored.parsing import checked, parse_json, parse_yaml
+from mm_config.stored.structuring import known_specs
 from tests.mm_config.strategies import changes, experiments, spec_classes, specs
 
 SLOW_TO_DRAW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]

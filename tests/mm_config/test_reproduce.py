@@ -14,22 +14,23 @@ import attrs
 import pytest
 
 from experiments.tiny_high import SPEC
-from mm_config import replace, running, spec_hash
+from mm_config import replace, spec_hash
 from mm_config.cli.app import app
-from mm_config.errors import UserError
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
+from mm_config.running import runners
 from mm_config.runs.folder import open_run
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RunStatus
+from mm_config.schema.errors import UserError
 
 WALKING = '''
 """A package that trains nothing: its loss follows from the step, and from where WALK_DRIFT says so."""
 import hashlib, json, os
-from mm_config.options import RunOutcome, StoppedEarly
+from mm_config.options.run_options import RunOutcome, StoppedEarly
 from mm_config.runs.folder import open_run, recorded
 from mm_config.runs.record import write_json
-from mm_config.schema import LOCATION, field, spec
-from mm_config.specs.kinds import RootSpec
+from mm_config.schema.decorator import LOCATION, field, spec
+from mm_config.schema.root import RootSpec
 
 @spec("walk")
 class WalkSpec(RootSpec):
@@ -97,7 +98,7 @@ class Place:
     def walk(self, steps: int = 4) -> tuple[Path, str]:
         """A stored run: its folder and the first digits of its hash."""
         spec = import_module("walking").WalkSpec(steps=steps)
-        folder = running.run(spec, RunOptions(runs_dir=self.path / "runs")).run_dir
+        folder = runners.run(spec, RunOptions(runs_dir=self.path / "runs")).run_dir
         self.capsys.readouterr()
         return folder, spec_hash(spec)[:8]
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from experiments import tiny_high, tiny_low
 from mm_config import problems, replace
-from mm_config.errors import SpecError
-from mm_config.evolve import get
 from mm_config.rules import check
+from mm_config.schema.errors import SpecError
+from mm_config.schema.evolve import get
 from mm_config.specs.data import ManifestSpec
 from mm_config.specs.diffusion import Expert, TimestepSampling
 from mm_config.specs.infer import InferSpec

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from mm_config import exact_hash, replace
-from mm_config.errors import SpecError
 from mm_config.families import wan21, wan22
 from mm_config.rules import request_problems
+from mm_config.schema.errors import SpecError
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import ClipImageEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.infer import GenerationRequest, SamplesSpec

@@ -12,9 +12,9 @@ import pytest
 from experiments import tiny, tiny_high, tiny_low
 from mm_config import replace, spec_hash
 from mm_config.cli.app import app
-from mm_config.evolve import get
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
+from mm_config.schema.evolve import get
 from mm_config.specs.weights import RandomWeights
 
 

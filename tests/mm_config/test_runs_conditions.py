@@ -10,13 +10,13 @@ import pytest
 from experiments import tiny, tiny_high
 from mm_config import replace, spec_hash
 from mm_config.cli.app import app
-from mm_config.errors import UserError
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.conditions import parse_condition
 from mm_config.runs.folder import open_run
 from mm_config.runs.index import Index, open_index
-from mm_config.schema import field, spec
-from mm_config.specs.kinds import RootSpec
+from mm_config.schema.decorator import field, spec
+from mm_config.schema.errors import UserError
+from mm_config.schema.root import RootSpec
 
 each_database = pytest.mark.usefixtures("each_database")
 NONE = "no stored run has this field"

@@ -8,11 +8,11 @@ import pytest
 
 from experiments.tiny_high import SPEC
 from mm_config import exact_hash, load, replace, spec_hash
-from mm_config.errors import SpecError, UserError
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import attach, check_opens, open_run, recorded
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RunStatus
+from mm_config.schema.errors import SpecError, UserError
 
 NAMED = replace(SPEC, "name", "tiny_high")
 

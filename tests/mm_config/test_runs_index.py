@@ -13,16 +13,16 @@ import pytest
 
 from experiments.tiny_high import SPEC
 from mm_config import exact_hash, replace, spec_hash
-from mm_config.errors import UserError
-from mm_config.files import to_payload
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.conditions import parse_condition
 from mm_config.runs.folder import Run, open_run
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RunStatus
 from mm_config.runs.stored import stored
-from mm_config.schema import LOCATION, field, spec
-from mm_config.specs.kinds import RootSpec
+from mm_config.schema.decorator import LOCATION, field, spec
+from mm_config.schema.errors import UserError
+from mm_config.schema.root import RootSpec
+from mm_config.stored.files import to_payload
 
 NAMED = replace(SPEC, "name", "tiny_high")
 
@@ -93,7 +93,7 @@ def test_finished_runs_of_a_spec_still_have_their_result(tmp_path: Path) -> None
 KILLED = """
 import os, pathlib, sys
 from experiments.tiny_high import SPEC
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
 open_run(SPEC, RunOptions(pathlib.Path(sys.argv[1])))
 os._exit(9)
@@ -152,7 +152,7 @@ def test_a_runs_folder_that_does_not_exist_is_empty_and_stays_so(tmp_path: Path)
 REGISTER = """
 import pathlib, sys
 from experiments.tiny_high import SPEC
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
 print("ready", flush=True)
 sys.stdin.readline()

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from mm_config.errors import UserError
 from mm_config.runs.lock import acquire, is_held, release
+from mm_config.schema.errors import UserError
 
 TAKE = "import sys, pathlib; from mm_config.runs.lock import acquire; acquire(pathlib.Path(sys.argv[1]))"
 HOLD = f"{TAKE}; print('held', flush=True); sys.stdin.read()"
 RACE = """
 import pathlib, sys
 from mm_config.runs.lock import acquire
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 sys.stdin.readline()
 try:
     acquire(pathlib.Path(sys.argv[1]))

@@ -9,10 +9,10 @@ import pytest
 
 from experiments.tiny_high import SPEC
 from mm_config import spec_hash
-from mm_config.errors import UserError
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
 from mm_config.runs.index import open_index
+from mm_config.schema.errors import UserError
 
 
 def told(runs_dir: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.tiny_high import SPEC
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
 from mm_config.runs.provenance import provenance, uncommitted_patch
 

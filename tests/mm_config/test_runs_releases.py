@@ -9,8 +9,8 @@ import pytest
 
 from experiments import tiny_high
 from mm_config import replace
-from mm_config.locations import Location, Locations
-from mm_config.options import RunOptions
+from mm_config.options.locations import Location, Locations
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
 from mm_config.runs.provenance_diff import changes, origin_here, stored_origins
 from mm_config.runs.releases import fingerprint, used_releases

@@ -9,12 +9,12 @@ import pytest
 
 import experiments.tiny_high
 from mm_config import replace, spec_hash
-from mm_config.errors import UserError
-from mm_config.locations import load_locations
-from mm_config.options import RunOptions
+from mm_config.options.locations import load_locations
+from mm_config.options.run_options import RunOptions
+from mm_config.running.trained_by import resolve_weights
 from mm_config.runs.folder import open_run
+from mm_config.schema.errors import UserError
 from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
-from mm_config.weights import resolve_weights
 
 SPEC = experiments.tiny_high.SPEC
 TRAINED = TrainedBy(spec=SPEC)
@@ -83,10 +83,10 @@ def test_missing_weights_of_a_spec_that_no_experiment_holds_name_its_hash(tmp_pa
 
 
 PLUGIN = """
-from mm_config.options import RunOptions, RunOutcome
+from mm_config.options.run_options import RunOptions, RunOutcome
 from mm_config.runs.folder import open_run
-from mm_config.schema import field, spec
-from mm_config.specs.kinds import RootSpec
+from mm_config.schema.decorator import field, spec
+from mm_config.schema.root import RootSpec
 
 @spec("constant-training")
 class ConstantTraining(RootSpec):
@@ -106,9 +106,9 @@ def run(spec, options):
 BUILD = """
 import json, pathlib, sys
 from constant_training import ConstantTraining
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.specs.weights import TrainedBy
-from mm_config.weights import resolve_weights
+from mm_config.running.trained_by import resolve_weights
 options = RunOptions(pathlib.Path(sys.argv[1]), resume="latest")
 weights = TrainedBy(spec=ConstantTraining(name="constant", number=7))
 print(json.dumps([str(resolve_weights(weights, options, build_missing=True)) for _ in range(2)]))

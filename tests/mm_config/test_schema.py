@@ -5,9 +5,7 @@ from typing import Any
 import attrs
 import pytest
 
-from mm_config.errors import SpecError
-from mm_config.help_texts import help_texts
-from mm_config.schema import (
+from mm_config.schema.decorator import (
     ABSENT,
     EXECUTION,
     LOCATION,
@@ -21,11 +19,13 @@ from mm_config.schema import (
     spec_fields,
     value_problems,
 )
+from mm_config.schema.docstrings import help_texts
+from mm_config.schema.errors import SpecError
 from mm_config.specs.data import DataSpec, ManifestSpec, ShapesSpec
 from mm_config.specs.encoders import DctAutoencoderSpec
 from mm_config.specs.kinds import DatasetSpec
 from mm_config.specs.optim import AdamWSpec, ScheduleSpec
-from mm_config.structuring import known_specs
+from mm_config.stored.structuring import known_specs
 
 
 def refusals(cls: type[Any], **fields: Any) -> dict[str, str]:

@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 
 from experiments import tiny, tiny_high, tiny_low
 from mm_config import exact_hash, replace, spec_hash
-from mm_config.errors import UserError
-from mm_config.files import to_payload
-from mm_config.schema import field, field_types, info_of, spec, spec_fields
-from mm_config.source import to_source
+from mm_config.schema.decorator import field, field_types, info_of, spec, spec_fields
+from mm_config.schema.errors import UserError
+from mm_config.schema.root import RootSpec
+from mm_config.schema.types import is_union
 from mm_config.specs.data import DatasetSpec
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.kinds import OptimizerSpec, RootSpec
+from mm_config.specs.kinds import OptimizerSpec
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
-from mm_config.structuring import known_specs
-from mm_config.typing_checks import is_union
+from mm_config.stored.files import to_payload
+from mm_config.stored.source import to_source
+from mm_config.stored.structuring import known_specs
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
@@ -174,7 +175,7 @@ def test_classes_of_other_packages_are_imported_from_their_modules(
     for name, tag in (("zeta_optim", "zeta"), ("alpha_optim", "alpha")):
         (tmp_path / f"{name}.py").write_text(
             "import enum\n"
-            "from mm_config.schema import field, spec\n"
+            "from mm_config.schema.decorator import field, spec\n"
             "from mm_config.specs.kinds import OptimizerSpec\n"
             "class Outer:\n"
             "    class Kind(enum.Enum):\n"
@@ -214,7 +215,7 @@ def test_a_class_that_cannot_be_imported_is_told() -> None:
 
     script = types.ModuleType("my_script")
     exec(
-        "from mm_config.schema import spec\nfrom mm_config.specs.kinds import DatasetSpec\n"
+        "from mm_config.schema.decorator import spec\nfrom mm_config.specs.kinds import DatasetSpec\n"
         "@spec('script-dataset')\nclass Clips(DatasetSpec):\n    'Clips.'\n",
         vars(script),
     )
@@ -235,8 +236,8 @@ def test_a_script_that_shows_its_own_class_is_told(tmp_path: Path) -> None:
     script.write_text(
         "from experiments import tiny_high\n"
         "from mm_config import excepthook, replace\n"
-        "from mm_config.schema import spec\n"
-        "from mm_config.source import to_source\n"
+        "from mm_config.schema.decorator import spec\n"
+        "from mm_config.stored.source import to_source\n"
         "from mm_config.specs.kinds import DatasetSpec\n"
         "@spec('own-dataset')\n"
         "class Own(DatasetSpec):\n"

@@ -16,15 +16,15 @@ from mm_config import exact_hash, replace, spec_hash
 from mm_config.cli.styled import Line
 from mm_config.cli.summary import summary_lines
 from mm_config.cli.values import brief, fitted, outline, shown
-from mm_config.columns import columns, cut
-from mm_config.describe import describe, magnitude
-from mm_config.schema import field, spec
+from mm_config.schema.decorator import field, spec
+from mm_config.schema.root import RootSpec
 from mm_config.specs.data import BucketSpec, ManifestSpec
 from mm_config.specs.diffusion import Expert
-from mm_config.specs.kinds import RootSpec
 from mm_config.specs.lora import LoraSpec
 from mm_config.specs.optim import EmaSpec, MuonSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
+from mm_config.stored.describe import describe, magnitude
+from mm_config.stored.text_width import columns, cut
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,11 +11,11 @@ import pytest
 from experiments import tiny, tiny_high
 from mm_config import dump, exact_hash, replace, spec_hash
 from mm_config.cli.targets import resolve
-from mm_config.errors import UserError
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
 from mm_config.runs.index import open_index
-from mm_config.specs.kinds import RootSpec
+from mm_config.schema.errors import UserError
+from mm_config.schema.root import RootSpec
 
 ROOT = Path(__file__).parents[2]
 HIGH = replace(tiny_high.SPEC, "name", "tiny_high")

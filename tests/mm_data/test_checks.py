@@ -10,8 +10,8 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 
-from mm_config.checks import BROKEN, OK, Check
-from mm_config.options import RunOptions
+from mm_config.doctor.checks import BROKEN, OK, Check
+from mm_config.options.run_options import RunOptions
 from mm_data.checks import reader_decord, reader_pyav, round_trip
 from mm_data.video.index import VideoIndex
 from mm_data.video.reading import read_frames

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from mm_config.errors import UserError
-from mm_config.locations import load_locations
+from mm_config.options.locations import load_locations
+from mm_config.schema.errors import UserError
 from mm_config.specs.data import ManifestSpec
 from mm_data import prepare
 from mm_data.manifest import read_manifest

@@ -113,7 +113,7 @@ def test_decord_that_is_not_installed_names_the_command():
     program = """
 import sys
 sys.modules["decord"] = None
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_config.specs.data import DataSpec, ManifestSpec, Reader
 from mm_data import Dataset, Record, stream
 from pathlib import Path

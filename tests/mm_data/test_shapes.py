@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_config.specs.data import DataSpec, ShapesSpec
 from mm_data import load_clip, prepare
 from mm_data.shapes import measure, parse_caption, render, render_dataset, score, verify

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_data import BadClip, Dataset, Record, batch_indices, resume_step, stream
 
 

@@ -18,7 +18,7 @@ def test_the_solvers_that_are_not_refused_have_a_step() -> None:
 
 def test_a_spec_is_refused_before_torch_is_imported() -> None:
     program = (
-        "import sys; from experiments.wan22_i2v import SPEC; from mm_config.running import refusals; "
+        "import sys; from experiments.wan22_i2v import SPEC; from mm_config.running.runners import refusals; "
         "print([problem.path for problem in refusals(SPEC)], 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

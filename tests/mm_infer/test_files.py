@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageColor
 
 from mm_config import spec_hash
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_data import read_comment
 from mm_infer.contact_sheet import (

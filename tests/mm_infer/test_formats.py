@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mm_config import replace
-from mm_config.errors import UserError
-from mm_config.locations import Location, Locations
-from mm_config.options import RunOptions
+from mm_config.options.locations import Location, Locations
+from mm_config.options.run_options import RunOptions
+from mm_config.schema.errors import UserError
 from mm_config.specs.encoders import Umt5TextEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.wan import WanTransformerSpec

@@ -11,11 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from experiments import tiny, tiny_high
-from mm_config import replace, running
-from mm_config.errors import UserError
-from mm_config.locations import Location, Locations
-from mm_config.options import RunOptions
+from mm_config import replace
+from mm_config.options.locations import Location, Locations
+from mm_config.options.run_options import RunOptions
+from mm_config.running import runners
 from mm_config.runs.folder import open_run
+from mm_config.schema.errors import UserError
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.lora import AppliedLoraSpec, LoraSpec
@@ -189,7 +190,7 @@ def test_wrong_adapters_are_named_by_their_fields_before_a_run_folder_is_made(
     half = {"transformer.proj_out.lora_A.weight": torch.ones(2, 32)}
     save_file(half, tmp_path / "files" / "half.safetensors")
     with pytest.raises(UserError) as caught:
-        running.run(replace(spec, "loras", loras), located)
+        runners.run(replace(spec, "loras", loras), located)
     assert not list(located.runs_dir.rglob("spec.json"))
     first, second, third, fourth = caught.value.problems
     assert first.path == "spec.loras.0.high_noise"
@@ -205,7 +206,7 @@ def test_an_adapter_of_another_network_is_refused_before_a_training_starts(locat
     lora = AppliedLoraSpec(high_noise=released("both"), low_noise=released("both"))
     building = replace(tiny.SPEC, {"loras": (lora,), "runtime.build_missing": True})
     with pytest.raises(UserError) as caught:
-        running.run(building, located)
+        runners.run(building, located)
     assert [problem.path for problem in caught.value.problems] == [
         "spec.loras.0.high_noise",
         "spec.loras.0.low_noise",
@@ -247,7 +248,7 @@ def test_what_can_only_be_merged_is_refused_beside_the_weights(
     for expert, name in ((HIGH, "patch_embedding.weight"), (LOW, "proj_out.bias")):
         assert not torch.equal(plain[expert][name], merged[expert][name])
     with pytest.raises(UserError) as caught:
-        running.run(replace(spec, "loras", (replace(lora, "merge", False),)), located)
+        runners.run(replace(spec, "loras", (replace(lora, "merge", False),)), located)
     assert not list(located.runs_dir.rglob("spec.json"))
     first, second = caught.value.problems
     assert (first.path, second.path) == ("spec.loras.0.high_noise", "spec.loras.0.low_noise")

@@ -10,8 +10,8 @@ import torch
 
 from experiments import tiny
 from mm_config import replace
-from mm_config.errors import UserError
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
+from mm_config.schema.errors import UserError
 from mm_config.specs.diffusion import Solver
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import GenerationRequest, InferSpec

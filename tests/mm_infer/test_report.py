@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mm_config import replace, spec_hash
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.specs.infer import InferSpec
 from mm_infer.report import next_commands
 

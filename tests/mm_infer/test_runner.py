@@ -9,11 +9,12 @@ import attrs
 import pytest
 from PIL import Image
 
-from mm_config import exact_hash, replace, running, spec_hash
-from mm_config.errors import UserError
-from mm_config.options import RunOptions
+from mm_config import exact_hash, replace, spec_hash
+from mm_config.options.run_options import RunOptions
+from mm_config.running import runners
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RunStatus
+from mm_config.schema.errors import UserError
 from mm_config.specs.data import ShapesScorerSpec
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec
@@ -22,7 +23,7 @@ from mm_data import read_comment
 
 
 def result_of(spec: InferSpec, options: RunOptions) -> dict:
-    outcome = running.run(spec, options)
+    outcome = runners.run(spec, options)
     assert outcome.result_path == outcome.run_dir / "result.json" and outcome.run_dir.is_absolute()
     return json.loads(outcome.result_path.read_text())
 
@@ -81,7 +82,7 @@ def test_random_experts_score_near_chance(
     weights = {"high_noise": spec.high_noise, "low_noise": spec.low_noise} if awake else {}
     prompts = random_spec.samples.prompts[::3]
     scored = replace(random_spec, {**weights, "samples.prompts": prompts})
-    outcome = running.run(scored, options)
+    outcome = runners.run(scored, options)
     result = json.loads(outcome.result_path.read_text())
     assert len(result["videos"]) == 11
     chance = {"colour": 1 / 4, "shape": 1 / 2, "direction": 1 / 4}
@@ -98,7 +99,7 @@ def test_prompts_that_no_scorer_understands_are_refused_before_any_work(spec: In
     prompts = ("a red circle moving right", "a cat", "two cats")
     strange = replace(spec, {"samples.prompts": prompts, "samples.scorer": ShapesScorerSpec()})
     with pytest.raises(UserError) as caught:
-        running.run(strange, options)
+        runners.run(strange, options)
     assert [problem.path for problem in caught.value.problems] == ["spec.samples.prompts"] * 2
     assert "'a cat'" in str(caught.value) and "'two cats'" in str(caught.value)
     assert open_index(options.runs_dir).list() == ()
@@ -107,27 +108,27 @@ def test_prompts_that_no_scorer_understands_are_refused_before_any_work(spec: In
 def test_all_that_is_wrong_with_a_run_is_said_at_once(spec: InferSpec, options: RunOptions):
     wrong = {"samples.prompts": ("a cat",), "samples.scorer": ShapesScorerSpec(), "sampler.shift": 1e6}
     with pytest.raises(UserError) as caught:
-        running.run(replace(spec, wrong), options)
+        runners.run(replace(spec, wrong), options)
     paths = [problem.path for problem in caught.value.problems]
     assert paths == ["spec.sampler.shift", "spec.samples.prompts"]
 
 
 def test_nothing_to_make_is_a_mistake(spec: InferSpec, options: RunOptions):
     with pytest.raises(UserError, match=r"spec\.samples\.prompts: is empty"):
-        running.run(replace(spec, "samples.prompts", ()), options)
+        runners.run(replace(spec, "samples.prompts", ()), options)
 
 
 def test_a_run_that_breaks_is_recorded_as_failed(spec: InferSpec, options: RunOptions):
     breaking = replace(spec, "sampler.guidance_low_noise", 1e39)
     with pytest.raises(UserError, match="not finite"):
-        running.run(breaking, options)
+        runners.run(breaking, options)
     (record,) = open_index(options.runs_dir).list()
     assert record.status is RunStatus.FAILED
     assert "not finite" in (record.reason or "")
 
 
 def test_a_generation_is_not_resumed(spec: InferSpec, options: RunOptions):
-    finished = running.run(spec, options)
+    finished = runners.run(spec, options)
     resumed = attrs.evolve(options, resume=str(finished.run_dir))
     with pytest.raises(UserError, match="--resume: a generation starts anew"):
-        running.run(spec, resumed)
+        runners.run(spec, resumed)

@@ -13,8 +13,8 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
-from mm_config.errors import SpecError
 from mm_config.families import wan22
+from mm_config.schema.errors import SpecError
 from mm_config.specs.diffusion import SamplerSpec, SigmaTable, Solver
 from mm_infer.samplers import SOLVERS, sigmas, timesteps
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mm_config.errors import UserError
-from mm_config.schema import spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.errors import UserError
 from mm_config.specs.data import ShapesScorerSpec, ShapesSpec
 from mm_config.specs.infer import GenerationRequest
 from mm_config.specs.kinds import ScorerSpec

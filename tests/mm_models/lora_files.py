@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mm_models
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models.lora.adapter import Adapter, LowRank
 from mm_models.lora.reading import read_adapters

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import ProcessExitedException
 
 import mm_models
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models import checkpoint
 from mm_models.loading import load_group

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mm_config.checks import BROKEN, OK, Check, CheckStatus
 from mm_config.cli.app import app
-from mm_config.options import RunOptions
+from mm_config.doctor.checks import BROKEN, OK, Check, CheckStatus
+from mm_config.options.run_options import RunOptions
 from mm_models.checks import devices, torch_import
 
 

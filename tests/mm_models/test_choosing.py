@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import mm_models
-from mm_config.errors import UserError
 from mm_config.families.tiny import TINY
+from mm_config.schema.errors import UserError
 from mm_config.specs.parallel import AttentionImpl
 from mm_models.ops import attention
 from mm_models.ops.choosing import REFERENCE, Ops, choose

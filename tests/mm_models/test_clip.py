@@ -11,9 +11,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 import mm_models
-from mm_config.errors import UserError
 from mm_config.families import wan21
-from mm_config.locations import Location, Locations
+from mm_config.options.locations import Location, Locations
+from mm_config.schema.errors import UserError
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import ClipImageEncoderSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import mm_models
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_config.specs.encoders import DctAutoencoderSpec
 from mm_models.autoencoders.dct import analyse, basis, frequencies, synthesise
 from mm_models.seeding import generator

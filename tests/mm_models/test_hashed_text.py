@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mm_models
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_config.specs.data import ShapesSpec
 from mm_config.specs.encoders import HashedTextEncoderSpec
 

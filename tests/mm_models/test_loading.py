@@ -15,7 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 import mm_models
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_config.specs.wan import WanTransformerSpec
 from tests.mm_models.parity import diffusers_of
 

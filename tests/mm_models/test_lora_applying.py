@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_models.lora.adapter import Adapter, Addition, LowRank
 from mm_models.lora.beside import attach
 from mm_models.lora.merging import merge, unmerge

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_config.specs.diffusion import Expert
 from mm_models.lora.adapter import HIGH_NOISE, LOW_NOISE, Adapter, LowRank
 from mm_models.lora.reading import METADATA, read_adapters

@@ -14,10 +14,10 @@ from torch.distributed.fsdp import fully_shard
 
 import mm_models
 from experiments.tiny_high import SPEC
-from mm_config import files
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.lora import LoraInit, LoraSpec
+from mm_config.stored import files
 from mm_models import checkpoint
 from mm_models.lora.adapter import HIGH_NOISE, Addition
 from mm_models.lora.merging import merge

@@ -7,11 +7,11 @@ import attrs
 import pytest
 
 from experiments.tiny_high import SPEC
-from mm_config import files
 from mm_config.cli.app import app
 from mm_config.families.tiny import TINY
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.wan import WanTransformerSpec
+from mm_config.stored import files
 from mm_models.lora.adapter import HIGH_NOISE, LOW_NOISE, Adapter
 from mm_models.lora.reading import read_adapters
 from mm_models.lora.writing import save_adapters

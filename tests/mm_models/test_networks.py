@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import mm_models
-from mm_config.errors import UserError
-from mm_config.schema import spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.errors import UserError
 from mm_config.specs.kinds import AutoencoderSpec, ModelSpec
 from mm_config.specs.wan import WanTransformerSpec
 from mm_config.specs.weights import RandomWeights

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_models import device
 from mm_models.seeding import generator
 

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 import mm_models
-from mm_config.errors import UserError
 from mm_config.families import wan21, wan22
-from mm_config.locations import Location, Locations
+from mm_config.options.locations import Location, Locations
+from mm_config.schema.errors import UserError
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import Umt5TextEncoderSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights

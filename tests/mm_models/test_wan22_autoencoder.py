@@ -11,9 +11,9 @@ import torch
 from diffusers import AutoencoderKLWan  # type: ignore[attr-defined]
 
 import mm_models
-from mm_config.errors import UserError
 from mm_config.families import wan21, wan22
-from mm_config.locations import Location, Locations
+from mm_config.options.locations import Location, Locations
+from mm_config.schema.errors import UserError
 from mm_config.specs.encoders import WanAutoencoderSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
 from mm_models.seeding import generator

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import mm_models
-from mm_config.errors import UserError
-from mm_config.locations import Location, Locations
+from mm_config.options.locations import Location, Locations
+from mm_config.schema.errors import UserError
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 import mm_models
-from mm_config.errors import UserError
 from mm_config.families import wan21, wan22
+from mm_config.schema.errors import UserError
 from mm_models import checkpoint
 from mm_models.loading import check
 from mm_models.weights.converting import convert

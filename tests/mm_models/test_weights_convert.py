@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
 import mm_models
-from mm_config.errors import UserError
 from mm_config.families.tiny import TINY
+from mm_config.schema.errors import UserError
 from mm_models import checkpoint
 from mm_models.wan.names import MINDSPEED, WAN
 from mm_models.weights.converting import convert

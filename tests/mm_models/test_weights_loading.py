@@ -13,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import mm_models
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_models import checkpoint
 from mm_models.loading import load_group
 from mm_models.networks import copy_whole

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_models.weights.opening import open_weights
 from mm_models.weights.torch_dcp import METADATA
 from tests.mm_models.weight_files import T2V, values

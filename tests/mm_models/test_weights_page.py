@@ -14,14 +14,14 @@ import torch
 
 from experiments import tiny_high, wan22_high, wan22_t2v
 from mm_config import diff
-from mm_config.locations import Location, Locations
-from mm_config.options import RunOptions
+from mm_config.options.locations import Location, Locations
+from mm_config.options.run_options import RunOptions
 from mm_config.rules import check
+from mm_config.running.trained_by import resolve_weights
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.wan import WanTransformerSpec
 from mm_config.specs.weights import ReleasedWeights
-from mm_config.weights import resolve_weights
 from mm_models import checkpoint
 from mm_models.weights.opening import open_weights
 from tests.mm_models.lora_files import adapter_of, halves, write

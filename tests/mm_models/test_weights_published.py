@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 import mm_models
-from mm_config.errors import UserError
-from mm_config.schema import spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.errors import UserError
 from mm_config.specs.kinds import ModelSpec
 from mm_models import checkpoint
 from mm_models.weights import published

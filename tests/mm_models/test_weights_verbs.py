@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 
 from experiments import custom_dit
 from experiments.tiny_high import SPEC
-from mm_config import files
 from mm_config.cli.app import app
 from mm_config.families.tiny import TINY
 from mm_config.specs.wan import WanTransformerSpec
+from mm_config.stored import files
 from mm_models import checkpoint
 from mm_models.weights.inspecting import inspect_weights
 from tests.mm_models.weight_files import values, write_wan

@@ -10,7 +10,7 @@ import torch
 
 from experiments import tiny_high
 from mm_config import dump, replace
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.specs.data import Cache
 from mm_config.specs.train import TrainSpec
 

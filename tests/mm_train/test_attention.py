@@ -6,8 +6,8 @@ import pytest
 
 import mm_train
 from mm_config import replace
-from mm_config.errors import UserError
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
+from mm_config.schema.errors import UserError
 from mm_config.specs.parallel import AttentionImpl
 from mm_config.specs.train import TrainSpec
 

@@ -12,9 +12,9 @@ import torch
 import mm_data
 import mm_train
 from mm_config import replace
-from mm_config.errors import UserError
-from mm_config.locations import Locations
-from mm_config.options import RunOptions
+from mm_config.options.locations import Locations
+from mm_config.options.run_options import RunOptions
+from mm_config.schema.errors import UserError
 from mm_config.specs.data import Cache, ManifestSpec
 from mm_config.specs.train import TrainSpec
 from mm_data import Dataset

@@ -13,7 +13,7 @@ import pytest
 
 import mm_train
 from mm_config import replace
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import attach
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RunStatus

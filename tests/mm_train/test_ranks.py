@@ -15,10 +15,10 @@ import mm_data
 import mm_train
 from experiments import tiny_high
 from mm_config import dump, replace
-from mm_config.errors import Problem
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import attach
 from mm_config.runs.record import RunStatus
+from mm_config.schema.errors import Problem
 from mm_config.specs.data import Cache, ManifestSpec
 from mm_config.specs.train import TrainSpec
 from mm_data import batch_indices

@@ -6,7 +6,7 @@ from torch import nn
 
 import mm_models
 from mm_config import replace
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.parallel import Recompute, RecomputeSpec
 from mm_config.specs.train import PrecisionSpec, TrainSpec

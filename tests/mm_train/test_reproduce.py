@@ -12,15 +12,16 @@ import torch
 
 import mm_train
 from experiments import tiny, tiny_low
-from mm_config import replace, running, spec_hash
-from mm_config.errors import UserError
-from mm_config.options import RunOptions, StoppedEarly
+from mm_config import replace, spec_hash
+from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.reproducing.compare import told
 from mm_config.reproducing.reproduce import Reproduction, reproduce
 from mm_config.reproducing.videos import frames_digest
+from mm_config.running import runners
 from mm_config.runs.folder import attach
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RunStatus
+from mm_config.schema.errors import UserError
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import RandomWeights, TrainedBy
 from mm_data import read_comment, write_mp4
@@ -173,7 +174,7 @@ def generated(options: RunOptions) -> Iterator[Path]:
             "runtime.device": "cpu",
         },
     )
-    folder = running.run(spec, options).run_dir
+    folder = runners.run(spec, options).run_dir
     yield folder
     shutil.rmtree(folder)
 

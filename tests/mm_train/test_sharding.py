@@ -10,7 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 import mm_models
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.parallel import FsdpSpec
 from mm_config.specs.train import PrecisionSpec, TrainSpec

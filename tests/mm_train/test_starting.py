@@ -10,9 +10,9 @@ import torch
 import mm_models
 import mm_train
 from mm_config import replace
-from mm_config.errors import UserError
-from mm_config.locations import Location, Locations
-from mm_config.options import RunOptions
+from mm_config.options.locations import Location, Locations
+from mm_config.options.run_options import RunOptions
+from mm_config.schema.errors import UserError
 from mm_config.specs.encoders import Umt5TextEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.wan import WanTransformerSpec

@@ -15,11 +15,12 @@ from torch import Tensor
 import mm_models
 import mm_train
 from experiments import tiny_low
-from mm_config import exact_hash, replace, running, spec_hash
-from mm_config.errors import SpecError, UserError
-from mm_config.options import RunOptions
+from mm_config import exact_hash, replace, spec_hash
+from mm_config.options.run_options import RunOptions
+from mm_config.running import runners
 from mm_config.runs.folder import attach
 from mm_config.runs.record import RunStatus
+from mm_config.schema.errors import SpecError, UserError
 from mm_config.specs.data import Cache
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.train import TrainSpec
@@ -124,11 +125,11 @@ def test_an_equal_finished_run_is_reported_instead_of_run_again(
 ) -> None:
     spec = replace(small, {"schedule.steps": 2, "schedule.warmup_steps": 1})
     needed = attrs.evolve(options, if_needed=True)
-    first = running.run(spec, needed)
+    first = runners.run(spec, needed)
     printed = capsys.readouterr().out
     assert spec_hash(spec)[:12] in printed
     assert "step-00000002" in printed
-    second = running.run(replace(spec, {"runtime.log_every": 1, "name": "other"}), needed)
+    second = runners.run(replace(spec, {"runtime.log_every": 1, "name": "other"}), needed)
     assert (first.reused, second.reused) == (False, True)
     assert second.run_dir == first.run_dir
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_config.specs.parallel import AttentionImpl
 from mm_models.ops import attention, rms_norm, rope
 from mm_models.ops.choosing import choose

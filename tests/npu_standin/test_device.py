@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from mm_config import replace
-from mm_config.errors import UserError
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
+from mm_config.schema.errors import UserError
 from mm_models import device
 from mm_models.ops import attention, gelu
 from mm_models.seeding import generator

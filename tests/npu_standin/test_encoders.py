@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mm_models
-from mm_config.locations import Location, Locations
+from mm_config.options.locations import Location, Locations
 from mm_config.specs.encoders import DctAutoencoderSpec, WanAutoencoderSpec
 from mm_config.specs.weights import RandomWeights
 from mm_models.seeding import generator

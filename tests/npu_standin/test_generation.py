@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mm_config import replace
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.specs.diffusion import Expert, Solver
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.serving import GuidanceMode

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from experiments import tiny_high
 from mm_config import replace
-from mm_config.options import RunOptions, StoppedEarly
+from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.specs.data import Cache
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.train import TrainSpec

@@ -23,7 +23,7 @@ from torch.optim import AdamW
 import mm_models
 from experiments import tiny_high
 from mm_config import replace
-from mm_config.options import RunOptions, StoppedEarly
+from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.specs.train import TrainSpec
 from mm_models import device
 from mm_models.ops.choosing import choose

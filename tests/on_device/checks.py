@@ -23,8 +23,8 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 import mm_models
 from experiments import tiny, tiny_high
 from mm_config import dump, replace
-from mm_config.locations import Location, Locations
-from mm_config.options import RunOptions
+from mm_config.options.locations import Location, Locations
+from mm_config.options.run_options import RunOptions
 from mm_config.specs.data import Cache
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import Umt5TextEncoderSpec, WanAutoencoderSpec

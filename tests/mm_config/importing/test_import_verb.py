@@ -9,11 +9,11 @@ import pytest
 
 from mm_config.cli.app import app
 from mm_config.cli.targets import resolve
-from mm_config.identity import exact_hash
 from mm_config.importing.mindspeed.importer import import_files
 from mm_config.importing.verdict import Verdict
-from mm_config.options import RunOptions
-from mm_config.running import refusals
+from mm_config.options.run_options import RunOptions
+from mm_config.running.runners import refusals
+from mm_config.schema.identity import exact_hash
 
 DATA = Path(__file__).parent / "data"
 FILES = ["seed_model.json", "data.json", "fsdp2_config.yaml", "seed_pretrain_high.sh"]

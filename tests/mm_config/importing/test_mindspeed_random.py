@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from mm_config.errors import UserError
 from mm_config.importing.facts import Fact, Source, facts_of, generic
 from mm_config.importing.mindspeed import export
 from mm_config.importing.mindspeed.book import Entry
@@ -22,6 +21,7 @@ from mm_config.importing.reading.json_text import read_json
 from mm_config.importing.reading.shell_text import read_shell
 from mm_config.importing.reading.yaml_text import read_yaml
 from mm_config.importing.verdict import Verdict
+from mm_config.schema.errors import UserError
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec
 from tests.mm_config.importing.mindspeed_cases import write_case, write_inference

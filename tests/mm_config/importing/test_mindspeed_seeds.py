@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from experiments import wan22_high
-from mm_config.errors import UserError
 from mm_config.families import wan21, wan22
 from mm_config.importing.mindspeed import base
 from mm_config.importing.mindspeed.importer import import_files
 from mm_config.importing.mindspeed.report import Report
 from mm_config.importing.verdict import Verdict
 from mm_config.rules import problems
+from mm_config.schema.errors import UserError
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from mm_config import replace
-from mm_config.evolve import get
 from mm_config.families import wan21
 from mm_config.importing.mindspeed import base, page
 from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS, row_of
 from mm_config.importing.verdict import Verdict
+from mm_config.schema.evolve import get
 from mm_config.specs.data import PrecomputedSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.lora import LoraSpec
@@ -84,7 +84,7 @@ def test_samples_are_read_by_their_rows() -> None:
 
 
 def test_defaults_are_read_by_their_rows() -> None:
-    from mm_config.schema import ABSENT
+    from mm_config.schema.decorator import ABSENT
 
     for row in ROWS:
         if row.convert is not None and row.default is not ABSENT:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mm_config.errors import UserError
 from mm_config.importing.facts import Fact
 from mm_config.importing.reading.script import Script
 from mm_config.importing.reading.shell_text import read_shell
+from mm_config.schema.errors import UserError
 
 
 def written(folder: Path, text: str | bytes) -> Path:

@@ -10,14 +10,14 @@ from typing import Any
 import attrs
 import pytest
 
-from mm_config.errors import UserError
-from mm_config.evolve import get
 from mm_config.families import wan21, wan22
 from mm_config.importing.telefuser import import_dump
 from mm_config.importing.telefuser.families import KNOWN
 from mm_config.importing.telefuser.table import CALL, ROWS, rows_of
 from mm_config.importing.verdict import Verdict
 from mm_config.rules import problems
+from mm_config.schema.errors import UserError
+from mm_config.schema.evolve import get
 from mm_config.specs.diffusion import SigmaTable, Solver
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec, SamplesSpec

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from experiments import wan22_high, wan22_t2v
 from mm_config import rules
 from mm_config.cli.app import app
-from mm_config.diff import diff
-from mm_config.errors import UserError
-from mm_config.evolve import get, replace
 from mm_config.importing.telefuser import import_dump
 from mm_config.importing.telefuser.export import export
 from mm_config.importing.telefuser.families import KNOWN, Known
 from mm_config.importing.telefuser.networks import MODULES
 from mm_config.importing.telefuser.table import CALL, rows_of
-from mm_config.locations import Location, Locations
+from mm_config.options.locations import Location, Locations
+from mm_config.schema.diff import diff
+from mm_config.schema.errors import UserError
+from mm_config.schema.evolve import get, replace
 from mm_config.specs.diffusion import SigmaTable, Solver
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec

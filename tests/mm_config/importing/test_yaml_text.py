@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mm_config.errors import UserError
 from mm_config.importing.nodes import leaves, plain
 from mm_config.importing.reading.yaml_text import read_yaml
+from mm_config.schema.errors import UserError
 
 DATA = Path(__file__).parent / "data"
 

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from mm_config import excepthook
-from mm_config.diff import diff
-from mm_config.evolve import replace
-from mm_config.files import dump, load
-from mm_config.identity import exact_hash, spec_hash
 from mm_config.rules import problems
+from mm_config.running import excepthook
+from mm_config.schema.diff import diff
+from mm_config.schema.evolve import replace
+from mm_config.schema.identity import exact_hash, spec_hash
+from mm_config.stored.files import dump, load
 
 __all__ = ["diff", "dump", "exact_hash", "load", "main", "problems", "replace", "spec_hash"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mm_config.errors import Problem, UserError
-from mm_config.locations import FLAG, Locations
+from mm_config.options.locations import FLAG, Locations
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.data import ManifestSpec, ShapesSpec
 from mm_config.specs.kinds import DatasetSpec
 from mm_data.manifest import read_manifest

@@ -18,7 +18,7 @@ import attrs
 import torch
 from torchdata.nodes import BaseNode, ParallelMapper
 
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.data import DataSpec
 from mm_data.ahead import ahead
 from mm_data.bad import Bad, BadClip, Quarantine

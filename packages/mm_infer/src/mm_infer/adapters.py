@@ -8,14 +8,14 @@ from pathlib import Path
 import attrs
 from torch import nn
 
-from mm_config.console import say
-from mm_config.errors import Problem, UserError, concerning
-from mm_config.options import RunOptions
+from mm_config.console.output import say
+from mm_config.options.run_options import RunOptions
+from mm_config.running.trained_by import resolve_weights
+from mm_config.schema.errors import Problem, UserError, concerning
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Weights
 from mm_config.specs.weights import RandomWeights, TrainedBy
-from mm_config.weights import resolve_weights
 from mm_models.lora.adapter import LOW_NOISE, Addition, StoredAdapters
 from mm_models.lora.beside import attach
 from mm_models.lora.fitting import fit_problems

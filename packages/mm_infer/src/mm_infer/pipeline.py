@@ -14,16 +14,16 @@ from torch import Tensor, nn
 import mm_data
 import mm_models
 from mm_config import rules
-from mm_config.console import progress
-from mm_config.errors import Problem, UserError, concerning, prefixed
-from mm_config.options import RunOptions
+from mm_config.console.output import progress
+from mm_config.options.run_options import RunOptions
+from mm_config.running.trained_by import resolve_weights
+from mm_config.schema.errors import Problem, UserError, concerning, prefixed
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.encoders import HashedTextEncoderSpec
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.kinds import Weights
 from mm_config.specs.serving import GuidanceMode
 from mm_config.specs.weights import RandomWeights, TrainedBy
-from mm_config.weights import resolve_weights
 from mm_infer.adapters import Adapters, add_adapters, check_adapters, load_adapters
 from mm_infer.carried_out import check_carried_out
 from mm_infer.denoise import denoise

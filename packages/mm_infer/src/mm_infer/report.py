@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mm_config.commands import command, near
-from mm_config.console import say, table
-from mm_config.identity import spec_hash
-from mm_config.options import RunOptions
+from mm_config.console.commands import command, near
+from mm_config.console.output import say, table
+from mm_config.options.run_options import RunOptions
+from mm_config.schema.identity import spec_hash
 from mm_config.specs.infer import InferSpec
 
 

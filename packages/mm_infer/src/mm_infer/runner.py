@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mm_config.console import say
-from mm_config.errors import Problem, UserError
-from mm_config.identity import exact_hash, spec_hash
-from mm_config.options import RunOptions, RunOutcome
+from mm_config.console.output import say
+from mm_config.options.run_options import RunOptions, RunOutcome
 from mm_config.runs.folder import Run, open_run, recorded
 from mm_config.runs.record import write_json
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.weights import RandomWeights, TrainedBy

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.data import ShapesScorerSpec
 from mm_config.specs.infer import GenerationRequest
 from mm_config.specs.kinds import ScorerSpec

@@ -12,10 +12,10 @@ from mm_config.cli.main import LOCATION
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan, whole_number
 from mm_config.cli.targets import read_targets
-from mm_config.errors import Problem, UserError
-from mm_config.locations import load_locations
 from mm_config.npu.exporting import exported
-from mm_config.options import RunOptions
+from mm_config.options.locations import load_locations
+from mm_config.options.run_options import RunOptions
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_infer.naming import file_names
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.encoders import ClipImageEncoderSpec, Umt5TextEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.kinds import Weights
 from mm_config.specs.weights import ReleasedWeights
@@ -17,7 +17,7 @@ from mm_config.specs.weights import ReleasedWeights
 if TYPE_CHECKING:
     import torch
 
-    from mm_config.locations import Locations
+    from mm_config.options.locations import Locations
 
 
 def release_folder(weights: Weights, locations: Locations | None, path: str) -> Path:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.errors import Problem, UserError, prefixed
 from mm_config.rules.carried_out import beyond
+from mm_config.schema.errors import Problem, UserError, prefixed
 from mm_config.specs.kinds import Conditioning
 from mm_config.specs.optim import AdamWSpec
 from mm_config.specs.parallel import Recompute

@@ -25,10 +25,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mm_config.console import progress, say
-from mm_config.errors import Problem, UserError
-from mm_config.identity import canonical
-from mm_config.locations import Locations
+from mm_config.console.output import progress, say
+from mm_config.options.locations import Locations
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.identity import canonical
 from mm_config.specs.train import TrainSpec
 from mm_data import Bad, BadClip, Clip, Dataset, Record, load_clip, to_model_range
 from mm_models import build_autoencoder, build_text_encoder

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 import mm_data
-from mm_config.console import progress, say
-from mm_config.errors import UserError
-from mm_config.options import StoppedEarly
+from mm_config.console.output import progress, say
+from mm_config.options.run_options import StoppedEarly
 from mm_config.runs.folder import Run
+from mm_config.schema.errors import UserError
 from mm_config.specs.train import TrainSpec
 from mm_data import Batch, Dataset
 from mm_models import flow

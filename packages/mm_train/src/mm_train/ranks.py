@@ -17,12 +17,12 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
-from mm_config.diff import diff, show_value
-from mm_config.errors import Problem, UserError
-from mm_config.files import from_payload, to_payload
-from mm_config.identity import exact_hash
+from mm_config.schema.diff import diff, show_value
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.identity import exact_hash
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.train import PrecisionSpec, TrainSpec
+from mm_config.stored.files import from_payload, to_payload
 from mm_models.collectives import gather_json
 
 T = TypeVar("T")

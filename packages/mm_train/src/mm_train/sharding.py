@@ -10,8 +10,8 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from mm_config.errors import Problem, UserError
-from mm_config.patterns import matches
+from mm_config.rules.patterns import matches
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.parallel import FsdpSpec
 from mm_config.specs.train import PrecisionSpec
 from mm_models.device import scales_while_reducing

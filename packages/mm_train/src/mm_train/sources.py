@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.locations import Locations
+from mm_config.options.locations import Locations
 from mm_config.specs.train import TrainSpec
 from mm_data import Bad, Dataset, Record, to_model_range
 from mm_models import build_autoencoder, build_text_encoder

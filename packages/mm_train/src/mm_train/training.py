@@ -15,10 +15,10 @@ from torch import nn
 import mm_data
 import mm_models
 from mm_config import rules
-from mm_config.console import say
-from mm_config.identity import exact_hash, spec_hash
-from mm_config.options import RunOptions
+from mm_config.console.output import say
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import Run, attach, open_run, recorded
+from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.specs.data import Cache
 from mm_config.specs.train import TrainSpec
 from mm_data import Dataset

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mm_config.schema import tag_of
+from mm_config.schema.decorator import tag_of
 
 _RUNTIME = {"device": "runtime.device", "build_missing": "runtime.build_missing"}
 

@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, version
 from mm_config.cli.exits import exit_status
 from mm_config.cli.page import blank, example_lines, flag_line, heading, paragraph, print_lines
 from mm_config.cli.registry import load_verb, verb_named, verbs
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 
 COMPLETE = "_complete"
 """What the shells' completion scripts call; no verb, so that no help and no suggestion names it."""

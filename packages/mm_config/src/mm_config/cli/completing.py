@@ -22,8 +22,8 @@ from mm_config.cli.scan import HELP, CommandLine, Option, is_flag, scan
 from mm_config.cli.sections import sections
 from mm_config.cli.targets import resolve, runs_dir_of
 from mm_config.cli.values import brief
-from mm_config.options import RunOptions
-from mm_config.specs.kinds import RootSpec
+from mm_config.options.run_options import RunOptions
+from mm_config.schema.root import RootSpec
 
 SPEC_FILES = (".py", ".json", ".yaml", ".yml")
 RUN_FOLDER = re.compile(r"\d{8}-([0-9a-f]{12})-\d+")

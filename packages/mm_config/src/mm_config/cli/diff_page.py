@@ -9,15 +9,15 @@ import attrs
 
 from mm_config.cli.styled import BLANK, Line, prose
 from mm_config.cli.values import outline
-from mm_config.columns import columns, cut
-from mm_config.describe import counted
-from mm_config.diff import Change, diff, show_value, unshared
-from mm_config.effects import Effect, effect_of
-from mm_config.evolve import ROOT
-from mm_config.identity import exact_hash, spec_hash
-from mm_config.schema import EXECUTION, LOCATION, SECRET, SEMANTIC, Role, is_spec, tag_of
-from mm_config.specs.kinds import RootSpec
+from mm_config.schema.decorator import EXECUTION, LOCATION, SECRET, SEMANTIC, Role, is_spec, tag_of
+from mm_config.schema.diff import Change, diff, show_value, unshared
+from mm_config.schema.effects import Effect, effect_of
+from mm_config.schema.evolve import ROOT
+from mm_config.schema.identity import exact_hash, spec_hash
+from mm_config.schema.root import RootSpec
 from mm_config.specs.weights import TrainedBy
+from mm_config.stored.describe import counted
+from mm_config.stored.text_width import columns, cut
 
 # By role and by whether the field lies in a spec that enters the identity by its spec_hash.
 _HEADINGS = {

@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Callable
 
-from mm_config.console import is_main_rank
-from mm_config.errors import UserError
-from mm_config.torch_extensions import extension_failure
+from mm_config.console.output import is_main_rank
+from mm_config.doctor.torch_extensions import extension_failure
+from mm_config.schema.errors import UserError
 
 USER_ERROR = 2
 INTERRUPTED = 130

@@ -12,9 +12,9 @@ from typing import Any, cast
 import attrs
 
 from mm_config.cli.aliases import aliases_of
-from mm_config.evolve import Leaf, leaves
-from mm_config.specs.kinds import RootSpec
-from mm_config.typing_checks import describe
+from mm_config.schema.evolve import Leaf, leaves
+from mm_config.schema.root import RootSpec
+from mm_config.schema.types import describe
 
 if typing.TYPE_CHECKING:
     from tyro.constructors import PrimitiveConstructorSpec

@@ -12,10 +12,10 @@ from mm_config.cli.page import blank, example_lines, flag_line, heading, option_
 from mm_config.cli.scan import Option
 from mm_config.cli.sections import Section, sections
 from mm_config.cli.values import brief
-from mm_config.evolve import Leaf
-from mm_config.schema import FieldInfo, class_of, field_types, tag_of
-from mm_config.specs.kinds import RootSpec
-from mm_config.typing_checks import describe
+from mm_config.schema.decorator import FieldInfo, class_of, field_types, tag_of
+from mm_config.schema.evolve import Leaf
+from mm_config.schema.root import RootSpec
+from mm_config.schema.types import describe
 
 if TYPE_CHECKING:
     from rich.text import Text

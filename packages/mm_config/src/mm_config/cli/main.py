@@ -11,12 +11,12 @@ from mm_config.cli.exits import exit_status
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan
 from mm_config.cli.targets import named
-from mm_config.console import is_main_rank, say
-from mm_config.errors import Problem, UserError
-from mm_config.locations import Locations, load_locations, unused_names
-from mm_config.options import RunOptions
-from mm_config.running import run
-from mm_config.specs.kinds import RootSpec
+from mm_config.console.output import is_main_rank, say
+from mm_config.options.locations import Locations, load_locations, unused_names
+from mm_config.options.run_options import RunOptions
+from mm_config.running.runners import run
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.root import RootSpec
 
 RESUME = Option("--resume", "Continue a run: its folder, its id, a hash prefix, or latest.", "RUN|latest")
 IF_NEEDED = Option("--if-needed", "Report an equal finished run instead of running again.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from mm_config.cli.scan import HELP, Option
-from mm_config.console import console
+from mm_config.console.output import console
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -16,12 +16,12 @@ from mm_config.cli.flags import (
     unknown_flag_message,
 )
 from mm_config.cli.scan import Given
-from mm_config.errors import Problem, SpecError, prefixed
-from mm_config.evolve import replace
-from mm_config.meant import meant
-from mm_config.schema import spec_fields, value_problems
-from mm_config.specs.kinds import RootSpec
-from mm_config.typing_checks import describe
+from mm_config.schema.decorator import spec_fields, value_problems
+from mm_config.schema.errors import Problem, SpecError, prefixed
+from mm_config.schema.evolve import replace
+from mm_config.schema.root import RootSpec
+from mm_config.schema.suggestions import meant
+from mm_config.schema.types import describe
 
 
 def overridden(

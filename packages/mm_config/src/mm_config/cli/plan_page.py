@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from mm_config.describe import counted
-from mm_config.plan import NAMES, Plan, plan
 from mm_config.planning.devices import RANKS_PER_NODE, RESERVE, Device
-from mm_config.specs.kinds import RootSpec
+from mm_config.planning.plan import NAMES, Plan, plan
+from mm_config.schema.root import RootSpec
+from mm_config.stored.describe import counted
 
 _WIDTH = 80
 _LEAST_SHARE = 5e-4

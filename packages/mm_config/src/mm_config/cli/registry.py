@@ -6,8 +6,8 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any
 
-from mm_config.errors import UserError
-from mm_config.meant import meant
+from mm_config.schema.errors import UserError
+from mm_config.schema.suggestions import meant
 
 GROUP = "mm.verbs"
 

@@ -9,13 +9,13 @@ from typing import Any
 import attrs
 
 from mm_config.cli.runs_page import REPEATED, SHORT, origin_of, result_of
-from mm_config.console import table
-from mm_config.errors import UserError
-from mm_config.evolve import ROOT, leaves
-from mm_config.files import load
+from mm_config.console.output import table
 from mm_config.runs.index import Index
 from mm_config.runs.record import SPEC_FILE, RunRecord, to_row
-from mm_config.typing_checks import is_dict, is_list
+from mm_config.schema.errors import UserError
+from mm_config.schema.evolve import ROOT, leaves
+from mm_config.schema.types import is_dict, is_list
+from mm_config.stored.files import load
 
 _HASHES = ("spec_hash", "exact_hash")
 

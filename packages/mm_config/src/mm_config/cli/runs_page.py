@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mm_config.console import table
+from mm_config.console.output import table
 from mm_config.runs.index import Index
 from mm_config.runs.record import PROVENANCE_FILE, RESULT_FILE, RunRecord, read_json, to_row
 from mm_config.runs.stored import spec_problems
-from mm_config.typing_checks import is_list
+from mm_config.schema.types import is_list
 
 SHORT = 12
 """Digits of a hash that are shown."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from mm_config.errors import Problem, UserError
-from mm_config.meant import meant
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.suggestions import meant
 
 
 @attrs.frozen

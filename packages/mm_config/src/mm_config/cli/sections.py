@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import attrs
 
-from mm_config.evolve import ROOT, Leaf, leaves
-from mm_config.help_texts import help_texts
-from mm_config.schema import class_of, info_of, is_spec, spec_fields
-from mm_config.specs.kinds import RootSpec
+from mm_config.schema.decorator import class_of, info_of, is_spec, spec_fields
+from mm_config.schema.docstrings import help_texts
+from mm_config.schema.evolve import ROOT, Leaf, leaves
+from mm_config.schema.root import RootSpec
 
 
 @attrs.frozen

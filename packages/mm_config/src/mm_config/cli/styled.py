@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from mm_config.console import console, is_live
+from mm_config.console.output import console, is_live
 
 Line: TypeAlias = "tuple[tuple[str, str], ...]"
 """Pieces of a line, each with its style (`bold`, `dim`, `cyan`) or an empty one."""

@@ -10,10 +10,7 @@ import attrs
 
 from mm_config.cli.styled import BLANK, Line, prose
 from mm_config.cli.values import fitted, is_default
-from mm_config.columns import columns
-from mm_config.describe import counted, describe
-from mm_config.identity import exact_hash, spec_hash
-from mm_config.schema import (
+from mm_config.schema.decorator import (
     EXECUTION,
     SEMANTIC,
     Role,
@@ -26,8 +23,11 @@ from mm_config.schema import (
     spec_fields,
     tag_of,
 )
-from mm_config.specs.kinds import RootSpec
-from mm_config.typing_checks import is_tuple
+from mm_config.schema.identity import exact_hash, spec_hash
+from mm_config.schema.root import RootSpec
+from mm_config.schema.types import is_tuple
+from mm_config.stored.describe import counted, describe
+from mm_config.stored.text_width import columns
 
 _GROUPS = (
     ("Model", ("model", "autoencoder", "text_encoder", "image_encoder")),

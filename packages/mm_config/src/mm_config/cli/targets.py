@@ -14,15 +14,15 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from mm_config import files
 from mm_config.cli.page import Usage
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine
-from mm_config.errors import Problem, UserError
-from mm_config.evolve import replace
-from mm_config.options import RunOptions
-from mm_config.schema import is_spec
-from mm_config.specs.kinds import RootSpec
+from mm_config.options.run_options import RunOptions
+from mm_config.schema.decorator import is_spec
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.evolve import replace
+from mm_config.schema.root import RootSpec
+from mm_config.stored import files
 
 TARGET_HELP = (
     "A target is an experiment file, a saved spec, a run folder, a module, a run id or a hash prefix of "

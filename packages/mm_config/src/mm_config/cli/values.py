@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import attrs
 
-from mm_config.columns import columns, cut
-from mm_config.files import to_payload
-from mm_config.schema import class_of, is_spec, spec_fields, tag_of
+from mm_config.schema.decorator import class_of, is_spec, spec_fields, tag_of
+from mm_config.stored.files import to_payload
+from mm_config.stored.text_width import columns, cut
 
 MANY = 4
 """More items than this are abbreviated where space is short."""

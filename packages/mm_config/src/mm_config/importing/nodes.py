@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import attrs
 
-from mm_config.identity import JSON
+from mm_config.schema.identity import JSON
 
 Scalar: TypeAlias = "bool | int | float | str | None"
 Leaf: TypeAlias = "Scalar | tuple[Scalar, ...] | dict[str, JSON]"

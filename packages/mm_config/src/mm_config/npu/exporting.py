@@ -7,12 +7,12 @@ import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 
-from mm_config.errors import Problem, UserError
 from mm_config.npu.advice import DETERMINISTIC
 from mm_config.npu.refused import refused
 from mm_config.npu.variables import ALLOCATOR, OTHER_ALLOCATOR, VARIABLES, between, read, variables
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.root import RootSpec
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.kinds import RootSpec
 from mm_config.specs.train import TrainSpec
 
 

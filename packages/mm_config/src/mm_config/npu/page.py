@@ -7,10 +7,10 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from mm_config.evolve import Leaf, leaves
 from mm_config.npu.advice import ADVICE
 from mm_config.npu.variables import VARIABLES
-from mm_config.schema import FieldInfo
+from mm_config.schema.decorator import FieldInfo
+from mm_config.schema.evolve import Leaf, leaves
 from mm_config.specs.npu import NpuSpec
 
 

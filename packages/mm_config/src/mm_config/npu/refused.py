@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from mm_config.errors import Problem
 from mm_config.npu.variables import ALLOCATOR, OTHER_ALLOCATOR
+from mm_config.schema.errors import Problem
 
 _SATURATING = "turns inf into 65504 and NaN into 0, so that a broken step looks like a sound one; unset it"
 _REFUSED = {

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import attrs
 
-from mm_config.errors import Problem, UserError
-from mm_config.meant import meant
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.suggestions import meant
 from mm_config.specs.npu import Affinity, NpuAffinitySpec, NpuAllocatorSpec, NpuCoresSpec, PageSize
 
 E = TypeVar("E", bound=enum.Enum)

@@ -7,11 +7,11 @@ from typing import Any
 
 import attrs
 
-from mm_config.errors import Problem, UserError
 from mm_config.npu import texts
 from mm_config.npu.texts import Form
 from mm_config.rules import problems
-from mm_config.schema import range_problems, spec_fields
+from mm_config.schema.decorator import range_problems, spec_fields
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.npu import UNSET_AFFINITY, UNSET_ALLOCATOR, InductorBackend, NpuSpec
 
 

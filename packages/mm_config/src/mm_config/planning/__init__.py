@@ -1,1 +1,1 @@
-"""What `mm_config.plan` counts, file by file: FLOPs, memory, traffic, devices, times and what would fit."""
+"""What a spec will take, counted from it alone: FLOPs, memory, traffic, times, and what would fit."""

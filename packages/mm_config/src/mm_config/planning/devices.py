@@ -10,8 +10,8 @@ import os
 
 import attrs
 
-from mm_config.errors import Problem, UserError
 from mm_config.rules.wording import one_of
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.dtype import Dtype
 
 RESERVE = 0.08

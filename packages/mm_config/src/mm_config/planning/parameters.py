@@ -8,7 +8,7 @@ from functools import cache
 
 import attrs
 
-from mm_config.patterns import matches, matches_parameter
+from mm_config.rules.patterns import matches, matches_parameter
 from mm_config.specs.kinds import ModelSpec
 from mm_config.specs.lora import LoraSpec
 from mm_config.specs.serving import QuantizationSpec

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mm_config.errors import UserError
 from mm_config.reproducing.difference import Difference
 from mm_config.reproducing.tensors import tensor_digests
 from mm_config.runs.record import read_json
+from mm_config.schema.errors import UserError
 
 _MANIFEST = "manifest.json"
 _STATE = "state.json"

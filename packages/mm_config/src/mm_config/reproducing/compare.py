@@ -7,11 +7,11 @@ from pathlib import Path
 
 import attrs
 
-from mm_config.describe import counted
 from mm_config.reproducing.checkpoints import checkpoint_differences, checkpoints_of
 from mm_config.reproducing.difference import Difference
 from mm_config.reproducing.metrics import COMPARED, metric_differences, read_metrics
 from mm_config.reproducing.videos import score_differences, score_of, video_differences, videos_of
+from mm_config.stored.describe import counted
 
 
 @attrs.frozen

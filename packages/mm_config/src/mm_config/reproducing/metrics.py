@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mm_config.errors import Problem, UserError
 from mm_config.reproducing.difference import Difference
-from mm_config.typing_checks import is_dict
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.types import is_dict
 
 COMPARED = ("loss", "grad_norm", "lr")
 """Numbers that the mathematics decides; the others of a line are times."""

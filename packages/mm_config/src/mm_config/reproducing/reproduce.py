@@ -8,19 +8,19 @@ from typing import Any
 
 import attrs
 
-from mm_config.console import is_main_rank
-from mm_config.errors import Problem, UserError
-from mm_config.identity import spec_hash
+from mm_config.console.output import is_main_rank
 from mm_config.npu.exporting import wanted
-from mm_config.options import RunOptions, StoppedEarly
+from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.reproducing.compare import Comparison, compare
 from mm_config.reproducing.metrics import read_metrics
 from mm_config.reproducing.videos import videos_of
-from mm_config.running import run
+from mm_config.running.runners import run
 from mm_config.runs.folder import Run, attach
 from mm_config.runs.provenance_diff import OriginChange, changes, origin_here, stored_origins
 from mm_config.runs.record import RESULT_FILE, RunStatus, read_json, write_json
 from mm_config.runs.releases import used_releases
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.identity import spec_hash
 
 REPORT_FILE = "reproduction.json"
 """In the new run folder: which run it repeats, and what came of it."""

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 
 _METADATA = "__metadata__"
 _CHUNK_BYTES = 1 << 20

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mm_config.errors import Problem, SpecError, prefixed
 from mm_config.rules import encoders, experts, modules, npu, precision, reading, sampling, schedules
 from mm_config.rules.conditioning import request_problems
 from mm_config.rules.generation import infer_problems
 from mm_config.rules.labels import label_problems
 from mm_config.rules.ranks import generation_rank_problems, train_rank_problems
 from mm_config.rules.training import train_problems
-from mm_config.schema import class_of, is_spec, spec_fields
+from mm_config.schema.decorator import class_of, is_spec, spec_fields
+from mm_config.schema.errors import Problem, SpecError, prefixed
+from mm_config.schema.root import RootSpec
+from mm_config.schema.types import is_tuple
 from mm_config.specs.data import DataSpec, PrecomputedSpec
 from mm_config.specs.diffusion import FlowMatchingSpec, SamplerSpec
 from mm_config.specs.encoders import (
@@ -22,14 +24,12 @@ from mm_config.specs.encoders import (
     WanAutoencoderSpec,
 )
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.kinds import RootSpec
 from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec
 from mm_config.specs.npu import NpuAffinitySpec, NpuAllocatorSpec, NpuCoresSpec, NpuSpec
 from mm_config.specs.optim import AdamWSpec, ScheduleSpec
 from mm_config.specs.parallel import CompileSpec
 from mm_config.specs.serving import InferRuntimeSpec, QuantizationSpec, SparseAttentionSpec
 from mm_config.specs.train import CheckpointSpec, PrecisionSpec, TrainRuntimeSpec, TrainSpec
-from mm_config.typing_checks import is_tuple
 
 __all__ = ["check", "problems", "request_problems"]
 

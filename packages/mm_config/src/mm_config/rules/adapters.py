@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mm_config.errors import Problem
 from mm_config.rules.experts import trained_expert_problems, trained_problems
 from mm_config.rules.modules import linear_problems
+from mm_config.schema.errors import Problem
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Weights

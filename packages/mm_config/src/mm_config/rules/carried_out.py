@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from mm_config.diff import show_value
-from mm_config.errors import Problem
-from mm_config.schema import ABSENT, class_of, info_of, is_spec, spec_fields
+from mm_config.schema.decorator import ABSENT, class_of, info_of, is_spec, spec_fields
+from mm_config.schema.diff import show_value
+from mm_config.schema.errors import Problem
 
 
 def beyond(spec: Any, carried_out: Collection[str], runner: str, path: str = "spec") -> Iterator[Problem]:

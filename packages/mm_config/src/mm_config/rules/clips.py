@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from mm_config.errors import Problem, prefixed
 from mm_config.rules.wording import either, nearest_multiples
+from mm_config.schema.errors import Problem, prefixed
 from mm_config.specs.data import DataSpec, Resize
 from mm_config.specs.kinds import AutoencoderSpec, Conditioning, ModelSpec
 

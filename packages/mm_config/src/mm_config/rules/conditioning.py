@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.errors import Problem
 from mm_config.rules.clips import size_problems
+from mm_config.schema.errors import Problem
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.kinds import Conditioning, ImageEncoderSpec, ModelSpec
 from mm_config.specs.train import TrainSpec

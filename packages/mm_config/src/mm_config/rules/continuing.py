@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.diff import show_value
-from mm_config.errors import Problem
 from mm_config.rules.experts import trained_problems
+from mm_config.schema.diff import show_value
+from mm_config.schema.errors import Problem
 from mm_config.specs.optim import AdamWSpec
 from mm_config.specs.train import StartMode, TrainSpec
 from mm_config.specs.weights import TrainedBy

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.errors import Problem
 from mm_config.rules.wording import either, nearest_divisors, nearest_multiples
+from mm_config.schema.errors import Problem
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import (
     ClipImageEncoderSpec,

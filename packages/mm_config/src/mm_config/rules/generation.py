@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.errors import Problem, prefixed
 from mm_config.rules.adapters import applied_problems, network_problems
 from mm_config.rules.clips import size_problems
 from mm_config.rules.conditioning import conditioning_problems, sample_problems
@@ -14,6 +13,7 @@ from mm_config.rules.modules import quantization_problems
 from mm_config.rules.precision import attention_problems
 from mm_config.rules.ranks import head_problems
 from mm_config.rules.sampling import guidance_problems, shortcut_problems
+from mm_config.schema.errors import Problem, prefixed
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.infer import InferSpec
 

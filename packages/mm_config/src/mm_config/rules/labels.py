@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from mm_config.errors import Problem
-from mm_config.specs.kinds import RootSpec
+from mm_config.schema.errors import Problem
+from mm_config.schema.root import RootSpec
 
 
 def label_problems(spec: RootSpec) -> Iterator[Problem]:

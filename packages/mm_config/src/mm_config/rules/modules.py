@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
-from mm_config.errors import Problem
-from mm_config.patterns import (
+from mm_config.rules.patterns import (
     idle_choices,
     linear_layers,
     matching,
@@ -16,6 +15,7 @@ from mm_config.patterns import (
     pattern_problem,
 )
 from mm_config.rules.wording import either, nearest_divisors
+from mm_config.schema.errors import Problem
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import ModelSpec, OptimizerSpec
 from mm_config.specs.optim import AdamWSpec, MuonSpec, ParameterGroupSpec

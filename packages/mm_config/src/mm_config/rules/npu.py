@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.errors import Problem
+from mm_config.schema.errors import Problem
 from mm_config.specs.npu import (
     HCCL_EVENT_SECONDS,
     HCCL_EXEC_SECONDS,

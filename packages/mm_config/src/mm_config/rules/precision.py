@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.errors import Problem
 from mm_config.rules.wording import one_of
+from mm_config.schema.errors import Problem
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.parallel import AttentionImpl, CompileBackend, CompileMode, CompileSpec

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import cast
 
-from mm_config.errors import Problem
 from mm_config.rules.wording import counted, divisors, either, nearest_divisors, nearest_multiples, ranks
+from mm_config.schema.errors import Problem
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import ModelSpec
 from mm_config.specs.parallel import ParallelSpec

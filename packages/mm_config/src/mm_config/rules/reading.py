@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from mm_config.errors import Problem
 from mm_config.rules.wording import idle_problems
+from mm_config.schema.errors import Problem
 from mm_config.specs.data import Cache, ClipStart, DataSpec, PrecomputedSpec, Resize, ShapesSpec
 from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
 from mm_config.specs.kinds import AutoencoderSpec

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.errors import Problem
 from mm_config.rules.wording import idle_problems
+from mm_config.schema.errors import Problem
 from mm_config.specs.diffusion import SamplerSpec, SigmaTable, Solver
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.serving import (

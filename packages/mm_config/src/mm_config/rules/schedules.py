@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from mm_config.errors import Problem, prefixed
 from mm_config.rules.wording import either, idle_problems, nearest_multiples, one_of
+from mm_config.schema.errors import Problem, prefixed
 from mm_config.specs.data import ShapesSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.errors import Problem, prefixed
 from mm_config.rules.adapters import lora_problems
 from mm_config.rules.clips import clip_problems
 from mm_config.rules.conditioning import conditioning_problems
@@ -16,6 +15,7 @@ from mm_config.rules.precision import attention_problems
 from mm_config.rules.ranks import head_problems
 from mm_config.rules.reading import kept_latents_problems
 from mm_config.rules.schedules import step_problems
+from mm_config.schema.errors import Problem, prefixed
 from mm_config.specs.train import TrainSpec
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import attrs
 
-from mm_config.diff import show_value
-from mm_config.errors import Problem
-from mm_config.schema import class_of
+from mm_config.schema.decorator import class_of
+from mm_config.schema.diff import show_value
+from mm_config.schema.errors import Problem
 
 _SEARCHED = 10_000
 

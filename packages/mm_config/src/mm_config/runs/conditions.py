@@ -12,10 +12,10 @@ from typing import Any
 
 import attrs
 
-from mm_config.errors import Problem, UserError
-from mm_config.evolve import ROOT
-from mm_config.parsing import parse_yaml
-from mm_config.typing_checks import is_list
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.evolve import ROOT
+from mm_config.schema.types import is_list
+from mm_config.stored.parsing import parse_yaml
 
 OPERATORS = ("=", "!=", "<", "<=", ">", ">=", "~")
 _ORDERED = ("<", "<=", ">", ">=")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine

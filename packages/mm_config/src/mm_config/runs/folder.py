@@ -19,12 +19,8 @@ from typing import Any
 
 import attrs
 
-from mm_config.diff import diff, show_value
-from mm_config.errors import Problem, SpecError, UserError, prefixed
-from mm_config.files import dump, load
-from mm_config.identity import exact_hash, spec_hash
 from mm_config.npu.exporting import wanted
-from mm_config.options import RunOptions, StoppedEarly
+from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.rules.labels import label_problems
 from mm_config.runs import lock
 from mm_config.runs.index import open_index
@@ -50,8 +46,12 @@ from mm_config.runs.record import (
 )
 from mm_config.runs.releases import used_releases
 from mm_config.runs.stored import spec_problems
-from mm_config.schema import SEMANTIC, tag_of
-from mm_config.specs.kinds import RootSpec
+from mm_config.schema.decorator import SEMANTIC, tag_of
+from mm_config.schema.diff import diff, show_value
+from mm_config.schema.errors import Problem, SpecError, UserError, prefixed
+from mm_config.schema.identity import exact_hash, spec_hash
+from mm_config.schema.root import RootSpec
+from mm_config.stored.files import dump, load
 
 HASH_DIGITS = 12
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
-from mm_config.errors import Problem, UserError
 from mm_config.runs import conditions as asked
 from mm_config.runs.conditions import Aliases, Condition
 from mm_config.runs.database import database_errors, engine_of, is_shared, writing
@@ -31,6 +30,7 @@ from mm_config.runs.record import (
 )
 from mm_config.runs.stored import Stored, read_stored
 from mm_config.runs.tables import RUNS, Tables, decoded, encoded, field_rows, key_of, tables
+from mm_config.schema.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine

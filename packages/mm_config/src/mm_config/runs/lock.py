@@ -12,7 +12,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 
 LOCK_FILE = "lock"
 

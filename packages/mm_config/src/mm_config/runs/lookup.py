@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from mm_config.errors import Problem, UserError
 from mm_config.runs.index import Index
 from mm_config.runs.record import RunRecord
+from mm_config.schema.errors import Problem, UserError
 
 MIN_PREFIX = 6
 """Fewest hex digits that are looked up as a hash."""

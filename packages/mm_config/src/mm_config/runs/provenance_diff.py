@@ -9,7 +9,6 @@ from typing import Any
 
 import attrs
 
-from mm_config.errors import Problem, UserError
 from mm_config.runs.provenance import (
     NO_RELEASES,
     NO_VARIABLES,
@@ -19,7 +18,8 @@ from mm_config.runs.provenance import (
     uncommitted_patch,
 )
 from mm_config.runs.record import PROVENANCE_FILE, read_json
-from mm_config.typing_checks import is_dict, is_list
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.types import is_dict, is_list
 
 _ALWAYS_RECORDED = ("host", "platform", "python", "cpu_count", "threads", "devices", "ops")
 _RELEASE = "release "

@@ -10,8 +10,8 @@ from typing import Any
 
 import attrs
 
-from mm_config.errors import Problem, UserError
-from mm_config.typing_checks import is_dict
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.types import is_dict
 
 SPEC_FILE = "spec.json"
 STATUS_FILE = "status.json"

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mm_config.errors import UserError
-from mm_config.locations import Locations
-from mm_config.schema import class_of, info_of, is_spec, spec_fields
+from mm_config.options.locations import Locations
+from mm_config.schema.decorator import class_of, info_of, is_spec, spec_fields
+from mm_config.schema.errors import UserError
+from mm_config.schema.types import is_tuple
 from mm_config.specs.weights import ReleasedWeights
-from mm_config.typing_checks import is_tuple
 
 _SAMPLE = 2**20
 """Bytes at each end of a file that are read: whole releases have tens of gigabytes."""

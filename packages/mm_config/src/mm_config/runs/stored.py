@@ -10,12 +10,12 @@ from typing import Any
 
 import attrs
 
-from mm_config.errors import Problem, UserError
-from mm_config.files import load_identity
-from mm_config.identity import exact_hash, spec_hash
 from mm_config.runs.record import SPEC_FILE, RunRecord, read_json
-from mm_config.schema import class_of, info_of, is_spec, spec_fields, tag_of
-from mm_config.typing_checks import is_dict, is_list, is_tuple
+from mm_config.schema.decorator import class_of, info_of, is_spec, spec_fields, tag_of
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.identity import exact_hash, spec_hash
+from mm_config.schema.types import is_dict, is_list, is_tuple
+from mm_config.stored.files import load_identity
 
 MAX_PATH = 512
 """Most characters of a field's path that are indexed; no field of a spec comes near."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from mm_config.schema import field, spec
+from mm_config.schema.decorator import field, spec
 
 
 class Expert(enum.Enum):

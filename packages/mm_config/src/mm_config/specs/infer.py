@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from itertools import islice, zip_longest
 
-from mm_config.schema import EXECUTION, LOCATION, field, spec
+from mm_config.schema.decorator import EXECUTION, LOCATION, field, spec
+from mm_config.schema.root import RootSpec
 from mm_config.specs.diffusion import SamplerSpec
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.kinds import (
     AutoencoderSpec,
     ImageEncoderSpec,
     ModelSpec,
-    RootSpec,
     ScorerSpec,
     TextEncoderSpec,
     Weights,

@@ -25,14 +25,6 @@ ATTENTION_CORES = ("self_attention_core", "cross_attention_core")
 """Parts of a network's FLOPs that attention kernels compute; all others are matrix products."""
 
 
-class RootSpec:
-    """A spec that can be run, hashed and stored on its own (TrainSpec, InferSpec)."""
-
-    __slots__ = ()
-
-    name: str
-
-
 class ModelSpec:
     """A denoising network's architecture; answers what plans and patterns need without torch."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from mm_config.schema import EXECUTION, field, spec
+from mm_config.schema.decorator import EXECUTION, field, spec
 from mm_config.specs.kinds import Weights
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from mm_config.schema import EXECUTION, LOCATION, field, spec
+from mm_config.schema.decorator import EXECUTION, LOCATION, field, spec
 
 
 class PageSize(enum.Enum):

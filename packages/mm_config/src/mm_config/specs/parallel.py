@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 
-from mm_config.schema import EXECUTION, field, spec
+from mm_config.schema.decorator import EXECUTION, field, spec
 
 
 @spec("fsdp")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 
-from mm_config.schema import EXECUTION, LOCATION, field, spec
+from mm_config.schema.decorator import EXECUTION, LOCATION, field, spec
+from mm_config.schema.root import RootSpec
 from mm_config.specs.data import DataSpec
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec
 from mm_config.specs.dtype import Dtype
@@ -13,7 +14,6 @@ from mm_config.specs.kinds import (
     ImageEncoderSpec,
     ModelSpec,
     OptimizerSpec,
-    RootSpec,
     TextEncoderSpec,
     Weights,
 )

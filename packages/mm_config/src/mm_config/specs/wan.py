@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from mm_config.errors import Problem
-from mm_config.schema import field, spec
+from mm_config.schema.decorator import field, spec
+from mm_config.schema.errors import Problem
 from mm_config.specs.kinds import Conditioning, ModelSpec
 
 

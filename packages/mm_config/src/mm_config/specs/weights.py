@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mm_config.schema import field, spec
-from mm_config.specs.kinds import RootSpec, Weights
+from mm_config.schema.decorator import field, spec
+from mm_config.schema.root import RootSpec
+from mm_config.specs.kinds import Weights
 
 
 @spec("random-weights")

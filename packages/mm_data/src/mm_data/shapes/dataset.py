@@ -12,9 +12,9 @@ from uuid import uuid4
 
 import av
 
-from mm_config.console import progress
-from mm_config.errors import Problem, UserError
-from mm_config.identity import spec_hash
+from mm_config.console.output import progress
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.identity import spec_hash
 from mm_config.specs.data import ShapesSpec
 from mm_data.shapes.render import render
 from mm_data.video.writing import write_mp4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mm_config.errors import Problem, SpecError
+from mm_config.schema.errors import Problem, SpecError
 from mm_config.specs.diffusion import SamplerSpec, SigmaTable, Solver
 
 NUM_TRAIN_TIMESTEPS = 1000

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mm_config.errors import Problem, UserError
-from mm_config.locations import Locations
+from mm_config.options.locations import Locations
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.encoders import DctAutoencoderSpec
 
 COLOUR_AXES = torch.tensor(

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.diffusion import Expert
 
 HIGH_NOISE, LOW_NOISE = "transformer", "transformer_2"

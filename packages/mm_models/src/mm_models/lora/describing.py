@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.errors import Problem
+from mm_config.schema.errors import Problem
 from mm_config.specs.kinds import ModelSpec
 from mm_models.lora.adapter import HIGH_NOISE, LOW_NOISE, Adapter, StoredAdapters
 from mm_models.lora.fitting import fit_problems

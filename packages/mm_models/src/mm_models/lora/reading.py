@@ -9,8 +9,8 @@ from typing import Any
 
 from safetensors import safe_open
 
-from mm_config import files
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
+from mm_config.stored import files
 from mm_models import checkpoint
 from mm_models.lora import configuration
 from mm_models.lora.adapter import Adapter, StoredAdapters

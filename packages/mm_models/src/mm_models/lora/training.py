@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from mm_config.errors import Problem, UserError
-from mm_config.patterns import matching
+from mm_config.rules.patterns import matching
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.lora import LoraInit, LoraSpec
 from mm_models.lora.adapter import Adapter, LowRank
 from mm_models.lora.beside import Attached, adapt, linear_layers

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 from mm_models.lora import configuration
 from mm_models.lora.adapter import Adapter
 from mm_models.lora.reading import METADATA, NAMES

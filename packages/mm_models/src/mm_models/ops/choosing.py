@@ -6,7 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.parallel import AttentionImpl
 from mm_models.ops import attention, gate_residual, modulate, rms_norm, rope
 

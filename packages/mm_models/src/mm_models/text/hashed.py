@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from mm_config.errors import Problem, UserError
-from mm_config.locations import Locations
+from mm_config.options.locations import Locations
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.encoders import HashedTextEncoderSpec
 
 START = "^"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.dtype import Dtype
 from mm_models.verbs.words import SPEC, model_of, words_of
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from mm_config.cli.page import Usage
 from mm_config.cli.scan import HELP, CommandLine, Option
 from mm_config.cli.targets import resolve, runs_dir_of
-from mm_config.errors import Problem, UserError
-from mm_config.meant import meant
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.suggestions import meant
 
 if TYPE_CHECKING:
     from mm_config.specs.kinds import ModelSpec

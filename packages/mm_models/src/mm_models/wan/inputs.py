@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.wan import WanTransformerSpec
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from mm_config.console import progress
-from mm_config.errors import Problem, UserError
+from mm_config.console.output import progress
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.kinds import ModelSpec
 from mm_models import checkpoint
 from mm_models.weights.differences import compare

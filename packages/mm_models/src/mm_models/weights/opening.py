@@ -9,9 +9,9 @@ from typing import Any
 
 import attrs
 
-from mm_config import files
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.kinds import ModelSpec
+from mm_config.stored import files
 from mm_models import checkpoint
 from mm_models.weights import megatron, pickled, safetensors_files, torch_dcp
 from mm_models.weights.names import Dialect, are_of_adapter

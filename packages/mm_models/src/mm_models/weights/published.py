@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import attrs
 
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.kinds import ModelSpec
 from mm_models.weights.names import Dialect, best_match
 

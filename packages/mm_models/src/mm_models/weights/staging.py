@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 
 
 def require_free(out: Path) -> None:

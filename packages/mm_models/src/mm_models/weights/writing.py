@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError
 from mm_models.weights.safetensors_files import DTYPES
 from mm_models.weights.tensors import StoredTensor, raw_bytes
 

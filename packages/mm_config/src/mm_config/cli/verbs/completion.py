@@ -11,8 +11,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from mm_config.cli.completing import candidates
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, scan
-from mm_config.errors import Problem, UserError
-from mm_config.meant import meant
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.suggestions import meant
 
 BASH = r"""# Completion of mm in bash: eval "$(mm completion bash)"
 _mm() {

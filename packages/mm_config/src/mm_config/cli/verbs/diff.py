@@ -13,11 +13,11 @@ from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, scan
 from mm_config.cli.styled import page_width, print_page
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.values import plain
-from mm_config.diff import Change
-from mm_config.effects import Effect
-from mm_config.evolve import ROOT
-from mm_config.identity import exact_hash, spec_hash
-from mm_config.schema import tag_of
+from mm_config.schema.decorator import tag_of
+from mm_config.schema.diff import Change
+from mm_config.schema.effects import Effect
+from mm_config.schema.evolve import ROOT
+from mm_config.schema.identity import exact_hash, spec_hash
 
 USAGE = Usage(
     "mm diff A B [--json] [--spec.FIELD VALUE ...] [--runs-dir DIR]",

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from mm_config.checks import Check, CheckStatus, all_checks
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan
 from mm_config.cli.targets import read_targets, runs_dir_of
-from mm_config.errors import Problem, UserError
-from mm_config.meant import meant
-from mm_config.npu.checks import npu_checks
-from mm_config.options import RunOptions
-from mm_config.specs.kinds import RootSpec
+from mm_config.doctor.checks import Check, CheckStatus, all_checks
+from mm_config.doctor.npu import npu_checks
+from mm_config.options.run_options import RunOptions
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.root import RootSpec
+from mm_config.schema.suggestions import meant
 
 DEVICE = Option(
     "--device",

@@ -13,9 +13,9 @@ from mm_config.cli.main import LOCATION
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan
 from mm_config.cli.targets import TARGET_HELP, read_targets
-from mm_config.diff import show_value
-from mm_config.errors import Problem, UserError
-from mm_config.meant import meant
+from mm_config.schema.diff import show_value
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.suggestions import meant
 
 if TYPE_CHECKING:
     from mm_config.importing.telefuser.export import Export
@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _export_telefuser(line: CommandLine) -> None:
     from mm_config.importing.telefuser.export import export
-    from mm_config.locations import load_locations, unused_names
+    from mm_config.options.locations import load_locations, unused_names
 
     (spec,) = read_targets(line, USAGE, count=1)
     locations = load_locations(line.options.get(LOCATION.flag, ()))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, RUNS_DIR, Option, scan
 from mm_config.cli.targets import TARGET_HELP, read_targets
-from mm_config.errors import Problem, UserError
-from mm_config.identity import exact_hash, spec_hash
-from mm_config.schema import tag_of
+from mm_config.schema.decorator import tag_of
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.identity import exact_hash, spec_hash
 
 LAYERS = Option("--layers", "Also print an id for each layer: model, training or inference, request.")
 USAGE = Usage(
@@ -40,8 +40,8 @@ def run(argv: Sequence[str]) -> int:
     (spec,) = read_targets(line, USAGE, count=1)
     hashes = {"spec": spec_hash(spec), "exact": exact_hash(spec)}
     if line.has(LAYERS):
-        from mm_config.layers import LAYERS as KINDS
-        from mm_config.layers import layer_hashes
+        from mm_config.stored.layers import LAYERS as KINDS
+        from mm_config.stored.layers import layer_hashes
 
         if tag_of(spec) not in KINDS:
             raise UserError(

@@ -10,10 +10,10 @@ from typing import Any
 
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, JSON, CommandLine, Option, scan
-from mm_config.errors import Problem, UserError
-from mm_config.meant import meant
-from mm_config.running import refusals
-from mm_config.specs.kinds import RootSpec
+from mm_config.running.runners import refusals
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.root import RootSpec
+from mm_config.schema.suggestions import meant
 
 TOOLS = ("mindspeed", "telefuser")
 OUT = Option("--out", "The experiment to write, below experiments/.", "FILE.py")
@@ -131,7 +131,7 @@ def _write(flag: str, file: Path, text: str) -> None:
 
 def _experiment(spec: RootSpec, report: Any, tool: str, out: Path) -> str:
     """The experiment's source; its docstring says where it comes from and how to run it."""
-    from mm_config.source import to_source
+    from mm_config.stored.source import to_source
 
     source = to_source(spec)
     command = report.command(str(out)) if hasattr(report, "command") else ""

@@ -9,8 +9,8 @@ from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.plan_page import plan_lines
 from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan, whole_number
 from mm_config.cli.targets import TARGET_HELP, read_targets
-from mm_config.errors import Problem, UserError
-from mm_config.plan import NAMES, plan
+from mm_config.planning.plan import NAMES, plan
+from mm_config.schema.errors import Problem, UserError
 
 WORLD_SIZE = Option("--world-size", "Number of ranks that share the work (default: 1).", "N")
 DEVICE = Option(

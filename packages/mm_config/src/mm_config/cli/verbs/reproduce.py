@@ -12,13 +12,10 @@ from mm_config.cli.main import LOCATION
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan, whole_number
 from mm_config.cli.targets import runs_dir_of
-from mm_config.commands import near
-from mm_config.console import is_main_rank, say
-from mm_config.errors import Problem, UserError
-from mm_config.identity import spec_hash
-from mm_config.locations import Locations, load_locations, unused_names
-from mm_config.meant import meant
-from mm_config.options import RunOptions
+from mm_config.console.commands import near
+from mm_config.console.output import is_main_rank, say
+from mm_config.options.locations import Locations, load_locations, unused_names
+from mm_config.options.run_options import RunOptions
 from mm_config.reproducing.compare import told
 from mm_config.reproducing.reproduce import Reproduction, report, reproduce
 from mm_config.runs.folder import Run, attach
@@ -26,6 +23,9 @@ from mm_config.runs.index import open_index
 from mm_config.runs.lookup import runs_named, why_none
 from mm_config.runs.provenance_diff import OriginChange
 from mm_config.runs.record import RunStatus
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.identity import spec_hash
+from mm_config.schema.suggestions import meant
 
 VERIFY_STEPS = Option(
     "--verify-steps",

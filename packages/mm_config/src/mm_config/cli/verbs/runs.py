@@ -13,13 +13,13 @@ from mm_config.cli.aliases import aliases_of
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan, whole_number
 from mm_config.cli.targets import runs_dir_of
-from mm_config.errors import Problem, UserError
-from mm_config.meant import meant
 from mm_config.runs.conditions import Aliases, Condition, moment, parse_condition
 from mm_config.runs.index import Index, open_index, run_folders, unfilled_index
 from mm_config.runs.record import RunRecord, RunStatus, to_row
-from mm_config.specs.kinds import RootSpec
-from mm_config.structuring import known_specs
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.root import RootSpec
+from mm_config.schema.suggestions import meant
+from mm_config.stored.structuring import known_specs
 
 NAME = Option("--name", "Only runs with this label.", "NAME")
 STATUS = Option(
@@ -178,8 +178,8 @@ def _compare(index: Index, line: CommandLine, words: Sequence[str]) -> None:
 
 
 def _reindex(index: Index, line: CommandLine, words: Sequence[str]) -> None:
-    from mm_config.console import progress
-    from mm_config.describe import counted
+    from mm_config.console.output import progress
+    from mm_config.stored.describe import counted
 
     if line.has(JSON):
         print(json.dumps({"indexed": index.reindex()}))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mm_config import files
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, RUNS_DIR, Option, scan
 from mm_config.cli.styled import page_width, print_page
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.values import shown
-from mm_config.evolve import leaves
+from mm_config.schema.evolve import leaves
+from mm_config.stored import files
 
 FORMAT = Option(
     "--format",
@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
         case "json" | "yaml" as kind:
             print(files.dumps(spec, kind), end="")
         case "python":
-            from mm_config.source import to_source
+            from mm_config.stored.source import to_source
 
             print(to_source(spec), end="")
         case "flat":

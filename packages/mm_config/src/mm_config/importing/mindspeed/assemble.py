@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from mm_config.errors import Problem, SpecError, UserError
-from mm_config.evolve import replace
 from mm_config.importing.mindspeed import base
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.clips import read_clips
@@ -31,6 +29,8 @@ from mm_config.importing.verdict import Verdict
 from mm_config.npu.variables import VARIABLES
 from mm_config.rules import problems as rule_problems
 from mm_config.rules.clips import cells
+from mm_config.schema.errors import Problem, SpecError, UserError
+from mm_config.schema.evolve import replace
 from mm_config.specs.data import PrecomputedSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.family import Family

@@ -7,14 +7,14 @@ from typing import Any
 
 import attrs
 
-from mm_config.errors import Problem
 from mm_config.importing.facts import Fact, generic
 from mm_config.importing.mindspeed.convert import number_of, said, shown
 from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS, nearest, row_of
 from mm_config.importing.nodes import Leaf
 from mm_config.importing.verdict import Verdict
-from mm_config.schema import ABSENT
+from mm_config.schema.decorator import ABSENT
+from mm_config.schema.errors import Problem
 
 TEXT_KINDS = ("shell flag", "environment variable", "shell variable")
 

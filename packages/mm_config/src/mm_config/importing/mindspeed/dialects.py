@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mm_config.errors import Problem, UserError
 from mm_config.importing.nodes import Mapping, Node, Sequence
+from mm_config.schema.errors import Problem, UserError
 
 _INFERENCE = "inference_model.json"
 _JSON = {

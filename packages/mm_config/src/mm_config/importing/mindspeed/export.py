@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mm_config.evolve import get
 from mm_config.importing.mindspeed.boundaries import fractions
 from mm_config.importing.mindspeed.names import lora_name, module_name
 from mm_config.importing.mindspeed.network import model_type_of
@@ -14,7 +13,8 @@ from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS
 from mm_config.importing.nodes import Leaf
 from mm_config.importing.verdict import Verdict
-from mm_config.schema import ABSENT
+from mm_config.schema.decorator import ABSENT
+from mm_config.schema.evolve import get
 from mm_config.specs.data import Order, Resize
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec

@@ -9,8 +9,6 @@ from typing import Any
 
 import attrs
 
-from mm_config.diff import diff
-from mm_config.errors import Problem, UserError
 from mm_config.importing.facts import Fact, Source, facts_of
 from mm_config.importing.mindspeed import base
 from mm_config.importing.mindspeed.assemble import generation, training
@@ -25,9 +23,11 @@ from mm_config.importing.reading.json_text import read_json
 from mm_config.importing.reading.shell_text import read_shell
 from mm_config.importing.reading.yaml_text import read_yaml
 from mm_config.importing.verdict import Verdict
+from mm_config.schema.diff import diff
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.root import RootSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.kinds import RootSpec
 from mm_config.specs.train import TrainSpec
 
 _INFERENCE, _NATIVE = "inference_model.json", "native.yaml"

@@ -11,8 +11,8 @@ from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.convert import said
 from mm_config.importing.mindspeed.network import FAMILIES, release_of
 from mm_config.importing.verdict import Verdict
+from mm_config.schema.types import is_tuple
 from mm_config.specs.weights import ReleasedWeights
-from mm_config.typing_checks import is_tuple
 
 _RELEASE_PARTS = (
     ("ae.from_pretrained", "vae"),

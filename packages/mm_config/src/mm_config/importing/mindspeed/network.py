@@ -6,16 +6,16 @@ from typing import Any
 
 import attrs
 
-from mm_config.errors import SpecError
 from mm_config.families import wan21, wan22
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.model_rows import NETWORK_SIZES
 from mm_config.importing.verdict import Verdict
+from mm_config.schema.errors import SpecError
+from mm_config.schema.types import is_tuple
 from mm_config.specs.family import Family
 from mm_config.specs.kinds import Conditioning
 from mm_config.specs.wan import WanTransformerSpec
 from mm_config.specs.weights import ReleasedWeights
-from mm_config.typing_checks import is_tuple
 
 CLIP_TOKENS = 257
 _CONDITIONING = {

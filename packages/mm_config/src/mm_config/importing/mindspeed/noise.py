@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import attrs
 
-from mm_config.errors import SpecError
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.boundaries import NEAR, between, level, points, points_above
 from mm_config.importing.mindspeed.convert import REAL, said
 from mm_config.importing.verdict import Verdict
+from mm_config.schema.errors import SpecError
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec
 from mm_config.specs.family import Family
 

@@ -8,9 +8,9 @@ from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.convert import REAL, numbers, shown
 from mm_config.importing.mindspeed.schedule import in_words, world_size
 from mm_config.importing.verdict import Verdict
+from mm_config.schema.types import is_tuple
 from mm_config.specs.family import Family
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
-from mm_config.typing_checks import is_tuple
 
 KIND = "inference_model.json"
 _RESIDENCY = ("runtime.residency.experts", "runtime.residency.encoders")

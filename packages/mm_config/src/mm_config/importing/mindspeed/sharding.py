@@ -10,9 +10,9 @@ from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.convert import said
 from mm_config.importing.mindspeed.names import ENCODERS, lora_target, module_pattern
 from mm_config.importing.verdict import Verdict
+from mm_config.schema.types import is_tuple
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.parallel import Recompute
-from mm_config.typing_checks import is_tuple
 
 NATIVE = "native.yaml"
 _ALGORITHMS = ("ulysses_cp_algo", "megatron_cp_algo", "hybrid_cp_algo")

@@ -7,7 +7,7 @@ from typing import Any
 from mm_config.importing.mindspeed.choices import NPU_LEVEL, STACKS
 from mm_config.importing.mindspeed.convert import SWITCH, TEXT, WHOLE, Convert, optional
 from mm_config.importing.mindspeed.rows import Row, dead, derived, group, mapped, of_kind
-from mm_config.typing_checks import is_tuple
+from mm_config.schema.types import is_tuple
 
 _STATIC = "profile.static_param"
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import attrs
 
-from mm_config.errors import UserError
-from mm_config.parsing import shown_key
+from mm_config.schema.errors import UserError
+from mm_config.stored.parsing import shown_key
 
 _TOKEN = re.compile(r"[ \t\n]*(?:([0-9]\w*)|([A-Za-z_]\w*)|(\*\*|[-+*/%()]))", re.ASCII)
 _MAX_DEPTH = 64

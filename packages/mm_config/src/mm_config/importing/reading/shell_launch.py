@@ -11,7 +11,7 @@ from mm_config.importing.facts import Fact, Source
 from mm_config.importing.reading.script import Note
 from mm_config.importing.reading.shell_values import Field
 from mm_config.importing.reading.text import Mistakes
-from mm_config.parsing import shown_key
+from mm_config.stored.parsing import shown_key
 
 LAUNCHERS = re.compile(r"torchrun|python[0-9.]*|accelerate|deepspeed|msrun")
 _LAUNCHING_MODULES = ("torch.distributed.run", "torch.distributed.launch")

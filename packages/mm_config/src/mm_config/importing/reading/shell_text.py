@@ -21,7 +21,7 @@ from mm_config.importing.reading.shell_values import (
     unknown_of,
 )
 from mm_config.importing.reading.text import Mistakes, read_text
-from mm_config.parsing import shown_key
+from mm_config.stored.parsing import shown_key
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 import attrs
 
-from mm_config.errors import UserError
 from mm_config.importing.reading.script import Note
 from mm_config.importing.reading.shell_arithmetic import evaluate, whole_number
 from mm_config.importing.reading.shell_syntax import (
@@ -23,7 +22,8 @@ from mm_config.importing.reading.shell_syntax import (
     Word,
 )
 from mm_config.importing.reading.text import Mistakes
-from mm_config.parsing import shown_key
+from mm_config.schema.errors import UserError
+from mm_config.stored.parsing import shown_key
 
 READ_ONLY = (
     "awk|basename|bc|cat|cut|date|dirname|echo|egrep|expr|find|grep|head|hostname|ls|nproc|printf|pwd|sed|seq"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import attrs
 
-from mm_config.errors import Problem, UserError
-from mm_config.parsing import shown_key
+from mm_config.schema.errors import Problem, UserError
+from mm_config.stored.parsing import shown_key
 
 MAX_BYTES = 16 * 2**20
 """A configuration has some kilobytes; a list of 100,000 clips about this much."""

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mm_config.errors import Problem, UserError
 from mm_config.importing.nodes import Mapping, Node, Sequence
 from mm_config.importing.reading.text import Mistakes, read_text
-from mm_config.parsing import MAX_DEPTH, core_loader, parse_yaml, shown_key
-from mm_config.schema import is_unicode
+from mm_config.schema.decorator import is_unicode
+from mm_config.schema.errors import Problem, UserError
+from mm_config.stored.parsing import MAX_DEPTH, core_loader, parse_yaml, shown_key
 
 _MAX_BYTES = 2**18  # A sharding configuration has a kilobyte; PyYAML needs seconds for this much.
 _LINE = re.compile(r"line (\d+)(?:, column \d+)?: ")

@@ -7,15 +7,15 @@ from typing import Any
 
 import attrs
 
-from mm_config.errors import Problem, UserError
 from mm_config.importing.nodes import Leaf, Mapping, Node, Sequence, leaves, plain
 from mm_config.importing.telefuser.rows import Row
 from mm_config.importing.telefuser.runtime_rows import DTYPES
 from mm_config.importing.telefuser.table import rows_of
 from mm_config.importing.verdict import Verdict
-from mm_config.meant import meant
-from mm_config.parsing import shown_key
-from mm_config.typing_checks import is_tuple, shown
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.suggestions import meant
+from mm_config.schema.types import is_tuple, shown
+from mm_config.stored.parsing import shown_key
 
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 

@@ -9,10 +9,6 @@ from typing import Any
 
 import attrs
 
-from mm_config.diff import Change, diff
-from mm_config.errors import Problem, UserError
-from mm_config.evolve import get
-from mm_config.identity import JSON, spec_hash
 from mm_config.importing.nodes import Mapping, Node, Sequence
 from mm_config.importing.telefuser.config import Findings
 from mm_config.importing.telefuser.families import KNOWN, TI2V, Known
@@ -22,10 +18,16 @@ from mm_config.importing.telefuser.networks import MODULES, NO_GROUPS, condition
 from mm_config.importing.telefuser.runtime_rows import ATTENTION, QUANT
 from mm_config.importing.telefuser.stages import encoder_fields, network_fields
 from mm_config.importing.telefuser.table import CALL, rows_of
-from mm_config.locations import Locations
+from mm_config.options.locations import Locations
+from mm_config.schema.diff import Change, diff
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.evolve import get
+from mm_config.schema.identity import JSON, spec_hash
+from mm_config.schema.root import RootSpec
+from mm_config.schema.types import is_tuple
 from mm_config.specs.diffusion import Solver
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.kinds import ModelSpec, RootSpec, Weights
+from mm_config.specs.kinds import ModelSpec, Weights
 from mm_config.specs.parallel import AttentionImpl, CompileMode, CompileSpec
 from mm_config.specs.serving import (
     GuidanceMode,
@@ -35,7 +37,6 @@ from mm_config.specs.serving import (
     SparsePattern,
 )
 from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
-from mm_config.typing_checks import is_tuple
 
 EPOCH = "1970-01-01T00:00:00"
 """The timestamp of every export: equal specs give equal files, which the wall clock would forbid."""

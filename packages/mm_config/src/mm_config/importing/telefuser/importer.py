@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mm_config import rules
-from mm_config.diff import diff, show_value
-from mm_config.errors import Problem, UserError
-from mm_config.evolve import get, replace
 from mm_config.importing.nodes import Mapping, Node
 from mm_config.importing.reading.json_text import read_json
 from mm_config.importing.telefuser.config import Config, Fact, Findings, Value, read_config
@@ -21,8 +18,11 @@ from mm_config.importing.telefuser.report import Entry, Report
 from mm_config.importing.telefuser.stages import layer2_said
 from mm_config.importing.telefuser.table import CALL, DUMP, rows_of
 from mm_config.importing.verdict import Verdict
-from mm_config.meant import meant
-from mm_config.schema import is_spec
+from mm_config.schema.decorator import is_spec
+from mm_config.schema.diff import diff, show_value
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.evolve import get, replace
+from mm_config.schema.suggestions import meant
 from mm_config.specs.infer import InferSpec
 
 _LAYER1, _LAYER2 = "layer1_model_definition", "layer2_inference_config"

@@ -9,10 +9,10 @@ from typing import Any
 
 import attrs
 
-from mm_config.diff import Change, show_value
-from mm_config.identity import JSON
 from mm_config.importing.verdict import Verdict
-from mm_config.typing_checks import is_tuple
+from mm_config.schema.diff import Change, show_value
+from mm_config.schema.identity import JSON
+from mm_config.schema.types import is_tuple
 
 
 @attrs.frozen

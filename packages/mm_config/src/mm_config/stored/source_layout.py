@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from mm_config.columns import columns
+from mm_config.stored.text_width import columns
 
 LINE_LENGTH = 110
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 
-from mm_config.identity import spec_hash
-from mm_config.schema import class_of, tag_of
+from mm_config.schema.decorator import class_of, tag_of
+from mm_config.schema.identity import spec_hash
+from mm_config.schema.root import RootSpec
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.kinds import ModelSpec, RootSpec, Weights
+from mm_config.specs.kinds import ModelSpec, Weights
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
 

@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from mm_config.options import RunOptions
+from mm_config.options.run_options import RunOptions
 
 
 def near(path: Path | str) -> str:

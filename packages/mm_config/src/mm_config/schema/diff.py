@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from mm_config.schema import (
+from mm_config.schema.decorator import (
     SEMANTIC,
     Role,
     class_of,
@@ -20,7 +20,7 @@ from mm_config.schema import (
     spec_fields,
     tag_of,
 )
-from mm_config.typing_checks import is_tuple
+from mm_config.schema.types import is_tuple
 
 
 @attrs.frozen

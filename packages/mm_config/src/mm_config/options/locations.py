@@ -14,10 +14,10 @@ from typing import cast
 
 import attrs
 
-from mm_config.errors import Problem, UserError
-from mm_config.evolve import leaves
-from mm_config.parsing import checked, parse_yaml
-from mm_config.specs.kinds import RootSpec
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.evolve import leaves
+from mm_config.schema.root import RootSpec
+from mm_config.stored.parsing import checked, parse_yaml
 
 FILE_NAME = "locations.yaml"
 FLAG = "--location"

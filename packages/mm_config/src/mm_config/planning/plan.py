@@ -6,8 +6,6 @@ from typing import Any
 
 import attrs
 
-from mm_config.errors import Problem, UserError
-from mm_config.evolve import leaves
 from mm_config.planning.costs import Flow, Memory, Work
 from mm_config.planning.devices import NAMES, RESERVE, Device, device_named
 from mm_config.planning.inference import infer_memory, infer_work
@@ -17,10 +15,12 @@ from mm_config.planning.suggestions import Suggestion, suggestions
 from mm_config.planning.timing import Timing, timing
 from mm_config.planning.traffic import infer_traffic, train_traffic
 from mm_config.planning.training import train_memory, train_work
-from mm_config.schema import is_spec
+from mm_config.schema.decorator import is_spec
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.evolve import leaves
+from mm_config.schema.types import is_tuple
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec
-from mm_config.typing_checks import is_tuple
 
 _LARGEST_NUMBER = 2**64
 """Largest number of a spec: a seed's."""

@@ -7,15 +7,15 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from mm_config.errors import Problem, UserError
-from mm_config.identity import spec_hash
 from mm_config.npu.exporting import exported
-from mm_config.options import RunOptions, RunOutcome
+from mm_config.options.run_options import RunOptions, RunOutcome
 from mm_config.runs.folder import check_opens
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RESULT_FILE
-from mm_config.schema import tag_of
-from mm_config.specs.kinds import RootSpec
+from mm_config.schema.decorator import tag_of
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.identity import spec_hash
+from mm_config.schema.root import RootSpec
 
 GROUP = "mm.runners"
 REFUSALS = "mm.refusals"

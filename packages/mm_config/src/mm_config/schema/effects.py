@@ -10,9 +10,9 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from mm_config.schema import EXECUTION, SEMANTIC, Role, is_spec, tag_of
-from mm_config.specs.kinds import RootSpec
-from mm_config.typing_checks import is_tuple
+from mm_config.schema.decorator import EXECUTION, SEMANTIC, Role, is_spec, tag_of
+from mm_config.schema.root import RootSpec
+from mm_config.schema.types import is_tuple
 
 
 class Effect(enum.Enum):

@@ -15,8 +15,8 @@ from typing import Any, TypeVar, cast, dataclass_transform
 
 import attrs
 
-from mm_config.errors import Problem, SpecError
-from mm_config.typing_checks import annotation_problem, is_tuple, shown, type_problem
+from mm_config.schema.errors import Problem, SpecError
+from mm_config.schema.types import annotation_problem, is_tuple, shown, type_problem
 
 T = TypeVar("T")
 

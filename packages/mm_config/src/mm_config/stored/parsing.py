@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from mm_config.errors import Problem, UserError
-from mm_config.schema import is_unicode
-from mm_config.typing_checks import is_dict, is_list, shown
+from mm_config.schema.decorator import is_unicode
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.types import is_dict, is_list, shown
 
 MAX_DEPTH = 64
 """Levels of lists and mappings; a spec that holds three training specs has about twenty."""

@@ -16,13 +16,13 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from mm_config.describe import describe
-from mm_config.errors import Problem, UserError
-from mm_config.identity import exact_hash, spec_hash
-from mm_config.schema import class_of, is_spec, spec_fields
-from mm_config.source_layout import LINE_LENGTH, bracketed, fits, import_lines, quoted, text_lines
-from mm_config.specs.kinds import RootSpec
-from mm_config.typing_checks import is_tuple
+from mm_config.schema.decorator import class_of, is_spec, spec_fields
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.identity import exact_hash, spec_hash
+from mm_config.schema.root import RootSpec
+from mm_config.schema.types import is_tuple
+from mm_config.stored.describe import describe
+from mm_config.stored.source_layout import LINE_LENGTH, bracketed, fits, import_lines, quoted, text_lines
 
 _MAIN, _SPEC = "main", "SPEC"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 
-from mm_config.locations import Locations
+from mm_config.options.locations import Locations
 
 REPRODUCTIONS = "reproductions"
 """Folder below the runs folder that holds runs which only repeat others."""

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import attrs
 
-from mm_config.errors import Problem, UserError
-from mm_config.evolve import replace
-from mm_config.identity import spec_hash
-from mm_config.options import RunOptions
-from mm_config.running import run
+from mm_config.options.run_options import RunOptions
+from mm_config.running.runners import run
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RESULT_FILE, read_json
-from mm_config.specs.kinds import RootSpec, Weights
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.evolve import replace
+from mm_config.schema.identity import spec_hash
+from mm_config.schema.root import RootSpec
+from mm_config.specs.kinds import Weights
 from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
 
 MANIFEST_FILE = "manifest.json"

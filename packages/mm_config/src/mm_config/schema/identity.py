@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 
 import attrs
 
-from mm_config.schema import (
+from mm_config.schema.decorator import (
     ABSENT,
     EXECUTION,
     SEMANTIC,
@@ -24,7 +24,7 @@ from mm_config.schema import (
     tag_of,
     wire_name,
 )
-from mm_config.typing_checks import is_dict, is_list, is_tuple, is_union, item_types
+from mm_config.schema.types import is_dict, is_list, is_tuple, is_union, item_types
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 

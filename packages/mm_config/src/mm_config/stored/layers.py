@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import attrs
 
-from mm_config.identity import FORMAT_VERSION, JSON, SPEC_ROLES, canonical, encoded
-from mm_config.schema import Role, class_of, tag_of, wire_name
+from mm_config.schema.decorator import Role, class_of, tag_of, wire_name
+from mm_config.schema.identity import FORMAT_VERSION, JSON, SPEC_ROLES, canonical, encoded
 
 LAYERS: dict[str, dict[str, tuple[str, ...]]] = {
     "train": {

@@ -8,9 +8,7 @@ from typing import Any, TypeVar, overload
 
 import attrs
 
-from mm_config.errors import Problem, SpecError, prefixed
-from mm_config.help_texts import help_texts
-from mm_config.schema import (
+from mm_config.schema.decorator import (
     FieldInfo,
     Role,
     class_of,
@@ -21,7 +19,9 @@ from mm_config.schema import (
     spec_fields,
     value_problems,
 )
-from mm_config.typing_checks import is_dict, is_tuple
+from mm_config.schema.docstrings import help_texts
+from mm_config.schema.errors import Problem, SpecError, prefixed
+from mm_config.schema.types import is_dict, is_tuple
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
-from mm_config.checks import BROKEN, OK, WARNING, Check
+from mm_config.doctor.checks import BROKEN, OK, WARNING, Check
 from mm_config.npu.advice import ADVICE, USELESS
 from mm_config.npu.exporting import conflicts, wanted
 from mm_config.npu.refused import refused
@@ -26,8 +26,8 @@ from mm_config.npu.versions import (
     torch_of,
 )
 from mm_config.rules.npu import group_timeout, hccl_seconds
+from mm_config.schema.root import RootSpec
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.kinds import RootSpec
 from mm_config.specs.train import TrainSpec
 
 SET_ENV = "source set_env.sh of CANN, such as /usr/local/Ascend/cann/set_env.sh"

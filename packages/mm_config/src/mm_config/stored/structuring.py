@@ -15,9 +15,7 @@ from typing import Any, cast
 import attrs
 
 from mm_config import specs
-from mm_config.errors import Problem, UserError, prefixed
-from mm_config.parsing import shown_key
-from mm_config.schema import (
+from mm_config.schema.decorator import (
     ABSENT,
     field_types,
     info_of,
@@ -28,7 +26,9 @@ from mm_config.schema import (
     tag_of,
     wire_name,
 )
-from mm_config.typing_checks import is_dict, is_list, is_union, item_types, shown, type_problem
+from mm_config.schema.errors import Problem, UserError, prefixed
+from mm_config.schema.types import is_dict, is_list, is_union, item_types, shown, type_problem
+from mm_config.stored.parsing import shown_key
 
 _FAILED = object()
 _BUILTINS = (type(None), bool, int, float, str)

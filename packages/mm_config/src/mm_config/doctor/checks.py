@@ -13,9 +13,9 @@ from typing import Any
 
 import attrs
 
-from mm_config.errors import UserError
-from mm_config.options import RunOptions
-from mm_config.torch_extensions import extension_failure
+from mm_config.doctor.torch_extensions import extension_failure
+from mm_config.options.run_options import RunOptions
+from mm_config.schema.errors import UserError
 
 GROUP = "mm.checks"
 

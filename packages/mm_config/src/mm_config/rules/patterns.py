@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 from mm_config.specs.kinds import ModelSpec
 
 SPELLINGS = "blocks.{0-3,7}, blocks.*.attn1.{to_q,to_k} or blocks.{*}"

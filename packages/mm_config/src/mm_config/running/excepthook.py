@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from mm_config.errors import UserError
+from mm_config.schema.errors import UserError
 
 _OURS = Path(__file__).parent
 

@@ -1,0 +1,1 @@
+"""What a person reads while mm works: notes, bars, tables, paths and commands."""

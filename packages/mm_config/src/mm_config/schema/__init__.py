@@ -1,0 +1,1 @@
+"""How specs are made and compared: fields, types, ranges, evolution, identity, differences, errors."""

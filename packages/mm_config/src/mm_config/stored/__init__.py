@@ -1,0 +1,1 @@
+"""Specs as text: strict loading, files, source, layers, sentences about a spec."""
