@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_config.console.commands import command, near
+from mm_config.console.commands import shell_command, typed_path
 from mm_config.options.run_options import RunOptions
 
 
@@ -24,22 +24,24 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_words_arrive_whole_and_the_runs_folder_comes_along(place: Path):
-    line = command(RunOptions(runs_dir=place / "my runs"), "python", "-c", "import sys; print(sys.argv[1:])")
+    line = shell_command(
+        RunOptions(runs_dir=place / "my runs"), "python", "-c", "import sys; print(sys.argv[1:])"
+    )
     done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['--runs-dir', 'my runs']"
 
 
 def test_the_usual_runs_folder_is_not_mentioned(place: Path):
-    words = shlex.split(command(RunOptions(), "mm", "show", "it's red"))
+    words = shlex.split(shell_command(RunOptions(), "mm", "show", "it's red"))
     assert words == [str(Path(sys.executable).with_name("mm")), "show", "it's red"]
 
 
 def test_a_program_that_the_shell_finds_goes_by_its_name(place: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
-    assert command(RunOptions(), "python", "x.py") == "python x.py"
+    assert shell_command(RunOptions(), "python", "x.py") == "python x.py"
 
 
 def test_paths_are_shown_from_the_current_folder(place: Path):
-    assert near(place / "runs" / "x") == "runs/x"
-    assert near("runs") == "runs"
-    assert near(place.parent) == str(place.parent)
+    assert typed_path(place / "runs" / "x") == "runs/x"
+    assert typed_path("runs") == "runs"
+    assert typed_path(place.parent) == str(place.parent)

@@ -14,7 +14,7 @@ import pytest
 from experiments import tiny, tiny_high
 from mm_config import replace
 from mm_config.cli.main import main
-from mm_config.npu.exporting import exported, wanted
+from mm_config.npu.exporting import exported, variables_of
 from mm_config.npu.variables import RECORDED
 from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
@@ -188,9 +188,9 @@ def test_a_run_on_an_npu_refuses_an_environment_that_hides_errors(monkeypatch: p
 
 def test_a_deterministic_training_exports_what_repeatable_sums_need() -> None:
     deterministic = replace(tiny_high.SPEC, "runtime.deterministic", True)
-    assert wanted(deterministic) == {"HCCL_DETERMINISTIC": "true", "CLOSE_MATMUL_K_SHIFT": "1"}
-    assert wanted(replace(deterministic, "runtime.device", "cuda")) == {}
-    assert wanted(tiny.SPEC) == wanted(tiny_high.SPEC) == {}
+    assert variables_of(deterministic) == {"HCCL_DETERMINISTIC": "true", "CLOSE_MATMUL_K_SHIFT": "1"}
+    assert variables_of(replace(deterministic, "runtime.device", "cuda")) == {}
+    assert variables_of(tiny.SPEC) == variables_of(tiny_high.SPEC) == {}
 
 
 def test_reproducing_tells_only_of_variables_that_the_shell_had(
@@ -204,7 +204,9 @@ def test_reproducing_tells_only_of_variables_that_the_shell_had(
     monkeypatch.setenv("HCCL_BUFFSIZE", "400")
     monkeypatch.setenv("TASK_QUEUE_ENABLE", "2")
     found = [
-        str(change) for change in changes(then, origin_here((), wanted(SPEC))) if "variable" in change.name
+        str(change)
+        for change in changes(then, origin_here((), variables_of(SPEC)))
+        if "variable" in change.name
     ]
     assert found == ["variable HCCL_BUFFSIZE: 200 -> 400"]
 

@@ -41,14 +41,14 @@ def test_versions_that_the_page_pairs_are_in_the_table() -> None:
 
 def test_the_python_of_the_page_is_a_valid_experiment() -> None:
     from mm_config import problems
-    from mm_config.npu.exporting import wanted
+    from mm_config.npu.exporting import variables_of
 
     (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     names: dict[str, object] = {"__name__": "page"}
     exec(compile(code, str(PAGE), "exec"), names)
     spec = names["SPEC"]
     assert problems(spec) == []
-    assert wanted(spec)["TASK_QUEUE_ENABLE"] == "2"  # type: ignore[arg-type]
+    assert variables_of(spec)["TASK_QUEUE_ENABLE"] == "2"  # type: ignore[arg-type]
 
 
 def test_the_readme_and_the_page_say_plainly_what_is_verified() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from mm_config import replace
 from mm_config.specs.data import BucketSpec
-from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec
+from mm_config.specs.monitoring import MemorySnapshotSpec, ProfilerSpec
 from mm_config.specs.serving import GuidanceMode
 from tests.mm_config.breaking import INFER, TRAIN, WAN_1_3B, WAN_HIGH, WAN_SINGLE, WAN_T2V, found, only
 

@@ -9,7 +9,7 @@ from mm_config.specs.data import ManifestSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.lora import LoraSpec
-from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec, ValidationSpec
+from mm_config.specs.monitoring import MemorySnapshotSpec, ProfilerSpec, ValidationSpec
 from mm_config.specs.optim import Decay, EmaSpec, MuonSpec
 from mm_config.specs.parallel import AttentionImpl, CompileBackend, CompileMode
 from mm_config.specs.train import StartMode

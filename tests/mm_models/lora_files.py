@@ -14,7 +14,7 @@ import mm_models
 from mm_config.schema.errors import UserError
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models.lora.adapter import Adapter, LowRank
-from mm_models.lora.reading import read_adapters
+from mm_models.lora.files import read_adapters
 from mm_models.seeding import generator
 from mm_models.wan.names import WAN
 from tests.mm_models.parity import fill

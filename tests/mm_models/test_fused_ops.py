@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import grad, gradcheck
 
-from mm_models.ops import gate_residual, modulate, rms_norm, rope, runs
+from mm_models.ops import gate_residual, modulate, rms_norm, rope
 from mm_models.ops.gelu_linear import gelu_linear
 from mm_models.seeding import generator
 
@@ -160,7 +160,7 @@ def test_samples_too_small_for_steps_take_the_plain_form(monkeypatch: pytest.Mon
 
 def test_runs_are_every_token_once_with_its_row() -> None:
     places = rows(3, 11)
-    found = runs.runs(normal(3, 11, 4), places)
+    found = runs.row_chunks(normal(3, 11, 4), places)
     assert found is not None
     spelt = [row for row, part in found for _ in range(part.stop - part.start)]
     assert spelt == places.flatten().tolist()

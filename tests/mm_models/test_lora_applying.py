@@ -14,8 +14,8 @@ from torch.distributed.tensor import DTensor
 
 from mm_config.schema.errors import UserError
 from mm_models.lora.adapter import Adapter, Addition, LowRank
-from mm_models.lora.beside import attach
 from mm_models.lora.merging import merge, unmerge
+from mm_models.lora.unmerged import attach
 from mm_models.ops.layers import Float32Linear
 from tests.mm_models.lora_files import ATTENTION, BLOCKS, adapter_of, network_of
 from tests.mm_models.parity import inputs, relative_error

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mm_models.lora.reading import METADATA
+from mm_models.lora.files import METADATA
 from tests.mm_models.lora_files import ATTENTION, BLOCKS, adapter_of, halves, message_of, write
 
 PEFT = {"peft_type": "LORA", "r": 4, "lora_alpha": 6, "bias": "none", "target_modules": ["to_q"]}

@@ -19,7 +19,7 @@ from torch import Tensor
 from mm_config.schema.errors import UserError
 from mm_config.specs.diffusion import Expert
 from mm_models.lora.adapter import HIGH_NOISE, LOW_NOISE, Adapter, LowRank
-from mm_models.lora.reading import METADATA, read_adapters
+from mm_models.lora.files import METADATA, read_adapters
 from mm_models.lora.writing import save_adapters
 from tests.mm_models.lora_files import (
     ATTENTION,

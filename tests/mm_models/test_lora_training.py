@@ -20,8 +20,8 @@ from mm_config.specs.lora import LoraInit, LoraSpec
 from mm_config.stored import files
 from mm_models import checkpoint
 from mm_models.lora.adapter import HIGH_NOISE, Addition
+from mm_models.lora.files import read_adapters
 from mm_models.lora.merging import merge
-from mm_models.lora.reading import read_adapters
 from mm_models.lora.training import (
     adapter_parameters,
     attach_trainable,

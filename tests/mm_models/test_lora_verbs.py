@@ -13,7 +13,7 @@ from mm_config.specs.diffusion import Expert
 from mm_config.specs.wan import WanTransformerSpec
 from mm_config.stored import files
 from mm_models.lora.adapter import HIGH_NOISE, LOW_NOISE, Adapter
-from mm_models.lora.reading import read_adapters
+from mm_models.lora.files import read_adapters
 from mm_models.lora.writing import save_adapters
 from tests.mm_models.lora_files import adapter_of, alphas, assert_equal, halves, write
 from tests.mm_models.weight_files import write_wan

@@ -6,7 +6,7 @@ import pytest
 
 from mm_config.importing.facts import Fact, Source, facts_of, generic
 from mm_config.importing.nodes import Mapping, leaves, plain
-from mm_config.importing.reading.json_text import read_json
+from mm_config.importing.parsers.json_text import read_json
 from mm_config.schema.errors import UserError
 
 DATA = Path(__file__).parent / "data"

@@ -14,7 +14,7 @@ from mm_config.schema.evolve import get
 from mm_config.specs.data import PrecomputedSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.lora import LoraSpec
-from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec
+from mm_config.specs.monitoring import MemorySnapshotSpec, ProfilerSpec
 from mm_config.specs.npu import NpuSpec
 from mm_config.specs.optim import EmaSpec, MuonSpec
 

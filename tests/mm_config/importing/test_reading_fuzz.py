@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mm_config.importing.nodes import Node, leaves, plain
-from mm_config.importing.reading.json_text import read_json
-from mm_config.importing.reading.script import Script
-from mm_config.importing.reading.shell_text import read_shell
-from mm_config.importing.reading.yaml_text import read_yaml
+from mm_config.importing.parsers.json_text import read_json
+from mm_config.importing.parsers.script import Script
+from mm_config.importing.parsers.shell_text import read_shell
+from mm_config.importing.parsers.yaml_text import read_yaml
 from mm_config.schema.errors import UserError
 
 DATA = Path(__file__).parent / "data"

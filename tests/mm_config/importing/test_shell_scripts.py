@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mm_config.importing.facts import Fact
-from mm_config.importing.reading.shell_text import read_shell
+from mm_config.importing.parsers.shell_text import read_shell
 
 DATA = Path(__file__).parent / "data"
 

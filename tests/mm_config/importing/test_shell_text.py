@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from mm_config.importing.facts import Fact
-from mm_config.importing.reading.script import Script
-from mm_config.importing.reading.shell_text import read_shell
+from mm_config.importing.parsers.script import Script
+from mm_config.importing.parsers.shell_text import read_shell
 from mm_config.schema.errors import UserError
 
 

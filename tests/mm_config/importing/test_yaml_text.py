@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mm_config.importing.nodes import leaves, plain
-from mm_config.importing.reading.yaml_text import read_yaml
+from mm_config.importing.parsers.yaml_text import read_yaml
 from mm_config.schema.errors import UserError
 
 DATA = Path(__file__).parent / "data"

@@ -17,10 +17,10 @@ from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Weights
 from mm_config.specs.weights import RandomWeights, TrainedBy
 from mm_models.lora.adapter import LOW_NOISE, Addition, StoredAdapters
-from mm_models.lora.beside import attach
+from mm_models.lora.files import read_adapters
 from mm_models.lora.fitting import fit_problems
 from mm_models.lora.merging import merge
-from mm_models.lora.reading import read_adapters
+from mm_models.lora.unmerged import attach
 
 
 @attrs.frozen(eq=False)

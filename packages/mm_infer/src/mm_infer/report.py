@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mm_config.console.commands import command, near
+from mm_config.console.commands import shell_command, typed_path
 from mm_config.console.output import say, table
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.identity import spec_hash
@@ -24,10 +24,13 @@ def print_report(spec: InferSpec, options: RunOptions, run_dir: Path, result: Ma
     """
     trainings = {name: one for name, one in result["experts"].items() if "run_dir" in one}
     rows = [
-        (f"training, {name}", one["spec_hash"][:12], near(one["run_dir"])) for name, one in trainings.items()
+        (f"training, {name}", one["spec_hash"][:12], typed_path(one["run_dir"]))
+        for name, one in trainings.items()
     ]
     table(
-        "Runs", [*rows, ("videos", result["spec_hash"][:12], near(run_dir))], ("", "spec hash", "run folder")
+        "Runs",
+        [*rows, ("videos", result["spec_hash"][:12], typed_path(run_dir))],
+        ("", "spec hash", "run folder"),
     )
     if score := result["score"]:
         count = len(result["videos"])
@@ -36,7 +39,7 @@ def print_report(spec: InferSpec, options: RunOptions, run_dir: Path, result: Ma
         ]
         table("Score", measured, ("", "right", "videos"))
     sheet, first = result["contact_sheet"], result["videos"][0]["path"]
-    table("Files", [("contact sheet", near(sheet)), ("videos", f"{near(Path(first).parent)}/")])
+    table("Files", [("contact sheet", typed_path(sheet)), ("videos", f"{typed_path(Path(first).parent)}/")])
     say(f"{result['seconds']:.0f} s in all, peak memory {result['peak_gib']:.2f} GiB")
     say("Next, for example:")
     for line in next_commands(spec, options, trainings):
@@ -49,16 +52,16 @@ def next_commands(
     """Commands that a person may try after a run, with this run's own hashes and files."""
     script = Path(options.argv[0]) if options.argv else Path()
     is_script = script.suffix == ".py"
-    target = near(script) if is_script else spec_hash(spec)[:12]
+    target = typed_path(script) if is_script else spec_hash(spec)[:12]
     request = ("--prompt", spec.samples.prompts[-1], "--seed", "7", "--out", "video.mp4")
-    yield command(options, "mm", "generate", target, *request)
+    yield shell_command(options, "mm", "generate", target, *request)
     hashes = [one["spec_hash"][:12] for one in trainings.values()]
     if len(hashes) == 2:
-        yield command(options, "mm", "diff", *hashes)
+        yield shell_command(options, "mm", "diff", *hashes)
     if is_script:
-        yield command(options, "python", target, "--spec.steps", str(spec.sampler.steps * 2))
+        yield shell_command(options, "python", target, "--spec.steps", str(spec.sampler.steps * 2))
     for training in trainings.values():
         experiment = script.parent / f"{Path(training['run_dir']).parent.name}.py"
         if is_script and experiment.is_file():
-            yield command(options, "python", near(experiment), "--spec.lr", "1e-3")
+            yield shell_command(options, "python", typed_path(experiment), "--spec.lr", "1e-3")
             return

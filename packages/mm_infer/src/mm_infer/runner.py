@@ -23,7 +23,7 @@ from mm_infer.naming import file_names
 from mm_infer.report import print_report
 from mm_infer.writing import write_video
 from mm_models import device
-from mm_models.measuring import device_names, peak_gib
+from mm_models.device_report import device_names, peak_gib
 from mm_models.ops.choosing import described
 
 Sources = Mapping[Expert, Path | RandomWeights]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mm_config.console.commands import command, near
+from mm_config.console.commands import shell_command, typed_path
 from mm_config.console.output import say, table
 from mm_config.options.run_options import RunOptions, RunOutcome
 from mm_config.schema.identity import spec_hash
@@ -26,10 +26,10 @@ def run(spec: TrainSpec, options: RunOptions) -> RunOutcome:
 
 def _report(spec: TrainSpec, options: RunOptions, result: TrainResult) -> None:
     rows = [
-        ("run folder", near(result.run_dir)),
+        ("run folder", typed_path(result.run_dir)),
         ("spec hash", spec_hash(spec)[:12]),
         ("loss, last steps", f"{result.loss:.4f}"),
-        ("checkpoint", near(result.checkpoint)),
+        ("checkpoint", typed_path(result.checkpoint)),
         ("time", f"{result.seconds:.0f} s"),
         ("peak memory", f"{result.peak_gib:.2f} GiB"),
     ]
@@ -43,9 +43,9 @@ def _report(spec: TrainSpec, options: RunOptions, result: TrainResult) -> None:
 
 def _next_commands(spec: TrainSpec, options: RunOptions) -> Iterator[str]:
     digits = spec_hash(spec)[:12]
-    yield command(options, "mm", "show", digits)
+    yield shell_command(options, "mm", "show", digits)
     # A training that another experiment had built is not what that experiment's file would run.
     if options.argv and Path(options.argv[0]).name == f"{spec.name}.py":
-        file = near(Path(options.argv[0]))
-        yield command(options, "mm", "diff", digits, file, "--spec.steps", str(2 * spec.schedule.steps))
-        yield command(options, "python", file, "--spec.lr", f"{spec.optim.lr / 2:g}")
+        file = typed_path(Path(options.argv[0]))
+        yield shell_command(options, "mm", "diff", digits, file, "--spec.steps", str(2 * spec.schedule.steps))
+        yield shell_command(options, "python", file, "--spec.lr", f"{spec.optim.lr / 2:g}")

@@ -24,14 +24,14 @@ from mm_config.specs.train import TrainSpec
 from mm_data import Dataset
 from mm_data.bad import Quarantine
 from mm_models import checkpoint, device
+from mm_models.device_report import device_names, peak_gib
 from mm_models.dtypes import torch_dtype
-from mm_models.measuring import device_names, peak_gib
 from mm_models.ops.choosing import Ops, choose, described
 from mm_train import states
 from mm_train.carried_out import check_carried_out
 from mm_train.features import cached_features
 from mm_train.loop import Training, fit
-from mm_train.measuring import final_loss
+from mm_train.metrics import final_loss
 from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
 from mm_train.ranks import Ranks, agree_on, joined, on_first, together

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mm_config.cli.plan_page import plan_lines
 from mm_config.cli.sections import sections
-from mm_config.npu.exporting import check_environment, wanted
+from mm_config.npu.exporting import check_environment, variables_of
 from mm_config.options.run_options import RunOptions
 from mm_config.running.runners import check_carried_out, finished_run, runner_of
 from mm_config.runs.folder import resumed
@@ -38,7 +38,7 @@ def dry_run_lines(spec: RootSpec, options: RunOptions, world_size: int) -> list[
     if (finished := finished_run(spec, options.runs_dir)) is not None:
         would = "would be reported" if options.if_needed else "--if-needed would report it"
         facts["equal run"] = f"{finished} has finished; {would}"
-    if variables := wanted(spec):
+    if variables := variables_of(spec):
         facts["exports"] = " ".join(f"{name}={text}" for name, text in variables.items())
     lines = ["dry run: nothing is changed", *(f"  {name:<11} {fact}" for name, fact in facts.items())]
     if dependencies := dict(_dependencies(spec, options.runs_dir)):

@@ -20,7 +20,7 @@ from mm_config.schema.decorator import spec_fields, value_problems
 from mm_config.schema.errors import Problem, SpecError, prefixed
 from mm_config.schema.evolve import replace
 from mm_config.schema.root import RootSpec
-from mm_config.schema.suggestions import meant
+from mm_config.schema.suggestions import did_you_mean
 from mm_config.schema.types import describe
 
 
@@ -102,7 +102,7 @@ def _parse(flag: Flag, words: tuple[str, ...]) -> Any:
         for word in words:
             if word not in rule.choices:
                 choices = ", ".join(rule.choices)
-                raise ValueError(f"expected one of {choices}, got {word!r}{meant(word, rule.choices)}")
+                raise ValueError(f"expected one of {choices}, got {word!r}{did_you_mean(word, rule.choices)}")
     wrong = f"expected {describe(kind)}, got {' '.join(words)!r}"
     if "*" not in counts and len(words) not in counts:
         raise ValueError(wrong)

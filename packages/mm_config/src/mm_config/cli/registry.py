@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any
 
 from mm_config.schema.errors import UserError
-from mm_config.schema.suggestions import meant
+from mm_config.schema.suggestions import did_you_mean
 
 GROUP = "mm.verbs"
 
@@ -25,9 +25,8 @@ def verb_named(name: str) -> EntryPoint:
     """
     known = verbs()
     if name not in known.names:
-        raise UserError(
-            f"{name!r} is no verb of mm{meant(name, known.names)}; verbs: {', '.join(sorted(known.names))}"
-        )
+        names = ", ".join(sorted(known.names))
+        raise UserError(f"{name!r} is no verb of mm{did_you_mean(name, known.names)}; verbs: {names}")
     return known[name]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 
 from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.suggestions import meant
+from mm_config.schema.suggestions import did_you_mean
 
 
 @attrs.frozen
@@ -136,7 +136,8 @@ def whole_number(option: Option, text: str, least: int = 1) -> int:
 def _choice_problem(option: Option, value: str) -> Iterable[Problem]:
     if option.choices and value not in option.choices:
         choices = ", ".join(option.choices)
-        yield Problem(option.flag, f"expected one of {choices}, got {value!r}{meant(value, option.choices)}")
+        near = did_you_mean(value, option.choices)
+        yield Problem(option.flag, f"expected one of {choices}, got {value!r}{near}")
 
 
 def _normalised(flag: str) -> str:

@@ -11,13 +11,13 @@ from pathlib import Path
 from mm_config.options.run_options import RunOptions
 
 
-def near(path: Path | str) -> str:
+def typed_path(path: Path | str) -> str:
     """A path as it is typed from the current folder where it lies below it, else absolute."""
     absolute = Path(os.path.abspath(path))
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
 
 
-def command(options: RunOptions, program: str, *words: str) -> str:
+def shell_command(options: RunOptions, program: str, *words: str) -> str:
     """A command that works when it is pasted into a shell here, quoted, on the same runs folder.
 
     Args:
@@ -25,10 +25,12 @@ def command(options: RunOptions, program: str, *words: str) -> str:
         program: `mm` or `python`; named by its path where the shell does not find this interpreter's.
         words: What follows it.
     """
-    elsewhere = [] if options.runs_dir == RunOptions().runs_dir else ["--runs-dir", near(options.runs_dir)]
+    elsewhere = (
+        [] if options.runs_dir == RunOptions().runs_dir else ["--runs-dir", typed_path(options.runs_dir)]
+    )
     return shlex.join([_program(program), *words, *elsewhere])
 
 
 def _program(name: str) -> str:
     beside = Path(sys.executable).with_name(name)
-    return name if shutil.which(name) == str(beside) else near(beside)
+    return name if shutil.which(name) == str(beside) else typed_path(beside)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mm_config.doctor.checks import BROKEN, OK, WARNING, Check
 from mm_config.npu.advice import ADVICE, USELESS
-from mm_config.npu.exporting import conflicts, wanted
+from mm_config.npu.exporting import conflicts, variables_of
 from mm_config.npu.refused import refused
 from mm_config.npu.variables import RECORDED, VARIABLES, between, read
 from mm_config.npu.versions import (
@@ -206,7 +206,7 @@ def _misspelt(environment: Mapping[str, str]) -> Iterator[Check]:
 
 def run_checks(spec: RootSpec, environment: Mapping[str, str]) -> Iterator[Check]:
     """A run's own variables beside the shell's, and whether its ranks wait longer than HCCL."""
-    asked = wanted(spec)
+    asked = variables_of(spec)
     label = f"{spec.name} on an NPU".strip()
     if isinstance(spec, (TrainSpec, InferSpec)) and spec.runtime.device not in ("auto", "npu"):
         detail = f"runs on {spec.runtime.device}, where it exports nothing"

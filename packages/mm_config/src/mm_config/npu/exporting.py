@@ -16,7 +16,7 @@ from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec
 
 
-def wanted(spec: RootSpec) -> dict[str, str]:
+def variables_of(spec: RootSpec) -> dict[str, str]:
     """The variables that a run of a spec exports, with their text; none where it can't come to use an NPU.
 
     A deterministic training adds the two that make its sums repeatable.
@@ -35,7 +35,7 @@ def check_environment(spec: RootSpec) -> None:
     Raises:
         UserError: The environment says something else, or torch_npu, which reads it once, is imported.
     """
-    if problems := list(_problems(spec, wanted(spec), os.environ)):
+    if problems := list(_problems(spec, variables_of(spec), os.environ)):
         raise UserError(problems)
 
 
@@ -47,7 +47,7 @@ def exported(spec: RootSpec) -> Generator[Mapping[str, str]]:
         UserError: As `check_environment` does.
     """
     check_environment(spec)
-    asked = wanted(spec)
+    asked = variables_of(spec)
     added = {name: text for name, text in asked.items() if name not in os.environ}
     os.environ.update(added)
     try:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import attrs
 
 from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.suggestions import meant
+from mm_config.schema.suggestions import did_you_mean
 from mm_config.specs.npu import Affinity, NpuAffinitySpec, NpuAllocatorSpec, NpuCoresSpec, PageSize
 
 E = TypeVar("E", bound=enum.Enum)
@@ -33,7 +33,7 @@ def words(meanings: Mapping[str, Any]) -> Form:
 
     def read(text: str) -> Any:
         if text not in meanings:
-            raise ValueError(f"must be {' or '.join(meanings)}, got {text!r}{meant(text, meanings)}")
+            raise ValueError(f"must be {' or '.join(meanings)}, got {text!r}{did_you_mean(text, meanings)}")
         return meanings[text]
 
     return Form(read, lambda value: next(word for word, one in meanings.items() if one == value))
@@ -119,7 +119,7 @@ def _read_allocator(text: str) -> NpuAllocatorSpec:
 
 
 def _meant_option(name: str) -> str:
-    return meant(name, _ALLOCATOR) or f"; it has {', '.join(_ALLOCATOR)}"
+    return did_you_mean(name, _ALLOCATOR) or f"; it has {', '.join(_ALLOCATOR)}"
 
 
 def _write_allocator(allocator: NpuAllocatorSpec) -> str:
@@ -143,7 +143,7 @@ def _read_affinity(text: str) -> NpuAffinitySpec:
             cores.append(_read_cores(int(number[1]), value))
         elif name not in _AFFINITY:
             known = "; it has force, npu_affine, bind_irq and npu0, npu1, ..."
-            raise ValueError(f"has no option {name!r}{meant(name, _AFFINITY) or known}")
+            raise ValueError(f"has no option {name!r}{did_you_mean(name, _AFFINITY) or known}")
         else:
             _add(given, name, _AFFINITY[name], value)
 

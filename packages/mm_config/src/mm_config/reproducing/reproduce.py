@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from mm_config.console.output import is_main_rank
-from mm_config.npu.exporting import wanted
+from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.reproducing.compare import Comparison, compare
 from mm_config.reproducing.metrics import read_metrics
@@ -77,7 +77,7 @@ def reproduce(
 
     if is_main_rank():
         releases = used_releases(stored.spec, options.locations)
-        here = origin_here(options.argv, wanted(stored.spec), releases)
+        here = origin_here(options.argv, variables_of(stored.spec), releases)
         say_new(_spec_changes(stored))
         say_new(change for name, then in origins.items() for change in _named(changes(then, here), name))
     new = _run(stored, attrs.evolve(options, reproduces=True, stop_after=last_step))

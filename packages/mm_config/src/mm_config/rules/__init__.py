@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mm_config.rules import encoders, experts, modules, npu, precision, reading, sampling, schedules
+from mm_config.rules import data, encoders, experts, modules, npu, precision, sampling, schedules
 from mm_config.rules.conditioning import request_problems
 from mm_config.rules.generation import infer_problems
 from mm_config.rules.labels import label_problems
@@ -24,7 +24,7 @@ from mm_config.specs.encoders import (
     WanAutoencoderSpec,
 )
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec
+from mm_config.specs.monitoring import MemorySnapshotSpec, ProfilerSpec
 from mm_config.specs.npu import NpuAffinitySpec, NpuAllocatorSpec, NpuCoresSpec, NpuSpec
 from mm_config.specs.optim import AdamWSpec, ScheduleSpec
 from mm_config.specs.parallel import CompileSpec
@@ -38,7 +38,7 @@ _OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
     CheckpointSpec: (schedules.checkpoint_problems,),
     ClipImageEncoderSpec: (encoders.clip_encoder_problems,),
     CompileSpec: (precision.compile_problems,),
-    DataSpec: (reading.data_problems,),
+    DataSpec: (data.data_problems,),
     DctAutoencoderSpec: (encoders.dct_problems,),
     FlowMatchingSpec: (experts.grid_problems,),
     InferRuntimeSpec: (precision.runtime_problems, sampling.residency_problems, npu.npu_runtime_problems),
@@ -48,7 +48,7 @@ _OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
     NpuCoresSpec: (npu.cores_problems,),
     NpuSpec: (npu.npu_problems,),
     PrecisionSpec: (precision.precision_problems,),
-    PrecomputedSpec: (reading.precomputed_problems,),
+    PrecomputedSpec: (data.precomputed_problems,),
     ProfilerSpec: (schedules.window_problems,),
     QuantizationSpec: (modules.group_size_problems,),
     SamplerSpec: (sampling.sampler_problems,),

@@ -9,7 +9,7 @@ from mm_config.rules.wording import either, idle_problems, nearest_multiples, on
 from mm_config.schema.errors import Problem, prefixed
 from mm_config.specs.data import ShapesSpec
 from mm_config.specs.diffusion import Expert
-from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec
+from mm_config.specs.monitoring import MemorySnapshotSpec, ProfilerSpec
 from mm_config.specs.optim import AdamWSpec, Decay, ScheduleSpec
 from mm_config.specs.train import CheckpointSpec, TrainSpec
 

@@ -8,12 +8,12 @@ from mm_config.rules.adapters import lora_problems
 from mm_config.rules.clips import clip_problems
 from mm_config.rules.conditioning import conditioning_problems
 from mm_config.rules.continuing import continuing_problems
+from mm_config.rules.data import kept_latents_problems
 from mm_config.rules.encoders import text_problems
 from mm_config.rules.experts import expert_problems, trained_problems
 from mm_config.rules.modules import sharding_problems, trainable_problems
 from mm_config.rules.precision import attention_problems
 from mm_config.rules.ranks import head_problems
-from mm_config.rules.reading import kept_latents_problems
 from mm_config.rules.schedules import step_problems
 from mm_config.schema.errors import Problem, prefixed
 from mm_config.specs.train import TrainSpec

@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 
-from mm_config.npu.exporting import wanted
+from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.rules.labels import label_problems
 from mm_config.runs import lock
@@ -292,7 +292,7 @@ def _write_provenance(
     path: Path, spec: RootSpec, options: RunOptions, devices: Iterable[str], ops: Mapping[str, str]
 ) -> None:
     releases = used_releases(spec, options.locations)
-    write_json(path, provenance(options.argv, devices, ops, wanted(spec), releases))
+    write_json(path, provenance(options.argv, devices, ops, variables_of(spec), releases))
     for root in code_repositories():
         if patch := uncommitted_patch(root):
             patch_file(path, root).write_bytes(patch)

@@ -18,7 +18,7 @@ from mm_config.specs.kinds import (
     Weights,
 )
 from mm_config.specs.lora import LoraSpec
-from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec, ValidationSpec
+from mm_config.specs.monitoring import MemorySnapshotSpec, ProfilerSpec, ValidationSpec
 from mm_config.specs.npu import NpuSpec
 from mm_config.specs.optim import AdamWSpec, EmaSpec, ScheduleSpec
 from mm_config.specs.parallel import (

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mm_models.lora.adapter import Addition
-    from mm_models.lora.beside import attach
+    from mm_models.lora.files import read_adapters
     from mm_models.lora.merging import merge, unmerge
-    from mm_models.lora.reading import read_adapters
+    from mm_models.lora.unmerged import attach
 
 __all__ = ["Addition", "attach", "merge", "read_adapters", "unmerge"]
 
 _HOMES = {
     "Addition": "mm_models.lora.adapter",
-    "attach": "mm_models.lora.beside",
+    "attach": "mm_models.lora.unmerged",
     "merge": "mm_models.lora.merging",
-    "read_adapters": "mm_models.lora.reading",
+    "read_adapters": "mm_models.lora.files",
     "unmerge": "mm_models.lora.merging",
 }
 

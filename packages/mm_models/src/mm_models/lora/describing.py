@@ -15,8 +15,8 @@ from torch import Tensor
 from mm_config.schema.errors import Problem
 from mm_config.specs.kinds import ModelSpec
 from mm_models.lora.adapter import HIGH_NOISE, LOW_NOISE, Adapter, StoredAdapters
+from mm_models.lora.files import read_adapters
 from mm_models.lora.fitting import fit_problems
-from mm_models.lora.reading import read_adapters
 from mm_models.weights.inspecting import digest_of
 from mm_models.weights.published import families
 from mm_models.weights.tensors import in_memory

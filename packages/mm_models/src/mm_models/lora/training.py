@@ -12,7 +12,7 @@ from mm_config.rules.patterns import matching
 from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.lora import LoraInit, LoraSpec
 from mm_models.lora.adapter import Adapter, LowRank
-from mm_models.lora.beside import Attached, adapt, linear_layers
+from mm_models.lora.unmerged import Attached, adapt, linear_layers
 from mm_models.networks import copy_whole
 from mm_models.seeding import generator
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from mm_config.schema.errors import Problem, UserError
 from mm_models.lora import configuration
 from mm_models.lora.adapter import Adapter
-from mm_models.lora.reading import METADATA, NAMES
+from mm_models.lora.files import METADATA, NAMES
 from mm_models.weights.staging import staged
 from mm_models.weights.writing import write_json
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+from mm_models.ops.chunks import Run, row_chunks
 from mm_models.ops.compiling import as_kernel
 from mm_models.ops.modulate import spread
-from mm_models.ops.runs import Run, runs
 from mm_models.ops.widening import widened
 
 
@@ -31,7 +31,7 @@ def compiled(x_BSD: Tensor, branch_BSD: Tensor, gate_UD: Tensor, rows_BS: Tensor
 
 def fused(x_BSD: Tensor, branch_BSD: Tensor, gate_UD: Tensor, rows_BS: Tensor | None = None) -> Tensor:
     """A step of tokens at a time, for CPUs; keeps the branch alone for the backward pass."""
-    parts = None if torch.compiler.is_compiling() else runs(x_BSD, rows_BS)
+    parts = None if torch.compiler.is_compiling() else row_chunks(x_BSD, rows_BS)
     if parts is None:
         return reference(x_BSD, branch_BSD, gate_UD, rows_BS)
     return _Fused.apply(x_BSD, branch_BSD, gate_UD, parts)  # type: ignore[no-any-return]

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+from mm_models.ops.chunks import Run, row_chunks
 from mm_models.ops.compiling import as_kernel
-from mm_models.ops.runs import Run, runs
 from mm_models.ops.widening import widened
 
 
@@ -48,7 +48,7 @@ def fused(
     x_BSD: Tensor, shift_UD: Tensor, scale_UD: Tensor, eps: float, rows_BS: Tensor | None = None
 ) -> Tensor:
     """A step of tokens at a time, for CPUs; keeps x and two numbers per token for the backward pass."""
-    parts = None if torch.compiler.is_compiling() else runs(x_BSD, rows_BS)
+    parts = None if torch.compiler.is_compiling() else row_chunks(x_BSD, rows_BS)
     if parts is None:
         return reference(x_BSD, shift_UD, scale_UD, eps, rows_BS)
     return _Fused.apply(x_BSD, shift_UD, scale_UD, eps, parts)  # type: ignore[no-any-return]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+from mm_models.ops.chunks import chunks
 from mm_models.ops.compiling import as_kernel
-from mm_models.ops.runs import steps
 from mm_models.ops.widening import widened
 
 
@@ -43,7 +43,7 @@ class _Fused(Function):
         x_ND, wide_weight = x.reshape(-1, width), widened(weight)
         out_ND = torch.empty_like(x_ND)
         scale_N1 = torch.empty(len(x_ND), 1, dtype=wide_weight.dtype, device=x.device)
-        for part in steps(*x_ND.shape):
+        for part in chunks(*x_ND.shape):
             wide = widened(x_ND[part])
             norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
             scale_N1[part] = norm.square_().div_(width).add_(eps).rsqrt_()
@@ -58,7 +58,7 @@ class _Fused(Function):
         width = x.shape[-1]
         x_ND, gradient_ND, wide_weight = x.reshape(-1, width), gradient.reshape(-1, width), widened(weight)
         of_x, of_weight = torch.empty_like(x_ND), torch.zeros_like(wide_weight)
-        for part in steps(*x_ND.shape):
+        for part in chunks(*x_ND.shape):
             wide, scale, wide_gradient = widened(x_ND[part]), scale_N1[part], widened(gradient_ND[part])
             product = wide * wide_gradient
             of_weight.addmv_(product.T, scale[:, 0])

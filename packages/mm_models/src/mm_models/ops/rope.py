@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+from mm_models.ops.chunks import chunks
 from mm_models.ops.compiling import as_kernel
-from mm_models.ops.runs import steps
 from mm_models.ops.widening import widened
 
 THETA = 10_000.0
@@ -112,7 +112,7 @@ def _turned(x_BSHD: Tensor, cos_S1D: Tensor, sin_S1D: Tensor) -> Tensor:
     from_left[..., 1::2] = 0
     out_BSHD = torch.empty_like(x_BSHD, memory_format=torch.contiguous_format)
     batch, tokens, heads, head_dim = x_BSHD.shape
-    for part in steps(tokens, batch * heads * head_dim):
+    for part in chunks(tokens, batch * heads * head_dim):
         wide = widened(x_BSHD[:, part])
         turned = wide * cos_S1D[part]
         turned[..., :-1].addcmul_(wide[..., 1:], from_right[part])

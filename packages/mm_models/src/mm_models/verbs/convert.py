@@ -52,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
     spec = model_of(line)
 
     from mm_models.dtypes import torch_dtype
-    from mm_models.lora.reading import holds_adapter
+    from mm_models.lora.files import holds_adapter
     from mm_models.weights.converting import SHARD_BYTES, convert
 
     kind = line.value(TO) or "diffusers"
@@ -79,7 +79,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _convert_adapter(line: CommandLine, source: Path, out: Path, kind: str) -> int:
     """Writes the adapters of a file in another key style."""
-    from mm_models.lora.reading import read_adapters
+    from mm_models.lora.files import read_adapters
     from mm_models.lora.writing import save_adapters
 
     problems = [

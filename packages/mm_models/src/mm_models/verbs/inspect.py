@@ -42,7 +42,7 @@ def run(argv: Sequence[str]) -> int:
     spec = model_of(line)
 
     from mm_models.lora.describing import inspect_adapters
-    from mm_models.lora.reading import holds_adapter
+    from mm_models.lora.files import holds_adapter
     from mm_models.weights.inspecting import inspect_weights
 
     inspect = inspect_adapters if holds_adapter(Path(path)) else inspect_weights

@@ -10,7 +10,7 @@ from mm_config.cli.scan import HELP, CommandLine, Option
 from mm_config.cli.targets import resolve, runs_dir_of
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.suggestions import meant
+from mm_config.schema.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from mm_config.specs.kinds import ModelSpec
@@ -31,7 +31,9 @@ def words_of(line: CommandLine, usage: Usage, names: Sequence[str]) -> tuple[str
     """
     flags = [option.flag for option in (*usage.options, HELP)]
     problems = list(line.problems)
-    problems += [Problem(given.flag, f"unknown flag{meant(given.flag, flags)}") for given in line.fields]
+    problems += [
+        Problem(given.flag, f"unknown flag{did_you_mean(given.flag, flags)}") for given in line.fields
+    ]
     if len(line.words) != len(names):
         given = f"got {len(line.words)}: {' '.join(line.words)}" if line.words else "got none"
         problems.append(Problem("", f"expected {' and '.join(names)}, {given} (usage: {usage.line})"))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mm_config.schema.errors import Problem, UserError
-from mm_models.weights.instead import instead
+from mm_models.weights.placeholders import placeholder
 from mm_models.weights.tensors import StoredTensor, in_memory
 
 SUFFIXES = (".pt", ".pth")
@@ -96,7 +96,7 @@ def _why(path: Path, error: Exception) -> str:
         return f"holds Python objects that are never loaded: {', '.join(forbidden)}{note}"
     if isinstance(error, OSError):
         return f"can't be read: {error.strerror or error}"
-    if stands := instead(path):
+    if stands := placeholder(path):
         return f"can't be read: it is {stands}"
     return "can't be read as tensors of torch.save: it was cut short, is damaged, or is another kind of file"
 

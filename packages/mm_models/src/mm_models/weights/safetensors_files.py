@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mm_config.schema.errors import Problem, UserError
-from mm_models.weights.instead import instead
+from mm_models.weights.placeholders import placeholder
 from mm_models.weights.tensors import Piece, Region, StoredTensor, raw_bytes
 
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -68,7 +68,7 @@ def read_index(index: Path) -> dict[str, StoredTensor]:
         names = sorted(set(placed.values()))
         outside = [name for name in names if Path(name).name != name]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        stands = instead(index)
+        stands = placeholder(index)
         why = f"it is {stands}" if stands else f"{type(error).__name__}: {error}"
         message = f"is no index of safetensors files: {why}"
         raise UserError(Problem(str(index), message)) from error
@@ -109,7 +109,7 @@ def read_files(files: Iterable[Path]) -> dict[str, StoredTensor]:
 def _why(file: Path, error: Exception) -> str:
     if not isinstance(error, SafetensorError):
         return str(error)
-    if stands := instead(file):
+    if stands := placeholder(file):
         return f"it is {stands}"
     return f"{error}; it was cut short or is no safetensors file"
 

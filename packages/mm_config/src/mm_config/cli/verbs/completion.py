@@ -12,7 +12,7 @@ from mm_config.cli.completing import candidates
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, scan
 from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.suggestions import meant
+from mm_config.schema.suggestions import did_you_mean
 
 BASH = r"""# Completion of mm in bash: eval "$(mm completion bash)"
 _mm() {
@@ -96,7 +96,9 @@ def run(argv: Sequence[str]) -> int:
     if len(line.words) != 1 or line.words[0] not in SCRIPTS:
         got = " ".join(line.words)
         problems.append(
-            Problem("", f"expected bash or zsh, got {repr(got) if got else 'none'}{meant(got, SCRIPTS)}")
+            Problem(
+                "", f"expected bash or zsh, got {repr(got) if got else 'none'}{did_you_mean(got, SCRIPTS)}"
+            )
         )
     if problems:
         raise UserError(problems)

@@ -15,7 +15,7 @@ from mm_config.doctor.npu import npu_checks
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.root import RootSpec
-from mm_config.schema.suggestions import meant
+from mm_config.schema.suggestions import did_you_mean
 
 DEVICE = Option(
     "--device",
@@ -79,7 +79,7 @@ def _target(line: CommandLine, device: str) -> RootSpec | None:
     flags = [option.flag for option in (*USAGE.options, HELP)]
     problems = [
         *line.problems,
-        *(Problem(given.flag, f"unknown flag{meant(given.flag, flags)}") for given in line.fields),
+        *(Problem(given.flag, f"unknown flag{did_you_mean(given.flag, flags)}") for given in line.fields),
         *(Problem("", f"unexpected argument {word!r}; --device npu takes a target") for word in line.words),
     ]
     if problems:

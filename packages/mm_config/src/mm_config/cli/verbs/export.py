@@ -15,7 +15,7 @@ from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.schema.diff import show_value
 from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.suggestions import meant
+from mm_config.schema.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from mm_config.importing.telefuser.export import Export
@@ -50,7 +50,7 @@ def run(argv: Sequence[str]) -> int:
         return 0
     system = line.words[0] if line.words else ""
     if system not in SYSTEMS:
-        given = f"got {system!r}{meant(system, SYSTEMS)}" if system else "got none"
+        given = f"got {system!r}{did_you_mean(system, SYSTEMS)}" if system else "got none"
         raise UserError(f"expected a system ({', '.join(SYSTEMS)}), {given} (usage: {USAGE.line})")
     _export_telefuser(_without_action(line))
     return 0

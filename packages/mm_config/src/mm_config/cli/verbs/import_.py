@@ -13,7 +13,7 @@ from mm_config.cli.scan import HELP, JSON, CommandLine, Option, scan
 from mm_config.running.runners import refusals
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.root import RootSpec
-from mm_config.schema.suggestions import meant
+from mm_config.schema.suggestions import did_you_mean
 
 TOOLS = ("mindspeed", "telefuser")
 OUT = Option("--out", "The experiment to write, below experiments/.", "FILE.py")
@@ -51,11 +51,15 @@ def run(argv: Sequence[str]) -> int:
         return 0
     problems = list(line.problems)
     flags = [option.flag for option in (*USAGE.options, HELP)]
-    problems += [Problem(given.flag, f"unknown flag{meant(given.flag, flags)}") for given in line.fields]
+    problems += [
+        Problem(given.flag, f"unknown flag{did_you_mean(given.flag, flags)}") for given in line.fields
+    ]
     tool = line.words[0] if line.words else ""
     if tool not in TOOLS:
         said = repr(tool) if tool else "nothing"
-        problems.append(Problem("", f"expected one of {', '.join(TOOLS)}, got {said}{meant(tool, TOOLS)}"))
+        problems.append(
+            Problem("", f"expected one of {', '.join(TOOLS)}, got {said}{did_you_mean(tool, TOOLS)}")
+        )
     if not line.has(OUT):
         problems.append(
             Problem(OUT.flag, "is missing; name the experiment to write, such as experiments/mine.py")

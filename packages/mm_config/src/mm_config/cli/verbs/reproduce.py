@@ -12,7 +12,7 @@ from mm_config.cli.main import LOCATION
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan, whole_number
 from mm_config.cli.targets import runs_dir_of
-from mm_config.console.commands import near
+from mm_config.console.commands import typed_path
 from mm_config.console.output import is_main_rank, say
 from mm_config.options.locations import Locations, load_locations, unused_names
 from mm_config.options.run_options import RunOptions
@@ -25,7 +25,7 @@ from mm_config.runs.provenance_diff import OriginChange
 from mm_config.runs.record import RunStatus
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import spec_hash
-from mm_config.schema.suggestions import meant
+from mm_config.schema.suggestions import did_you_mean
 
 VERIFY_STEPS = Option(
     "--verify-steps",
@@ -67,7 +67,7 @@ def run(argv: Sequence[str]) -> int:
         raise UserError(unused)
     # What the run itself prints is no part of the JSON.
     with redirect_stdout(sys.stderr) if line.has(JSON) else nullcontext():
-        say(f"reproducing {near(stored.path)} (spec {spec_hash(stored.spec)[:12]})")
+        say(f"reproducing {typed_path(stored.path)} (spec {spec_hash(stored.spec)[:12]})")
         made = reproduce(stored, options, verify_steps, _warn)
     if made is None:
         return 0
@@ -87,7 +87,9 @@ def _read(line: CommandLine, argv: Sequence[str]) -> tuple[str, int | None, RunO
     problems = list(line.problems)
     for given in line.fields:
         of_spec = given.flag.removeprefix("--").partition(".")[0] == "spec"
-        why = "the stored spec is run as it is" if of_spec else f"unknown flag{meant(given.flag, FLAGS)}"
+        why = (
+            "the stored spec is run as it is" if of_spec else f"unknown flag{did_you_mean(given.flag, FLAGS)}"
+        )
         problems.append(Problem(given.flag, why))
     if len(line.words) != 1:
         got = f"got {len(line.words)}: {' '.join(line.words)}" if line.words else "got none"
@@ -132,7 +134,7 @@ def _warn(change: OriginChange) -> None:
 
 def _lines(made: Reproduction) -> list[str]:
     comparison = made.comparison
-    folders = [f"  stored      {near(made.stored)}", f"  reproduced  {near(made.reproduced)}"]
+    folders = [f"  stored      {typed_path(made.stored)}", f"  reproduced  {typed_path(made.reproduced)}"]
     if comparison.identical:
         return [f"identical: {told(comparison)}", *folders]
     count = len(comparison.differences)

@@ -18,7 +18,7 @@ from mm_config.runs.index import Index, open_index, run_folders, unfilled_index
 from mm_config.runs.record import RunRecord, RunStatus, to_row
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.root import RootSpec
-from mm_config.schema.suggestions import meant
+from mm_config.schema.suggestions import did_you_mean
 from mm_config.stored.structuring import known_specs
 
 NAME = Option("--name", "Only runs with this label.", "NAME")
@@ -95,11 +95,13 @@ def run(argv: Sequence[str]) -> int:
 
 def _problems(line: CommandLine, name: str, words: Sequence[str]) -> Iterator[Problem]:
     for given in line.fields:
-        known = meant(given.flag, [option.flag for option in OPTIONS])
+        known = did_you_mean(given.flag, [option.flag for option in OPTIONS])
         yield Problem(given.flag, f"unknown flag{known}")
     if (action := ACTIONS.get(name)) is None:
         *others, last = ACTIONS
-        yield Problem("", f"expected {', '.join(others)} or {last}, got {name!r}{meant(name, ACTIONS)}")
+        yield Problem(
+            "", f"expected {', '.join(others)} or {last}, got {name!r}{did_you_mean(name, ACTIONS)}"
+        )
         return
     if not action.least <= len(words) <= action.most:
         yield Problem("", f"mm runs {name} takes {action.takes}, got {len(words)}")

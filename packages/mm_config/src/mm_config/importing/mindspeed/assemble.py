@@ -36,7 +36,7 @@ from mm_config.specs.diffusion import Expert
 from mm_config.specs.family import Family
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.lora import LoraSpec
-from mm_config.specs.measuring import MemorySnapshotSpec, ProfilerSpec
+from mm_config.specs.monitoring import MemorySnapshotSpec, ProfilerSpec
 from mm_config.specs.npu import NpuSpec
 from mm_config.specs.optim import EmaSpec, MuonSpec
 from mm_config.specs.train import TrainSpec

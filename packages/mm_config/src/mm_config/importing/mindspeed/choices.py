@@ -7,7 +7,7 @@ from mm_config.specs.data import Order, Reader
 from mm_config.specs.diffusion import Solver
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import LatentMode
-from mm_config.specs.measuring import Stacks
+from mm_config.specs.monitoring import Stacks
 from mm_config.specs.optim import Decay
 
 DTYPE = choice(

@@ -19,9 +19,9 @@ from mm_config.importing.mindspeed.dialects import is_script, is_yaml, kind_of
 from mm_config.importing.mindspeed.network import EXPERIMENTS, FAMILIES
 from mm_config.importing.mindspeed.report import Comparison, Report
 from mm_config.importing.mindspeed.schedule import world_size
-from mm_config.importing.reading.json_text import read_json
-from mm_config.importing.reading.shell_text import read_shell
-from mm_config.importing.reading.yaml_text import read_yaml
+from mm_config.importing.parsers.json_text import read_json
+from mm_config.importing.parsers.shell_text import read_shell
+from mm_config.importing.parsers.yaml_text import read_yaml
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.diff import diff
 from mm_config.schema.errors import Problem, UserError

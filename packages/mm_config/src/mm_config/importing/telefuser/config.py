@@ -13,7 +13,7 @@ from mm_config.importing.telefuser.runtime_rows import DTYPES
 from mm_config.importing.telefuser.table import rows_of
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.suggestions import meant
+from mm_config.schema.suggestions import did_you_mean
 from mm_config.schema.types import is_tuple, shown
 from mm_config.stored.parsing import shown_key
 
@@ -142,7 +142,7 @@ def _unknown(node: Node, key: str, name: str, owner: str, found: Findings) -> No
     if not found.allow_unknown:
         rows = rows_of(owner)
         title = owner if owner[0].islower() else f"TeleFuser's {owner}"
-        near = meant(name, rows) or f"; known there: {', '.join(rows)}"
+        near = did_you_mean(name, rows) or f"; known there: {', '.join(rows)}"
         found.refuse(Value(None, key, node.line), f"{title} has no such field{near}")
 
 
@@ -181,7 +181,7 @@ def _scalar(node: Node, row: Row, holds: Any, key: str, found: Findings) -> Any:
             value = value.removeprefix("torch.")
         if value not in holds or not isinstance(value, str):
             given = repr(value) if isinstance(value, str) else _shown(node)
-            near = meant(value, holds) if isinstance(value, str) else ""
+            near = did_you_mean(value, holds) if isinstance(value, str) else ""
             names = ", ".join(holds)
             found.refuse(Value(None, key, node.line), f"expected one of {names}, got {given}{near}")
             return row.default

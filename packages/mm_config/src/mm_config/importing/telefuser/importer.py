@@ -9,7 +9,7 @@ from typing import Any
 
 from mm_config import rules
 from mm_config.importing.nodes import Mapping, Node
-from mm_config.importing.reading.json_text import read_json
+from mm_config.importing.parsers.json_text import read_json
 from mm_config.importing.telefuser.config import Config, Fact, Findings, Value, read_config
 from mm_config.importing.telefuser.families import KNOWN, OTHERS, W22, Known, family_of
 from mm_config.importing.telefuser.models import HIGH, LOW, ROLES, UNUSED, models_of, weights_of
@@ -22,7 +22,7 @@ from mm_config.schema.decorator import is_spec
 from mm_config.schema.diff import diff, show_value
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import get, replace
-from mm_config.schema.suggestions import meant
+from mm_config.schema.suggestions import did_you_mean
 from mm_config.specs.infer import InferSpec
 
 _LAYER1, _LAYER2 = "layer1_model_definition", "layer2_inference_config"
@@ -107,7 +107,7 @@ def _pipeline_type(node: Node, found: Findings) -> Value:
         found.refuse(value, f"{value.value} is no pipeline of Wan's networks, which alone have families here")
     elif given and value.value not in kinds:
         shown = repr(value.value) if isinstance(value.value, str) else "no text"
-        near = meant(value.value, kinds) if isinstance(value.value, str) else ""
+        near = did_you_mean(value.value, kinds) if isinstance(value.value, str) else ""
         found.refuse(value, f"expected one of {', '.join(kinds)}, got {shown}{near}")
     return value
 

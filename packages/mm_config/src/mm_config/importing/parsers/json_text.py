@@ -9,7 +9,7 @@ from bisect import bisect_left
 from pathlib import Path
 
 from mm_config.importing.nodes import Mapping, Node, Scalar, Sequence
-from mm_config.importing.reading.text import Mistakes, read_text
+from mm_config.importing.parsers.text import Mistakes, read_text
 from mm_config.schema.decorator import is_unicode
 from mm_config.stored.parsing import MAX_DEPTH, shown_key
 

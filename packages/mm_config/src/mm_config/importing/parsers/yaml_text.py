@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_config.importing.nodes import Mapping, Node, Sequence
-from mm_config.importing.reading.text import Mistakes, read_text
+from mm_config.importing.parsers.text import Mistakes, read_text
 from mm_config.schema.decorator import is_unicode
 from mm_config.schema.errors import Problem, UserError
 from mm_config.stored.parsing import MAX_DEPTH, core_loader, parse_yaml, shown_key

@@ -19,14 +19,14 @@ Run = tuple[int, slice]
 """A row of modulation, and tokens next to each other, counted over all samples, that have it."""
 
 
-def steps(tokens: int, width: int, first: int = 0) -> Iterator[slice]:
+def chunks(tokens: int, width: int, first: int = 0) -> Iterator[slice]:
     """All tokens from the first on, a step at a time."""
     step = max(1, VALUES_PER_THREAD * torch.get_num_threads() // width)
     for start in range(first, first + tokens, step):
         yield slice(start, min(start + step, first + tokens))
 
 
-def runs(x_BSD: Tensor, rows_BS: Tensor | None) -> list[Run] | None:
+def row_chunks(x_BSD: Tensor, rows_BS: Tensor | None) -> list[Run] | None:
     """All tokens, a row and a step at a time; None where rows change too often for it to pay.
 
     Args:
@@ -43,6 +43,6 @@ def runs(x_BSD: Tensor, rows_BS: Tensor | None) -> list[Run] | None:
     parts: list[Run] = []
     first = 0
     for row, length in zip(rows, lengths, strict=True):
-        parts += [(row, part) for part in steps(length, width, first)]
+        parts += [(row, part) for part in chunks(length, width, first)]
         first += length
     return parts

@@ -8,10 +8,10 @@ from itertools import dropwhile
 from pathlib import Path
 
 from mm_config.importing.facts import Fact, Source
-from mm_config.importing.reading.script import Note, Script
-from mm_config.importing.reading.shell_launch import LAUNCHERS, Launch, read_launch
-from mm_config.importing.reading.shell_syntax import Literal, Operator, Statement, Word, statements
-from mm_config.importing.reading.shell_values import (
+from mm_config.importing.parsers.script import Note, Script
+from mm_config.importing.parsers.shell_launch import LAUNCHERS, Launch, read_launch
+from mm_config.importing.parsers.shell_syntax import Literal, Operator, Statement, Word, statements
+from mm_config.importing.parsers.shell_values import (
     READ_ONLY,
     Field,
     Piece,
@@ -20,7 +20,7 @@ from mm_config.importing.reading.shell_values import (
     text_of,
     unknown_of,
 )
-from mm_config.importing.reading.text import Mistakes, read_text
+from mm_config.importing.parsers.text import Mistakes, read_text
 from mm_config.stored.parsing import shown_key
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")

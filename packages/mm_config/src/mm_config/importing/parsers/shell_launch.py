@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import attrs
 
 from mm_config.importing.facts import Fact, Source
-from mm_config.importing.reading.script import Note
-from mm_config.importing.reading.shell_values import Field
-from mm_config.importing.reading.text import Mistakes
+from mm_config.importing.parsers.script import Note
+from mm_config.importing.parsers.shell_values import Field
+from mm_config.importing.parsers.text import Mistakes
 from mm_config.stored.parsing import shown_key
 
 LAUNCHERS = re.compile(r"torchrun|python[0-9.]*|accelerate|deepspeed|msrun")

@@ -8,7 +8,7 @@ _BEGINNING = 256
 """Bytes that tell."""
 
 
-def instead(file: Path) -> str | None:
+def placeholder(file: Path) -> str | None:
     """What stands in a file's place, as an error says it; None where it is nothing that is known."""
     try:
         with file.open("rb") as content:

@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 import attrs
 
-from mm_config.importing.reading.script import Note
-from mm_config.importing.reading.shell_arithmetic import evaluate, whole_number
-from mm_config.importing.reading.shell_syntax import (
+from mm_config.importing.parsers.script import Note
+from mm_config.importing.parsers.shell_arithmetic import evaluate, whole_number
+from mm_config.importing.parsers.shell_syntax import (
     Arithmetic,
     Literal,
     Operator,
@@ -21,7 +21,7 @@ from mm_config.importing.reading.shell_syntax import (
     Variable,
     Word,
 )
-from mm_config.importing.reading.text import Mistakes
+from mm_config.importing.parsers.text import Mistakes
 from mm_config.schema.errors import UserError
 from mm_config.stored.parsing import shown_key
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import attrs
 
-from mm_config.importing.reading.text import Mistakes
+from mm_config.importing.parsers.text import Mistakes
 
 _OPERATOR = re.compile(r"&>>|&>|&&|\|\||\|&|;;|[|&;()]|[0-9]*(?:<<<|<<|<&|<>|>>|>&|>\||<|>)")
 _PLAIN = re.compile(r"[^ \t\n|&;<>()\\'\"$`]+")
