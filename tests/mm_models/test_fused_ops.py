@@ -21,8 +21,8 @@ Form = Callable[..., Tensor]
 @pytest.fixture(autouse=True)
 def many_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few tokens a step and no run too short, so that small tensors go the way of large ones."""
-    monkeypatch.setattr(runs, "VALUES_PER_THREAD", 40 // torch.get_num_threads())
-    monkeypatch.setattr(runs, "LEAST_VALUES", 1)
+    monkeypatch.setattr(chunks, "VALUES_PER_THREAD", 40 // torch.get_num_threads())
+    monkeypatch.setattr(chunks, "LEAST_VALUES", 1)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -151,7 +151,7 @@ def test_a_second_derivative_is_refused() -> None:
 
 
 def test_samples_too_small_for_steps_take_the_plain_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "LEAST_VALUES", 2**14)
+    monkeypatch.setattr(chunks, "LEAST_VALUES", 2**14)
     x, row = normal(2, 3, 8).requires_grad_(), normal(2, 8)
     assert "Fused" not in type(modulate.fused(x, row, row, 1e-6).grad_fn).__name__
     large = normal(1, 2**12, 8).requires_grad_()
@@ -160,7 +160,7 @@ def test_samples_too_small_for_steps_take_the_plain_form(monkeypatch: pytest.Mon
 
 def test_runs_are_every_token_once_with_its_row() -> None:
     places = rows(3, 11)
-    found = runs.row_chunks(normal(3, 11, 4), places)
+    found = chunks.row_chunks(normal(3, 11, 4), places)
     assert found is not None
     spelt = [row for row, part in found for _ in range(part.stop - part.start)]
     assert spelt == places.flatten().tolist()
