@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import grad, gradcheck
 
-from mm_models.ops import gate_residual, modulate, rms_norm, rope
+from mm_models.ops import chunks, gate_residual, modulate, rms_norm, rope
 from mm_models.ops.gelu_linear import gelu_linear
 from mm_models.seeding import generator
 
