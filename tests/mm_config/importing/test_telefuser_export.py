@@ -270,7 +270,7 @@ def test_the_verb_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         assert app(["export", *words]) == 2
         assert told in capsys.readouterr().err
     assert app(["export", "telefuser"]) == 2
-    assert "expected one target, got none" in capsys.readouterr().err
+    assert "expected telefuser TARGET, got telefuser" in capsys.readouterr().err
     assert app(["export", "telefuser", "experiments/wan22_t2v.py", "--location", "x=/y"]) == 2
     assert capsys.readouterr().err == "--location: the spec names nothing 'x'\n"
 

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
 from mm_config.cli.main import LOCATION
-from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan
+from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
 from mm_config.cli.targets import TARGET_HELP, read_targets
+from mm_config.cli.verb import Action, Usage, Verb
 from mm_config.schema.diff import show_value
 from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from mm_config.importing.telefuser.export import Export
 
-SYSTEMS = ("telefuser",)
 OUT = Option("--out", "File to write; it must not exist (default: stdout).", "FILE")
 USAGE = Usage(
     "mm export telefuser TARGET [--out FILE] [--location NAME=PATH ...] [--spec.FIELD VALUE ...] "
     "[--runs-dir DIR]",
+    "Write a spec in the format of another system.",
     "Writes an inference spec as TeleFuser's dump_config does, with both layers. What that format can't "
     "say is told on stderr: the arguments to give to the pipeline's call, and the fields that are "
     f"lost.\n\n{TARGET_HELP}",
@@ -38,30 +36,17 @@ USAGE = Usage(
             "with the paths of this machine",
         ),
     ),
-    SYSTEMS,
+    actions={"telefuser": Action(("TARGET",))},
 )
 
 
-def run(argv: Sequence[str]) -> int:
-    """Write a spec in the format of another system."""
-    line = scan(argv, USAGE.options)
-    if line.has(HELP):
-        print_usage(USAGE)
-        return 0
-    system = line.words[0] if line.words else ""
-    if system not in SYSTEMS:
-        given = f"got {system!r}{did_you_mean(system, SYSTEMS)}" if system else "got none"
-        raise UserError(f"expected a system ({', '.join(SYSTEMS)}), {given} (usage: {USAGE.line})")
-    _export_telefuser(_without_action(line))
-    return 0
-
-
-def _export_telefuser(line: CommandLine) -> None:
+def export_spec(line: CommandLine) -> int:
+    """Writes the target in the format of a system."""
     from mm_config.importing.telefuser.export import export
     from mm_config.options.locations import load_locations, unused_names
 
-    (spec,) = read_targets(line, USAGE, count=1)
-    locations = load_locations(line.options.get(LOCATION.flag, ()))
+    (spec,) = read_targets(attrs.evolve(line, words=line.words[1:]))
+    locations = load_locations(line.values(LOCATION))
     if unused := list(unused_names(locations, spec)):
         raise UserError(unused)
     made = export(spec, locations)
@@ -71,10 +56,7 @@ def _export_telefuser(line: CommandLine) -> None:
         _write(Path(out), made.text())
     for told in _told(made):
         print(told, file=sys.stderr)
-
-
-def _without_action(line: CommandLine) -> CommandLine:
-    return attrs.evolve(line, words=line.words[1:])
+    return 0
 
 
 def _write(file: Path, text: str) -> None:
@@ -105,3 +87,6 @@ def _told(made: Export) -> list[str]:
             "one way: no path of the dump names the release, so mm import telefuser can't tell its family"
         )
     return lines
+
+
+VERB = Verb(USAGE, export_spec)
