@@ -272,7 +272,8 @@ def test_a_loader_that_hangs_is_an_error_that_names_the_clip(data_spec, capfd):
 
 
 def test_no_more_is_loaded_ahead_than_a_batch_and_the_workers_hold(data_spec):
-    loads, taken = threading.Condition(), 0
+    # A batch that waits, an item in the hand of the thread between, two in the workers.
+    loads, taken, most = threading.Condition(), 0, 4 + 1 + 2
     ahead: list[int] = []
 
     def load(record: Record) -> str:
@@ -286,10 +287,9 @@ def test_no_more_is_loaded_ahead_than_a_batch_and_the_workers_hold(data_spec):
             taken += 4
             next(batches)
             with loads:
-                while len(ahead) < min(taken + 4, 100):
+                while len(ahead) < min(taken + most, 100):
                     assert loads.wait(timeout=60)
-    # A batch that waits, an item in the hand of the thread between, two in the workers.
-    assert max(ahead) <= 4 + 1 + 2
+    assert max(ahead) == most
 
 
 @pytest.mark.parametrize("workers", [1, 2])

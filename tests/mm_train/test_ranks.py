@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 import mm_data
 import mm_train
