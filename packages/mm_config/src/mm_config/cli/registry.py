@@ -40,6 +40,8 @@ def load_verb(entry: EntryPoint) -> Verb:
         loaded: Any = entry.load()
     except ModuleNotFoundError as error:
         raise UserError(f"mm {entry.name} can't be loaded: {error}; install what it needs") from error
+    except AttributeError as error:
+        raise UserError(f"mm {entry.name} can't be loaded: {error}; install its package anew") from error
     if not isinstance(loaded, Verb):
         raise UserError(f"mm {entry.name} can't be loaded: {entry.value} is no Verb")
     return loaded
