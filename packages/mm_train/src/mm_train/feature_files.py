@@ -8,12 +8,12 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mm_config.durable.writing import stage_of
 from mm_config.schema.errors import Problem, UserError
 
 ROWS_PER_FILE = 8
@@ -39,7 +39,7 @@ def write_rows(path: Path, rows: Tensor) -> None:
     Raises:
         UserError: It can't be written.
     """
-    staged = path.with_name(f"{path.name}.{uuid4().hex[:8]}.tmp")
+    staged = stage_of(path)
     with writing(path):
         try:
             save_file({"rows": rows}, staged, metadata={"sha256": _digest(rows, path)})

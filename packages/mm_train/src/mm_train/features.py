@@ -14,13 +14,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import attrs
 import torch
 from torch import Tensor
 
 from mm_config.console.output import progress, say
+from mm_config.durable.writing import place_folder, stage_of
 from mm_config.options.locations import Locations
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import canonical
@@ -133,7 +133,7 @@ def _features(encoding: Encoding, folder: Path, bad: list[Bad]) -> Features:
 
 def _make(encoding: Encoding, identity: dict[str, Any], folder: Path, ranks: Ranks) -> None:
     """Encodes everything into a folder beside the place and renames it when it is whole."""
-    staged = Path(ranks.share(str(folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.tmp"))))
+    staged = Path(ranks.share(str(stage_of(folder))))
 
     def make_text() -> None:
         with writing(staged):
@@ -183,7 +183,7 @@ def _put(staged: Path, folder: Path) -> None:
     if folder.exists() and _bad_clips(folder) is None:
         shutil.rmtree(folder)
     try:
-        staged.rename(folder)
+        place_folder(staged, folder)
     except OSError:
         if _bad_clips(folder) is None:
             raise
