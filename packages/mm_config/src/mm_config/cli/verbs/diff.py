@@ -15,8 +15,8 @@ from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.values import plain
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import Change
-from mm_config.schema.effects import Effect
 from mm_config.schema.evolve import ROOT
+from mm_config.schema.fields import Effect
 from mm_config.schema.identity import exact_hash, spec_hash
 
 USAGE = Usage(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import attrs
 
-from mm_config.cli.aliases import aliases_of
 from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan, whole_number
 from mm_config.cli.targets import runs_dir_of
@@ -17,7 +16,7 @@ from mm_config.runs.conditions import Aliases, Condition, moment, parse_conditio
 from mm_config.runs.index import Index, open_index, run_folders, unfilled_index
 from mm_config.runs.record import RunRecord, RunStatus, to_row
 from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.root import RootSpec
+from mm_config.schema.root import RootSpec, aliases_of
 from mm_config.schema.suggestions import did_you_mean
 from mm_config.stored.structuring import known_specs
 
