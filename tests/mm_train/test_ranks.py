@@ -1,5 +1,6 @@
 """Trainings on two gloo ranks, each a process of its own."""
 
+import json
 import os
 import shutil
 import socket
@@ -139,6 +140,7 @@ def test_a_problem_that_ranks_word_differently_is_said_once() -> None:
 
 NAMES_OF_THREADS = '''"""Trains the spec beside this file and says which of gloo's threads are left."""
 
+import json
 import os
 from pathlib import Path
 
@@ -164,6 +166,7 @@ def test_no_thread_outlives_the_process_group(
 
 RANKS_THAT_DIFFER = '''"""Each rank trains the spec of its own file."""
 
+import json
 import os
 from pathlib import Path
 
@@ -188,3 +191,53 @@ def test_ranks_with_different_specs_stop_and_name_the_field(
     assert "Traceback" not in first[2]
     assert line not in second[2]
     assert not (options.runs_dir / small.name).exists()
+
+
+WHAT_RANKS_DO_TOGETHER = '''"""Prints what each rank gets of work that only one of them could do."""
+
+import json
+
+import torch
+
+from mm_config.schema.errors import UserError
+from mm_config.specs.train import PrecisionSpec
+from mm_train.ranks import joined
+
+
+def failing(on: int) -> str:
+    if ranks.rank == on:
+        raise UserError(f"failed on {on}")
+    return f"done on {ranks.rank}"
+
+
+def caught(call) -> str:
+    try:
+        return call()
+    except UserError as error:
+        return f"all: {error}"
+
+
+with joined(PrecisionSpec(), torch.device("cpu")) as ranks:
+    got = {
+        "gather": ranks.gather(ranks.rank),
+        "share": ranks.share(["of", ranks.rank]),
+        "any": [ranks.any(ranks.rank == 1), ranks.any(False)],
+        "together": [caught(lambda: ranks.together(lambda: failing(on))) for on in (0, 1, 2)],
+        "on_first": [caught(lambda: ranks.on_first(lambda: failing(on))) for on in (0, 1)],
+    }
+print(json.dumps(got))
+'''
+
+
+def test_what_one_rank_knows_or_fails_at_all_ranks_know(tmp_path: Path) -> None:
+    file = tmp_path / "ranks.py"
+    file.write_text(WHAT_RANKS_DO_TOGETHER)
+    for rank, (status, stdout, stderr) in enumerate(two_ranks(file, tmp_path)):
+        assert status == 0, stderr
+        assert json.loads(stdout) == {
+            "gather": [0, 1],
+            "share": ["of", 0],
+            "any": [True, False],
+            "together": ["all: failed on 0", "all: failed on 1", f"done on {rank}"],
+            "on_first": ["all: failed on 0", "done on 0"],
+        }

@@ -35,14 +35,10 @@ def test_the_page_shows_what_the_code_says(
     command = "import telefuser pipeline_config.json --out experiments/city.py"
     assert app(command.split()) == 0
     report = capsys.readouterr().out
-    shown = "export telefuser experiments/city.py --out dump.json"
-    assert app(shown.split()) == 0
-    told = capsys.readouterr().err
     parts = {
         "dump": block("json", SEED.read_text("utf-8")),
         "experiment": block("python", (tmp_path / "experiments" / "city.py").read_text("utf-8")),
         "report": block("text", f"$ mm {command}\n{report}"),
-        "export": block("text", f"$ mm {shown}\n{told}"),
         "table": "\n".join(table_lines()),
     }
     before = page = PAGE.read_text("utf-8")

@@ -32,7 +32,7 @@ from mm_config.schema.identity import canonical
 from mm_config.specs.train import TrainSpec
 from mm_data import Bad, BadClip, Clip, Dataset, Record, load_clip, to_model_range
 from mm_models import build_autoencoder, build_text_encoder
-from mm_train.ranks import Ranks, on_first, share, together
+from mm_train.ranks import Ranks
 
 CLIPS_PER_FILE = 256
 CLIPS_PER_ENCODING = 8
@@ -76,11 +76,11 @@ def cached_features(
     """
     identity = feature_identity(spec, dataset)
     folder = features_folder(identity, cache_dir)
-    if not on_first(lambda: _is_intact(folder), ranks):
+    if not ranks.on_first(lambda: _is_intact(folder)):
         if folder.exists():
             say(f"{folder} is damaged and made again")
         _make(spec, dataset, identity, folder, locations, device, ranks)
-    return together(lambda: _read(folder, dataset), ranks)
+    return ranks.together(lambda: _read(folder, dataset))
 
 
 def features_folder(identity: dict[str, Any], cache_dir: Path) -> Path:
@@ -127,7 +127,7 @@ def _make(
     ranks: Ranks,
 ) -> None:
     """Encodes everything into a folder beside the place and renames it when it is whole."""
-    staged = Path(on_first(lambda: str(folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.tmp")), ranks))
+    staged = Path(ranks.share(str(folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.tmp"))))
     captions = distinct_captions(dataset)
 
     def encode_captions() -> None:
@@ -144,10 +144,10 @@ def _make(
 
     try:
         # Captions first: one that is too long is found before hours of decoding.
-        on_first(encode_captions, ranks)
-        bad = together(lambda: _encode_clips(spec, dataset, staged, locations, device, ranks), ranks)
-        everywhere = [one for part in share([attrs.asdict(one) for one in bad], ranks) for one in part]
-        on_first(lambda: complete(everywhere), ranks)
+        ranks.on_first(encode_captions)
+        bad = ranks.together(lambda: _encode_clips(spec, dataset, staged, locations, device, ranks))
+        everywhere = [one for part in ranks.gather([attrs.asdict(one) for one in bad]) for one in part]
+        ranks.on_first(lambda: complete(everywhere))
     finally:
         if ranks.is_first:
             shutil.rmtree(staged, ignore_errors=True)

@@ -27,7 +27,7 @@ from mm_train.clipping import clip_gradients
 from mm_train.features import latent_shape
 from mm_train.noise import NoiseLevels, draw
 from mm_train.optim import learning_rate, set_learning_rate
-from mm_train.ranks import Ranks, any_rank, share, together
+from mm_train.ranks import Ranks
 from mm_train.sharding import set_gradient_sync
 from mm_train.sources import Source
 from mm_train.states import TrainState
@@ -98,7 +98,7 @@ def fit(
     ):
         for step in range(first_step, last_step):
             step_started = time.perf_counter()
-            batch = together(lambda: next(batches), ranks)
+            batch = ranks.together(lambda: next(batches))
             data_ready = time.perf_counter()
             lr = learning_rate(step, spec.optim.lr, spec.schedule)
             set_learning_rate(training.optimizer, lr)
@@ -125,7 +125,7 @@ def fit(
             bar.advance(1, loss=loss, rate=f"{rate:.0f} samples/s")
             elapsed = seconds_before + time.perf_counter() - started
             state = TrainState(step + 1, batches.state(), elapsed)
-            stop = any_rank(stop_requested(), ranks)
+            stop = ranks.any(stop_requested())
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
                 states.save(
                     training.run.checkpoints_dir, spec, training.network, training.optimizer, state, ranks
@@ -201,7 +201,7 @@ def _require_finite(loss: float, norm: float, training: Training, batch: Batch) 
     """
     if math.isfinite(loss) and math.isfinite(norm):
         return
-    indices = [index for part in share(list(batch.indices), training.ranks) for index in part]
+    indices = [index for part in training.ranks.gather(list(batch.indices)) for index in part]
     kept = training.run.checkpoints_dir
     state = f"The last good state is in {kept}" if kept.is_dir() else "No state had been saved yet"
     raise UserError(

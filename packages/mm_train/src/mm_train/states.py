@@ -17,7 +17,7 @@ from mm_config.stored.files import to_payload
 from mm_models import checkpoint
 from mm_models.loading import load_group
 from mm_train.optim import make_moments, named_moments
-from mm_train.ranks import Ranks, on_first
+from mm_train.ranks import Ranks
 
 
 @attrs.frozen
@@ -68,7 +68,7 @@ def save(
         checkpoint.save(folder, tensors, content)
     except OSError as error:
         raise UserError(Problem(str(folder), f"the checkpoint can't be written: {error.strerror}")) from error
-    on_first(lambda: prune(folder, spec.checkpoint.keep_last), ranks)
+    ranks.on_first(lambda: prune(folder, spec.checkpoint.keep_last))
     return folder
 
 

@@ -34,7 +34,7 @@ from mm_train.loop import Training, fit
 from mm_train.metrics import final_loss
 from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
-from mm_train.ranks import Ranks, agree_on, joined, on_first, together
+from mm_train.ranks import Ranks, agree_on, joined
 from mm_train.recompute import recompute
 from mm_train.sharding import shard
 from mm_train.sources import Source, cached_source, encoding_source
@@ -92,8 +92,8 @@ def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ra
     network = _network_on_meta(spec, ops, picked, ranks)
     resumes = options.resume is not None
     if resumes:
-        together(lambda: require_encoders(spec, options, dataset), ranks)
-    weights = None if resumes else together(lambda: start_weights(spec, options, dataset, network), ranks)
+        ranks.together(lambda: require_encoders(spec, options, dataset))
+    weights = None if resumes else ranks.together(lambda: start_weights(spec, options, dataset, network))
     run = _open(spec, options, ops, picked, ranks)
     with recorded(run) if ranks.is_first else nullcontext():
         started = time.perf_counter()
@@ -111,14 +111,14 @@ def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ra
             network=network,
             optimizer=build_optimizer(network, spec.optim, picked),
         )
-        on_first(lambda: _quarantine(training).add(source.bad), ranks)
+        ranks.on_first(lambda: _quarantine(training).add(source.bad))
         restored = _restore(training) if resumes else None
         if restored is None:
-            found = weights or together(lambda: start_weights(spec, options, dataset, network), ranks)
-            together(lambda: fill(network, found), ranks)
+            found = weights or ranks.together(lambda: start_weights(spec, options, dataset, network))
+            ranks.together(lambda: fill(network, found))
         first_step = restored.step if restored else 0
         seconds_before = restored.seconds if restored else 0.0
-        on_first(lambda: run.rewind_metrics(first_step), ranks)
+        ranks.on_first(lambda: run.rewind_metrics(first_step))
         spent = seconds_before + time.perf_counter() - started
         state = fit(training, first_step, spent, options.stop_after)
         return _finish(training, state)
@@ -131,8 +131,8 @@ def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> Dataset:
         return mm_data.prepare(spec.data.dataset, cache_dir=options.cache_dir, locations=options.locations)
 
     if ranks.world_size > 1:
-        on_first(lambda: bool(prepare()), ranks)
-    return together(prepare, ranks)
+        ranks.on_first(lambda: bool(prepare()))
+    return ranks.together(prepare)
 
 
 def _network_on_meta(spec: TrainSpec, ops: Ops, picked: torch.device, ranks: Ranks) -> nn.Module:
@@ -147,27 +147,20 @@ def _network_on_meta(spec: TrainSpec, ops: Ops, picked: torch.device, ranks: Ran
 def _open(spec: TrainSpec, options: RunOptions, ops: Ops, picked: torch.device, ranks: Ranks) -> Run:
     """Rank 0 opens the run folder; the others read it."""
 
-    def opened_here() -> Run:
+    def open_here() -> Run:
         say(f"{picked} with {described(ops)}")
         return open_run(spec, options, device_names(picked), ops.names())
 
-    if ranks.world_size == 1:
-        return opened_here()
-    opened: list[Run] = []
-
-    def open_first() -> str:
-        opened.append(opened_here())
-        return str(opened[0].path.absolute())
-
-    path = on_first(open_first, ranks)
-    return opened[0] if ranks.is_first else attach(Path(path))
+    run = ranks.together(lambda: open_here() if ranks.is_first else None)
+    path = ranks.share(run and str(run.path.absolute()))
+    return run or attach(Path(path))
 
 
 def _source(
     spec: TrainSpec, options: RunOptions, dataset: Dataset, picked: torch.device, ranks: Ranks
 ) -> Source:
     if spec.data.cache is Cache.NONE:
-        return together(lambda: encoding_source(spec, options.locations, picked), ranks)
+        return ranks.together(lambda: encoding_source(spec, options.locations, picked))
     features = cached_features(spec, dataset, options.cache_dir, options.locations, picked, ranks)
     return cached_source(features, dataset, picked)
 
@@ -179,12 +172,12 @@ def _quarantine(training: Training) -> Quarantine:
 def _restore(training: Training) -> TrainState | None:
     """The state of the run's newest intact checkpoint, loaded; None where it has none."""
     spec, ranks = training.spec, training.ranks
-    found = on_first(lambda: _latest(training.run.checkpoints_dir), ranks)
+    found = ranks.on_first(lambda: _latest(training.run.checkpoints_dir))
     if found is None:
         say(f"{training.run.path} has no intact checkpoint; starting at step 0")
         return None
-    state = together(lambda: states.restore(Path(found), training.network, training.optimizer), ranks)
-    together(lambda: mm_data.resume_step(state.data, spec.data, training.dataset, seed=spec.seed), ranks)
+    state = ranks.together(lambda: states.restore(Path(found), training.network, training.optimizer))
+    ranks.together(lambda: mm_data.resume_step(state.data, spec.data, training.dataset, seed=spec.seed))
     say(f"resuming {training.run.path} after step {state.step}")
     return state
 
@@ -215,7 +208,7 @@ def _finish(training: Training, state: TrainState) -> TrainResult:
         run.finish(content)
         return content
 
-    content = on_first(finish, training.ranks)
+    content = training.ranks.on_first(finish)
     return TrainResult(
         run_dir=run.path,
         result_path=run.result_path,

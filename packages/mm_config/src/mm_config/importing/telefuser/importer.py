@@ -44,17 +44,7 @@ def import_dump(file: Path, *, allow_unknown: bool = False) -> tuple[InferSpec, 
         UserError: The file is no dump, its family can't be told, or it says what no spec can say; each
             problem names the file, the line and the key.
     """
-    return of_node(read_json(file), Findings(file, allow_unknown=allow_unknown))
-
-
-def of_node(node: Node, found: Findings, known: Known | None = None) -> tuple[InferSpec, Report]:
-    """As `import_dump`, of data that was read.
-
-    Args:
-        node: The dump's root.
-        found: Empty findings of the dump's file.
-        known: The family, where the caller knows it.
-    """
+    node, found = read_json(file), Findings(file, allow_unknown=allow_unknown)
     pipeline = _pipeline_type(node, found)
     found.check()
     config = f"{pipeline.value}Config"
@@ -67,7 +57,7 @@ def of_node(node: Node, found: Findings, known: Known | None = None) -> tuple[In
     models = models_of(dump.inside(_LAYER1), found)
     networks = [model.path for model in models if model.role in (HIGH, LOW)]
     others = [model.path for model in models if model.role not in (HIGH, LOW, UNUSED)]
-    known = known or family_of(pipeline, networks, others, layer2, found)
+    known = family_of(pipeline, networks, others, layer2, found)
     if known is None:
         found.check()
         raise AssertionError("a family that can't be told is a problem")

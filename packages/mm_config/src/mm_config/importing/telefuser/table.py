@@ -84,12 +84,7 @@ PIPELINE_ROWS = (
 ENVELOPE_ROWS = of(
     DUMP,
     derived("version", str, "1.0", "the only one"),
-    outside(
-        "timestamp",
-        str,
-        None,
-        "the wall clock; an export has the epoch, so that equal specs give equal files",
-    ),
+    outside("timestamp", str, None, "the wall clock when the dump was written"),
     derived("pipeline_type", str, None, "the family follows from it and from the models", "model"),
     mapped("device", str, "cuda", "runtime.device", "a device's number is left to the ranks"),
     derived("torch_dtype", DTYPES, "bfloat16", "the pipeline's latents; ours are always float32"),
