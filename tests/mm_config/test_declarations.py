@@ -1,4 +1,4 @@
-"""A field says everything about itself: a new one is found everywhere, one that says too little is refused."""
+"""A field says everything about itself: a new one is found everywhere, an incomplete one is refused."""
 
 from __future__ import annotations
 
