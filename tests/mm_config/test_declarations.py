@@ -89,6 +89,24 @@ def test_a_new_field_is_in_the_hash_of_its_layer() -> None:
     assert after["training"] == before["training"]
 
 
+@spec("declared-heir")
+class Heir(Declared):
+    """Another package's run, which says nothing of its own fields."""
+
+    extra: int = 1
+    """Its field."""
+
+
+def test_a_class_that_adds_a_silent_field_keeps_what_its_base_says() -> None:
+    changed = replace(Heir(), {"novelty": 4, "extra": 2})
+    assert compare(Heir(), changed).effects == (Effect.DATA_ORDER, Effect.RESULT)
+    before, after = layer_hashes(replace(Heir(), "novelty", 4)), layer_hashes(changed)
+    assert before["model"] == after["model"]
+    assert before["training"] != after["training"]
+    lines = ["".join(text for text, _ in line) for line in summary_lines(changed, 80)]
+    assert lines[lines.index("Others") + 1].split() == ["extra", "2"]
+
+
 def refused(layer: Layer | None = None, **fields: Any) -> str:
     """Why a class with some fields can't be made."""
     body = {"__doc__": "A run.", "__annotations__": {}, "__qualname__": "Refused", "__module__": __name__}

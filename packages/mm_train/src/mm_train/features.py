@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import attrs
 import torch
@@ -26,6 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mm_config.console.output import progress, say
+from mm_config.durable.digests import sha256_of
+from mm_config.durable.writing import place_folder, stage_of
 from mm_config.options.locations import Locations
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import canonical
@@ -127,7 +128,7 @@ def _make(
     ranks: Ranks,
 ) -> None:
     """Encodes everything into a folder beside the place and renames it when it is whole."""
-    staged = Path(ranks.share(str(folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.tmp"))))
+    staged = Path(ranks.share(str(stage_of(folder))))
     captions = distinct_captions(dataset)
 
     def encode_captions() -> None:
@@ -136,7 +137,7 @@ def _make(
         _save({"features": _encode_captions(spec, captions, locations, device)}, staged / TEXT)
 
     def complete(bad: list[dict[str, Any]]) -> None:
-        files = {path.name: _sha256(path) for path in sorted(staged.iterdir())}
+        files = {path.name: sha256_of(path) for path in sorted(staged.iterdir())}
         index = {"identity": identity, "captions": captions, "bad": bad, "files": files}
         with _writing(staged):
             (staged / INDEX).write_text(json.dumps(index, ensure_ascii=False), "utf-8")
@@ -158,7 +159,7 @@ def _put(staged: Path, folder: Path) -> None:
     if folder.exists() and not _is_intact(folder):
         shutil.rmtree(folder)
     try:
-        staged.rename(folder)
+        place_folder(staged, folder)
     except OSError:
         if not _is_intact(folder):
             raise
@@ -168,14 +169,9 @@ def _is_intact(folder: Path) -> bool:
     """Whether a cache is there and each of its files is what was written."""
     try:
         files: dict[str, str] = json.loads((folder / INDEX).read_text("utf-8"))["files"]
-        return all(_sha256(folder / name) == digest for name, digest in files.items())
+        return all(sha256_of(folder / name) == digest for name, digest in files.items())
     except (OSError, ValueError, KeyError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

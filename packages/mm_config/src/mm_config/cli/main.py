@@ -10,7 +10,7 @@ from pathlib import Path
 from mm_config.cli.exits import exit_status
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan
-from mm_config.cli.targets import named
+from mm_config.cli.targets import named, runs_dir_of
 from mm_config.console.output import is_main_rank, say
 from mm_config.options.locations import Locations, load_locations, unused_names
 from mm_config.options.run_options import RunOptions
@@ -60,12 +60,11 @@ def _main(spec: RootSpec, argv: list[str]) -> int:
     problems = [*line.problems, *(Problem("", f"unexpected argument {word!r}") for word in line.words)]
     locations = _locations(line, problems)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    flags = [option.flag for option in (*OPTIONS, HELP)]
-    spec = overridden(spec, line.fields, problems, flags, world_size)
+    spec = overridden(spec, line.fields, problems, line.flags, world_size)
     if unused := list(unused_names(locations, spec)):
         raise UserError(unused)
     options = RunOptions(
-        runs_dir=Path(line.value(RUNS_DIR) or "runs"),
+        runs_dir=runs_dir_of(line),
         resume=line.value(RESUME),
         if_needed=line.has(IF_NEEDED),
         locations=locations,
@@ -83,7 +82,7 @@ def _main(spec: RootSpec, argv: list[str]) -> int:
 
 def _locations(line: CommandLine, problems: list[Problem]) -> Locations:
     try:
-        return load_locations(line.options.get(LOCATION.flag, ()))
+        return load_locations(line.values(LOCATION))
     except UserError as error:
         problems.extend(error.problems)
         return Locations()

@@ -28,7 +28,7 @@ def spec(tag: str, *, schema: int = 1, layer: Layer | None = None) -> Callable[[
         schema: Bumped when the class changes shape other than by a field with `neutral`; the class
             then has a static method `migrate(payload: dict, schema: int) -> dict` that turns the
             fields of one schema, by their wire names, into those of the next one.
-        layer: The layer of the fields that say none of their own.
+        layer: The layer of the fields that say none of their own; by default that of the class's base.
 
     Raises:
         TypeError: The tag is taken by another class, or the class has no docstring, sets fields
@@ -58,7 +58,7 @@ def spec(tag: str, *, schema: int = 1, layer: Layer | None = None) -> Callable[[
             raise TypeError(f"{cls.__name__}: {wrong[0]!r} can't be the name of two fields or start with ~")
         made.__spec_tag__ = tag
         made.__spec_schema__ = schema
-        made.__spec_layer__ = layer
+        made.__spec_layer__ = layer or getattr(cls, "__spec_layer__", None)
         if problem := next(declaration_problems(made), None):
             raise TypeError(f"{cls.__name__}.{problem}")
         _REGISTRY[tag] = made

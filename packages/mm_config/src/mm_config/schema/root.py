@@ -84,9 +84,10 @@ def _within_root(value: Any, path: str) -> tuple[list[str], type[Any]]:
 def declaration_problems(cls: type[Any]) -> Iterator[str]:
     """What is wrong with what the fields of a class say of effects, layers, groups and aliases.
 
-    Whether a path exists below a field that takes specs of several classes shows only in a spec.
+    Inherited fields are their own class's business. Whether a path exists below a field that takes specs of
+    several classes shows only in a spec.
     """
-    fields = spec_fields(cls)
+    fields = [one for one in spec_fields(cls) if not one.inherited]
     semantic = [one for one in fields if info_of(one).role is SEMANTIC]
     layers = {one.name: layer_of(cls, one) for one in fields}
     effects = {one.name: info_of(one).effect for one in semantic}
@@ -94,7 +95,7 @@ def declaration_problems(cls: type[Any]) -> Iterator[str]:
     for what, said in (("layer", layers), ("effect", effects), ("group", groups)):
         if any(said.values()):
             yield from (f"{name}: says no {what}, other fields do" for name, one in said.items() if not one)
-    taken = [one.name for one in fields]
+    taken = [one.name for one in spec_fields(cls)]
     for one in fields:
         info = info_of(one)
         if one not in semantic and (info.effect or info.effects or info.group):

@@ -6,7 +6,6 @@ import enum
 import json
 import math
 import os
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 import attrs
 
+from mm_config.durable.writing import write_text
 from mm_config.schema.decorator import schema_of, tag_of
 from mm_config.schema.errors import Problem, SpecError, UserError
 from mm_config.schema.fields import field_types, spec_fields, wire_name
@@ -155,7 +155,7 @@ def dump(spec: Any, path: str | os.PathLike[str]) -> None:
     with _naming(file):
         text = dumps(spec, _format_of(file))
         try:
-            _write_atomically(file, text)
+            write_text(file, text)
         except OSError as error:
             raise UserError(f"can't be written: {error.strerror}") from None
 
@@ -194,21 +194,6 @@ def _format_of(file: Path) -> Literal["json", "yaml"]:
     if file.suffix not in _FORMATS:
         raise UserError(f"a spec's file ends in {', '.join(_FORMATS)}")
     return _FORMATS[file.suffix]
-
-
-def _write_atomically(file: Path, text: str) -> None:
-    descriptor, staged = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp makes files that only their owner can read; a spec is meant to be shared.
-        os.chmod(staged, 0o644)
-        os.replace(staged, file)
-    except BaseException:
-        os.unlink(staged)
-        raise
 
 
 def _wire_fields(spec: Any) -> dict[str, JSON]:
