@@ -87,7 +87,8 @@ def declaration_problems(cls: type[Any]) -> Iterator[str]:
     Inherited fields are their own class's business. Whether a path exists below a field that takes specs of
     several classes shows only in a spec.
     """
-    fields = [one for one in spec_fields(cls) if not one.inherited]
+    inherited = {name for base in cls.__mro__[1:] if attrs.has(base) for name in attrs.fields_dict(base)}
+    fields = [one for one in spec_fields(cls) if one.name not in inherited]
     semantic = [one for one in fields if info_of(one).role is SEMANTIC]
     layers = {one.name: layer_of(cls, one) for one in fields}
     effects = {one.name: info_of(one).effect for one in semantic}
