@@ -46,9 +46,10 @@ from mm_config.runs.record import (
 )
 from mm_config.runs.releases import used_releases
 from mm_config.runs.stored import spec_problems
-from mm_config.schema.decorator import SEMANTIC, tag_of
+from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import diff, show_value
 from mm_config.schema.errors import Problem, SpecError, UserError, prefixed
+from mm_config.schema.fields import SEMANTIC
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec
 from mm_config.stored.files import dump, load
