@@ -14,8 +14,8 @@ from mm_config.importing.mindspeed.table import ROWS
 from mm_config.importing.nodes import Leaf
 from mm_config.importing.verdict import Verdict
 from mm_config.npu.variables import VARIABLES, is_set
-from mm_config.schema.decorator import ABSENT
 from mm_config.schema.evolve import get
+from mm_config.schema.fields import ABSENT
 from mm_config.specs.data import Order, Reader, Resize
 from mm_config.specs.diffusion import Expert, Solver
 from mm_config.specs.dtype import Dtype

@@ -10,11 +10,11 @@ import attrs
 from mm_config.importing.facts import Fact, generic
 from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS, nearest, row_of
-from mm_config.importing.mindspeed.values import number_of, said, shown
+from mm_config.importing.mindspeed.values import in_report, number_of, said
 from mm_config.importing.nodes import Leaf
 from mm_config.importing.verdict import Verdict
-from mm_config.schema.decorator import ABSENT
 from mm_config.schema.errors import Problem
+from mm_config.schema.fields import ABSENT
 
 TEXT_KINDS = ("shell flag", "environment variable", "shell variable")
 
@@ -142,7 +142,7 @@ class Book:
         """Puts a fact's value into the spec and says so."""
         if fact is not None:
             self.set(target, value, fact)
-            self.mark(fact, Verdict.MAPPED, f"{target} = {shown(value)}")
+            self.mark(fact, Verdict.MAPPED, f"{target} = {in_report(value)}")
 
     def say(self, verdict: Verdict, key: str, text: str) -> None:
         """A line of the report that belongs to no single fact."""
@@ -213,7 +213,7 @@ class Book:
             if all(self.conditions[name] for name in row.when.split()):
                 value = self.get(row.kind, row.path)
                 self.set(target, value)
-                self.say(Verdict.DEFAULT, row.path, f"{target} = {shown(value)}")
+                self.say(Verdict.DEFAULT, row.path, f"{target} = {in_report(value)}")
 
     def _unknown(self, fact: Fact) -> None:
         if fact.source.kind == "shell variable":

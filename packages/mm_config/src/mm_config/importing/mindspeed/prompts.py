@@ -6,7 +6,7 @@ from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.schedule import in_words, world_size
-from mm_config.importing.mindspeed.values import numbers, real, shown
+from mm_config.importing.mindspeed.values import in_report, numbers, real
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.types import is_tuple
 from mm_config.specs.family import Family
@@ -68,7 +68,7 @@ def _offload(book: Book, fact: Fact | None) -> None:
         return
     for target in _RESIDENCY:
         book.set(target, value, fact)
-    book.mark(fact, Verdict.MAPPED, ", ".join(f"{target} = {shown(value)}" for target in _RESIDENCY))
+    book.mark(fact, Verdict.MAPPED, ", ".join(f"{target} = {in_report(value)}" for target in _RESIDENCY))
 
 
 def _prompt(book: Book, fact: Fact | None) -> None:

@@ -5,15 +5,16 @@ A reader takes their value and gives ours; what can't be read raises ValueError 
 
 from __future__ import annotations
 
-import enum
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from mm_config.importing.nodes import Leaf
-from mm_config.schema.decorator import class_of, is_spec, spec_fields
-from mm_config.schema.types import is_tuple
+from mm_config.schema.decorator import tag_of
+from mm_config.schema.diff import show_value
+from mm_config.schema.fields import spec_fields
+from mm_config.schema.types import class_of, is_spec, is_tuple
 from mm_config.specs.data import Order, Reader
 from mm_config.specs.diffusion import Solver
 from mm_config.specs.dtype import Dtype
@@ -150,19 +151,13 @@ def at_least(least: float, otherwise: str, read: ReadValue = real) -> ReadValue:
 COUNT = at_least(1, "is no count", whole)
 
 
-def shown(value: Any) -> str:
-    """Our value in a report's line."""
-    if isinstance(value, enum.Enum):
-        return str(value.value)
-    if is_tuple(value):
-        return f"({', '.join(map(shown, value))}{',' if len(value) == 1 else ''})"
-    if is_spec(value):
-        return f"{class_of(value).__name__}({', '.join(_given(value))})"
-    return repr(value)
-
-
-def _given(value: Any) -> Iterator[str]:
-    """The fields of a spec that are not at their defaults, as a call names them."""
-    for attribute in spec_fields(class_of(value)):
-        if (mine := getattr(value, attribute.name)) != attribute.default:
-            yield f"{attribute.name}={shown(mine)}"
+def in_report(value: Any) -> str:
+    """A value of our spec in a report's line: a spec with the fields that are not at their defaults."""
+    if not is_spec(value):
+        return show_value(value)
+    said = [
+        f"{field.name} {show_value(mine)}"
+        for field in spec_fields(class_of(value))
+        if (mine := getattr(value, field.name)) != field.default
+    ]
+    return f"{tag_of(value)} ({', '.join(said)})"
