@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 import mm_data
 import mm_train
@@ -44,11 +44,21 @@ def torchrun(file: Path, runs_dir: Path) -> tuple[int, str, str]:
 
 
 def two_ranks(file: Path, runs_dir: Path) -> list[tuple[int, str, str]]:
-    """Starts two ranks without the launcher; returns status, stdout and stderr of each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    """Starts two ranks without the launcher, which ends all of them with the first that fails.
+
+    Like the launcher's, the store is this process's: it takes a free port and keeps it.
+
+    Returns:
+        Status, stdout and stderr of each.
+    """
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
     processes = [
         subprocess.Popen(
             [sys.executable, str(file), "--runs-dir", str(runs_dir)],
@@ -79,8 +89,13 @@ def test_two_ranks_give_the_losses_of_one_process_and_it_continues_their_run(
     # Losses of a network that stands still agree too, and show nothing.
     assert sum(alone[-5:]) < 0.8 * sum(alone[:5])
 
+    for file in options.cache_dir.glob("features/*/latents-0000001.safetensors"):
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
     status, stdout, stderr = torchrun(experiment(spec), options.runs_dir)
     assert status == 0, stderr
+    assert "latents-0000001.safetensors is damaged and made again" in stderr
     result_path = Path(stdout.splitlines()[-1])
     assert losses_of(result_path.parent) == pytest.approx(alone, rel=1e-5)
     assert stdout.count("step 20/20") == 1

@@ -230,7 +230,7 @@ def two_ranks(place: Place) -> Outputs:
     file = place.folder / "two_ranks.py"
     file.write_text(EXPERIMENT)
     dump(_training(place, "two_ranks"), file.with_suffix(".json"))
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", str(file)]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(file)]
     done = subprocess.run(
         [sys.executable, *command, "--runs-dir", str(place.folder / "runs")], capture_output=True, text=True
     )
