@@ -29,7 +29,8 @@ import hashlib, json, os
 from mm_config.options.run_options import RunOutcome, StoppedEarly
 from mm_config.runs.folder import open_run, recorded
 from mm_config.runs.record import write_json
-from mm_config.schema.decorator import LOCATION, field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import LOCATION, field
 from mm_config.schema.root import RootSpec
 
 @spec("walk")

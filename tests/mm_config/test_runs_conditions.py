@@ -14,8 +14,9 @@ from mm_config.options.run_options import RunOptions
 from mm_config.runs.conditions import parse_condition
 from mm_config.runs.folder import open_run
 from mm_config.runs.index import Index, open_index
-from mm_config.schema.decorator import field, spec
+from mm_config.schema.decorator import spec
 from mm_config.schema.errors import UserError
+from mm_config.schema.fields import field
 from mm_config.schema.root import RootSpec
 
 each_database = pytest.mark.usefixtures("each_database")

@@ -1,4 +1,4 @@
-"""The SQL index beside other processes: those that register at once, that rebuild it, and that were killed."""
+"""The SQL index beside processes that register at once, that rebuild it, and that were killed."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_the_page_is_printed_whatever_else_is_wrong(capsys: pytest.CaptureFixtur
 def test_an_entry_point_names_a_verb() -> None:
     with pytest.raises(UserError, match="mm old can't be loaded: json:dumps is no Verb"):
         load_verb(EntryPoint("old", "json:dumps", GROUP))
-    with pytest.raises(UserError, match="mm moved can't be loaded: .*'nothing'; install its package anew"):
+    with pytest.raises(UserError, match=r"mm moved can't be loaded: .*'nothing'; install its package anew"):
         load_verb(EntryPoint("moved", "json:nothing", GROUP))
     with pytest.raises(UserError, match="mm lost can't be loaded: No module named 'nowhere_at_all'"):
         load_verb(EntryPoint("lost", "nowhere_at_all:VERB", GROUP))

@@ -6,9 +6,9 @@ import mm_train
 from experiments import wan22_high, wan22_i2v_high
 from mm_config import replace
 from mm_config.options.run_options import RunOptions
-from mm_config.schema.decorator import ABSENT, info_of, spec_fields
 from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import get
+from mm_config.schema.fields import ABSENT, info_of, spec_fields
 from mm_config.specs.data import BucketSpec, Order
 from mm_config.specs.optim import EmaSpec, MuonSpec
 from mm_config.specs.parallel import Recompute

@@ -24,7 +24,7 @@ from mm_models import flow
 from mm_models.dtypes import torch_dtype
 from mm_train import states
 from mm_train.clipping import clip_gradients
-from mm_train.features import latent_shape
+from mm_train.encoding import latent_shape
 from mm_train.noise import NoiseLevels, draw
 from mm_train.optim import learning_rate, set_learning_rate
 from mm_train.ranks import Ranks

@@ -17,10 +17,10 @@ from types import ModuleType
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import RUNS_DIR, CommandLine
 from mm_config.options.run_options import RunOptions
-from mm_config.schema.decorator import is_spec
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import replace
 from mm_config.schema.root import RootSpec
+from mm_config.schema.types import is_spec
 from mm_config.stored import files
 
 TARGET_HELP = (

@@ -8,9 +8,10 @@ from pathlib import Path
 from mm_config.options.run_options import RunOptions
 from mm_config.runs.index import open_index
 from mm_config.runs.record import SPEC_FILE
-from mm_config.schema.decorator import SEMANTIC, tag_of
+from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import diff, show_value
 from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.fields import SEMANTIC
 from mm_config.schema.root import RootSpec
 
 

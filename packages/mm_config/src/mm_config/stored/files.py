@@ -14,18 +14,11 @@ from typing import Any, Literal
 import attrs
 
 from mm_config.durable.writing import write_text
-from mm_config.schema.decorator import (
-    class_of,
-    field_types,
-    is_spec,
-    schema_of,
-    spec_fields,
-    tag_of,
-    wire_name,
-)
+from mm_config.schema.decorator import schema_of, tag_of
 from mm_config.schema.errors import Problem, SpecError, UserError
+from mm_config.schema.fields import field_types, spec_fields, wire_name
 from mm_config.schema.identity import FORMAT_VERSION, JSON, declared, exact_hash, payload_hash, spec_hash
-from mm_config.schema.types import is_dict, is_tuple, shown
+from mm_config.schema.types import class_of, is_dict, is_spec, is_tuple, shown
 from mm_config.stored.parsing import checked, core_dumper, parse_json, parse_yaml, shown_key
 from mm_config.stored.structuring import class_of_tag, known_specs, older_schemas, structure
 

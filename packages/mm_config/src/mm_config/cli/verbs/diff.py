@@ -14,8 +14,8 @@ from mm_config.cli.values import plain
 from mm_config.cli.verb import Usage, Verb
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import Change
-from mm_config.schema.effects import Effect
 from mm_config.schema.evolve import ROOT
+from mm_config.schema.fields import Effect
 from mm_config.schema.identity import exact_hash, spec_hash
 
 USAGE = Usage(

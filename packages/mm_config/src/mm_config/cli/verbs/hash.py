@@ -8,6 +8,7 @@ from mm_config.cli.verb import Usage, Verb
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import exact_hash, spec_hash
+from mm_config.schema.types import class_of
 
 LAYERS = Option("--layers", "Also print an id for each layer: model, training or inference, request.")
 USAGE = Usage(
@@ -35,13 +36,10 @@ def print_hashes(line: CommandLine) -> int:
     (spec,) = read_targets(line)
     hashes = {"spec": spec_hash(spec), "exact": exact_hash(spec)}
     if line.has(LAYERS):
-        from mm_config.stored.layers import LAYERS as KINDS
-        from mm_config.stored.layers import layer_hashes
+        from mm_config.stored.layers import layer_hashes, layers_of
 
-        if tag_of(spec) not in KINDS:
-            raise UserError(
-                Problem(LAYERS.flag, f"a {tag_of(spec)} spec has no layers; {', '.join(KINDS)} have")
-            )
+        if not layers_of(class_of(spec)):
+            raise UserError(Problem(LAYERS.flag, f"a {tag_of(spec)} spec has no layers"))
         hashes |= layer_hashes(spec)
     print("\n".join(f"{name} {digest}" for name, digest in hashes.items()))
     return 0

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mm_config.cli.aliases import aliases_of
 from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option, whole_number
 from mm_config.cli.targets import runs_dir_of
 from mm_config.cli.verb import MORE, Action, Usage, Verb
@@ -14,7 +13,7 @@ from mm_config.runs.conditions import Aliases, moment, parse_condition
 from mm_config.runs.index import Index, open_index, run_folders, unfilled_index
 from mm_config.runs.record import RunRecord, RunStatus, to_row
 from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.root import RootSpec
+from mm_config.schema.root import RootSpec, aliases_of
 from mm_config.stored.structuring import known_specs
 
 NAME = Option("--name", "Only runs with this label.", "NAME")
