@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RUNS = "runs_v3"
 """Carries the layout's version: a new layout is a new table, filled from the folders."""
 
-RECORD = tuple(attribute.name for attribute in attrs.fields(RunRecord))
+RECORD: tuple[str, ...] = tuple(attribute.name for attribute in attrs.fields(RunRecord))
 """The columns that hold a record."""
 _OPTIONAL = ("finished_at", "spec_hash_now", "exact_hash_now")
 _INDEXED = ("name", "spec_hash", "exact_hash", "spec_hash_now", "exact_hash_now", "started_at")
