@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md: its recipes are built and run, what it shows of our files stands there, what it names exists."""
+"""CONTRIBUTING.md: its recipes are built and run; what it shows of our files and what it names is there."""
 
 from __future__ import annotations
 
@@ -72,11 +72,15 @@ def test_the_verb_answers(extra: Path) -> None:
     assert mistaken.returncode == 2 and "Traceback" not in mistaken.stderr
 
 
-def test_the_network_is_what_its_spec_says(extra: Path) -> None:
+def test_the_network_and_the_optimizer_do_what_their_specs_and_the_paper_say(extra: Path) -> None:
     script = """
 import torch, mm_models
-from mm_extra.cell_mlp_spec import CellMlpSpec
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from mm_extra.cell_mlp_spec import CellMlpSpec
+from mm_extra.lion_spec import LionSpec
+from mm_train.optim import build_optimizer
+
 spec = CellMlpSpec(in_channels=3, out_channels=5, text_dim=7, num_layers=2)
 network = mm_models.build(spec, "cpu")
 mm_models.initialize(network, seed=1)
@@ -86,23 +90,15 @@ with FlopCounterMode(display=False) as counter:
     out = network(torch.randn(1, 3, 2, 4, 6), torch.tensor([500.0]), torch.randn(1, 11, 7))
 assert out.shape == (1, 5, 2, 4, 6) and out.isfinite().all()
 assert counter.get_total_flops() == spec.forward_flops((2, 4, 6), 11)
-"""
-    printed(extra, "-c", script)
 
-
-def test_the_optimizer_steps_as_its_paper_says(extra: Path) -> None:
-    script = """
-import torch
-from torch import nn
-from mm_extra.lion import lion
-from mm_extra.lion_spec import LionSpec
-network = nn.Linear(1, 1, bias=False)
-network.weight.data.fill_(1.0)
-optimizer = lion(network, LionSpec(lr=0.5, betas=(0.5, 0.75), weight_decay=0.25), torch.device("cpu"))
+weight = nn.Linear(1, 1, bias=False)
+weight.weight.data.fill_(1.0)
+lion = LionSpec(lr=0.5, betas=(0.5, 0.75), weight_decay=0.25)
+optimizer = build_optimizer(weight, lion, torch.device("cpu"))
 for gradient in (4.0, -1.0):
-    network.weight.grad = torch.full((1, 1), gradient)
+    weight.weight.grad = torch.full((1, 1), gradient)
     optimizer.step()
-    print(network.weight.item(), optimizer.state[network.weight]["momentum"].item())
+    print(weight.weight.item(), optimizer.state[weight.weight]["momentum"].item())
 """
     # By hand: 1 (1 - 0.5 0.25) - 0.5, m = 4 / 4; then m / 2 - 1 / 2 is 0, so decay alone; m = 3 / 4 - 1 / 4.
     assert printed(extra, "-c", script).split() == ["0.375", "1.0", "0.328125", "0.5"]
@@ -113,16 +109,16 @@ def test_the_experiment_trains_stops_and_goes_on(extra: Path) -> None:
     assert len(set(losses(whole))) == 4
     script = """
 import extra
-from mm_config.options.run_options import RunOptions, StoppedEarly
-from mm_config import replace
+from mm_config import RunOptions, replace
+from mm_config.options.run_options import StoppedEarly
 from mm_train import train
+spec = replace(extra.SPEC, "name", "extra")
 try:
-    train(replace(extra.SPEC, "name", "extra"), RunOptions(stop_after=2))
+    train(spec, RunOptions(stop_after=2))
 except StoppedEarly as stopped:
-    print(stopped.run_dir)
+    print(train(spec, RunOptions(resume=str(stopped.run_dir))).result_path)
 """
-    stopped = printed(extra, "-c", script).splitlines()[-1]
-    resumed = printed(extra, "extra.py", "--resume", stopped).splitlines()[-1]
+    resumed = printed(extra, "-c", script).splitlines()[-1]
     assert resumed != whole and losses(resumed) == losses(whole)
 
 
