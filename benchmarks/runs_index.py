@@ -3,7 +3,7 @@
     python benchmarks/runs_index.py [RUNS]
 
 Half are trainings, half are generations with the trainings that their weights come from. SQLite is
-measured, and PostgreSQL where MM_TEST_PG_URL names a server; its tables are dropped at the end.
+measured, and PostgreSQL where MM_TEST_PG_URL names a server; its table is dropped at the end.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def measure(name: str, runs_dir: Path, count: int) -> None:
-    """Fills an index, asks each question several times, and drops the tables."""
+    """Fills an index, asks each question several times, and drops the table."""
     index = open_index(runs_dir)
     started = time.perf_counter()
     index.add_all(synthetic(count))
@@ -68,8 +69,7 @@ def measure(name: str, runs_dir: Path, count: int) -> None:
             ask()
             times.append(time.perf_counter() - started)
         print(f"  {question:26} {statistics.median(times) * 1000:8.1f} ms")
-    for table in (index.tables.runs, index.tables.fields):
-        table.drop(index.engine)
+    index.runs.drop(index.engine)
 
 
 def where(index: Index, *conditions: str) -> object:
@@ -85,10 +85,9 @@ def synthetic(count: int) -> Iterator[tuple[RunRecord, Stored]]:
     trained, made = stored(tiny_high.SPEC), stored(tiny.SPEC)
     for number in range(count):
         kind, base, steps = ("train", trained, "schedule") if number % 2 else ("infer", made, "sampler")
-        changes = {"seed": number, "name": f"run-{number}", f"{steps}.steps": number}
+        changes: dict[str, Any] = {"seed": number, "name": f"run-{number}", f"{steps}.steps": number}
         if kind == "train":
             changes["optim.lr"] = number * 1e-8
-        fields = {path: str(value) for path, value in changes.items()} | {"name": f'"run-{number}"'}
         record = RunRecord(
             uid=f"{number:032x}",
             path=f"run-{number}/20261122-{digest(number)[:12]}-1",
@@ -100,7 +99,7 @@ def synthetic(count: int) -> Iterator[tuple[RunRecord, Stored]]:
             host="here",
             started_at=f"2026-11-22T00:00:00.{number:06}+00:00",
         )
-        yield record, attrs.evolve(base, fields={**base.fields, **fields})
+        yield record, attrs.evolve(base, fields={**base.fields, **changes})
 
 
 def digest(number: int) -> str:

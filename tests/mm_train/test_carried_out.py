@@ -52,6 +52,7 @@ def test_all_that_training_cannot_do_is_named_at_once(small: TrainSpec) -> None:
     lines = refused(replace(small, changes))
     assert sorted(line.partition(":")[0] for line in lines) == sorted(f"spec.{path}" for path in changes)
     assert "spec.parallel.ulysses: is 2, which training can't do yet; only 1 can be run" in lines
+    assert "spec.optim: is MuonSpec, for which no optimizer is installed; installed: adamw" in lines
 
 
 def test_a_run_is_refused_before_anything_is_made(small: TrainSpec, options: RunOptions) -> None:

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 import mm_models
 from experiments import tiny_high
@@ -51,7 +51,7 @@ def resumed(spec: TrainSpec, options: RunOptions) -> Path:
     raise AssertionError("it did not stop")
 
 
-def sharded(spec: TrainSpec, npu: torch.device, ranks: Ranks) -> tuple[nn.Module, AdamW]:
+def sharded(spec: TrainSpec, npu: torch.device, ranks: Ranks) -> tuple[nn.Module, Optimizer]:
     """A network over both ranks and its optimizer, filled with NaN."""
     network = mm_models.build(spec.model, "meta", torch.float32, choose(npu))
     parallelize(network, spec, ranks, npu)
@@ -64,7 +64,7 @@ def sharded(spec: TrainSpec, npu: torch.device, ranks: Ranks) -> tuple[nn.Module
     return network, optimizer
 
 
-def tensors_of(network: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
+def tensors_of(network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     return {**network.state_dict(), **named_moments(network, optimizer)}
 
 

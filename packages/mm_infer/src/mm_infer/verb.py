@@ -100,12 +100,13 @@ def _write_videos(
     spec: InferSpec, requests: Sequence[GenerationRequest], paths: Sequence[Path], options: RunOptions
 ) -> None:
     with exported(spec):
-        from mm_infer import pipeline
+        from mm_infer.opening import open_generation, train_missing
+        from mm_infer.pipeline import load_pipeline, make_videos
+        from mm_infer.requests import Inputs
         from mm_infer.writing import write_video
 
-        pipeline.check(spec, requests)
-        loaded = pipeline.load_pipeline(spec, pipeline.resolve_experts(spec, options), options)
-        for path, video in zip(paths, pipeline.make_videos(loaded, requests), strict=True):
+        pipeline = load_pipeline(train_missing(open_generation(spec, options, requests)))
+        for path, video in zip(paths, make_videos(pipeline, Inputs(tuple(requests))), strict=True):
             write_video(path, video, spec)
     print("\n".join(map(str, paths)))
 

@@ -11,7 +11,7 @@ import attrs
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 import mm_data
 from mm_config.console.output import progress, say
@@ -47,7 +47,7 @@ class Training:
     source: Source
     levels: NoiseLevels
     network: nn.Module
-    optimizer: AdamW
+    optimizer: Optimizer
 
     @property
     def quarantine(self) -> Path:
