@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mm_config.npu.page import advice_table, variables_table
 from mm_config.npu.variables import RECORDED, VARIABLES
 from mm_config.npu.versions import PAIRINGS
+from tests.mm_config.npu_tables import advice_table, variables_table
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "npu.md"

@@ -12,10 +12,9 @@ import pytest
 from experiments.tiny_high import SPEC
 from mm_config import replace
 from mm_config.options.run_options import RunOptions
-from mm_config.reproducing.checkpoints import checkpoint_differences
+from mm_config.reproducing.checkpoints import checkpoint_differences, tensor_digests
 from mm_config.reproducing.compare import compare, told
 from mm_config.reproducing.metrics import read_metrics
-from mm_config.reproducing.tensors import tensor_digests
 from mm_config.runs.folder import open_run
 from mm_config.runs.provenance_diff import Origin, changes, origin_here, stored_origins
 from mm_config.runs.record import RunStatus

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import torch
 
-from mm_config.npu.refused import refused
+from mm_config.npu.variables import refused
 from mm_config.schema.errors import Problem, UserError
 
 

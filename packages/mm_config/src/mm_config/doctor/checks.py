@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 import attrs
 
@@ -72,7 +71,7 @@ def checks_of(entry: EntryPoint, options: RunOptions) -> Iterator[Check]:
         RuntimeError: An extension kept torch from being imported, after which no check can try it again.
     """
     try:
-        functions: Checks = _loaded(entry)
+        functions: Checks = entry.load()
     except Exception as error:
         _raise_if_torch_is_lost(error)
         yield _failed(f"checks of {entry.value.partition('.')[0]}", error)
@@ -88,10 +87,6 @@ def checks_of(entry: EntryPoint, options: RunOptions) -> Iterator[Check]:
 def _raise_if_torch_is_lost(error: Exception) -> None:
     if extension_failure(error) is not None:
         raise error
-
-
-def _loaded(entry: EntryPoint) -> Any:
-    return entry.load()
 
 
 def _failed(name: str, error: Exception) -> Check:

@@ -13,8 +13,7 @@ from pathlib import Path
 from mm_config.doctor.checks import BROKEN, OK, WARNING, Check
 from mm_config.npu.advice import ADVICE, USELESS
 from mm_config.npu.exporting import conflicts, variables_of
-from mm_config.npu.refused import refused
-from mm_config.npu.variables import RECORDED, VARIABLES, between, read
+from mm_config.npu.variables import RECORDED, VARIABLES, between, read, refused
 from mm_config.npu.versions import (
     NEWEST,
     PYTHONS,
@@ -43,17 +42,13 @@ def npu_checks(spec: RootSpec | None, environment: Mapping[str, str] = os.enviro
         spec: The run that is meant; None for none.
         environment: The variables to look at.
     """
-    yield from _versions(environment)
-    yield from _devices(Path("/dev"))
-    yield from variable_checks(environment)
-    if spec is not None:
-        yield from run_checks(spec, environment)
-
-
-def _versions(environment: Mapping[str, str]) -> Iterator[Check]:
     yield from cann_checks(environment)
     folder = cann_folder(environment)
     yield from torch_checks(cann_version(folder) if folder is not None else None)
+    yield _devices(Path("/dev"))
+    yield from variable_checks(environment)
+    if spec is not None:
+        yield from run_checks(spec, environment)
 
 
 def cann_checks(environment: Mapping[str, str]) -> Iterator[Check]:
@@ -103,7 +98,14 @@ def torch_checks(cann: str | None) -> Iterator[Check]:
     if not PYTHONS[0] <= (int(python[0]), int(python[1])) <= PYTHONS[1]:
         first, last = (".".join(map(str, one)) for one in PYTHONS)
         yield Check("Python for torch_npu", WARNING, f"{'.'.join(python)}; wheels are for {first} to {last}")
-    yield from _other_accelerator(torch)
+    if built := _cuda_of_torch():
+        # torch_npu can't be imported where torch finds a GPU.
+        yield Check(
+            "torch for the NPU",
+            BROKEN,
+            f"{torch} is built for CUDA {built}, and runs refuse torch_npu beside it",
+            f"install torch's CPU build, torch=={torch.partition('+')[0]}+cpu on x86_64",
+        )
 
 
 def _pairing(torch_npu: str, cann: str | None) -> Check:
@@ -128,23 +130,11 @@ def _pairing(torch_npu: str, cann: str | None) -> Check:
     return Check("torch_npu", OK, f"{torch_npu} with CANN {cann}, as documented")
 
 
-def _other_accelerator(torch: str) -> Iterator[Check]:
-    """torch_npu can't be imported where torch finds a GPU, and runs refuse the two together anywhere."""
-    if built := _cuda_of_torch():
-        yield Check(
-            "torch for the NPU",
-            BROKEN,
-            f"{torch} is built for CUDA {built}, and runs refuse torch_npu beside it",
-            f"install torch's CPU build, torch=={torch.partition('+')[0]}+cpu on x86_64",
-        )
-
-
 def _cuda_of_torch() -> str | None:
     """The CUDA that torch was built for, read and not imported: torch_npu may keep torch from importing."""
     file = Path(str(distribution("torch").locate_file("torch/version.py")))
-    found = (
-        re.search(r"^cuda\b[^=]*= *['\"]([^'\"]+)", file.read_text("utf-8"), re.M) if file.is_file() else None
-    )
+    text = file.read_text("utf-8") if file.is_file() else ""
+    found = re.search(r"^cuda\b[^=]*= *['\"]([^'\"]+)", text, re.MULTILINE)
     return found[1] if found else None
 
 
@@ -155,13 +145,12 @@ def _version_of(package: str) -> str | None:
         return None
 
 
-def _devices(folder: Path) -> Iterator[Check]:
+def _devices(folder: Path) -> Check:
     found = [path for path in folder.glob("davinci*") if path.name.removeprefix("davinci").isdecimal()]
     if found:
-        yield Check("NPU devices", OK, f"{len(found)} in {folder}")
-    else:
-        remedy = "install the driver; a container is given --device=/dev/davinci0 and its managers"
-        yield Check("NPU devices", WARNING, f"no {folder}/davinci0 or other", remedy)
+        return Check("NPU devices", OK, f"{len(found)} in {folder}")
+    remedy = "install the driver; a container is given --device=/dev/davinci0 and its managers"
+    return Check("NPU devices", WARNING, f"no {folder}/davinci0 or other", remedy)
 
 
 def variable_checks(environment: Mapping[str, str]) -> Iterator[Check]:

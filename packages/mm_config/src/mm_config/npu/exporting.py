@@ -8,8 +8,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 
 from mm_config.npu.advice import DETERMINISTIC
-from mm_config.npu.refused import refused
-from mm_config.npu.variables import ALLOCATOR, OTHER_ALLOCATOR, VARIABLES, between, read, variables
+from mm_config.npu.variables import ALLOCATOR, OTHER_ALLOCATOR, VARIABLES, between, read, refused, variables
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.root import RootSpec
 from mm_config.specs.infer import InferSpec
@@ -35,7 +34,19 @@ def check_environment(spec: RootSpec) -> None:
     Raises:
         UserError: The environment says something else, or torch_npu, which reads it once, is imported.
     """
-    if problems := list(_problems(spec, variables_of(spec), os.environ)):
+    asked, problems = variables_of(spec), list[Problem]()
+    if isinstance(spec, (TrainSpec, InferSpec)) and spec.runtime.device == "npu":
+        problems += refused(os.environ)
+    if asked:
+        problems += conflicts(asked, os.environ)
+    late = sorted(asked.keys() - os.environ.keys())
+    if late and "torch_npu" in sys.modules:
+        why = (
+            f"asks for {', '.join(late)}, and torch_npu, which reads such variables once, is already "
+            "imported; export them before, or ask for them in the experiment that starts this one"
+        )
+        problems.append(Problem("spec.runtime.npu", why))
+    if problems:
         raise UserError(problems)
 
 
@@ -57,25 +68,11 @@ def exported(spec: RootSpec) -> Generator[Mapping[str, str]]:
             os.environ.pop(name, None)
 
 
-def _problems(spec: RootSpec, asked: Mapping[str, str], environment: Mapping[str, str]) -> Iterator[Problem]:
-    if isinstance(spec, (TrainSpec, InferSpec)) and spec.runtime.device == "npu":
-        yield from refused(environment)
-    if asked:
-        yield from conflicts(asked, environment)
-    late = sorted(asked.keys() - environment.keys())
-    if late and "torch_npu" in sys.modules:
-        yield Problem(
-            "spec.runtime.npu",
-            f"asks for {', '.join(late)}, and torch_npu, which reads such variables once, is already "
-            "imported; export them before, or ask for them in the experiment that starts this one",
-        )
-
-
 def conflicts(asked: Mapping[str, str], environment: Mapping[str, str]) -> Iterator[Problem]:
     """What stands between variables that are to be exported and an environment that may have some already.
 
     Args:
-        asked: What `wanted` gives.
+        asked: What `variables_of` gives.
         environment: The shell's variables.
     """
     for variable in VARIABLES:

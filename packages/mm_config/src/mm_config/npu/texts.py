@@ -105,7 +105,8 @@ def _read_allocator(text: str) -> NpuAllocatorSpec:
         if name in _RENAMED:
             raise ValueError(f"{name} is deprecated; write {_RENAMED[name]}")
         if name not in _ALLOCATOR:
-            raise ValueError(f"has no option {name!r}{_meant_option(name)}")
+            known = f"; it has {', '.join(_ALLOCATOR)}"
+            raise ValueError(f"has no option {name!r}{did_you_mean(name, _ALLOCATOR) or known}")
         _add(given, name, _ALLOCATOR[name], value)
 
     wrong = _wrong_options(text, read)
@@ -118,16 +119,7 @@ def _read_allocator(text: str) -> NpuAllocatorSpec:
     return allocator
 
 
-def _meant_option(name: str) -> str:
-    return did_you_mean(name, _ALLOCATOR) or f"; it has {', '.join(_ALLOCATOR)}"
-
-
-def _write_allocator(allocator: NpuAllocatorSpec) -> str:
-    given = ((name, form, getattr(allocator, name)) for name, form in _ALLOCATOR.items())
-    return ",".join(f"{name}:{form.write(value)}" for name, form, value in given if value is not None)
-
-
-ALLOCATOR = Form(_read_allocator, _write_allocator)
+ALLOCATOR = Form(_read_allocator, lambda allocator: ",".join(_written(allocator, _ALLOCATOR)))
 
 _MODES = words({"0": Affinity.OFF, "1": Affinity.COARSE, "2": Affinity.FINE})
 _AFFINITY = {"force": DIGIT_SWITCH, "npu_affine": DIGIT_SWITCH, "bind_irq": DIGIT_SWITCH}
@@ -140,7 +132,10 @@ def _read_affinity(text: str) -> NpuAffinitySpec:
 
     def read(name: str, value: str) -> None:
         if number := re.fullmatch("npu([0-9]{1,20})", name):
-            cores.append(_read_cores(int(number[1]), value))
+            ends = re.fullmatch("([0-9]{1,20})-([0-9]{1,20})", value)
+            if ends is None:
+                raise ValueError(f"npu{int(number[1])} must be a range of cores such as 0-7, got {value!r}")
+            cores.append(NpuCoresSpec(npu=int(number[1]), first=int(ends[1]), last=int(ends[2])))
         elif name not in _AFFINITY:
             known = "; it has force, npu_affine, bind_irq and npu0, npu1, ..."
             raise ValueError(f"has no option {name!r}{did_you_mean(name, _AFFINITY) or known}")
@@ -157,26 +152,19 @@ def _read_affinity(text: str) -> NpuAffinitySpec:
     return NpuAffinitySpec(**given, cores=tuple(cores))
 
 
-def _read_cores(number: int, text: str) -> NpuCoresSpec:
-    found = re.fullmatch("([0-9]{1,20})-([0-9]{1,20})", text)
-    if found is None:
-        raise ValueError(f"npu{number} must be a range of cores such as 0-7, got {text!r}")
-    return NpuCoresSpec(npu=number, first=int(found[1]), last=int(found[2]))
-
-
 def _write_affinity(affinity: NpuAffinitySpec) -> str:
     assert affinity.mode is not None
-    parts = [_MODES.write(affinity.mode)]
-    parts += [
-        f"{name}:{form.write(value)}"
-        for name, form in _AFFINITY.items()
-        if (value := getattr(affinity, name)) is not None
-    ]
-    parts += [f"npu{cores.npu}:{cores.first}-{cores.last}" for cores in affinity.cores]
-    return ",".join(parts)
+    cores = (f"npu{one.npu}:{one.first}-{one.last}" for one in affinity.cores)
+    return ",".join((_MODES.write(affinity.mode), *_written(affinity, _AFFINITY), *cores))
 
 
 AFFINITY = Form(_read_affinity, _write_affinity)
+
+
+def _written(options: object, forms: Mapping[str, Form]) -> list[str]:
+    """Those options that say something, as `name:value`."""
+    given = ((name, form, getattr(options, name)) for name, form in forms.items())
+    return [f"{name}:{form.write(value)}" for name, form, value in given if value is not None]
 
 
 def _wrong_options(text: str, read: Callable[[str, str], None]) -> list[Problem]:

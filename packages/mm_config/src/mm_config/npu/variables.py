@@ -53,13 +53,14 @@ VARIABLES: tuple[Variable, ...] = (
 ALLOCATOR = "PYTORCH_NPU_ALLOC_CONF"
 OTHER_ALLOCATOR = "PYTORCH_ALLOC_CONF"
 """The name that torch_npu from 26.2 on reads as well; both together are an error there."""
-UNSPOKEN = (
-    "INF_NAN_MODE_ENABLE",
-    "INF_NAN_MODE_FORCE_DISABLE",
-    "TORCH_TRANSFER_TO_NPU",
-    "ASCEND_HOME_PATH",
-    "ASCEND_OPP_PATH",
-)
+_SATURATING = "turns inf into 65504 and NaN into 0, so that a broken step looks like a sound one; unset it"
+_REFUSED = {
+    "INF_NAN_MODE_ENABLE": ("0", _SATURATING),
+    "INF_NAN_MODE_FORCE_DISABLE": ("1", _SATURATING),
+    "TORCH_TRANSFER_TO_NPU": ("1", "replaces torch.cuda's functions in every library; unset it"),
+}
+"""Switches of 0 and 1, with the value that is refused and why."""
+UNSPOKEN = (*_REFUSED, "ASCEND_HOME_PATH", "ASCEND_OPP_PATH")
 """Variables that matter and have no field: one value is refused, or `set_env.sh` sets them."""
 RECORDED: tuple[str, ...] = (*(variable.name for variable in VARIABLES), OTHER_ALLOCATOR, *UNSPOKEN)
 """What a run's provenance keeps of the environment; none of it is a secret."""
@@ -99,16 +100,13 @@ def read(environment: Mapping[str, str]) -> tuple[NpuSpec, list[Problem]]:
             continue
         try:
             value = variable.form.read(environment[name])
+            if found := list(range_problems(value, attributes[variable.field])):
+                raise UserError(Problem("", problem.message) for problem in found)
+            values[variable.field] = value
         except UserError as error:
             wrong += [_named(name, problem) for problem in error.problems]
-            continue
         except ValueError as error:
             wrong.append(Problem(name, str(error)))
-            continue
-        found = list(range_problems(value, attributes[variable.field]))
-        wrong += [Problem(name, problem.message) for problem in found]
-        if not found:
-            values[variable.field] = value
     return NpuSpec(**values), wrong
 
 
@@ -117,6 +115,23 @@ def between(npu: NpuSpec) -> Iterator[Problem]:
     for problem in problems(npu):
         field, _, inside = problem.path.removeprefix("spec.").partition(".")
         yield _named(_NAMES[field], Problem(inside, problem.message))
+
+
+def refused(environment: Mapping[str, str]) -> Iterator[Problem]:
+    """What of an environment hides errors, changes other libraries, or is refused by torch_npu itself.
+
+    Paths are the variables' names.
+    """
+    for name, (value, reason) in _REFUSED.items():
+        given = environment.get(name)
+        if given == value:
+            yield Problem(name, f"is {value}, which {reason}")
+        elif given not in (None, "0", "1"):
+            yield Problem(name, f"must be 0 or 1, got {given!r}")
+    if ALLOCATOR in environment and OTHER_ALLOCATOR in environment:
+        yield Problem(
+            ALLOCATOR, f"is set beside {OTHER_ALLOCATOR}, which torch_npu refuses; unset one of them"
+        )
 
 
 def _named(variable: str, problem: Problem) -> Problem:

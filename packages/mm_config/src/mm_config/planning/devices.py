@@ -19,6 +19,9 @@ RESERVE = 0.08
 RANKS_PER_NODE = 8
 """Ranks that reach each other by links; more of them also use the network."""
 
+_UNPUBLISHED_EFFICIENCY = 0.33
+_NONE_PUBLISHED = "none published for Wan; a third is near those of other devices"
+
 
 @attrs.frozen
 class Kernels:
@@ -42,20 +45,20 @@ class Device:
     fp32_flops: float
     """Peak of exact float32 products, FLOP/s."""
     memory_bytes: int
-    memory_bandwidth: float | None
-    """Bytes per second."""
-    link_bandwidth: float | None
-    """Bytes per second that a rank sends to the others of its node."""
-    network_bandwidth: float | None
-    """Bytes per second that a rank sends to other nodes."""
-    host_bandwidth: float | None
-    """Bytes per second between the device and the host's memory."""
-    train_efficiency: float
-    """Model FLOPs per second of a real training as a share of the peak (MFU)."""
-    infer_efficiency: float
-    """The same of a real generation."""
     sources: dict[str, str]
     """Where each figure is from, by the name of its field."""
+    memory_bandwidth: float | None = None
+    """Bytes per second."""
+    link_bandwidth: float | None = None
+    """Bytes per second that a rank sends to the others of its node."""
+    network_bandwidth: float | None = None
+    """Bytes per second that a rank sends to other nodes."""
+    host_bandwidth: float | None = None
+    """Bytes per second between the device and the host's memory."""
+    train_efficiency: float = _UNPUBLISHED_EFFICIENCY
+    """Model FLOPs per second of a real training as a share of the peak (MFU)."""
+    infer_efficiency: float = _UNPUBLISHED_EFFICIENCY
+    """The same of a real generation."""
     tf32_flops: float | None = None
     """Peak of float32 products with rounded factors, FLOP/s."""
     kernels: Kernels | None = None
@@ -74,7 +77,18 @@ class Device:
 
 def _datasheet(document: str, **others: str) -> dict[str, str]:
     names = (field.name for field in attrs.fields(Device) if field.name not in ("name", "sources"))
-    return {**dict.fromkeys(names, document), **others}
+    efficiencies = dict.fromkeys(("train_efficiency", "infer_efficiency"), _NONE_PUBLISHED)
+    return {**dict.fromkeys(names, document), **efficiencies, **others}
+
+
+def _hopper(model: str) -> dict[str, str]:
+    return _datasheet(
+        f"NVIDIA {model} Tensor Core GPU datasheet, SXM",
+        network_bandwidth=f"NVIDIA DGX {model} datasheet: 400 Gb/s for each GPU",
+        kernels=_FA3,
+        train_efficiency=_MEGATRON,
+        infer_efficiency=_OFFICIAL_H100,
+    )
 
 
 _FA3 = (
@@ -87,7 +101,6 @@ _MEGATRON = "Wan2.1-14B on 128 H100: 325.8 TFLOP/s each (Megatron-Bridge, Wan pe
 _OFFICIAL_H100 = "T2V-A14B at 720x1280x81 in 1,041.5 s on one H100 (Wan2.2 README)"
 _MINDSPEED = "Wan2.1-14B at 0.160 samples/s on eight, 480x832x81 assumed (MindSpeed-MM README)"
 _PCIE5, _PCIE4 = 64e9, 32e9
-_NONE_PUBLISHED = "none published for Wan; a third is near those of other devices"
 
 _H200 = Device(
     name="h200",
@@ -102,26 +115,14 @@ _H200 = Device(
     train_efficiency=0.329,
     infer_efficiency=0.51,
     kernels=_HOPPER_KERNELS,
-    sources=_datasheet(
-        "NVIDIA H200 Tensor Core GPU datasheet, SXM",
-        network_bandwidth="NVIDIA DGX H200 datasheet: 400 Gb/s for each GPU",
-        kernels=_FA3,
-        train_efficiency=_MEGATRON,
-        infer_efficiency=_OFFICIAL_H100,
-    ),
+    sources=_hopper("H200"),
 )
 _H100 = attrs.evolve(
     _H200,
     name="h100",
     memory_bytes=80 * 10**9,
     memory_bandwidth=3.35e12,
-    sources=_datasheet(
-        "NVIDIA H100 Tensor Core GPU datasheet, SXM",
-        network_bandwidth="NVIDIA DGX H100 datasheet: 400 Gb/s for each GPU",
-        kernels=_FA3,
-        train_efficiency=_MEGATRON,
-        infer_efficiency=_OFFICIAL_H100,
-    ),
+    sources=_hopper("H100"),
 )
 _A100_80GB = Device(
     name="a100-80gb",
@@ -152,15 +153,8 @@ _L40S = Device(
     memory_bytes=48 * 10**9,
     memory_bandwidth=864e9,
     link_bandwidth=_PCIE4,
-    network_bandwidth=None,
     host_bandwidth=_PCIE4,
-    train_efficiency=0.33,
-    infer_efficiency=0.33,
-    sources=_datasheet(
-        "NVIDIA L40S datasheet; ranks are linked by PCIe",
-        train_efficiency=_NONE_PUBLISHED,
-        infer_efficiency=_NONE_PUBLISHED,
-    ),
+    sources=_datasheet("NVIDIA L40S datasheet; ranks are linked by PCIe"),
 )
 _RTX_4090 = Device(
     name="rtx-4090",
@@ -170,13 +164,10 @@ _RTX_4090 = Device(
     memory_bytes=24 * 10**9,
     memory_bandwidth=1.008e12,
     link_bandwidth=_PCIE4,
-    network_bandwidth=None,
     host_bandwidth=_PCIE4,
-    train_efficiency=0.33,
     infer_efficiency=0.58,
     sources=_datasheet(
         "NVIDIA Ada GPU architecture whitepaper (products added up in float32); ranks are linked by PCIe",
-        train_efficiency=_NONE_PUBLISHED,
         infer_efficiency="TI2V-5B at 704x1280x121 in 534.7 s on one (Wan2.2 README)",
     ),
 )
@@ -188,7 +179,6 @@ _ATLAS_A2 = Device(
     memory_bandwidth=1.6e12,
     link_bandwidth=196e9,
     network_bandwidth=25e9,
-    host_bandwidth=None,
     train_efficiency=0.28,
     infer_efficiency=0.28,
     sources=_datasheet(
@@ -222,32 +212,18 @@ def device_named(name: str, ranks: int = 1) -> Device:
     Raises:
         UserError: There is no device of this name; all known ones are listed.
     """
-    if name == CPU:
-        return _this_machine(ranks)
     if name not in NAMES:
         raise UserError(Problem("device", one_of(name, NAMES)))
-    return DEVICES[ALIASES.get(name, name)]
-
-
-def _this_machine(ranks: int) -> Device:
-    cores = (os.cpu_count() or 1) / ranks
-    flops = cores * 32 * 2.5e9
-    flops_source = "assumed: two fused multiply-adds of 8 float32 per core and cycle, 2.5 GHz"
+    if name != CPU:
+        return DEVICES[ALIASES.get(name, name)]
+    flops = (os.cpu_count() or 1) / ranks * 32 * 2.5e9
     return Device(
         name=CPU,
         bf16_flops=flops,
         fp32_flops=flops,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // ranks,
-        memory_bandwidth=None,
-        link_bandwidth=None,
-        network_bandwidth=None,
-        host_bandwidth=None,
-        train_efficiency=0.33,
-        infer_efficiency=0.33,
         sources=_datasheet(
-            flops_source,
+            "assumed: two fused multiply-adds of 8 float32 per core and cycle, 2.5 GHz",
             memory_bytes="this machine's, shared by the ranks",
-            train_efficiency=_NONE_PUBLISHED,
-            infer_efficiency=_NONE_PUBLISHED,
         ),
     )

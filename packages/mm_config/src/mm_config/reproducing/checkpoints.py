@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mm_config.durable.digests import sha256_of
-from mm_config.reproducing.difference import Difference
-from mm_config.reproducing.tensors import tensor_digests
+from mm_config.reproducing.difference import Difference, changed
 from mm_config.runs.record import read_json
-from mm_config.schema.errors import UserError
+from mm_config.schema.errors import Problem, UserError
 
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
 _STEP_FOLDER = re.compile(r"step-(\d{8,})")
 _HOW_IT_WAS_CARRIED_OUT = ("seconds", "spec", "exact_hash", "world_size")
 """Keys of a checkpoint's state that equal runs need not share: the spec is there with its label."""
+_CHUNK_BYTES = 1 << 20
 _SHOWN_DIGITS = 12
 
 
 def checkpoints_of(run_dir: Path) -> dict[int, Path]:
     """The checkpoints of a run folder by step; those still being written are left out."""
-    folders = (run_dir / "checkpoints").glob("step-*")
-    matches = [(_STEP_FOLDER.fullmatch(folder.name), folder) for folder in folders]
-    return {int(match[1]): folder for match, folder in sorted(matches, key=_name) if match}
+    folders = sorted((run_dir / "checkpoints").glob("step-*"))
+    matches = ((_STEP_FOLDER.fullmatch(folder.name), folder) for folder in folders)
+    return {int(match[1]): folder for match, folder in matches if match}
 
 
 def checkpoint_differences(step: int, old: Path, new: Path) -> Iterator[Difference]:
@@ -37,7 +38,8 @@ def checkpoint_differences(step: int, old: Path, new: Path) -> Iterator[Differen
     """
     before, after = _listed(old), _listed(new)
     if before is None or after is None:
-        yield Difference(f"step {step}", f"checkpoint {_MANIFEST}", _readable(before), _readable(after))
+        found = ("missing or unreadable" if files is None else "whole" for files in (before, after))
+        yield Difference(f"step {step}", f"checkpoint {_MANIFEST}", *found)
         return
     for name in sorted({*before, *after}):
         written, rewritten = before.get(name), after.get(name)
@@ -47,15 +49,34 @@ def checkpoint_differences(step: int, old: Path, new: Path) -> Iterator[Differen
         elif written is None or rewritten is None:
             yield Difference(where, value, _shown(written), _shown(rewritten))
         elif written != rewritten:
-            told, told_now = _content(old / name, written), _content(new / name, rewritten)
-            for key in {**told, **told_now}:
-                was, is_now = told.get(key, "none"), told_now.get(key, "none")
-                if was != is_now:
-                    yield Difference(where, f"{value} {key}".rstrip(), was, is_now)
+            content, content_now = _content(old / name, written), _content(new / name, rewritten)
+            for key, was, is_now in changed(content, content_now):
+                yield Difference(where, f"{value} {key}".rstrip(), was, is_now)
 
 
-def _name(found: tuple[object, Path]) -> str:
-    return found[1].name
+def tensor_digests(path: Path) -> dict[str, str]:
+    """Each tensor of a file: its dtype, its shape and the start of its sha256.
+
+    The writer's own notes in the header are left out: the library writes them in an order that it draws
+    anew each time, so that equal tensors give files of different bytes.
+
+    Raises:
+        UserError: The file can't be read or is no safetensors file.
+    """
+    # https://github.com/huggingface/safetensors#format: the header's length in 8 bytes, little-endian; the
+    # header, a JSON object by tensor name of `dtype`, `shape` and `data_offsets`, the first and the last byte
+    # counted from the header's end; then the data.
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header: dict[str, Any] = json.loads(file.read(length))
+            return {
+                name: _tensor(file, 8 + length, entry)
+                for name, entry in sorted(header.items())
+                if name != "__metadata__"
+            }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(Problem(str(path), f"can't be read as safetensors: {error}")) from error
 
 
 def _listed(folder: Path) -> dict[str, str] | None:
@@ -85,9 +106,20 @@ def _content(path: Path, digest: str) -> dict[str, str]:
     return {key: json.dumps(state[key], sort_keys=True) for key in compared}
 
 
-def _readable(manifest: Mapping[str, str] | None) -> str:
-    return "missing or unreadable" if manifest is None else "whole"
-
-
 def _shown(digest: str | None) -> str:
     return "none" if digest is None else digest[:_SHOWN_DIGITS]
+
+
+def _tensor(file: BinaryIO, start: int, entry: dict[str, Any]) -> str:
+    first, last = entry["data_offsets"]
+    shape = "x".join(map(str, entry["shape"])) or "scalar"
+    return f"{entry['dtype']} {shape} {_digest(file, start + first, last - first)[:_SHOWN_DIGITS]}"
+
+
+def _digest(file: BinaryIO, start: int, count: int) -> str:
+    file.seek(start)
+    digest = hashlib.sha256()
+    while count > 0 and (chunk := file.read(min(count, _CHUNK_BYTES))):
+        digest.update(chunk)
+        count -= len(chunk)
+    return digest.hexdigest()

@@ -8,9 +8,9 @@ from pathlib import Path
 import attrs
 
 from mm_config.reproducing.checkpoints import checkpoint_differences, checkpoints_of
-from mm_config.reproducing.difference import Difference
+from mm_config.reproducing.difference import Difference, changed
 from mm_config.reproducing.metrics import COMPARED, metric_differences, read_metrics
-from mm_config.reproducing.videos import score_differences, score_of, video_differences, videos_of
+from mm_config.reproducing.videos import frames_of, score_of, videos_of
 from mm_config.stored.describe import counted
 
 
@@ -56,25 +56,24 @@ def compare(old: Path, new: Path, last_step: int | None = None, whole: bool = Tr
     # What comes after the last step is there only where both went on to it.
     ended = last_step is None
     films, refilmed = (videos_of(folder) if ended else {} for folder in (old, new))
-    videos = sorted({*films, *refilmed} if whole else films)
-    scored, rescored = score_of(old), score_of(new)
-    scores = tuple({**scored, **rescored}) if ended and whole else ()
+    videos = {*films, *refilmed} if whole else {*films}
+    scored, rescored = (score_of(folder) if ended and whole else {} for folder in (old, new))
 
     def differences() -> Iterator[Difference]:
         for step in sorted({*steps, *both}):
             yield from metric_differences(step, before.get(step), after.get(step))
             if step in both:
                 yield from checkpoint_differences(step, kept[step], rewritten[step])
-        for name in videos:
-            yield from video_differences(name, films.get(name), refilmed.get(name))
-        for name in scores:
-            yield from score_differences(name, scored.get(name, "none"), rescored.get(name, "none"))
+        for name, was, is_now in sorted(changed(frames_of(films, videos), frames_of(refilmed, videos))):
+            yield Difference(f"video {name}", "frames", was, is_now)
+        for change in changed(scored, rescored):
+            yield Difference("score", *change)
 
     return Comparison(
         steps=len(steps),
         checkpoints=tuple(both),
         videos=len(videos),
-        scores=scores,
+        scores=tuple({**scored, **rescored}),
         differences=tuple(differences()),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mm_config.reproducing.difference import Difference
+from mm_config.reproducing.difference import Difference, changed
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.types import is_dict
 
@@ -41,17 +41,12 @@ def metric_differences(step: int, old: Line | None, new: Line | None) -> Iterato
     """The compared numbers of a step that are not the same float to the last bit."""
     if old is None or new is None:
         if old is not new:
-            yield Difference(f"step {step}", "metrics", _presence(old), _presence(new))
+            found = ("none" if line is None else "logged" for line in (old, new))
+            yield Difference(f"step {step}", "metrics", *found)
         return
-    for name in COMPARED:
-        was, is_now = old.get(name, "none"), new.get(name, "none")
-        # The shortest text that gives a float tells all floats apart, 0.0 and -0.0 as well.
-        if repr(was) != repr(is_now):
-            yield Difference(f"step {step}", name, str(was), str(is_now))
-
-
-def _presence(line: Line | None) -> str:
-    return "none" if line is None else "logged"
+    compared = ({name: line.get(name, "none") for name in COMPARED} for line in (old, new))
+    for change in changed(*compared):
+        yield Difference(f"step {step}", *change)
 
 
 def _read(text: str, where: str) -> Line:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from mm_config.console.output import is_main_rank
 from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.reproducing.compare import Comparison, compare
+from mm_config.reproducing.difference import changed
 from mm_config.reproducing.metrics import read_metrics
 from mm_config.reproducing.videos import videos_of
 from mm_config.running.runners import run
 from mm_config.runs.folder import Run, attach
-from mm_config.runs.provenance_diff import OriginChange, changes, origin_here, stored_origins
+from mm_config.runs.provenance_diff import Origin, OriginChange, changes, origin_here, stored_origins
 from mm_config.runs.record import RESULT_FILE, RunStatus, read_json, write_json
 from mm_config.runs.releases import used_releases
 from mm_config.schema.errors import Problem, UserError
@@ -79,12 +80,12 @@ def reproduce(
         releases = used_releases(stored.spec, options.locations)
         here = origin_here(options.argv, variables_of(stored.spec), releases)
         say_new(_spec_changes(stored))
-        say_new(change for name, then in origins.items() for change in _named(changes(then, here), name))
+        say_new(_origin_changes(origins, here))
     new = _run(stored, attrs.evolve(options, reproduces=True, stop_after=last_step))
     if not is_main_rank():
         return None
     (now,) = stored_origins(new).values()
-    say_new(change for name, then in origins.items() for change in _named(changes(then, now), name))
+    say_new(_origin_changes(origins, now))
     say_new(_input_changes(stored.path, new))
     made = Reproduction(stored.path, new, tuple(said), compare(stored.path, new, last_step, finished))
     write_json(new / REPORT_FILE, report(made))
@@ -118,13 +119,11 @@ def _last_step(stored: Run, done: int, finished: bool, verify_steps: int | None)
     if verify_steps is None:
         return done if done and not finished else None
     if not done:
-        message = (
-            f"applies to trainings; {record.path}, a run of kind {record.kind!r}, took no optimizer steps"
-        )
-        raise UserError(Problem("--verify-steps", message))
+        why = f"applies to trainings; {record.path}, a run of kind {record.kind!r}, took no optimizer steps"
+        raise UserError(Problem("--verify-steps", why))
     if verify_steps > done:
-        message = f"{record.path} has {done} steps to compare with, got {verify_steps}"
-        raise UserError(Problem("--verify-steps", message))
+        why = f"{record.path} has {done} steps to compare with, got {verify_steps}"
+        raise UserError(Problem("--verify-steps", why))
     return verify_steps
 
 
@@ -138,11 +137,12 @@ def _run(stored: Run, options: RunOptions) -> Path:
     return new.path
 
 
-def _named(found: tuple[OriginChange, ...], file: str) -> Iterator[OriginChange]:
-    """Changes since a run was resumed say so."""
-    for change in found:
+def _origin_changes(origins: Mapping[str, Origin], now: Origin) -> Iterator[OriginChange]:
+    """What has changed since a run's start, and since each of its resumes, which is named."""
+    for file, then in origins.items():
         resumed = "" if file == "provenance.json" else f" ({file})"
-        yield attrs.evolve(change, name=change.name + resumed)
+        for change in changes(then, now):
+            yield attrs.evolve(change, name=change.name + resumed)
 
 
 def _spec_changes(stored: Run) -> Iterator[OriginChange]:
@@ -158,11 +158,8 @@ def _input_changes(old: Path, new: Path) -> Iterator[OriginChange]:
     """Data and weights that the results name, where both runs finished and they are not the same."""
     results = [file for file in (old / RESULT_FILE, new / RESULT_FILE) if file.is_file()]
     if len(results) == 2:
-        before, after = (_inputs(read_json(file)) for file in results)
-        for name in {**before, **after}:
-            was, is_now = before.get(name, "none"), after.get(name, "none")
-            if was != is_now:
-                yield OriginChange(name, was, is_now)
+        for change in changed(*(_inputs(read_json(file)) for file in results)):
+            yield OriginChange(*change)
 
 
 def _inputs(result: dict[str, Any]) -> dict[str, str]:

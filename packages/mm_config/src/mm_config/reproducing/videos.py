@@ -1,13 +1,12 @@
-"""Generated videos compared by their encoded frames, and their score."""
+"""Generated videos, told apart by their encoded frames, and their score."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mm_config.reproducing.difference import Difference
 from mm_config.runs.record import RESULT_FILE, read_json
 
 _MEDIA = b"mdat"
@@ -27,17 +26,9 @@ def score_of(run_dir: Path) -> Mapping[str, Any]:
     return (read_json(file).get("score") or {}) if file.is_file() else {}
 
 
-def video_differences(name: str, old: Path | None, new: Path | None) -> Iterator[Difference]:
-    """Whether a video is missing in one of the runs, or its encoded frames are not the same bytes."""
-    before, after = ("none" if file is None else frames_digest(file)[:_SHOWN_DIGITS] for file in (old, new))
-    if before != after:
-        yield Difference(f"video {name}", "frames", before, after)
-
-
-def score_differences(name: str, old: object, new: object) -> Iterator[Difference]:
-    """Whether a score is not the same number."""
-    if repr(old) != repr(new):
-        yield Difference("score", name, str(old), str(new))
+def frames_of(videos: Mapping[str, Path], names: Collection[str]) -> dict[str, str]:
+    """The start of the sha256 of the encoded frames of the videos that have these names."""
+    return {name: frames_digest(file)[:_SHOWN_DIGITS] for name, file in videos.items() if name in names}
 
 
 def frames_digest(path: Path) -> str:

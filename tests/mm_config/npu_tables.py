@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import typing
-from collections.abc import Iterator
 from typing import Any
 
 from mm_config.npu.advice import ADVICE
@@ -58,10 +57,5 @@ def _values(kind: Any, info: FieldInfo) -> str:
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    return "\n".join(_lines(head, rows))
-
-
-def _lines(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield "|" + "---|" * len(head)
-    yield from (f"| {' | '.join(row)} |" for row in rows)
+    first, *others = (f"| {' | '.join(row)} |" for row in (head, *rows))
+    return "\n".join((first, "|" + "---|" * len(head), *others))
