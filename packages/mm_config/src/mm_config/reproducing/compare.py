@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -57,7 +58,7 @@ def compare(old: Path, new: Path, last_step: int | None = None, whole: bool = Tr
     ended = last_step is None
     films, refilmed = (videos_of(folder) if ended else {} for folder in (old, new))
     videos = {*films, *refilmed} if whole else {*films}
-    scored, rescored = (score_of(folder) if ended and whole else {} for folder in (old, new))
+    scores: list[Mapping[str, Any]] = [score_of(folder) if ended and whole else {} for folder in (old, new)]
 
     def differences() -> Iterator[Difference]:
         for step in sorted({*steps, *both}):
@@ -66,14 +67,14 @@ def compare(old: Path, new: Path, last_step: int | None = None, whole: bool = Tr
                 yield from checkpoint_differences(step, kept[step], rewritten[step])
         for name, was, is_now in sorted(changed(frames_of(films, videos), frames_of(refilmed, videos))):
             yield Difference(f"video {name}", "frames", was, is_now)
-        for change in changed(scored, rescored):
+        for change in changed(*scores):
             yield Difference("score", *change)
 
     return Comparison(
         steps=len(steps),
         checkpoints=tuple(both),
         videos=len(videos),
-        scores=tuple({**scored, **rescored}),
+        scores=tuple({**scores[0], **scores[1]}),
         differences=tuple(differences()),
     )
 

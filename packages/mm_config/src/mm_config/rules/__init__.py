@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mm_config.rules import data, encoders, experts, modules, npu, precision, sampling, schedules
+from mm_config.rules import data, encoders, modules, npu, precision, sampling, schedules
 from mm_config.rules.conditioning import request_problems
-from mm_config.rules.generation import infer_problems
-from mm_config.rules.labels import label_problems
 from mm_config.rules.ranks import generation_rank_problems, train_rank_problems
-from mm_config.rules.training import train_problems
+from mm_config.rules.roots import infer_problems, label_problems, train_problems
 from mm_config.schema.errors import Problem, SpecError, prefixed
 from mm_config.schema.fields import spec_fields
 from mm_config.schema.root import RootSpec
@@ -40,7 +38,7 @@ _OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
     CompileSpec: (precision.compile_problems,),
     DataSpec: (data.data_problems,),
     DctAutoencoderSpec: (encoders.dct_problems,),
-    FlowMatchingSpec: (experts.grid_problems,),
+    FlowMatchingSpec: (sampling.grid_problems,),
     InferRuntimeSpec: (precision.runtime_problems, sampling.residency_problems, npu.npu_runtime_problems),
     MemorySnapshotSpec: (schedules.window_problems,),
     NpuAffinitySpec: (npu.affinity_problems,),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from mm_config.rules.wording import either, nearest_multiples
+from mm_config.rules.wording import either, nearest_multiples, pixel_problems
 from mm_config.schema.errors import Problem, prefixed
 from mm_config.specs.data import DataSpec, Resize
 from mm_config.specs.kinds import AutoencoderSpec, Conditioning, ModelSpec
@@ -37,9 +37,7 @@ def size_problems(
     for name, pixels, cell in zip(
         ("height", "width"), (height, width), cells(model, autoencoder), strict=True
     ):
-        if pixels % cell:
-            legal = nearest_multiples(pixels, cell)
-            yield Problem(name, f"{pixels} pixels are no multiple of {cell}; nearest: {either(legal)}")
+        yield from pixel_problems(name, pixels, cell)
 
 
 def frame_steps(model: ModelSpec, autoencoder: AutoencoderSpec) -> tuple[int, int]:
@@ -82,10 +80,8 @@ def clip_problems(data: DataSpec, model: ModelSpec, autoencoder: AutoencoderSpec
 
 def _multiple_problems(data: DataSpec, cell: int) -> Iterator[Problem]:
     multiple = data.size_multiple or cell
-    if multiple % cell:
-        legal = either(nearest_multiples(multiple, cell))
-        yield Problem("size_multiple", f"{multiple} pixels are no multiple of {cell}; nearest: {legal}")
-    elif multiple**2 > data.height * data.width:
+    yield from pixel_problems("size_multiple", multiple, cell)
+    if multiple % cell == 0 and multiple**2 > data.height * data.width:
         most = math.isqrt(data.height * data.width) // cell * cell
         yield Problem(
             "size_multiple",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.rules.wording import either, nearest_divisors, nearest_multiples
+from mm_config.rules.wording import divisor_problems, pixel_problems
 from mm_config.schema.errors import Problem
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import (
@@ -53,14 +53,9 @@ def wan_autoencoder_problems(spec: WanAutoencoderSpec) -> Iterator[Problem]:
 
 
 def _tile_problems(spec: WanAutoencoderSpec) -> Iterator[Problem]:
-    cell = spec.spatial_stride
     for name, sizes in (("tile_size", spec.tile_size), ("tile_stride", spec.tile_stride)):
         for index, pixels in enumerate(sizes):
-            if pixels % cell:
-                legal = either(nearest_multiples(pixels, cell))
-                yield Problem(
-                    f"{name}.{index}", f"{pixels} pixels are no multiple of {cell}; nearest: {legal}"
-                )
+            yield from pixel_problems(f"{name}.{index}", pixels, spec.spatial_stride)
     for index, (size, stride) in enumerate(zip(spec.tile_size, spec.tile_stride, strict=True)):
         if stride > size:
             yield Problem(
@@ -70,17 +65,9 @@ def _tile_problems(spec: WanAutoencoderSpec) -> Iterator[Problem]:
 
 def clip_encoder_problems(spec: ClipImageEncoderSpec) -> Iterator[Problem]:
     """Patches fill the image, heads the width."""
-    if spec.image_size % spec.patch_size:
-        legal = either(nearest_multiples(spec.image_size, spec.patch_size))
-        yield Problem(
-            "image_size",
-            f"{spec.image_size} pixels are no multiple of patch_size {spec.patch_size}; nearest: {legal}",
-        )
-    if spec.image_dim % spec.num_heads:
-        legal = either(nearest_divisors(spec.image_dim, spec.num_heads))
-        yield Problem(
-            "num_heads", f"{spec.num_heads} heads do not divide image_dim {spec.image_dim}; nearest: {legal}"
-        )
+    yield from pixel_problems("image_size", spec.image_size, spec.patch_size, "patch_size ")
+    width = f"image_dim {spec.image_dim}"
+    yield from divisor_problems("num_heads", spec.num_heads, spec.image_dim, width, what="heads do")
 
 
 def umt5_problems(spec: Umt5TextEncoderSpec) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from mm_config.rules.patterns import (
     nearest,
     pattern_problem,
 )
-from mm_config.rules.wording import either, nearest_divisors
+from mm_config.rules.wording import divisor_problems
 from mm_config.schema.errors import Problem
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import ModelSpec, OptimizerSpec
@@ -34,9 +34,7 @@ BLOCK_OF_FORMAT = {
 
 def module_problems(patterns: tuple[str, ...], model: ModelSpec, path: str) -> Iterator[Problem]:
     """Patterns over modules that are malformed, repeated or match nothing."""
-    for index in range(len(patterns)):
-        if message := _pattern_message(patterns, index, module_names(model), "module"):
-            yield Problem(f"{path}.{index}", message)
+    yield from _pattern_problems(patterns, module_names(model), path, "module")
 
 
 def linear_problems(patterns: tuple[str, ...], model: ModelSpec, path: str) -> Iterator[Problem]:
@@ -45,11 +43,9 @@ def linear_problems(patterns: tuple[str, ...], model: ModelSpec, path: str) -> I
     others = [name for name in module_names(model) if name not in layers]
     for index, pattern in enumerate(patterns):
         if wrong := _matching(others, pattern):
-            near = _nearest(pattern, tuple(layers))
-            yield Problem(
-                f"{path}.{index}",
-                f"{pattern!r} matches {wrong[0]!r}, which is no linear layer; nearest: {near}",
-            )
+            near = ", ".join(map(repr, nearest(pattern, tuple(layers))))
+            message = f"{pattern!r} matches {wrong[0]!r}, which is no linear layer; nearest: {near}"
+            yield Problem(f"{path}.{index}", message)
         elif message := _pattern_message(patterns, index, tuple(layers), "linear layer"):
             yield Problem(f"{path}.{index}", message)
 
@@ -66,9 +62,7 @@ def unit_problems(patterns: tuple[str, ...], model: ModelSpec, path: str) -> Ite
 
 def parameter_problems(patterns: tuple[str, ...], names: tuple[str, ...], path: str) -> Iterator[Problem]:
     """Patterns over parameters that are malformed, repeated or match none of these names."""
-    for index in range(len(patterns)):
-        if message := _pattern_message(patterns, index, names, "parameter", parameters=True):
-            yield Problem(f"{path}.{index}", message)
+    yield from _pattern_problems(patterns, names, path, "parameter")
 
 
 def sharding_problems(spec: TrainSpec) -> Iterator[Problem]:
@@ -130,12 +124,9 @@ def quantization_problems(spec: InferSpec) -> Iterator[Problem]:
         yield Problem("quantization.modules", "holds no linear layer that quantization.skip leaves over")
         return
     row, size = math.gcd(*(layers[name][1] for name in chosen)), quantization.group_size
-    if size is not None and row % size:
-        yield Problem(
-            "quantization.group_size",
-            f"{size} weights do not divide the rows of all linear layers; nearest: "
-            f"{either(nearest_divisors(row, size))}",
-        )
+    if size is not None:
+        rows = "the rows of all linear layers"
+        yield from divisor_problems("quantization.group_size", size, row, rows, what="weights do")
 
 
 def group_size_problems(quantization: QuantizationSpec) -> Iterator[Problem]:
@@ -157,9 +148,8 @@ def _kept_problems(spec: TrainSpec) -> Iterator[Problem]:
             "fsdp.reshard_size",
             f"is {part}, but reshard_after_forward is False: parameters stay whole; set it to None",
         )
-    elif part is not None and whole is not None and whole % part:
-        legal = either(nearest_divisors(whole, part))
-        yield Problem("fsdp.reshard_size", f"{part} does not divide shard_size {whole}; nearest: {legal}")
+    elif part is not None and whole is not None:
+        yield from divisor_problems("fsdp.reshard_size", part, whole, f"shard_size {whole}")
     if spec.recompute.mode is Recompute.NONE and spec.recompute.offload:
         yield Problem(
             "recompute.offload",
@@ -168,10 +158,16 @@ def _kept_problems(spec: TrainSpec) -> Iterator[Problem]:
         )
 
 
-def _pattern_message(
-    patterns: tuple[str, ...], index: int, names: tuple[str, ...], kind: str, *, parameters: bool = False
-) -> str | None:
-    pattern = patterns[index]
+def _pattern_problems(
+    patterns: tuple[str, ...], names: tuple[str, ...], path: str, kind: str
+) -> Iterator[Problem]:
+    for index in range(len(patterns)):
+        if message := _pattern_message(patterns, index, names, kind):
+            yield Problem(f"{path}.{index}", message)
+
+
+def _pattern_message(patterns: tuple[str, ...], index: int, names: tuple[str, ...], kind: str) -> str | None:
+    pattern, parameters = patterns[index], kind == "parameter"
     if message := pattern_problem(pattern):
         return message
     if pattern in patterns[:index]:
@@ -179,11 +175,8 @@ def _pattern_message(
     if matching(names, pattern, parameters=parameters):
         idle = idle_choices(names, pattern, parameters=parameters)
         return f"{pattern!r} lists {', '.join(idle)}, which match no {kind}" if idle else None
-    return f"{pattern!r} matches no {kind}; nearest: {_nearest(pattern, names)}"
-
-
-def _nearest(pattern: str, names: tuple[str, ...]) -> str:
-    return ", ".join(map(repr, nearest(pattern, names)))
+    near = ", ".join(map(repr, nearest(pattern, names)))
+    return f"{pattern!r} matches no {kind}; nearest: {near}"
 
 
 def _matching(names: Iterable[str], pattern: str, *, parameters: bool = False) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import cast
 
-from mm_config.rules.wording import counted, divisors, either, nearest_divisors, nearest_multiples, ranks
+from mm_config.rules.wording import counted, divisor_problems, divisors, either, nearest_multiples, ranks
 from mm_config.schema.errors import Problem
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import ModelSpec
@@ -104,13 +104,9 @@ def _batch_problems(spec: TrainSpec, groups: int, note: str) -> Iterator[Problem
             legal = either(nearest_multiples(batch, groups))
             kind = f"{groups} data-parallel ranks{note}" if note else f"{groups} ranks"
             yield Problem(name, f"{batch} clips do not divide over {kind}; nearest: {legal}")
-        elif micro is not None and share % micro:
-            legal = either(nearest_divisors(share, micro))
-            whose = "" if name == "data.batch_size" else f" of {name}"
-            yield Problem(
-                "runtime.micro_batch_size",
-                f"{micro} does not divide a rank's {counted(share, 'clip')}{whose}; nearest: {legal}",
-            )
+        elif micro is not None:
+            clips = f"a rank's {counted(share, 'clip')}{'' if name == 'data.batch_size' else f' of {name}'}"
+            yield from divisor_problems("runtime.micro_batch_size", micro, share, clips)
 
 
 def _shard_problems(spec: TrainSpec, world_size: int) -> Iterator[Problem]:
@@ -120,9 +116,7 @@ def _shard_problems(spec: TrainSpec, world_size: int) -> Iterator[Problem]:
         return
     group = world_size // tensor
     kind = ranks(group) + (f" ({world_size} with tensor {tensor})" if tensor > 1 else "")
-    if size is not None and group % size:
-        legal = either(nearest_divisors(group, size))
-        yield Problem("fsdp.shard_size", f"{size} does not divide {kind}; nearest: {legal}")
-    elif size is None and part is not None and group % part:
-        legal = either(nearest_divisors(group, part))
-        yield Problem("fsdp.reshard_size", f"{part} does not divide {kind}; nearest: {legal}")
+    if size is not None:
+        yield from divisor_problems("fsdp.shard_size", size, group, kind)
+    elif part is not None:
+        yield from divisor_problems("fsdp.reshard_size", part, group, kind)

@@ -1,12 +1,19 @@
-"""Rules on the sampler, and on what makes generation faster with another result."""
+"""Rules on noise levels, the sampler, and on what makes generation faster with another result."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from mm_config.rules.wording import idle_problems
-from mm_config.schema.errors import Problem
-from mm_config.specs.diffusion import SamplerSpec, SigmaTable, Solver
+from mm_config.schema.errors import Problem, prefixed
+from mm_config.specs.diffusion import (
+    Expert,
+    FlowMatchingSpec,
+    SamplerSpec,
+    SigmaTable,
+    Solver,
+    TimestepSampling,
+)
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.serving import (
     GuidanceMode,
@@ -15,6 +22,59 @@ from mm_config.specs.serving import (
     SparseAttentionSpec,
     SparsePattern,
 )
+
+
+def grid_problems(diffusion: FlowMatchingSpec) -> Iterator[Problem]:
+    """The grid falls, each expert has a point of it, and no setting is given that its sampling leaves out."""
+    if diffusion.sampling is not TimestepSampling.LOGIT_NORMAL:
+        yield from idle_problems(diffusion, ["logit_mean", "logit_std"], "sampling = logit_normal")
+    if diffusion.sampling is not TimestepSampling.MODE:
+        yield from idle_problems(diffusion, ["mode_scale"], "sampling = mode")
+    if diffusion.sigma_min >= diffusion.sigma_max:
+        yield Problem("sigma_min", f"is {diffusion.sigma_min}, not below sigma_max {diffusion.sigma_max}")
+        return
+    if diffusion.boundary is None:
+        return
+    largest, smallest = _grid_ends(diffusion)
+    shown = f"the grid of {diffusion.num_train_timesteps} points with shift {diffusion.shift}"
+    if diffusion.boundary <= smallest:
+        yield Problem(
+            "boundary",
+            f"{diffusion.boundary} leaves no noise level for the low-noise expert; {shown} ends at "
+            f"{smallest:.6g}",
+        )
+    if diffusion.boundary > largest:
+        yield Problem(
+            "boundary",
+            f"{diffusion.boundary} leaves no noise level for the high-noise expert; {shown} begins at "
+            f"{largest:.6g}",
+        )
+
+
+def _grid_ends(diffusion: FlowMatchingSpec) -> tuple[float, float]:
+    """The largest and the smallest noise level of the training grid, shifted."""
+    most, least, count = diffusion.sigma_max, diffusion.sigma_min, diffusion.num_train_timesteps
+    gaps = count if diffusion.drop_last else max(count - 1, 1)
+    last = most - (most - least) * (count - 1) / gaps
+    # 1 + (s - 1) u, written so that it stays above 0 for every shift.
+    largest, smallest = (diffusion.shift * u / (1 - u + diffusion.shift * u) for u in (most, last))
+    return largest, smallest
+
+
+def expert_problems(expert: Expert, boundary: float | None, path: str) -> Iterator[Problem]:
+    """An expert of two needs a boundary, a single network has none."""
+    if expert is Expert.SINGLE and boundary is not None:
+        yield Problem(
+            "expert",
+            f"is single, but {path}.diffusion.boundary is {boundary}; choose high_noise or low_noise, "
+            "or set the boundary to None",
+        )
+    if expert is not Expert.SINGLE and boundary is None:
+        yield Problem(
+            "expert",
+            f"is {expert.value}, one of two, which needs {path}.diffusion.boundary (Wan2.2 T2V: 0.875, I2V: "
+            "0.9); choose single for a single network, or give the boundary",
+        )
 
 
 def sampler_problems(sampler: SamplerSpec) -> Iterator[Problem]:
@@ -80,10 +140,6 @@ def shortcut_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
             "sparse_attention.dense_layers",
             f"is {sparse.dense_layers}, above {path}.model.num_layers {layers}",
         )
-    yield from _sharing_problems(spec, path)
-
-
-def _sharing_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     parallel = spec.runtime.parallel
     branches = 2 if spec.runtime.guidance is GuidanceMode.PARALLEL else 1
     holders = parallel.ulysses * parallel.ring * branches
@@ -120,5 +176,5 @@ def residency_problems(runtime: InferRuntimeSpec) -> Iterator[Problem]:
     """Only layerwise residency brings single blocks."""
     residency = runtime.residency
     if Residency.LAYERWISE not in (residency.experts, residency.encoders):
-        for problem in idle_problems(residency, ["share", "prefetch"], "layerwise residency"):
-            yield Problem(f"residency.{problem.path}", problem.message)
+        idle = idle_problems(residency, ["share", "prefetch"], "layerwise residency")
+        yield from prefixed(idle, "residency")

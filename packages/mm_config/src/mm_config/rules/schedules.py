@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from mm_config.rules.wording import either, idle_problems, nearest_multiples, one_of
+from mm_config.rules.wording import either, idle_problems, nearest_multiples, one_of, repeated_problems
 from mm_config.schema.errors import Problem, prefixed
 from mm_config.specs.data import ShapesSpec
 from mm_config.specs.diffusion import Expert
@@ -52,9 +52,7 @@ def window_problems(recording: ProfilerSpec | MemorySnapshotSpec) -> Iterator[Pr
             f"is {recording.end_step}, but start_step is {recording.start_step}; "
             f"at least {recording.start_step + 1}",
         )
-    for index, rank in enumerate(recording.ranks):
-        if rank in recording.ranks[:index]:
-            yield Problem(f"ranks.{index}", f"{rank} is listed twice")
+    yield from repeated_problems("ranks", recording.ranks)
     folder = PurePosixPath(recording.folder)
     if folder.is_absolute() or ".." in folder.parts or not folder.parts:
         yield Problem("folder", f"must lie inside the run folder, got {recording.folder!r}")
@@ -77,9 +75,7 @@ def _validation_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
     validation, boundary = spec.validation, spec.diffusion.boundary
     if validation is None:
         return
-    for index, sigma in enumerate(validation.sigmas):
-        if sigma in validation.sigmas[:index]:
-            yield Problem(f"sigmas.{index}", f"{sigma} is listed twice")
+    yield from repeated_problems("sigmas", validation.sigmas)
     if boundary is not None and spec.expert is not Expert.SINGLE:
         high = spec.expert is Expert.HIGH_NOISE
         if not any((sigma >= boundary) is high for sigma in validation.sigmas):

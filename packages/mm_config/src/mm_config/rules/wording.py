@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -33,6 +33,27 @@ def nearest_divisors(number: int, wanted: int) -> list[int]:
     below = (one for one in range(first, max(first - _SEARCHED, 0), -1) if number % one == 0)
     above = (one for one in range(wanted + 1, last + 1) if number % one == 0)
     return [*([next(below, 1)] if wanted > 1 else []), *([next(above, number)] if wanted < number else [])]
+
+
+def pixel_problems(name: str, pixels: int, cell: int, of: str = "") -> Iterator[Problem]:
+    """What is wrong with pixels that don't fill cells: `90 pixels are no multiple of 16; nearest: 80 or 96`."""
+    if pixels % cell:
+        legal = either(nearest_multiples(pixels, cell))
+        yield Problem(name, f"{pixels} pixels are no multiple of {of}{cell}; nearest: {legal}")
+
+
+def divisor_problems(name: str, number: int, whole: int, of: str, *, what: str = "does") -> Iterator[Problem]:
+    """What is wrong where a number does not divide another: `3 does not divide 8 ranks; nearest: 2 or 4`."""
+    if whole % number:
+        legal = either(nearest_divisors(whole, number))
+        yield Problem(name, f"{number} {what} not divide {of}; nearest: {legal}")
+
+
+def repeated_problems(name: str, numbers: Sequence[float]) -> Iterator[Problem]:
+    """Numbers of a list that stand in it before."""
+    for index, number in enumerate(numbers):
+        if number in numbers[:index]:
+            yield Problem(f"{name}.{index}", f"{number} is listed twice")
 
 
 def divisors(number: int) -> str:
