@@ -31,6 +31,7 @@ VALUES = st.recursive(
 @given(NUMBERS, NUMBERS)
 @example(2**53 + 1, 2.0**53)
 @example(10**23, 1e23)
+@example(1, 1.5)
 @example(-1, -1.5)
 @example(0.1, 0.30000000000000004)
 @example(5e-324, 0)
