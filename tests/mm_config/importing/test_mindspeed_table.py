@@ -76,19 +76,19 @@ def test_every_mapped_row_names_fields_that_there_are() -> None:
 
 
 def test_samples_are_read_by_their_rows() -> None:
-    sampled = [(row, sample) for row in ROWS if row.convert is not None for sample in row.samples]
+    sampled = [(row, sample) for row in ROWS if row.read is not None for sample in row.samples]
     assert len(sampled) > 150
     for row, sample in sampled:
-        assert row.convert is not None
-        row.convert.read(sample)
+        assert row.read is not None
+        row.read(sample)
 
 
 def test_defaults_are_read_by_their_rows() -> None:
     from mm_config.schema.fields import ABSENT
 
     for row in ROWS:
-        if row.convert is not None and row.default is not ABSENT:
-            row.convert.read(row.default)
+        if row.read is not None and row.default is not ABSENT:
+            row.read(row.default)
 
 
 def test_the_page_of_keys_is_the_table(update: bool) -> None:

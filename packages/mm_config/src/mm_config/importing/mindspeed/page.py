@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mm_config.importing.mindspeed.conditions import WHY_NOT
-from mm_config.importing.mindspeed.convert import said
 from mm_config.importing.mindspeed.rows import NO_KEYS, Row
 from mm_config.importing.mindspeed.table import ROWS
+from mm_config.importing.mindspeed.values import said
 from mm_config.importing.verdict import Verdict
 
 _INTRODUCTION = """# MindSpeed-MM's keys
