@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := $(foreach name,config models data infer train,-e packages/mm_$(name))
 
-.PHONY: help demo test test-long test-npu setup lint types clean
+.PHONY: help demo test test-long test-npu goldens setup format lint types clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,13 @@ test-long: setup test-npu  ## Run the tests that take longer: the demo, many-pro
 
 test-npu: setup  ## Run the project on torch_npu over a stub of Ascend's libraries, see tests/npu_standin
 	$(BIN)/python tests/npu_standin/run.py
+
+goldens: setup  ## Rewrite what tests compare with: golden.txt, births.txt, pages; see CONTRIBUTING.md
+	$(BIN)/python -m pytest --update
+
+format: setup  ## Mend what ruff can mend, and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 lint: setup  ## Check style, formatting and the direction of imports
 	$(BIN)/ruff check .

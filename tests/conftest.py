@@ -7,8 +7,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update",
         action="store_true",
-        help="rewrite what tests compare with: tests/mm_config/golden.txt, births.txt and pages in docs/",
+        help="run only the tests that compare with files of this repository, and rewrite the files: "
+        "tests/mm_config/golden.txt, births.txt, CHANGELOG.md, reports of imports and pages in docs/",
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --update keeps the tests that have something to write: those that ask whether they are to."""
+    if config.getoption("--update"):
+        writing = [item for item in items if "update" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=[item for item in items if item not in writing])
+        items[:] = writing
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def test_two_ranks_with_sharded_recomputed_blocks_have_the_losses_of_one(
     tmp_path: Path, runs: Path, whole: Path
 ) -> None:
     (tmp_path / ".cache").symlink_to(runs / ".cache")
-    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     printed = python(tmp_path, FILE, *FLAGS, launcher=torchrun)
     folder = Path(printed.splitlines()[-1]).parent
     assert load(folder / "spec.json").recompute.mode is Recompute.FULL

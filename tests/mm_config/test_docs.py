@@ -115,6 +115,11 @@ def put_into_the_page(texts: list[tuple[Block, str]]) -> None:
     PAGE.write_text(page, "utf-8")
 
 
+def constant(text: str) -> str:
+    """A text without what is another one in each run."""
+    return VARYING.sub("#", text)
+
+
 def test_the_page_shows_what_verbs_and_help_print(project: Path, update: bool) -> None:
     quick = [block for block in blocks() if not block.kind]
     assert len(quick) > 5
@@ -128,11 +133,12 @@ def test_the_page_shows_what_verbs_and_help_print(project: Path, update: bool) -
 @pytest.mark.slow
 def test_the_page_shows_what_runs_print(project: Path, update: bool) -> None:
     texts = [(block, replayed(block, project, in_a_shell)) for block in blocks()]
+    changed = [(block, text) for block, text in texts if constant(text) != constant(block.text)]
     if update:
-        put_into_the_page(texts)
-    for block, text in texts:
+        put_into_the_page(changed)
+    for block, text in changed:
         if block.kind == "long":
-            assert update or VARYING.sub("#", text) == VARYING.sub("#", block.text)
+            assert update or constant(text) == constant(block.text)
 
 
 def test_every_registered_verb_is_on_the_page() -> None:

@@ -102,11 +102,12 @@ render_dataset(ShapesSpec(clips_per_caption=8, num_frames=2), Path(sys.argv[1]))
 
 def test_what_a_killed_rendering_left_is_not_taken_for_a_dataset(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", RENDER, str(tmp_path)], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
     while len(list(tmp_path.glob(".shapes-*/clips/*.mp4"))) < 10:
-        assert process.poll() is None
+        assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    process.wait(timeout=60)
     assert not list(tmp_path.glob("shapes-*"))
     folder = render_dataset(ShapesSpec(clips_per_caption=8, num_frames=2), tmp_path)
     assert verify(folder) == [] and len(list(folder.glob("clips/*.mp4"))) == 256

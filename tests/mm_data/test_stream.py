@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -273,17 +272,24 @@ def test_a_loader_that_hangs_is_an_error_that_names_the_clip(data_spec, capfd):
 
 
 def test_no_more_is_loaded_ahead_than_a_batch_and_the_workers_hold(data_spec):
-    loaded: list[str] = []
+    # A batch that waits, an item in the hand of the thread between, two in the workers.
+    loads, taken, most = threading.Condition(), 0, 4 + 1 + 2
+    ahead: list[int] = []
 
     def load(record: Record) -> str:
-        loaded.append(record.caption)
+        with loads:
+            ahead.append(len(ahead) + 1 - taken)
+            loads.notify()
         return record.caption
 
     with stream(data_spec(), plain_dataset(100), seed=0, end_step=25, load=load) as batches:
-        next(batches)
-        time.sleep(0.5)
-        # A batch taken, a batch that waits, an item in the hand of the thread between, two in the workers.
-        assert 8 <= len(loaded) <= 11
+        for _ in range(25):
+            taken += 4
+            next(batches)
+            with loads:
+                while len(ahead) < min(taken + most, 100):
+                    assert loads.wait(timeout=60)
+    assert max(ahead) == most
 
 
 @pytest.mark.parametrize("workers", [1, 2])

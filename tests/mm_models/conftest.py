@@ -1,4 +1,4 @@
-"""Runs a function on two gloo ranks, and small specs that several tests share."""
+"""Runs a function on two gloo ranks, and a small network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from mm_config.specs.wan import WanTransformerSpec
+from tests.tiny_wan import TINY_WAN
 
 RunRanks = Callable[..., None]
 
@@ -38,16 +39,4 @@ def run_ranks(tmp_path: Path) -> RunRanks:
 
 @pytest.fixture
 def tiny() -> WanTransformerSpec:
-    """A network of 40,000 parameters, with sizes that two ranks divide unevenly."""
-    return WanTransformerSpec(
-        hidden_size=36,
-        num_attention_heads=3,
-        ffn_dim=50,
-        num_layers=2,
-        in_channels=4,
-        out_channels=4,
-        patch_size=(1, 2, 2),
-        text_dim=10,
-        freq_dim=16,
-        rope_max_seq_len=32,
-    )
+    return TINY_WAN

@@ -1,10 +1,12 @@
 """Values and every gradient of our transformer equal diffusers', at published widths and at odd ones."""
 
+import attrs
 import pytest
 import torch
 
 from mm_config.specs.wan import WanTransformerSpec
 from tests.mm_models.parity import assert_equal_passes, inputs, pair
+from tests.tiny_wan import TINY_WAN
 
 WAN_1_3B_WIDTH = WanTransformerSpec(
     hidden_size=1536, num_attention_heads=12, ffn_dim=8960, num_layers=2, text_dim=512
@@ -12,7 +14,8 @@ WAN_1_3B_WIDTH = WanTransformerSpec(
 WAN_14B_WIDTH = WanTransformerSpec(
     hidden_size=5120, num_attention_heads=40, ffn_dim=6144, num_layers=1, text_dim=512
 )
-DEMO = WanTransformerSpec(
+DEMO = attrs.evolve(
+    TINY_WAN,
     hidden_size=192,
     num_attention_heads=4,
     ffn_dim=768,
@@ -23,7 +26,8 @@ DEMO = WanTransformerSpec(
     text_dim=64,
     freq_dim=64,
 )
-ODD_HEADS = WanTransformerSpec(
+ODD_HEADS = attrs.evolve(
+    TINY_WAN,
     hidden_size=70,
     num_attention_heads=7,
     ffn_dim=33,

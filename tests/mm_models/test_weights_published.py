@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ from mm_config.schema.decorator import spec
 from mm_config.schema.errors import UserError
 from mm_config.specs.kinds import ModelSpec
 from mm_models import checkpoint
-from mm_models.weights import published
 from mm_models.weights.converting import convert
 from mm_models.weights.inspecting import inspect_weights
 from mm_models.weights.names import Dialect
-from mm_models.weights.published import Guess, Published, Shapes
+from mm_models.weights.published import Guess, Published, Shapes, published
 
 
 @spec("test-published-model")
@@ -77,9 +76,20 @@ PUBLISHED = Published(
 
 
 @pytest.fixture
-def joined(monkeypatch: pytest.MonkeyPatch) -> None:
-    everything = (*published.published(), PUBLISHED)
-    monkeypatch.setattr(published, "published", lambda: everything)
+def joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Installs a package that declares the network, as any package does."""
+    site = tmp_path / "site"
+    metadata = site / "linear-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: linear\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        f"[mm.published]\nlinear = {__name__}:PUBLISHED\n"
+        f"[mm.networks]\ntest-published-model = {__name__}:Linear\n"
+    )
+    monkeypatch.syspath_prepend(site)
+    published.cache_clear()
+    yield
+    published.cache_clear()
 
 
 @pytest.fixture
@@ -100,7 +110,6 @@ def test_its_weights_are_recognised_and_loaded(theirs: Path) -> None:
         False,
     )
     assert found.weights.left_out == ("ignored.weight",)
-    mm_models.register_network("test-published-model", Linear)
     network = mm_models.build(LinearSpec(), "cpu")
     mm_models.load(network, theirs)
     assert torch.equal(network.get_parameter("proj.weight"), found.weights.tensors["proj.weight"].read())

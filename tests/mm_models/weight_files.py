@@ -11,18 +11,9 @@ from mm_config.specs.kinds import Conditioning
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models.wan.names import MINDSPEED, WAN
 from tests.mm_models.parity import diffusers_of, fill
+from tests.tiny_wan import TINY_WAN
 
-T2V = WanTransformerSpec(
-    hidden_size=36,
-    num_attention_heads=3,
-    ffn_dim=50,
-    num_layers=3,
-    in_channels=4,
-    out_channels=4,
-    text_dim=10,
-    freq_dim=16,
-    rope_max_seq_len=32,
-)
+T2V = attrs.evolve(TINY_WAN, num_layers=3)
 I2V = attrs.evolve(T2V, in_channels=9, conditioning=Conditioning.FIRST_FRAME, image_dim=6)
 SPECS = {
     "t2v": T2V,

@@ -41,11 +41,13 @@ def started(file: Path, runs_dir: Path, name: str) -> tuple[subprocess.Popen[str
         stderr=subprocess.PIPE,
         text=True,
     )
-    while process.poll() is None:
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
         for metrics in (runs_dir / name).glob("*/metrics.jsonl"):
             if len(metrics.read_text().splitlines()) > 20:
                 return process, metrics.parent
         time.sleep(0.02)
+    process.kill()
     raise AssertionError(process.communicate())
 
 
@@ -54,7 +56,7 @@ def test_a_killed_run_continues_bit_for_bit(
 ) -> None:
     process, folder = started(experiment(long), options.runs_dir, long.name)
     process.kill()
-    process.communicate()
+    process.communicate(timeout=60)
     done = len(losses_of(folder))
     assert 20 < done < STEPS
     assert open_index(options.runs_dir).list(name=long.name)[0].status is RunStatus.INTERRUPTED

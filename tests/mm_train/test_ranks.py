@@ -1,8 +1,8 @@
 """Trainings on two gloo ranks, each a process of its own."""
 
+import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 import mm_data
 import mm_train
@@ -43,11 +44,21 @@ def torchrun(file: Path, runs_dir: Path) -> tuple[int, str, str]:
 
 
 def two_ranks(file: Path, runs_dir: Path) -> list[tuple[int, str, str]]:
-    """Starts two ranks without the launcher; returns status, stdout and stderr of each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    """Starts two ranks without the launcher, which ends all of them with the first that fails.
+
+    Like the launcher's, the store is this process's: it takes a free port and keeps it.
+
+    Returns:
+        Status, stdout and stderr of each.
+    """
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
     processes = [
         subprocess.Popen(
             [sys.executable, str(file), "--runs-dir", str(runs_dir)],
@@ -78,8 +89,13 @@ def test_two_ranks_give_the_losses_of_one_process_and_it_continues_their_run(
     # Losses of a network that stands still agree too, and show nothing.
     assert sum(alone[-5:]) < 0.8 * sum(alone[:5])
 
+    for file in options.cache_dir.glob("features/*/latents-0000001.safetensors"):
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
     status, stdout, stderr = torchrun(experiment(spec), options.runs_dir)
     assert status == 0, stderr
+    assert "latents-0000001.safetensors is damaged and made again" in stderr
     result_path = Path(stdout.splitlines()[-1])
     assert losses_of(result_path.parent) == pytest.approx(alone, rel=1e-5)
     assert stdout.count("step 20/20") == 1
@@ -139,6 +155,7 @@ def test_a_problem_that_ranks_word_differently_is_said_once() -> None:
 
 NAMES_OF_THREADS = '''"""Trains the spec beside this file and says which of gloo's threads are left."""
 
+import json
 import os
 from pathlib import Path
 
@@ -164,6 +181,7 @@ def test_no_thread_outlives_the_process_group(
 
 RANKS_THAT_DIFFER = '''"""Each rank trains the spec of its own file."""
 
+import json
 import os
 from pathlib import Path
 
@@ -188,3 +206,88 @@ def test_ranks_with_different_specs_stop_and_name_the_field(
     assert "Traceback" not in first[2]
     assert line not in second[2]
     assert not (options.runs_dir / small.name).exists()
+
+
+WHAT_RANKS_DO_TOGETHER = '''"""Prints what each rank gets of work that only one of them could do."""
+
+import json
+
+import torch
+
+from mm_config.schema.errors import UserError
+from mm_config.specs.train import PrecisionSpec
+from mm_train.ranks import joined
+
+
+def failing(on: int) -> str:
+    if ranks.rank == on:
+        raise UserError(f"failed on {on}")
+    return f"done on {ranks.rank}"
+
+
+def caught(call) -> str:
+    try:
+        return call()
+    except UserError as error:
+        return f"all: {error}"
+
+
+with joined(PrecisionSpec(), torch.device("cpu")) as ranks:
+    got = {
+        "gather": ranks.gather(ranks.rank),
+        "share": ranks.share(["of", ranks.rank]),
+        "any": [ranks.any(ranks.rank == 1), ranks.any(False)],
+        "together": [caught(lambda: ranks.together(lambda: failing(on))) for on in (0, 1, 2)],
+        "on_first": [caught(lambda: ranks.on_first(lambda: failing(on))) for on in (0, 1)],
+    }
+print(json.dumps(got))
+'''
+
+
+def test_what_one_rank_knows_or_fails_at_all_ranks_know(tmp_path: Path) -> None:
+    file = tmp_path / "ranks.py"
+    file.write_text(WHAT_RANKS_DO_TOGETHER)
+    for rank, (status, stdout, stderr) in enumerate(two_ranks(file, tmp_path)):
+        assert status == 0, stderr
+        assert json.loads(stdout) == {
+            "gather": [0, 1],
+            "share": ["of", 0],
+            "any": [True, False],
+            "together": ["all: failed on 0", "all: failed on 1", f"done on {rank}"],
+            "on_first": ["all: failed on 0", "done on 0"],
+        }
+
+
+LEFT_BY_THE_SECOND_RANK = '''"""Trains the spec beside this file; the second rank leaves after two steps."""
+
+import os
+import sys
+from pathlib import Path
+
+import mm_train
+from mm_config import RunOptions, load
+
+if __name__ == "__main__":
+    spec = load(Path(__file__).with_suffix(".json"))
+    try:
+        for step in mm_train.steps(spec, RunOptions(runs_dir=Path(sys.argv[2]))):
+            if step.step == 2 and os.environ["RANK"] == "1":
+                break
+    except KeyboardInterrupt:
+        print("asked to stop")
+    print(step.step)
+'''
+
+
+def test_where_one_rank_leaves_its_iterator_all_stop_after_the_same_step(
+    small: TrainSpec, options: RunOptions, experiment: Experiment
+) -> None:
+    file = experiment(small)
+    file.write_text(LEFT_BY_THE_SECOND_RANK)
+    first, second = two_ranks(file, options.runs_dir)
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    assert first[1].splitlines()[-2:] == ["asked to stop", "2"]
+    assert second[1].splitlines() == ["2"]
+    folder = max((options.runs_dir / small.name).iterdir())
+    assert attach(folder).record.status is RunStatus.INTERRUPTED
+    assert checkpoint.latest(folder / "checkpoints") == folder / "checkpoints" / "step-00000002"

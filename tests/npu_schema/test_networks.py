@@ -16,23 +16,12 @@ from mm_config.specs.wan import WanTransformerSpec
 from mm_models import flow
 from mm_models.ops.choosing import REFERENCE, Ops, choose
 from tests.npu_schema.agreement import normal
+from tests.tiny_wan import TINY_WAN
 
-TEXT = WanTransformerSpec(
-    hidden_size=48,
-    num_attention_heads=4,
-    ffn_dim=80,
-    num_layers=2,
-    in_channels=4,
-    out_channels=4,
-    patch_size=(1, 2, 2),
-    text_dim=10,
-    freq_dim=16,
-    rope_max_seq_len=32,
-)
 IMAGE = attrs.evolve(
-    TEXT, in_channels=9, image_dim=12, image_positions=5, conditioning=Conditioning.FIRST_FRAME
+    TINY_WAN, in_channels=9, image_dim=12, image_positions=5, conditioning=Conditioning.FIRST_FRAME
 )
-SPECS = {"text": TEXT, "image": IMAGE, "per_token": TEXT}
+SPECS = {"text": TINY_WAN, "image": IMAGE, "per_token": TINY_WAN}
 FOREIGN = (torch.complex32, torch.complex64, torch.complex128, torch.float64)
 
 

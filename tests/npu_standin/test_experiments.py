@@ -19,7 +19,7 @@ from tests.npu_standin import build
 from tests.npu_standin.parity import TOLERANCE
 
 ROOT = Path(__file__).parents[2]
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 STEPS = 20
 PROMPTS = ("a red circle moving right", "a blue square moving up")
 SHORT = {

@@ -14,18 +14,10 @@ from mm_config.specs.wan import WanTransformerSpec
 from mm_models.ops.choosing import Ops
 from mm_models.seeding import generator
 from tests.npu_standin.parity import assert_all_equal, assert_equal, on_device
+from tests.tiny_wan import TINY_WAN
 
-TEXT_TO_VIDEO = WanTransformerSpec(
-    hidden_size=64,
-    num_attention_heads=4,
-    ffn_dim=96,
-    num_layers=2,
-    in_channels=4,
-    out_channels=4,
-    patch_size=(1, 2, 2),
-    text_dim=24,
-    freq_dim=32,
-    rope_max_seq_len=32,
+TEXT_TO_VIDEO = attrs.evolve(
+    TINY_WAN, hidden_size=64, num_attention_heads=4, ffn_dim=96, text_dim=24, freq_dim=32
 )
 IMAGE_TO_VIDEO = attrs.evolve(TEXT_TO_VIDEO, in_channels=9, image_dim=20)
 LATENTS = (2, 4, 3, 8, 6)

@@ -15,7 +15,7 @@ from tests.npu_standin.test_training import assert_equal_runs, metrics, stored
 from tests.npu_standin.two_ranks import STEPS
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 @pytest.fixture(scope="module")

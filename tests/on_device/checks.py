@@ -31,7 +31,7 @@ from mm_config.specs.encoders import Umt5TextEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.infer import GenerationRequest
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
-from mm_infer import pipeline
+from mm_infer import load
 from mm_models.ops import gelu, rope
 from mm_models.ops.choosing import REFERENCE, Ops, choose
 from mm_models.seeding import generator
@@ -230,7 +230,7 @@ def two_ranks(place: Place) -> Outputs:
     file = place.folder / "two_ranks.py"
     file.write_text(EXPERIMENT)
     dump(_training(place, "two_ranks"), file.with_suffix(".json"))
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", str(file)]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(file)]
     done = subprocess.run(
         [sys.executable, *command, "--runs-dir", str(place.folder / "runs")], capture_output=True, text=True
     )
@@ -274,10 +274,10 @@ def generation(place: Place) -> Outputs:
         runs_dir=place.folder / "runs",
         locations=Locations((Location("drawn", place.folder / "drawn", "the check"),)),
     )
-    loaded = pipeline.load_pipeline(spec, pipeline.resolve_experts(spec, options), options)
+    pipeline = load(spec, options=options)
     requests = [GenerationRequest(prompt=text, seed=1) for text in tiny.SPEC.samples.prompts[:2]]
-    latents = pipeline.make_latents(loaded, requests)
-    return {"latents": latents, "video": pipeline.decode(loaded, latents)}
+    latents = pipeline.denoise(requests)
+    return {"latents": latents, "video": pipeline.decode(latents)}
 
 
 def _with_gradients(

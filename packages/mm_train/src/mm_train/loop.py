@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import attrs
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 import mm_data
 from mm_config.console.output import progress, say
@@ -24,10 +24,11 @@ from mm_models import flow
 from mm_models.dtypes import torch_dtype
 from mm_train import states
 from mm_train.clipping import clip_gradients
-from mm_train.features import latent_shape
+from mm_train.encoding import latent_shape
+from mm_train.metrics import Step
 from mm_train.noise import NoiseLevels, draw
 from mm_train.optim import learning_rate, set_learning_rate
-from mm_train.ranks import Ranks, any_rank, share, together
+from mm_train.ranks import Ranks
 from mm_train.sharding import set_gradient_sync
 from mm_train.sources import Source
 from mm_train.states import TrainState
@@ -46,7 +47,7 @@ class Training:
     source: Source
     levels: NoiseLevels
     network: nn.Module
-    optimizer: AdamW
+    optimizer: Optimizer
 
     @property
     def quarantine(self) -> Path:
@@ -56,11 +57,12 @@ class Training:
 
 def fit(
     training: Training, first_step: int, seconds_before: float, stop_after: int | None = None
-) -> TrainState:
+) -> Generator[Step, bool, TrainState]:
     """Trains from `first_step` to the last step of the schedule and returns the final state.
 
-    Every step appends a line to metrics.jsonl; checkpoints are written every `checkpoint.every_steps` steps,
-    after the last step, and when the process is asked to stop.
+    It gives each step and is sent whether to stop after it. Every step appends a line to metrics.jsonl;
+    checkpoints are written every `checkpoint.every_steps` steps, after the last step, and when a rank is
+    asked to stop.
 
     Args:
         training: What to train, with what.
@@ -69,10 +71,11 @@ def fit(
         stop_after: The step after which to stop on the way, see `RunOptions`.
 
     Raises:
-        StoppedEarly: `stop_after` came before the end; the state was saved before.
+        StoppedEarly: `stop_after` came before the end, or what was sent asked for it; the state was saved
+            before.
         UserError: Too many clips are bad, a checkpoint can't be written, or the loss or the norm of the
             gradients is not finite; the optimizer has not used such gradients.
-        KeyboardInterrupt: SIGINT or SIGTERM arrived; the state was saved before.
+        KeyboardInterrupt: SIGINT or SIGTERM arrived, or another rank stops; the state was saved before.
     """
     spec, ranks = training.spec, training.ranks
     steps = spec.schedule.steps
@@ -98,7 +101,7 @@ def fit(
     ):
         for step in range(first_step, last_step):
             step_started = time.perf_counter()
-            batch = together(lambda: next(batches), ranks)
+            batch = ranks.together(lambda: next(batches))
             data_ready = time.perf_counter()
             lr = learning_rate(step, spec.optim.lr, spec.schedule)
             set_learning_rate(training.optimizer, lr)
@@ -110,27 +113,29 @@ def fit(
 
             seconds = time.perf_counter() - step_started
             rate = spec.data.batch_size / seconds
+            done = Step(
+                step=step + 1,
+                loss=loss,
+                lr=lr,
+                grad_norm=norm,
+                samples_per_second=rate,
+                data_wait_seconds=data_ready - step_started,
+                step_seconds=seconds,
+            )
             if ranks.is_first:
-                training.run.log(
-                    {
-                        "step": step + 1,
-                        "loss": loss,
-                        "lr": lr,
-                        "grad_norm": norm,
-                        "samples_per_second": rate,
-                        "data_wait_seconds": data_ready - step_started,
-                        "step_seconds": seconds,
-                    }
-                )
+                training.run.log(attrs.asdict(done))
             bar.advance(1, loss=loss, rate=f"{rate:.0f} samples/s")
+            closed = yield done
             elapsed = seconds_before + time.perf_counter() - started
             state = TrainState(step + 1, batches.state(), elapsed)
-            stop = any_rank(stop_requested(), ranks)
+            stop = ranks.any(closed or stop_requested())
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
                 states.save(
                     training.run.checkpoints_dir, spec, training.network, training.optimizer, state, ranks
                 )
             if stop and state.step < steps:
+                if closed:
+                    raise StoppedEarly(training.run.path, state.step, steps)
                 say(f"stopped after step {state.step}; to go on, add --resume {training.run.path}")
                 raise KeyboardInterrupt
     if state.step < steps:
@@ -201,7 +206,7 @@ def _require_finite(loss: float, norm: float, training: Training, batch: Batch) 
     """
     if math.isfinite(loss) and math.isfinite(norm):
         return
-    indices = [index for part in share(list(batch.indices), training.ranks) for index in part]
+    indices = [index for part in training.ranks.gather(list(batch.indices)) for index in part]
     kept = training.run.checkpoints_dir
     state = f"The last good state is in {kept}" if kept.is_dir() else "No state had been saved yet"
     raise UserError(

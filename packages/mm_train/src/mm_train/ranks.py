@@ -30,10 +30,12 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Ranks:
-    """This process among those of the run."""
+    """This process among those of the run, and what they do together; every rank makes the same calls."""
 
     rank: int
+    """This process's place, from 0."""
     world_size: int
+    """Processes of the run, on all machines."""
     grouped: bool
     """Whether there is a process group; without one a single process trains unsharded."""
 
@@ -41,6 +43,48 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this process writes the run folder and speaks."""
         return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's JSON value, in the order of ranks, on every rank."""
+        return [value] if self.world_size == 1 else gather_json(value)
+
+    def share(self, value: Any) -> Any:
+        """The first rank's JSON value, on every rank."""
+        return self.gather(value)[0]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+        if self.world_size == 1:
+            return flag
+        flags = torch.tensor([int(flag)])
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags)
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Does work on every rank; when it fails on one, it fails on all, with all problems.
+
+        Raises:
+            UserError: The problems of every rank, each once, see `merged`. The rank of an unexpected error
+                raises that error itself.
+        """
+        if self.world_size == 1:
+            return work()
+        outcome: T | None = None
+        failure: Exception | None = None
+        try:
+            outcome = work()
+        except Exception as error:
+            failure = error
+        if not self.any(failure is not None):
+            return outcome  # type: ignore[return-value]
+        found = self.gather(_problems_of(failure, self.rank))
+        if failure is not None and not isinstance(failure, UserError):
+            raise failure
+        raise UserError(merged(found))
+
+    def on_first(self, work: Callable[[], Any]) -> Any:
+        """Does work on the first rank alone and gives its JSON result, or its error, to every rank."""
+        return self.share(self.together(lambda: work() if self.is_first else None))
 
 
 @contextmanager
@@ -94,43 +138,6 @@ def backend_for(device: torch.device) -> str:
     return f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
 
 
-def share(value: Any, ranks: Ranks) -> list[Any]:
-    """Every rank's JSON value, in the order of ranks, on every rank."""
-    return [value] if ranks.world_size == 1 else gather_json(value)
-
-
-def any_rank(flag: bool, ranks: Ranks) -> bool:
-    """Whether the flag is set on any rank."""
-    if ranks.world_size == 1:
-        return flag
-    flags = torch.tensor([int(flag)])
-    dist.all_reduce(flags, dist.ReduceOp.MAX)
-    return bool(flags)
-
-
-def together(work: Callable[[], T], ranks: Ranks) -> T:
-    """Does work on every rank; when it fails on one, it fails on all, with all problems.
-
-    Raises:
-        UserError: The problems of every rank, each once, see `merged`. The rank of an unexpected error raises
-            that error itself.
-    """
-    if ranks.world_size == 1:
-        return work()
-    outcome: T | None = None
-    failure: Exception | None = None
-    try:
-        outcome = work()
-    except Exception as error:
-        failure = error
-    if not any_rank(failure is not None, ranks):
-        return outcome  # type: ignore[return-value]
-    found = share(_problems_of(failure, ranks.rank), ranks)
-    if failure is not None and not isinstance(failure, UserError):
-        raise failure
-    raise UserError(merged(found))
-
-
 def merged(found: Iterable[Iterable[tuple[str, str]]]) -> list[Problem]:
     """Every rank's problems, given as path and message, each once.
 
@@ -144,22 +151,16 @@ def merged(found: Iterable[Iterable[tuple[str, str]]]) -> list[Problem]:
     return list(dict.fromkeys(said))
 
 
-def on_first(work: Callable[[], T], ranks: Ranks) -> T:
-    """Does work on rank 0 alone and gives its JSON result, or its error, to every rank."""
-    mine = together(lambda: work() if ranks.is_first else None, ranks)
-    return share(mine, ranks)[0]
-
-
 def agree_on(spec: TrainSpec, ranks: Ranks) -> None:
     """Stops where ranks were started with different specs.
 
     Raises:
         UserError: One problem for each field that differs from rank 0's.
     """
-    hashes = share(exact_hash(spec), ranks)
+    hashes = ranks.gather(exact_hash(spec))
     if len(set(hashes)) == 1:
         return
-    specs = [from_payload(payload) for payload in share(to_payload(spec), ranks)]
+    specs = [from_payload(payload) for payload in ranks.gather(to_payload(spec))]
     raise UserError(
         [
             Problem(

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import exact_hash, spec_hash
@@ -17,7 +17,7 @@ from mm_config.stored.files import to_payload
 from mm_models import checkpoint
 from mm_models.loading import load_group
 from mm_train.optim import make_moments, named_moments
-from mm_train.ranks import Ranks, on_first
+from mm_train.ranks import Ranks
 
 
 @attrs.frozen
@@ -45,7 +45,7 @@ def save(
     checkpoints_dir: Path,
     spec: TrainSpec,
     network: nn.Module,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     state: TrainState,
     ranks: Ranks,
 ) -> Path:
@@ -68,11 +68,11 @@ def save(
         checkpoint.save(folder, tensors, content)
     except OSError as error:
         raise UserError(Problem(str(folder), f"the checkpoint can't be written: {error.strerror}")) from error
-    on_first(lambda: prune(folder, spec.checkpoint.keep_last), ranks)
+    ranks.on_first(lambda: prune(folder, spec.checkpoint.keep_last))
     return folder
 
 
-def restore(folder: Path, network: nn.Module, optimizer: AdamW) -> TrainState:
+def restore(folder: Path, network: nn.Module, optimizer: Optimizer) -> TrainState:
     """Fills the network and the optimizer, sharded in any way, from a checkpoint.
 
     Raises:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
-from torch import nn
 
 import mm_data
 import mm_models
 from mm_config import rules
 from mm_config.console.output import say
-from mm_config.options.run_options import RunOptions
+from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.runs.folder import Run, attach, open_run, recorded
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.specs.data import Cache
 from mm_config.specs.train import TrainSpec
 from mm_data import Dataset
 from mm_data.bad import Quarantine
-from mm_models import checkpoint, device
+from mm_models import device
 from mm_models.device_report import device_names, peak_gib
 from mm_models.dtypes import torch_dtype
 from mm_models.ops.choosing import Ops, choose, described
@@ -31,15 +31,16 @@ from mm_train import states
 from mm_train.carried_out import check_carried_out
 from mm_train.features import cached_features
 from mm_train.loop import Training, fit
-from mm_train.metrics import final_loss
+from mm_train.metrics import Step, final_loss
 from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
-from mm_train.ranks import Ranks, agree_on, joined, on_first, together
-from mm_train.recompute import recompute
-from mm_train.sharding import shard
+from mm_train.parallelize import materialize, parallelize
+from mm_train.ranks import Ranks, agree_on, joined
 from mm_train.sources import Source, cached_source, encoding_source
-from mm_train.starting import fill, require_encoders, start_weights
+from mm_train.starting import fill, newest_checkpoint, require_encoders, restore, start_weights
 from mm_train.states import TrainState
+
+DEFAULTS = RunOptions()
 
 
 @attrs.frozen
@@ -64,24 +65,85 @@ class TrainResult:
     """Clips that could not be read."""
 
 
-def train(spec: TrainSpec, options: RunOptions) -> TrainResult:
+def train(
+    spec: TrainSpec, options: RunOptions = DEFAULTS, on_step: Callable[[Step], object] | None = None
+) -> TrainResult:
     """Trains a network; under torchrun every rank calls it.
 
     With `options.resume` the run goes on in its folder from its newest intact checkpoint. What can be known
     before the first step fails before the run folder is made.
 
+    Args:
+        spec: What is trained.
+        options: How it is carried out here: the runs folder, what is resumed.
+        on_step: Called after each step on every rank. Where it raises an error, the state is saved first, and
+            the run can be resumed.
+
     Raises:
+        TypeError: An argument is of another type.
         UserError: The spec, the data, the weights or the resumed run don't allow it, or a step failed;
             on every rank, with the problems of all.
         StoppedEarly: `options.stop_after` came before the end; the state is saved and the run can be resumed.
         KeyboardInterrupt: The process was asked to stop; the state is saved and the run can be resumed.
     """
+    if on_step is not None and not callable(on_step):
+        raise TypeError(f"on_step: expected a function of a Step, got {type(on_step).__name__}")
+    with closing(steps(spec, options)) as running:
+        while True:
+            try:
+                step = next(running)
+            except StopIteration as ended:
+                return ended.value
+            if on_step is not None:
+                on_step(step)
+
+
+def steps(spec: TrainSpec, options: RunOptions = DEFAULTS) -> Generator[Step, None, TrainResult]:
+    """Trains a network a step at a time: `train` as an iterator, whose value is the result.
+
+        for step in mm_train.steps(SPEC):
+            if step.loss < 0.5:
+                break
+
+    Nothing happens before the first step is asked for. While the caller has a step, signals to stop are
+    noted; the next call follows them. Closing the iterator, as leaving the loop does, saves the state, and
+    the run can be resumed; after the last step it ends the run. Where one rank closes it, the others stop
+    after the same step, with KeyboardInterrupt.
+
+    Raises:
+        TypeError: An argument is of another type.
+        UserError, StoppedEarly, KeyboardInterrupt: As `train`, when a step is asked for.
+    """
+    for name, value, kind in (("spec", spec, TrainSpec), ("options", options, RunOptions)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
+    return _steps(spec, options)
+
+
+def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainResult]:
     picked = device.pick(spec.runtime.device)
+    closed = False
     with joined(spec.precision, picked, timedelta(minutes=spec.runtime.timeout_minutes)) as ranks:
-        return _train(spec, options, picked, ranks)
+        running = _train(spec, options, picked, ranks)
+        try:
+            step = next(running)
+            while True:
+                try:
+                    yield step
+                except GeneratorExit:
+                    closed = True
+                step = running.send(closed)
+        except StopIteration as ended:
+            return ended.value
+        except StoppedEarly:
+            if closed:
+                raise GeneratorExit from None
+            raise
 
 
-def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ranks) -> TrainResult:
+def _train(
+    spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ranks
+) -> Generator[Step, bool, TrainResult]:
     """Everything that the ranks do together; what it holds is free when they part."""
     rules.check(spec, ranks.world_size)
     check_carried_out(spec)
@@ -89,17 +151,21 @@ def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ra
     device.allow_tf32(picked, spec.precision.allow_tf32)
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
     dataset = _prepare(spec, options, ranks)
-    network = _network_on_meta(spec, ops, picked, ranks)
+    network = mm_models.build(spec.model, device="meta", dtype=torch.float32, ops=ops)
+    parallelize(network, spec, ranks, picked)
     resumes = options.resume is not None
     if resumes:
-        together(lambda: require_encoders(spec, options, dataset), ranks)
-    weights = None if resumes else together(lambda: start_weights(spec, options, dataset, network), ranks)
+        ranks.together(lambda: require_encoders(spec, options, dataset))
+    weights = None if resumes else ranks.together(lambda: start_weights(spec, options, dataset, network))
     run = _open(spec, options, ops, picked, ranks)
     with recorded(run) if ranks.is_first else nullcontext():
         started = time.perf_counter()
         source = _source(spec, options, dataset, picked, ranks)
-        network.to_empty(device=picked)
-        network.init_buffers(picked)  # type: ignore[operator]
+        materialize(network, picked)
+        saved = newest_checkpoint(run, ranks) if resumes else None
+        if saved is None:
+            found = weights or ranks.together(lambda: start_weights(spec, options, dataset, network))
+            ranks.together(lambda: fill(network, found))
         training = Training(
             spec=spec,
             run=run,
@@ -111,16 +177,11 @@ def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ra
             network=network,
             optimizer=build_optimizer(network, spec.optim, picked),
         )
-        on_first(lambda: _quarantine(training).add(source.bad), ranks)
-        restored = _restore(training) if resumes else None
-        if restored is None:
-            found = weights or together(lambda: start_weights(spec, options, dataset, network), ranks)
-            together(lambda: fill(network, found), ranks)
-        first_step = restored.step if restored else 0
-        seconds_before = restored.seconds if restored else 0.0
-        on_first(lambda: run.rewind_metrics(first_step), ranks)
-        spent = seconds_before + time.perf_counter() - started
-        state = fit(training, first_step, spent, options.stop_after)
+        ranks.on_first(lambda: _quarantine(training).add(source.bad))
+        start = TrainState(0, {}, 0.0) if saved is None else restore(training, saved)
+        ranks.on_first(lambda: run.rewind_metrics(start.step))
+        spent = start.seconds + time.perf_counter() - started
+        state = yield from fit(training, start.step, spent, options.stop_after)
         return _finish(training, state)
 
 
@@ -131,67 +192,33 @@ def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> Dataset:
         return mm_data.prepare(spec.data.dataset, cache_dir=options.cache_dir, locations=options.locations)
 
     if ranks.world_size > 1:
-        on_first(lambda: bool(prepare()), ranks)
-    return together(prepare, ranks)
-
-
-def _network_on_meta(spec: TrainSpec, ops: Ops, picked: torch.device, ranks: Ranks) -> nn.Module:
-    """The network without memory for its weights, sharded where there is a process group."""
-    network = mm_models.build(spec.model, device="meta", dtype=torch.float32, ops=ops)
-    recompute(network, spec.recompute)
-    if ranks.grouped:
-        shard(network, spec.fsdp, spec.precision, picked)
-    return network
+        ranks.on_first(lambda: bool(prepare()))
+    return ranks.together(prepare)
 
 
 def _open(spec: TrainSpec, options: RunOptions, ops: Ops, picked: torch.device, ranks: Ranks) -> Run:
     """Rank 0 opens the run folder; the others read it."""
 
-    def opened_here() -> Run:
+    def open_here() -> Run:
         say(f"{picked} with {described(ops)}")
         return open_run(spec, options, device_names(picked), ops.names())
 
-    if ranks.world_size == 1:
-        return opened_here()
-    opened: list[Run] = []
-
-    def open_first() -> str:
-        opened.append(opened_here())
-        return str(opened[0].path.absolute())
-
-    path = on_first(open_first, ranks)
-    return opened[0] if ranks.is_first else attach(Path(path))
+    run = ranks.together(lambda: open_here() if ranks.is_first else None)
+    path = ranks.share(run and str(run.path.absolute()))
+    return run or attach(Path(path))
 
 
 def _source(
     spec: TrainSpec, options: RunOptions, dataset: Dataset, picked: torch.device, ranks: Ranks
 ) -> Source:
     if spec.data.cache is Cache.NONE:
-        return together(lambda: encoding_source(spec, options.locations, picked), ranks)
+        return ranks.together(lambda: encoding_source(spec, options.locations, picked))
     features = cached_features(spec, dataset, options.cache_dir, options.locations, picked, ranks)
     return cached_source(features, dataset, picked)
 
 
 def _quarantine(training: Training) -> Quarantine:
     return Quarantine(training.quarantine, len(training.dataset.records), training.spec.data.max_bad_share)
-
-
-def _restore(training: Training) -> TrainState | None:
-    """The state of the run's newest intact checkpoint, loaded; None where it has none."""
-    spec, ranks = training.spec, training.ranks
-    found = on_first(lambda: _latest(training.run.checkpoints_dir), ranks)
-    if found is None:
-        say(f"{training.run.path} has no intact checkpoint; starting at step 0")
-        return None
-    state = together(lambda: states.restore(Path(found), training.network, training.optimizer), ranks)
-    together(lambda: mm_data.resume_step(state.data, spec.data, training.dataset, seed=spec.seed), ranks)
-    say(f"resuming {training.run.path} after step {state.step}")
-    return state
-
-
-def _latest(checkpoints_dir: Path) -> str | None:
-    found = checkpoint.latest(checkpoints_dir)
-    return None if found is None else str(found.absolute())
 
 
 def _finish(training: Training, state: TrainState) -> TrainResult:
@@ -215,7 +242,7 @@ def _finish(training: Training, state: TrainState) -> TrainResult:
         run.finish(content)
         return content
 
-    content = on_first(finish, training.ranks)
+    content = training.ranks.on_first(finish)
     return TrainResult(
         run_dir=run.path,
         result_path=run.result_path,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import enum
 import shlex
+from collections.abc import Iterable
 from typing import Any, cast
 
 import attrs
 
-from mm_config.schema.decorator import class_of, is_spec, spec_fields, tag_of
+from mm_config.schema.decorator import tag_of
+from mm_config.schema.fields import spec_fields
+from mm_config.schema.types import class_of, is_spec
 from mm_config.stored.files import to_payload
 from mm_config.stored.text_width import columns, cut
 
@@ -80,6 +83,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
     return to_payload(value) if is_spec(value) else value
+
+
+def mark(path: str, refused: Iterable[str]) -> str:
+    """What to say beside a field that the runner can't do, or that lies in a spec that it can't."""
+    return "(not carried out yet)" if any(f"{path}.".startswith(f"{one}.") for one in refused) else ""
 
 
 def _start(text: str, width: int) -> str:

@@ -1,4 +1,4 @@
-"""TeleFuser's `dump_config` files: read as inference specs, and written from them."""
+"""TeleFuser's `dump_config` files, read as inference specs."""
 
 from mm_config.importing.telefuser.importer import import_dump
 

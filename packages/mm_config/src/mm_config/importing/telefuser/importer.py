@@ -18,11 +18,11 @@ from mm_config.importing.telefuser.report import Entry, Report
 from mm_config.importing.telefuser.stages import layer2_said
 from mm_config.importing.telefuser.table import CALL, DUMP, rows_of
 from mm_config.importing.verdict import Verdict
-from mm_config.schema.decorator import is_spec
 from mm_config.schema.diff import diff, show_value
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import get, replace
 from mm_config.schema.suggestions import did_you_mean
+from mm_config.schema.types import is_spec
 from mm_config.specs.infer import InferSpec
 
 _LAYER1, _LAYER2 = "layer1_model_definition", "layer2_inference_config"
@@ -44,17 +44,7 @@ def import_dump(file: Path, *, allow_unknown: bool = False) -> tuple[InferSpec, 
         UserError: The file is no dump, its family can't be told, or it says what no spec can say; each
             problem names the file, the line and the key.
     """
-    return of_node(read_json(file), Findings(file, allow_unknown=allow_unknown))
-
-
-def of_node(node: Node, found: Findings, known: Known | None = None) -> tuple[InferSpec, Report]:
-    """As `import_dump`, of data that was read.
-
-    Args:
-        node: The dump's root.
-        found: Empty findings of the dump's file.
-        known: The family, where the caller knows it.
-    """
+    node, found = read_json(file), Findings(file, allow_unknown=allow_unknown)
     pipeline = _pipeline_type(node, found)
     found.check()
     config = f"{pipeline.value}Config"
@@ -67,7 +57,7 @@ def of_node(node: Node, found: Findings, known: Known | None = None) -> tuple[In
     models = models_of(dump.inside(_LAYER1), found)
     networks = [model.path for model in models if model.role in (HIGH, LOW)]
     others = [model.path for model in models if model.role not in (HIGH, LOW, UNUSED)]
-    known = known or family_of(pipeline, networks, others, layer2, found)
+    known = family_of(pipeline, networks, others, layer2, found)
     if known is None:
         found.check()
         raise AssertionError("a family that can't be told is a problem")

@@ -26,19 +26,19 @@ Said: TypeAlias = dict[str, tuple[Any, Value]]
 """Values by canonical path without `spec.`, each with the value of the dump that says it."""
 
 DEGREES = ("dp_degree", "cfg_degree", "sp_ulysses_degree", "sp_ring_degree", "pp_degree", "tp_degree")
-NO_GROUPS = 16
+_NO_GROUPS = 16
 """TeleFuser's group_size, which formats with a scale per row leave unread."""
 
 # Presets of torch.compile as the options they stand for: max_autotune, triton_cudagraphs,
 # coordinate_descent_tuning (torch._inductor.list_mode_options).
-PRESETS = {
+_PRESETS = {
     (False, False, False): CompileMode.DEFAULT,
     (False, True, False): CompileMode.REDUCE_OVERHEAD,
     (True, True, True): CompileMode.MAX_AUTOTUNE,
     (True, False, True): CompileMode.MAX_AUTOTUNE_NO_CUDAGRAPHS,
 }
 
-MODULES = {
+_MODULES = {
     "patch_embedding": "patch_embedding",
     "text_embedding": "condition_embedder.text_embedder",
     "time_embedding": "condition_embedder.time_embedder",
@@ -48,7 +48,7 @@ MODULES = {
     "head": "proj_out",
 }
 """Modules of the original networks and ours."""
-CONDITION = ("text_embedding", "time_embedding", "time_projection")
+_CONDITION = ("text_embedding", "time_embedding", "time_projection")
 
 
 def network_said(network: Config, model: ModelSpec, found: Findings) -> Said:
@@ -126,10 +126,10 @@ def _quantization(config: Config, model: ModelSpec, found: Findings) -> Said:
     kind, group = config.at("quant_type"), config.at("group_size")
     format = QUANT[kind.value]
     block = BLOCK_OF_FORMAT.get(format)
-    if block is None and group.value == NO_GROUPS:
+    if block is None and group.value == _NO_GROUPS:
         found.remark(group, Verdict.DEAD, f"{kind.value} has one scale per row")
     elif group.value != block:
-        wanted = f"has groups of {block}" if block else f"has one scale per row; leave {NO_GROUPS} there"
+        wanted = f"has groups of {block}" if block else f"has one scale per row; leave {_NO_GROUPS} there"
         found.refuse(group, f"is {group.value}, but {kind.value} {wanted}")
     said: Said = {
         "quantization": (QuantizationSpec(), enabled),
@@ -138,30 +138,30 @@ def _quantization(config: Config, model: ModelSpec, found: Findings) -> Said:
     }
     for theirs, ours in (("quantize_modules", "modules"), ("skip_modules", "skip")):
         names = config.at(theirs)
-        if unknown := [name for name in names.value or () if our_module(name) is None]:
-            found.refuse(names, f"{unknown[0]!r} is none of {', '.join(MODULES)} or blocks.N")
+        if unknown := [name for name in names.value or () if _our_module(name) is None]:
+            found.refuse(names, f"{unknown[0]!r} is none of {', '.join(_MODULES)} or blocks.N")
         else:
-            patterns = ("*",) if names.value is None else our_modules(names.value, model)
+            patterns = ("*",) if names.value is None else _our_modules(names.value, model)
             said[f"quantization.{ours}"] = (patterns, names)
     return said
 
 
-def our_module(name: str) -> str | None:
+def _our_module(name: str) -> str | None:
     """Our pattern for a module of the original networks, or None."""
-    return name if re.fullmatch(r"blocks\.(0|[1-9]\d{0,3})", name) else MODULES.get(name)
+    return name if re.fullmatch(r"blocks\.(0|[1-9]\d{0,3})", name) else _MODULES.get(name)
 
 
-def our_modules(names: tuple[str, ...], model: ModelSpec) -> tuple[str, ...]:
+def _our_modules(names: tuple[str, ...], model: ModelSpec) -> tuple[str, ...]:
     """Our patterns for modules of the original networks; all embeddings together are one."""
-    whole = condition_names(model)
+    whole = _condition_names(model)
     together = set(whole) <= set(names)
-    patterns = ["condition_embedder" if together and name in whole else our_module(name) for name in names]
+    patterns = ["condition_embedder" if together and name in whole else _our_module(name) for name in names]
     return tuple(dict.fromkeys(pattern for pattern in patterns if pattern))
 
 
-def condition_names(model: ModelSpec) -> tuple[str, ...]:
+def _condition_names(model: ModelSpec) -> tuple[str, ...]:
     """The original names of all that `condition_embedder` holds."""
-    return CONDITION if getattr(model, "image_dim", None) is None else (*CONDITION, "img_emb")
+    return _CONDITION if getattr(model, "image_dim", None) is None else (*_CONDITION, "img_emb")
 
 
 def _feature_cache(config: Config, found: Findings) -> Said:
@@ -203,7 +203,7 @@ def _compile(network: Config, found: Findings) -> Said:
     options = tuple(
         config.at(name).value for name in ("max_autotune", "triton_cudagraphs", "coordinate_descent_tuning")
     )
-    preset = PRESETS.get((options[0], options[1], options[2]))
+    preset = _PRESETS.get((options[0], options[1], options[2]))
     if mode.value is not None:
         if any(options):
             found.refuse(mode, "TeleFuser takes a mode or options, not both")

@@ -25,7 +25,7 @@ from mm_config.specs.lora import AppliedLoraSpec
 from mm_config.specs.parallel import AttentionImpl
 from mm_config.specs.serving import Residency
 
-RESIDENCY = {
+_RESIDENCY = {
     "NO_CPU_OFFLOAD": Residency.RESIDENT,
     "MODEL_CPU_OFFLOAD": Residency.SWAP,
     "SEQUENTIAL_CPU_OFFLOAD": Residency.LAYERWISE,
@@ -33,15 +33,15 @@ RESIDENCY = {
 }
 _SAVING = tuple(Residency)
 """From the residency that needs most memory of the device to the one that needs least."""
-DEVICES = ("cuda", "npu", "cpu")
+_DEVICES = ("cuda", "npu", "cpu")
 
 
-def network_fields(pipeline: str) -> tuple[str, ...]:
+def _network_fields(pipeline: str) -> tuple[str, ...]:
     """The fields of a pipeline's configuration that hold denoising networks."""
     return ("dit_high_config", "dit_low_config") if pipeline == W22 else ("dit_config",)
 
 
-def encoder_fields(known: Known) -> dict[str, str]:
+def _encoder_fields(known: Known) -> dict[str, str]:
     """The fields that hold encoders, and what of our spec they are."""
     image = {} if known.family.image_encoder is None else {"clip_config": "image_encoder"}
     return {"text_encoding_config": "text_encoder", **image, "vae_config": "autoencoder"}
@@ -49,8 +49,8 @@ def encoder_fields(known: Known) -> dict[str, str]:
 
 def layer2_said(layer2: Config, dump: Config, known: Known, found: Findings) -> tuple[Said, tuple[Hint, ...]]:
     """What the pipeline's configuration says, and where its adapters lay."""
-    networks = [layer2.inside(name) for name in network_fields(known.pipeline)]
-    encoders = {name: layer2.inside(field) for field, name in encoder_fields(known).items()}
+    networks = [layer2.inside(name) for name in _network_fields(known.pipeline)]
+    encoders = {name: layer2.inside(field) for field, name in _encoder_fields(known).items()}
     denoising = layer2.at("enable_denoising_parallel")
     each: list[Said] = []
     for network in networks:
@@ -108,10 +108,10 @@ def _residency(networks: list[Config], encoders: list[Config], found: Findings) 
     said: Said = {}
     for group, configs in (("experts", networks), ("encoders", encoders)):
         types = [config.inside("offload_config").at("offload_type") for config in configs]
-        least = max(types, key=lambda value: _SAVING.index(RESIDENCY[value.value]))
-        said[f"runtime.residency.{group}"] = (RESIDENCY[least.value], least)
+        least = max(types, key=lambda value: _SAVING.index(_RESIDENCY[value.value]))
+        said[f"runtime.residency.{group}"] = (_RESIDENCY[least.value], least)
         for value in types:
-            if RESIDENCY[value.value] is not RESIDENCY[least.value]:
+            if _RESIDENCY[value.value] is not _RESIDENCY[least.value]:
                 found.disagree(value, f"the {group} wait alike here: as {least.key}, which saves most memory")
     for config in (config.inside("offload_config") for config in (*networks, *encoders)):
         kind = config.at("offload_type")
@@ -192,8 +192,8 @@ def _device(dump: Config, stages: list[Config], found: Findings) -> Said:
     device = dump.at("device")
     match = re.fullmatch(r"([a-z]+)(:\d+)?", device.value)
     kind = match[1] if match else device.value
-    if kind not in DEVICES:
-        found.refuse(device, f"expected {', '.join(DEVICES)}, got {device.value!r}")
+    if kind not in _DEVICES:
+        found.refuse(device, f"expected {', '.join(_DEVICES)}, got {device.value!r}")
         return {}
     for stage in stages:
         own = stage.at("device_type")

@@ -1,0 +1,75 @@
+"""TeleFuser's dumps with random damage: refused by file, line and key, or read as legal specs."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mm_config import rules
+from mm_config.importing.telefuser import import_dump
+from mm_config.schema.errors import UserError
+
+DATA = Path(__file__).parent / "data"
+ODD = [None, True, -1, 0, 3, 10**30, 1e300, 0.5, "", "x", "cuda", "FP8", [], [1], ["a"], {}, {"a": 1}, [[]]]
+
+
+def mutated(text: str, dice: random.Random) -> str:
+    """A dump with a value or key exchanged, or with characters struck, doubled or exchanged."""
+    if dice.random() < 0.6:
+        root: Any = json.loads(text)
+        for _ in range(dice.randint(1, 2)):
+            at = root
+            while True:
+                keys: list[Any] = list(at) if isinstance(at, dict) else list(range(len(at)))
+                key: Any = dice.choice(keys)
+                if isinstance(at[key], (dict, list)) and at[key] and dice.random() < 0.9:
+                    at = at[key]
+                    continue
+                break
+            if isinstance(at, dict) and dice.random() < 0.3:
+                value = at.pop(key)
+                if dice.random() < 0.7:
+                    at[dice.choice([key[:-1], f"{key}s", key.upper(), dice.choice(keys)])] = value
+            else:
+                at[key] = json.loads(json.dumps(dice.choice(ODD)))
+        return json.dumps(root, indent=1)
+    for _ in range(dice.randint(1, 3)):
+        place = dice.randrange(len(text))
+        middle = dice.choice(["", text[place] * 2, dice.choice('{}[],:"\\/0a-\n\x00\u00e9'), "..."])
+        text = text[:place] + middle + text[place + 1 :]
+    return text
+
+
+@pytest.mark.parametrize(("name", "count"), [("telefuser_seed", 1600), ("telefuser_wan22", 400)])
+def test_mutated_dumps_are_told_by_file_line_and_key(name: str, count: int, tmp_path: Path) -> None:
+    text = (DATA / f"{name}.json").read_text("utf-8")
+    file = tmp_path / "dump.json"
+    refused = 0
+    for number in range(count):
+        dump = mutated(text, random.Random(f"{name} {number}"))
+        file.write_text(dump, "utf-8")
+        try:
+            spec, report = import_dump(file)
+        except UserError as error:
+            refused += 1
+            for problem in error.problems:
+                assert re.fullmatch(rf"{re.escape(str(file))}:\d+", problem.path), (number, problem)
+                if _is_json(dump):
+                    assert re.match(r"[\w.\[\]\"\\/:{},' -]+: ", problem.message), (number, problem)
+        else:
+            assert rules.problems(spec) == []
+            assert list(report.lines("x.py"))
+    assert count // 2 < refused < count
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
