@@ -20,13 +20,13 @@ from pathlib import Path
 import attrs
 
 from experiments import tiny, tiny_high
-from mm_config.cli.aliases import aliases_of
 from mm_config.runs.conditions import parse_condition
 from mm_config.runs.index import Index, open_index
 from mm_config.runs.record import RunRecord, RunStatus
 from mm_config.runs.stored import Stored, stored
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import UserError
+from mm_config.schema.root import aliases_of
 
 ROUNDS = 5
 ALIASES = {tag_of(spec): aliases_of(type(spec)) for spec in (tiny.SPEC, tiny_high.SPEC)}

@@ -9,20 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-
-
 ANY_DISTANCE = 2147483647
-
-
 STATISTICS = 8
-
-
 """The operator keeps each row's maximum and sum eight times, as its vector unit reads them."""
-
-
 COMPRESSED_MASK = (2048, 2048)
-
-
 MAX_HEADS, MAX_HEAD_DIM, MAX_TOKENS = 256, 768, 1_000_000
 
 
@@ -175,8 +165,6 @@ def npu_fusion_attention_grad(
 
 
 npu_fusion_attention_grad_v3 = npu_fusion_attention_grad
-
-
 """The same but for the state of dropout, which comes in tensors."""
 
 

@@ -112,6 +112,4 @@ REFERENCES: dict[str, Callable[..., Any]] = {
         npu_rotary_mul_backward,
     )
 } | {"npu_fusion_attention_grad_v3": npu_fusion_attention_grad_v3}
-
-
 """Every reference by its operator's name; an operator that is not here has none, and nothing may call it."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from mm_config.schema.decorator import field, spec
+from mm_config.schema.decorator import spec
 from mm_config.schema.errors import Problem
+from mm_config.schema.fields import field
 from mm_config.specs.kinds import ModelSpec
 
 

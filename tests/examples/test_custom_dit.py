@@ -29,8 +29,9 @@ from mm_config import dump
 from mm_config.families.tiny import TINY
 from mm_config.rules import check
 from mm_config.rules.carried_out import beyond
-from mm_config.schema.decorator import field, spec
+from mm_config.schema.decorator import spec
 from mm_config.schema.errors import SpecError
+from mm_config.schema.fields import field
 from mm_config.specs.weights import RandomWeights
 from mm_models.seeding import generator
 

@@ -14,8 +14,8 @@ import attrs
 from hypothesis import strategies as st
 
 import experiments as experiments_package
-from mm_config.schema.decorator import FieldInfo, field_types, info_of, spec_fields
 from mm_config.schema.evolve import Leaf, leaves
+from mm_config.schema.fields import FieldInfo, field_types, info_of, spec_fields
 from mm_config.schema.root import RootSpec
 from mm_config.schema.types import is_union
 from mm_config.stored.structuring import known_specs

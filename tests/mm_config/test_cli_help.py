@@ -13,11 +13,10 @@ import pytest
 
 from experiments import tiny, tiny_high
 from mm_config import replace
-from mm_config.cli.aliases import aliases_of
 from mm_config.cli.main import main
 from mm_config.cli.values import brief
 from mm_config.schema.evolve import leaves
-from mm_config.schema.root import RootSpec
+from mm_config.schema.root import RootSpec, aliases_of
 
 ROOT = Path(__file__).parents[2]
 

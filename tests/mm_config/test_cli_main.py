@@ -23,7 +23,8 @@ import time
 from mm_config.schema.errors import Problem, UserError
 from mm_config.options.run_options import RunOutcome
 from mm_config.runs.folder import open_run
-from mm_config.schema.decorator import LOCATION, field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import LOCATION, field
 from mm_config.schema.root import RootSpec
 
 @spec("counting")

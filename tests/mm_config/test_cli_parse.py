@@ -6,13 +6,12 @@ import pytest
 
 from experiments import tiny, tiny_high
 from mm_config import replace
-from mm_config.cli.aliases import aliases_of
 from mm_config.cli.flags import is_settable
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import scan
 from mm_config.schema.errors import SpecError
 from mm_config.schema.evolve import get, leaves
-from mm_config.schema.root import RootSpec
+from mm_config.schema.root import RootSpec, aliases_of
 from mm_config.specs.data import Reader
 from mm_config.specs.optim import Decay
 

@@ -81,10 +81,10 @@ def test_a_verb_tells_all_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_number_of_targets_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     usage = "(usage: mm hash TARGET [--layers] [--spec.FIELD VALUE ...] [--runs-dir DIR])"
-    assert mm(capsys, "hash", status=2) == f"expected one target, got none {usage}\n"
-    assert mm(capsys, "hash", HIGH, LOW, status=2) == f"expected one target, got 2: {HIGH} {LOW} {usage}\n"
+    assert mm(capsys, "hash", status=2) == f"expected TARGET, got none {usage}\n"
+    assert mm(capsys, "hash", HIGH, LOW, status=2) == f"expected TARGET, got {HIGH} {LOW} {usage}\n"
     told = mm(capsys, "hash", "--spec.lr", "1", HIGH, status=2)
-    assert told == f"expected one target, got none; targets come before --spec flags {usage}\n"
+    assert told == f"expected TARGET, got none; targets come before --spec flags {usage}\n"
 
 
 def test_show_as_files_that_load_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -322,7 +322,9 @@ def test_runs_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         "--sttus: unknown flag; did you mean --status?",
         "expected list, find, show, compare or reindex, got 'lst'; did you mean list?",
     ]
-    assert mm(capsys, "runs", "find", *place, status=2) == "mm runs find takes one id, label or hash, got 0\n"
+    assert mm(capsys, "runs", "find", *place, status=2).startswith(
+        "expected find TEXT, got find (usage: mm runs"
+    )
     told = mm(capsys, "runs", "show", "abcdef", *place, status=2)
     assert told == f"abcdef: no run in {tmp_path} has this id, label or hash\n"
 

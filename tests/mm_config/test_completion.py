@@ -181,7 +181,7 @@ def test_completing_imports_nothing_slow() -> None:
 def test_other_shells_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert app(["completion", "bsh", "--fast"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "--fast: unknown flag; see --help",
+        "--fast: unknown flag",
         "expected bash or zsh, got 'bsh'; did you mean bash?",
     ]
 

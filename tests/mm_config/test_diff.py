@@ -2,9 +2,9 @@
 
 from experiments import tiny, tiny_high, tiny_low
 from mm_config import diff, replace
-from mm_config.schema.decorator import EXECUTION, LOCATION, SEMANTIC
 from mm_config.schema.diff import Change, show_value, unshared
 from mm_config.schema.evolve import get
+from mm_config.schema.fields import EXECUTION, LOCATION, SEMANTIC
 from mm_config.specs.data import ManifestSpec, ShapesSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.encoders import Umt5TextEncoderSpec

@@ -8,22 +8,23 @@ from typing import Any
 
 import pytest
 
-from experiments import tiny, tiny_low
-from mm_config.schema.decorator import (
+from experiments import tiny, tiny_low, wan22_t2v
+from mm_config.schema.decorator import spec
+from mm_config.schema.evolve import leaves
+from mm_config.schema.fields import (
     EXECUTION,
     LOCATION,
     SEMANTIC,
+    Effect,
     Role,
+    field,
     field_types,
     info_of,
-    is_spec_class,
     narrowed,
     spec_fields,
-    tag_of,
 )
-from mm_config.schema.effects import TABLES, Effect, effect_in, effect_of
-from mm_config.schema.evolve import leaves
-from mm_config.schema.types import is_union
+from mm_config.schema.root import RootSpec, effect_of
+from mm_config.schema.types import is_spec_class, is_union
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec
 from mm_config.stored.structuring import known_specs
@@ -50,13 +51,6 @@ def classes_in(expected: Any) -> list[type[Any]]:
     return [expected] if is_spec_class(expected) and expected not in kinds else kinds
 
 
-@pytest.mark.parametrize("cls", [TrainSpec, InferSpec])
-def test_every_field_of_a_run_has_a_note(cls: type[Any]) -> None:
-    kind = tag_of(cls)
-    unknown = {path for path, role in fields_of(cls) if effect_in(kind, path, role) is Effect.RESULT}
-    assert not unknown, f"say what a change of these alters: {unknown}"
-
-
 def test_the_enumeration_reaches_what_an_experiment_holds() -> None:
     for value in (tiny.SPEC, tiny_low.SPEC):
         known = dict(fields_of(type(value)))
@@ -64,11 +58,13 @@ def test_the_enumeration_reaches_what_an_experiment_holds() -> None:
         assert found.items() <= known.items()
 
 
-@pytest.mark.parametrize(("kind", "cls"), [("train", TrainSpec), ("infer", InferSpec)])
-def test_the_tables_name_semantic_fields_only(kind: str, cls: type[Any]) -> None:
-    semantic = {path for path, role in fields_of(cls) if role is SEMANTIC}
-    assert set(TABLES[kind]) <= semantic
-    assert Effect.RESULT not in TABLES[kind].values()
+@pytest.mark.parametrize("cls", [TrainSpec, InferSpec])
+def test_what_is_said_of_the_inside_of_a_field_is_said_of_fields_that_exist(cls: type[Any]) -> None:
+    roles = dict(fields_of(cls))
+    for attribute in spec_fields(cls):
+        info = info_of(attribute)
+        assert {f"{attribute.name}.{path}" for path in info.short_names} <= roles.keys()
+        assert {roles[f"{attribute.name}.{path}"] for path in info.effects} <= {SEMANTIC}
 
 
 @pytest.mark.parametrize(
@@ -96,10 +92,20 @@ def test_the_longest_prefix_counts() -> None:
     assert (
         effect_of(tiny.SPEC, "spec.low_noise.spec.start_from.spec.optim.lr", SEMANTIC) is Effect.MATHEMATICS
     )
-    assert effect_in("infer", "autoencoder.weights.name", SEMANTIC) is Effect.WEIGHTS
-    assert effect_in("infer", "autoencoder.dim_mult", SEMANTIC) is Effect.MATHEMATICS
+    assert effect_of(wan22_t2v.SPEC, "spec.autoencoder.weights.name", SEMANTIC) is Effect.WEIGHTS
+    assert effect_of(wan22_t2v.SPEC, "spec.autoencoder.dim_mult", SEMANTIC) is Effect.MATHEMATICS
 
 
-def test_a_kind_without_a_table_alters_the_result() -> None:
-    assert effect_in("other-package", "anything.at_all", SEMANTIC) is Effect.RESULT
-    assert effect_in("other-package", "anything.at_all", EXECUTION) is Effect.EXECUTION
+@spec("effectless-root")
+class Effectless(RootSpec):
+    """A kind of another package that says nothing of effects."""
+
+    name: str = field(default="", role=LOCATION)
+    size: int = 1
+    workers: int = field(default=1, role=EXECUTION)
+
+
+def test_a_field_that_says_no_effect_alters_the_result() -> None:
+    assert effect_of(Effectless(), "spec.size", SEMANTIC) is Effect.RESULT
+    assert effect_of(Effectless(), "spec.workers", EXECUTION) is Effect.EXECUTION
+    assert effect_of(Effectless(), "spec.name", LOCATION) is Effect.LABEL

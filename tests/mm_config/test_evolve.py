@@ -6,9 +6,10 @@ import pytest
 
 from experiments import tiny, tiny_high, tiny_low
 from mm_config import replace
-from mm_config.schema.decorator import EXECUTION, SEMANTIC, field, spec, spec_fields
+from mm_config.schema.decorator import spec
 from mm_config.schema.errors import SpecError
 from mm_config.schema.evolve import get, leaves
+from mm_config.schema.fields import EXECUTION, SEMANTIC, field, spec_fields
 from mm_config.specs.data import ShapesSpec
 from mm_config.specs.optim import AdamWSpec, Decay
 from mm_config.specs.train import TrainSpec

@@ -45,11 +45,11 @@ def test_a_spec_in_a_registered_format(site: Path, capsys: pytest.CaptureFixture
 
 
 def test_what_is_no_format(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words, told in (([], "got none"), (["sizes"], "got 'sizes'; did you mean size?")):
+    for words, told in (([], "got none"), (["sizes", EXPERIMENT], "got 'sizes'; did you mean size?")):
         assert app(["export", *words]) == 2
         assert told in capsys.readouterr().err
     assert app(["export", "size"]) == 2
-    assert "expected one target, got none" in capsys.readouterr().err
+    assert "expected FORMAT TARGET, got size" in capsys.readouterr().err
 
 
 def test_without_a_format_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,8 +22,8 @@ from experiments import (
 )
 from mm_config import families, rules
 from mm_config.families import wan21, wan22
-from mm_config.schema.decorator import SEMANTIC
 from mm_config.schema.diff import diff
+from mm_config.schema.fields import SEMANTIC
 from mm_config.specs.diffusion import Expert, LossWeighting, SigmaTable, Solver
 from mm_config.specs.family import Family
 from mm_config.specs.infer import InferSpec

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from experiments import tiny, tiny_high
 from mm_config import dump, exact_hash, load, replace, spec_hash
-from mm_config.schema.decorator import field, registered_specs, spec
+from mm_config.schema.decorator import registered_specs, spec
 from mm_config.schema.errors import SpecError, UserError
+from mm_config.schema.fields import field
 from mm_config.specs.data import ShapesSpec
 from mm_config.specs.family import Family
 from mm_config.specs.infer import GenerationRequest, SamplesSpec

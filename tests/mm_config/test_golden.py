@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_config import exact_hash, spec_hash
-from mm_config.schema.decorator import ABSENT, info_of, spec_fields, wire_name
+from mm_config.schema.fields import ABSENT, info_of, spec_fields, wire_name
 from mm_config.stored.structuring import known_specs
 
 HERE = Path(__file__).parent

@@ -14,7 +14,8 @@ import pytest
 from experiments import tiny, tiny_high
 from mm_config import exact_hash, replace, spec_hash
 from mm_config.cli.app import app
-from mm_config.schema.decorator import EXECUTION, LOCATION, SECRET, SEMANTIC, field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import EXECUTION, LOCATION, SECRET, SEMANTIC, field
 from mm_config.schema.identity import EXACT_ROLES, canonical, canonical_bytes
 from mm_config.specs.diffusion import FlowMatchingSpec, LossWeighting
 from mm_config.specs.optim import AdamWSpec, ScheduleSpec

@@ -7,14 +7,15 @@ import pytest
 
 from experiments import tiny, tiny_high
 from mm_config import dump, load, replace, spec_hash
-from mm_config.schema.decorator import EXECUTION, SEMANTIC, field, spec, spec_fields
+from mm_config.schema.decorator import spec
 from mm_config.schema.evolve import leaves
+from mm_config.schema.fields import EXECUTION, SEMANTIC, Layer, field
 from mm_config.schema.identity import EXACT_ROLES
 from mm_config.schema.root import RootSpec
 from mm_config.specs.diffusion import SamplerSpec, Solver
 from mm_config.specs.infer import GenerationRequest, SamplesSpec
 from mm_config.specs.weights import RandomWeights
-from mm_config.stored.layers import LAYERS, layer_hashes
+from mm_config.stored.layers import layer_hashes, layers_of
 from mm_config.stored.structuring import known_specs
 
 
@@ -23,16 +24,11 @@ def changed_layers(base: Any, changes: dict[str, Any], **options: Any) -> set[st
     return {layer for layer in before if before[layer] != after[layer]}
 
 
-@pytest.mark.parametrize("tag", LAYERS)
-def test_every_field_is_in_exactly_one_layer(tag: str) -> None:
-    fields = [attribute.name for attribute in spec_fields(known_specs()[tag])]
-    listed = [name for names in LAYERS[tag].values() for name in names]
-    assert sorted(listed) == sorted(fields), "list every field once in LAYERS (mm_config/layers.py)"
-
-
 def test_every_spec_that_can_be_run_has_layers() -> None:
-    roots = {tag for tag, cls in known_specs().items() if issubclass(cls, RootSpec)}
-    assert {tag for tag in roots if known_specs()[tag].__module__.startswith("mm_config.")} <= LAYERS.keys()
+    roots = [cls for cls in known_specs().values() if issubclass(cls, RootSpec)]
+    own = [cls for cls in roots if cls.__module__.startswith("mm_config.")]
+    assert own
+    assert all(map(layers_of, own))
 
 
 def test_a_layers_hash_is_the_sha256_of_these_bytes() -> None:
@@ -90,16 +86,16 @@ def test_a_dump_holds_all_layers_and_loads_back_with_the_same_hashes(tmp_path: A
 
 
 def test_a_spec_without_layers_says_so() -> None:
-    with pytest.raises(TypeError, match="SamplerSpec has no layers; train, infer, generation-request have"):
+    with pytest.raises(TypeError, match="SamplerSpec has no layers"):
         layer_hashes(SamplerSpec())
 
 
-def test_the_schema_of_a_class_is_part_of_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    @spec("test-layered", schema=2)
+def test_the_schema_of_a_class_is_part_of_its_layers() -> None:
+    @spec("test-layered", schema=2, layer=Layer.INFERENCE)
     class Layered:
         """A class of two layers that changed shape once."""
 
-        weights: int = field(default=0, wire="w")
+        weights: int = field(default=0, wire="w", layer=Layer.MODEL)
         """Layer 1."""
         steps: int = 0
         """Layer 2."""
@@ -108,6 +104,5 @@ def test_the_schema_of_a_class_is_part_of_its_layers(monkeypatch: pytest.MonkeyP
         def migrate(payload: dict[str, Any], schema: int) -> dict[str, Any]:
             return payload
 
-    monkeypatch.setitem(LAYERS, "test-layered", {"model": ("weights",), "inference": ("steps",)})
     written = b'{"kind":"test-layered","layer":"model","spec":{"w":0,"~schema":2},"v":1}'
     assert layer_hashes(Layered())["model"] == hashlib.sha256(written).hexdigest()

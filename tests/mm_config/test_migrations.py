@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from experiments import tiny, tiny_high
 from mm_config import dump, exact_hash, load, replace, spec_hash
-from mm_config.schema.decorator import field, spec
+from mm_config.schema.decorator import spec
 from mm_config.schema.errors import Problem, SpecError, UserError
+from mm_config.schema.fields import field
 from mm_config.schema.identity import canonical, canonical_bytes, payload_hash
 from mm_config.specs.kinds import DatasetSpec
 from mm_config.specs.train import TrainSpec

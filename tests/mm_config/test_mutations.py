@@ -11,16 +11,10 @@ from typing import Any
 
 import pytest
 
-from mm_config.schema.decorator import (
-    ABSENT,
-    info_of,
-    is_spec,
-    registered_specs,
-    spec_fields,
-    tag_of,
-    wire_name,
-)
+from mm_config.schema.decorator import registered_specs, tag_of
 from mm_config.schema.errors import UserError
+from mm_config.schema.fields import ABSENT, info_of, spec_fields, wire_name
+from mm_config.schema.types import is_spec
 from mm_config.stored.files import from_payload, to_payload
 from mm_config.stored.parsing import parse_json, parse_yaml
 from tests.mm_config.strategies import experiments

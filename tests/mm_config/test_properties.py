@@ -12,9 +12,9 @@ from mm_config import diff, exact_hash, replace, spec_hash
 from mm_config.cli.flags import is_settable
 from mm_config.cli.parse import parse_fields
 from mm_config.cli.scan import is_flag, scan
-from mm_config.schema.decorator import ABSENT, EXECUTION, SEMANTIC, info_of, spec_fields, wire_name
 from mm_config.schema.errors import SpecError
 from mm_config.schema.evolve import get, leaves
+from mm_config.schema.fields import ABSENT, EXECUTION, SEMANTIC, info_of, spec_fields, wire_name
 from mm_config.schema.identity import payload_hash
 from mm_config.stored.files import dumps, from_payload, to_payload
 from mm_config.stored.parsing import checked, parse_json, parse_yaml

@@ -29,7 +29,8 @@ import hashlib, json, os
 from mm_config.options.run_options import RunOutcome, StoppedEarly
 from mm_config.runs.folder import open_run, recorded
 from mm_config.runs.record import write_json
-from mm_config.schema.decorator import LOCATION, field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import LOCATION, field
 from mm_config.schema.root import RootSpec
 
 @spec("walk")
@@ -291,25 +292,23 @@ def test_a_run_without_steps_can_be_verified_neither_in_part_nor_as_a_whole(plac
 
 
 def test_every_mistake_on_the_command_line_is_one_line(place: Place) -> None:
-    done = place.reproduce(
-        "a", "b", "--verify-steps", "x", "--spec.steps", "3", "--verify", "--location", "y"
-    )
+    done = place.reproduce("a", "b", "--verify-steps", "x", "--spec.steps", "3", "--verify")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        "--spec.steps: the stored spec is run as it is",
-        "--verify: unknown flag; did you mean --verify-steps?",
-        "expected one run, got 2: a b (usage: mm reproduce HASH|RUN [--verify-steps N] [--json] "
-        "[--runs-dir DIR] [--location NAME=PATH ...])",
         "--verify-steps: expected a whole number of at least 1, got 'x'",
-        "--location: expected NAME=PATH, got 'y'",
+        "--spec.steps: no field of a spec can be changed here",
+        "--verify: unknown flag; did you mean --verify-steps?",
+        "expected RUN, got a b (usage: mm reproduce HASH|RUN [--verify-steps N] [--json] "
+        "[--runs-dir DIR] [--location NAME=PATH ...])",
     ]
+    assert place.reproduce("a", "--location", "y").stderr == "--location: expected NAME=PATH, got 'y'\n"
 
 
 def mistake(target: str, runs_dir: Path, *flags: str) -> str:
-    from mm_config.cli.verbs.reproduce import run as verb
+    from mm_config.cli.verbs.reproduce import VERB
 
     with pytest.raises(UserError) as caught:
-        verb([target, "--runs-dir", str(runs_dir), *flags])
+        VERB.run([target, "--runs-dir", str(runs_dir), *flags])
     (problem,) = caught.value.problems
     return str(problem)
 

@@ -19,8 +19,9 @@ from mm_config.runs.folder import Run, open_run
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RunStatus
 from mm_config.runs.stored import stored
-from mm_config.schema.decorator import LOCATION, field, spec
+from mm_config.schema.decorator import spec
 from mm_config.schema.errors import UserError
+from mm_config.schema.fields import LOCATION, field
 from mm_config.schema.root import RootSpec
 from mm_config.stored.files import to_payload
 

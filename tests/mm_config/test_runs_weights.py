@@ -85,7 +85,8 @@ def test_missing_weights_of_a_spec_that_no_experiment_holds_name_its_hash(tmp_pa
 PLUGIN = """
 from mm_config.options.run_options import RunOptions, RunOutcome
 from mm_config.runs.folder import open_run
-from mm_config.schema.decorator import field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import field
 from mm_config.schema.root import RootSpec
 
 @spec("constant-training")

@@ -5,7 +5,10 @@ from typing import Any
 import attrs
 import pytest
 
-from mm_config.schema.decorator import (
+from mm_config.schema.decorator import registered_specs, spec
+from mm_config.schema.docstrings import help_texts
+from mm_config.schema.errors import SpecError
+from mm_config.schema.fields import (
     ABSENT,
     EXECUTION,
     LOCATION,
@@ -14,13 +17,9 @@ from mm_config.schema.decorator import (
     field_types,
     info_of,
     narrowed,
-    registered_specs,
-    spec,
     spec_fields,
-    value_problems,
 )
-from mm_config.schema.docstrings import help_texts
-from mm_config.schema.errors import SpecError
+from mm_config.schema.ranges import value_problems
 from mm_config.specs.data import DataSpec, ManifestSpec, ShapesSpec
 from mm_config.specs.encoders import DctAutoencoderSpec
 from mm_config.specs.kinds import DatasetSpec

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from experiments import tiny, tiny_high, tiny_low
 from mm_config import exact_hash, replace, spec_hash
-from mm_config.schema.decorator import field, field_types, info_of, spec, spec_fields
+from mm_config.schema.decorator import spec
 from mm_config.schema.errors import UserError
+from mm_config.schema.fields import field, field_types, info_of, spec_fields
 from mm_config.schema.root import RootSpec
 from mm_config.schema.types import is_union
 from mm_config.specs.data import DatasetSpec
@@ -175,7 +176,7 @@ def test_classes_of_other_packages_are_imported_from_their_modules(
     for name, tag in (("zeta_optim", "zeta"), ("alpha_optim", "alpha")):
         (tmp_path / f"{name}.py").write_text(
             "import enum\n"
-            "from mm_config.schema.decorator import field, spec\n"
+            "from mm_config.schema.decorator import spec\nfrom mm_config.schema.fields import field\n"
             "from mm_config.specs.kinds import OptimizerSpec\n"
             "class Outer:\n"
             "    class Kind(enum.Enum):\n"

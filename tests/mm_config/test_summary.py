@@ -16,7 +16,8 @@ from mm_config import exact_hash, replace, spec_hash
 from mm_config.cli.styled import Line
 from mm_config.cli.summary import summary_lines
 from mm_config.cli.values import brief, fitted, outline, shown
-from mm_config.schema.decorator import field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import field
 from mm_config.schema.root import RootSpec
 from mm_config.specs.data import BucketSpec, ManifestSpec
 from mm_config.specs.diffusion import Expert

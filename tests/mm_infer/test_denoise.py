@@ -38,7 +38,11 @@ class Recorder:
 def test_official_step_counts_of_both_experts(steps: int, shift: float, boundary: float, high: int):
     networks, taken = {HIGH: Recorder(0), LOW: Recorder(0)}, Counter[Expert]()
     sampler = SamplerSpec(steps=steps, shift=shift)
-    denoise(NOISE, TEXT, NEGATIVE, networks, sampler, boundary, on_step=lambda expert: taken.update([expert]))
+
+    def count(step: int, sigma: float, expert: Expert, latents: Tensor) -> None:
+        taken.update([expert])
+
+    denoise(NOISE, TEXT, NEGATIVE, networks, sampler, boundary, on_step=count)
     assert taken == {HIGH: high, LOW: steps - high}
     asked = [timestep for expert in (HIGH, LOW) for _, timestep in networks[expert].calls]
     assert asked == timesteps(sampler).tolist()

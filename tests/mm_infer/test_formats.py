@@ -21,7 +21,8 @@ from mm_config.specs.encoders import Umt5TextEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.wan import WanTransformerSpec
 from mm_config.specs.weights import ReleasedWeights
-from mm_infer import pipeline, runner
+from mm_infer import load, runner
+from mm_infer.opening import open_generation
 from mm_models.weights.converting import convert
 
 REQUEST = GenerationRequest(prompt="a red circle moving right", seed=1)
@@ -29,8 +30,7 @@ FILE = "diffusion_pytorch_model.safetensors"
 
 
 def latents(spec: InferSpec, options: RunOptions) -> Tensor:
-    loaded = pipeline.load_pipeline(spec, pipeline.resolve_experts(spec, options), options)
-    return pipeline.make_latents(loaded, [REQUEST])
+    return load(spec, options=options).denoise([REQUEST])
 
 
 def located(options: RunOptions, folder: Path) -> RunOptions:
@@ -64,7 +64,7 @@ def test_a_file_of_a_release_is_enough(
     with pytest.raises(UserError, match=r"spec\.high_noise: .*cut short or is no safetensors file"):
         other.write_bytes(b"")
         broken = ReleasedWeights(name="test/tiny", subfolder="transformer/other.safetensors")
-        pipeline.resolve_experts(replace(spec, "high_noise", broken), located(options, tmp_path / "files"))
+        open_generation(replace(spec, "high_noise", broken), located(options, tmp_path / "files"))
 
 
 def test_everything_that_is_nowhere_is_told_at_once_and_leaves_no_run(spec: InferSpec, options: RunOptions):

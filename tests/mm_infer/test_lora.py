@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from experiments import tiny, tiny_high
+from experiments import tiny, tiny_high, tiny_low
 from mm_config import replace
 from mm_config.options.locations import Location, Locations
 from mm_config.options.run_options import RunOptions
@@ -22,7 +22,8 @@ from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.lora import AppliedLoraSpec, LoraSpec
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import ReleasedWeights, TrainedBy
-from mm_infer import pipeline
+from mm_infer import load
+from mm_infer.opening import open_generation
 from mm_models import checkpoint
 from mm_models.lora.adapter import HIGH_NOISE, LOW_NOISE, Adapter, LowRank
 from mm_models.lora.writing import save_adapters
@@ -38,8 +39,7 @@ def adapter_of(spec: InferSpec, key: str, alpha: float = 1.0) -> Adapter:
     shapes = spec.model.parameter_shapes()
     layers: dict[str, LowRank] = {}
     for name in LAYERS:
-        out, width = shapes[f"{name}.weight"]
-        draws = generator(key, name)
+        (out, width), draws = shapes[f"{name}.weight"], generator(key, name)
         down, up = torch.randn(2, width, generator=draws), torch.randn(out, 2, generator=draws)
         layers[name] = LowRank(down, 0.2 * up, alpha)
     return Adapter(layers)
@@ -71,14 +71,15 @@ def released(name: str, file: str = "") -> ReleasedWeights:
     return ReleasedWeights(name=f"test/{name}", subfolder=file)
 
 
-def load(spec: InferSpec, options: RunOptions) -> pipeline.Pipeline:
-    return pipeline.load_pipeline(spec, pipeline.resolve_experts(spec, options), options)
+def training_of(spec: InferSpec, expert: TrainSpec) -> TrainSpec:
+    """An expert's training of adapters for the network of an inference spec."""
+    same = {"model": spec.model, "autoencoder": spec.autoencoder, "start_from": spec.high_noise}
+    return replace(expert, {**same, "lora": LoraSpec(rank=2, alpha=3.0)})
 
 
 def weights_of(spec: InferSpec, options: RunOptions) -> Weights:
-    return {
-        expert: dict(network.named_parameters()) for expert, network in load(spec, options).networks.items()
-    }
+    networks = load(spec, options=options).networks
+    return {expert: dict(network.named_parameters()) for expert, network in networks.items()}
 
 
 def assert_changed(found: Weights, plain: Weights, wanted: dict[Expert, list[tuple[Adapter, float]]]) -> None:
@@ -93,7 +94,7 @@ def assert_changed(found: Weights, plain: Weights, wanted: dict[Expert, list[tup
 
 
 def make(spec: InferSpec, options: RunOptions) -> Tensor:
-    return pipeline.make_latents(load(spec, options), [REQUEST])
+    return load(spec, options=options).denoise([REQUEST])
 
 
 def test_one_file_for_both_experts_gives_each_its_own(spec: InferSpec, located: RunOptions) -> None:
@@ -140,15 +141,14 @@ def test_a_single_network_takes_its_adapter_as_high_noise(spec: InferSpec, locat
     plain = weights_of(single, located)
     assert_changed(found, plain, {Expert.SINGLE: [(adapter_of(spec, "high"), 1.0)]})
     with pytest.raises(UserError, match="an adapter of both experts; one for a single network is wanted"):
-        load(replace(single, "loras", (AppliedLoraSpec(high_noise=released("both")),)), located)
+        load(replace(single, "loras", (AppliedLoraSpec(high_noise=released("both")),)), options=located)
 
 
 def test_an_adapter_that_a_run_has_trained_is_found_by_its_spec(spec: InferSpec, located: RunOptions) -> None:
-    training = replace(tiny_high.SPEC, "lora", LoraSpec(rank=2, alpha=3.0))
-    assert isinstance(training, TrainSpec)
+    training = training_of(spec, tiny_high.SPEC)
     lora = AppliedLoraSpec(high_noise=TrainedBy(spec=training))
     with pytest.raises(UserError, match=r"spec\.loras\.0\.high_noise: no finished run of "):
-        pipeline.resolve_experts(replace(spec, "loras", (lora,)), located)
+        open_generation(replace(spec, "loras", (lora,)), located)
     adapter = adapter_of(spec, "trained", alpha=3.0)
     run = open_run(training, located)
     folder = run.path / "checkpoints" / "step-00000001"
@@ -166,7 +166,7 @@ def test_all_adapters_that_cannot_be_used_are_named_by_their_fields(
 ) -> None:
     nowhere = AppliedLoraSpec(high_noise=released("nowhere"), low_noise=released("files", "mid.safetensors"))
     with pytest.raises(UserError) as caught:
-        pipeline.resolve_experts(replace(spec, "loras", (nowhere,)), located)
+        open_generation(replace(spec, "loras", (nowhere,)), located)
     assert [problem.path for problem in caught.value.problems] == [
         "spec.loras.0.high_noise",
         "spec.loras.0.low_noise",
@@ -221,10 +221,10 @@ def test_after_a_training_of_an_adapter_that_failed_no_other_is_started(
 ) -> None:
     (tmp_path / "file").touch()
     nowhere = attrs.evolve(located, runs_dir=tmp_path / "file" / "runs")
-    trained = TrainedBy(spec=replace(tiny_high.SPEC, "lora", LoraSpec(rank=2)))
-    lora = AppliedLoraSpec(high_noise=trained, low_noise=trained)
+    high, low = (TrainedBy(spec=training_of(spec, one)) for one in (tiny_high.SPEC, tiny_low.SPEC))
+    loras = (AppliedLoraSpec(high_noise=high, low_noise=low),)
     with pytest.raises(UserError) as caught:
-        pipeline.resolve_experts(replace(spec, {"loras": (lora,), "runtime.build_missing": True}), nowhere)
+        load(replace(spec, {"loras": loras, "runtime.build_missing": True}), options=nowhere)
     assert len(caught.value.problems) == 1
 
 
@@ -260,7 +260,7 @@ def test_the_half_of_a_file_that_nothing_takes_is_told_once(
     spec: InferSpec, located: RunOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def told(*loras: AppliedLoraSpec) -> str:
-        load(replace(spec, "loras", loras), located)
+        load(replace(spec, "loras", loras), options=located)
         return capsys.readouterr().out
 
     high, low = AppliedLoraSpec(high_noise=released("both")), AppliedLoraSpec(low_noise=released("both"))
@@ -284,7 +284,7 @@ def test_adapters_that_were_written_for_peft_are_in_folders_of_their_experts(
     save_adapters(experts, tmp_path / "files" / "peft", "peft")
     whole = AppliedLoraSpec(high_noise=released("files", "peft"))
     with pytest.raises(UserError) as caught:
-        load(replace(spec, "loras", (whole,)), located)
+        load(replace(spec, "loras", (whole,)), options=located)
     (problem,) = caught.value.problems
     assert problem.path == "spec.loras.0.high_noise"
     assert problem.message.endswith(

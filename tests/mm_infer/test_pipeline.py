@@ -17,7 +17,7 @@ from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.serving import FeatureCacheSpec, GuidanceMode, Residency
 from mm_config.specs.weights import ReleasedWeights
-from mm_infer import generate, pipeline
+from mm_infer import Pipeline, generate, load
 
 RED, BLUE = "a red circle moving right", "a blue square moving up"
 REQUESTS = (
@@ -27,12 +27,8 @@ REQUESTS = (
 )
 
 
-def load(spec: InferSpec, options: RunOptions) -> pipeline.Pipeline:
-    return pipeline.load_pipeline(spec, pipeline.resolve_experts(spec, options), options)
-
-
-def make(loaded: pipeline.Pipeline, *requests: GenerationRequest) -> torch.Tensor:
-    return pipeline.decode(loaded, pipeline.make_latents(loaded, requests))
+def make(pipeline: Pipeline, *requests: GenerationRequest) -> torch.Tensor:
+    return pipeline.decode(pipeline.denoise(requests))
 
 
 def frames_of(spec: InferSpec, options: RunOptions, *requests: GenerationRequest) -> list[torch.Tensor]:
@@ -40,7 +36,7 @@ def frames_of(spec: InferSpec, options: RunOptions, *requests: GenerationRequest
 
 
 def test_a_video_of_a_batch_equals_the_same_video_made_alone(spec: InferSpec, options: RunOptions):
-    loaded = load(spec, options)
+    loaded = load(spec, options=options)
     together = make(loaded, *REQUESTS)
     for request, video in zip(REQUESTS, together, strict=True):
         alone = make(loaded, request)[0]
@@ -82,16 +78,16 @@ def test_prompt_seed_negative_prompt_and_each_expert_change_the_video(spec: Infe
 def test_the_specs_negative_prompt_serves_requests_that_have_none(spec: InferSpec, options: RunOptions):
     request = GenerationRequest(prompt=REQUESTS[0].prompt, seed=4)
     own = replace(request, "negative_prompt", "a blue square")
-    with_default = load(replace(spec, "negative_prompt", "a blue square"), options)
-    assert torch.equal(make(with_default, request), make(load(spec, options), own))
-    assert not torch.equal(make(with_default, request), make(load(spec, options), request))
+    with_default = load(replace(spec, "negative_prompt", "a blue square"), options=options)
+    assert torch.equal(make(with_default, request), make(load(spec, options=options), own))
+    assert not torch.equal(make(with_default, request), make(load(spec, options=options), request))
     other = replace(request, "negative_prompt", "a red circle")
-    assert torch.equal(make(with_default, other), make(load(spec, options), other))
+    assert torch.equal(make(with_default, other), make(load(spec, options=options), other))
 
 
 def test_guidance_in_two_passes_gives_the_video_of_one(spec: InferSpec, options: RunOptions):
-    apart = load(replace(spec, "runtime.guidance", GuidanceMode.SEQUENTIAL), options)
-    difference = make(apart, REQUESTS[0]) - make(load(spec, options), REQUESTS[0])
+    apart = load(replace(spec, "runtime.guidance", GuidanceMode.SEQUENTIAL), options=options)
+    difference = make(apart, REQUESTS[0]) - make(load(spec, options=options), REQUESTS[0])
     assert float(difference.abs().max()) <= 1e-5
 
 
@@ -127,8 +123,8 @@ def test_a_single_network_needs_no_boundary(spec: InferSpec, options: RunOptions
 
 def test_bfloat16_networks_stay_near_their_float32_video(spec: InferSpec, options: RunOptions):
     request = GenerationRequest(prompt=RED, seed=1)
-    exact = make(load(spec, options), request)
-    rounded = make(load(replace(spec, "dtype", Dtype.BFLOAT16), options), request)
+    exact = make(load(spec, options=options), request)
+    rounded = make(load(replace(spec, "dtype", Dtype.BFLOAT16), options=options), request)
     assert rounded.dtype == torch.float32
     assert 0 < float((exact - rounded).abs().mean()) < 0.05 * float(exact.abs().mean())
 

@@ -145,7 +145,7 @@ def test_a_checkpoint_of_another_network_is_said_to_be_one(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["convert", "a"], "expected SRC and DST, got 1: a"),
+        (["convert", "a"], "expected SRC DST, got a"),
         (["convert", "a", "b", "--too", "wan"], "--too: unknown flag; did you mean --to?"),
         (
             ["convert", "a", "b", "--to", "wann"],

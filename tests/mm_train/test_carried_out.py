@@ -6,9 +6,9 @@ import mm_train
 from experiments import wan22_high, wan22_i2v_high
 from mm_config import replace
 from mm_config.options.run_options import RunOptions
-from mm_config.schema.decorator import ABSENT, info_of, spec_fields
 from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import get
+from mm_config.schema.fields import ABSENT, info_of, spec_fields
 from mm_config.specs.data import BucketSpec, Order
 from mm_config.specs.optim import EmaSpec, MuonSpec
 from mm_config.specs.parallel import Recompute
@@ -52,6 +52,7 @@ def test_all_that_training_cannot_do_is_named_at_once(small: TrainSpec) -> None:
     lines = refused(replace(small, changes))
     assert sorted(line.partition(":")[0] for line in lines) == sorted(f"spec.{path}" for path in changes)
     assert "spec.parallel.ulysses: is 2, which training can't do yet; only 1 can be run" in lines
+    assert "spec.optim: is MuonSpec, for which no optimizer is installed; installed: adamw" in lines
 
 
 def test_a_run_is_refused_before_anything_is_made(small: TrainSpec, options: RunOptions) -> None:

@@ -1,5 +1,6 @@
 """Features made once: equal to encoding on the fly, reused, made again when files change; bad clips."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
 from mm_config.specs.data import Cache, ManifestSpec
 from mm_config.specs.train import TrainSpec
-from mm_data import Dataset
+from mm_data import Dataset, batch_indices
 from mm_train.features import Features, cached_features
 from mm_train.ranks import Ranks
 from mm_train.sources import cached_source, encoding_source
@@ -67,12 +68,14 @@ def test_cached_features_equal_those_encoded_on_the_fly(
     made = cached_features(small, dataset, tmp_path, Locations(), CPU, ALONE)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     read = cached_features(small, dataset, tmp_path, Locations(), CPU, ALONE)
+    assert equal(read, made, dataset)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == written
-    assert torch.equal(read.text_MLD, made.text_MLD)
 
     indices = (3, 0, 31)
     dropped = (False, True, False)
-    cached = cached_source(read, dataset, CPU).collate(indices, dropped)
+    source = cached_source(read, dataset, CPU)
+    assert source.load is not None
+    cached = source.collate([source.load(dataset.records[index]) for index in indices], dropped)
     clips = [mm_data.load_clip(dataset.records[index], small.data) for index in indices]
     encoded = encoding_source(small, Locations(), CPU).collate(clips, dropped)
     for looked_up, expected in zip(cached, encoded, strict=True):
@@ -94,30 +97,104 @@ def test_another_size_or_a_changed_file_gets_features_of_its_own(
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 3
 
 
-def equal(first: Features, second: Features) -> bool:
-    pairs = zip((*first.latents, first.text_MLD), (*second.latents, second.text_MLD), strict=True)
+def equal(first: Features, second: Features, dataset: Dataset) -> bool:
+    captions = {"", *(record.caption for record in dataset.records)}
+    pairs = [(first.text_of(caption), second.text_of(caption)) for caption in captions]
+    pairs += [(first.latents_of(index), second.latents_of(index)) for index in range(len(dataset.records))]
     return all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
-def test_a_damaged_cache_is_made_again(small: TrainSpec, options: RunOptions, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("features.json", "cut"),
+        ("features.json", "missing"),
+        ("text-0000000.safetensors", "missing"),
+        ("text-0000001.safetensors", "flipped bit"),
+        ("latents-0000000.safetensors", "cut"),
+        ("latents-0000003.safetensors", "flipped bit"),
+        ("latents-0000002.safetensors", "another's"),
+    ],
+)
+def test_a_damaged_cache_is_made_again(
+    name: str,
+    how: str,
+    small: TrainSpec,
+    options: RunOptions,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     dataset = prepared(small, options)
     expected = cached_features(small, dataset, tmp_path, Locations(), CPU, ALONE)
     [folder] = (tmp_path / "features").iterdir()
-    for name, how in (
-        ("features.json", "cut"),
-        ("features.json", "missing"),
-        ("text.safetensors", "missing"),
-        ("latents-00000.safetensors", "cut"),
-        ("latents-00000.safetensors", "flipped bit"),
-    ):
-        content = bytearray((folder / name).read_bytes())
-        content[-100] ^= 1
-        # Not written in place: what was read before is mapped from the old file.
-        (folder / name).unlink()
-        if how != "missing":
-            (folder / name).write_bytes(content[:100] if how == "cut" else content)
-        assert equal(cached_features(small, dataset, tmp_path, Locations(), CPU, ALONE), expected)
-        assert list((tmp_path / "features").iterdir()) == [folder]
+    before = digests(folder)
+    content = bytearray((folder / name).read_bytes())
+    content[-100] ^= 1
+    if how == "another's":
+        content = bytearray((folder / "latents-0000001.safetensors").read_bytes())
+    (folder / name).unlink()
+    if how != "missing":
+        (folder / name).write_bytes(content[:100] if how == "cut" else content)
+    assert equal(cached_features(small, dataset, tmp_path, Locations(), CPU, ALONE), expected, dataset)
+    said = "".join(capsys.readouterr())
+    assert said.count("is damaged and made again") == 1
+    assert (str(folder) if name == "features.json" else str(folder / name)) in said
+    assert digests(folder) == before
+    assert list((tmp_path / "features").iterdir()) == [folder]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_a_start_reads_no_record_and_a_run_those_alone_that_it_draws(
+    small: TrainSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = replace(small, {"data.batch_size": 2, "schedule.steps": 2, "schedule.warmup_steps": 1})
+    own = RunOptions(runs_dir=tmp_path)
+    dataset = prepared(spec, own)
+    losses = [json.loads(line)["loss"] for line in metrics(mm_train.train(spec, own).run_dir)]
+    [folder] = (own.cache_dir / "features").iterdir()
+    drawn = {
+        index // 8
+        for step in range(2)
+        for index in batch_indices(dataset.digest, spec.seed, step, 2, len(dataset.records))
+    }
+    others = {0, 1, 2, 3} - drawn
+    assert drawn
+    assert others
+
+    # A start over files that aren't there neither fails nor makes them.
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
+        file.rename(tmp_path / file.name)
+    features = cached_features(spec, dataset, own.cache_dir, Locations(), CPU, ALONE)
+    assert "damaged" not in "".join(capsys.readouterr())
+    assert list(folder.iterdir()) == [folder / "features.json"]
+    for file in files:
+        if file.name not in {f"latents-{number:07d}.safetensors" for number in others}:
+            (tmp_path / file.name).rename(file)
+    again = mm_train.train(spec, own)
+    assert [json.loads(line)["loss"] for line in metrics(again.run_dir)] == losses
+    assert "damaged" not in "".join(capsys.readouterr())
+    features.latents_of(8 * others.pop())
+    assert "damaged" in capsys.readouterr().err
+
+
+def metrics(run_dir: Path) -> list[str]:
+    return (run_dir / "metrics.jsonl").read_text().splitlines()
+
+
+def test_a_damaged_file_whose_clip_is_gone_ends_the_run_and_names_it(
+    own_clips: TrainSpec, options: RunOptions, tmp_path: Path
+) -> None:
+    dataset = prepared(own_clips, options)
+    features = cached_features(own_clips, dataset, tmp_path, Locations(), CPU, ALONE)
+    for file in tmp_path.rglob("latents-*"):
+        file.unlink()
+    [damaged] = damage(own_clips, 1)
+    with pytest.raises(UserError, match=rf"{damaged.name}: could be read when features were made; decode: "):
+        features.latents_of(0)
 
 
 def test_runs_that_make_a_cache_at_once_end_with_one(
@@ -130,7 +207,7 @@ def test_runs_that_make_a_cache_at_once_end_with_one(
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(make, range(2))
-    assert equal(first, second)
+    assert equal(first, second, dataset)
     assert len(list((tmp_path / "features").iterdir())) == 1
 
 

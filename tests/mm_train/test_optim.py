@@ -55,10 +55,10 @@ def test_an_optimizer_with_copied_moments_goes_on_like_the_first() -> None:
     optimizer = build_optimizer(network, AdamWSpec(lr=0.1), device)
     gradients = [[torch.randn_like(parameter) for parameter in network.parameters()] for _ in range(4)]
 
-    def update(module: nn.Module, adamw: torch.optim.AdamW, step: int) -> None:
+    def update(module: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         for parameter, gradient in zip(module.parameters(), gradients[step], strict=True):
             parameter.grad = gradient.clone()
-        adamw.step()
+        optimizer.step()
 
     for step in range(3):
         update(network, optimizer, step)

@@ -1,8 +1,10 @@
 """Activation checkpointing changes memory, not numbers."""
 
+import attrs
 import pytest
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 import mm_models
 from mm_config import replace
@@ -10,9 +12,9 @@ from mm_config.schema.errors import UserError
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.parallel import Recompute, RecomputeSpec
 from mm_config.specs.train import PrecisionSpec, TrainSpec
+from mm_train.parallelize import parallelize
 from mm_train.ranks import joined
 from mm_train.recompute import recompute
-from mm_train.sharding import shard
 
 FULL = RecomputeSpec(mode=Recompute.FULL)
 CPU = torch.device("cpu")
@@ -32,10 +34,10 @@ def gradients(small: TrainSpec, spec: RecomputeSpec, sharded: bool) -> tuple[dic
 
     for block in network.get_submodule("blocks").children():
         block.get_submodule("ffn").register_forward_hook(count)
-    recompute(network, spec)
-    with joined(PrecisionSpec(compute=Dtype.BFLOAT16), CPU):
-        if sharded:
-            shard(network, small.fsdp, PrecisionSpec(), CPU)
+    with joined(PrecisionSpec(compute=Dtype.BFLOAT16), CPU) as group:
+        ranks = attrs.evolve(group, grouped=sharded)
+        parallelize(network, replace(small, "recompute", spec), ranks, CPU)
+        assert isinstance(network, FSDPModule) == sharded
         assert [name for name, _ in network.named_parameters()] == names
         generator = torch.Generator().manual_seed(2)
         latents = torch.randn(2, small.model.in_channels, 2, 4, 4, generator=generator)

@@ -14,17 +14,20 @@ from mm_config.schema.errors import UserError
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.parallel import FsdpSpec
 from mm_config.specs.train import PrecisionSpec, TrainSpec
+from mm_train.matching import matching_modules
+from mm_train.parallelize import materialize
 from mm_train.ranks import joined
-from mm_train.sharding import shard, unit_names
+from mm_train.sharding import shard
 
 BFLOAT16 = PrecisionSpec(compute=Dtype.BFLOAT16)
 CPU = torch.device("cpu")
+WRAP = "spec.fsdp.wrap"
 
 
 def test_a_star_stays_within_one_part_of_a_name(small: TrainSpec) -> None:
     network = mm_models.build(small.model)
-    assert unit_names(network, ("blocks.*",)) == ("blocks.0", "blocks.1")
-    assert unit_names(network, ("blocks.1.attn?", "condition_embedder")) == (
+    assert matching_modules(network, ("blocks.*",), WRAP) == ("blocks.0", "blocks.1")
+    assert matching_modules(network, ("blocks.1.attn?", "condition_embedder"), WRAP) == (
         "condition_embedder",
         "blocks.1.attn1",
         "blocks.1.attn2",
@@ -33,7 +36,7 @@ def test_a_star_stays_within_one_part_of_a_name(small: TrainSpec) -> None:
 
 def test_a_list_of_modules_is_refused_with_the_pattern_that_was_meant(small: TrainSpec) -> None:
     with pytest.raises(UserError, match=r"spec\.fsdp\.wrap: 'blocks' is a list of modules.*'blocks\.\*'"):
-        unit_names(mm_models.build(small.model), ("blocks",))
+        matching_modules(mm_models.build(small.model), ("blocks",), WRAP)
 
 
 def test_units_are_the_matches_and_the_root_and_keep_float32_shards(small: TrainSpec) -> None:
@@ -55,11 +58,10 @@ def _divided_gradient(rank: int, store: str, small: TrainSpec) -> None:
     try:
         network = mm_models.build(small.model)
         shard(network, FsdpSpec(), PrecisionSpec(), CPU)
-        network.to_empty(device=CPU)
+        materialize(network, CPU)
         for unit in network.modules():
             if isinstance(unit, FSDPModule):
                 unit.set_gradient_divide_factor(4.0)
-        network.init_buffers(CPU)  # type: ignore[operator]
         mm_models.initialize(network, seed=0)
         latents = torch.zeros(1, small.model.in_channels, 1, 2, 2)
         network(latents, torch.zeros(1), torch.zeros(1, 3, small.model.text_dim)).sum().backward()

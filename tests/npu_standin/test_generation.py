@@ -12,7 +12,7 @@ from mm_config.options.run_options import RunOptions
 from mm_config.specs.diffusion import Expert, Solver
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.serving import GuidanceMode
-from mm_infer import pipeline
+from mm_infer import load
 from tests.npu_standin.parity import assert_equal
 
 REQUESTS = (
@@ -23,10 +23,10 @@ REQUESTS = (
 
 def made(spec: InferSpec, options: RunOptions) -> tuple[torch.Tensor, torch.Tensor, list[Expert]]:
     """Latents, video, and the expert that took each step."""
-    loaded = pipeline.load_pipeline(spec, pipeline.resolve_experts(spec, options), options)
+    pipeline = load(spec, options=options)
     took: list[Expert] = []
-    latents = pipeline.make_latents(loaded, REQUESTS, took.append)
-    return latents, pipeline.decode(loaded, latents), took
+    latents = pipeline.denoise(REQUESTS, on_step=lambda step, sigma, expert, latents: took.append(expert))
+    return latents, pipeline.decode(latents), took
 
 
 @pytest.mark.parametrize("solver", [Solver.UNIPC, Solver.EULER])

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 import mm_models
 from experiments import tiny_high
@@ -29,8 +29,8 @@ from mm_models import device
 from mm_models.ops.choosing import choose
 from mm_train import states, train
 from mm_train.optim import build_optimizer, make_moments, named_moments
-from mm_train.ranks import joined
-from mm_train.sharding import shard
+from mm_train.parallelize import materialize, parallelize
+from mm_train.ranks import Ranks, joined
 from tests.mm_train.conftest import SMALL
 from tests.npu_standin import guard
 
@@ -51,12 +51,11 @@ def resumed(spec: TrainSpec, options: RunOptions) -> Path:
     raise AssertionError("it did not stop")
 
 
-def sharded(spec: TrainSpec, npu: torch.device) -> tuple[nn.Module, AdamW]:
+def sharded(spec: TrainSpec, npu: torch.device, ranks: Ranks) -> tuple[nn.Module, Optimizer]:
     """A network over both ranks and its optimizer, filled with NaN."""
     network = mm_models.build(spec.model, "meta", torch.float32, choose(npu))
-    shard(network, spec.fsdp, spec.precision, npu)
-    network.to_empty(device=npu)
-    network.init_buffers(npu)  # type: ignore[operator]
+    parallelize(network, spec, ranks, npu)
+    materialize(network, npu)
     optimizer = build_optimizer(network, spec.optim, npu)
     make_moments(network, optimizer, step=0)
     with torch.no_grad():
@@ -65,7 +64,7 @@ def sharded(spec: TrainSpec, npu: torch.device) -> tuple[nn.Module, AdamW]:
     return network, optimizer
 
 
-def tensors_of(network: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
+def tensors_of(network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     return {**network.state_dict(), **named_moments(network, optimizer)}
 
 
@@ -87,11 +86,11 @@ def main(folder: Path) -> None:
         trained = train(spec, options)
         resumed(spec_of("resumed", "npu"), options)
 
-        network, optimizer = sharded(spec, npu)
+        network, optimizer = sharded(spec, npu, ranks)
         states.restore(trained.checkpoint, network, optimizer)
         kept = tensors_of(network, optimizer)
         state_dict_saver.save(kept, checkpoint_id=folder / "dcp")
-        read = tensors_of(*sharded(spec, npu))
+        read = tensors_of(*sharded(spec, npu, ranks))
         before = hash_of(read)
         state_dict_loader.load(read, checkpoint_id=folder / "dcp")
 

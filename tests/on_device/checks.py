@@ -29,7 +29,7 @@ from mm_config.specs.encoders import Umt5TextEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.infer import GenerationRequest
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
-from mm_infer import pipeline
+from mm_infer import load
 from mm_models.seeding import generator
 from mm_models.weights.opening import read_group
 from mm_train import train
@@ -71,8 +71,6 @@ def autoencoder(place: Place) -> Outputs:
 
 
 WORDS = ("<pad>", "</s>", "<unk>", "a", "red", "blue", "circle", "square", "moving", "right")
-
-
 UMT5: dict[str, Any] = {"vocab_size": len(WORDS), "num_layers": 2, "num_heads": 2, "d_kv": 8, "d_ff": 24}
 
 
@@ -96,8 +94,6 @@ def text_encoder(place: Place) -> Outputs:
 
 
 STEPS = 4
-
-
 SMALL: dict[str, Any] = {
     "model.hidden_size": 32,
     "model.num_attention_heads": 2,
@@ -177,10 +173,10 @@ def generation(place: Place) -> Outputs:
         runs_dir=place.folder / "runs",
         locations=Locations((Location("drawn", place.folder / "drawn", "the check"),)),
     )
-    loaded = pipeline.load_pipeline(spec, pipeline.resolve_experts(spec, options), options)
+    pipeline = load(spec, options=options)
     requests = [GenerationRequest(prompt=text, seed=1) for text in tiny.SPEC.samples.prompts[:2]]
-    latents = pipeline.make_latents(loaded, requests)
-    return {"latents": latents, "video": pipeline.decode(loaded, latents)}
+    latents = pipeline.denoise(requests)
+    return {"latents": latents, "video": pipeline.decode(latents)}
 
 
 def _both(name: str, about: str, compute: Callable[[torch.dtype, Place], Outputs]) -> tuple[DeviceCheck, ...]:
@@ -203,6 +199,4 @@ CHECKS: tuple[DeviceCheck, ...] = (
     DeviceCheck("two_ranks", "the same under FSDP2 on two ranks", two_ranks, 1e-3, ranks=2),
     DeviceCheck("generation", "two experts, latents and video", generation, 1e-3),
 )
-
-
 """In the order in which they are run: what others build on comes first."""

@@ -12,14 +12,8 @@ from torch import Tensor
 from mm_models.ops.choosing import REFERENCE, Ops, choose
 
 CPU = torch.device("cpu")
-
-
 FLOAT32, BFLOAT16 = 1e-4, 0.02
-
-
 """Largest differences, as shares of the largest value: other orders of summation, and roundings to 8 bits."""
-
-
 Outputs = dict[str, Tensor]
 
 

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mm_config.schema.decorator import ABSENT, class_of, info_of, is_spec, schema_of, spec_fields, wire_name
+from mm_config.schema.decorator import schema_of
+from mm_config.schema.fields import ABSENT, info_of, spec_fields, wire_name
+from mm_config.schema.types import class_of, is_spec
 from mm_config.stored.structuring import known_specs
 
 ROOT = Path(__file__).parents[2]

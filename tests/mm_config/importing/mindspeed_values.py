@@ -10,16 +10,12 @@ from mm_config.importing.mindspeed.table import ROWS
 from mm_config.importing.verdict import Verdict
 
 PRE = "dataset_param.preprocess_parameters"
-
-
 NETWORKS = (
     {"hidden_size": 1536, "ffn_dim": 8960, "num_heads": 12, "num_layers": 30},
     {"hidden_size": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40},
     {"hidden_size": 3072, "ffn_dim": 14336, "num_heads": 24, "num_layers": 30},
     {"hidden_size": 256, "ffn_dim": 512, "num_heads": 4, "num_layers": 3},
 )
-
-
 OWN_VALUES = frozenset(
     [
         "predictor.model_type",
@@ -52,8 +48,6 @@ OWN_VALUES = frozenset(
         "ignored_modules",
     ]
 )
-
-
 """Keys whose values have to fit others; they are set by hand."""
 
 

@@ -13,8 +13,6 @@ from mm_config.schema.errors import UserError
 from mm_config.specs.infer import InferSpec
 
 DATA = Path(__file__).parent / "data"
-
-
 SEED, WAN22 = DATA / "telefuser_seed.json", DATA / "telefuser_wan22.json"
 
 

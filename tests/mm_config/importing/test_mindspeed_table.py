@@ -84,7 +84,7 @@ def test_samples_are_read_by_their_rows() -> None:
 
 
 def test_defaults_are_read_by_their_rows() -> None:
-    from mm_config.schema.decorator import ABSENT
+    from mm_config.schema.fields import ABSENT
 
     for row in ROWS:
         if row.convert is not None and row.default is not ABSENT:

@@ -13,7 +13,6 @@ import pytest
 from mm_config.families import wan21, wan22
 from mm_config.importing.telefuser import import_dump
 from mm_config.importing.telefuser.families import KNOWN
-from mm_config.importing.telefuser.table import CALL, rows_of
 from mm_config.importing.verdict import Verdict
 from mm_config.rules import problems
 from mm_config.schema.errors import UserError
@@ -291,12 +290,3 @@ def test_adapters(tmp_path: Path) -> None:
     (lora,) = spec.loras
     assert (lora.high_noise, lora.strength) == (ReleasedWeights(name="loras", subfolder="fox"), 0.5)
     assert ("loras", "/loras") in [(hint.name, hint.path) for hint in report.locations]
-
-
-def test_the_call_s_arguments_are_in_no_dump() -> None:
-    spec, report = import_dump(WAN22)
-    shown = " ".join(report.absent)
-    for name, row in rows_of(CALL).items():
-        if row.verdict is Verdict.MAPPED and name != "cfg_scale":
-            assert f"({name}" in shown
-    assert spec.negative_prompt == wan21.NEGATIVE_PROMPT

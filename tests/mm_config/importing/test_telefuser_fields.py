@@ -10,18 +10,14 @@ import attrs
 
 from mm_config.families import wan21
 from mm_config.importing.telefuser import import_dump
-from mm_config.importing.telefuser.table import ROWS, rows_of
+from mm_config.importing.telefuser.table import CALL, ROWS, rows_of
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.evolve import get
 from tests.mm_config.importing.telefuser_files import WAN22
 
 # The classes of telefuser/core/config.py and telefuser/pipelines, field by field.
 SHARED = "vae_config text_encoding_config vfi_config sample_solver enable_denoising_parallel"
-
-
 SHARED += " enable_vae_parallel enable_vfi enable_metrics"
-
-
 FIELDS = {
     "ModelRuntimeConfig": "offload_config device_type device_id lora_configs torch_dtype attention_config "
     "compile compile_config quant_config parallel_config ray_config feature_cache_config",
@@ -75,3 +71,12 @@ def test_every_target_is_a_field_of_the_spec() -> None:
 
 def _default(name: str, module: str = "mm_config.specs.serving") -> Any:
     return getattr(importlib.import_module(module), name)()
+
+
+def test_the_call_s_arguments_are_in_no_dump() -> None:
+    spec, report = import_dump(WAN22)
+    shown = " ".join(report.absent)
+    for name, row in rows_of(CALL).items():
+        if row.verdict is Verdict.MAPPED and name != "cfg_scale":
+            assert f"({name}" in shown
+    assert spec.negative_prompt == wan21.NEGATIVE_PROMPT

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mm_config.options.run_options import RunOptions, RunOutcome
 from mm_config.rules import problems
 from mm_config.running import excepthook
 from mm_config.schema.diff import diff
@@ -9,17 +10,29 @@ from mm_config.schema.evolve import replace
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.stored.files import dump, load
 
-__all__ = ["diff", "dump", "exact_hash", "load", "main", "problems", "replace", "spec_hash"]
+__all__ = [
+    "RunOptions",
+    "RunOutcome",
+    "diff",
+    "dump",
+    "exact_hash",
+    "load",
+    "main",
+    "problems",
+    "replace",
+    "spec_hash",
+]
 
-excepthook.install()
+excepthook.install_for_an_experiment()
 
 
-def main(spec: Any) -> None:
+def main(spec: Any) -> RunOutcome | None:
     """Runs an experiment file: parses the command line over `spec`, checks the result and runs it.
 
     The last line on stdout is the path of the run's `result.json`; a user's mistake ends with one
-    line per problem on stderr and exit status 2.
+    line per problem on stderr and exit status 2. In a notebook the spec is run as it is, and a mistake is
+    raised as a UserError.
     """
     from mm_config.cli.main import main as run_main
 
-    run_main(spec)
+    return run_main(spec)

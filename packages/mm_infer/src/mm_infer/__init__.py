@@ -1,13 +1,25 @@
-"""Generation: samplers, the denoising loop over both experts, and the measurement of what it makes."""
+"""Generation: videos from prompts, with a spec's networks, its sampler and its size.
+
+    import mm_infer
+
+    pipeline = mm_infer.load(SPEC)
+    (video,) = pipeline(["a red circle moving up"])
+    video.frames  # uint8 [T, H, W, 3]
+
+`generate` does both at once. `GenerationRequest` says more of a video than a prompt: its seed, what it should
+not show.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from mm_infer.pipeline import Video, generate
+from mm_config.specs.infer import GenerationRequest
 
-__all__ = ["Video", "generate"]
+if TYPE_CHECKING:
+    from mm_infer.pipeline import Pipeline, Video, generate, load
+
+__all__ = ["GenerationRequest", "Pipeline", "Video", "generate", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,3 +29,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(pipeline, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

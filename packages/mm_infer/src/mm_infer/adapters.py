@@ -1,8 +1,8 @@
-"""The adapters of a spec: found, read, and added to the expert that each is for."""
+"""The adapters of a spec: found, read once, and added to the expert that each is for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import attrs
@@ -24,121 +24,119 @@ from mm_models.lora.unmerged import attach
 
 
 @attrs.frozen(eq=False)
-class Adapters:
-    """What is added to one expert."""
+class AdapterField:
+    """A field of a spec that names an adapter."""
 
-    merged: tuple[Addition, ...]
-    """To its weights, once."""
-    beside: tuple[Addition, ...]
-    """Beside them, in each pass."""
-
-
-@attrs.frozen(eq=False)
-class _Wanted:
-    """An adapter as a field of the spec asks for it."""
-
+    path: str
+    """Its canonical path."""
     expert: Expert
+    """The expert that the adapter is for."""
     weights: Weights
+    """Where it comes from."""
     strength: float
+    """How much of it is added."""
     merge: bool
+    """Whether it is added to the weights once, or beside them in each pass."""
     buildable: bool
     """Whether the spec allows it to be trained."""
 
 
 @attrs.frozen(eq=False)
-class _Found:
-    """An adapter that was read and fits."""
+class ReadAdapter:
+    """An adapter that was read and fits the network."""
 
-    asked: _Wanted
+    field: AdapterField
+    """What asks for it."""
     stored: StoredAdapters
     """All that its file holds."""
     addition: Addition
+    """What of that goes to the expert."""
 
 
-def check_adapters(spec: InferSpec, options: RunOptions, network: nn.Module, *, buildable: bool) -> None:
-    """Reads adapters and holds them against the network, and says what of their files nothing takes.
+def adapter_fields(spec: InferSpec) -> tuple[AdapterField, ...]:
+    """What a spec asks for, in the order in which it is added."""
+    high = Expert.SINGLE if spec.boundary is None else Expert.HIGH_NOISE
+    build = spec.runtime.build_missing
+    return tuple(
+        AdapterField(
+            path=f"spec.loras.{index}.{name}",
+            expert=expert,
+            weights=weights,
+            strength=lora.strength,
+            merge=lora.merge,
+            buildable=build and isinstance(weights, TrainedBy),
+        )
+        for index, lora in enumerate(spec.loras)
+        for name, expert, weights in (
+            ("high_noise", high, lora.high_noise),
+            ("low_noise", Expert.LOW_NOISE, lora.low_noise),
+        )
+        if weights is not None
+    )
+
+
+def read_fields(
+    fields: Iterable[AdapterField], spec: InferSpec, options: RunOptions, network: nn.Module
+) -> tuple[ReadAdapter, ...]:
+    """Reads adapters, each file once, holds them against the network, and says what of a file nothing takes.
 
     Args:
+        fields: What asks for them; those that may be trained and are missing are trained first.
         spec: The spec, whose rules hold.
         options: Where runs and locations are looked up.
         network: The spec's, on meta.
-        buildable: Whether this is for the adapters that the spec allows to be trained, which trains those
-            that are missing, or for the others.
 
     Raises:
         UserError: Adapters are nowhere, can't be read, are for the other expert, don't fit the network, or
             are to be beside the weights and change more than linear layers. Those of all fields are
             reported together, but trainings end with the first that fails.
     """
-    wanted = {field: one for field, one in _wanted(spec).items() if one.buildable is buildable}
-    found = _read(wanted, spec, options, network)
-    taken = {id(one.addition.adapter) for one in found.values()}
+    shapes = spec.model.parameter_shapes()
+    files: dict[Path, StoredAdapters] = {}
+    found: list[ReadAdapter] = []
+    problems: list[Problem] = []
+    for field in fields:
+        try:
+            path = resolve_weights(field.weights, options, field.buildable, field.path)
+            assert not isinstance(path, RandomWeights), "rules.check refuses random weights of an adapter"
+            with concerning(field.path):
+                if path not in files:
+                    files[path] = read_adapters(path)
+                addition = Addition(files[path].of(field.expert), field.strength)
+                if misfits := fit_problems(addition.adapter, shapes, str(path)):
+                    raise UserError(misfits)
+                if not field.merge:
+                    attach(network, (addition,), where=str(path)).detach()
+        except UserError as error:
+            if field.buildable:
+                raise  # After a training that failed no other is started.
+            problems += error.problems
+        else:
+            found.append(ReadAdapter(field, files[path], addition))
+    if problems:
+        raise UserError(problems)
+    _say_left_out(found)
+    return tuple(found)
+
+
+def add_adapters(network: nn.Module, adapters: Sequence[ReadAdapter]) -> None:
+    """Adds them to an expert with its weights; generation never takes them out, so nothing is kept."""
+    if merged := [one.addition for one in adapters if one.field.merge]:
+        merge(network, merged, keep_on=None)
+    if unmerged := [one.addition for one in adapters if not one.field.merge]:
+        attach(network, unmerged, where="spec.loras (merge False)")
+
+
+def _say_left_out(adapters: Sequence[ReadAdapter]) -> None:
+    """Tells once of each file that holds an adapter of the other expert, which no field takes."""
+    taken = {id(one.addition.adapter) for one in adapters}
     told: set[Path] = set()
-    for field, one in found.items():
+    for one in adapters:
         path = one.stored.path
         for name, adapter in one.stored.experts.items():
             if id(adapter) not in taken and path not in told:
                 told.add(path)
-                say(_left_out(field, path, name))
-
-
-def load_adapters(spec: InferSpec, options: RunOptions, network: nn.Module) -> Mapping[Expert, Adapters]:
-    """Reads the adapters of each expert and holds them against the network, which is on meta.
-
-    Raises:
-        UserError: As `check_adapters`.
-    """
-    found = _read(_wanted(spec), spec, options, network).values()
-    return {
-        expert: Adapters(
-            merged=tuple(one.addition for one in found if one.asked.expert is expert and one.asked.merge),
-            beside=tuple(one.addition for one in found if one.asked.expert is expert and not one.asked.merge),
-        )
-        for expert in {one.asked.expert for one in found}
-    }
-
-
-def add_adapters(network: nn.Module, adapters: Adapters) -> None:
-    """Adds them to an expert with its weights; generation never takes them out, so nothing is kept.
-
-    Raises:
-        UserError: One that is to be beside the weights changes more than linear layers.
-    """
-    if adapters.merged:
-        merge(network, adapters.merged, keep_on=None)
-    if adapters.beside:
-        attach(network, adapters.beside, where="spec.loras (merge False)")
-
-
-def _read(
-    wanted: Mapping[str, _Wanted], spec: InferSpec, options: RunOptions, network: nn.Module
-) -> dict[str, _Found]:
-    """The adapter of each field, whose file is read once."""
-    shapes = spec.model.parameter_shapes()
-    files: dict[Path, StoredAdapters] = {}
-    found: dict[str, _Found] = {}
-    problems: list[Problem] = []
-    for field, one in wanted.items():
-        try:
-            path = resolve_weights(one.weights, options, one.buildable, field)
-            assert not isinstance(path, RandomWeights), "rules.check refuses random weights of an adapter"
-            with concerning(field):
-                if path not in files:
-                    files[path] = read_adapters(path)
-                addition = Addition(files[path].of(one.expert), one.strength)
-                if misfits := fit_problems(addition.adapter, shapes, str(path)):
-                    raise UserError(misfits)
-                if not one.merge:
-                    attach(network, (addition,), where=str(path)).detach()
-        except UserError as error:
-            if one.buildable:
-                raise  # After a training that failed no other is started.
-            problems += error.problems
-        else:
-            found[field] = _Found(one, files[path], addition)
-    if problems:
-        raise UserError(problems)
-    return found
+                say(_left_out(one.field.path, path, name))
 
 
 def _left_out(field: str, path: Path, name: str) -> str:
@@ -149,20 +147,3 @@ def _left_out(field: str, path: Path, name: str) -> str:
         f"{field}: {path} holds an adapter of the {expert} expert too, which no field takes; "
         f"to add it, name it in {entry}.{other} or in that of a further entry"
     )
-
-
-def _wanted(spec: InferSpec) -> dict[str, _Wanted]:
-    """What is asked for, by the field that names the adapter."""
-    high = Expert.SINGLE if spec.boundary is None else Expert.HIGH_NOISE
-    build = spec.runtime.build_missing
-    return {
-        f"spec.loras.{index}.{name}": _Wanted(
-            expert, weights, lora.strength, lora.merge, build and isinstance(weights, TrainedBy)
-        )
-        for index, lora in enumerate(spec.loras)
-        for name, expert, weights in (
-            ("high_noise", high, lora.high_noise),
-            ("low_noise", Expert.LOW_NOISE, lora.low_noise),
-        )
-        if weights is not None
-    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mm_config.rules.carried_out import beyond
-from mm_config.schema.errors import Problem, UserError, prefixed
+from mm_config.schema.errors import Problem, prefixed
 from mm_config.specs.diffusion import Solver
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.kinds import Conditioning
@@ -40,17 +40,10 @@ def refusals(spec: InferSpec) -> Iterator[Problem]:
     yield from prefixed(_value_problems(spec), "spec")
 
 
-def check_carried_out(spec: InferSpec, requests: Sequence[GenerationRequest]) -> None:
-    """Refuses what generation would have to ignore.
-
-    Raises:
-        UserError: All of it.
-    """
-    found = list(refusals(spec))
+def request_refusals(requests: Sequence[GenerationRequest]) -> Iterator[Problem]:
+    """What generation would have to ignore of requests: one problem for each field."""
     for index, request in enumerate(requests):
-        found += beyond(request, (), RUNNER, f"request {index}")
-    if found:
-        raise UserError(found)
+        yield from beyond(request, (), RUNNER, f"request {index}")
 
 
 def _value_problems(spec: InferSpec) -> Iterator[Problem]:

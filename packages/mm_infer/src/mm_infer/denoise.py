@@ -16,6 +16,14 @@ from mm_infer.samplers import NUM_TRAIN_TIMESTEPS, SOLVERS, sigmas, timesteps
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(latents_BCTHW, timestep_B, text_BLD) -> velocity_BCTHW`."""
 
+OnStep = Callable[[int, float, Expert, Tensor], object]
+"""`(step, sigma, expert, latents)`, called after each step: its number from 0, the noise level that it began
+at, the expert that took it, and the latents `[B, C, T, H, W]` that it left at the next level."""
+
+
+def ignore(step: int, sigma: float, expert: Expert, latents: Tensor) -> None:
+    """What is called after each step where nobody asks for it."""
+
 
 def expert_for(timestep: int, boundary: float | None) -> Expert:
     """The expert of a timestep: high noise at and above `boundary * 1000`, as in Wan's own code."""
@@ -39,7 +47,7 @@ def denoise(
     *,
     dtype: torch.dtype = torch.float32,
     batched: bool = True,
-    on_step: Callable[[Expert], None] = lambda expert: None,
+    on_step: OnStep = ignore,
 ) -> Tensor:
     """Walks noise down the sampler's table to clean latents.
 
@@ -52,7 +60,7 @@ def denoise(
         boundary: Noise level of the switch; None for a single network.
         dtype: What the networks are given; latents, guidance and solver stay in float32.
         batched: Whether both passes of guidance are one pass of twice the batch.
-        on_step: Called after each step with the expert that took it.
+        on_step: Called after each step.
 
     Returns:
         Latents `[B, C, T, H, W]` in float32.
@@ -67,7 +75,7 @@ def denoise(
             networks[expert], latents.to(dtype), timestep, text, negative, guidance, batched=batched
         )
         latents, history = step(table, index, latents, velocity, history)
-        on_step(expert)
+        on_step(index, float(table[index]), expert, latents)
     return latents
 
 

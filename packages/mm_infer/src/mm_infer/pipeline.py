@@ -1,11 +1,10 @@
-"""From an inference spec and prompts to frames: weights, text features, denoising, decoding."""
+"""A loaded generation, which makes videos of prompts as often as it is called."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal
 
 import attrs
 import torch
@@ -13,33 +12,34 @@ from torch import Tensor, nn
 
 import mm_data
 import mm_models
-from mm_config import rules
+from mm_config import spec_hash
 from mm_config.console.output import progress
+from mm_config.npu.exporting import check_environment
+from mm_config.options.locations import load_locations
 from mm_config.options.run_options import RunOptions
-from mm_config.running.trained_by import resolve_weights
-from mm_config.schema.errors import Problem, UserError, concerning, prefixed
+from mm_config.schema.errors import UserError
 from mm_config.specs.diffusion import Expert
-from mm_config.specs.encoders import HashedTextEncoderSpec
 from mm_config.specs.infer import GenerationRequest, InferSpec
-from mm_config.specs.kinds import Weights
 from mm_config.specs.serving import GuidanceMode
-from mm_config.specs.weights import RandomWeights, TrainedBy
-from mm_infer.adapters import Adapters, add_adapters, check_adapters, load_adapters
-from mm_infer.carried_out import check_carried_out
-from mm_infer.denoise import denoise
-from mm_infer.samplers import sigmas
-from mm_models import device, seeding
+from mm_config.specs.weights import RandomWeights
+from mm_infer.adapters import add_adapters
+from mm_infer.denoise import OnStep, denoise, ignore
+from mm_infer.opening import Generation, open_generation, train_missing
+from mm_infer.requests import (
+    Inputs,
+    expect,
+    expect_function,
+    inputs_of,
+    negative_prompt,
+    noise_of,
+    requests_of,
+)
+from mm_models.autoencoders import Autoencoder
 from mm_models.dtypes import torch_dtype
-from mm_models.loading import check as check_weights
-from mm_models.ops.choosing import Ops, choose
-from mm_models.releases import require_releases
+from mm_models.text import TextEncoder
 
-PATH_OF = {
-    Expert.HIGH_NOISE: "spec.high_noise",
-    Expert.LOW_NOISE: "spec.low_noise",
-    Expert.SINGLE: "spec.high_noise",
-}
-"""The field that says where an expert's weights come from."""
+Output = Literal["uint8", "float"]
+"""How frames are handed out: 0 to 255 in uint8, or 0 to 1 in float32."""
 
 
 @attrs.frozen(eq=False)
@@ -48,212 +48,216 @@ class Video:
 
     request: GenerationRequest
     """What was asked for."""
-    frames: Tensor
-    """`[T, H, W, 3]` in uint8, on the CPU."""
+    frames: Tensor = attrs.field(repr=lambda frames: f"{list(frames.shape)} {frames.dtype}")
+    """`[T, H, W, 3]` on the CPU: uint8 from 0 to 255 or, where that was asked for, float32 from 0 to 1."""
 
 
 @attrs.frozen(eq=False)
 class Pipeline:
-    """Everything that generation needs, loaded."""
+    """Networks, autoencoder and text encoder of a spec, loaded once: call it with prompts as often as needed.
 
-    spec: InferSpec
+    Shapes: B videos, C latent channels, T, H, W latent frames, height and width, L text tokens, D text width.
+    """
+
+    spec: InferSpec = attrs.field(repr=lambda spec: spec_hash(spec)[:12])
+    """What is carried out."""
     device: torch.device
-    networks: Mapping[Expert, nn.Module]
-    autoencoder: Any
-    text_encoder: Any
+    """Where everything is computed."""
+    networks: Mapping[Expert, nn.Module] = attrs.field(repr=False)
+    """The experts that the spec's boundary calls for, with their adapters."""
+    autoencoder: Autoencoder = attrs.field(repr=False)
+    """Latents to pixels."""
+    text_encoder: TextEncoder = attrs.field(repr=False)
+    """Prompts to features."""
+
+    def __call__(
+        self,
+        prompts: Sequence[str | GenerationRequest],
+        *,
+        latents: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        on_step: OnStep = ignore,
+        output: Output = "uint8",
+    ) -> tuple[Video, ...]:
+        """Makes B videos, one for each prompt and in their order, `spec.runtime.batch_size` at a time.
+
+        A video depends on its request and the spec, not on its neighbours nor on the device.
+
+        Args:
+            prompts: Requests, or plain prompts, whose seed is 0.
+            latents: The noise to start from, `[B, C, T, H, W]`, standard normal, in place of what the
+                requests' seeds draw.
+            generator: Draws all of that noise at once, on the CPU, in place of the seeds.
+            prompt_embeds: Features `[B, L, D]` in place of what the text encoder makes of the prompts; L is
+                the encoder's `max_tokens`, and tokens beyond a text's length are zero.
+            negative_prompt_embeds: The same for the negative prompts.
+            on_step: Called as `on_step(step, sigma, expert, latents)` after each step of each batch; `sigma`
+                is the noise level that the step began at, and the latents are those it left.
+            output: Whether frames are uint8 from 0 to 255 or float32 from 0 to 1.
+
+        Raises:
+            TypeError: An argument is of another type.
+            ValueError: A tensor has another shape, or both latents and a generator are given.
+            UserError: A prompt is blank or too long, a request asks for what is not carried out, or the
+                latents are not finite in the end.
+        """
+        if output not in ("uint8", "float"):
+            raise ValueError(f"output: expected 'uint8' or 'float', got {output!r}")
+        inputs = inputs_of(self.spec, prompts, latents, generator, prompt_embeds, negative_prompt_embeds)
+        expect_function("on_step", on_step)
+        return tuple(make_videos(self, inputs, on_step, output))
+
+    def denoise(
+        self,
+        prompts: Sequence[str | GenerationRequest],
+        *,
+        latents: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        on_step: OnStep = ignore,
+    ) -> Tensor:
+        """The clean latents of the videos that a call with the same arguments makes, for `decode`.
+
+        Returns:
+            `[B, C, T, H, W]` in float32 on the pipeline's device.
+
+        Raises:
+            TypeError, ValueError, UserError: As the call.
+        """
+        inputs = inputs_of(self.spec, prompts, latents, generator, prompt_embeds, negative_prompt_embeds)
+        expect_function("on_step", on_step)
+        batches = inputs.batches(self.spec.runtime.batch_size)
+        with _progress(self, batches, on_step) as took:
+            return torch.cat([_denoised(self, batch, took) for batch in batches])
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents `[B, C, T, H, W]` to video `[B, 3, T, H, W]` in about [-1, 1], float32 on the CPU."""
+        return self.autoencoder.decode(latents.to(self.device)).float().cpu()
+
+
+def load(spec: InferSpec, *, options: RunOptions | None = None) -> Pipeline:
+    """Loads a generation once, to make videos of it many times: `load(spec)(["a red circle moving up"])`.
+
+    Args:
+        spec: What to carry out. Weights that a training makes are found by its hash; they are trained first
+            where `spec.runtime.build_missing` says so.
+        options: Where runs and releases are looked up; by default where `mm generate` looks them up.
+
+    Raises:
+        TypeError: An argument is of another type.
+        UserError: The spec breaks a rule or can't be carried out here, or weights are missing.
+    """
+    return _load(spec, options, None)
 
 
 def generate(
-    spec: InferSpec, requests: Sequence[GenerationRequest], *, options: RunOptions
+    spec: InferSpec, prompts: Sequence[str | GenerationRequest], *, options: RunOptions | None = None
 ) -> tuple[Video, ...]:
-    """Makes one video per request, in their order.
+    """Makes one video per prompt, in their order: `load`, then one call of the pipeline.
 
-    A video depends on its request and the spec, not on its neighbours in the batch nor on the device.
+    The prompts are checked before anything is trained or loaded.
 
-    Raises:
-        UserError: The spec breaks a rule, weights are missing, or a prompt is blank or too long.
-    """
-    check(spec, requests)
-    weights = resolve_experts(spec, options)
-    return tuple(make_videos(load_pipeline(spec, weights, options), requests))
-
-
-def check(spec: InferSpec, requests: Sequence[GenerationRequest]) -> None:
-    """Refuses, before weights are trained or loaded, what is known to fail after it.
+    Args:
+        spec, options: As for `load`.
+        prompts: Requests, or plain prompts, whose seed is 0.
 
     Raises:
-        UserError: The spec breaks a rule; or its sampler's table, its device or requests can't be used.
+        TypeError: An argument is of another type.
+        UserError: As `load`, or a prompt is blank or too long.
     """
-    rules.check(spec)
-    check_carried_out(spec, requests)
-    check_all(
-        lambda: sigmas(spec.sampler),
-        lambda: ops_of(spec),
-        lambda: _check_requests(spec, requests),
-        lambda: _check_lengths(spec, requests),
-    )
+    requests = requests_of(prompts)
+    return tuple(make_videos(_load(spec, options, requests), Inputs(requests)))
 
 
-def ops_of(spec: InferSpec) -> Ops:
-    """The forms of operations that the spec's device and number format get.
+def load_pipeline(generation: Generation) -> Pipeline:
+    """Loads the experts with their adapters, the text encoder and the autoencoder onto the device.
 
-    Raises:
-        UserError: The machine has no such device or no such attention.
+    Args:
+        generation: Opened, with nothing left to train.
     """
-    return choose(device.pick(spec.runtime.device), spec.runtime.attention, torch_dtype(spec.dtype))
-
-
-def check_all(*checks: Callable[[], object]) -> None:
-    """Makes every check, then raises the problems of all that failed."""
-    problems: list[Problem] = []
-    for one in checks:
-        try:
-            one()
-        except UserError as error:
-            problems.extend(error.problems)
-    if problems:
-        raise UserError(problems)
-
-
-def _check_requests(spec: InferSpec, requests: Sequence[GenerationRequest]) -> None:
-    if not requests:
-        raise UserError(Problem("spec.samples.prompts", "is empty: there is no video to make"))
-    found = [
-        problem
-        for index, request in enumerate(requests)
-        for problem in prefixed(rules.request_problems(request, spec), f"request {index}")
-    ]
-    if found:
-        raise UserError(found)
-
-
-def _check_lengths(spec: InferSpec, requests: Sequence[GenerationRequest]) -> None:
-    """Texts too long for an encoder without weights; others know their tokens once they are loaded."""
-    if isinstance(spec.text_encoder, HashedTextEncoderSpec):
-        mm_models.build_text_encoder(spec.text_encoder).encode(_texts(spec, requests))
-
-
-def expert_weights(spec: InferSpec) -> dict[Expert, Weights]:
-    """Where each expert's weights come from: two experts if the spec has a boundary, else one network."""
-    if spec.boundary is None:
-        return {Expert.SINGLE: spec.high_noise}
-    assert spec.low_noise is not None, "rules.check asks for low_noise where there is a boundary"
-    return {Expert.HIGH_NOISE: spec.high_noise, Expert.LOW_NOISE: spec.low_noise}
-
-
-def resolve_experts(spec: InferSpec, options: RunOptions) -> dict[Expert, Path | RandomWeights]:
-    """Finds each expert's weights and adapters, training them first where the spec allows it.
-
-    Raises:
-        UserError: Weights are nowhere or an adapter can't be added to its expert, all reported together and
-            before any training starts; or an expert's weights don't fit its network; or a training failed,
-            after which no other is started.
-    """
-    wanted = expert_weights(spec)
-    build = spec.runtime.build_missing
-    buildable = [expert for expert, weights in wanted.items() if build and isinstance(weights, TrainedBy)]
-    found: dict[Expert, Path | RandomWeights] = {}
-    network = _on_meta(spec)
-
-    def resolve(expert: Expert) -> None:
-        found[expert] = resolve_weights(wanted[expert], options, build, path=PATH_OF[expert])
-
-    check_all(
-        *(partial(resolve, expert) for expert in wanted if expert not in buildable),
-        partial(check_adapters, spec, options, network, buildable=False),
-        partial(require_releases, _encoders(spec), options.locations),
-    )
-    for expert in buildable:
-        resolve(expert)
-    check_adapters(spec, options, network, buildable=True)
-
-    def fits(expert: Expert, path: Path) -> None:
-        with concerning(PATH_OF[expert]):
-            check_weights(network, path)
-
-    check_all(*(partial(fits, expert, path) for expert, path in found.items() if isinstance(path, Path)))
-    return {expert: found[expert] for expert in wanted}
-
-
-def _on_meta(spec: InferSpec) -> nn.Module:
-    """The network of an expert, without memory."""
-    return mm_models.build(spec.model, device="meta", ops=ops_of(spec))
-
-
-def _encoders(spec: InferSpec) -> dict[str, Any]:
-    return {
-        "spec.autoencoder": spec.autoencoder,
-        "spec.text_encoder": spec.text_encoder,
-        "spec.image_encoder": spec.image_encoder,
-    }
-
-
-def load_pipeline(
-    spec: InferSpec, weights: Mapping[Expert, Path | RandomWeights], options: RunOptions
-) -> Pipeline:
-    """Loads the experts with their adapters, the text encoder and the autoencoder onto the spec's device."""
-    place = device.pick(spec.runtime.device)
-    adapters = load_adapters(spec, options, _on_meta(spec))
+    spec, place, locations = generation.spec, generation.device, generation.options.locations
     return Pipeline(
         spec=spec,
         device=place,
-        networks={
-            expert: _load_network(spec, source, place, adapters.get(expert))
-            for expert, source in weights.items()
-        },
-        autoencoder=mm_models.build_autoencoder(spec.autoencoder, device=place, locations=options.locations),
-        text_encoder=mm_models.build_text_encoder(
-            spec.text_encoder, device=place, locations=options.locations
-        ),
+        networks={expert: _load_network(generation, expert) for expert in generation.weights},
+        autoencoder=mm_models.build_autoencoder(spec.autoencoder, device=place, locations=locations),
+        text_encoder=mm_models.build_text_encoder(spec.text_encoder, device=place, locations=locations),
     )
 
 
-def _load_network(
-    spec: InferSpec, weights: Path | RandomWeights, place: torch.device, adapters: Adapters | None
-) -> nn.Module:
-    network = mm_models.build(spec.model, device=place, dtype=torch_dtype(spec.dtype), ops=ops_of(spec))
+def make_videos(
+    pipeline: Pipeline, inputs: Inputs, on_step: OnStep = ignore, output: Output = "uint8"
+) -> Iterator[Video]:
+    """Makes the videos of checked inputs in batches, showing progress.
+
+    The videos of a batch are handed on before the next batch begins, so that they can be kept.
+    """
+    batches = inputs.batches(pipeline.spec.runtime.batch_size)
+    with _progress(pipeline, batches, on_step) as took:
+        for batch in batches:
+            video = pipeline.decode(_denoised(pipeline, batch, took))
+            frames = mm_data.to_frames(video) if output == "uint8" else _unit_frames(video)
+            yield from (Video(request, one) for request, one in zip(batch.requests, frames, strict=True))
+
+
+def _load(
+    spec: InferSpec, options: RunOptions | None, requests: Sequence[GenerationRequest] | None
+) -> Pipeline:
+    expect("spec", spec, InferSpec)
+    if options is None:
+        options = RunOptions(locations=load_locations())
+    expect("options", options, RunOptions)
+    check_environment(spec)
+    return load_pipeline(train_missing(open_generation(spec, options, requests)))
+
+
+def _load_network(generation: Generation, expert: Expert) -> nn.Module:
+    network = mm_models.build(
+        generation.spec.model, device=generation.device, dtype=generation.dtype, ops=generation.ops
+    )
+    weights = generation.weights[expert]
     if isinstance(weights, RandomWeights):
         mm_models.initialize(network, weights.seed)
     else:
         mm_models.load(network, weights)
-    if adapters is not None:
-        add_adapters(network, adapters)
+    add_adapters(network, [one for one in generation.adapters if one.field.expert is expert])
     return network.eval().requires_grad_(False)
 
 
-def make_videos(pipeline: Pipeline, requests: Sequence[GenerationRequest]) -> Iterator[Video]:
-    """Makes one video per request, `runtime.batch_size` at a time, showing progress.
-
-    The videos of a batch are handed on before the next batch begins, so that they can be kept.
-    """
-    size = pipeline.spec.runtime.batch_size
-    batches = [requests[start : start + size] for start in range(0, len(requests), size)]
-    title = f"generate {len(requests)} video{'s' if len(requests) > 1 else ''}"
+@contextmanager
+def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep) -> Generator[OnStep]:
+    """A bar of the steps of all batches; what it gives moves the bar and passes each step on."""
+    count = sum(len(batch.requests) for batch in batches)
+    title = f"generate {count} video{'s' if count > 1 else ''}"
     with progress(title, total=pipeline.spec.sampler.steps * len(batches), unit="step") as bar:
-        for batch in batches:
-            latents = make_latents(pipeline, batch, lambda expert: bar.advance(1))
-            frames = mm_data.to_frames(decode(pipeline, latents))
-            yield from (Video(request, one) for request, one in zip(batch, frames, strict=True))
+
+        def took(step: int, sigma: float, expert: Expert, latents: Tensor) -> None:
+            bar.advance(1)
+            on_step(step, sigma, expert, latents)
+
+        yield took
 
 
 @torch.inference_mode()
-def make_latents(
-    pipeline: Pipeline,
-    requests: Sequence[GenerationRequest],
-    on_step: Callable[[Expert], None] = lambda expert: None,
-) -> Tensor:
-    """Denoises one batch: latents `[B, C, T, H, W]` in float32 on the pipeline's device.
+def _denoised(pipeline: Pipeline, batch: Inputs, on_step: OnStep) -> Tensor:
+    """The clean latents `[B, C, T, H, W]` of one batch.
 
     Raises:
         UserError: They are not finite; such latents would decode to videos that look merely black.
     """
-    spec = pipeline.spec
-    features = _text_features(pipeline, requests)
-    noise = torch.stack([noise_of(spec, request) for request in requests])
+    spec, place = pipeline.spec, pipeline.device
+    text, negative = _features(pipeline, batch)
+    noise = batch.noise
+    if noise is None:
+        noise = torch.stack([noise_of(spec, request) for request in batch.requests])
     latents = denoise(
-        noise.to(pipeline.device),
-        torch.stack([features[request.prompt] for request in requests]),
-        torch.stack([features[_negative_prompt(spec, request)] for request in requests]),
+        noise.to(place),
+        text.to(place),
+        negative.to(place),
         pipeline.networks,
         spec.sampler,
         spec.boundary,
@@ -266,30 +270,20 @@ def make_latents(
     return latents
 
 
-@torch.inference_mode()
-def decode(pipeline: Pipeline, latents: Tensor) -> Tensor:
-    """Latents `[B, C, T, H, W]` to video `[B, 3, T, H, W]` in [-1, 1], float32 on the CPU."""
-    return pipeline.autoencoder.decode(latents).float().cpu()
+def _features(pipeline: Pipeline, batch: Inputs) -> tuple[Tensor, Tensor]:
+    """Features `[B, L, D]` of the prompts and of the negative ones, "" where nothing is to be avoided."""
+    prompts = [request.prompt for request in batch.requests] if batch.text is None else []
+    negatives = [negative_prompt(pipeline.spec, one) for one in batch.requests if batch.negative is None]
+    texts = sorted({*prompts, *negatives})
+    encoded = dict(zip(texts, pipeline.text_encoder.encode(texts), strict=True)) if texts else {}
+    text, negative = batch.text, batch.negative
+    if text is None:
+        text = torch.stack([encoded[one] for one in prompts])
+    if negative is None:
+        negative = torch.stack([encoded[one] for one in negatives])
+    return text, negative
 
 
-def noise_of(spec: InferSpec, request: GenerationRequest) -> Tensor:
-    """A request's first latents `[C, T, H, W]`: drawn on the CPU, equal on every device and in any batch."""
-    shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
-    generator = seeding.generator(request.seed, "latents")
-    return torch.randn(spec.autoencoder.latent_channels, *shape, generator=generator)
-
-
-def _text_features(pipeline: Pipeline, requests: Sequence[GenerationRequest]) -> dict[str, Tensor]:
-    """Features `[L, D]` of each distinct text; those of "" are the unconditional ones."""
-    texts = _texts(pipeline.spec, requests)
-    return dict(zip(texts, pipeline.text_encoder.encode(texts), strict=True))
-
-
-def _texts(spec: InferSpec, requests: Sequence[GenerationRequest]) -> list[str]:
-    return sorted(
-        {text for request in requests for text in (request.prompt, _negative_prompt(spec, request))}
-    )
-
-
-def _negative_prompt(spec: InferSpec, request: GenerationRequest) -> str:
-    return request.negative_prompt or spec.negative_prompt
+def _unit_frames(video: Tensor) -> Tensor:
+    """Video `[B, 3, T, H, W]` in [-1, 1] as frames `[B, T, H, W, 3]` in [0, 1]; what is outside saturates."""
+    return (video / 2 + 0.5).clamp(0, 1).movedim(1, -1).contiguous()

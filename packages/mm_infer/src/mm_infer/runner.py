@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,21 @@ from mm_config.console.output import say
 from mm_config.options.run_options import RunOptions, RunOutcome
 from mm_config.runs.folder import Run, open_run, recorded
 from mm_config.runs.record import write_json
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.weights import RandomWeights, TrainedBy
-from mm_infer import pipeline, scoring
+from mm_infer import scoring
 from mm_infer.contact_sheet import write_contact_sheet
 from mm_infer.naming import file_names
+from mm_infer.opening import expert_weights, open_generation, train_missing
+from mm_infer.pipeline import Pipeline, Video, load_pipeline, make_videos
 from mm_infer.report import print_report
+from mm_infer.requests import Inputs
 from mm_infer.writing import write_video
-from mm_models import device
 from mm_models.device_report import device_names, peak_gib
 from mm_models.ops.choosing import described
-
-Sources = Mapping[Expert, Path | RandomWeights]
-"""Where each expert's weights lie, or the seed they are drawn by."""
 
 
 def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
@@ -46,17 +45,23 @@ def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
             Problem("--resume", "a generation starts anew; its trained experts are reused as they are")
         )
     requests = spec.samples.requests
-    pipeline.check_all(
-        lambda: pipeline.check(spec, requests),
-        lambda: scoring.check_scorable(spec.samples.scorer, requests),
-    )
+    problems: list[Problem] = []
     timings: dict[str, float] = {}
     with _timed(timings, "weights"):
-        weights = pipeline.resolve_experts(spec, options)
-    place, ops = device.pick(spec.runtime.device), pipeline.ops_of(spec)
+        with gathering(problems):
+            generation = open_generation(spec, options, requests)
+        with gathering(problems):
+            scoring.check_scorable(spec.samples.scorer, requests)
+        if problems:
+            raise UserError(problems)
+        generation = train_missing(generation)
+    place, ops, weights = generation.device, generation.ops, generation.weights
     say(f"{place} with {described(ops)}")
     with recorded(open_run(spec, options, device_names(place), ops.names())) as opened:
-        made = _make(spec, options, weights, opened, timings)
+        with _timed(timings, "load"):
+            pipeline = load_pipeline(generation)
+        del generation  # Its adapters are in the networks now.
+        made = _make(pipeline, opened, timings)
         result = {
             "kind": "infer",
             "spec_hash": spec_hash(spec),
@@ -72,17 +77,14 @@ def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
     return RunOutcome(run_dir=opened.path.absolute(), result_path=result_path.absolute())
 
 
-def _make(
-    spec: InferSpec, options: RunOptions, weights: Sources, opened: Run, timings: dict[str, float]
-) -> dict[str, Any]:
+def _make(pipeline: Pipeline, opened: Run, timings: dict[str, float]) -> dict[str, Any]:
     """Makes, keeps and measures the videos; returns their part of the result. Paths are absolute."""
-    with _timed(timings, "load"):
-        loaded = pipeline.load_pipeline(spec, weights, options)
+    spec = pipeline.spec
     requests = spec.samples.requests
     paths = [opened.samples_dir.absolute() / name for name in file_names(requests)]
-    videos: list[pipeline.Video] = []
+    videos: list[Video] = []
     with _timed(timings, "generate"):
-        for path, video in zip(paths, pipeline.make_videos(loaded, requests), strict=True):
+        for path, video in zip(paths, make_videos(pipeline, Inputs(requests)), strict=True):
             write_video(path, video, spec)
             videos.append(video)
     score = None
@@ -113,7 +115,7 @@ def _described(spec: InferSpec, expert: Expert, source: Path | RandomWeights) ->
     """Where an expert came from: its training's hash and run folder, or its checkpoint, or its seed."""
     if isinstance(source, RandomWeights):
         return {"seed": source.seed}
-    weights = pipeline.expert_weights(spec)[expert]
+    weights = expert_weights(spec)[expert]
     if isinstance(weights, TrainedBy):
         folder = str(source.absolute().parents[1])
         return {"spec_hash": spec_hash(weights.spec), "run_dir": folder, "weights": str(source.absolute())}

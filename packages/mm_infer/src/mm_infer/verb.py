@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import attrs
 
 from mm_config.cli.main import LOCATION
-from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan, whole_number
-from mm_config.cli.targets import read_targets
+from mm_config.cli.scan import RUNS_DIR, CommandLine, Option, whole_number
+from mm_config.cli.targets import read_targets, runs_dir_of
+from mm_config.cli.verb import Usage, Verb
 from mm_config.npu.exporting import exported
 from mm_config.options.locations import load_locations
 from mm_config.options.run_options import RunOptions
@@ -19,14 +20,37 @@ from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_infer.naming import file_names
 
-PROMPT = Option("--prompt", "What the video shows. Give it again for one more video.", "TEXT", (), True)
+
+def _prompt(text: str) -> str:
+    if not text.strip():
+        raise UserError("is blank")
+    return text
+
+
+PROMPT = Option(
+    "--prompt",
+    "What the video shows. Give it again for one more video.",
+    "TEXT",
+    repeatable=True,
+    read=_prompt,
+    missing="say what the video shows",
+)
 NEGATIVE_PROMPT = Option("--negative-prompt", "What no video should show (default: nothing).", "TEXT")
-SEED = Option("--seed", "Seed of the noise of every video (default: 0).", "N")
-OUT = Option("--out", "The .mp4 to write; with several prompts, the folder for one .mp4 each.", "PATH")
+SEED = Option(
+    "--seed", "Seed of the noise of every video (default: 0).", "N", read=partial(whole_number, least=0)
+)
+OUT = Option(
+    "--out",
+    "The .mp4 to write; with several prompts, the folder for one .mp4 each.",
+    "PATH",
+    read=Path,
+    missing="name the .mp4 to write",
+)
 FORCE = Option("--force", "Overwrite files that exist.")
 
 USAGE = Usage(
     "mm generate TARGET --prompt TEXT [--prompt TEXT ...] --out PATH [--spec.FIELD VALUE ...]",
+    "Make videos from prompts.",
     "Makes a video of each prompt, with the model, the sampler and the size of an inference spec, and writes "
     "it as mp4. The file carries the spec's hash and the request in its comment tag. The same prompt, seed "
     "and spec give the same video, alone or beside others. Weights that a training makes are found by that "
@@ -52,22 +76,21 @@ USAGE = Usage(
 )
 
 
-def run(argv: Sequence[str]) -> int:
-    """Make videos from prompts."""
-    line = scan(argv, USAGE.options)
-    if line.has(HELP):
-        print_usage(USAGE)
-        return 0
-    requests, problems = _requests(line)
-    paths, out_problems = _paths(line, requests)
-    line = attrs.evolve(line, problems=(*line.problems, *problems, *out_problems))
-    (spec,) = read_targets(line, USAGE, count=1)
+def make_files(line: CommandLine) -> int:
+    """Writes a video for each prompt."""
+    negative, seed = line.value(NEGATIVE_PROMPT, ""), line.value(SEED, 0)
+    requests = [
+        GenerationRequest(prompt=prompt, negative_prompt=negative, seed=seed)
+        for prompt in line.values(PROMPT)
+    ]
+    paths, problems = _paths(line, requests)
+    (spec,) = read_targets(attrs.evolve(line, problems=(*line.problems, *problems)))
     if not isinstance(spec, InferSpec):
         raise UserError(Problem(line.words[0], "makes no videos: expected an inference spec"))
     options = RunOptions(
-        runs_dir=Path(line.value(RUNS_DIR) or "runs"),
-        locations=load_locations(line.options.get(LOCATION.flag, ())),
-        argv=("mm", "generate", *argv),
+        runs_dir=runs_dir_of(line),
+        locations=load_locations(line.values(LOCATION)),
+        argv=("mm", "generate", *line.argv),
     )
     _write_videos(spec, requests, paths, options)
     return 0
@@ -77,31 +100,15 @@ def _write_videos(
     spec: InferSpec, requests: Sequence[GenerationRequest], paths: Sequence[Path], options: RunOptions
 ) -> None:
     with exported(spec):
-        from mm_infer import pipeline
+        from mm_infer.opening import open_generation, train_missing
+        from mm_infer.pipeline import load_pipeline, make_videos
+        from mm_infer.requests import Inputs
         from mm_infer.writing import write_video
 
-        pipeline.check(spec, requests)
-        loaded = pipeline.load_pipeline(spec, pipeline.resolve_experts(spec, options), options)
-        for path, video in zip(paths, pipeline.make_videos(loaded, requests), strict=True):
+        pipeline = load_pipeline(train_missing(open_generation(spec, options, requests)))
+        for path, video in zip(paths, make_videos(pipeline, Inputs(tuple(requests))), strict=True):
             write_video(path, video, spec)
     print("\n".join(map(str, paths)))
-
-
-def _requests(line: CommandLine) -> tuple[tuple[GenerationRequest, ...], list[Problem]]:
-    """One request per prompt, and what is wrong with the words that make them."""
-    prompts, seed = line.options.get(PROMPT.flag, ()), 0
-    problems = [Problem(PROMPT.flag, "is blank") for prompt in prompts if not prompt.strip()]
-    if not prompts and not _reported(line, PROMPT):
-        problems.append(Problem(PROMPT.flag, "is missing; say what the video shows"))
-    try:
-        seed = whole_number(SEED, line.value(SEED) or "0", least=0)
-    except UserError as error:
-        problems.extend(error.problems)
-    if problems:
-        return (), problems
-    negative = line.value(NEGATIVE_PROMPT) or ""
-    made = (GenerationRequest(prompt=prompt, negative_prompt=negative, seed=seed) for prompt in prompts)
-    return tuple(made), []
 
 
 def _paths(
@@ -109,8 +116,8 @@ def _paths(
 ) -> tuple[tuple[Path, ...], list[Problem]]:
     """The file of each request, `--out` itself or inside of it, and what is wrong with that."""
     if not line.has(OUT):
-        return (), [] if _reported(line, OUT) else [Problem(OUT.flag, "is missing; name the .mp4 to write")]
-    out, several = Path(line.value(OUT) or ""), len(line.options.get(PROMPT.flag, ())) > 1
+        return (), []
+    out, several = line.value(OUT), len(requests) > 1
     if several and (out.suffix == ".mp4" or out.is_file()):
         return (), [Problem(OUT.flag, f"several prompts need a folder, got the file name {str(out)!r}")]
     if not several and (out.suffix != ".mp4" or out.is_dir()):
@@ -135,5 +142,4 @@ def _unwritable(folder: Path) -> str | None:
     return None
 
 
-def _reported(line: CommandLine, option: Option) -> bool:
-    return any(problem.path == option.flag for problem in line.problems)
+VERB = Verb(USAGE, make_files)

@@ -6,9 +6,7 @@ as `step-00000700.tmp` and renamed when complete, so a folder without the suffix
 """
 
 import errno
-import hashlib
 import json
-import os
 import re
 import shutil
 import warnings
@@ -22,6 +20,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
+from mm_config.durable.digests import sha256_of, size_and_sha256
+from mm_config.durable.writing import place_folder, synced_file
 from mm_models.collectives import gather_json, rank_and_world_size, write_on_first
 
 STATE = "state.json"
@@ -52,7 +52,7 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[
     for group, named in tensors.items():
         _write_group(staged / group, named)
     files = {name: digest for part in gather_json(_digests(staged)) for name, digest in part.items()}
-    write_on_first(lambda: _complete(staged, folder, tensors, files))
+    write_on_first(lambda: _complete(staged, folder, files))
 
 
 def _begin(staged: Path, folder: Path, groups: Iterable[str], state: str) -> None:
@@ -62,7 +62,7 @@ def _begin(staged: Path, folder: Path, groups: Iterable[str], state: str) -> Non
         shutil.rmtree(staged)
     for group in groups:
         (staged / group).mkdir(parents=True)
-    _write_durably(staged / STATE, state)
+    _write(staged / STATE, state)
 
 
 def _write_group(folder: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -71,15 +71,17 @@ def _write_group(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         save_distributed(dict(tensors), storage_writer=writer, no_dist=rank_and_world_size()[1] == 1)
 
 
-def _complete(staged: Path, folder: Path, groups: Iterable[str], files: dict[str, Any]) -> None:
+def _complete(staged: Path, folder: Path, files: dict[str, Any]) -> None:
     """Writes the manifest, and renames once everything is on the disk; the writer has synced its files."""
-    _write_durably(staged / MANIFEST, json.dumps({"v": 1, "files": files}, indent=2, sort_keys=True))
-    for path in (*(staged / group for group in groups), staged):
-        _sync_folder(path)
+    _write(staged / MANIFEST, json.dumps({"v": 1, "files": files}, indent=2, sort_keys=True))
     if folder.exists():
         shutil.rmtree(folder)  # It is damaged: `_begin` refuses to replace an intact one.
-    staged.rename(folder)
-    _sync_folder(folder.parent)
+    place_folder(staged, folder)
+
+
+def _write(path: Path, text: str) -> None:
+    with synced_file(path) as file:
+        file.write(text.encode())
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def verify(folder: Path, *, hashed: bool = True) -> list[str]:
             problems.append(f"{name} is missing")
         elif path.stat().st_size != size:
             problems.append(f"{name} has {path.stat().st_size} bytes, {size} were written")
-        elif hashed and _sha256(path) != digest:
+        elif hashed and sha256_of(path) != digest:
             problems.append(f"{name} has changed since it was written")
     strangers = {_name(folder, path) for path in _files(folder)} - {*listed, MANIFEST}
     return problems + [f"{name} is not in {MANIFEST}" for name in sorted(strangers)]
@@ -138,10 +140,7 @@ def _plain_errors() -> Iterator[None]:
 def _digests(folder: Path) -> dict[str, Any]:
     """Size and sha256 of this rank's share of the files; the ranks divide the reading."""
     rank, world_size = rank_and_world_size()
-    return {
-        _name(folder, path): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in _files(folder)[rank::world_size]
-    }
+    return {_name(folder, path): size_and_sha256(path) for path in _files(folder)[rank::world_size]}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -150,23 +149,3 @@ def _files(folder: Path) -> list[Path]:
 
 def _name(folder: Path, path: Path) -> str:
     return path.relative_to(folder).as_posix()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with path.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

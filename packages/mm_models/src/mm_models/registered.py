@@ -1,4 +1,4 @@
-"""What builds a spec's network, autoencoder or encoder: found by the wire tag of the spec's class.
+"""What builds a spec's network, autoencoder, encoder or optimizer: found by the wire tag of the spec's class.
 
 Installed packages declare builders as entry points, each named by a tag, in the groups below; a program can
 also register one in a call.
@@ -15,6 +15,7 @@ KINDS = {
     "mm.autoencoders": "autoencoder",
     "mm.text_encoders": "text encoder",
     "mm.image_encoders": "image encoder",
+    "mm.optimizers": "optimizer",
 }
 """Groups of entry points and what the builders in them make."""
 
@@ -36,14 +37,18 @@ def builder_of(group: str, tag: str) -> Any:
         return _REGISTERED[group, tag]
     kind, installed = KINDS[group], _installed(group)
     if tag not in installed:
-        here = {known for other, known in _REGISTERED if other == group}
-        known = ", ".join(sorted({*here, *installed}))
+        known = ", ".join(tags_of(group)) or "none"
         raise UserError(f"no {kind} is installed for {tag!r}; installed: {known}")
     try:
         return installed[tag].load()
     except Exception as error:  # It is another package's code: whatever it raises becomes one line.
         what = f"the {kind} of {tag!r}, {installed[tag].value} under {group}, can't be loaded"
         raise UserError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def tags_of(group: str) -> list[str]:
+    """The wire tags that something builds for; nothing is loaded."""
+    return sorted({*_installed(group), *(tag for other, tag in _REGISTERED if other == group)})
 
 
 @cache

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mm_config.rules.carried_out import beyond
+from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import Problem, UserError, prefixed
 from mm_config.specs.kinds import Conditioning
-from mm_config.specs.optim import AdamWSpec
 from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import TrainSpec
+from mm_models.registered import tags_of
 
 CARRIED_OUT = {
     "diffusion.sigma_max",
@@ -54,8 +55,9 @@ def check_carried_out(spec: TrainSpec) -> None:
 
 def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     """Values of known fields that training can't do yet."""
-    if not isinstance(spec.optim, AdamWSpec):
-        yield Problem("optim", f"is {type(spec.optim).__name__}, which {RUNNER} can't do yet; AdamWSpec can")
+    if tag_of(spec.optim) not in (known := tags_of("mm.optimizers")):
+        shown, installed = type(spec.optim).__name__, ", ".join(known) or "none"
+        yield Problem("optim", f"is {shown}, for which no optimizer is installed; installed: {installed}")
     if spec.model.conditioning is not Conditioning.TEXT:
         shown = spec.model.conditioning.value
         yield Problem("model.conditioning", f"is {shown}: {RUNNER} on given frames is not there yet")

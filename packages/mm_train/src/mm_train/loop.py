@@ -11,7 +11,7 @@ import attrs
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 import mm_data
 from mm_config.console.output import progress, say
@@ -24,7 +24,7 @@ from mm_models import flow
 from mm_models.dtypes import torch_dtype
 from mm_train import states
 from mm_train.clipping import clip_gradients
-from mm_train.features import latent_shape
+from mm_train.encoding import latent_shape
 from mm_train.noise import NoiseLevels, draw
 from mm_train.optim import learning_rate, set_learning_rate
 from mm_train.ranks import Ranks
@@ -46,7 +46,7 @@ class Training:
     source: Source
     levels: NoiseLevels
     network: nn.Module
-    optimizer: AdamW
+    optimizer: Optimizer
 
     @property
     def quarantine(self) -> Path:

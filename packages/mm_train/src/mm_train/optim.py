@@ -1,4 +1,4 @@
-"""AdamW, its learning rate as a pure function of the step, and its state as named tensors."""
+"""Optimizers, their learning rate as a pure function of the step, and their state as named tensors."""
 
 from __future__ import annotations
 
@@ -6,18 +6,33 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
+from mm_config.schema.decorator import tag_of
 from mm_config.specs.kinds import OptimizerSpec
 from mm_config.specs.optim import AdamWSpec, Decay, ScheduleSpec
 from mm_models.device import updates_in_one_kernel
+from mm_models.registered import builder_of
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+STEP = "step"
+"""Under which torch's optimizers count the updates of a parameter."""
 
 
-def build_optimizer(network: nn.Module, spec: OptimizerSpec, device: torch.device) -> AdamW:
-    """AdamW over all trainable parameters; to be called after sharding, which replaces them."""
-    assert isinstance(spec, AdamWSpec), "check_carried_out refuses other optimizers"
+def build_optimizer(network: nn.Module, spec: OptimizerSpec, device: torch.device) -> Optimizer:
+    """The optimizer of a spec's class; to be called after sharding, which replaces parameters.
+
+    Installed packages declare `build(network, spec, device) -> Optimizer` in the entry-point group
+    `mm.optimizers`, by the wire tag of the spec's class. It is over all trainable parameters, keeps its state
+    as tensors from the first update on, and takes its rate from each group's `lr`.
+
+    Raises:
+        UserError: None is installed for the class.
+    """
+    return builder_of("mm.optimizers", tag_of(spec))(network, spec, device)
+
+
+def adamw(network: nn.Module, spec: AdamWSpec, device: torch.device) -> AdamW:
+    """AdamW, in one kernel where the device has it."""
     return AdamW(
         [parameter for parameter in network.parameters() if parameter.requires_grad],
         lr=spec.lr,
@@ -51,32 +66,39 @@ def learning_rate(step: int, peak: float, schedule: ScheduleSpec) -> float:
     return peak * (schedule.final_ratio + (1.0 - schedule.final_ratio) * left)
 
 
-def set_learning_rate(optimizer: AdamW, lr: float) -> None:
+def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
     """Sets the rate of the next update."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
-def named_moments(network: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
-    """Both moments of every trainable parameter as `<parameter>.exp_avg` and `<parameter>.exp_avg_sq`.
+def named_moments(network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """What the optimizer keeps of each parameter, such as `<parameter>.exp_avg`; no count of steps.
 
     Names of parameters, not places in a list, so that another sharding can load them.
     """
     return {
-        f"{name}.{moment}": optimizer.state[parameter][moment]
+        f"{name}.{kept}": value
         for name, parameter in network.named_parameters()
-        if parameter.requires_grad
-        for moment in MOMENTS
+        for kept, value in optimizer.state.get(parameter, {}).items()
+        if kept != STEP and isinstance(value, Tensor)
     }
 
 
-def make_moments(network: nn.Module, optimizer: AdamW, step: int) -> None:
-    """Gives the optimizer the state it has after `step` updates, with moments of zero to be filled."""
+def make_moments(network: nn.Module, optimizer: Optimizer, step: int) -> None:
+    """Gives the optimizer the tensors it has after `step` updates, to be filled; weights keep their values.
+
+    Optimizers make their tensors in their first update, so there is one at a rate of 0.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    set_learning_rate(optimizer, 0.0)
     for parameter in network.parameters():
         if parameter.requires_grad:
-            # The fused kernel counts updates beside the parameter, the others on the CPU.
-            device = parameter.device if optimizer.defaults["fused"] else None
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(step), device=device),
-                **{moment: torch.zeros_like(parameter) for moment in MOMENTS},
-            }
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    for kept in optimizer.state.values():
+        if STEP in kept:
+            kept[STEP].fill_(step)

@@ -8,20 +8,19 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mm_config.specs.parallel import Recompute, RecomputeSpec
-from mm_train.sharding import unit_names
+from mm_train.matching import matching_modules
 
 
 def recompute(network: nn.Module, spec: RecomputeSpec) -> None:
-    """Makes each matched module keep its inputs alone; to be called before sharding.
+    """Makes each matched module keep its inputs alone.
 
     The method `forward` is replaced and not the module, because a wrapper would change parameters' names.
-    FSDP2's hooks stay outside: parameters are gathered once for both passes of a backward.
 
     Raises:
         UserError: A pattern matches a list of modules.
     """
     if spec.mode is Recompute.NONE:
         return
-    for name in unit_names(network, spec.modules, "spec.recompute.modules"):
+    for name in matching_modules(network, spec.modules, "spec.recompute.modules"):
         module = network.get_submodule(name)
         module.forward = partial(checkpoint, module.forward, use_reentrant=False)

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from mm_config.rules.patterns import matches
-from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.parallel import FsdpSpec
 from mm_config.specs.train import PrecisionSpec
 from mm_models.device import scales_while_reducing
 from mm_models.dtypes import torch_dtype
+from mm_train.matching import matching_modules
 
 
 def shard(network: nn.Module, fsdp: FsdpSpec, precision: PrecisionSpec, device: torch.device) -> None:
     """Makes each matched module a unit, inner ones first, then the root of what is left.
 
-    Parameters stay float32 in their shards and are cast when they are gathered. Inputs are not cast: the
-    timestep of the network and the modulation inside it have to stay float32, so the caller casts what it
-    passes.
-
     Raises:
         UserError: A pattern matches a list of modules.
     """
     mesh = init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=("shard",))
-    policy = MixedPrecisionPolicy(
-        param_dtype=torch_dtype(precision.compute),
-        reduce_dtype=torch_dtype(precision.reduce),
-        output_dtype=None if precision.output is None else torch_dtype(precision.output),
-        cast_forward_inputs=False,
-    )
-    for name in sorted(unit_names(network, fsdp.wrap), key=lambda name: -name.count(".")):
+    policy = dtype_policy(precision)
+    units = matching_modules(network, fsdp.wrap, "spec.fsdp.wrap")
+    for name in sorted(units, key=lambda name: -name.count(".")):
         fully_shard(
             network.get_submodule(name),
             mesh=mesh,
@@ -48,30 +37,26 @@ def shard(network: nn.Module, fsdp: FsdpSpec, precision: PrecisionSpec, device: 
         _reduce_by_sums(network)
 
 
+def dtype_policy(precision: PrecisionSpec) -> MixedPrecisionPolicy:
+    """The formats that FSDP2 casts to.
+
+    Parameters stay float32 in their shards and are cast when they are gathered. Inputs are not cast: the
+    timestep of the network and the modulation inside it have to stay float32, so the caller casts what it
+    passes.
+    """
+    return MixedPrecisionPolicy(
+        param_dtype=torch_dtype(precision.compute),
+        reduce_dtype=torch_dtype(precision.reduce),
+        output_dtype=None if precision.output is None else torch_dtype(precision.output),
+        cast_forward_inputs=False,
+    )
+
+
 def _reduce_by_sums(network: nn.Module) -> None:
     """Has gradients summed over ranks, then divided."""
     for module in network.modules():
         if isinstance(module, FSDPModule):
             module.set_force_sum_reduction_for_comms(True)
-
-
-def unit_names(network: nn.Module, patterns: Iterable[str], path: str = "spec.fsdp.wrap") -> tuple[str, ...]:
-    """The modules that any pattern matches, in the network's order; `path` is the field they stand in.
-
-    Raises:
-        UserError: A match is a list of modules, which is never called itself and so can't be a unit.
-    """
-    names = tuple(
-        name for name, _ in network.named_modules() if any(matches(name, pattern) for pattern in patterns)
-    )
-    lists = [
-        name for name in names if isinstance(network.get_submodule(name), (nn.ModuleList, nn.ModuleDict))
-    ]
-    if lists:
-        raise UserError(
-            Problem(path, f"{name!r} is a list of modules; for its items write '{name}.*'") for name in lists
-        )
-    return names
 
 
 def set_gradient_sync(network: nn.Module, on: bool) -> None:

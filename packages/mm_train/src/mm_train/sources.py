@@ -48,14 +48,29 @@ def encoding_source(spec: TrainSpec, locations: Locations, device: torch.device)
     return Source(load=None, workers=None, collate=collate, bad=())
 
 
+@attrs.frozen
+class _Encoded:
+    """What was encoded of a clip; looked up by the stream, whose errors end all ranks."""
+
+    latents: Tensor
+    text: Tensor
+    no_text: Tensor
+    """Of the empty caption."""
+
+
 def cached_source(features: Features, dataset: Dataset, device: torch.device) -> Source:
     """Looks up what was encoded before."""
     index_of = {record: index for index, record in enumerate(dataset.records)}
 
-    def collate(indices: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
-        latents = torch.stack([features.latents_of(index) for index in indices])
-        rows = [0 if drop else features.rows[index] for index, drop in zip(indices, dropped, strict=True)]
-        return latents.to(device), features.text_MLD[rows].to(device)
+    def load(record: Record) -> _Encoded:
+        latents = features.latents_of(index_of[record])
+        return _Encoded(latents, features.text_of(record.caption), features.text_of(""))
+
+    def collate(samples: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
+        latents = torch.stack([sample.latents for sample in samples])
+        pairs = zip(samples, dropped, strict=True)
+        text = torch.stack([sample.no_text if drop else sample.text for sample, drop in pairs])
+        return latents.to(device), text.to(device)
 
     # A look-up is cheaper than handing it to a thread.
-    return Source(load=index_of.__getitem__, workers=0, collate=collate, bad=features.bad)
+    return Source(load=load, workers=0, collate=collate, bad=features.bad)

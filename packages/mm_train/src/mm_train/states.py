@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import exact_hash, spec_hash
@@ -45,7 +45,7 @@ def save(
     checkpoints_dir: Path,
     spec: TrainSpec,
     network: nn.Module,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     state: TrainState,
     ranks: Ranks,
 ) -> Path:
@@ -72,7 +72,7 @@ def save(
     return folder
 
 
-def restore(folder: Path, network: nn.Module, optimizer: AdamW) -> TrainState:
+def restore(folder: Path, network: nn.Module, optimizer: Optimizer) -> TrainState:
     """Fills the network and the optimizer, sharded in any way, from a checkpoint.
 
     Raises:

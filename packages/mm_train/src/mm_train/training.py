@@ -10,7 +10,6 @@ from typing import Any
 
 import attrs
 import torch
-from torch import nn
 
 import mm_data
 import mm_models
@@ -34,9 +33,8 @@ from mm_train.loop import Training, fit
 from mm_train.metrics import final_loss
 from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
+from mm_train.parallelize import materialize, parallelize
 from mm_train.ranks import Ranks, agree_on, joined
-from mm_train.recompute import recompute
-from mm_train.sharding import shard
 from mm_train.sources import Source, cached_source, encoding_source
 from mm_train.starting import fill, require_encoders, start_weights
 from mm_train.states import TrainState
@@ -89,7 +87,8 @@ def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ra
     device.allow_tf32(picked, spec.precision.allow_tf32)
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
     dataset = _prepare(spec, options, ranks)
-    network = _network_on_meta(spec, ops, picked, ranks)
+    network = mm_models.build(spec.model, device="meta", dtype=torch.float32, ops=ops)
+    parallelize(network, spec, ranks, picked)
     resumes = options.resume is not None
     if resumes:
         ranks.together(lambda: require_encoders(spec, options, dataset))
@@ -98,8 +97,11 @@ def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ra
     with recorded(run) if ranks.is_first else nullcontext():
         started = time.perf_counter()
         source = _source(spec, options, dataset, picked, ranks)
-        network.to_empty(device=picked)
-        network.init_buffers(picked)  # type: ignore[operator]
+        materialize(network, picked)
+        saved = _newest_checkpoint(run, ranks) if resumes else None
+        if saved is None:
+            found = weights or ranks.together(lambda: start_weights(spec, options, dataset, network))
+            ranks.together(lambda: fill(network, found))
         training = Training(
             spec=spec,
             run=run,
@@ -112,15 +114,10 @@ def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ra
             optimizer=build_optimizer(network, spec.optim, picked),
         )
         ranks.on_first(lambda: _quarantine(training).add(source.bad))
-        restored = _restore(training) if resumes else None
-        if restored is None:
-            found = weights or ranks.together(lambda: start_weights(spec, options, dataset, network))
-            ranks.together(lambda: fill(network, found))
-        first_step = restored.step if restored else 0
-        seconds_before = restored.seconds if restored else 0.0
-        ranks.on_first(lambda: run.rewind_metrics(first_step))
-        spent = seconds_before + time.perf_counter() - started
-        state = fit(training, first_step, spent, options.stop_after)
+        start = TrainState(0, {}, 0.0) if saved is None else _restore(training, saved)
+        ranks.on_first(lambda: run.rewind_metrics(start.step))
+        spent = start.seconds + time.perf_counter() - started
+        state = fit(training, start.step, spent, options.stop_after)
         return _finish(training, state)
 
 
@@ -133,15 +130,6 @@ def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> Dataset:
     if ranks.world_size > 1:
         ranks.on_first(lambda: bool(prepare()))
     return ranks.together(prepare)
-
-
-def _network_on_meta(spec: TrainSpec, ops: Ops, picked: torch.device, ranks: Ranks) -> nn.Module:
-    """The network without memory for its weights, sharded where there is a process group."""
-    network = mm_models.build(spec.model, device="meta", dtype=torch.float32, ops=ops)
-    recompute(network, spec.recompute)
-    if ranks.grouped:
-        shard(network, spec.fsdp, spec.precision, picked)
-    return network
 
 
 def _open(spec: TrainSpec, options: RunOptions, ops: Ops, picked: torch.device, ranks: Ranks) -> Run:
@@ -169,22 +157,26 @@ def _quarantine(training: Training) -> Quarantine:
     return Quarantine(training.quarantine, len(training.dataset.records), training.spec.data.max_bad_share)
 
 
-def _restore(training: Training) -> TrainState | None:
-    """The state of the run's newest intact checkpoint, loaded; None where it has none."""
-    spec, ranks = training.spec, training.ranks
-    found = ranks.on_first(lambda: _latest(training.run.checkpoints_dir))
+def _newest_checkpoint(run: Run, ranks: Ranks) -> Path | None:
+    """The newest intact checkpoint of a run that is resumed."""
+
+    def newest() -> str | None:
+        found = checkpoint.latest(run.checkpoints_dir)
+        return None if found is None else str(found.absolute())
+
+    found = ranks.on_first(newest)
     if found is None:
-        say(f"{training.run.path} has no intact checkpoint; starting at step 0")
-        return None
-    state = ranks.together(lambda: states.restore(Path(found), training.network, training.optimizer))
+        say(f"{run.path} has no intact checkpoint; starting at step 0")
+    return found and Path(found)
+
+
+def _restore(training: Training, saved: Path) -> TrainState:
+    """Fills the network and the optimizer from a checkpoint; the data stream goes on where it was."""
+    spec, ranks = training.spec, training.ranks
+    state = ranks.together(lambda: states.restore(saved, training.network, training.optimizer))
     ranks.together(lambda: mm_data.resume_step(state.data, spec.data, training.dataset, seed=spec.seed))
     say(f"resuming {training.run.path} after step {state.step}")
     return state
-
-
-def _latest(checkpoints_dir: Path) -> str | None:
-    found = checkpoint.latest(checkpoints_dir)
-    return None if found is None else str(found.absolute())
 
 
 def _finish(training: Training, state: TrainState) -> TrainResult:

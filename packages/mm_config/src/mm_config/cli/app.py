@@ -39,7 +39,7 @@ def app(argv: Sequence[str] | None = None) -> int:
 
 def _app(words: list[str]) -> int:
     if len(words) > 1 and words[0] in _HELP:
-        return load_verb(verb_named(words[1]))(["--help"])
+        return load_verb(verb_named(words[1])).run(["--help"])
     if not words or words[0] in _HELP:
         _print_help()
         return 0
@@ -52,12 +52,12 @@ def _app(words: list[str]) -> int:
         from mm_config.cli.verbs.completion import answer
 
         return answer(words[1:])
-    return load_verb(verb_named(words[0]))(words[1:])
+    return load_verb(verb_named(words[0])).run(words[1:])
 
 
 def _about(entry: EntryPoint) -> str:
     try:
-        return (load_verb(entry).__doc__ or "").strip().split("\n")[0]
+        return load_verb(entry).usage.summary
     except UserError as error:
         return str(error)
 

@@ -6,7 +6,6 @@ import enum
 import importlib.util
 import pkgutil
 import re
-import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,12 +15,12 @@ from typing import Any
 import attrs
 
 from mm_config.cli.flags import Flag, flags_of, is_settable, normalised
-from mm_config.cli.page import Usage
 from mm_config.cli.registry import load_verb, verb_named, verbs
 from mm_config.cli.scan import HELP, CommandLine, Option, is_flag, scan
 from mm_config.cli.sections import sections
 from mm_config.cli.targets import resolve, runs_dir_of
 from mm_config.cli.values import brief
+from mm_config.cli.verb import Usage
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.root import RootSpec
 
@@ -52,16 +51,11 @@ def candidates(words: Sequence[str]) -> list[Candidate]:
     """
     *before, typed = words
     if before:
-        found = _after_verb(_usage(before[0]), before[1:], typed)
+        found = _after_verb(load_verb(verb_named(before[0])).usage, before[1:], typed)
     else:
         flags = (HELP.flag, "--version") if typed.startswith("-") else ()
         found = map(Candidate, (*sorted(verbs().names), *flags))
     return [one for one in dict.fromkeys(found) if one.text.startswith(typed)]
-
-
-def _usage(verb: str) -> Usage:
-    loaded: Any = sys.modules[load_verb(verb_named(verb)).__module__]
-    return loaded.USAGE
 
 
 def _after_verb(usage: Usage, before: Sequence[str], typed: str) -> Iterator[Candidate]:
@@ -76,9 +70,9 @@ def _after_verb(usage: Usage, before: Sequence[str], typed: str) -> Iterator[Can
         yield from _values(usage, line, open_flag)
     elif usage.actions and not line.words:
         yield from map(Candidate, usage.actions)
-    elif usage.words != "nothing":
+    elif usage.takes != "files":
         yield from _runs(runs_dir_of(line), typed)
-        if usage.words == "targets":
+        if usage.takes == "targets":
             yield from _paths(typed)
             yield from _modules(typed)
 
@@ -102,7 +96,7 @@ def _flags(usage: Usage, line: CommandLine, typed: str) -> Iterator[Candidate]:
     for option in (*usage.options, HELP):
         if option.repeatable or not line.has(option):
             yield Candidate(option.flag, option.help)
-    if usage.words != "targets" or not line.words:
+    if usage.takes != "targets" or not line.words:
         return
     if not typed.startswith("--spec"):
         yield Candidate("--spec.", "A field of the spec.")

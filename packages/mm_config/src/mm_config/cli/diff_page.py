@@ -9,12 +9,13 @@ import attrs
 
 from mm_config.cli.styled import BLANK, Line, prose
 from mm_config.cli.values import outline
-from mm_config.schema.decorator import EXECUTION, LOCATION, SECRET, SEMANTIC, Role, is_spec, tag_of
+from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import Change, diff, show_value, unshared
-from mm_config.schema.effects import Effect, effect_of
 from mm_config.schema.evolve import ROOT
+from mm_config.schema.fields import EXECUTION, LOCATION, SECRET, SEMANTIC, Effect, Role
 from mm_config.schema.identity import exact_hash, spec_hash
-from mm_config.schema.root import RootSpec
+from mm_config.schema.root import RootSpec, effect_of
+from mm_config.schema.types import is_spec
 from mm_config.specs.weights import TrainedBy
 from mm_config.stored.describe import counted
 from mm_config.stored.text_width import columns, cut

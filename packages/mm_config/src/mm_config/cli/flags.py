@@ -11,9 +11,8 @@ from typing import Any, cast
 
 import attrs
 
-from mm_config.cli.aliases import aliases_of
 from mm_config.schema.evolve import Leaf, leaves
-from mm_config.schema.root import RootSpec
+from mm_config.schema.root import RootSpec, aliases_of
 from mm_config.schema.types import describe
 
 if typing.TYPE_CHECKING:

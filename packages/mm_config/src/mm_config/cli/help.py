@@ -6,16 +6,16 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mm_config.cli.aliases import aliases_of
 from mm_config.cli.flags import as_text, is_settable
 from mm_config.cli.page import blank, example_lines, flag_line, heading, option_lines, paragraph
 from mm_config.cli.scan import Option
 from mm_config.cli.sections import Section, sections
 from mm_config.cli.values import brief
-from mm_config.schema.decorator import FieldInfo, class_of, field_types, tag_of
+from mm_config.schema.decorator import tag_of
 from mm_config.schema.evolve import Leaf
-from mm_config.schema.root import RootSpec
-from mm_config.schema.types import describe
+from mm_config.schema.fields import FieldInfo, field_types
+from mm_config.schema.root import RootSpec, aliases_of
+from mm_config.schema.types import class_of, describe
 
 if TYPE_CHECKING:
     from rich.text import Text

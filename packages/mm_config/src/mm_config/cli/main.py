@@ -10,10 +10,10 @@ from pathlib import Path
 from mm_config.cli.exits import exit_status
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan
-from mm_config.cli.targets import named
+from mm_config.cli.targets import named, runs_dir_of
 from mm_config.console.output import is_main_rank, say
 from mm_config.options.locations import Locations, load_locations, unused_names
-from mm_config.options.run_options import RunOptions
+from mm_config.options.run_options import RunOptions, RunOutcome
 from mm_config.running.runners import run
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.root import RootSpec
@@ -33,39 +33,53 @@ LOCATION = Option(
 OPTIONS = (RESUME, IF_NEEDED, RUNS_DIR, DRY_RUN, LOCATION)
 
 
-def main(spec: RootSpec, argv: Sequence[str] | None = None) -> None:
+def main(spec: RootSpec, argv: Sequence[str] | None = None) -> RunOutcome | None:
     """Parses the command line over a spec, checks the result and runs it.
 
     The last line on stdout is the absolute path of the run's `result.json`. The label of a spec without
-    one is the experiment file's stem.
+    one is the experiment file's stem. In a notebook, where the command line is the kernel's, the spec is
+    run as it is and mistakes are raised.
 
     Args:
         spec: The experiment's spec, whose fields are the defaults.
         argv: The command line with the experiment file first; `sys.argv` by default.
 
+    Returns:
+        What the run left behind; None where nothing was run, as by `--help`.
+
     Raises:
         SystemExit: With status 2 after one line per problem on stderr, with 130 when interrupted.
+        UserError: The same problems, in a notebook.
     """
+    if argv is None and not hasattr(sys.modules["__main__"], "__file__"):
+        return run(overridden(spec, ()), RunOptions(locations=load_locations()))
     words = list(sys.argv if argv is None else argv)
-    if status := exit_status(lambda: _main(spec, words)):
+    outcome = None
+
+    def body() -> int:
+        nonlocal outcome
+        outcome = _main(spec, words)
+        return 0
+
+    if status := exit_status(body):
         raise SystemExit(status)
+    return outcome
 
 
-def _main(spec: RootSpec, argv: list[str]) -> int:
+def _main(spec: RootSpec, argv: list[str]) -> RunOutcome | None:
     spec = named(spec, Path(argv[0]).stem)
     line = scan(argv[1:], OPTIONS)
     if line.has(HELP):
         _print_help(spec, argv[0])
-        return 0
+        return None
     problems = [*line.problems, *(Problem("", f"unexpected argument {word!r}") for word in line.words)]
     locations = _locations(line, problems)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    flags = [option.flag for option in (*OPTIONS, HELP)]
-    spec = overridden(spec, line.fields, problems, flags, world_size)
+    spec = overridden(spec, line.fields, problems, line.flags, world_size)
     if unused := list(unused_names(locations, spec)):
         raise UserError(unused)
     options = RunOptions(
-        runs_dir=Path(line.value(RUNS_DIR) or "runs"),
+        runs_dir=runs_dir_of(line),
         resume=line.value(RESUME),
         if_needed=line.has(IF_NEEDED),
         locations=locations,
@@ -73,17 +87,17 @@ def _main(spec: RootSpec, argv: list[str]) -> int:
     )
     if line.has(DRY_RUN):
         _print_dry_run(spec, options, world_size)
-        return 0
+        return None
     outcome = run(spec, options)
     if outcome.reused:
         say(f"an equal run has finished: {outcome.run_dir}")
     say(str(outcome.result_path.absolute()))
-    return 0
+    return outcome
 
 
 def _locations(line: CommandLine, problems: list[Problem]) -> Locations:
     try:
-        return load_locations(line.options.get(LOCATION.flag, ()))
+        return load_locations(line.values(LOCATION))
     except UserError as error:
         problems.extend(error.problems)
         return Locations()

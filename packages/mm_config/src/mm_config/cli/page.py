@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import attrs
-
-from mm_config.cli.scan import HELP, Option
+from mm_config.cli.scan import Option
 from mm_config.console.output import console
 
 if TYPE_CHECKING:
@@ -17,41 +15,11 @@ if TYPE_CHECKING:
 MAX_WIDTH = 100
 
 
-@attrs.frozen
-class Usage:
-    """What a verb's --help says."""
-
-    line: str
-    """How it is called."""
-    about: str
-    """What it does, in paragraphs."""
-    options: tuple[Option, ...]
-    """The options that it takes beside fields of the spec."""
-    examples: tuple[tuple[str, str], ...]
-    """Commands, each with what it does."""
-    actions: tuple[str, ...] = ()
-    """What its first word can be, where that is not a target."""
-    words: Literal["targets", "runs", "nothing"] = "targets"
-    """What its words name, those after an action; a target can be a run."""
-
-
 def print_lines(lines: Iterable[Text]) -> None:
     """Prints styled lines, whole: a terminal wraps, a pipe does not."""
     from rich.text import Text
 
     console().print(Text("\n").join(lines), soft_wrap=True)
-
-
-def print_usage(usage: Usage) -> None:
-    """Prints a verb's page."""
-    print_lines(
-        [
-            *paragraph(f"usage: {usage.line}", indent=0, hanging=7),
-            *(line for part in usage.about.split("\n\n") for line in (blank(), *paragraph(part, indent=0))),
-            *option_lines("options", (*usage.options, HELP)),
-            *example_lines(usage.examples),
-        ]
-    )
 
 
 def option_lines(title: str, options: Iterable[Option]) -> list[Text]:

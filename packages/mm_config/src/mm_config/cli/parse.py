@@ -16,9 +16,10 @@ from mm_config.cli.flags import (
     unknown_flag_message,
 )
 from mm_config.cli.scan import Given
-from mm_config.schema.decorator import spec_fields, value_problems
 from mm_config.schema.errors import Problem, SpecError, prefixed
 from mm_config.schema.evolve import replace
+from mm_config.schema.fields import spec_fields
+from mm_config.schema.ranges import value_problems
 from mm_config.schema.root import RootSpec
 from mm_config.schema.suggestions import did_you_mean
 from mm_config.schema.types import describe

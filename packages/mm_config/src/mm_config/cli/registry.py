@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any
 
+from mm_config.cli.verb import Verb
 from mm_config.schema.errors import UserError
 from mm_config.schema.suggestions import did_you_mean
 
@@ -30,14 +30,18 @@ def verb_named(name: str) -> EntryPoint:
     return known[name]
 
 
-def load_verb(entry: EntryPoint) -> Callable[[list[str]], int]:
+def load_verb(entry: EntryPoint) -> Verb:
     """Imports a verb.
 
     Raises:
-        UserError: A library that it needs is not installed.
+        UserError: A library that it needs is not installed, or the entry point names something else.
     """
     try:
         loaded: Any = entry.load()
     except ModuleNotFoundError as error:
         raise UserError(f"mm {entry.name} can't be loaded: {error}; install what it needs") from error
+    except AttributeError as error:
+        raise UserError(f"mm {entry.name} can't be loaded: {error}; install its package anew") from error
+    if not isinstance(loaded, Verb):
+        raise UserError(f"mm {entry.name} can't be loaded: {entry.value} is no Verb")
     return loaded

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -25,6 +26,10 @@ class Option:
     """The values it accepts; empty for any."""
     repeatable: bool = False
     """Whether it may be given several times."""
+    read: Callable[[str], Any] = str
+    """Makes the value of what was typed, or raises a UserError that says what is wrong with it."""
+    missing: str = ""
+    """What to say where it is not given; empty where it may be left out."""
 
 
 HELP = Option("--help", "Show this page.")
@@ -48,20 +53,36 @@ class CommandLine:
 
     words: tuple[str, ...]
     """What belongs to no flag, in order."""
-    options: Mapping[str, tuple[str, ...]]
-    """Values of the options that were given; a switch has the value `""`."""
+    options: Mapping[str, tuple[Any, ...]]
+    """Values of the options that were given, as they were read; a switch has the value `""`."""
     fields: tuple[Given, ...]
     """All other flags, in order."""
     problems: tuple[Problem, ...]
-    """Options without a value, repeated or with a value that is no choice."""
+    """Options that are missing, repeated, without a value or with one that can't be read."""
+    flags: tuple[str, ...]
+    """All options that can be given."""
+    argv: tuple[str, ...]
+    """The line as it was typed."""
 
     def has(self, option: Option) -> bool:
-        """Whether an option was given."""
+        """Whether an option was given, with a value that can be read."""
         return option.flag in self.options
 
-    def value(self, option: Option) -> str | None:
-        """The value of an option, or None where it was not given."""
-        return self.options[option.flag][-1] if self.has(option) else None
+    def value(self, option: Option, default: Any = None) -> Any:
+        """The value of an option, or the default where it was not given."""
+        return self.options[option.flag][-1] if self.has(option) else default
+
+    def values(self, option: Option) -> tuple[Any, ...]:
+        """All values of an option that may be repeated."""
+        return self.options.get(option.flag, ())
+
+    def unknown_flags(self) -> Iterator[Problem]:
+        """What is wrong with flags of a spec where none is changed."""
+        for given in self.fields:
+            if given.flag.startswith("--spec."):
+                yield Problem(given.flag, "no field of a spec can be changed here")
+            else:
+                yield Problem(given.flag, f"unknown flag{did_you_mean(given.flag, self.flags)}")
 
 
 def scan(argv: Sequence[str], options: Iterable[Option]) -> CommandLine:
@@ -76,9 +97,9 @@ def scan(argv: Sequence[str], options: Iterable[Option]) -> CommandLine:
         argv: The words after the program's name.
         options: The flags that stand beside the spec; `--help` is always one of them.
     """
-    known = {_normalised(option.flag): option for option in (HELP, *options)}
+    known = {_normalised(option.flag): option for option in (*options, HELP)}
     words: list[str] = []
-    values: dict[str, list[str]] = {}
+    values: dict[str, list[Any]] = {}
     fields: list[Given] = []
     problems: list[Problem] = []
     rest = list(argv)
@@ -104,15 +125,24 @@ def scan(argv: Sequence[str], options: Iterable[Option]) -> CommandLine:
             if equals:
                 problems.append(Problem(option.flag, f"takes no value, got {value!r}"))
         elif text := value if equals else rest.pop(0) if following else "":
-            given.append(text)
-            problems.extend(_choice_problem(option, text))
+            try:
+                given.append(_read(option, text))
+            except UserError as error:
+                problems.extend(Problem(option.flag, problem.message) for problem in error.problems)
         else:
             problems.append(Problem(option.flag, f"needs a value ({option.metavar})"))
+    problems.extend(
+        Problem(option.flag, f"is missing; {option.missing}")
+        for option in known.values()
+        if option.missing and option.flag not in values
+    )
     return CommandLine(
         words=tuple(words),
         options={flag: tuple(given) for flag, given in values.items() if given},
         fields=tuple(fields),
         problems=tuple(problems),
+        flags=tuple(option.flag for option in known.values()),
+        argv=tuple(argv),
     )
 
 
@@ -121,7 +151,7 @@ def is_flag(word: str) -> bool:
     return word == "-h" or re.match(r"--[A-Za-z]", word) is not None
 
 
-def whole_number(option: Option, text: str, least: int = 1) -> int:
+def whole_number(text: str, least: int = 1) -> int:
     """The whole number that an option was given.
 
     Raises:
@@ -129,15 +159,15 @@ def whole_number(option: Option, text: str, least: int = 1) -> int:
     """
     if not re.fullmatch("[0-9]{1,20}", text) or int(text) < least:
         given = repr(text) if len(text) <= 40 else f"{text[:20]!r}... ({len(text)} characters)"
-        raise UserError(Problem(option.flag, f"expected a whole number of at least {least}, got {given}"))
+        raise UserError(f"expected a whole number of at least {least}, got {given}")
     return int(text)
 
 
-def _choice_problem(option: Option, value: str) -> Iterable[Problem]:
-    if option.choices and value not in option.choices:
+def _read(option: Option, text: str) -> Any:
+    if option.choices and text not in option.choices:
         choices = ", ".join(option.choices)
-        near = did_you_mean(value, option.choices)
-        yield Problem(option.flag, f"expected one of {choices}, got {value!r}{near}")
+        raise UserError(f"expected one of {choices}, got {text!r}{did_you_mean(text, option.choices)}")
+    return option.read(text)
 
 
 def _normalised(flag: str) -> str:

@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import attrs
 
-from mm_config.schema.decorator import class_of, info_of, is_spec, spec_fields
 from mm_config.schema.docstrings import help_texts
 from mm_config.schema.evolve import ROOT, Leaf, leaves
+from mm_config.schema.fields import info_of, spec_fields
 from mm_config.schema.root import RootSpec
+from mm_config.schema.types import class_of, is_spec
 
 
 @attrs.frozen

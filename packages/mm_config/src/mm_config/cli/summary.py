@@ -10,35 +10,23 @@ import attrs
 
 from mm_config.cli.styled import BLANK, Line, prose
 from mm_config.cli.values import fitted, is_default
-from mm_config.schema.decorator import (
+from mm_config.schema.decorator import tag_of
+from mm_config.schema.fields import (
     EXECUTION,
     SEMANTIC,
+    Group,
     Role,
-    class_of,
     field_types,
     info_of,
-    is_spec,
-    is_spec_class,
     narrowed,
     spec_fields,
-    tag_of,
 )
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec
-from mm_config.schema.types import is_tuple
+from mm_config.schema.types import class_of, is_spec, is_spec_class, is_tuple
 from mm_config.stored.describe import counted, describe
 from mm_config.stored.text_width import columns
 
-_GROUPS = (
-    ("Model", ("model", "autoencoder", "text_encoder", "image_encoder")),
-    ("Weights", ("start_from", "start_mode", "high_noise", "low_noise", "distilled", "loras")),
-    ("Noise and loss", ("expert", "diffusion")),
-    ("Sampling", ("boundary", "sampler", "dtype", "sparse_attention", "quantization", "feature_cache")),
-    ("Data", ("data",)),
-    ("Optimisation", ("optim", "schedule", "frozen", "lora", "ema", "precision", "seed", "validation")),
-    ("Videos", ("num_frames", "height", "width", "fps", "samples", "negative_prompt")),
-)
-_OTHERS, _EXECUTION, _PLACES = "Others", "Execution", "Names and paths"
 _LEAST_ROOM = 24
 """Columns that a value gets at least, however narrow the terminal."""
 
@@ -48,7 +36,7 @@ class _Row:
     """A field of the page, or a spec that a field holds."""
 
     path: str
-    group: str
+    group: Group
     value: Any = None
     """A field's value; None for a spec."""
     unit: str = ""
@@ -63,13 +51,13 @@ def summary_lines(spec: RootSpec, width: int) -> list[Line]:
     A head with label, kind and both ids, a few sentences, then each group of fields that are not at
     their class's default, and how many are.
     """
-    rows = [row for row in _rows(spec, "", SEMANTIC) if row.path != "name"]
+    rows = [row for row in _rows(spec) if row.path != "name"]
     said = [row for row in rows if not row.is_default]
     named = max((len(row.path) for row in said), default=0)
     lines = [_head(spec), BLANK, *prose(describe(spec), width)]
-    for group in [*(title for title, _ in _GROUPS), _OTHERS, _EXECUTION, _PLACES]:
+    for group in Group:
         if found := [row for row in said if row.group == group]:
-            lines += [BLANK, ((group, "bold"),), *(_line(row, named, width) for row in found)]
+            lines += [BLANK, ((group.value, "bold"),), *(_line(row, named, width) for row in found)]
     if hidden := len(rows) - len(said):
         note = f"{counted(hidden, 'more field')} at {'its' if hidden == 1 else 'their'} default"
         lines += [BLANK, ((f"{note}{'' if hidden == 1 else 's'}; --format flat shows all", "dim"),)]
@@ -96,17 +84,18 @@ def _line(row: _Row, named: int, width: int) -> Line:
     return ((margin, ""), (outer + dot, "dim"), (name + gap, ""), text, (unit, "dim"))
 
 
-def _rows(spec: Any, prefix: str, outer: Role) -> Iterator[_Row]:
+def _rows(spec: Any, prefix: str = "", outer: Role = SEMANTIC, around: Group | None = None) -> Iterator[_Row]:
     types = field_types(class_of(spec))
     for attribute in spec_fields(class_of(spec)):
         value, info = getattr(spec, attribute.name), info_of(attribute)
         path, role = prefix + attribute.name, narrowed(outer, info.role)
-        group = _group(path, role)
+        own = around or info.group or Group.OTHERS
+        group = own if role is SEMANTIC else Group.EXECUTION if role is EXECUTION else Group.PLACES
         if is_spec(value) and info.by_hash:
             label = f"{value.name}, " if value.name else ""
             yield _Row(path, group, about=f"{label}{tag_of(value)} spec {spec_hash(value)[:12]}")
         elif is_spec(value):
-            inside = list(_rows(value, f"{path}.", role))
+            inside = list(_rows(value, f"{path}.", role, own))
             if _is_choice(types[attribute.name]):
                 yield _Row(path, group, about=tag_of(value))
             elif value != attribute.default and all(row.is_default for row in inside):
@@ -115,7 +104,7 @@ def _rows(spec: Any, prefix: str, outer: Role) -> Iterator[_Row]:
         elif is_tuple(value) and any(map(is_spec, value)):
             for index, item in enumerate(value):
                 yield _Row(f"{path}.{index}", group, about=tag_of(item))
-                yield from _rows(item, f"{path}.{index}.", role)
+                yield from _rows(item, f"{path}.{index}.", role, own)
         else:
             unit = info.unit if info.unit and value is not None else ""
             yield _Row(path, group, value, unit, is_default=is_default(attribute, value))
@@ -125,10 +114,3 @@ def _is_choice(expected: Any) -> bool:
     """Whether a field can hold specs of several classes."""
     kinds = [kind for kind in typing.get_args(expected) or (expected,) if kind is not type(None)]
     return len(kinds) > 1 or not is_spec_class(kinds[0])
-
-
-def _group(path: str, role: Role) -> str:
-    if role is not SEMANTIC:
-        return _EXECUTION if role is EXECUTION else _PLACES
-    first = path.partition(".")[0]
-    return next((title for title, names in _GROUPS if first in names), _OTHERS)

@@ -14,14 +14,13 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from mm_config.cli.page import Usage
 from mm_config.cli.parse import overridden
-from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine
+from mm_config.cli.scan import RUNS_DIR, CommandLine
 from mm_config.options.run_options import RunOptions
-from mm_config.schema.decorator import is_spec
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import replace
 from mm_config.schema.root import RootSpec
+from mm_config.schema.types import is_spec
 from mm_config.stored import files
 
 TARGET_HELP = (
@@ -49,27 +48,19 @@ def resolve(target: str, options: RunOptions) -> RootSpec:
     return _from_index(target, options)
 
 
-def read_targets(
-    line: CommandLine, usage: Usage, count: int, world_size: int | None = None
-) -> tuple[RootSpec, ...]:
-    """The checked specs of a verb's targets, fields of the command line put into the last.
+def read_targets(line: CommandLine, world_size: int | None = None) -> tuple[RootSpec, ...]:
+    """The checked specs that the words of a command line name, its fields put into the last.
 
     Raises:
-        UserError: All that is wrong with the command line, the targets and their specs.
+        UserError: All that is wrong with the options, the targets and their specs.
     """
     problems = list(line.problems)
-    if len(line.words) != count:
-        wanted = "one target" if count == 1 else f"{count} targets"
-        given = f"got {len(line.words)}: {' '.join(line.words)}" if line.words else "got none"
-        order = "; targets come before --spec flags" if line.fields and len(line.words) < count else ""
-        problems.append(Problem("", f"expected {wanted}, {given}{order} (usage: {usage.line})"))
-        raise UserError(problems)
     options = RunOptions(runs_dir=runs_dir_of(line))
     specs: list[RootSpec] = []
-    for target, fields in zip(line.words, [()] * (count - 1) + [line.fields], strict=True):
+    for index, target in enumerate(line.words, 1):
+        fields = line.fields if index == len(line.words) else ()
         try:
-            flags = [option.flag for option in (*usage.options, HELP)]
-            specs.append(overridden(resolve(target, options), fields, (), flags, world_size))
+            specs.append(overridden(resolve(target, options), fields, (), line.flags, world_size))
         except UserError as error:
             problems.extend(error.problems)
     if problems:

@@ -8,7 +8,9 @@ from typing import Any, cast
 
 import attrs
 
-from mm_config.schema.decorator import class_of, is_spec, spec_fields, tag_of
+from mm_config.schema.decorator import tag_of
+from mm_config.schema.fields import spec_fields
+from mm_config.schema.types import class_of, is_spec
 from mm_config.stored.files import to_payload
 from mm_config.stored.text_width import columns, cut
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from mm_config.npu.advice import ADVICE
 from mm_config.npu.variables import VARIABLES
-from mm_config.schema.decorator import FieldInfo
 from mm_config.schema.evolve import Leaf, leaves
+from mm_config.schema.fields import FieldInfo
 from mm_config.specs.npu import NpuSpec
 
 

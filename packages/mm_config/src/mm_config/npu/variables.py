@@ -10,8 +10,9 @@ import attrs
 from mm_config.npu import texts
 from mm_config.npu.texts import Form
 from mm_config.rules import problems
-from mm_config.schema.decorator import range_problems, spec_fields
 from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.fields import spec_fields
+from mm_config.schema.ranges import range_problems
 from mm_config.specs.npu import UNSET_AFFINITY, UNSET_ALLOCATOR, InductorBackend, NpuSpec
 
 

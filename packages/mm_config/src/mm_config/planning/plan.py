@@ -15,10 +15,9 @@ from mm_config.planning.suggestions import Suggestion, suggestions
 from mm_config.planning.timing import Timing, timing
 from mm_config.planning.traffic import infer_traffic, train_traffic
 from mm_config.planning.training import train_memory, train_work
-from mm_config.schema.decorator import is_spec
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import leaves
-from mm_config.schema.types import is_tuple
+from mm_config.schema.types import is_spec, is_tuple
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec
 

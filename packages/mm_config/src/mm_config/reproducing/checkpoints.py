@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mm_config.durable.digests import sha256_of
 from mm_config.reproducing.difference import Difference
 from mm_config.reproducing.tensors import tensor_digests
 from mm_config.runs.record import read_json
@@ -70,8 +70,7 @@ def _listed(folder: Path) -> dict[str, str] | None:
 def _damage(path: Path, written: str) -> str | None:
     if not path.is_file():
         return "missing by now"
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     return None if found == written else f"changed to {_shown(found)} since it was written"
 
 

@@ -11,10 +11,10 @@ from mm_config.rules.generation import infer_problems
 from mm_config.rules.labels import label_problems
 from mm_config.rules.ranks import generation_rank_problems, train_rank_problems
 from mm_config.rules.training import train_problems
-from mm_config.schema.decorator import class_of, is_spec, spec_fields
 from mm_config.schema.errors import Problem, SpecError, prefixed
+from mm_config.schema.fields import spec_fields
 from mm_config.schema.root import RootSpec
-from mm_config.schema.types import is_tuple
+from mm_config.schema.types import class_of, is_spec, is_tuple
 from mm_config.specs.data import DataSpec, PrecomputedSpec
 from mm_config.specs.diffusion import FlowMatchingSpec, SamplerSpec
 from mm_config.specs.encoders import (

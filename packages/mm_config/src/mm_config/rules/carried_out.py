@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from mm_config.schema.decorator import ABSENT, class_of, info_of, is_spec, spec_fields
 from mm_config.schema.diff import show_value
 from mm_config.schema.errors import Problem
+from mm_config.schema.fields import ABSENT, info_of, spec_fields
+from mm_config.schema.types import class_of, is_spec
 
 
 def beyond(spec: Any, carried_out: Collection[str], runner: str, path: str = "spec") -> Iterator[Problem]:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mm_config.rules.wording import idle_problems
-from mm_config.schema.decorator import SEMANTIC
 from mm_config.schema.diff import Change, diff, show_value
 from mm_config.schema.errors import Problem
+from mm_config.schema.fields import SEMANTIC
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec, TimestepSampling
 from mm_config.specs.kinds import Weights
 from mm_config.specs.train import TrainSpec

@@ -9,9 +9,9 @@ from typing import Any
 
 import attrs
 
-from mm_config.schema.decorator import class_of
 from mm_config.schema.diff import show_value
 from mm_config.schema.errors import Problem
+from mm_config.schema.types import class_of
 
 _SEARCHED = 10_000
 

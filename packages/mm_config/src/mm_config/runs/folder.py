@@ -19,6 +19,7 @@ from typing import Any
 
 import attrs
 
+from mm_config.durable.writing import write_bytes, write_text
 from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.rules.labels import label_problems
@@ -40,15 +41,15 @@ from mm_config.runs.record import (
     RunRecord,
     RunStatus,
     read_record,
-    replace_file,
     write_json,
     write_record,
 )
 from mm_config.runs.releases import used_releases
 from mm_config.runs.stored import spec_problems
-from mm_config.schema.decorator import SEMANTIC, tag_of
+from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import diff, show_value
 from mm_config.schema.errors import Problem, SpecError, UserError, prefixed
+from mm_config.schema.fields import SEMANTIC
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec
 from mm_config.stored.files import dump, load
@@ -106,7 +107,7 @@ class Run:
         whole = [line for line in lines if line.endswith("\n")]
         kept = "".join(line for line in whole if json.loads(line)["step"] <= step)
         with _writing(self.path):
-            replace_file(self.metrics_path, kept)
+            write_text(self.metrics_path, kept)
 
     def finish(self, result: dict[str, Any]) -> Path:
         """Writes result.json, marks the run finished and lets it go; returns the file's path."""
@@ -295,7 +296,7 @@ def _write_provenance(
     write_json(path, provenance(options.argv, devices, ops, variables_of(spec), releases))
     for root in code_repositories():
         if patch := uncommitted_patch(root):
-            patch_file(path, root).write_bytes(patch)
+            write_bytes(patch_file(path, root), patch)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from mm_config.durable.writing import write_text
 from mm_config.schema.errors import Problem, UserError
 
 LOCK_FILE = "lock"
@@ -35,9 +36,7 @@ def acquire(folder: Path) -> None:
         if holder := _holder(lock):
             message = f"the run is in use by {holder}; if that has ended, delete {lock}"
             raise UserError(Problem(str(folder), message))
-        staged = folder / f"{LOCK_FILE}.{os.getpid()}.tmp"
-        staged.write_text(_myself(), "utf-8")
-        staged.replace(lock)
+        write_text(lock, _myself())
     finally:
         guard.unlink()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import enum
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from mm_config.durable.writing import write_bytes
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.types import is_dict
 
@@ -156,20 +156,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     Raises:
         ValueError: A number is not finite; JSON has no such numbers.
     """
-    replace_file(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Puts a whole new text in the place of a file, or leaves what was there."""
-    staged = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     # A file name in no encoding, such as in an argv, becomes a JSON escape.
-    with staged.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_bytes(path, text.encode(errors="backslashreplace"))

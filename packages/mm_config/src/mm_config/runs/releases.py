@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mm_config.options.locations import Locations
-from mm_config.schema.decorator import class_of, info_of, is_spec, spec_fields
 from mm_config.schema.errors import UserError
-from mm_config.schema.types import is_tuple
+from mm_config.schema.fields import info_of, spec_fields
+from mm_config.schema.types import class_of, is_spec, is_tuple
 from mm_config.specs.weights import ReleasedWeights
 
 _SAMPLE = 2**20

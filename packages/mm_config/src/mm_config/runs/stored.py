@@ -11,10 +11,11 @@ from typing import Any
 import attrs
 
 from mm_config.runs.record import SPEC_FILE, RunRecord, read_json
-from mm_config.schema.decorator import class_of, info_of, is_spec, spec_fields, tag_of
+from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.fields import info_of, spec_fields
 from mm_config.schema.identity import exact_hash, spec_hash
-from mm_config.schema.types import is_dict, is_list, is_tuple
+from mm_config.schema.types import class_of, is_dict, is_list, is_spec, is_tuple
 from mm_config.stored.files import load_identity
 
 MAX_PATH = 512

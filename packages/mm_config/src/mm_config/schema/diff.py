@@ -8,19 +8,9 @@ from typing import Any
 
 import attrs
 
-from mm_config.schema.decorator import (
-    SEMANTIC,
-    Role,
-    class_of,
-    field_types,
-    info_of,
-    is_spec,
-    is_spec_class,
-    narrowed,
-    spec_fields,
-    tag_of,
-)
-from mm_config.schema.types import is_tuple
+from mm_config.schema.decorator import tag_of
+from mm_config.schema.fields import SEMANTIC, Role, field_types, info_of, narrowed, spec_fields
+from mm_config.schema.types import class_of, is_spec, is_spec_class, is_tuple
 
 
 @attrs.frozen

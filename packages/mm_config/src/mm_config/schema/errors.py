@@ -50,3 +50,12 @@ def concerning(field: str) -> Generator[None]:
         yield
     except UserError as error:
         raise UserError(Problem(field, str(problem)) for problem in error.problems) from error
+
+
+@contextmanager
+def gathering(problems: list[Problem]) -> Generator[None]:
+    """Adds a mistake to those that were found before, so that what follows is looked at as well."""
+    try:
+        yield
+    except UserError as error:
+        problems += error.problems

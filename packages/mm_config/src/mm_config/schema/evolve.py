@@ -8,20 +8,11 @@ from typing import Any, TypeVar, overload
 
 import attrs
 
-from mm_config.schema.decorator import (
-    FieldInfo,
-    Role,
-    class_of,
-    field_types,
-    info_of,
-    is_spec,
-    narrowed,
-    spec_fields,
-    value_problems,
-)
 from mm_config.schema.docstrings import help_texts
 from mm_config.schema.errors import Problem, SpecError, prefixed
-from mm_config.schema.types import is_dict, is_tuple
+from mm_config.schema.fields import FieldInfo, Role, field_types, info_of, narrowed, spec_fields
+from mm_config.schema.ranges import value_problems
+from mm_config.schema.types import class_of, is_dict, is_spec, is_tuple
 
 T = TypeVar("T")
 

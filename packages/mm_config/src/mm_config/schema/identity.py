@@ -10,21 +10,18 @@ from typing import Any, TypeAlias, cast
 
 import attrs
 
-from mm_config.schema.decorator import (
+from mm_config.schema.decorator import schema_of, tag_of
+from mm_config.schema.fields import (
     ABSENT,
     EXECUTION,
     SEMANTIC,
     Role,
-    class_of,
     field_types,
     info_of,
-    is_spec,
-    schema_of,
     spec_fields,
-    tag_of,
     wire_name,
 )
-from mm_config.schema.types import is_dict, is_list, is_tuple, is_union, item_types
+from mm_config.schema.types import class_of, is_dict, is_list, is_spec, is_tuple, is_union, item_types
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 

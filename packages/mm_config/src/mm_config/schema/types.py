@@ -26,9 +26,31 @@ def annotation_problem(expected: Any) -> str | None:
     if typing.get_origin(expected) is tuple:
         arguments = [argument for argument in typing.get_args(expected) if argument is not Ellipsis]
         return next(filter(None, map(annotation_problem, arguments)), None)
-    if isinstance(expected, type) and expected.__module__ != "builtins":
+    if is_kind(expected) or (isinstance(expected, type) and issubclass(expected, enum.Enum)):
         return None
     return f"a spec holds None, bool, int, float, str, enum, tuple and specs, not {expected}"
+
+
+def is_spec(value: object) -> bool:
+    """Whether a value is an instance of a spec class."""
+    return is_spec_class(type(value))
+
+
+def is_spec_class(cls: object) -> bool:
+    """Whether a type is a spec class."""
+    return isinstance(cls, type) and "__spec_tag__" in vars(cls)
+
+
+def is_kind(expected: object) -> bool:
+    """Whether a type can be a spec class, or a base of several that a field accepts."""
+    if not isinstance(expected, type) or expected.__module__ == "builtins":
+        return False
+    return not issubclass(expected, enum.Enum)
+
+
+def class_of(value: object) -> type[Any]:
+    """The class of a value."""
+    return type(value)
 
 
 def is_tuple(value: object) -> TypeGuard[tuple[Any, ...]]:
@@ -79,7 +101,7 @@ def shown(value: Any) -> str:
     """A value with its type, as an error message shows it: `str 'x'`, `AdamWSpec`."""
     if value is None:
         return "None"
-    if _is_spec(value):
+    if is_spec(value):
         return type(value).__name__
     text = ascii(value) if isinstance(value, str) else _shown_number(value)
     return f"{type(value).__name__} {text if len(text) <= 80 else text[:77] + '...'}"
@@ -90,10 +112,6 @@ def _shown_number(value: Any) -> str:
     if isinstance(value, int) and abs(value) >= 10**40:
         return f"of about 2**{value.bit_length()}"
     return repr(value)
-
-
-def _is_spec(value: object) -> bool:
-    return "__spec_tag__" in vars(type(value))
 
 
 def _matches(value: Any, expected: Any) -> bool:
@@ -110,7 +128,7 @@ def _matches(value: Any, expected: Any) -> bool:
         return type(value) is expected
     if issubclass(expected, enum.Enum):
         return isinstance(value, expected)
-    return isinstance(value, expected) and _is_spec(value)
+    return isinstance(value, expected) and is_spec(value)
 
 
 def fits_float(number: int) -> bool:

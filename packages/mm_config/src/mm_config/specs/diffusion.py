@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 
-from mm_config.schema.decorator import field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import field
 
 
 class Expert(enum.Enum):

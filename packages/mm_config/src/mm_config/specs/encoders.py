@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 
-from mm_config.schema.decorator import field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import field
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.kinds import AutoencoderSpec, ImageEncoderSpec, TextEncoderSpec, Weights
 

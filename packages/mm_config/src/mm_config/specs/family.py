@@ -6,7 +6,8 @@ from typing import Any
 
 import attrs
 
-from mm_config.schema.decorator import field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import field
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec, LossWeighting, SamplerSpec
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import AutoencoderSpec, ImageEncoderSpec, ModelSpec, TextEncoderSpec, Weights

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from itertools import islice, zip_longest
 
-from mm_config.schema.decorator import EXECUTION, LOCATION, field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import EXECUTION, LOCATION, Effect, Group, Layer, field
 from mm_config.schema.root import RootSpec
 from mm_config.specs.diffusion import SamplerSpec
 from mm_config.specs.dtype import Dtype
@@ -25,7 +26,7 @@ from mm_config.specs.serving import (
 )
 
 
-@spec("generation-request")
+@spec("generation-request", layer=Layer.REQUEST)
 class GenerationRequest:
     """One video to make."""
 
@@ -77,51 +78,95 @@ class SamplesSpec:
         )
 
 
-@spec("infer")
+@spec("infer", layer=Layer.INFERENCE)
 class InferSpec(RootSpec):
     """Generates videos with one network, or with a high-noise and a low-noise expert."""
 
     name: str = field(default="", role=LOCATION)
     """Label of the run; empty takes the experiment file's stem."""
-    model: ModelSpec
+    model: ModelSpec = field(effect=Effect.MATHEMATICS, group=Group.MODEL, layer=Layer.MODEL)
     """The architecture of both experts."""
-    boundary: float | None = field(default=None, gt=0, lt=1, unit="sigma")
+    boundary: float | None = field(
+        default=None,
+        gt=0,
+        lt=1,
+        unit="sigma",
+        effect=Effect.MATHEMATICS,
+        group=Group.SAMPLING,
+        layer=Layer.MODEL,
+    )
     """Noise level at and above which the high-noise expert works; None for a single network."""
-    high_noise: Weights
+    high_noise: Weights = field(effect=Effect.WEIGHTS, group=Group.WEIGHTS, layer=Layer.MODEL)
     """Weights of the high-noise expert, or of the single network."""
-    low_noise: Weights | None = None
+    low_noise: Weights | None = field(
+        default=None, effect=Effect.WEIGHTS, group=Group.WEIGHTS, layer=Layer.MODEL
+    )
     """Weights of the low-noise expert."""
-    autoencoder: AutoencoderSpec
+    autoencoder: AutoencoderSpec = field(
+        effect=Effect.MATHEMATICS, effects={"weights": Effect.WEIGHTS}, group=Group.MODEL, layer=Layer.MODEL
+    )
     """Latents to pixels."""
-    text_encoder: TextEncoderSpec
+    text_encoder: TextEncoderSpec = field(
+        effect=Effect.MATHEMATICS, effects={"weights": Effect.WEIGHTS}, group=Group.MODEL, layer=Layer.MODEL
+    )
     """Prompts to features."""
-    image_encoder: ImageEncoderSpec | None = field(default=None, neutral=None)
+    image_encoder: ImageEncoderSpec | None = field(
+        default=None,
+        neutral=None,
+        effect=Effect.MATHEMATICS,
+        effects={"weights": Effect.WEIGHTS},
+        group=Group.MODEL,
+        layer=Layer.MODEL,
+    )
     """Given frames to features, for networks with an image branch; None for others."""
-    distilled: bool = field(default=False, neutral=False)
+    distilled: bool = field(
+        default=False, neutral=False, effect=Effect.WEIGHTS, group=Group.WEIGHTS, layer=Layer.MODEL
+    )
     """Whether the weights were distilled to work in few steps without guidance."""
-    loras: tuple[AppliedLoraSpec, ...] = field(default=(), neutral=())
+    loras: tuple[AppliedLoraSpec, ...] = field(
+        default=(), neutral=(), effect=Effect.WEIGHTS, group=Group.WEIGHTS, layer=Layer.MODEL
+    )
     """Adapters that are added to the experts, in this order."""
-    sampler: SamplerSpec
+    sampler: SamplerSpec = field(
+        effect=Effect.MATHEMATICS,
+        group=Group.SAMPLING,
+        short_names=("steps", "shift", "guidance_high_noise", "guidance_low_noise"),
+    )
     """The denoising loop."""
-    num_frames: int = field(default=81, ge=1, unit="frames")
+    num_frames: int = field(default=81, ge=1, unit="frames", effect=Effect.REQUESTS, group=Group.VIDEOS)
     """Frames: 4k+1 for an autoencoder that folds 4 frames into one."""
-    height: int = field(default=480, ge=1, unit="pixels")
+    height: int = field(default=480, ge=1, unit="pixels", effect=Effect.REQUESTS, group=Group.VIDEOS)
     """Height."""
-    width: int = field(default=832, ge=1, unit="pixels")
+    width: int = field(default=832, ge=1, unit="pixels", effect=Effect.REQUESTS, group=Group.VIDEOS)
     """Width."""
-    fps: int = field(default=16, ge=1, unit="frames/s")
+    fps: int = field(default=16, ge=1, unit="frames/s", effect=Effect.REQUESTS, group=Group.VIDEOS)
     """Frame rate of the written file."""
-    dtype: Dtype = Dtype.FLOAT32
+    dtype: Dtype = field(default=Dtype.FLOAT32, effect=Effect.MATHEMATICS, group=Group.SAMPLING)
     """Format of the networks' computations; latents and guidance are always float32."""
-    samples: SamplesSpec = SamplesSpec()
+    samples: SamplesSpec = field(
+        default=SamplesSpec(),
+        effect=Effect.REQUESTS,
+        effects={"scorer": Effect.MEASUREMENT},
+        group=Group.VIDEOS,
+        layer=Layer.REQUEST,
+        short_names=("prompts", "seeds"),
+    )
     """The videos that running the experiment makes."""
-    negative_prompt: str = field(default="", neutral="")
+    negative_prompt: str = field(default="", neutral="", effect=Effect.REQUESTS, group=Group.VIDEOS)
     """What videos should not show, where a request says nothing of its own."""
-    sparse_attention: SparseAttentionSpec | None = field(default=None, neutral=None)
+    sparse_attention: SparseAttentionSpec | None = field(
+        default=None, neutral=None, effect=Effect.MATHEMATICS, group=Group.SAMPLING
+    )
     """Attention that leaves out distant keys; None is exact."""
-    quantization: QuantizationSpec | None = field(default=None, neutral=None)
+    quantization: QuantizationSpec | None = field(
+        default=None, neutral=None, effect=Effect.MATHEMATICS, group=Group.SAMPLING
+    )
     """Linear layers with few bits; None is exact."""
-    feature_cache: FeatureCacheSpec | None = field(default=None, neutral=None)
+    feature_cache: FeatureCacheSpec | None = field(
+        default=None, neutral=None, effect=Effect.MATHEMATICS, group=Group.SAMPLING
+    )
     """Blocks that are skipped in some steps; None is exact."""
-    runtime: InferRuntimeSpec = field(default=InferRuntimeSpec(), role=EXECUTION)
+    runtime: InferRuntimeSpec = field(
+        default=InferRuntimeSpec(), role=EXECUTION, short_names=("batch_size", "device", "build_missing")
+    )
     """Where and how videos are made."""

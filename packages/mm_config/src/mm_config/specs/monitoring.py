@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 
-from mm_config.schema.decorator import EXECUTION, LOCATION, field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import EXECUTION, LOCATION, field
 
 
 @spec("profiler")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 
-from mm_config.schema.decorator import EXECUTION, field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import EXECUTION, field
 from mm_config.specs.kinds import OptimizerSpec
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import math
 
-from mm_config.schema.decorator import EXECUTION, field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import EXECUTION, field
 
 
 @spec("fsdp")

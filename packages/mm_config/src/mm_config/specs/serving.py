@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 
-from mm_config.schema.decorator import EXECUTION, field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import EXECUTION, field
 from mm_config.specs.npu import NpuSpec
 from mm_config.specs.parallel import NO_COMPILE, AttentionImpl, CompileSpec
 

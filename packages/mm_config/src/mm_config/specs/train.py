@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 
-from mm_config.schema.decorator import EXECUTION, LOCATION, field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import EXECUTION, LOCATION, Effect, Group, Layer, field
 from mm_config.schema.root import RootSpec
 from mm_config.specs.data import DataSpec
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec
@@ -105,45 +106,89 @@ class TrainRuntimeSpec:
     """Environment variables of an Ascend NPU's libraries; None leaves them as the shell has them."""
 
 
-@spec("train")
+@spec("train", layer=Layer.TRAINING)
 class TrainSpec(RootSpec):
     """Trains one network, or one expert of two, by flow matching."""
 
     name: str = field(default="", role=LOCATION)
     """Label of the run; empty takes the experiment file's stem."""
-    model: ModelSpec
+    model: ModelSpec = field(effect=Effect.MATHEMATICS, group=Group.MODEL, layer=Layer.MODEL)
     """The network's architecture."""
-    expert: Expert = Expert.SINGLE
+    expert: Expert = field(default=Expert.SINGLE, effect=Effect.MATHEMATICS, group=Group.NOISE)
     """The part of the noise range this network is trained on."""
-    start_from: Weights = RandomWeights()
+    start_from: Weights = field(
+        default=RandomWeights(), effect=Effect.WEIGHTS, group=Group.WEIGHTS, layer=Layer.MODEL
+    )
     """Weights before the first step."""
-    start_mode: StartMode = field(default=StartMode.WEIGHTS, neutral=StartMode.WEIGHTS)
+    start_mode: StartMode = field(
+        default=StartMode.WEIGHTS, neutral=StartMode.WEIGHTS, effect=Effect.WEIGHTS, group=Group.WEIGHTS
+    )
     """What is taken over from start_from: weights alone, with the optimizer's moments, or everything."""
-    diffusion: FlowMatchingSpec
+    diffusion: FlowMatchingSpec = field(effect=Effect.MATHEMATICS, group=Group.NOISE)
     """Noise levels and the loss."""
-    autoencoder: AutoencoderSpec
+    autoencoder: AutoencoderSpec = field(
+        effect=Effect.MATHEMATICS, effects={"weights": Effect.WEIGHTS}, group=Group.MODEL, layer=Layer.MODEL
+    )
     """Pixels to latents."""
-    text_encoder: TextEncoderSpec
+    text_encoder: TextEncoderSpec = field(
+        effect=Effect.MATHEMATICS, effects={"weights": Effect.WEIGHTS}, group=Group.MODEL, layer=Layer.MODEL
+    )
     """Captions to features."""
-    image_encoder: ImageEncoderSpec | None = field(default=None, neutral=None)
+    image_encoder: ImageEncoderSpec | None = field(
+        default=None,
+        neutral=None,
+        effect=Effect.MATHEMATICS,
+        effects={"weights": Effect.WEIGHTS},
+        group=Group.MODEL,
+        layer=Layer.MODEL,
+    )
     """First frames to features, for networks with an image branch; None for others."""
-    data: DataSpec
+    data: DataSpec = field(
+        effect=Effect.DATA_ORDER,
+        group=Group.DATA,
+        short_names=("batch_size", "workers", "num_frames", "height", "width", "fps"),
+    )
     """Clips, captions and batches."""
-    optim: OptimizerSpec = AdamWSpec()
+    optim: OptimizerSpec = field(
+        default=AdamWSpec(),
+        effect=Effect.MATHEMATICS,
+        group=Group.OPTIMISATION,
+        short_names=("lr", "weight_decay"),
+    )
     """The optimizer."""
-    schedule: ScheduleSpec
+    schedule: ScheduleSpec = field(
+        effect=Effect.MATHEMATICS, group=Group.OPTIMISATION, short_names=("steps", "warmup_steps")
+    )
     """Steps and learning rate."""
-    frozen: tuple[str, ...] = field(default=(), neutral=())
+    frozen: tuple[str, ...] = field(
+        default=(), neutral=(), effect=Effect.MATHEMATICS, group=Group.OPTIMISATION
+    )
     """Glob patterns over parameter names that are not trained."""
-    lora: LoraSpec | None = field(default=None, neutral=None)
+    lora: LoraSpec | None = field(
+        default=None,
+        neutral=None,
+        effect=Effect.MATHEMATICS,
+        effects={"start_from": Effect.WEIGHTS},
+        group=Group.OPTIMISATION,
+    )
     """Adapters that are trained instead of the network; None trains the network."""
-    ema: EmaSpec | None = field(default=None, neutral=None)
+    ema: EmaSpec | None = field(
+        default=None, neutral=None, effect=Effect.MATHEMATICS, group=Group.OPTIMISATION
+    )
     """A moving average of the weights; None keeps none."""
-    validation: ValidationSpec | None = field(default=None, neutral=None)
+    validation: ValidationSpec | None = field(
+        default=None,
+        neutral=None,
+        effect=Effect.MEASUREMENT,
+        effects={"holdout": Effect.DATA_ORDER},
+        group=Group.OPTIMISATION,
+    )
     """The loss on held-out clips; None measures none."""
-    precision: PrecisionSpec = PrecisionSpec()
+    precision: PrecisionSpec = field(
+        default=PrecisionSpec(), effect=Effect.MATHEMATICS, group=Group.OPTIMISATION
+    )
     """Number formats."""
-    seed: int = field(default=0, ge=0)
+    seed: int = field(default=0, ge=0, effect=Effect.DATA_ORDER, group=Group.OPTIMISATION)
     """Seed of data order, noise, noise levels and caption dropout."""
     fsdp: FsdpSpec = field(default=FsdpSpec(), role=EXECUTION)
     """Sharding."""
@@ -155,7 +200,11 @@ class TrainSpec(RootSpec):
     """Compilation of the network."""
     checkpoint: CheckpointSpec = field(default=CheckpointSpec(), role=EXECUTION)
     """Checkpoints."""
-    runtime: TrainRuntimeSpec = field(default=TrainRuntimeSpec(), role=EXECUTION)
+    runtime: TrainRuntimeSpec = field(
+        default=TrainRuntimeSpec(),
+        role=EXECUTION,
+        short_names=("micro_batch_size", "device", "build_missing"),
+    )
     """Where and how the run is carried out."""
     profiler: ProfilerSpec | None = field(default=None, neutral=None, role=EXECUTION)
     """A recorded window of steps; None records none."""

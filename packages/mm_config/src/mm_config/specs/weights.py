@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mm_config.schema.decorator import field, spec
+from mm_config.schema.decorator import spec
+from mm_config.schema.fields import field
 from mm_config.schema.root import RootSpec
 from mm_config.specs.kinds import Weights
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 
-from mm_config.schema.decorator import class_of, tag_of
+from mm_config.schema.decorator import tag_of
 from mm_config.schema.identity import spec_hash
 from mm_config.schema.root import RootSpec
+from mm_config.schema.types import class_of
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import ModelSpec, Weights

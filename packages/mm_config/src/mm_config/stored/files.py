@@ -6,7 +6,6 @@ import enum
 import json
 import math
 import os
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,18 +13,12 @@ from typing import Any, Literal
 
 import attrs
 
-from mm_config.schema.decorator import (
-    class_of,
-    field_types,
-    is_spec,
-    schema_of,
-    spec_fields,
-    tag_of,
-    wire_name,
-)
+from mm_config.durable.writing import write_text
+from mm_config.schema.decorator import schema_of, tag_of
 from mm_config.schema.errors import Problem, SpecError, UserError
+from mm_config.schema.fields import field_types, spec_fields, wire_name
 from mm_config.schema.identity import FORMAT_VERSION, JSON, declared, exact_hash, payload_hash, spec_hash
-from mm_config.schema.types import is_dict, is_tuple, shown
+from mm_config.schema.types import class_of, is_dict, is_spec, is_tuple, shown
 from mm_config.stored.parsing import checked, core_dumper, parse_json, parse_yaml, shown_key
 from mm_config.stored.structuring import class_of_tag, known_specs, older_schemas, structure
 
@@ -162,7 +155,7 @@ def dump(spec: Any, path: str | os.PathLike[str]) -> None:
     with _naming(file):
         text = dumps(spec, _format_of(file))
         try:
-            _write_atomically(file, text)
+            write_text(file, text)
         except OSError as error:
             raise UserError(f"can't be written: {error.strerror}") from None
 
@@ -201,21 +194,6 @@ def _format_of(file: Path) -> Literal["json", "yaml"]:
     if file.suffix not in _FORMATS:
         raise UserError(f"a spec's file ends in {', '.join(_FORMATS)}")
     return _FORMATS[file.suffix]
-
-
-def _write_atomically(file: Path, text: str) -> None:
-    descriptor, staged = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp makes files that only their owner can read; a spec is meant to be shared.
-        os.chmod(staged, 0o644)
-        os.replace(staged, file)
-    except BaseException:
-        os.unlink(staged)
-        raise
 
 
 def _wire_fields(spec: Any) -> dict[str, JSON]:

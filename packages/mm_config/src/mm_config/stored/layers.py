@@ -9,82 +9,18 @@ from __future__ import annotations
 import hashlib
 from typing import Any, cast
 
-import attrs
-
-from mm_config.schema.decorator import Role, class_of, tag_of, wire_name
+from mm_config.schema.decorator import tag_of
+from mm_config.schema.fields import Layer, Role, spec_fields, wire_name
 from mm_config.schema.identity import FORMAT_VERSION, JSON, SPEC_ROLES, canonical, encoded
+from mm_config.schema.root import layer_of
+from mm_config.schema.types import class_of
 
-LAYERS: dict[str, dict[str, tuple[str, ...]]] = {
-    "train": {
-        "model": ("model", "start_from", "autoencoder", "text_encoder", "image_encoder"),
-        "training": (
-            "name",
-            "expert",
-            "start_mode",
-            "diffusion",
-            "data",
-            "optim",
-            "schedule",
-            "frozen",
-            "lora",
-            "ema",
-            "validation",
-            "precision",
-            "seed",
-            "fsdp",
-            "parallel",
-            "recompute",
-            "compile",
-            "checkpoint",
-            "runtime",
-            "profiler",
-            "memory_snapshot",
-        ),
-    },
-    "infer": {
-        "model": (
-            "model",
-            "boundary",
-            "high_noise",
-            "low_noise",
-            "loras",
-            "distilled",
-            "autoencoder",
-            "text_encoder",
-            "image_encoder",
-        ),
-        "inference": (
-            "name",
-            "sampler",
-            "num_frames",
-            "height",
-            "width",
-            "fps",
-            "dtype",
-            "negative_prompt",
-            "sparse_attention",
-            "quantization",
-            "feature_cache",
-            "runtime",
-        ),
-        "request": ("samples",),
-    },
-    "generation-request": {
-        "request": (
-            "prompt",
-            "negative_prompt",
-            "seed",
-            "num_frames",
-            "height",
-            "width",
-            "image",
-            "last_image",
-            "strength",
-            "video",
-        ),
-    },
-}
-"""The fields of each layer by the spec's wire tag; every field of a spec is in exactly one."""
+
+def layers_of(cls: type[Any]) -> dict[str, tuple[str, ...]]:
+    """The layers of a spec class, each with its fields' names in files; empty where it has none."""
+    fields = [(layer_of(cls, attribute), wire_name(attribute)) for attribute in spec_fields(cls)]
+    found = {layer.value: tuple(wire for own, wire in fields if own is layer) for layer in Layer}
+    return {layer: wires for layer, wires in found.items() if wires}
 
 
 def layer_hashes(spec: Any, roles: frozenset[Role] = SPEC_ROLES) -> dict[str, str]:
@@ -101,14 +37,13 @@ def layer_hashes(spec: Any, roles: frozenset[Role] = SPEC_ROLES) -> dict[str, st
     Raises:
         TypeError: The spec is of another class, which has no layers.
     """
-    tag = tag_of(spec)
-    if tag not in LAYERS:
-        raise TypeError(f"{type(spec).__name__} has no layers; {', '.join(LAYERS)} have")
+    tag, layers = tag_of(spec), layers_of(class_of(spec))
+    if not layers:
+        raise TypeError(f"{type(spec).__name__} has no layers: its fields say none")
     fields = cast("dict[str, JSON]", canonical(spec, roles))
-    wires = {name: wire_name(one) for name, one in attrs.fields_dict(class_of(spec)).items()}
     hashes: dict[str, str] = {}
-    for layer, names in LAYERS[tag].items():
-        kept = {key: fields[key] for key in ("~schema", *(wires[name] for name in names)) if key in fields}
+    for layer, wires in layers.items():
+        kept = {key: fields[key] for key in ("~schema", *wires) if key in fields}
         content: JSON = {"v": FORMAT_VERSION, "kind": tag, "layer": layer, "spec": kept}
         hashes[layer] = hashlib.sha256(encoded(content)).hexdigest()
     return hashes

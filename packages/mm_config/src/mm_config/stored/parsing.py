@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from mm_config.schema.decorator import is_unicode
 from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.ranges import is_unicode
 from mm_config.schema.types import is_dict, is_list, shown
 
 MAX_DEPTH = 64

@@ -16,11 +16,11 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from mm_config.schema.decorator import class_of, is_spec, spec_fields
 from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.fields import spec_fields
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec
-from mm_config.schema.types import is_tuple
+from mm_config.schema.types import class_of, is_spec, is_tuple
 from mm_config.stored.describe import describe
 from mm_config.stored.source_layout import LINE_LENGTH, bracketed, fits, import_lines, quoted, text_lines
 

@@ -15,18 +15,10 @@ from typing import Any, cast
 import attrs
 
 from mm_config import specs
-from mm_config.schema.decorator import (
-    ABSENT,
-    field_types,
-    info_of,
-    range_problems,
-    registered_specs,
-    schema_of,
-    spec_fields,
-    tag_of,
-    wire_name,
-)
+from mm_config.schema.decorator import registered_specs, schema_of, tag_of
 from mm_config.schema.errors import Problem, UserError, prefixed
+from mm_config.schema.fields import ABSENT, field_types, info_of, spec_fields, wire_name
+from mm_config.schema.ranges import range_problems
 from mm_config.schema.types import is_dict, is_list, is_union, item_types, shown, type_problem
 from mm_config.stored.parsing import shown_key
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import av
 
 from mm_config.console.output import progress
+from mm_config.durable.digests import sha256_of, size_and_sha256
+from mm_config.durable.writing import staged_folder
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import spec_hash
 from mm_config.specs.data import ShapesSpec
@@ -38,19 +37,15 @@ def render_dataset(spec: ShapesSpec, folder: Path) -> Path:
     if finished.exists():
         _check_sizes(finished)
         return finished
-    unfinished = folder / f".{finished.name}-{uuid4().hex[:8]}"
     try:
-        unfinished.mkdir(parents=True)
-        _render_into(unfinished, spec, digest)
-        unfinished.rename(finished)
+        with staged_folder(finished) as unfinished:
+            _render_into(unfinished, spec, digest)
     except OSError as error:
         # Another process may have finished the same dataset meanwhile; then that one is used.
         if not finished.exists():
             where = str(error.filename or folder)
             message = f"rendered clips can't be written: {error.strerror}"
             raise UserError(Problem(where, message)) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return finished
 
 
@@ -59,7 +54,7 @@ def verify(dataset: Path) -> list[str]:
     return [
         f"{name}: {'missing' if not (dataset / name).is_file() else 'its content changed'}"
         for name, file in _files(dataset).items()
-        if not (dataset / name).is_file() or _sha256(dataset / name) != file["sha256"]
+        if not (dataset / name).is_file() or sha256_of(dataset / name) != file["sha256"]
     ]
 
 
@@ -82,7 +77,7 @@ def _render_into(folder: Path, spec: ShapesSpec, digest: str) -> None:
         for name, (caption, _) in zip(names, clips, strict=True)
     ]
     (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    files = {name: _fingerprint(folder / name) for name in ("manifest.jsonl", *names)}
+    files = {name: size_and_sha256(folder / name) for name in ("manifest.jsonl", *names)}
     provenance = {
         "spec_hash": digest,
         "libraries": {name: ".".join(map(str, version)) for name, version in av.library_versions.items()},
@@ -108,11 +103,3 @@ def _files(dataset: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError) as error:
         message = "missing or damaged; remove the folder to render it again"
         raise UserError(Problem(str(provenance), message)) from error
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

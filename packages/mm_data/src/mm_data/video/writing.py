@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from av.video.reformatter import ColorRange, Colorspace
 
+from mm_config.durable.writing import staged_file
 from mm_config.schema.errors import UserError
 
 # x264's AVX-512 code writes other bytes from run to run; every x86-64 of the last decade has SSE 4.2.
@@ -50,23 +50,18 @@ def write_mp4(
     _, height, width, _ = pixels.shape
     if height % 2 or width % 2:
         raise UserError(f"can't write {path}: H.264 with yuv420p needs even sizes, got {width}x{height}")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with av.open(str(unfinished), mode="w", format="mp4") as container:
-            container.metadata["comment"] = comment
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-            context = stream.codec_context
-            context.thread_count = 1
-            context.colorspace, context.color_range = Colorspace.ITU601, ColorRange.MPEG
-            context.color_primaries = context.color_trc = _BT601
-            context.options = {"crf": str(crf), "preset": preset, **_REPEATABLE}
-            for image in pixels:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-            container.mux(stream.encode(None))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with staged_file(path) as unfinished, av.open(str(unfinished), mode="w", format="mp4") as container:
+        container.metadata["comment"] = comment
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        context = stream.codec_context
+        context.thread_count = 1
+        context.colorspace, context.color_range = Colorspace.ITU601, ColorRange.MPEG
+        context.color_primaries = context.color_trc = _BT601
+        context.options = {"crf": str(crf), "preset": preset, **_REPEATABLE}
+        for image in pixels:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
 
 
 def read_comment(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mm_config.durable.writing import sync
 from mm_config.schema.errors import Problem, UserError
 from mm_models.lora import configuration
 from mm_models.lora.adapter import Adapter
@@ -92,5 +92,4 @@ def _named(adapter: Adapter, prefix: str) -> dict[str, Tensor]:
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     save_file(dict(tensors), path, metadata)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(path)

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
-from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan
+from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
+from mm_config.cli.verb import Usage, Verb
 from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.dtype import Dtype
-from mm_models.verbs.words import SPEC, model_of, words_of
+from mm_models.verbs.words import SPEC, model_of
 
 NETWORKS, ADAPTERS = ("diffusers", "wan", "mindspeed", "dcp"), ("diffusers", "peft")
 TO = Option("--to", "What to write (default: diffusers).", "KIND", (*NETWORKS, "peft"))
-SHARD = Option("--shard-gb", "Largest file of safetensors in GB of 10^9 bytes (default: 10).", "N")
+
+
+def _bytes_of_gb(text: str) -> int:
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not (math.isfinite(size) and size * 1e9 >= 1):
+        raise UserError(f"expected a number of GB above 0, such as 5, got {text!r}")
+    return int(size * 1e9)
+
+
+SHARD = Option(
+    "--shard-gb", "Largest file of safetensors in GB of 10^9 bytes (default: 10).", "N", read=_bytes_of_gb
+)
 DTYPE = Option(
     "--dtype", "Cast values (default: as they are stored).", "DTYPE", tuple(dtype.value for dtype in Dtype)
 )
 USAGE = Usage(
     "mm convert SRC DST [--to KIND] [--shard-gb N] [--dtype DTYPE] [--spec TARGET] [--runs-dir DIR]",
+    "Write weights as those of another codebase, bit for bit.",
     "Writes weights of Wan's transformer as another kind, bit for bit. What SRC is, its content tells: a "
     "folder of diffusers or of the original Wan code, MindSpeed-MM's release or distributed checkpoint, our "
     "checkpoint, or one file (.safetensors, .pt, .pth). Files that would have to be executed are "
@@ -38,24 +52,21 @@ USAGE = Usage(
         ("mm convert wan-1.3b-diffusers mm-weights --to mindspeed --dtype bfloat16", "for MindSpeed-MM"),
         ("mm convert lora.safetensors lora-peft --to peft", "an adapter for PEFT"),
     ),
+    words=("SRC", "DST"),
+    takes="files",
 )
 
 
-def run(argv: Sequence[str]) -> int:
-    """Write weights as those of another codebase, bit for bit."""
-    line = scan(argv, USAGE.options)
-    if line.has(HELP):
-        print_usage(USAGE)
-        return 0
-    source, out = words_of(line, USAGE, ("SRC", "DST"))
-    shard_bytes = _shard_bytes(line)
+def convert_weights(line: CommandLine) -> int:
+    """Writes SRC as another kind."""
+    source, out = line.words
     spec = model_of(line)
 
     from mm_models.dtypes import torch_dtype
     from mm_models.lora.files import holds_adapter
     from mm_models.weights.converting import SHARD_BYTES, convert
 
-    kind = line.value(TO) or "diffusers"
+    kind = line.value(TO, "diffusers")
     if holds_adapter(Path(source)):
         return _convert_adapter(line, Path(source), Path(out), kind)
     if kind not in NETWORKS:
@@ -65,7 +76,7 @@ def run(argv: Sequence[str]) -> int:
         Path(source),
         Path(out),
         kind,
-        shard_bytes=shard_bytes or SHARD_BYTES,
+        shard_bytes=line.value(SHARD, SHARD_BYTES),
         dtype=torch_dtype(Dtype(dtype)) if dtype else None,
         spec=spec,
     )
@@ -98,14 +109,4 @@ def _convert_adapter(line: CommandLine, source: Path, out: Path, kind: str) -> i
     return 0
 
 
-def _shard_bytes(line: CommandLine) -> int | None:
-    text = line.value(SHARD)
-    if text is None:
-        return None
-    try:
-        size = float(text)
-    except ValueError:
-        size = math.nan
-    if not (math.isfinite(size) and size * 1e9 >= 1):
-        raise UserError(Problem(SHARD.flag, f"expected a number of GB above 0, such as 5, got {text!r}"))
-    return int(size * 1e9)
+VERB = Verb(USAGE, convert_weights)

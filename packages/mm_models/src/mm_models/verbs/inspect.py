@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
-from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, JSON, RUNS_DIR, scan
-from mm_models.verbs.words import SPEC, model_of, words_of
+from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine
+from mm_config.cli.verb import Usage, Verb
+from mm_models.verbs.words import SPEC, model_of
 
 DIFFERS = 1
 """Exit status where weights do not fit."""
 USAGE = Usage(
     "mm inspect PATH [--spec TARGET] [--json] [--runs-dir DIR]",
+    "Say what weights are: kind, architecture, dtypes, digest, and what differs from a spec.",
     "Says what weights of Wan's transformer are: their kind, the architecture that their shapes tell and the "
     "known family that has it, dtypes, parameters, and a digest of all values that is equal for equal "
     "weights of every kind. With a spec it names what is missing, not wanted or of another shape, and what "
@@ -29,16 +29,14 @@ USAGE = Usage(
         ("mm inspect RUN/checkpoints/step-00000450 --json", "a training's checkpoint, as JSON"),
         ("mm inspect lora.safetensors", "what an adapter changes, and of which networks"),
     ),
+    words=("PATH",),
+    takes="files",
 )
 
 
-def run(argv: Sequence[str]) -> int:
-    """Say what weights are: kind, architecture, dtypes, digest, and what differs from a spec."""
-    line = scan(argv, USAGE.options)
-    if line.has(HELP):
-        print_usage(USAGE)
-        return 0
-    (path,) = words_of(line, USAGE, ("PATH",))
+def describe_weights(line: CommandLine) -> int:
+    """Prints what the weights are."""
+    (path,) = line.words
     spec = model_of(line)
 
     from mm_models.lora.describing import inspect_adapters
@@ -52,3 +50,6 @@ def run(argv: Sequence[str]) -> int:
     else:
         print("\n".join(found.lines()))
     return DIFFERS if found.differences else 0
+
+
+VERB = Verb(USAGE, describe_weights)

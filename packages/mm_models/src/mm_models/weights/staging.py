@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mm_config.durable.writing import staged_folder
 from mm_config.schema.errors import Problem, UserError
 
 
@@ -31,21 +31,14 @@ def staged(out: Path) -> Iterator[Path]:
         UserError: The place is taken, another program writes there, or the disk refuses.
     """
     require_free(out)
-    folder = out.with_name(out.name + ".tmp")
+    stage = out.with_name(out.name + ".tmp")
     try:
-        folder.mkdir()
+        with staged_folder(out, stage) as folder:
+            yield folder
     except FileExistsError as error:
         message = "exists: another program writes it, or one that was interrupted; remove it then"
-        raise UserError(Problem(str(folder), message)) from error
-    except OSError as error:
-        raise UserError(Problem(str(folder), f"can't be made: {error.strerror}")) from error
-    try:
-        yield folder
-        if os.path.lexists(out):
+        if error.filename != str(stage):
             message = "was made by another program meanwhile; nothing is overwritten"
-            raise UserError(Problem(str(out), message))
-        folder.rename(out)
+        raise UserError(Problem(str(error.filename), message)) from error
     except OSError as error:
         raise UserError(Problem(str(out), f"can't be written: {error.strerror or error}")) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

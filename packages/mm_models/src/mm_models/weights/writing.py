@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from mm_config.durable.digests import size_and_sha256
+from mm_config.durable.writing import synced_file
 from mm_config.schema.errors import Problem, UserError
 from mm_models.weights.safetensors_files import DTYPES
 from mm_models.weights.tensors import StoredTensor, raw_bytes
@@ -88,11 +89,9 @@ def write_sharded(
 
 def write_json(path: Path, value: Any) -> dict[str, Any]:
     """Writes JSON onto the disk; returns its size and sha256."""
-    content = (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
-    with path.open("xb") as file:
-        file.write(content)
-        _sync(file)
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    with synced_file(path) as file:
+        file.write((json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    return size_and_sha256(path)
 
 
 def write_release(folder: Path, items: Sequence[Item], tick: Callable[[], None]) -> None:
@@ -103,12 +102,10 @@ def write_release(folder: Path, items: Sequence[Item], tick: Callable[[], None])
     for item in items:
         model[item.name] = item.read()
         tick()
-    with (place / "model_optim_rng.pt").open("xb") as file:
+    with synced_file(place / "model_optim_rng.pt") as file:
         torch.save({"model": model, "checkpoint_version": 3.0}, file)
-        _sync(file)
-    with (folder / "latest_checkpointed_iteration.txt").open("x") as file:
-        file.write("release")
-        _sync(file)
+    with synced_file(folder / "latest_checkpointed_iteration.txt") as file:
+        file.write(b"release")
 
 
 def _shards(items: Sequence[Item], shard_bytes: int) -> Iterator[list[Item]]:
@@ -136,7 +133,7 @@ def _write_file(path: Path, items: Sequence[Item], tick: Callable[[], None]) -> 
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     digest, size = hashlib.sha256(), 0
-    with path.open("xb") as file:
+    with synced_file(path) as file:
 
         def put(content: Any) -> None:
             nonlocal size
@@ -148,10 +145,4 @@ def _write_file(path: Path, items: Sequence[Item], tick: Callable[[], None]) -> 
         for item in items:
             put(raw_bytes(item.read()))
             tick()
-        _sync(file)
     return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())

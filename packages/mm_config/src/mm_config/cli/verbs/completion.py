@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 
 from mm_config.cli.completing import candidates
-from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, scan
-from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.suggestions import did_you_mean
+from mm_config.cli.scan import CommandLine
+from mm_config.cli.verb import Action, Usage, Verb
 
 BASH = r"""# Completion of mm in bash: eval "$(mm completion bash)"
 _mm() {
@@ -63,6 +61,7 @@ fi
 SCRIPTS = {"bash": BASH, "zsh": ZSH}
 USAGE = Usage(
     "mm completion bash|zsh",
+    "Print the script that completes mm's command lines in bash or zsh.",
     "Prints the script that makes TAB complete what follows mm in a shell: verbs, their flags and choices, "
     "experiment files, runs and hashes of the runs folder, and after a target `--spec.` the fields of that "
     "spec, their short names and the values of those that have a list of them.\n\n"
@@ -81,27 +80,13 @@ USAGE = Usage(
         ('eval "$(mm completion zsh)"', "in zsh, for this shell"),
         ('mm completion zsh > "${fpath[1]}/_mm"', "in zsh, for all new shells"),
     ),
-    actions=tuple(SCRIPTS),
-    words="nothing",
+    takes="files",
+    actions={shell: Action() for shell in SCRIPTS},
 )
 
 
-def run(argv: Sequence[str]) -> int:
-    """Print the script that completes mm's command lines in bash or zsh."""
-    line = scan(argv, USAGE.options)
-    if line.has(HELP):
-        print_usage(USAGE)
-        return 0
-    problems = [Problem(given.flag, "unknown flag; see --help") for given in line.fields]
-    if len(line.words) != 1 or line.words[0] not in SCRIPTS:
-        got = " ".join(line.words)
-        problems.append(
-            Problem(
-                "", f"expected bash or zsh, got {repr(got) if got else 'none'}{did_you_mean(got, SCRIPTS)}"
-            )
-        )
-    if problems:
-        raise UserError(problems)
+def print_script(line: CommandLine) -> int:
+    """Prints the script of a shell."""
     print(SCRIPTS[line.words[0]], end="")
     return 0
 
@@ -152,3 +137,6 @@ def _split(line: str) -> tuple[list[str], bool]:
 
 def _escaped(text: str) -> str:
     return re.sub(r"([^\w@%+=:,./~-])", r"\\\1", text)
+
+
+VERB = Verb(USAGE, print_script)

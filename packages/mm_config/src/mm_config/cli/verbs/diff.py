@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
 from typing import Any
 
 from mm_config.cli.diff_page import Comparison, compare, diff_lines
-from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, scan
+from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine
 from mm_config.cli.styled import page_width, print_page
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.values import plain
+from mm_config.cli.verb import Usage, Verb
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import Change
-from mm_config.schema.effects import Effect
 from mm_config.schema.evolve import ROOT
+from mm_config.schema.fields import Effect
 from mm_config.schema.identity import exact_hash, spec_hash
 
 USAGE = Usage(
     "mm diff A B [--json] [--spec.FIELD VALUE ...] [--runs-dir DIR]",
+    "Print what differs between two specs, grouped by what it can change.",
     "Prints each field that differs between two specs, old value and new, grouped by what it can change, "
     "and whether it alters the mathematics, the weights, the data order or only the execution. "
     "Fields on the command line are put into the second.\n\n"
@@ -32,16 +32,13 @@ USAGE = Usage(
         ("mm diff 7f3a91c2 experiments/tiny_high.py", "what has changed since a stored run"),
         ("mm diff experiments/tiny.py experiments/tiny.py --spec.steps 30", "what an override changes"),
     ),
+    words=("A", "B"),
 )
 
 
-def run(argv: Sequence[str]) -> int:
-    """Print what differs between two specs, grouped by what it can change."""
-    line = scan(argv, USAGE.options)
-    if line.has(HELP):
-        print_usage(USAGE)
-        return 0
-    old, new = read_targets(line, USAGE, count=2)
+def print_diff(line: CommandLine) -> int:
+    """Prints what differs between the two targets."""
+    old, new = read_targets(line)
     compared = compare(old, new)
     if line.has(JSON):
         print(json.dumps(_report(compared), indent=2, ensure_ascii=False))
@@ -82,3 +79,6 @@ def _as_json(change: Change, effect: Effect) -> dict[str, Any]:
         "effect": effect.value,
         "by_hash": change.by_hash,
     }
+
+
+VERB = Verb(USAGE, print_diff)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import attrs
 
-from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan
+from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option
 from mm_config.cli.targets import read_targets, runs_dir_of
+from mm_config.cli.verb import Usage, Verb
 from mm_config.doctor.checks import Check, CheckStatus, all_checks
 from mm_config.doctor.npu import npu_checks
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.root import RootSpec
-from mm_config.schema.suggestions import did_you_mean
 
 DEVICE = Option(
     "--device",
@@ -27,6 +26,7 @@ DEVICE = Option(
 USAGE = Usage(
     "mm doctor [--device NAME] [--json] [--runs-dir DIR], or mm doctor --device npu TARGET "
     "[--spec.FIELD VALUE ...]",
+    "Say what works on this machine, what is missing and how to get it.",
     "Tries what runs rely on: the packages and the versions they need, the runs folder and its index, "
     "locations, torch and its devices, video encoding and decoding. It changes nothing, and takes some "
     "seconds, because libraries are imported and not only looked for.\n\n"
@@ -44,17 +44,14 @@ USAGE = Usage(
         ("mm doctor --runs-dir /data/runs", "about runs in another folder"),
         ("mm doctor --json > doctor.json", "for a bug report"),
     ),
+    words=("[TARGET]",),
 )
 WIDTH = max(len(status.value) for status in CheckStatus)
 
 
-def run(argv: Sequence[str]) -> int:
-    """Say what works on this machine, what is missing and how to get it."""
-    line = scan(argv, USAGE.options)
-    if line.has(HELP):
-        print_usage(USAGE)
-        return 0
-    device = line.value(DEVICE) or DEVICE.choices[0]
+def examine(line: CommandLine) -> int:
+    """Prints what each check finds."""
+    device = line.value(DEVICE, DEVICE.choices[0])
     spec = _target(line, device)
     checks: list[Check] = []
     for check in _all(RunOptions(runs_dir=runs_dir_of(line), device=device), spec):
@@ -75,11 +72,10 @@ def _target(line: CommandLine, device: str) -> RootSpec | None:
         UserError: All that is wrong with the command line and the target.
     """
     if line.words and device == "npu":
-        return read_targets(line, USAGE, 1)[0]
-    flags = [option.flag for option in (*USAGE.options, HELP)]
+        return read_targets(line)[0]
     problems = [
         *line.problems,
-        *(Problem(given.flag, f"unknown flag{did_you_mean(given.flag, flags)}") for given in line.fields),
+        *line.unknown_flags(),
         *(Problem("", f"unexpected argument {word!r}; --device npu takes a target") for word in line.words),
     ]
     if problems:
@@ -97,3 +93,6 @@ def _all(options: RunOptions, spec: RootSpec | None) -> Iterator[Check]:
 def _line(check: Check) -> str:
     text = f"{check.status.value.ljust(WIDTH)}  {check.name} {check.detail}".rstrip()
     return f"{text} — {check.remedy}" if check.remedy else text
+
+
+VERB = Verb(USAGE, examine)

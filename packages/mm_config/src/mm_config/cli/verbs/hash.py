@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, RUNS_DIR, Option, scan
+from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
 from mm_config.cli.targets import TARGET_HELP, read_targets
+from mm_config.cli.verb import Usage, Verb
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import exact_hash, spec_hash
+from mm_config.schema.types import class_of
 
 LAYERS = Option("--layers", "Also print an id for each layer: model, training or inference, request.")
 USAGE = Usage(
     "mm hash TARGET [--layers] [--spec.FIELD VALUE ...] [--runs-dir DIR]",
+    "Print the two ids of a spec.",
     "Prints the two ids of a spec, 64 hex digits each. `spec` changes with whatever changes the "
     "mathematics or the data order: two runs with the same one train the same thing. `exact` also "
     "changes with how it is computed: sharding, micro-batches, workers. Labels and paths change "
@@ -31,22 +31,18 @@ USAGE = Usage(
 )
 
 
-def run(argv: Sequence[str]) -> int:
-    """Print the two ids of a spec."""
-    line = scan(argv, USAGE.options)
-    if line.has(HELP):
-        print_usage(USAGE)
-        return 0
-    (spec,) = read_targets(line, USAGE, count=1)
+def print_hashes(line: CommandLine) -> int:
+    """Prints both ids of the target."""
+    (spec,) = read_targets(line)
     hashes = {"spec": spec_hash(spec), "exact": exact_hash(spec)}
     if line.has(LAYERS):
-        from mm_config.stored.layers import LAYERS as KINDS
-        from mm_config.stored.layers import layer_hashes
+        from mm_config.stored.layers import layer_hashes, layers_of
 
-        if tag_of(spec) not in KINDS:
-            raise UserError(
-                Problem(LAYERS.flag, f"a {tag_of(spec)} spec has no layers; {', '.join(KINDS)} have")
-            )
+        if not layers_of(class_of(spec)):
+            raise UserError(Problem(LAYERS.flag, f"a {tag_of(spec)} spec has no layers"))
         hashes |= layer_hashes(spec)
     print("\n".join(f"{name} {digest}" for name, digest in hashes.items()))
     return 0
+
+
+VERB = Verb(USAGE, print_hashes)

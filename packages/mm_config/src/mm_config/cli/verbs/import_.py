@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, JSON, CommandLine, Option, scan
+from mm_config.cli.scan import JSON, CommandLine, Option
+from mm_config.cli.verb import MORE, Action, Usage, Verb
 from mm_config.running.runners import refusals
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.root import RootSpec
-from mm_config.schema.suggestions import did_you_mean
 
-TOOLS = ("mindspeed", "telefuser")
-OUT = Option("--out", "The experiment to write, below experiments/.", "FILE.py")
+OUT = Option(
+    "--out",
+    "The experiment to write, below experiments/.",
+    "FILE.py",
+    read=Path,
+    missing="name the experiment to write, such as experiments/mine.py",
+)
 FORCE = Option("--force", "Overwrite files that exist.")
-REPORT = Option("--report", "Write the report into a file too.", "FILE")
+REPORT = Option("--report", "Write the report into a file too.", "FILE", read=Path)
 UNKNOWN = Option("--allow-unknown", "Report keys that nothing reads, instead of refusing the files.")
 USAGE = Usage(
     "mm import mindspeed FILE ... --out FILE.py | mm import telefuser FILE --out FILE.py",
+    "Make another tool's configuration an experiment, and tell what became of each key.",
     "Reads another tool's configuration and writes an experiment, and prints what became of each "
     "key: mapped, "
     "derived from others, dead there, misspelt, in conflict or unknown. Nothing of the files is executed.\n\n"
@@ -39,35 +43,14 @@ USAGE = Usage(
         ("mm import mindspeed inference_model.json inference.sh --out experiments/videos.py", "generation"),
         ("mm import telefuser pipeline_config.json --out experiments/videos.py", "TeleFuser's dump"),
     ),
-    actions=TOOLS,
+    takes="files",
+    actions={"mindspeed": Action(("FILE", MORE)), "telefuser": Action(("FILE",))},
 )
 
 
-def run(argv: Sequence[str]) -> int:
-    """Make another tool's configuration an experiment, and tell what became of each key."""
-    line = scan(argv, USAGE.options)
-    if line.has(HELP):
-        print_usage(USAGE)
-        return 0
-    problems = list(line.problems)
-    flags = [option.flag for option in (*USAGE.options, HELP)]
-    problems += [
-        Problem(given.flag, f"unknown flag{did_you_mean(given.flag, flags)}") for given in line.fields
-    ]
-    tool = line.words[0] if line.words else ""
-    if tool not in TOOLS:
-        said = repr(tool) if tool else "nothing"
-        problems.append(
-            Problem("", f"expected one of {', '.join(TOOLS)}, got {said}{did_you_mean(tool, TOOLS)}")
-        )
-    if not line.has(OUT):
-        problems.append(
-            Problem(OUT.flag, "is missing; name the experiment to write, such as experiments/mine.py")
-        )
-    if problems:
-        raise UserError(problems)
-    out = Path(line.value(OUT) or "")
-    report_file = Path(line.value(REPORT) or "") if line.has(REPORT) else None
+def write_experiment(line: CommandLine) -> int:
+    """Writes an experiment and prints the report."""
+    out, report_file, tool = line.value(OUT), line.value(REPORT), line.words[0]
     _check_places(out, report_file, force=line.has(FORCE))
     spec, report = _imported(tool, line)
     page = "\n".join(report.lines(str(out))) + "\n"
@@ -90,8 +73,6 @@ def _imported(tool: str, line: CommandLine) -> tuple[RootSpec, Any]:
         from mm_config.importing.mindspeed.importer import import_files
 
         return import_files(files, allow_unknown=line.has(UNKNOWN))
-    if len(files) != 1:
-        raise UserError(f"telefuser: expected one file of dump_config(), got {len(files)}")
     from mm_config.importing.telefuser import import_dump
 
     return import_dump(files[0], allow_unknown=line.has(UNKNOWN))
@@ -147,3 +128,6 @@ def _experiment(spec: RootSpec, report: Any, tool: str, out: Path) -> str:
         run_it = " \\\\\n".join(f"    {piece}" for piece in wrapped).replace("\u00a0", " ")
         note = f"{note.partition(';')[0]}. Run it by\n\n{run_it}\n\nThe ids of the spec were then"
     return source.replace("Written by `mm show --format python`; the ids of the spec were then", note, 1)
+
+
+VERB = Verb(USAGE, write_experiment)

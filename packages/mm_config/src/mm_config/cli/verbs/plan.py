@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
-from mm_config.cli.page import Usage, print_usage
 from mm_config.cli.plan_page import plan_lines
-from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan, whole_number
+from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option, whole_number
 from mm_config.cli.targets import TARGET_HELP, read_targets
+from mm_config.cli.verb import Usage, Verb
 from mm_config.planning.plan import NAMES, plan
 from mm_config.schema.errors import Problem, UserError
 
-WORLD_SIZE = Option("--world-size", "Number of ranks that share the work (default: 1).", "N")
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise UserError(f"expected a number above 0 and at most 1, such as 0.45, got {text!r}")
+    return share
+
+
+WORLD_SIZE = Option(
+    "--world-size", "Number of ranks that share the work (default: 1).", "N", read=whole_number
+)
 DEVICE = Option(
     "--device", "Hold the plan against a device: does it fit, how long does it take.", "NAME", NAMES
 )
@@ -21,10 +33,12 @@ EFFICIENCY = Option(
     "Model FLOPs per second as a share of the device's peak (MFU), above 0 and at most 1 (default: what "
     "was published for the device).",
     "SHARE",
+    read=_share,
 )
 USAGE = Usage(
     "mm plan TARGET [--device NAME] [--world-size N] [--efficiency SHARE] [--json] "
     "[--spec.FIELD VALUE ...] [--runs-dir DIR]",
+    "Count parameters, tokens, FLOPs and bytes per rank of a spec.",
     "Counts parameters, tokens, floating-point operations, bytes and traffic per rank from the spec alone; "
     "nothing is built or loaded. With a device it says whether that fits and, if not, the smallest changes "
     f"that make it fit.\n\n{TARGET_HELP}",
@@ -37,15 +51,13 @@ USAGE = Usage(
 )
 
 
-def run(argv: Sequence[str]) -> int:
-    """Count parameters, tokens, FLOPs and bytes per rank of a spec."""
-    line = scan(argv, USAGE.options)
-    if line.has(HELP):
-        print_usage(USAGE)
-        return 0
-    world_size, efficiency = whole_number(WORLD_SIZE, line.value(WORLD_SIZE) or "1"), _efficiency(line)
-    (spec,) = read_targets(line, USAGE, count=1, world_size=world_size)
+def print_plan(line: CommandLine) -> int:
+    """Prints what the target needs."""
+    world_size, efficiency = line.value(WORLD_SIZE, 1), line.value(EFFICIENCY)
+    (spec,) = read_targets(line, world_size)
     device = line.value(DEVICE)
+    if efficiency and not device:
+        raise UserError(Problem(EFFICIENCY.flag, "is a share of a device's peak; name one by --device"))
     if line.has(JSON):
         print(json.dumps(plan(spec, world_size, device, efficiency).to_json(), indent=2))
     else:
@@ -53,18 +65,4 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _efficiency(line: CommandLine) -> float | None:
-    text = line.value(EFFICIENCY)
-    if text is None:
-        return None
-    if not line.has(DEVICE):
-        raise UserError(Problem(EFFICIENCY.flag, "is a share of a device's peak; name one by --device"))
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        raise UserError(
-            Problem(EFFICIENCY.flag, f"expected a number above 0 and at most 1, such as 0.45, got {text!r}")
-        )
-    return share
+VERB = Verb(USAGE, print_plan)

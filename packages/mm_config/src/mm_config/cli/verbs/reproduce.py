@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from mm_config.cli.main import LOCATION
-from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan, whole_number
+from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option, whole_number
 from mm_config.cli.targets import runs_dir_of
+from mm_config.cli.verb import Usage, Verb
 from mm_config.console.commands import typed_path
 from mm_config.console.output import is_main_rank, say
-from mm_config.options.locations import Locations, load_locations, unused_names
+from mm_config.options.locations import load_locations, unused_names
 from mm_config.options.run_options import RunOptions
 from mm_config.reproducing.compare import told
 from mm_config.reproducing.reproduce import Reproduction, report, reproduce
@@ -25,15 +24,16 @@ from mm_config.runs.provenance_diff import OriginChange
 from mm_config.runs.record import RunStatus
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import spec_hash
-from mm_config.schema.suggestions import did_you_mean
 
 VERIFY_STEPS = Option(
     "--verify-steps",
     "Run and compare only the first N optimizer steps of a training, on the schedule of the whole run.",
     "N",
+    read=whole_number,
 )
 USAGE = Usage(
     "mm reproduce HASH|RUN [--verify-steps N] [--json] [--runs-dir DIR] [--location NAME=PATH ...]",
+    "Run a stored run again and compare the outcome bit by bit.",
     "Runs the stored spec of a run again, in a new folder, and compares step by step what both left behind: "
     "loss, norm of the gradients and learning rate, the tensors of the checkpoints that both have, videos "
     "and scores. Prints `identical` or the first value that differs. The stored run is only read.\n\n"
@@ -50,25 +50,25 @@ USAGE = Usage(
         ("torchrun --nproc-per-node 8 -m mm_config reproduce 7f3a91c2", "a run of 8 ranks"),
         ("mm reproduce runs/tiny_high/20261122-7f3a91c2d0e4-1 --json", "one run, for a script"),
     ),
-    words="runs",
+    words=("RUN",),
+    takes="runs",
 )
-FLAGS = [option.flag for option in USAGE.options]
 
 
-def run(argv: Sequence[str]) -> int:
-    """Run a stored run again and compare the outcome bit by bit."""
-    line = scan(argv, USAGE.options)
-    if line.has(HELP):
-        print_usage(USAGE)
-        return 0
-    target, verify_steps, options = _read(line, argv)
-    stored = _find(target, options.runs_dir)
+def run_again(line: CommandLine) -> int:
+    """Runs a stored run again and prints how the outcome compares."""
+    options = RunOptions(
+        runs_dir=runs_dir_of(line),
+        locations=load_locations(line.values(LOCATION)),
+        argv=("mm", "reproduce", *line.argv),
+    )
+    stored = _find(line.words[0], options.runs_dir)
     if unused := list(unused_names(options.locations, stored.spec)):
         raise UserError(unused)
     # What the run itself prints is no part of the JSON.
     with redirect_stdout(sys.stderr) if line.has(JSON) else nullcontext():
         say(f"reproducing {typed_path(stored.path)} (spec {spec_hash(stored.spec)[:12]})")
-        made = reproduce(stored, options, verify_steps, _warn)
+        made = reproduce(stored, options, line.value(VERIFY_STEPS), _warn)
     if made is None:
         return 0
     if line.has(JSON):
@@ -76,37 +76,6 @@ def run(argv: Sequence[str]) -> int:
     else:
         print("\n".join(_lines(made)))
     return 0 if made.comparison.identical else 1
-
-
-def _read(line: CommandLine, argv: Sequence[str]) -> tuple[str, int | None, RunOptions]:
-    """The target, the number of steps and the options.
-
-    Raises:
-        UserError: All that is wrong with the command line.
-    """
-    problems = list(line.problems)
-    for given in line.fields:
-        of_spec = given.flag.removeprefix("--").partition(".")[0] == "spec"
-        why = (
-            "the stored spec is run as it is" if of_spec else f"unknown flag{did_you_mean(given.flag, FLAGS)}"
-        )
-        problems.append(Problem(given.flag, why))
-    if len(line.words) != 1:
-        got = f"got {len(line.words)}: {' '.join(line.words)}" if line.words else "got none"
-        problems.append(Problem("", f"expected one run, {got} (usage: {USAGE.line})"))
-    steps, locations = None, Locations()
-    try:
-        steps = whole_number(VERIFY_STEPS, text) if (text := line.value(VERIFY_STEPS)) else None
-    except UserError as error:
-        problems.extend(error.problems)
-    try:
-        locations = load_locations(line.options.get(LOCATION.flag, ()))
-    except UserError as error:
-        problems.extend(error.problems)
-    if problems:
-        raise UserError(problems)
-    command = ("mm", "reproduce", *argv)
-    return line.words[0], steps, RunOptions(runs_dir=runs_dir_of(line), locations=locations, argv=command)
 
 
 def _find(target: str, runs_dir: Path) -> Run:
@@ -140,3 +109,6 @@ def _lines(made: Reproduction) -> list[str]:
     count = len(comparison.differences)
     values = "1 value" if count == 1 else f"the first of {count} values"
     return [str(comparison.differences[0]), f"  different   {values}; compared {told(comparison)}", *folders]
+
+
+VERB = Verb(USAGE, run_again)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
-import attrs
-
-from mm_config.cli.aliases import aliases_of
-from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, scan, whole_number
+from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option, whole_number
 from mm_config.cli.targets import runs_dir_of
-from mm_config.runs.conditions import Aliases, Condition, moment, parse_condition
+from mm_config.cli.verb import MORE, Action, Usage, Verb
+from mm_config.runs.conditions import Aliases, moment, parse_condition
 from mm_config.runs.index import Index, open_index, run_folders, unfilled_index
 from mm_config.runs.record import RunRecord, RunStatus, to_row
 from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.root import RootSpec
-from mm_config.schema.suggestions import did_you_mean
+from mm_config.schema.root import RootSpec, aliases_of
 from mm_config.stored.structuring import known_specs
 
 NAME = Option("--name", "Only runs with this label.", "NAME")
@@ -28,27 +23,28 @@ STATUS = Option(
     "STATUS",
     choices=tuple(status.value for status in RunStatus),
 )
-SINCE = Option("--since", "Only runs started at this date or time (UTC) or later.", "DATE")
-UNTIL = Option("--until", "Only runs started before this date or time (UTC).", "DATE")
+SINCE = Option("--since", "Only runs started at this date or time (UTC) or later.", "DATE", read=moment)
+UNTIL = Option("--until", "Only runs started before this date or time (UTC).", "DATE", read=moment)
 WHERE = Option(
     "--where",
     "Only runs whose spec has the field, with such a value: FIELD, one of = != < <= > >= or ~ (contains), "
     "and a value as in a file. May be repeated; all must hold.",
     "CONDITION",
     repeatable=True,
+    read=parse_condition,
 )
-LIMIT = Option("--limit", "Show at most so many runs, the newest.", "N")
+LIMIT = Option("--limit", "Show at most so many runs, the newest.", "N", read=whole_number)
 FILTERS = (NAME, STATUS, SINCE, UNTIL, WHERE)
-OPTIONS = (*FILTERS, LIMIT, JSON, RUNS_DIR)
 USAGE = Usage(
     "mm runs [list | find TEXT | show RUN | compare RUN RUN ... | reindex] [--where CONDITION ...] "
     "[--name NAME] [--status STATUS] [--since DATE] [--until DATE] [--limit N] [--json] [--runs-dir DIR]",
+    "List, find, show and compare runs.",
     "list: all runs, newest first. find: the runs whose id or label is TEXT, or whose spec_hash or "
     "exact_hash starts with it. show: all that is known of one run and what it left behind. compare: the "
     "fields of their specs in which runs differ, and what came of each. reindex: makes the index anew from "
     "the run folders, as after moving some or after an update that changed the fields of specs.\n\n"
     "RUN is a run folder or what find takes; of several matches, the newest is meant.",
-    OPTIONS,
+    (*FILTERS, LIMIT, JSON, RUNS_DIR),
     (
         ("mm runs", "what was run here"),
         ("mm runs list --name tiny_high --status finished", "the finished runs of one experiment"),
@@ -57,68 +53,25 @@ USAGE = Usage(
         ("mm runs show 7f3a91", "its newest run"),
         ("mm runs compare 7f3a91 tiny_high", "what differs between two runs"),
     ),
-    actions=("list", "find", "show", "compare", "reindex"),
-    words="runs",
+    takes="runs",
+    actions={
+        "list": Action(),
+        "find": Action(("TEXT",)),
+        "show": Action(("RUN",), (LIMIT,)),
+        "compare": Action(("RUN", "RUN", MORE), (*FILTERS, LIMIT)),
+        "reindex": Action((), (*FILTERS, LIMIT)),
+    },
+    default_action="list",
 )
 
 
-@attrs.frozen
-class Action:
-    """A word after `mm runs`."""
-
-    run: Callable[[Index, CommandLine, Sequence[str]], None]
-    """Called with the index, the command line and the words after the action."""
-    least: int
-    """Fewest words that it takes."""
-    most: int
-    """Most words that it takes."""
-    takes: str
-    """The same, in words."""
-    options: tuple[Option, ...]
-    """Those that it heeds, beside --json and --runs-dir."""
-
-
-def run(argv: Sequence[str]) -> int:
-    """List, find, show and compare runs."""
-    line = scan(argv, USAGE.options)
-    if line.has(HELP):
-        print_usage(USAGE)
-        return 0
-    name, *words = line.words or ("list",)
-    if problems := [*line.problems, *_problems(line, name, words)]:
-        raise UserError(problems)
+def list_or_show(line: CommandLine) -> int:
+    """Carries out the action."""
+    name, *words = line.words
     # A reindexing fills the index itself.
     opened = unfilled_index if name == "reindex" else open_index
-    ACTIONS[name].run(opened(runs_dir_of(line)), line, words)
+    ACTIONS[name](opened(runs_dir_of(line)), line, words)
     return 0
-
-
-def _problems(line: CommandLine, name: str, words: Sequence[str]) -> Iterator[Problem]:
-    for given in line.fields:
-        known = did_you_mean(given.flag, [option.flag for option in OPTIONS])
-        yield Problem(given.flag, f"unknown flag{known}")
-    if (action := ACTIONS.get(name)) is None:
-        *others, last = ACTIONS
-        yield Problem(
-            "", f"expected {', '.join(others)} or {last}, got {name!r}{did_you_mean(name, ACTIONS)}"
-        )
-        return
-    if not action.least <= len(words) <= action.most:
-        yield Problem("", f"mm runs {name} takes {action.takes}, got {len(words)}")
-    for option in (*FILTERS, LIMIT):
-        if line.has(option) and option not in action.options:
-            yield Problem(option.flag, f"mm runs {name} takes no {option.flag}")
-    for option, read in (
-        (SINCE, moment),
-        (UNTIL, moment),
-        (WHERE, parse_condition),
-        (LIMIT, partial(whole_number, LIMIT)),
-    ):
-        for text in line.options.get(option.flag, ()):
-            try:
-                read(text)
-            except UserError as error:
-                yield from (Problem(option.flag, problem.message) for problem in error.problems)
 
 
 def _list(index: Index, line: CommandLine, words: Sequence[str]) -> None:
@@ -126,7 +79,7 @@ def _list(index: Index, line: CommandLine, words: Sequence[str]) -> None:
     if words and not found:
         raise UserError(_none(index, line, words[0]))
     limit = line.value(LIMIT)
-    shown = found if limit is None else found[: whole_number(LIMIT, limit)]
+    shown = found[:limit]
     if line.has(JSON):
         print(json.dumps([to_row(record) for record in shown], indent=2, ensure_ascii=False))
     elif shown:
@@ -192,15 +145,6 @@ def _reindex(index: Index, line: CommandLine, words: Sequence[str]) -> None:
     print(f"indexed {counted(count, 'run')} of {index.runs_dir}")
 
 
-ACTIONS = {
-    "list": Action(_list, 0, 0, "no further word", (*FILTERS, LIMIT)),
-    "find": Action(_list, 1, 1, "one id, label or hash", (*FILTERS, LIMIT)),
-    "show": Action(_show, 1, 1, "one run", FILTERS),
-    "compare": Action(_compare, 2, 64, "2 to 64 runs", ()),
-    "reindex": Action(_reindex, 0, 0, "no further word", ()),
-}
-
-
 def _found(index: Index, line: CommandLine, text: str | None = None) -> Sequence[RunRecord]:
     status = line.value(STATUS)
     return index.list(
@@ -209,7 +153,7 @@ def _found(index: Index, line: CommandLine, text: str | None = None) -> Sequence
         status=None if status is None else RunStatus(status),
         since=line.value(SINCE),
         until=line.value(UNTIL),
-        where=_conditions(line),
+        where=line.values(WHERE),
         aliases=_aliases() if line.has(WHERE) else {},
     )
 
@@ -233,10 +177,10 @@ def _filtered(line: CommandLine) -> bool:
     return any(map(line.has, FILTERS))
 
 
-def _conditions(line: CommandLine) -> tuple[Condition, ...]:
-    return tuple(map(parse_condition, line.options.get(WHERE.flag, ())))
-
-
 def _aliases() -> Aliases:
     kinds = {tag: cls for tag, cls in known_specs().items() if issubclass(cls, RootSpec)}
     return {tag: aliases_of(cls) for tag, cls in kinds.items()}
+
+
+ACTIONS = {"list": _list, "find": _list, "show": _show, "compare": _compare, "reindex": _reindex}
+VERB = Verb(USAGE, list_or_show)

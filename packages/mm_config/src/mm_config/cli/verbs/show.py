@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from mm_config.cli.page import Usage, print_usage
-from mm_config.cli.scan import HELP, RUNS_DIR, Option, scan
+from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
 from mm_config.cli.styled import page_width, print_page
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.values import shown
+from mm_config.cli.verb import Usage, Verb
 from mm_config.schema.evolve import leaves
 from mm_config.stored import files
 
@@ -21,6 +19,7 @@ FORMAT = Option(
 )
 USAGE = Usage(
     "mm show TARGET [--format FORMAT] [--spec.FIELD VALUE ...] [--runs-dir DIR]",
+    "Show what a spec says, as a page, a file, an experiment or one line per field.",
     "Shows what a spec says: the page holds what is not at its default, the other formats hold "
     f"everything.\n\n{TARGET_HELP}",
     (FORMAT, RUNS_DIR),
@@ -33,13 +32,9 @@ USAGE = Usage(
 )
 
 
-def run(argv: Sequence[str]) -> int:
-    """Show what a spec says, as a page, a file, an experiment or one line per field."""
-    line = scan(argv, USAGE.options)
-    if line.has(HELP):
-        print_usage(USAGE)
-        return 0
-    (spec,) = read_targets(line, USAGE, count=1)
+def show(line: CommandLine) -> int:
+    """Prints what the target says."""
+    (spec,) = read_targets(line)
     match line.value(FORMAT):
         case "json" | "yaml" as kind:
             print(files.dumps(spec, kind), end="")
@@ -54,3 +49,6 @@ def run(argv: Sequence[str]) -> int:
 
             print_page(summary_lines(spec, page_width()))
     return 0
+
+
+VERB = Verb(USAGE, show)

@@ -13,8 +13,8 @@ from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS, nearest, row_of
 from mm_config.importing.nodes import Leaf
 from mm_config.importing.verdict import Verdict
-from mm_config.schema.decorator import ABSENT
 from mm_config.schema.errors import Problem
+from mm_config.schema.fields import ABSENT
 
 TEXT_KINDS = ("shell flag", "environment variable", "shell variable")
 

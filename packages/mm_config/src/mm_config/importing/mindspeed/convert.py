@@ -11,8 +11,8 @@ from typing import Any
 import attrs
 
 from mm_config.importing.nodes import Leaf
-from mm_config.schema.decorator import class_of, is_spec, spec_fields
-from mm_config.schema.types import is_tuple
+from mm_config.schema.fields import spec_fields
+from mm_config.schema.types import class_of, is_spec, is_tuple
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,300}")
 _REAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")

@@ -13,8 +13,8 @@ from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS
 from mm_config.importing.nodes import Leaf
 from mm_config.importing.verdict import Verdict
-from mm_config.schema.decorator import ABSENT
 from mm_config.schema.evolve import get
+from mm_config.schema.fields import ABSENT
 from mm_config.specs.data import Order, Resize
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec

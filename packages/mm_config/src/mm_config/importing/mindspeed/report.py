@@ -11,8 +11,8 @@ import attrs
 from mm_config.importing.mindspeed.book import Entry
 from mm_config.importing.mindspeed.convert import said
 from mm_config.importing.verdict import Verdict
-from mm_config.schema.decorator import ABSENT
 from mm_config.schema.diff import Change, show_value
+from mm_config.schema.fields import ABSENT
 
 _TITLES = {
     Verdict.CONFLICT: "in conflict",

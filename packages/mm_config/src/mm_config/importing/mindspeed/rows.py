@@ -9,7 +9,7 @@ import attrs
 from mm_config.importing.mindspeed.convert import Convert
 from mm_config.importing.nodes import Leaf
 from mm_config.importing.verdict import Verdict
-from mm_config.schema.decorator import ABSENT
+from mm_config.schema.fields import ABSENT
 
 
 @attrs.frozen

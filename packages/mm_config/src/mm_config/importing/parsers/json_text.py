@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mm_config.importing.nodes import Mapping, Node, Scalar, Sequence
 from mm_config.importing.parsers.text import Mistakes, read_text
-from mm_config.schema.decorator import is_unicode
+from mm_config.schema.ranges import is_unicode
 from mm_config.stored.parsing import MAX_DEPTH, shown_key
 
 _SPACE = re.compile(r"(?:[ \t\n]++|//[^\n]*+|/\*(?s:.*?)\*/)*+")

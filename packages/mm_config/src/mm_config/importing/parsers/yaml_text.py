@@ -9,8 +9,8 @@ from typing import Any
 
 from mm_config.importing.nodes import Mapping, Node, Sequence
 from mm_config.importing.parsers.text import Mistakes, read_text
-from mm_config.schema.decorator import is_unicode
 from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.ranges import is_unicode
 from mm_config.stored.parsing import MAX_DEPTH, core_loader, parse_yaml, shown_key
 
 _MAX_BYTES = 2**18  # A sharding configuration has a kilobyte; PyYAML needs seconds for this much.

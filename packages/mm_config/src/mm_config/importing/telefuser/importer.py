@@ -18,11 +18,11 @@ from mm_config.importing.telefuser.report import Entry, Report
 from mm_config.importing.telefuser.stages import layer2_said
 from mm_config.importing.telefuser.table import CALL, DUMP, rows_of
 from mm_config.importing.verdict import Verdict
-from mm_config.schema.decorator import is_spec
 from mm_config.schema.diff import diff, show_value
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import get, replace
 from mm_config.schema.suggestions import did_you_mean
+from mm_config.schema.types import is_spec
 from mm_config.specs.infer import InferSpec
 
 _LAYER1, _LAYER2 = "layer1_model_definition", "layer2_inference_config"

@@ -1,0 +1,119 @@
+"""A verb of `mm`: its page of help, and what it does with a command line."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
+
+import attrs
+
+from mm_config.cli.page import blank, example_lines, option_lines, paragraph, print_lines
+from mm_config.cli.scan import HELP, CommandLine, Option, scan
+from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.suggestions import did_you_mean
+
+MORE = "..."
+"""Behind the name of a word: any number of further ones."""
+
+
+@attrs.frozen
+class Action:
+    """What a verb's first word can be, where that is not a target."""
+
+    words: tuple[str, ...] = ()
+    """Names of the words after it."""
+    refuses: tuple[Option, ...] = ()
+    """Options of the verb that it does not take."""
+
+
+@attrs.frozen
+class Usage:
+    """What a verb's --help says, and with it what the command line may hold."""
+
+    line: str
+    """How it is called."""
+    summary: str
+    """What it does, in one sentence."""
+    about: str
+    """What it does, in paragraphs."""
+    options: tuple[Option, ...]
+    """The options that it takes beside fields of the spec."""
+    examples: tuple[tuple[str, str], ...]
+    """Commands, each with what it does."""
+    words: tuple[str, ...] = ("TARGET",)
+    """Names of its words; one in brackets may be left out, and `...` after one stands for more of them."""
+    takes: Literal["targets", "runs", "files"] = "targets"
+    """What its words name, those after an action. Fields of the last target's spec can be changed, and a
+    target can be a run."""
+    actions: Mapping[str, Action] = attrs.field(factory=dict[str, Action])
+    """What its first word can be, by that word."""
+    default_action: str = ""
+    """The action where there is no word; empty where one must be named."""
+
+
+@attrs.frozen
+class Verb:
+    """What an entry point of `mm.verbs` names."""
+
+    usage: Usage
+    carry_out: Callable[[CommandLine], int]
+    """Does the work and returns the exit status: 0 done, 1 a negative answer. The first word is the action
+    of a verb that has some. Mistakes in the options are left to `read_targets` where there are targets, so
+    that those in fields are told with them; everything else of the line has been checked."""
+
+    def run(self, argv: Sequence[str]) -> int:
+        """Carries out a command line, or prints the page of help that it asks for.
+
+        Raises:
+            UserError: All that is wrong with the command line.
+        """
+        line = scan(argv, self.usage.options)
+        if line.has(HELP):
+            print_usage(self.usage)
+            return 0
+        if self.usage.default_action and not line.words:
+            line = attrs.evolve(line, words=(self.usage.default_action,))
+        wrong = list(_misused(self.usage, line))
+        if wrong or (self.usage.takes != "targets" and (line.problems or line.fields)):
+            unknown = line.unknown_flags() if self.usage.takes != "targets" else ()
+            raise UserError([*line.problems, *unknown, *wrong])
+        return self.carry_out(line)
+
+
+def print_usage(usage: Usage) -> None:
+    """Prints a verb's page."""
+    print_lines(
+        [
+            *paragraph(f"usage: {usage.line}", indent=0, hanging=7),
+            *(line for part in usage.about.split("\n\n") for line in (blank(), *paragraph(part, indent=0))),
+            *option_lines("options", (*usage.options, HELP)),
+            *example_lines(usage.examples),
+        ]
+    )
+
+
+def _misused(usage: Usage, line: CommandLine) -> Iterator[Problem]:
+    """What is wrong with the words, and with the options of their action."""
+    names, action = usage.words, Action()
+    if usage.actions:
+        first = line.words[0] if line.words else ""
+        if first not in usage.actions:
+            *others, last = usage.actions
+            expected = f"{', '.join(others)} or {last}" if others else last
+            given = f"{first!r}{did_you_mean(first, usage.actions)}" if first else "none"
+            yield Problem("", f"expected {expected}, got {given}")
+            return
+        action = usage.actions[first]
+        names = (first, *action.words)
+    for option in action.refuses:
+        if line.has(option):
+            yield Problem(option.flag, f"is no option of {names[0]}")
+    least = sum(1 for name in names if name != MORE and not name.startswith("["))
+    most = len(names) if MORE not in names else len(line.words)
+    if not least <= len(line.words) <= max(most, least):
+        order = ""
+        if line.fields and len(line.words) < least and usage.takes == "targets":
+            order = "; targets come before --spec flags"
+        got = shlex.join(line.words) or "none"
+        yield Problem("", f"expected {' '.join(names)}, got {got}{order} (usage: {usage.line})")

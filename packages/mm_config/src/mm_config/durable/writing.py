@@ -1,0 +1,111 @@
+"""Files and folders written beside their place, synced, and renamed: whole or not there, whatever happens.
+
+A reader sees what was there before or all of the new. A killed process leaves a stage, which nothing reads.
+Caches can be made again, so their files need no sync: those are written plainly into a staged folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+
+def stage_of(path: Path) -> Path:
+    """A name beside a path that no other writer of it has."""
+    return path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+
+
+def sync(path: Path) -> None:
+    """Waits until the disk holds what was written into a file, or which names a folder has."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def synced_file(path: Path) -> Generator[BinaryIO]:
+    """A new file, on the disk where the block ends well: for files in a staged folder.
+
+    Raises:
+        OSError: It exists already, or can't be written.
+    """
+    with path.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def staged_file(path: Path) -> Generator[Path]:
+    """Where to write a file that takes its place where the block ends well; else the old one stays.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    stage = stage_of(path)
+    try:
+        yield stage
+        sync(stage)
+        stage.replace(path)
+        sync(path.parent)
+    finally:
+        stage.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Puts a file, or a new content, in a place. Raises OSError where that fails."""
+    with staged_file(path) as stage:
+        stage.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Puts a UTF-8 file, or a new content, in a place; line ends stay as they are.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    write_bytes(path, text.encode())
+
+
+@contextmanager
+def staged_folder(path: Path, stage: Path | None = None) -> Generator[Path]:
+    """A new folder to write into: it takes its place where the block ends well, and is removed otherwise.
+
+    Args:
+        path: Its place.
+        stage: Where it is made; without one, several may write the same folder at once, and one succeeds.
+
+    Raises:
+        FileExistsError: The stage or the place, which the error names, is taken.
+        OSError: It can't be written.
+    """
+    stage = stage or stage_of(path)
+    stage.mkdir(parents=True)
+    try:
+        yield stage
+        place_folder(stage, path)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def place_folder(stage: Path, path: Path) -> None:
+    """Renames a folder whose files are on the disk; its names, and then its own, reach the disk as well.
+
+    Raises:
+        FileExistsError: The place is taken, be it by an empty folder or a dangling link.
+        OSError: It can't be renamed.
+    """
+    for folder, _, _ in os.walk(stage):
+        sync(Path(folder))
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    stage.rename(path)
+    sync(path.parent)

@@ -1,0 +1,152 @@
+"""Opens a generation: what can be known of it before anything is loaded, asked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import torch
+from torch import nn
+
+import mm_models
+from mm_config import rules
+from mm_config.options.run_options import RunOptions
+from mm_config.running.trained_by import resolve_weights
+from mm_config.schema.errors import Problem, UserError, concerning, gathering
+from mm_config.specs.diffusion import Expert
+from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.kinds import Weights
+from mm_config.specs.weights import RandomWeights, TrainedBy
+from mm_infer.adapters import ReadAdapter, adapter_fields, read_fields
+from mm_infer.carried_out import refusals, request_refusals
+from mm_infer.requests import check_requests
+from mm_infer.samplers import sigmas
+from mm_models import device
+from mm_models.dtypes import torch_dtype
+from mm_models.loading import check as check_weights
+from mm_models.ops.choosing import Ops, choose
+from mm_models.releases import require_releases
+
+PATH_OF = {
+    Expert.HIGH_NOISE: "spec.high_noise",
+    Expert.LOW_NOISE: "spec.low_noise",
+    Expert.SINGLE: "spec.high_noise",
+}
+"""The field that says where an expert's weights come from."""
+
+
+@attrs.frozen(eq=False)
+class Generation:
+    """A spec that can be carried out here, and all that was asked for it; no network is loaded."""
+
+    spec: InferSpec
+    """What is carried out."""
+    options: RunOptions
+    """Where runs and locations are looked up."""
+    device: torch.device
+    """Where everything is computed; the current one."""
+    dtype: torch.dtype
+    """Of the networks' weights and computations."""
+    ops: Ops
+    """The forms of operations that the networks get."""
+    network: nn.Module
+    """An expert on meta, which weights and adapters were held against."""
+    weights: Mapping[Expert, Path | RandomWeights]
+    """Where each expert's weights lie, or the seed that draws them; those to be trained are missing."""
+    adapters: tuple[ReadAdapter, ...]
+    """What is added to the experts, in the order of the spec; those to be trained are missing."""
+
+
+def open_generation(
+    spec: InferSpec, options: RunOptions, requests: Sequence[GenerationRequest] | None = None
+) -> Generation:
+    """Checks a spec and finds all that it names, but for weights and adapters that it allows to be trained.
+
+    Args:
+        spec: The spec.
+        options: Where runs and locations are looked up.
+        requests: What is going to be made; None where it is not known yet.
+
+    Raises:
+        UserError: The spec breaks a rule or asks for what generation can't do; or its sampler's table, its
+            device or the requests can't be used; or weights, releases or adapters are nowhere or don't fit
+            their network. Each of the three is reported whole.
+    """
+    rules.check(spec)
+    _raise([*refusals(spec), *request_refusals(requests or ())])
+    problems: list[Problem] = []
+    with gathering(problems):
+        sigmas(spec.sampler)
+    with gathering(problems):
+        place, dtype = device.pick(spec.runtime.device), torch_dtype(spec.dtype)
+        ops = choose(place, spec.runtime.attention, dtype)
+    if requests is not None:
+        with gathering(problems):
+            check_requests(spec, requests)
+    _raise(problems)
+    network = mm_models.build(spec.model, device="meta", ops=ops)
+    weights: dict[Expert, Path | RandomWeights] = {}
+    for expert, source in expert_weights(spec).items():
+        if not _may_be_trained(spec, source):
+            with gathering(problems):
+                weights[expert] = _found(spec, options, expert, network)
+    with gathering(problems):
+        named = [field for field in adapter_fields(spec) if not field.buildable]
+        adapters = read_fields(named, spec, options, network)
+    with gathering(problems):
+        require_releases(_encoders(spec), options.locations)
+    _raise(problems)
+    return Generation(spec, options, place, dtype, ops, network, weights, adapters)
+
+
+def train_missing(generation: Generation) -> Generation:
+    """The same with all weights and adapters: those that no finished run has made are trained.
+
+    Raises:
+        UserError: A training failed, or what it made doesn't fit; no other is started after it.
+    """
+    spec, options, network = generation.spec, generation.options, generation.network
+    weights = {
+        expert: generation.weights.get(expert) or _found(spec, options, expert, network)
+        for expert in expert_weights(spec)
+    }
+    fields = adapter_fields(spec)
+    trained = read_fields([field for field in fields if field.buildable], spec, options, network)
+    read = {one.field.path: one for one in (*generation.adapters, *trained)}
+    return attrs.evolve(generation, weights=weights, adapters=tuple(read[field.path] for field in fields))
+
+
+def expert_weights(spec: InferSpec) -> dict[Expert, Weights]:
+    """Where each expert's weights come from: two experts if the spec has a boundary, else one network."""
+    if spec.boundary is None:
+        return {Expert.SINGLE: spec.high_noise}
+    assert spec.low_noise is not None, "rules.check asks for low_noise where there is a boundary"
+    return {Expert.HIGH_NOISE: spec.high_noise, Expert.LOW_NOISE: spec.low_noise}
+
+
+def _may_be_trained(spec: InferSpec, weights: Weights) -> bool:
+    return spec.runtime.build_missing and isinstance(weights, TrainedBy)
+
+
+def _found(spec: InferSpec, options: RunOptions, expert: Expert, network: nn.Module) -> Path | RandomWeights:
+    """An expert's weights, which are trained where they are missing and the spec allows it."""
+    path = PATH_OF[expert]
+    found = resolve_weights(expert_weights(spec)[expert], options, spec.runtime.build_missing, path)
+    if isinstance(found, Path):
+        with concerning(path):
+            check_weights(network, found)
+    return found
+
+
+def _encoders(spec: InferSpec) -> dict[str, object]:
+    return {
+        "spec.autoencoder": spec.autoencoder,
+        "spec.text_encoder": spec.text_encoder,
+        "spec.image_encoder": spec.image_encoder,
+    }
+
+
+def _raise(problems: Sequence[Problem]) -> None:
+    if problems:
+        raise UserError(problems)

@@ -1,0 +1,162 @@
+"""What a call asks for: its requests and the tensors that a caller gives beside them, checked.
+
+Shapes: B videos, C latent channels, T, H, W latent frames, height and width, L text tokens, D text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+import mm_models
+from mm_config import rules
+from mm_config.schema.errors import Problem, UserError, gathering, prefixed
+from mm_config.specs.encoders import HashedTextEncoderSpec
+from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_infer.carried_out import request_refusals
+from mm_models import seeding
+
+
+@attrs.frozen(eq=False)
+class Inputs:
+    """One request for each of B videos, and what takes the place of its noise and texts."""
+
+    requests: tuple[GenerationRequest, ...]
+    """What is asked for."""
+    noise: Tensor | None = None
+    """`[B, C, T, H, W]`; None draws each request's by its seed."""
+    text: Tensor | None = None
+    """Features `[B, L, D]`; None encodes the prompts."""
+    negative: Tensor | None = None
+    """Features `[B, L, D]`; None encodes the negative prompts."""
+
+    def batches(self, size: int) -> tuple[Inputs, ...]:
+        """The same in parts of at most `size` videos."""
+        parts = [slice(start, start + size) for start in range(0, len(self.requests), size)]
+        tensors = (self.noise, self.text, self.negative)
+        return tuple(
+            Inputs(self.requests[part], *(None if one is None else one[part] for one in tensors))
+            for part in parts
+        )
+
+
+def inputs_of(
+    spec: InferSpec,
+    prompts: Sequence[str | GenerationRequest],
+    latents: Tensor | None,
+    generator: torch.Generator | None,
+    prompt_embeds: Tensor | None,
+    negative_prompt_embeds: Tensor | None,
+) -> Inputs:
+    """Checks the arguments of a call, which `Pipeline` explains.
+
+    Raises:
+        TypeError: One is of another type.
+        ValueError: A tensor has another shape, or both latents and a generator are given.
+        UserError: A prompt is blank or too long, or a request asks for what is not carried out.
+    """
+    requests = requests_of(prompts)
+    if found := list(request_refusals(requests)):
+        raise UserError(found)
+    check_requests(spec, requests)
+    noise_shape = (len(requests), *latent_shape(spec))
+    text_shape = (len(requests), spec.text_encoder.max_tokens, spec.text_encoder.text_dim)
+    if generator is not None:
+        if latents is not None:
+            raise ValueError("latents, generator: expected one of them, got both")
+        expect("generator", generator, torch.Generator)
+        if generator.device.type != "cpu":
+            raise ValueError(f"generator: expected one on the CPU, got one on {generator.device}")
+        latents = torch.randn(noise_shape, generator=generator)
+    return Inputs(
+        requests,
+        _given("latents", latents, "[B, C, T, H, W]", noise_shape),
+        _given("prompt_embeds", prompt_embeds, "[B, L, D]", text_shape),
+        _given("negative_prompt_embeds", negative_prompt_embeds, "[B, L, D]", text_shape),
+    )
+
+
+def requests_of(prompts: Sequence[str | GenerationRequest]) -> tuple[GenerationRequest, ...]:
+    """Requests as they are, and a request of seed 0 for each plain prompt.
+
+    Raises:
+        TypeError: It is no sequence of both, such as a single string.
+        ValueError: It is empty.
+    """
+    if isinstance(prompts, (str, bytes)) or not isinstance(prompts, Sequence):
+        kind = type(prompts).__name__
+        single = "; put it in a list" if isinstance(prompts, (str, GenerationRequest)) else ""
+        raise TypeError(f"prompts: expected a sequence of str or GenerationRequest, got {kind}{single}")
+    for index, one in enumerate(prompts):
+        if not isinstance(one, (str, GenerationRequest)):
+            kind = type(one).__name__
+            raise TypeError(f"prompts[{index}]: expected str or GenerationRequest, got {kind}")
+    if not prompts:
+        raise ValueError("prompts: expected at least one, got none")
+    return tuple(GenerationRequest(prompt=one) if isinstance(one, str) else one for one in prompts)
+
+
+def check_requests(spec: InferSpec, requests: Sequence[GenerationRequest]) -> None:
+    """Refuses what is known to fail before anything is loaded.
+
+    Texts that are too long are known for an encoder without weights; others know their tokens once they are
+    loaded.
+
+    Raises:
+        UserError: There are none, or some are blank, too long or not what the spec's network takes.
+    """
+    if not requests:
+        raise UserError(Problem("spec.samples.prompts", "is empty: there is no video to make"))
+    problems = [
+        problem
+        for index, request in enumerate(requests)
+        for problem in prefixed(rules.request_problems(request, spec), f"request {index}")
+    ]
+    if isinstance(spec.text_encoder, HashedTextEncoderSpec):
+        texts = {text for one in requests for text in (one.prompt, negative_prompt(spec, one))}
+        with gathering(problems):
+            mm_models.build_text_encoder(spec.text_encoder).encode(sorted(texts))
+    if problems:
+        raise UserError(problems)
+
+
+def negative_prompt(spec: InferSpec, request: GenerationRequest) -> str:
+    """What a request's video should not show: its own words, else the spec's."""
+    return request.negative_prompt or spec.negative_prompt
+
+
+def latent_shape(spec: InferSpec) -> tuple[int, int, int, int]:
+    """`(C, T, H, W)` of one video."""
+    shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
+    return (spec.autoencoder.latent_channels, *shape)
+
+
+def noise_of(spec: InferSpec, request: GenerationRequest) -> Tensor:
+    """A request's first latents `[C, T, H, W]`: drawn on the CPU, equal on every device and in any batch."""
+    return torch.randn(latent_shape(spec), generator=seeding.generator(request.seed, "latents"))
+
+
+def expect(name: str, value: object, kind: type) -> None:
+    """Raises TypeError where an argument is of another type."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
+
+
+def expect_function(name: str, value: object) -> None:
+    """Raises TypeError where it can't be called."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function, got {type(value).__name__}")
+
+
+def _given(name: str, value: Tensor | None, axes: str, shape: tuple[int, ...]) -> Tensor | None:
+    if value is None:
+        return None
+    expect(name, value, Tensor)
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: expected float32, got {str(value.dtype).removeprefix('torch.')}")
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{name}: expected the shape {axes} = {list(shape)}, got {list(value.shape)}")
+    return value.float()

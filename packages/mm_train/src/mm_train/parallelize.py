@@ -1,0 +1,34 @@
+"""From a network on meta to one on the run's devices, by steps that no network knows of.
+
+Each is a function of its own. It works on what those before it have made: their order stands here alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mm_config.specs.train import TrainSpec
+from mm_train.ranks import Ranks
+from mm_train.recompute import recompute
+from mm_train.sharding import shard
+
+
+def parallelize(network: nn.Module, spec: TrainSpec, ranks: Ranks, device: torch.device) -> None:
+    """Has a network, on meta and with its trainable parameters decided, spread over ranks and spare memory.
+
+    Recomputation comes first: FSDP2's hooks then lie around it and gather parameters once for both passes of
+    a backward. Parameters are DTensors afterwards, where there is a process group, and keep their names.
+
+    Raises:
+        UserError: A pattern of the spec matches a list of modules.
+    """
+    recompute(network, spec.recompute)
+    if ranks.grouped:
+        shard(network, spec.fsdp, spec.precision, device)
+
+
+def materialize(network: nn.Module, device: torch.device) -> None:
+    """Gives a network memory for this rank's part of its weights, still without values, and its buffers."""
+    network.to_empty(device=device)
+    network.init_buffers(device)  # type: ignore[operator]
