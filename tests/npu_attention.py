@@ -281,5 +281,7 @@ def _attend(
 
 
 def refuse(*arguments: Any, keep_prob: float = 1.0) -> None:
-    if keep_prob != 1.0 or any(argument is not None for argument in arguments):
+    if keep_prob != 1.0:
+        raise NotImplementedError("dropout has no reference")
+    if any(argument is not None for argument in arguments):
         raise NotImplementedError("an argument has no reference")
