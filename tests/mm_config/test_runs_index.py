@@ -1,10 +1,8 @@
-"""The SQL index: lookups, equivalent hashes, concurrent registration, and rebuilding from the folders."""
+"""The SQL index: lookups, equivalent hashes, and rebuilding from the folders."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +14,7 @@ from mm_config import exact_hash, replace, spec_hash
 from mm_config.options.run_options import RunOptions
 from mm_config.runs.conditions import parse_condition
 from mm_config.runs.folder import Run, open_run
-from mm_config.runs.index import open_index
+from mm_config.runs.index import open_index, unfilled_index
 from mm_config.runs.record import RunStatus
 from mm_config.runs.stored import stored
 from mm_config.schema.decorator import spec
@@ -40,8 +38,7 @@ def finished(runs_dir: Path, name: str = "tiny_high", seed: int = 0) -> Run:
 def forget(runs_dir: Path) -> None:
     """Removes the index, as a person who deletes its file or its tables."""
     index = open_index(runs_dir)
-    for table in (index.tables.runs, index.tables.fields):
-        table.drop(index.engine)
+    index.runs.drop(index.engine)
 
 
 @each_database
@@ -91,25 +88,6 @@ def test_finished_runs_of_a_spec_still_have_their_result(tmp_path: Path) -> None
     assert [record.path for record in index.find_finished(spec_hash(NAMED))] == [first.record.path]
 
 
-KILLED = """
-import os, pathlib, sys
-from experiments.tiny_high import SPEC
-from mm_config.options.run_options import RunOptions
-from mm_config.runs.folder import open_run
-open_run(SPEC, RunOptions(pathlib.Path(sys.argv[1])))
-os._exit(9)
-"""
-
-
-@each_database
-def test_a_run_whose_process_was_killed_is_interrupted(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    assert subprocess.run(command, check=False).returncode == 9
-    index = open_index(tmp_path)
-    assert [record.status for record in index.list(status=RunStatus.INTERRUPTED)] == [RunStatus.INTERRUPTED]
-    assert index.list(status=RunStatus.RUNNING) == ()
-
-
 @each_database
 def test_an_index_rebuilt_from_the_folders_equals_the_first(tmp_path: Path) -> None:
     finished(tmp_path)
@@ -126,6 +104,20 @@ def test_an_index_rebuilt_from_the_folders_equals_the_first(tmp_path: Path) -> N
     assert open_index(tmp_path).list() == before
     running.finish({})
     assert open_index(tmp_path).list(name="other")[0].status is RunStatus.FINISHED
+
+
+@each_database
+def test_an_index_of_an_older_layout_is_made_anew_when_it_is_opened(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    before = open_index(tmp_path).list()
+    forget(tmp_path)
+    with unfilled_index(tmp_path).engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE runs_v2 (key BIGINT PRIMARY KEY, name VARCHAR(255))")
+        connection.exec_driver_sql("CREATE TABLE run_fields_v2 (run BIGINT, path VARCHAR(512), value TEXT)")
+        connection.exec_driver_sql("INSERT INTO runs_v2 VALUES (1, 'no run of any folder')")
+    index = open_index(tmp_path)
+    assert index.list() == before
+    assert index.list(where=[parse_condition("seed=0")])[0].path == run.record.path
 
 
 def test_reindexing_forgets_folders_that_are_gone(tmp_path: Path) -> None:
@@ -148,39 +140,6 @@ def test_a_moved_runs_folder_keeps_its_index(tmp_path: Path) -> None:
 def test_a_runs_folder_that_does_not_exist_is_empty_and_stays_so(tmp_path: Path) -> None:
     assert open_index(tmp_path / "runs").list() == ()
     assert not (tmp_path / "runs").exists()
-
-
-REGISTER = """
-import pathlib, sys
-from experiments.tiny_high import SPEC
-from mm_config.options.run_options import RunOptions
-from mm_config.runs.folder import open_run
-print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(int(sys.argv[2])):
-    open_run(SPEC, RunOptions(pathlib.Path(sys.argv[1]))).finish({})
-"""
-
-
-@each_database
-def test_processes_that_register_at_once_lose_nothing(tmp_path: Path) -> None:
-    each = 5
-    command = [sys.executable, "-c", REGISTER, str(tmp_path / "runs"), str(each)]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
-    for process in processes:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        process.communicate()
-        assert process.returncode == 0
-    records = open_index(tmp_path / "runs").list()
-    assert len(records) == len({record.path for record in records}) == 2 * each
-    assert {record.status for record in records} == {RunStatus.FINISHED}
 
 
 def test_any_database_by_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,42 +176,6 @@ def test_a_damaged_run_folder_is_one_line_that_names_the_file(tmp_path: Path, co
     (problem,) = caught.value.problems
     assert problem.path == str(status)
     assert "\n" not in problem.message
-
-
-REINDEX = """
-import pathlib, sys
-from mm_config.runs.index import open_index
-print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(int(sys.argv[2])):
-    open_index(pathlib.Path(sys.argv[1])).reindex()
-"""
-
-
-@each_database
-def test_a_rebuild_beside_processes_that_register_loses_nothing(tmp_path: Path) -> None:
-    programs = [(REGISTER, "3"), (REGISTER, "3"), (REINDEX, "5")]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), count],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for code, count in programs
-    ]
-    for process in processes:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        process.communicate()
-        assert process.returncode == 0
-    index = open_index(tmp_path)
-    assert [record.status for record in index.list()] == [RunStatus.FINISHED] * 6
-    assert len(index.list(where=[parse_condition("seed=0")])) == 6
 
 
 @each_database

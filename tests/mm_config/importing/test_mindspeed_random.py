@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 
 from mm_config.importing.facts import Fact, Source, facts_of, generic
-from mm_config.importing.mindspeed import export
 from mm_config.importing.mindspeed.book import Entry
-from mm_config.importing.mindspeed.convert import number_of
 from mm_config.importing.mindspeed.dialects import is_script, is_yaml, kind_of
 from mm_config.importing.mindspeed.importer import import_files
 from mm_config.importing.mindspeed.report import Report
+from mm_config.importing.mindspeed.values import number_of
 from mm_config.importing.parsers.json_text import read_json
 from mm_config.importing.parsers.shell_text import read_shell
 from mm_config.importing.parsers.yaml_text import read_yaml
@@ -24,6 +23,7 @@ from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import UserError
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec
+from tests.mm_config.importing import mindspeed_back
 from tests.mm_config.importing.mindspeed_cases import write_case, write_inference
 
 WORDS = {
@@ -55,8 +55,8 @@ def equal(ours: Any, theirs: Any) -> bool:
 
 
 def written_back(spec: TrainSpec | InferSpec, report: Report) -> list[tuple[Entry, Any]]:
-    """The mapped keys whose exported value is not the file's."""
-    values = export.values(spec)
+    """The mapped keys whose value, made of the spec, is not the file's."""
+    values = mindspeed_back.values(spec)
     found: list[tuple[Entry, Any]] = []
     for entry in report.of(Verdict.MAPPED):
         if entry.text.startswith(("--", "start_from", "high_noise", "low_noise")):
@@ -73,7 +73,7 @@ def written_back(spec: TrainSpec | InferSpec, report: Report) -> list[tuple[Entr
 
 
 def check_case(folder: Path, number: int) -> int:
-    """Imports a case and exports it; the number of mapped keys."""
+    """Imports a case and holds the spec against its files; the number of mapped keys."""
     files, _ = write_case(folder, number)
     spec, report = import_files(files)
     assert not report.of(Verdict.UNKNOWN) and not report.of(Verdict.REFUSED)
@@ -83,12 +83,12 @@ def check_case(folder: Path, number: int) -> int:
     return len(report.of(Verdict.MAPPED))
 
 
-def test_random_configurations_are_imported_and_exported_alike(tmp_path: Path) -> None:
+def test_random_configurations_are_imported_as_they_say(tmp_path: Path) -> None:
     mapped = [check_case(tmp_path, number) for number in range(200)]
     assert min(mapped) > 10 and max(mapped) > 80
 
 
-def test_random_inference_files_are_imported_and_exported_alike(tmp_path: Path) -> None:
+def test_random_inference_files_are_imported_as_they_say(tmp_path: Path) -> None:
     for number in range(50):
         spec, report = import_files(write_inference(tmp_path, number))
         assert isinstance(spec, InferSpec)
@@ -97,7 +97,7 @@ def test_random_inference_files_are_imported_and_exported_alike(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_two_thousand_random_configurations_are_imported_and_exported_alike(tmp_path: Path) -> None:
+def test_two_thousand_random_configurations_are_imported_as_they_say(tmp_path: Path) -> None:
     for number in range(200, 2200):
         check_case(tmp_path, number)
 

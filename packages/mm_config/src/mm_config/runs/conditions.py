@@ -14,7 +14,6 @@ import attrs
 
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import ROOT
-from mm_config.schema.types import is_list
 from mm_config.stored.parsing import parse_yaml
 
 OPERATORS = ("=", "!=", "<", "<=", ">", ">=", "~")
@@ -37,20 +36,10 @@ class Condition:
     value: Any
     """None, bool, int, float, str, or a list for a field that holds several."""
 
-    def path_of(self, kind: str, aliases: Aliases) -> str:
-        """The path that is meant for a run whose spec has this wire tag."""
-        return aliases.get(kind, {}).get(self.path, self.path)
-
     def paths(self, aliases: Aliases) -> tuple[str, ...]:
         """Every path that may be meant, of runs of any kind."""
         named = (names[self.path] for names in aliases.values() if self.path in names)
         return tuple(dict.fromkeys((self.path, *named)))
-
-    def stored_paths(self, aliases: Aliases) -> tuple[str, ...]:
-        """The paths whose values the index is asked for: those meant, and the list of an item."""
-        meant = self.paths(aliases)
-        lists = [path.rpartition(".")[0] for path in meant if path.rpartition(".")[2].isdecimal()]
-        return (*meant, *lists)
 
 
 def parse_condition(text: str) -> Condition:
@@ -94,45 +83,6 @@ def moment(text: str) -> str:
     return moved.isoformat(timespec="microseconds")
 
 
-def is_met(condition: Condition, value: Any) -> bool:
-    """Whether a field's value meets a condition; numbers are equal by value, other kinds never mix."""
-    wanted = condition.value
-    if condition.operator == "~":
-        items: list[Any] = value if is_list(value) else [value]
-        return any(isinstance(item, str) and wanted in item for item in items)
-    if condition.operator in _ORDERED:
-        return _kind(value) == "number" and _in_order(value, condition.operator, wanted)
-    equal = _kind(value) == _kind(wanted) and value == wanted
-    return equal if condition.operator == "=" else not equal
-
-
-def met_by(conditions: Iterable[Condition], kind: str, fields: Mapping[str, Any], aliases: Aliases) -> bool:
-    """Whether a run meets all conditions.
-
-    Args:
-        conditions: What is asked.
-        kind: Wire tag of the run's spec.
-        fields: Values by path, of which those at the conditions' `stored_paths` suffice.
-        aliases: Short names.
-    """
-    for condition in conditions:
-        found = look_up(fields, condition.path_of(kind, aliases))
-        if not found or not is_met(condition, found[0]):
-            return False
-    return True
-
-
-def look_up(fields: Mapping[str, Any], path: str) -> tuple[Any, ...]:
-    """The value at a path, also of an item of a list (`betas.0`); empty where there is none."""
-    if path in fields:
-        return (fields[path],)
-    holder, _, index = path.rpartition(".")
-    items = fields.get(holder)
-    if is_list(items) and index.isdecimal() and int(index) < len(items):
-        return (items[int(index)],)
-    return ()
-
-
 def unknown_field(condition: Condition, known: Iterable[str], aliases: Aliases) -> Problem:
     """What to say of a field that no stored run has."""
     ends = {path: path.rpartition(".")[2] for path in known}
@@ -149,13 +99,8 @@ def unknown_field(condition: Condition, known: Iterable[str], aliases: Aliases) 
     return Problem(f"{ROOT}.{condition.path}", f"no stored run has this field{hint}")
 
 
-def mismatch(condition: Condition, values: Iterable[Any]) -> Problem | None:
-    """What is wrong with asking the condition of a field that has these values in all stored runs."""
-    examples: dict[str, Any] = {}
-    for value in values:
-        examples.setdefault(_kind(value), value)
-        if condition.operator == "~" and is_list(value):
-            examples.update({_kind(item): item for item in value})
+def mismatch(condition: Condition, examples: Mapping[str, Any]) -> Problem | None:
+    """What is wrong with asking the condition of a field that has these kinds of value in all stored runs."""
     fitting = "number" if condition.operator in _ORDERED else _kind(condition.value)
     # A field that is null in all runs may hold anything in others.
     if fitting in examples or fitting == "null" or not examples.keys() - {"null"}:
@@ -192,12 +137,6 @@ def _kind(value: Any) -> str:
     if isinstance(value, (int, float)):
         return "number"
     return "text" if isinstance(value, str) else "list"
-
-
-def _in_order(value: float, operator: str, wanted: float) -> bool:
-    if operator.endswith("=") and value == wanted:
-        return True
-    return value < wanted if operator[0] == "<" else value > wanted
 
 
 def _short(value: Any) -> str:

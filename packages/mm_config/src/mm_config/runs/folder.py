@@ -11,7 +11,7 @@ import os
 import platform
 import tempfile
 import uuid
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -45,11 +45,10 @@ from mm_config.runs.record import (
     write_record,
 )
 from mm_config.runs.releases import used_releases
+from mm_config.runs.resuming import folder_to_resume, why_another
 from mm_config.runs.stored import spec_problems
 from mm_config.schema.decorator import tag_of
-from mm_config.schema.diff import diff, show_value
 from mm_config.schema.errors import Problem, SpecError, UserError, prefixed
-from mm_config.schema.fields import SEMANTIC
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec
 from mm_config.stored.files import dump, load
@@ -190,9 +189,9 @@ def resumed(spec: RootSpec, options: RunOptions) -> Run:
         UserError: It can't be found.
         SpecError: It has another spec_hash; every differing field is named.
     """
-    earlier = attach(_find(spec, options))
+    earlier = attach(folder_to_resume(spec, options))
     if spec_hash(earlier.spec) != spec_hash(spec):
-        raise SpecError(_differences(earlier, spec))
+        raise SpecError(why_another(earlier.record.path, earlier.spec, spec))
     return earlier
 
 
@@ -259,34 +258,6 @@ def _resume(spec: RootSpec, options: RunOptions, devices: Iterable[str], ops: Ma
         write_record(record, path)
     open_index(runs_dir_of(path)).set_status(record)
     return Run(path, spec, record)
-
-
-def _find(spec: RootSpec, options: RunOptions) -> Path:
-    """The folder to resume: a path, a run id, a hash prefix, or `latest` of the spec's label."""
-    target = options.resume
-    assert target is not None
-    if (Path(target) / SPEC_FILE).is_file():
-        return Path(target)
-    index = open_index(options.runs_dir)
-    if target == "latest":
-        found = index.list(name=spec.name or tag_of(spec))
-    else:
-        found = index.find(target)
-    if not found:
-        raise UserError(Problem("--resume", f"no run {target!r} of {spec.name!r} in {options.runs_dir}"))
-    if target != "latest" and len({record.spec_hash_now or record.spec_hash for record in found}) > 1:
-        candidates = ", ".join(record.path for record in found)
-        raise UserError(Problem("--resume", f"{target!r} is ambiguous: {candidates}"))
-    return index.folder(found[0])
-
-
-def _differences(earlier: Run, spec: RootSpec) -> Iterator[Problem]:
-    yield Problem("--resume", f"{earlier.record.path} was started with another spec")
-    for change in diff(earlier.spec, spec):
-        if change.role is SEMANTIC:
-            yield Problem(
-                change.path, f"was {show_value(change.old)} in that run, is {show_value(change.new)} now"
-            )
 
 
 def _write_provenance(

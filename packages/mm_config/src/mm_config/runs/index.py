@@ -6,7 +6,6 @@ The folders are the truth. An index that is missing, or of an older layout, is r
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -18,6 +17,7 @@ import attrs
 from mm_config.runs import conditions as asked
 from mm_config.runs.conditions import Aliases, Condition
 from mm_config.runs.database import database_errors, engine_of, is_shared, writing
+from mm_config.runs.field_texts import value_of
 from mm_config.runs.lock import is_held
 from mm_config.runs.record import (
     RESULT_FILE,
@@ -29,11 +29,13 @@ from mm_config.runs.record import (
     read_record,
 )
 from mm_config.runs.stored import Stored, read_stored
-from mm_config.runs.tables import RUNS, Tables, decoded, encoded, field_rows, key_of, tables
+from mm_config.runs.tables import RECORD, RUNS, decoded, encoded, key_of, row_of, runs_table
 from mm_config.schema.errors import Problem, UserError
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection, Engine
+    from sqlalchemy import ColumnElement, Connection, Engine, Table
+
+    from mm_config.runs.field_queries import FieldQueries
 
 _CHUNK = 200
 """Runs that are inserted at once."""
@@ -45,7 +47,7 @@ class Index:
 
     runs_dir: Path
     engine: Engine
-    tables: Tables
+    runs: Table
 
     def add(self, record: RunRecord) -> None:
         """Registers a run. One that a rebuild has found in the meantime is replaced."""
@@ -60,7 +62,7 @@ class Index:
         """Stores the status, the time and the reason of a registered run."""
         row = encoded(record)
         changed = {name: row[name] for name in ("status", "finished_at", "reason")}
-        runs = self.tables.runs
+        runs = self.runs
         with writing(self.engine) as connection:
             connection.execute(runs.update().where(runs.c.key == row["key"]).values(changed))
 
@@ -90,7 +92,7 @@ class Index:
             UserError: A date is none, no stored run has a field that a condition names, or the field
                 holds another kind of value in all of them.
         """
-        columns = self.tables.runs.c
+        columns = self.runs.c
         found: list[ColumnElement[bool]] = []
         if not all(is_storable(text) for text in (matching, name) if text is not None):
             return ()
@@ -102,14 +104,10 @@ class Index:
             found.append(columns.started_at >= asked.moment(since))
         if until is not None:
             found.append(columns.started_at < asked.moment(until))
-        if not where:
-            records = self._read(*found)
-        else:
-            names = aliases or {}
-            values = self._values(where, names)
-            records = self._read(
-                *found, met=lambda row: asked.met_by(where, row["kind"], values.get(row["key"], {}), names)
-            )
+        found += [self._queries().met(condition, aliases or {}) for condition in where]
+        records = self._read(*found)
+        # A run that meets a condition has the field, and with a fitting kind of value, unless it is `!=`.
+        self._check([one for one in where if not records or one.operator == "!="], aliases or {})
         return tuple(record for record in map(self._checked, records) if status in (None, record.status))
 
     def find(self, text: str) -> tuple[RunRecord, ...]:
@@ -126,7 +124,7 @@ class Index:
 
         A run is found by the hash of its start and by the one that its payload has today.
         """
-        columns = self.tables.runs.c
+        columns = self.runs.c
         same_spec = (columns.spec_hash == spec_hash) | (columns.spec_hash_now == spec_hash)
         found = self._read(same_spec, columns.status == RunStatus.FINISHED.value)
         return tuple(
@@ -138,13 +136,11 @@ class Index:
     def fields(self, record: RunRecord) -> dict[str, Any]:
         """The fields of a run's spec by path: as its folder has them today, else as they were indexed."""
         if self.is_here(record):
-            texts = read_stored(self.folder(record), by_hash=True).fields
-        else:
-            fields = self.tables.fields
-            query = fields.select().where(fields.c.run == key_of(record)).order_by(fields.c.path)
-            with database_errors(self.engine), self.engine.connect() as connection:
-                texts = {row.path: row.value for row in connection.execute(query)}
-        return {path: json.loads(text) for path, text in texts.items()}
+            return read_stored(self.folder(record), by_hash=True).fields
+        query = self.runs.select().where(self.runs.c.key == key_of(record))
+        with database_errors(self.engine), self.engine.connect() as connection:
+            row = connection.execute(query).one()
+        return {path: value_of(text) for path, text in sorted(row.fields.items())}
 
     def folder(self, record: RunRecord) -> Path:
         """The folder of a run, where it is here."""
@@ -170,17 +166,15 @@ class Index:
             read: Called after each folder that was read.
         """
         # Loading takes a few ms per run and what a folder stores never changes, so it is done before
-        # other processes have to wait. Runs share most fields, so those are kept once.
-        known: dict[tuple[str, str], tuple[str, str]] = {}
+        # other processes have to wait.
         contents: dict[Path, Stored] = {}
         for folder in run_folders(self.runs_dir):
-            contents[folder] = _sharing(read_stored(folder), known)
+            contents[folder] = read_stored(folder)
             read()
         with writing(self.engine) as connection:
-            for table in (self.tables.runs, self.tables.fields):
-                table.create(connection, checkfirst=True)
-                if not is_shared():
-                    connection.execute(table.delete())
+            self.runs.create(connection, checkfirst=True)
+            if not is_shared():
+                connection.execute(self.runs.delete())
             folders = list(run_folders(self.runs_dir))
             entries = (
                 (read_record(folder, self.runs_dir), contents.get(folder) or read_stored(folder))
@@ -190,18 +184,14 @@ class Index:
         return len(folders)
 
     def _replace(self, connection: Connection, entries: Iterable[tuple[RunRecord, Stored]]) -> None:
-        runs, fields = self.tables.runs, self.tables.fields
         rest = iter(entries)
         while chunk := list(islice(rest, _CHUNK)):
             keys = [key_of(record) for record, _ in chunk]
-            connection.execute(runs.delete().where(runs.c.key.in_(keys)))
-            connection.execute(fields.delete().where(fields.c.run.in_(keys)))
-            connection.execute(runs.insert(), [encoded(content.updated(record)) for record, content in chunk])
-            if rows := [row for record, content in chunk for row in field_rows(record, content)]:
-                connection.execute(fields.insert(), rows)
+            connection.execute(self.runs.delete().where(self.runs.c.key.in_(keys)))
+            connection.execute(self.runs.insert(), [row_of(record, content) for record, content in chunk])
 
     def _named_or_hashed(self, text: str) -> ColumnElement[bool]:
-        columns = self.tables.runs.c
+        columns = self.runs.c
         found = (columns.path == text) | (columns.folder == text) | (columns.name == text)
         prefix = text.lower()
         if re.fullmatch("[0-9a-f]{1,64}", prefix):
@@ -215,49 +205,34 @@ class Index:
                 found |= column.between(prefix, f"{prefix}g")
         return found
 
-    def _values(self, where: Sequence[Condition], aliases: Aliases) -> Mapping[int, dict[str, Any]]:
-        """The values that conditions ask for, by the runs' keys and the fields' paths."""
-        fields = self.tables.fields
-        paths = {path for condition in where for path in condition.stored_paths(aliases)}
-        query = fields.select().where(fields.c.path.in_(paths))
-        with database_errors(self.engine), self.engine.connect() as connection:
-            rows = connection.execute(query).all()
-            values = {text: json.loads(text) for text in {row.value for row in rows}}
-            found: dict[int, dict[str, Any]] = {}
-            for row in rows:
-                found.setdefault(row.run, {})[row.path] = values[row.value]
-            self._check(where, aliases, found, connection)
-        return found
-
-    def _check(
-        self,
-        where: Sequence[Condition],
-        aliases: Aliases,
-        found: Mapping[int, dict[str, Any]],
-        connection: Connection,
-    ) -> None:
+    def _check(self, where: Sequence[Condition], aliases: Aliases) -> None:
         """Refuses conditions that no stored run can meet, because of a wrong name or kind of value."""
-        problems: list[Problem] = []
-        for condition in where:
-            paths = condition.paths(aliases)
-            held = [value for run in found.values() for path in paths for value in asked.look_up(run, path)]
-            if held:
-                problems += filter(None, [asked.mismatch(condition, held)])
-            else:
-                known = connection.scalars(_distinct_paths(self.tables)).all()
-                problems += [asked.unknown_field(condition, known, aliases)] if known else []
-        if problems:
-            raise UserError(problems)
+        if not where:
+            return
+        problems: list[Problem | None] = []
+        with database_errors(self.engine), self.engine.connect() as connection:
+            for condition in where:
+                if held := self._queries().examples(condition, aliases, connection):
+                    problems.append(asked.mismatch(condition, held))
+                elif known := self._queries().known_paths(connection):
+                    problems.append(asked.unknown_field(condition, known, aliases))
+        if found := list(filter(None, problems)):
+            raise UserError(found)
 
-    def _read(
-        self, *conditions: ColumnElement[bool], met: Callable[[Mapping[str, Any]], bool] = lambda _: True
-    ) -> tuple[RunRecord, ...]:
-        columns = self.tables.runs.c
-        query = self.tables.runs.select().where(*conditions)
+    def _queries(self) -> FieldQueries:
+        from mm_config.runs.field_queries import FieldQueries
+
+        return FieldQueries(self.runs, self.engine.dialect.name == "postgresql")
+
+    def _read(self, *conditions: ColumnElement[bool]) -> tuple[RunRecord, ...]:
+        from sqlalchemy import select
+
+        columns = self.runs.c
+        query = select(*(columns[name] for name in RECORD)).where(*conditions)
         query = query.order_by(columns.started_at.desc(), columns.path.desc())
         with database_errors(self.engine), self.engine.connect() as connection:
             rows = cast("Iterable[Mapping[str, Any]]", connection.execute(query).mappings())
-            return tuple(decoded(row) for row in rows if met(row))
+            return tuple(map(decoded, rows))
 
     def _checked(self, record: RunRecord) -> RunRecord:
         """A killed process can't say so: a run that no process holds any more was interrupted."""
@@ -291,7 +266,7 @@ def unfilled_index(runs_dir: Path) -> Index:
     Raises:
         UserError: The database's URL is none, or its driver is missing.
     """
-    return Index(runs_dir, engine_of(runs_dir), tables())
+    return Index(runs_dir, engine_of(runs_dir), runs_table())
 
 
 def run_folders(runs_dir: Path) -> Iterator[Path]:
@@ -299,14 +274,3 @@ def run_folders(runs_dir: Path) -> Iterator[Path]:
     for status in sorted(runs_dir.glob(f"*/*/{STATUS_FILE}")):
         if not status.parent.parent.name.startswith("."):
             yield status.parent
-
-
-def _distinct_paths(tables: Tables) -> Any:
-    from sqlalchemy import select
-
-    return select(tables.fields.c.path).distinct()
-
-
-def _sharing(content: Stored, known: dict[tuple[str, str], tuple[str, str]]) -> Stored:
-    """The same content whose paths and values are those of equal fields seen before."""
-    return attrs.evolve(content, fields=dict(known.setdefault(item, item) for item in content.fields.items()))

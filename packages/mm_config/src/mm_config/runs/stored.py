@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,13 @@ from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.types import class_of, is_dict, is_list, is_spec, is_tuple
 from mm_config.stored.files import load_identity
 
-MAX_PATH = 512
-"""Most characters of a field's path that are indexed; no field of a spec comes near."""
-
 
 @attrs.frozen
 class Stored:
     """A stored spec as the spec classes of today read it."""
 
-    fields: dict[str, str]
-    """Each field's value as JSON, by canonical path without the leading `spec.`.
+    fields: dict[str, Any]
+    """Each field's value as JSON has it, by canonical path without the leading `spec.`.
 
     A field that holds a spec has the spec's wire tag; a spec that enters the identity by its hash is one
     field with that hash; a tuple of plain values is one field.
@@ -62,7 +59,7 @@ def read_stored(folder: Path, *, by_hash: bool = False) -> Stored:
     Args:
         folder: The run folder.
         by_hash: Whether to go into specs that enter the identity by their hash. In the index they would
-            be most of its rows; what a training says is asked of its own run.
+            be most of its fields; what a training says is asked of its own run.
     """
     file = folder / SPEC_FILE
     try:
@@ -75,9 +72,7 @@ def read_stored(folder: Path, *, by_hash: bool = False) -> Stored:
         content = read_json(file).get("spec")
     except UserError:
         content = None
-    # No field has a longer path, and a database may be unable to hold it.
-    fields = {path: value for path, value in _fields_of_json(content, "") if len(path) <= MAX_PATH}
-    return Stored(fields)
+    return Stored(dict(_fields_of_json(content, "")))
 
 
 def stored(spec: Any) -> Stored:
@@ -104,27 +99,27 @@ def spec_problems(folder: Path, record: RunRecord) -> tuple[Problem, ...]:
     return ()
 
 
-def _fields_of_spec(value: Any, path: str, by_hash: bool) -> Iterator[tuple[str, str]]:
+def _fields_of_spec(value: Any, path: str, by_hash: bool) -> Iterator[tuple[str, Any]]:
     if is_spec(value):
         if path:
-            yield path, _as_json(tag_of(value))
+            yield path, tag_of(value)
         for attribute in spec_fields(class_of(value)):
             inside, below = getattr(value, attribute.name), _below(path, attribute.name)
             if info_of(attribute).by_hash and is_spec(inside) and not by_hash:
-                yield below, _as_json(spec_hash(inside))
+                yield below, spec_hash(inside)
             else:
                 yield from _fields_of_spec(inside, below, by_hash)
     elif is_tuple(value) and any(map(is_spec, value)):
         for index, item in enumerate(value):
             yield from _fields_of_spec(item, _below(path, str(index)), by_hash)
     else:
-        yield path, _as_json(value)
+        yield path, _plain(value)
 
 
-def _fields_of_json(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def _fields_of_json(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if is_dict(value):
         if path and "~" in value:
-            yield path, _as_json(value["~"])
+            yield path, value["~"]
         for name, item in value.items():
             if name.isidentifier():  # No condition can name another key.
                 yield from _fields_of_json(item, _below(path, name))
@@ -132,18 +127,15 @@ def _fields_of_json(value: Any, path: str) -> Iterator[tuple[str, str]]:
         for index, item in enumerate(value):
             yield from _fields_of_json(item, _below(path, str(index)))
     elif path:
-        yield path, _as_json(value)
+        yield path, value
 
 
 def _below(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+    # Runs share their paths, and those of all runs are in memory while an index is made anew.
+    return sys.intern(f"{path}.{name}" if path else name)
 
 
-def _as_json(value: Any) -> str:
-    """ASCII, so that every database can hold it, also a NUL."""
-    return json.dumps(value, default=_member_value)
-
-
-def _member_value(value: Any) -> Any:
-    assert isinstance(value, enum.Enum), value
-    return value.value
+def _plain(value: Any) -> Any:
+    if is_tuple(value):
+        return [_plain(item) for item in value]
+    return value.value if isinstance(value, enum.Enum) else value

@@ -1,4 +1,4 @@
-"""The index's two tables: a row per run, and a row per field of each run's spec."""
+"""The index's table: a row per run, with the fields of its spec as JSON."""
 
 from __future__ import annotations
 
@@ -9,57 +9,40 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from mm_config.runs.field_texts import text_of
 from mm_config.runs.record import MAX_LENGTHS, RunRecord, RunStatus, to_row
-from mm_config.runs.stored import MAX_PATH, Stored
+from mm_config.runs.stored import Stored
 
 if TYPE_CHECKING:
     from sqlalchemy import Column, Table
 
-RUNS = "runs_v2"
+RUNS = "runs_v3"
 """Carries the layout's version: a new layout is a new table, filled from the folders."""
-FIELDS = "run_fields_v2"
 
-RECORD = tuple(attribute.name for attribute in attrs.fields(RunRecord))
+RECORD: tuple[str, ...] = tuple(attribute.name for attribute in attrs.fields(RunRecord))
 """The columns that hold a record."""
 _OPTIONAL = ("finished_at", "spec_hash_now", "exact_hash_now")
 _INDEXED = ("name", "spec_hash", "exact_hash", "spec_hash_now", "exact_hash_now", "started_at")
 
 
-@attrs.frozen
-class Tables:
-    """Made by `tables`."""
-
-    runs: Table
-    """`key`, the columns of a record, and `folder`, the last part of its path."""
-    fields: Table
-    """`run` (a key), `path` and `value` (JSON)."""
-
-
-def tables() -> Tables:
-    """The tables of the present layout."""
-    from sqlalchemy import BigInteger, Column, MetaData, Table, Text
+def runs_table() -> Table:
+    """The table of the present layout: `key`, the columns of a record, `folder` (the last part of its path),
+    and `fields`: the texts of the spec's fields by path, as JSON."""
+    from sqlalchemy import JSON, BigInteger, Column, MetaData, Table, Text
+    from sqlalchemy.dialects.postgresql import JSONB
 
     def text(name: str) -> Column[Any]:
         return _text(name, MAX_LENGTHS[name], nullable=name in _OPTIONAL, index=name in _INDEXED)
 
-    metadata = MetaData()
-    runs = Table(
+    return Table(
         RUNS,
-        metadata,
+        MetaData(),
         Column("key", BigInteger, primary_key=True, autoincrement=False),
         *map(text, MAX_LENGTHS),
         _text("folder", MAX_LENGTHS["path"], nullable=False, index=True),
         Column("reason", Text),
+        Column("fields", JSON().with_variant(JSONB(), "postgresql"), nullable=False),
     )
-    fields = Table(
-        FIELDS,
-        metadata,
-        Column("run", BigInteger, primary_key=True, autoincrement=False),
-        _text("path", MAX_PATH, primary_key=True, index=True),
-        Column("value", Text, nullable=False),
-        sqlite_with_rowid=False,
-    )
-    return Tables(runs, fields)
 
 
 def key_of(record: RunRecord) -> int:
@@ -69,10 +52,16 @@ def key_of(record: RunRecord) -> int:
 
 
 def encoded(record: RunRecord) -> dict[str, Any]:
-    """The row of a run. Its reason may hold any character, so it is stored as ASCII JSON."""
+    """A run's row without its fields. Its reason may hold any character, so it is stored as ASCII JSON."""
     reason = None if record.reason is None else json.dumps(record.reason)
     folder = record.path.rpartition("/")[2]
     return {**to_row(record), "key": key_of(record), "folder": folder, "reason": reason}
+
+
+def row_of(record: RunRecord, content: Stored) -> dict[str, Any]:
+    """The whole row of a run."""
+    fields = {path: text_of(value) for path, value in content.fields.items()}
+    return {**encoded(content.updated(record)), "fields": fields}
 
 
 def decoded(row: Mapping[str, Any]) -> RunRecord:
@@ -81,12 +70,6 @@ def decoded(row: Mapping[str, Any]) -> RunRecord:
     values["status"] = RunStatus(values["status"])
     values["reason"] = None if values["reason"] is None else json.loads(values["reason"])
     return RunRecord(**values)
-
-
-def field_rows(record: RunRecord, content: Stored) -> list[dict[str, Any]]:
-    """The rows of a run's fields."""
-    key = key_of(record)
-    return [{"run": key, "path": path, "value": value} for path, value in content.fields.items()]
 
 
 def _text(name: str, length: int, **options: Any) -> Column[Any]:

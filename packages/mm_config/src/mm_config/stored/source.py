@@ -22,7 +22,8 @@ from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec
 from mm_config.schema.types import class_of, is_spec, is_tuple
 from mm_config.stored.describe import describe
-from mm_config.stored.source_layout import LINE_LENGTH, bracketed, fits, import_lines, quoted, text_lines
+from mm_config.stored.source_imports import LINE_LENGTH, free, import_lines, imported
+from mm_config.stored.text_width import columns
 
 _MAIN, _SPEC = "main", "SPEC"
 
@@ -70,8 +71,9 @@ _Expression: TypeAlias = "_Literal | _Text | _Member | _Items | _Call"
 def to_source(spec: RootSpec) -> str:
     """The text of an experiment file whose `SPEC` is equal to a spec, names and paths included.
 
-    The text is as `ruff format` leaves it at 110 columns, with sorted imports. Trainings that weights
-    come from, and specs that stand in several places, are constants above `SPEC`.
+    Each field has a line of its own and each list of fields a trailing comma, so that `ruff format` changes
+    nothing; imports are sorted as by ruff. Trainings that weights come from, and specs that stand in several
+    places, are constants above `SPEC`.
 
     Raises:
         UserError: Some classes can't be imported from a module; each place is named.
@@ -79,8 +81,7 @@ def to_source(spec: RootSpec) -> str:
     root = _call(spec)
     if problems := list(_unreachable(root, "spec")):
         raise UserError(problems)
-    classes = sorted(_classes(root), key=_own_first)
-    names, imports = _imported(classes)
+    names, imports = imported(_classes(root), (_MAIN, _SPEC))
     constants = _constants(root, {_MAIN, _SPEC, *(here for _, _, here in imports)})
     blocks = [
         _docstring(spec),
@@ -164,34 +165,6 @@ def _origin(cls: type[Any]) -> str:
     return "the script that runs" if cls.__module__ == "__main__" else f"the script {cls.__module__}"
 
 
-def _own_first(cls: type[Any]) -> tuple[bool, str, str]:
-    return not cls.__module__.startswith("mm_"), cls.__module__, cls.__qualname__
-
-
-def _imported(classes: list[type[Any]]) -> tuple[dict[type[Any], str], list[tuple[str, str, str]]]:
-    """How the file calls each class, and its imports: module, name there, name here."""
-    taken, here = {_MAIN, _SPEC}, dict[tuple[str, str], str]()
-    names: dict[type[Any], str] = {}
-    for cls in classes:
-        outer, dot, inner = cls.__qualname__.partition(".")
-        origin = (cls.__module__, outer)
-        if origin not in here:
-            here[origin] = _free(outer, taken)
-            taken.add(here[origin])
-        names[cls] = here[origin] + dot + inner
-    return names, [(*origin, name) for origin, name in here.items()]
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """The name, numbered where it is taken."""
-    if name not in taken:
-        return name
-    number = 2
-    while f"{name}_{number}" in taken:
-        number += 1
-    return f"{name}_{number}"
-
-
 def _constants(root: _Call, taken: set[str]) -> dict[_Call, str]:
     """The specs that get a name of their own, inner before outer.
 
@@ -217,13 +190,13 @@ def _constants(root: _Call, taken: set[str]) -> dict[_Call, str]:
     names: dict[_Call, str] = {}
     for call, field in fields.items():
         if issubclass(call.cls, RootSpec) or (uses[call] > 1 and len(call.fields) > 1):
-            names[call] = _free(field.upper(), taken)
+            names[call] = free(field.upper(), taken)
             taken.add(names[call])
     return names
 
 
 def _docstring(spec: RootSpec) -> str:
-    about = quoted(describe(spec).replace('"', "'"))[1:-1]
+    about = _quoted(describe(spec).replace('"', "'"))[1:-1]
     lines = textwrap.wrap(about, LINE_LENGTH - 3, break_long_words=False, break_on_hyphens=False)
     note = "Written by `mm show --format python`; the ids of the spec were then"
     ids = [f"    spec   {spec_hash(spec)}", f"    exact  {exact_hash(spec)}"]
@@ -244,33 +217,45 @@ def _assignment(call: _Call, names: _Names) -> str:
 
 
 def _laid_out(prefix: str, expression: _Expression, indent: int, suffix: str, names: _Names) -> str:
-    """`prefix expression suffix` on one line where it fits, else one item per line, each with a comma."""
-    flat = prefix + _flat(expression, names) + suffix
-    if fits(flat, indent):
-        return " " * indent + flat
-    if isinstance(expression, _Text):
-        return text_lines(prefix, expression.value, suffix, indent)
-    if isinstance(expression, _Items):
-        items = [_laid_out("", item, indent + 4, ",", names) for item in expression.items]
-        return bracketed(prefix, items, suffix, indent)
-    if isinstance(expression, _Call) and expression not in names.constants:
+    """`prefix expression suffix`: what has items one item a line, each with a comma; short tuples on one."""
+    margin, flat = " " * indent, _flat(expression, names)
+    line = f"{margin}{prefix}{flat}{suffix}"
+    if flat is not None and (not isinstance(expression, _Items) or columns(line) <= LINE_LENGTH):
+        return line
+    opening, items = prefix, list[str]()
+    if isinstance(expression, _Call):
+        opening += names.classes[expression.cls]
         items = [_laid_out(f"{name}=", value, indent + 4, ",", names) for name, value in expression.fields]
-        return bracketed(prefix + names.classes[expression.cls], items, suffix, indent)
-    return " " * indent + flat
+    elif isinstance(expression, _Items):
+        items = [_laid_out("", item, indent + 4, ",", names) for item in expression.items]
+    return "\n".join([f"{margin}{opening}(", *items, f"{margin}){suffix}"])
 
 
-def _flat(expression: _Expression, names: _Names) -> str:
-    """The expression on one line."""
+def _flat(expression: _Expression, names: _Names) -> str | None:
+    """The expression on one line; None where a call with fields is inside."""
     if isinstance(expression, _Literal):
         return expression.source
     if isinstance(expression, _Text):
-        return quoted(expression.value)
+        return _quoted(expression.value)
     if isinstance(expression, _Member):
         return f"{names.classes[expression.cls]}.{expression.name}"
     if isinstance(expression, _Items):
         items = [_flat(item, names) for item in expression.items]
-        return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
+        written = [item for item in items if item is not None]
+        comma = "," if len(items) == 1 else ""
+        return f"({', '.join(written)}{comma})" if len(written) == len(items) else None
     if expression in names.constants:
         return names.constants[expression]
-    fields = [f"{name}={_flat(value, names)}" for name, value in expression.fields]
-    return f"{names.classes[expression.cls]}({', '.join(fields)})"
+    return None if expression.fields else f"{names.classes[expression.cls]}()"
+
+
+def _quoted(text: str) -> str:
+    """A string literal: the quotes that need fewer escapes, and escapes for what is not printable."""
+    quote = "'" if text.count('"') > text.count("'") else '"'
+    return quote + "".join(_escaped(character, quote) for character in text) + quote
+
+
+def _escaped(character: str, quote: str) -> str:
+    if character in ("\\", quote):
+        return f"\\{character}"
+    return character if character.isprintable() else repr(character)[1:-1]

@@ -8,9 +8,9 @@ from typing import Any
 import attrs
 
 from mm_config.importing.facts import Fact, generic
-from mm_config.importing.mindspeed.convert import number_of, said, shown
 from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS, nearest, row_of
+from mm_config.importing.mindspeed.values import in_report, number_of, said
 from mm_config.importing.nodes import Leaf
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import Problem
@@ -106,14 +106,14 @@ class Book:
         reported when its row is gone through, and counts as missing here.
         """
         row = row_of(kind, path)
-        if row is None or row.convert is None:
+        if row is None or row.read is None:
             return self.raw(kind, path, otherwise)
         fact = self.fact(kind, path)
         value = typed(fact) if fact is not None else row.default if self._grouped(row) else ABSENT
         if value is ABSENT:
             return otherwise
         try:
-            return row.convert.read(value)
+            return row.read(value)
         except ValueError:
             return otherwise
 
@@ -142,7 +142,7 @@ class Book:
         """Puts a fact's value into the spec and says so."""
         if fact is not None:
             self.set(target, value, fact)
-            self.mark(fact, Verdict.MAPPED, f"{target} = {shown(value)}")
+            self.mark(fact, Verdict.MAPPED, f"{target} = {in_report(value)}")
 
     def say(self, verdict: Verdict, key: str, text: str) -> None:
         """A line of the report that belongs to no single fact."""
@@ -190,11 +190,11 @@ class Book:
 
     def _mapped(self, fact: Fact, row: Row, target: str) -> None:
         """Keys that are read together with others have no conversion, and get their line from those."""
-        if row.convert is None:
+        if row.read is None:
             self.mark(fact, Verdict.MAPPED, target)
             return
         try:
-            value = row.convert.read(typed(fact))
+            value = row.read(typed(fact))
         except ValueError as error:
             self.refuse(fact, str(error))
             return
@@ -205,7 +205,7 @@ class Book:
 
     def _defaults(self) -> None:
         for row in ROWS:
-            if row.default is ABSENT or row.convert is None or (row.kind, row.path) in self._numbers:
+            if row.default is ABSENT or row.read is None or (row.kind, row.path) in self._numbers:
                 continue
             target = row.infer if self.generation and row.kind == "shell flag" else row.target
             if not target or "," in target or target in self.changes or not self._grouped(row):
@@ -213,7 +213,7 @@ class Book:
             if all(self.conditions[name] for name in row.when.split()):
                 value = self.get(row.kind, row.path)
                 self.set(target, value)
-                self.say(Verdict.DEFAULT, row.path, f"{target} = {shown(value)}")
+                self.say(Verdict.DEFAULT, row.path, f"{target} = {in_report(value)}")
 
     def _unknown(self, fact: Fact) -> None:
         if fact.source.kind == "shell variable":

@@ -1,8 +1,8 @@
-"""The index fractions between which an expert is trained there, and the noise level between experts here."""
+"""Points of the index axis there, and noise levels here."""
 
 from __future__ import annotations
 
-from mm_config.specs.diffusion import Expert, FlowMatchingSpec
+from mm_config.specs.diffusion import FlowMatchingSpec
 
 NEAR = 1e-3
 """A boundary this near to the family's is the family's."""
@@ -37,11 +37,3 @@ def between(grid: FlowMatchingSpec, count: int) -> float:
         if 0 < rounded < 1 and points_above(grid, rounded) == count:
             return rounded
     return exact
-
-
-def fractions(grid: FlowMatchingSpec, expert: Expert) -> tuple[float, float]:
-    """The least and the largest fraction of the index axis that an expert is trained on."""
-    if expert is Expert.SINGLE or grid.boundary is None:
-        return 0.0, 1.0
-    fraction = points_above(grid, grid.boundary) / grid.num_train_timesteps
-    return (0.0, fraction) if expert is Expert.HIGH_NOISE else (fraction, 1.0)

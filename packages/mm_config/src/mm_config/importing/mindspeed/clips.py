@@ -6,10 +6,9 @@ from typing import Any
 
 from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
-from mm_config.importing.mindspeed.choices import ORDER
 from mm_config.importing.mindspeed.conditions import PRE
-from mm_config.importing.mindspeed.convert import REAL, WHOLE, said
 from mm_config.importing.mindspeed.data_rows import CLIP_CHAINS
+from mm_config.importing.mindspeed.values import ORDER, real, said, whole
 from mm_config.importing.verdict import Verdict
 from mm_config.specs.data import Order, Resize
 
@@ -66,7 +65,7 @@ def _order(book: Book) -> None:
     if sampler is None:
         return
     try:
-        order = ORDER.read(sampler.value)
+        order = ORDER(sampler.value)
     except ValueError as error:
         book.refuse(sampler, str(error))
         return
@@ -117,7 +116,7 @@ def _area(book: Book, cell: int) -> None:
         book.set("data.max_aspect_ratio", 1.5)
         return
     try:
-        ratio = REAL.read(aspect.value)
+        ratio = real(aspect.value)
     except ValueError as error:
         book.refuse(aspect, str(error))
         return
@@ -129,7 +128,7 @@ def _area(book: Book, cell: int) -> None:
 def _stride(book: Book, cell: int) -> None:
     fact = book.fact(DATA, f"{PRE}.hw_stride")
     try:
-        stride = 32 if fact is None else WHOLE.read(fact.value)
+        stride = 32 if fact is None else whole(fact.value)
     except ValueError as error:
         if fact is not None:
             book.refuse(fact, str(error))
@@ -208,6 +207,6 @@ def _map_resize(book: Book, fact: Fact, resize: Resize) -> None:
 def _flip(book: Book, fact: Fact) -> None:
     value: Any = fact.value
     try:
-        book.map(fact, "data.flip_share", REAL.read(value))
+        book.map(fact, "data.flip_share", real(value))
     except ValueError as error:
         book.refuse(fact, str(error))

@@ -8,7 +8,7 @@ from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.boundaries import NEAR
 from mm_config.importing.mindspeed.conditions import FLAG, PRE
-from mm_config.importing.mindspeed.convert import said
+from mm_config.importing.mindspeed.values import said
 from mm_config.importing.verdict import Verdict
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Conditioning

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from mm_config.importing.mindspeed.choices import COUNT, READER
-from mm_config.importing.mindspeed.convert import REAL, SWITCH, WHOLE
 from mm_config.importing.mindspeed.rows import Row, dead, derived, group, mapped, of_kind, outside
+from mm_config.importing.mindspeed.values import COUNT, READER, real, switch, whole
 
 _PRE = "dataset_param.preprocess_parameters"
 _CHAIN = f"{_PRE}.train_pipeline"
@@ -59,7 +58,7 @@ def _tokenizer_rows(path: str) -> tuple[Row, ...]:
             f"{path}.from_pretrained", "--location", None, "Wan2.2-T2V-A14B-Diffusers/tokenizer", when="text"
         ),
         dead(f"{path}.hub_backend", "is removed and never checked", "hf"),
-        mapped(f"{path}.model_max_length", "text_encoder.max_tokens", WHOLE, 512, 256, when="text"),
+        mapped(f"{path}.model_max_length", "text_encoder.max_tokens", whole, 512, 256, when="text"),
     )
 
 
@@ -78,19 +77,19 @@ _PREPROCESSING: tuple[Row, ...] = (
     derived(f"{_PRE}.train_sp_batch_size", "context parallelism splits one clip", 1),
     dead(f"{_PRE}.skip_frame_num", "another model's clips are read by it", 0),
     dead(f"{_PRE}.image_reader_type", "is read for pictures, and these are videos", "Image", "torchvision"),
-    mapped(f"{_PRE}.cfg", "data.caption_dropout", REAL, 0.0, 0.1, 0.25, when=_RAW, default=0.1),
-    mapped(f"{_PRE}.num_frames", "data.num_frames", WHOLE, 49, 81, when=_RAW, default=16),
-    mapped(f"{_PRE}.min_num_frames", "data.min_num_frames", WHOLE, 1, 5, 29, when="raw short", default=29),
-    mapped(f"{_PRE}.drop_short_ratio", "data.drop_short_share", REAL, 0.0, 0.5, 1.0, when=_RAW, default=1.0),
+    mapped(f"{_PRE}.cfg", "data.caption_dropout", real, 0.0, 0.1, 0.25, when=_RAW, default=0.1),
+    mapped(f"{_PRE}.num_frames", "data.num_frames", whole, 49, 81, when=_RAW, default=16),
+    mapped(f"{_PRE}.min_num_frames", "data.min_num_frames", whole, 1, 5, 29, when="raw short", default=29),
+    mapped(f"{_PRE}.drop_short_ratio", "data.drop_short_share", real, 0.0, 0.5, 1.0, when=_RAW, default=1.0),
     mapped(
         f"{_PRE}.auto_interval", "data.frame_interval, data.fps", None, True, False, when=_RAW, default=True
     ),
     mapped(f"{_PRE}.frame_interval", "data.frame_interval", COUNT, 1, 2, 3, when="raw interval", default=1),
-    mapped(f"{_PRE}.train_fps", "data.fps", REAL, 24, 16, 12.5, when="raw rate", default=24),
-    mapped(f"{_PRE}.speed_factor", "data.speed_factor", REAL, 1.0, when=_RAW, default=1.0),
+    mapped(f"{_PRE}.train_fps", "data.fps", real, 24, 16, 12.5, when="raw rate", default=24),
+    mapped(f"{_PRE}.speed_factor", "data.speed_factor", real, 1.0, when=_RAW, default=1.0),
     mapped(f"{_PRE}.force_resolution", "data.resize", None, True, False, when=_RAW, default=True),
-    mapped(f"{_PRE}.max_height", "data.height", WHOLE, 480, when=_RAW, default=480),
-    mapped(f"{_PRE}.max_width", "data.width", WHOLE, 832, when=_RAW, default=640),
+    mapped(f"{_PRE}.max_height", "data.height", whole, 480, when=_RAW, default=480),
+    mapped(f"{_PRE}.max_width", "data.width", whole, 832, when=_RAW, default=640),
     derived(f"{_PRE}.max_hxw", "is data.height x data.width", when="raw dynamic"),
     mapped(f"{_PRE}.hw_stride", "data.size_multiple", None, 8, 16, 32, when="raw dynamic", default=32),
     mapped(
@@ -143,9 +142,9 @@ _DATASET: tuple[Row, ...] = (
     # The developer guide's own dataset.
     mapped("dataset_param.data_folder", "--location", None),
     mapped("dataset_param.json_path", "--location", None),
-    mapped("dataset_param.num_frames", "data.num_frames", WHOLE),
-    mapped("dataset_param.max_height", "data.height", WHOLE),
-    mapped("dataset_param.max_width", "data.width", WHOLE),
+    mapped("dataset_param.num_frames", "data.num_frames", whole),
+    mapped("dataset_param.max_height", "data.height", whole),
+    mapped("dataset_param.max_width", "data.width", whole),
     mapped("dataset_param.tokenizer_config.pretrained_model_name_or_path", "--location", None),
 )
 
@@ -157,7 +156,7 @@ _LOADER: tuple[Row, ...] = (
     mapped("dataloader_param.sampler_type", "data.order", None),
     mapped("dataloader_param.shuffle", "data.order", None, True, False, when="plain_sampler", default=False),
     derived("dataloader_param.drop_last", "every batch is whole here", True, False),
-    mapped("dataloader_param.pin_memory", "data.pin_memory", SWITCH, True, False, default=False),
+    mapped("dataloader_param.pin_memory", "data.pin_memory", switch, True, False, default=False),
     derived("dataloader_param.group_data", _SAMPLER_ONLY, True, False),
     derived("dataloader_param.group_frame", "sorting by length is not in our specs", False),
     derived("dataloader_param.group_resolution", "MindSpeed-MM itself raises NotImplementedError", False),

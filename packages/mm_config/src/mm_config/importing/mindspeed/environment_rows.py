@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from mm_config.importing.mindspeed.convert import Convert
 from mm_config.importing.mindspeed.rows import Row, dead, mapped, of_kind, outside
-from mm_config.importing.nodes import Leaf
+from mm_config.importing.mindspeed.values import ReadValue
 from mm_config.npu.texts import Form
-from mm_config.npu.variables import VARIABLES, is_set
+from mm_config.npu.variables import VARIABLES
 
 _SAMPLES: dict[str, tuple[str, ...]] = {
     "ACLNN_CACHE_LIMIT": ("100000",),
@@ -32,15 +31,10 @@ _MEANINGS = {
 }
 
 
-def _as_text(form: Form) -> Convert:
+def _as_text(form: Form) -> ReadValue:
     """A variable's text; the book has already made a number of it where it is one."""
 
-    def write(value: object) -> Leaf:
-        if not is_set(value):
-            raise ValueError("is left as it is")
-        return form.write(value)
-
-    return Convert(lambda value: form.read(str(value)), write)
+    return lambda value: form.read(str(value))
 
 
 ENVIRONMENT: tuple[Row, ...] = of_kind(

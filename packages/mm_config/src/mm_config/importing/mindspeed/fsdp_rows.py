@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from mm_config.importing.mindspeed.choices import FSDP_DTYPE, at_least
-from mm_config.importing.mindspeed.convert import SWITCH, WHOLE, Convert, optional
 from mm_config.importing.mindspeed.rows import Row, dead, derived, mapped, of_kind
+from mm_config.importing.mindspeed.values import FSDP_DTYPE, at_least, optional, switch, whole
 
 
 def _sharding(value: object) -> int | None:
     # The class that trains Wan turns null into 1, although its documentation says the world size.
-    return None if value == "auto" else 1 if value is None else WHOLE.read(value)
+    return None if value == "auto" else 1 if value is None else whole(value)
 
 
-_SHARDING = Convert(_sharding, lambda size: "auto" if size is None else size)
 _DENSE = "Wan's two experts are networks of their own; no layer is a mixture"
-_COUNT = at_least(0, "is no number of modules", WHOLE)
+_COUNT = at_least(0, "is no number of modules", whole)
 
 FSDP: tuple[Row, ...] = of_kind(
     "fsdp2.yaml",
-    mapped("sharding_size", "fsdp.shard_size", _SHARDING, "auto", 8, 4, when="fsdp2", default=None),
+    mapped("sharding_size", "fsdp.shard_size", _sharding, "auto", 8, 4, when="fsdp2", default=None),
     mapped("sub_modules_to_wrap", "fsdp.wrap", None, when="fsdp2", default=None),
     mapped("ignored_modules", "fsdp.ignore", None, when="fsdp2"),
     mapped("recompute_modules", "recompute.modules", None, when="fsdp2", default=None),
     mapped(
-        "reshard_after_forward", "fsdp.reshard_after_forward", SWITCH, True, False, when="fsdp2", default=True
+        "reshard_after_forward", "fsdp.reshard_after_forward", switch, True, False, when="fsdp2", default=True
     ),
     mapped("param_dtype", "precision.compute", optional(FSDP_DTYPE), "bf16", "fp32", when="fsdp2"),
     mapped("reduce_dtype", "precision.reduce", optional(FSDP_DTYPE), "fp32", when="fsdp2"),
     mapped("output_dtype", "precision.output", optional(FSDP_DTYPE), None, when="fsdp2"),
     derived("cast_forward_inputs", "inputs always get the format of the computation", True, when="fsdp2"),
-    mapped("offload_to_cpu", "fsdp.offload", SWITCH, True, False, when="fsdp2", default=False),
+    mapped("offload_to_cpu", "fsdp.offload", switch, True, False, when="fsdp2", default=False),
     derived("pin_memory", "what waits in the host's memory is pinned", True, False, when="fsdp2"),
     mapped("num_to_forward_prefetch", "fsdp.forward_prefetch", _COUNT, 0, 1, 2, when="fsdp2", default=0),
     mapped("num_to_backward_prefetch", "fsdp.backward_prefetch", _COUNT, 0, 1, 2, when="fsdp2", default=0),
@@ -44,7 +42,7 @@ _ZERO_3 = "FSDP2 gathers a unit ahead in the backward pass by itself"
 
 LAYERZERO: tuple[Row, ...] = of_kind(
     "layerzero.yaml",
-    mapped("zero3_size", "fsdp.shard_size", WHOLE, 8, 4, when="layerzero", default=8),
+    mapped("zero3_size", "fsdp.shard_size", whole, 8, 4, when="layerzero", default=8),
     derived(
         "transformer_layers",
         "names classes; the units are the blocks, `blocks.*`",

@@ -14,11 +14,11 @@ from mm_config.importing.mindspeed import base
 from mm_config.importing.mindspeed.assemble import generation, training
 from mm_config.importing.mindspeed.book import Book, Entry
 from mm_config.importing.mindspeed.conditions import FLAG
-from mm_config.importing.mindspeed.convert import said
 from mm_config.importing.mindspeed.dialects import is_script, is_yaml, kind_of
 from mm_config.importing.mindspeed.network import EXPERIMENTS, FAMILIES
 from mm_config.importing.mindspeed.report import Comparison, Report
 from mm_config.importing.mindspeed.schedule import world_size
+from mm_config.importing.mindspeed.values import said
 from mm_config.importing.parsers.json_text import read_json
 from mm_config.importing.parsers.shell_text import read_shell
 from mm_config.importing.parsers.yaml_text import read_yaml

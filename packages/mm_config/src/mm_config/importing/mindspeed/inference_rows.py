@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from mm_config.importing.mindspeed.choices import COUNT, DEVICE, DTYPE, SOLVER
-from mm_config.importing.mindspeed.convert import REAL, WHOLE, Convert, choice, numbers
 from mm_config.importing.mindspeed.model_rows import SHARED, TILES
 from mm_config.importing.mindspeed.rows import (
     Row,
@@ -18,6 +14,7 @@ from mm_config.importing.mindspeed.rows import (
     outside,
     refused,
 )
+from mm_config.importing.mindspeed.values import COUNT, DEVICE, DTYPE, SOLVER, choice, numbers, real, whole
 from mm_config.specs.serving import Residency
 
 _BETAS = "flow matching has no betas: `use_flow_sigmas` replaces what they make"
@@ -33,7 +30,7 @@ _SAMPLER: tuple[Row, ...] = (
     *group("diffusion"),
     mapped("diffusion.model_id", "sampler.solver", SOLVER, "UniPCMultistepScheduler"),
     mapped("diffusion.num_inference_steps", "sampler.steps", COUNT, 40, 50, 4),
-    mapped("diffusion.flow_shift", "sampler.shift", REAL, 3.0, 5.0, 16.0, default=1.0),
+    mapped("diffusion.flow_shift", "sampler.shift", real, 3.0, 5.0, 16.0, default=1.0),
     misspelt("diffusion.shift", "diffusion.flow_shift", "diffusers' samplers swallow it", 5.0),
     mapped(
         "diffusion.guidance_scale",
@@ -73,14 +70,10 @@ _SAMPLER: tuple[Row, ...] = (
 )
 
 
-def _size(value: Any) -> tuple[int, ...]:
-    return numbers(3).read(value)
-
-
 _PIPELINE: tuple[Row, ...] = (
     derived("pipeline_class", "the spec is one of generation", "WanPipeline"),
     *group("pipeline_config"),
-    mapped("pipeline_config.input_size", "num_frames, height, width", Convert(_size, tuple), (81, 480, 832)),
+    mapped("pipeline_config.input_size", "num_frames, height, width", numbers(3), (81, 480, 832)),
     mapped(
         "pipeline_config.cpu_offload",
         "runtime.residency.experts, runtime.residency.encoders",
@@ -97,11 +90,11 @@ _PIPELINE: tuple[Row, ...] = (
     derived(
         "pipeline_config.vae_scale_factor_spatial", "is the autoencoder's spatial_stride", 8, 16, samples=()
     ),
-    mapped("pipeline_config.seed", "samples.seeds.0", WHOLE),
+    mapped("pipeline_config.seed", "samples.seeds.0", whole),
 )
 
 _TOP: tuple[Row, ...] = (
-    mapped("boundary_ratio", "boundary", REAL, 0.875, 0.9),
+    mapped("boundary_ratio", "boundary", real, 0.875, 0.9),
     mapped("low_noise_predictor", "--location", None, when="experts"),
     mapped("device", "runtime.device", DEVICE, "npu", "cuda"),
     mapped("dtype", "dtype", DTYPE, "bf16", "fp32", "float32"),

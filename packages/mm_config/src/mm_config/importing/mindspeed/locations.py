@@ -8,8 +8,8 @@ from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.base import CLIPS, FEATURES
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import FLAG
-from mm_config.importing.mindspeed.convert import said
 from mm_config.importing.mindspeed.network import FAMILIES, release_of
+from mm_config.importing.mindspeed.values import said
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.types import is_tuple
 from mm_config.specs.weights import ReleasedWeights

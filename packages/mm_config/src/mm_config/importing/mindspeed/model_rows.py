@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from mm_config.importing.mindspeed.choices import COUNT, DTYPE, LATENT_MODE
-from mm_config.importing.mindspeed.convert import REAL, SWITCH, WHOLE, Convert, numbers
 from mm_config.importing.mindspeed.rows import Row, dead, derived, group, mapped, misspelt, of_kind, refused
+from mm_config.importing.mindspeed.values import COUNT, DTYPE, LATENT_MODE, numbers, real, switch, whole
 
 _PP = "splits blocks over pipeline ranks; without a pipeline nothing reads it"
 _FPDT = "of FPDT, which is off"
@@ -14,16 +13,16 @@ _KERNEL = "names a kernel of the same norm; runtime chooses kernels here"
 
 NETWORK_SIZES: tuple[Row, ...] = (
     mapped("predictor.patch_size", "model.patch_size", numbers(3), (1, 2, 2), default=(1, 2, 2)),
-    mapped("predictor.in_dim", "model.in_channels", WHOLE, 16, default=16),
-    mapped("predictor.out_dim", "model.out_channels", WHOLE, 16, default=16),
-    mapped("predictor.hidden_size", "model.hidden_size", WHOLE, 1536, default=2048),
-    mapped("predictor.ffn_dim", "model.ffn_dim", WHOLE, 8960, default=8192),
-    mapped("predictor.freq_dim", "model.freq_dim", WHOLE, 256, 128, default=256),
-    mapped("predictor.text_dim", "model.text_dim", WHOLE, 4096, default=4096),
-    mapped("predictor.num_heads", "model.num_attention_heads", WHOLE, 12, default=16),
-    mapped("predictor.num_layers", "model.num_layers", WHOLE, 30, default=32),
-    mapped("predictor.eps", "model.eps", REAL, 1e-6, 1e-5, default=1e-6),
-    mapped("predictor.max_seq_len", "model.rope_max_seq_len", WHOLE, 1024, 512, default=1024),
+    mapped("predictor.in_dim", "model.in_channels", whole, 16, default=16),
+    mapped("predictor.out_dim", "model.out_channels", whole, 16, default=16),
+    mapped("predictor.hidden_size", "model.hidden_size", whole, 1536, default=2048),
+    mapped("predictor.ffn_dim", "model.ffn_dim", whole, 8960, default=8192),
+    mapped("predictor.freq_dim", "model.freq_dim", whole, 256, 128, default=256),
+    mapped("predictor.text_dim", "model.text_dim", whole, 4096, default=4096),
+    mapped("predictor.num_heads", "model.num_attention_heads", whole, 12, default=16),
+    mapped("predictor.num_layers", "model.num_layers", whole, 30, default=32),
+    mapped("predictor.eps", "model.eps", real, 1e-6, 1e-5, default=1e-6),
+    mapped("predictor.max_seq_len", "model.rope_max_seq_len", whole, 1024, 512, default=1024),
 )
 """What `WanDiT` is built from, with its constructor's defaults."""
 
@@ -38,7 +37,7 @@ _NETWORK: tuple[Row, ...] = (
     ),
     mapped("predictor.model_type", "model.conditioning", None, default="t2v"),
     *NETWORK_SIZES,
-    mapped("predictor.img_dim", "model.image_dim", WHOLE, 1280, when="image_branch", default=1280),
+    mapped("predictor.img_dim", "model.image_dim", whole, 1280, when="image_branch", default=1280),
     dead("predictor.text_len", "only sizes the buffers between pipeline ranks", 512, 256),
     derived("predictor.qk_norm", "Wan's attention always normalises queries and keys", True),
     derived("predictor.qk_norm_type", "Wan's queries and keys have RMSNorm", "rmsnorm"),
@@ -83,7 +82,7 @@ _AUTOENCODER: tuple[Row, ...] = (
     derived("ae.model_id", "the spec's class is Wan's autoencoder", "wan_video_vae"),
     mapped("ae.from_pretrained", "--location", None, "Wan2.2-T2V-A14B-Diffusers/vae"),
     mapped("ae.dtype", "autoencoder.dtype", DTYPE, "bf16", "float32", "fp32"),
-    mapped("ae.enable_tiling", "autoencoder.tiling", SWITCH, True, False, default=False),
+    mapped("ae.enable_tiling", "autoencoder.tiling", switch, True, False, default=False),
     misspelt("ae.use_tiling", "ae.enable_tiling", "other autoencoders read it, Wan's does not", True),
     derived("ae.norm_latents", "latents are always normalised", True),
     derived(
@@ -128,11 +127,11 @@ _DIFFUSION: tuple[Row, ...] = (
         "the schedule swallows it and keeps 1000 points",
         1000,
     ),
-    mapped("diffusion.shift", "diffusion.shift", REAL, 5, 3.0, 8, 12, default=3.0),
+    mapped("diffusion.shift", "diffusion.shift", real, 5, 3.0, 8, 12, default=3.0),
     misspelt("diffusion.flow_shift", "diffusion.shift", "the schedule swallows it and keeps shift 3", 5.0),
-    mapped("diffusion.sigma_max", "diffusion.sigma_max", REAL, 1.0),
-    mapped("diffusion.sigma_min", "diffusion.sigma_min", REAL, 0.0, 0.001, default=0.003 / 1.002),
-    mapped("diffusion.extra_one_step", "diffusion.drop_last", SWITCH, True, False, default=False),
+    mapped("diffusion.sigma_max", "diffusion.sigma_max", real, 1.0),
+    mapped("diffusion.sigma_min", "diffusion.sigma_min", real, 0.0, 0.001, default=0.003 / 1.002),
+    mapped("diffusion.extra_one_step", "diffusion.drop_last", switch, True, False, default=False),
     derived("diffusion.inverse_timesteps", "noise falls along the schedule", False),
     derived("diffusion.reverse_sigmas", "noise falls along the schedule", False),
     dead("diffusion.num_inference_timesteps", _SAMPLING, None, 50),
@@ -174,25 +173,24 @@ _CONDITION: tuple[Row, ...] = (
 )
 
 
-def _latent(value: object) -> tuple[int, int]:
-    height, width = numbers(2).read(value)
+def _pixels(value: object) -> tuple[int, int]:
+    """A tile's size in latent cells as one in pixels."""
+    height, width = numbers(2)(value)
     return 8 * height, 8 * width
 
 
-_CELLS = Convert(_latent, lambda pixels: tuple(number // 8 for number in pixels))
-
 TILES: tuple[Row, ...] = (
     *group("ae.tiling_param"),
-    mapped("ae.tiling_param.tile_sample_min_height", "autoencoder.tile_size.0", WHOLE, 256, when="tiling"),
-    mapped("ae.tiling_param.tile_sample_min_width", "autoencoder.tile_size.1", WHOLE, 256, when="tiling"),
+    mapped("ae.tiling_param.tile_sample_min_height", "autoencoder.tile_size.0", whole, 256, when="tiling"),
+    mapped("ae.tiling_param.tile_sample_min_width", "autoencoder.tile_size.1", whole, 256, when="tiling"),
     mapped(
-        "ae.tiling_param.tile_sample_stride_height", "autoencoder.tile_stride.0", WHOLE, 192, when="tiling"
+        "ae.tiling_param.tile_sample_stride_height", "autoencoder.tile_stride.0", whole, 192, when="tiling"
     ),
     mapped(
-        "ae.tiling_param.tile_sample_stride_width", "autoencoder.tile_stride.1", WHOLE, 192, when="tiling"
+        "ae.tiling_param.tile_sample_stride_width", "autoencoder.tile_stride.1", whole, 192, when="tiling"
     ),
-    mapped("ae.tiling_param.tile_size", "autoencoder.tile_size", _CELLS, (34, 34), when="tiling"),
-    mapped("ae.tiling_param.tile_stride", "autoencoder.tile_stride", _CELLS, (18, 16), when="tiling"),
+    mapped("ae.tiling_param.tile_size", "autoencoder.tile_size", _pixels, (34, 34), when="tiling"),
+    mapped("ae.tiling_param.tile_stride", "autoencoder.tile_stride", _pixels, (18, 16), when="tiling"),
 )
 
 _TOP: tuple[Row, ...] = (
@@ -239,9 +237,9 @@ _TRAINING_ONLY: tuple[Row, ...] = (
     ),
     # The developer guide's own class, built from diffusers' parts with diffusers' names.
     mapped("predictor.head_dim", "model.hidden_size", None, when="custom"),
-    mapped("predictor.in_channels", "model.in_channels", WHOLE, when="custom"),
-    mapped("predictor.out_channels", "model.out_channels", WHOLE, when="custom"),
-    mapped("predictor.rope_max_seq_len", "model.rope_max_seq_len", WHOLE, when="custom"),
+    mapped("predictor.in_channels", "model.in_channels", whole, when="custom"),
+    mapped("predictor.out_channels", "model.out_channels", whole, when="custom"),
+    mapped("predictor.rope_max_seq_len", "model.rope_max_seq_len", whole, when="custom"),
 )
 
 MODEL: tuple[Row, ...] = of_kind(

@@ -38,22 +38,6 @@ def module_pattern(name: str) -> str | None:
     return f"blocks.{block}" + (f".{_INSIDE[found[2]]}" if found[2] else "")
 
 
-def module_name(pattern: str) -> str:
-    """`blocks.*` as `predictor.blocks.{*}`."""
-    back = {ours: theirs for theirs, ours in _PARTS.items()}
-    if pattern in back:
-        return f"predictor.{back[pattern]}"
-    parts = pattern.split(".")
-    inside = {ours: theirs for theirs, ours in _INSIDE.items()}
-    block = "{*}" if parts[1] == "*" else parts[1]
-    return ".".join(["predictor.blocks", block, *(inside[part] for part in parts[2:])])
-
-
 def lora_target(name: str) -> str | None:
     """`proj_q` as `blocks.*.attn*.to_q`; None for a layer that is not known."""
     return _LORA.get(name)
-
-
-def lora_name(pattern: str) -> str:
-    """`blocks.*.attn*.to_q` as `proj_q`."""
-    return next(theirs for theirs, ours in _LORA.items() if ours == pattern)

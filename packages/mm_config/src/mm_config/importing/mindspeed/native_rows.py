@@ -5,8 +5,6 @@ Its sections `model`, `data` and `tools` hold the keys of model.json, data.json 
 
 from __future__ import annotations
 
-from mm_config.importing.mindspeed.choices import COUNT, DECAY, FSDP_DTYPE, at_least
-from mm_config.importing.mindspeed.convert import REAL, SWITCH, WHOLE, Convert, choice, optional
 from mm_config.importing.mindspeed.rows import (
     Row,
     dead,
@@ -18,6 +16,17 @@ from mm_config.importing.mindspeed.rows import (
     outside,
     refused,
 )
+from mm_config.importing.mindspeed.values import (
+    COUNT,
+    DECAY,
+    FSDP_DTYPE,
+    at_least,
+    choice,
+    optional,
+    real,
+    switch,
+    whole,
+)
 from mm_config.specs.lora import LoraInit
 
 _PLAN = "parallel.fsdp_plan"
@@ -27,17 +36,17 @@ _OLD = (
     "until 26.0 it switched recomputation on; from 26.1 on it drives nothing, and the run recomputes nothing"
 )
 _STATE = "a checkpoint here holds the whole state; `--resume` goes on from it exactly"
-_NOT_NEGATIVE = at_least(0, "is no count", WHOLE)
+_NOT_NEGATIVE = at_least(0, "is no count", whole)
 
-_SHARDS = Convert(
-    lambda size: None if size in ("auto", None) else COUNT.read(size),
-    lambda size: "auto" if size is None else size,
-)
+
+def _shards(size: object) -> int | None:
+    return None if size in ("auto", None) else COUNT(size)
+
 
 _PARALLEL: tuple[Row, ...] = (
     *group("parallel", _PLAN, "parallel.tp_plan", "parallel.ep_plan", "parallel.recompute_plan"),
     derived("parallel.data_parallel_size", "is what the other degrees leave of the ranks"),
-    mapped("parallel.fully_shard_parallel_size", "fsdp.shard_size", _SHARDS, "auto", 8),
+    mapped("parallel.fully_shard_parallel_size", "fsdp.shard_size", _shards, "auto", 8),
     derived("parallel.tensor_parallel_size", "MindSpeed-MM itself raises on any other", 1),
     mapped("parallel.ring_attention_size", "parallel.ring", COUNT, 1, 2),
     mapped("parallel.ulysses_parallel_size", "parallel.ulysses", COUNT, 1, 2, 4),
@@ -55,11 +64,11 @@ _PARALLEL: tuple[Row, ...] = (
     mapped(f"{_PLAN}.reduce_dtype", "precision.reduce", optional(FSDP_DTYPE), "fp32"),
     mapped(f"{_PLAN}.output_dtype", "precision.output", optional(FSDP_DTYPE), None),
     derived(f"{_PLAN}.cast_forward_inputs", "inputs always get the format of the computation", True),
-    mapped(f"{_PLAN}.reshard_after_forward", "fsdp.reshard_after_forward", SWITCH, True, False),
+    mapped(f"{_PLAN}.reshard_after_forward", "fsdp.reshard_after_forward", switch, True, False),
     mapped(f"{_PLAN}.num_to_forward_prefetch", "fsdp.forward_prefetch", _NOT_NEGATIVE, 0, 1),
     mapped(f"{_PLAN}.num_to_backward_prefetch", "fsdp.backward_prefetch", _NOT_NEGATIVE, 0, 1),
     derived(f"{_PLAN}.pregather", "FSDP2 gathers the next unit by itself", True, False),
-    mapped(f"{_PLAN}.cpu_offload", "fsdp.offload", SWITCH, True, False),
+    mapped(f"{_PLAN}.cpu_offload", "fsdp.offload", switch, True, False),
     derived(f"{_PLAN}.hook_modules", "FSDP2's own hooks are used", (), None),
     misspelt("parallel.recompute", "features.recompute", _OLD, True, False),
     misspelt("parallel.recompute_plan.apply_modules", "features.recompute_plan.apply_modules", _OLD),
@@ -76,7 +85,7 @@ _FEATURES: tuple[Row, ...] = (
     derived("features.loss_cfg.loss_type", "the loss is flow matching's", "raw"),
     derived("features.enable_chunk_loss", _LANGUAGE, False),
     derived("features.enable_dynamic_chunk_loss", _LANGUAGE, False),
-    mapped("features.enable_activation_offload", "recompute.offload", SWITCH, False),
+    mapped("features.enable_activation_offload", "recompute.offload", switch, False),
     derived("features.enable_chunk_mbs", "micro-batches are never cut here", False),
     derived("features.enable_ep_balance", _EXPERTS, False),
     derived("features.skip_moe_pad_tokens", _EXPERTS, False),
@@ -84,16 +93,16 @@ _FEATURES: tuple[Row, ...] = (
 
 _TRAINING: tuple[Row, ...] = (
     *group("training", "training.lora", "training.quantization_plan"),
-    mapped("training.lr", "optim.lr", REAL, 1e-5, 5e-5, default=5e-5),
+    mapped("training.lr", "optim.lr", real, 1e-5, 5e-5, default=5e-5),
     mapped("training.lr_min", "schedule.final_ratio", None, when="native_decay"),
     mapped("training.lr_start", "schedule.warmup_ratio", None, when="native_warmup"),
-    mapped("training.weight_decay", "optim.weight_decay", REAL, 0.01, 0.0),
-    mapped("training.adam_beta1", "optim.betas.0", REAL, 0.9),
-    mapped("training.adam_beta2", "optim.betas.1", REAL, 0.999, 0.95),
-    mapped("training.adam_eps", "optim.eps", REAL, 1e-8),
+    mapped("training.weight_decay", "optim.weight_decay", real, 0.01, 0.0),
+    mapped("training.adam_beta1", "optim.betas.0", real, 0.9),
+    mapped("training.adam_beta2", "optim.betas.1", real, 0.999, 0.95),
+    mapped("training.adam_eps", "optim.eps", real, 1e-8),
     derived("training.adam_fused", "the fastest AdamW of the device is used", True, False),
     derived("training.optimizer", "the spec's class is AdamW", "adamw"),
-    mapped("training.clip_grad", "optim.max_grad_norm", REAL, 1.0, 0.5),
+    mapped("training.clip_grad", "optim.max_grad_norm", real, 1.0, 0.5),
     derived("training.clip_grad_foreach", "names one of two implementations of the same", True, False),
     mapped("training.micro_batch_size", "runtime.micro_batch_size", COUNT),
     mapped("training.gradient_accumulation_steps", "data.batch_size", None),
@@ -106,7 +115,7 @@ _TRAINING: tuple[Row, ...] = (
     derived("training.load_rank0_and_broadcast", "weights are loaded shard by shard", True, False),
     mapped("training.save", "--runs-dir", None, "ckpt/saved"),
     derived("training.save_format", _STATE, "auto", "hf", "dcp"),
-    mapped("training.save_async", "checkpoint.asynchronous", SWITCH, True, False),
+    mapped("training.save_async", "checkpoint.asynchronous", switch, True, False),
     mapped("training.save_interval", "checkpoint.every_steps", COUNT, 500),
     derived("training.no_load_optim", "a run that starts from weights begins with new moments", True, False),
     derived("training.no_load_rng", "a run that starts from weights begins with its own seed", True, False),
@@ -115,10 +124,10 @@ _TRAINING: tuple[Row, ...] = (
     mapped("training.log_interval", "runtime.log_every", COUNT, 1),
     mapped("training.train_iters", "schedule.steps", COUNT, 5000),
     refused("training.train_epochs", "a schedule is counted in steps: give train_iters"),
-    mapped("training.seed", "seed", at_least(0, "is no seed", WHOLE), 42, default=42),
+    mapped("training.seed", "seed", at_least(0, "is no seed", whole), 42, default=42),
     derived("training.init_model_with_meta_device", "weights are loaded shard by shard", True, False),
-    mapped("training.use_deter_comp", "runtime.deterministic", SWITCH, True, False),
-    mapped("training.allow_hf32", "precision.allow_tf32", SWITCH, True, False),
+    mapped("training.use_deter_comp", "runtime.deterministic", switch, True, False),
+    mapped("training.allow_hf32", "precision.allow_tf32", switch, True, False),
     dead("training.max_steps", "is declared, but nothing reads it", 1000),
     dead("training.save_steps", "is declared, but nothing reads it", 1000),
     dead("training.load_checkpoint_path", "is declared, but nothing reads it", "ckpt"),
@@ -126,8 +135,8 @@ _TRAINING: tuple[Row, ...] = (
     outside("training.plugin", "names Python modules to import; packages register themselves here"),
     mapped("training.lora.enable", "lora", None, True, False),
     mapped("training.lora.rank", "lora.rank", COUNT, 8, 16, when="lora", default=8),
-    mapped("training.lora.alpha", "lora.alpha", REAL, 16, when="lora", default=16),
-    mapped("training.lora.dropout", "lora.dropout", REAL, 0.0, when="lora"),
+    mapped("training.lora.alpha", "lora.alpha", real, 16, when="lora", default=16),
+    mapped("training.lora.dropout", "lora.dropout", real, 0.0, when="lora"),
     mapped("training.lora.target_modules", "lora.targets", None, when="lora"),
     mapped(
         "training.lora.init_lora_weights",

@@ -6,7 +6,7 @@ import attrs
 
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.boundaries import NEAR, between, level, points, points_above
-from mm_config.importing.mindspeed.convert import REAL, said
+from mm_config.importing.mindspeed.values import real, said
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import SpecError
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec
@@ -57,7 +57,7 @@ def place_boundary(book: Book, family: Family, expert: Expert) -> None:
 def _fraction(book: Book, path: str, default: float) -> float:
     fact = book.fact("model.json", path)
     try:
-        return default if fact is None else REAL.read(fact.value)
+        return default if fact is None else real(fact.value)
     except ValueError:
         if fact is not None and not any(problem.path == fact.place for problem in book.problems):
             book.refuse(fact, "expected a number from 0 to 1")

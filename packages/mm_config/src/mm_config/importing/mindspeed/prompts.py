@@ -5,8 +5,8 @@ from __future__ import annotations
 from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import FLAG
-from mm_config.importing.mindspeed.convert import REAL, numbers, shown
 from mm_config.importing.mindspeed.schedule import in_words, world_size
+from mm_config.importing.mindspeed.values import in_report, numbers, real
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.types import is_tuple
 from mm_config.specs.family import Family
@@ -31,7 +31,7 @@ def _size(book: Book, fact: Fact | None) -> None:
     if fact is None:
         return
     try:
-        size = numbers(3).read(fact.value)
+        size = numbers(3)(fact.value)
     except ValueError:
         return
     for name, value in zip(("num_frames", "height", "width"), size, strict=True):
@@ -45,7 +45,7 @@ def _guidance(book: Book, fact: Fact | None) -> None:
         return
     given = fact.value if is_tuple(fact.value) else (fact.value,)
     try:
-        values = [REAL.read(value) for value in given]
+        values = [real(value) for value in given]
     except ValueError as error:
         book.refuse(fact, str(error))
         return
@@ -68,7 +68,7 @@ def _offload(book: Book, fact: Fact | None) -> None:
         return
     for target in _RESIDENCY:
         book.set(target, value, fact)
-    book.mark(fact, Verdict.MAPPED, ", ".join(f"{target} = {shown(value)}" for target in _RESIDENCY))
+    book.mark(fact, Verdict.MAPPED, ", ".join(f"{target} = {in_report(value)}" for target in _RESIDENCY))
 
 
 def _prompt(book: Book, fact: Fact | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from mm_config.importing.mindspeed.book import Entry
-from mm_config.importing.mindspeed.convert import said
+from mm_config.importing.mindspeed.values import said
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.diff import Change, show_value
 from mm_config.schema.fields import ABSENT

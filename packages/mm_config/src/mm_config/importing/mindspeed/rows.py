@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from mm_config.importing.mindspeed.convert import Convert
+from mm_config.importing.mindspeed.values import ReadValue
 from mm_config.importing.nodes import Leaf
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.fields import ABSENT
@@ -23,7 +23,7 @@ class Row:
     target: str = ""
     """Canonical path without `spec.`, or the flag beside the spec, of a mapped key."""
     reason: str = ""
-    convert: Convert | None = None
+    read: ReadValue | None = None
     """How a mapped value is read; None where several keys are read together."""
     only: tuple[Leaf, ...] = ()
     """Of a derived key: the values with this verdict; others are refused."""
@@ -37,9 +37,9 @@ class Row:
     """Some legal values."""
 
 
-def mapped(path: str, target: str, convert: Convert | None, *samples: Leaf, **more: Any) -> Row:
+def mapped(path: str, target: str, read: ReadValue | None, *samples: Leaf, **more: Any) -> Row:
     """A key with a place in our spec; `kind` is filled in by the table."""
-    return Row("", path, Verdict.MAPPED, target, convert=convert, samples=samples, **more)
+    return Row("", path, Verdict.MAPPED, target, read=read, samples=samples, **more)
 
 
 def derived(path: str, reason: str, *only: Leaf, **given: Any) -> Row:

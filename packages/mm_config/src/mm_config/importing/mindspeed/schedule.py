@@ -5,7 +5,7 @@ from __future__ import annotations
 from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book, typed
 from mm_config.importing.mindspeed.conditions import FLAG
-from mm_config.importing.mindspeed.convert import REAL
+from mm_config.importing.mindspeed.values import real
 from mm_config.importing.verdict import Verdict
 from mm_config.specs.diffusion import TimestepScope
 from mm_config.specs.kinds import Weights
@@ -41,7 +41,7 @@ def _share(book: Book, fact: Fact | None, peak: object, target: str) -> None:
     if fact is None:
         return
     try:
-        value = REAL.read(typed(fact))
+        value = real(typed(fact))
     except ValueError as error:
         book.refuse(fact, str(error))
         return
@@ -63,7 +63,7 @@ def _native(book: Book) -> None:
     )
     if fact is not None:
         try:
-            book.map(fact, "schedule.warmup_steps", int(REAL.read(fact.value) * steps))
+            book.map(fact, "schedule.warmup_steps", int(real(fact.value) * steps))
         except (ValueError, OverflowError):
             book.refuse(fact, "expected a share of the steps")
     if "schedule.decay" not in book.changes and book.fact(NATIVE, "training.lr_decay_style") is None:

@@ -7,8 +7,8 @@ from typing import Any
 from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import FLAG
-from mm_config.importing.mindspeed.convert import said
 from mm_config.importing.mindspeed.names import ENCODERS, lora_target, module_pattern
+from mm_config.importing.mindspeed.values import said
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.types import is_tuple
 from mm_config.specs.dtype import Dtype

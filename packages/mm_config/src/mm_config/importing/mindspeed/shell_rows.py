@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from mm_config.importing.mindspeed.choices import COUNT, DECAY, at_least
-from mm_config.importing.mindspeed.convert import REAL, SWITCH, WHOLE
 from mm_config.importing.mindspeed.rows import Row, dead, derived, mapped, misspelt, of_kind, outside, refused
+from mm_config.importing.mindspeed.values import COUNT, DECAY, at_least, real, switch, whole
 
 _TORCHRUN = "is given to torchrun, see the command"
 _FILE = "names a file of the configuration"
@@ -78,7 +77,7 @@ _PARALLEL: tuple[Row, ...] = (
     mapped("--distributed-timeout-minutes", "runtime.timeout_minutes", COUNT, 20, 60, default=10),
 )
 
-_SEED = at_least(0, "is no seed", WHOLE)
+_SEED = at_least(0, "is no seed", whole)
 
 _BATCH: tuple[Row, ...] = (
     mapped("--micro-batch-size", "runtime.micro_batch_size", COUNT, infer="runtime.batch_size"),
@@ -86,14 +85,14 @@ _BATCH: tuple[Row, ...] = (
     mapped(
         "--num-workers",
         "data.workers",
-        at_least(1, "0 reads clips in the training's own thread", WHOLE),
+        at_least(1, "0 reads clips in the training's own thread", whole),
         8,
         2,
         default=2,
     ),
     mapped("--train-iters", "schedule.steps", COUNT, 5000, 1000),
     mapped(
-        "--seed", "seed", at_least(0, "is no seed", WHOLE), 42, 1234, default=1234, infer="samples.seeds.0"
+        "--seed", "seed", at_least(0, "is no seed", whole), 42, 1234, default=1234, infer="samples.seeds.0"
     ),
     dead("--eval-interval", _EVALUATION, 10000),
     dead("--eval-iters", _EVALUATION, 10),
@@ -101,34 +100,34 @@ _BATCH: tuple[Row, ...] = (
 )
 
 _OPTIMIZER: tuple[Row, ...] = (
-    mapped("--lr", "optim.lr", REAL, 1e-5, 5e-6, 0.0001),
+    mapped("--lr", "optim.lr", real, 1e-5, 5e-6, 0.0001),
     mapped("--min-lr", "schedule.final_ratio", None, when="decay", default=0.0),
     mapped("--lr-decay-style", "schedule.decay", DECAY, "constant", "linear", "cosine", default="linear"),
     mapped(
         "--lr-warmup-iters",
         "schedule.warmup_steps",
-        at_least(0, "is no number of steps", WHOLE),
+        at_least(0, "is no number of steps", whole),
         0,
         100,
         default=0,
     ),
     mapped("--lr-warmup-init", "schedule.warmup_ratio", None, when="warmup", default=0.0),
-    mapped("--weight-decay", "optim.weight_decay", REAL, 0.01, 0.0, default=0.01),
-    mapped("--adam-beta1", "optim.betas.0", REAL, 0.9, 0.95, default=0.9),
-    mapped("--adam-beta2", "optim.betas.1", REAL, 0.999, 0.95, default=0.999),
-    mapped("--adam-eps", "optim.eps", REAL, 1e-8, 1e-15, default=1e-8),
-    mapped("--clip-grad", "optim.max_grad_norm", REAL, 1.0, 0.5, default=1.0),
+    mapped("--weight-decay", "optim.weight_decay", real, 0.01, 0.0, default=0.01),
+    mapped("--adam-beta1", "optim.betas.0", real, 0.9, 0.95, default=0.9),
+    mapped("--adam-beta2", "optim.betas.1", real, 0.999, 0.95, default=0.999),
+    mapped("--adam-eps", "optim.eps", real, 1e-8, 1e-15, default=1e-8),
+    mapped("--clip-grad", "optim.max_grad_norm", real, 1.0, 0.5, default=1.0),
     mapped("--optimizer", "optim", None, "adam"),
     mapped("--optimizer-selection", "ema", None, "fused_torch_adamw", "fused_adamw", "fused_ema_adamw"),
-    mapped("--ema-decay", "ema.decay", REAL, 0.9999, when="ema", default=0.9999),
+    mapped("--ema-decay", "ema.decay", real, 0.9999, when="ema", default=0.9999),
     mapped("--bf16", "precision.compute", None, True),
     mapped("--downcast-to-bf16", "precision.compute", None, True),
     derived("--use-fused-rmsnorm", "names a kernel of the same norm; runtime chooses kernels here", True),
-    mapped("--use-deter-comp", "runtime.deterministic", SWITCH, True),
-    mapped("--npu-deterministic", "runtime.deterministic", SWITCH, True),
-    mapped("--muon-momentum", "optim.momentum", REAL, 0.95, when="muon", default=0.95),
+    mapped("--use-deter-comp", "runtime.deterministic", switch, True),
+    mapped("--npu-deterministic", "runtime.deterministic", switch, True),
+    mapped("--muon-momentum", "optim.momentum", real, 0.95, when="muon", default=0.95),
     mapped("--ns-steps", "optim.newton_schulz_steps", COUNT, 5, when="muon", default=5),
-    mapped("--matched-adamw-rms", "optim.matched_adamw_rms", REAL, 0.2, when="muon", default=0.2),
+    mapped("--matched-adamw-rms", "optim.matched_adamw_rms", real, 0.2, when="muon", default=0.2),
     refused("--lr-warmup-fraction", "write its steps: --lr-warmup-iters"),
     refused("--weight-decay-exclude-modules", _GROUPS),
     refused("--lr-scale-modules", _GROUPS),
@@ -163,8 +162,8 @@ _CHECKPOINTS: tuple[Row, ...] = (
 
 _LORA: tuple[Row, ...] = (
     mapped("--lora-r", "lora.rank", COUNT, 8, 16, 32, when="lora", default=8),
-    mapped("--lora-alpha", "lora.alpha", REAL, 16, 32, when="lora", default=16),
-    mapped("--lora-dropout", "lora.dropout", REAL, 0.0, 0.1, when="lora", default=0.0),
+    mapped("--lora-alpha", "lora.alpha", real, 16, 32, when="lora", default=16),
+    mapped("--lora-dropout", "lora.dropout", real, 0.0, 0.1, when="lora", default=0.0),
     mapped("--lora-target-modules", "lora.targets", None, when="lora"),
     refused("--lora-target-parameters", "adapters belong to layers, which --lora-target-modules names"),
     derived(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mm_config.importing.mindspeed.choices import NPU_LEVEL, STACKS
-from mm_config.importing.mindspeed.convert import SWITCH, TEXT, WHOLE, Convert, optional
 from mm_config.importing.mindspeed.rows import Row, dead, derived, group, mapped, of_kind
+from mm_config.importing.mindspeed.values import NPU_LEVEL, STACKS, optional, switch, text, whole
 from mm_config.schema.types import is_tuple
 
 _STATIC = "profile.static_param"
@@ -15,53 +14,51 @@ _STATIC = "profile.static_param"
 def _ranks(value: Any) -> tuple[int, ...]:
     if not is_tuple(value):
         raise ValueError("expected a list of ranks, or [-1] for all")
-    return () if value == (-1,) else tuple(map(WHOLE.read, value))
+    return () if value == (-1,) else tuple(map(whole, value))
 
-
-RANKS = Convert(_ranks, lambda ranks: ranks or (-1,))
 
 _PROFILER: tuple[Row, ...] = (
     *group("profile", "profile.static_param", "profile.dynamic_param"),
     mapped("profile.enable", "profiler", None, True, False),
     derived("profile.profile_type", "a window of steps is recorded", "static", when="profile"),
-    mapped("profile.ranks", "profiler.ranks", RANKS, (0,), (-1,), (0, 1), when="profile"),
+    mapped("profile.ranks", "profiler.ranks", _ranks, (0,), (-1,), (0, 1), when="profile"),
     mapped(f"{_STATIC}.level", "profiler.npu_level", NPU_LEVEL, "level0", "level1", "level2", when="profile"),
-    mapped(f"{_STATIC}.with_stack", "profiler.with_stack", SWITCH, True, False, when="profile"),
-    mapped(f"{_STATIC}.with_memory", "profiler.with_memory", SWITCH, True, False, when="profile"),
-    mapped(f"{_STATIC}.record_shapes", "profiler.record_shapes", SWITCH, True, False, when="profile"),
-    mapped(f"{_STATIC}.with_cpu", "profiler.with_cpu", SWITCH, True, False, when="profile"),
+    mapped(f"{_STATIC}.with_stack", "profiler.with_stack", switch, True, False, when="profile"),
+    mapped(f"{_STATIC}.with_memory", "profiler.with_memory", switch, True, False, when="profile"),
+    mapped(f"{_STATIC}.record_shapes", "profiler.record_shapes", switch, True, False, when="profile"),
+    mapped(f"{_STATIC}.with_cpu", "profiler.with_cpu", switch, True, False, when="profile"),
     derived(f"{_STATIC}.save_path", "recordings lie in the run folder, in profiler.folder", when="profile"),
-    mapped(f"{_STATIC}.start_step", "profiler.start_step", WHOLE, 10, 12, when="profile"),
-    mapped(f"{_STATIC}.end_step", "profiler.end_step", WHOLE, 13, 20, when="profile"),
-    mapped(f"{_STATIC}.data_simplification", "profiler.npu_simplify", SWITCH, True, False, when="profile"),
+    mapped(f"{_STATIC}.start_step", "profiler.start_step", whole, 10, 12, when="profile"),
+    mapped(f"{_STATIC}.end_step", "profiler.end_step", whole, 13, 20, when="profile"),
+    mapped(f"{_STATIC}.data_simplification", "profiler.npu_simplify", switch, True, False, when="profile"),
     mapped(
         f"{_STATIC}.aic_metrics_type",
         "profiler.npu_aic_metrics",
-        TEXT,
+        text,
         "PipeUtilization",
         "ArithmeticUtilization",
         when="profile",
     ),
-    mapped(f"{_STATIC}.analyse_flag", "profiler.npu_analyse", SWITCH, True, False, when="profile"),
+    mapped(f"{_STATIC}.analyse_flag", "profiler.npu_analyse", switch, True, False, when="profile"),
     dead("profile.dynamic_param.config_path", "of dynamic profiling, which is off", "./config"),
 )
 
 _MEMORY: tuple[Row, ...] = (
     *group("memory_profile"),
     mapped("memory_profile.enable", "memory_snapshot", None, True, False),
-    mapped("memory_profile.start_step", "memory_snapshot.start_step", WHOLE, 0, 1, when="memory"),
-    mapped("memory_profile.end_step", "memory_snapshot.end_step", WHOLE, 2, 5, when="memory"),
+    mapped("memory_profile.start_step", "memory_snapshot.start_step", whole, 0, 1, when="memory"),
+    mapped("memory_profile.end_step", "memory_snapshot.end_step", whole, 2, 5, when="memory"),
     derived(
         "memory_profile.save_path",
         "snapshots lie in the run folder, in memory_snapshot.folder",
         when="memory",
     ),
-    mapped("memory_profile.dump_ranks", "memory_snapshot.ranks", RANKS, (0,), (-1,), when="memory"),
+    mapped("memory_profile.dump_ranks", "memory_snapshot.ranks", _ranks, (0,), (-1,), when="memory"),
     mapped("memory_profile.stacks", "memory_snapshot.stacks", STACKS, "python", "all", when="memory"),
     mapped(
         "memory_profile.max_entries",
         "memory_snapshot.max_entries",
-        optional(WHOLE),
+        optional(whole),
         None,
         1000,
         when="memory",

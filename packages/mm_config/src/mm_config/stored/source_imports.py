@@ -1,4 +1,4 @@
-"""How Python source is laid out so that `ruff format` and ruff's sorting of imports leave it as it is."""
+"""What a written experiment file imports: a name for each class, and the statements as ruff sorts them."""
 
 from __future__ import annotations
 
@@ -11,27 +11,34 @@ from mm_config.stored.text_width import columns
 LINE_LENGTH = 110
 
 
-def quoted(text: str) -> str:
-    """A string literal: the quotes that need fewer escapes, and escapes for what is not printable."""
-    quote = "'" if text.count('"') > text.count("'") else '"'
-    return quote + "".join(_escaped(character, quote) for character in text) + quote
+def imported(
+    classes: Iterable[type[Any]], taken: Iterable[str]
+) -> tuple[dict[type[Any], str], list[tuple[str, str, str]]]:
+    """How the file calls each class, and its imports: module, name there, name here."""
+    taken, here = set(taken), dict[tuple[str, str], str]()
+    names: dict[type[Any], str] = {}
+    for cls in sorted(classes, key=_own_first):
+        outer, dot, inner = cls.__qualname__.partition(".")
+        origin = (cls.__module__, outer)
+        if origin not in here:
+            here[origin] = free(outer, taken)
+            taken.add(here[origin])
+        names[cls] = here[origin] + dot + inner
+    return names, [(*origin, name) for origin, name in here.items()]
 
 
-def fits(text: str, indent: int = 0) -> bool:
-    """Whether a line is short enough."""
-    return indent + columns(text) <= LINE_LENGTH
+def free(name: str, taken: set[str]) -> str:
+    """The name, numbered where it is taken."""
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name}_{number}" in taken:
+        number += 1
+    return f"{name}_{number}"
 
 
-def bracketed(opening: str, lines: Iterable[str], suffix: str, indent: int) -> str:
-    """Lines in round brackets below what opens them."""
-    margin = " " * indent
-    return "\n".join([f"{margin}{opening}(", *lines, f"{margin}){suffix}"])
-
-
-def text_lines(prefix: str, text: str, suffix: str, indent: int) -> str:
-    """A string too long for a line, as pieces in brackets, broken after spaces where there are any."""
-    pieces = _pieces(text, LINE_LENGTH - indent - 4)
-    return bracketed(prefix, [" " * (indent + 4) + quoted(piece) for piece in pieces], suffix, indent)
+def _own_first(cls: type[Any]) -> tuple[bool, str, str]:
+    return not cls.__module__.startswith("mm_"), cls.__module__, cls.__qualname__
 
 
 def import_lines(imports: Iterable[tuple[str, str, str]]) -> list[str]:
@@ -62,9 +69,9 @@ def import_lines(imports: Iterable[tuple[str, str, str]]) -> list[str]:
 
 def _import_line(module: str, names: list[str]) -> str:
     line = f"from {module} import {', '.join(names)}"
-    if fits(line):
+    if columns(line) <= LINE_LENGTH:
         return line
-    return bracketed(f"from {module} import ", [f"    {name}," for name in names], "", 0)
+    return "\n".join([f"from {module} import (", *(f"    {name}," for name in names), ")"])
 
 
 def _member_order(name: str) -> tuple[int, Any]:
@@ -78,24 +85,3 @@ def _natural(name: str) -> tuple[list[str | int], list[str | int]]:
         return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
     return parts(name.lower()), parts(name)
-
-
-def _escaped(character: str, quote: str) -> str:
-    if character in ("\\", quote):
-        return f"\\{character}"
-    return character if character.isprintable() else repr(character)[1:-1]
-
-
-def _pieces(text: str, width: int) -> list[str]:
-    """The text in pieces whose literals take at most `width` columns."""
-    pieces, piece = [""], 2
-    for word in re.findall(r"[^ ]* |[^ ]+", text):
-        chunks = [word] if columns(quoted(word)) <= width else list(word)
-        for chunk in chunks:
-            taken = columns(quoted(chunk)) - 2
-            if pieces[-1] and piece + taken > width:
-                pieces.append("")
-                piece = 2
-            pieces[-1] += chunk
-            piece += taken
-    return pieces

@@ -1,25 +1,29 @@
-"""Specs back to the values of MindSpeed-MM's files, by the same table."""
+"""What MindSpeed-MM's files said, made of the specs that became of them: the table's rows the other way."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Any
 
-from mm_config.importing.mindspeed.boundaries import fractions
-from mm_config.importing.mindspeed.names import lora_name, module_name
+from mm_config.importing.mindspeed.boundaries import points_above
 from mm_config.importing.mindspeed.network import model_type_of
 from mm_config.importing.mindspeed.noise import MAX, MIN
 from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS
 from mm_config.importing.nodes import Leaf
 from mm_config.importing.verdict import Verdict
+from mm_config.npu.variables import VARIABLES, is_set
 from mm_config.schema.evolve import get
 from mm_config.schema.fields import ABSENT
-from mm_config.specs.data import Order, Resize
+from mm_config.specs.data import Order, Reader, Resize
+from mm_config.specs.diffusion import Expert, Solver
 from mm_config.specs.dtype import Dtype
+from mm_config.specs.encoders import LatentMode
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.lora import LoraSpec
-from mm_config.specs.optim import MuonSpec
+from mm_config.specs.lora import LoraInit, LoraSpec
+from mm_config.specs.monitoring import Stacks
+from mm_config.specs.optim import Decay, MuonSpec
 from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import TrainSpec
 
@@ -47,13 +51,87 @@ def _value(row: Row, spec: TrainSpec | InferSpec) -> Any:
     if special is not None:
         return special(spec)
     target = row.infer if generation and row.kind == "shell flag" else row.target
-    if row.convert is None or not target or "," in target or target.startswith("--"):
+    if row.read is None or not target or "," in target or target.startswith("--"):
         return ABSENT
     try:
         ours = get(spec, target)
-        return row.convert.write(ours)
     except (ValueError, StopIteration, TypeError):
         return ABSENT
+    return _theirs(row, target, ours)
+
+
+_FORMS = {variable.name: variable.form for variable in VARIABLES}
+_WORDS: dict[Any, Leaf] = {
+    Dtype.BFLOAT16: "bf16",
+    Dtype.FLOAT32: "fp32",
+    Dtype.FLOAT16: "fp16",
+    LatentMode.MODE: False,
+    LatentMode.SAMPLE: True,
+    Reader.DECORD: "DecordVideo",
+    Reader.PYAV: "AvVideo",
+    Decay.CONSTANT: "constant",
+    Decay.LINEAR: "linear",
+    Decay.COSINE: "cosine",
+    Stacks.PYTHON: "python",
+    Stacks.ALL: "all",
+    Solver.UNIPC: "UniPCMultistepScheduler",
+    Solver.DPMPP_2M: "DPMSolverMultistepScheduler",
+    LoraInit.KAIMING: True,
+    LoraInit.GAUSSIAN: "gaussian",
+}
+
+
+def _theirs(row: Row, target: str, ours: Any) -> Any:
+    """A value of one field as the file says it."""
+    if row.kind == "environment variable":
+        return _FORMS[row.path].write(ours) if is_set(ours) else ABSENT
+    if target == "fsdp.shard_size":
+        return "auto" if ours is None else ours
+    if target == "profiler.npu_level":
+        return f"level{ours}"
+    if target.endswith(".ranks"):
+        return ours or (-1,)
+    if row.path in ("ae.tiling_param.tile_size", "ae.tiling_param.tile_stride"):
+        return tuple(pixels // 8 for pixels in ours)
+    return _WORDS[ours] if isinstance(ours, enum.Enum) else ours
+
+
+_MODULES = {
+    "proj_out": "head",
+    "patch_embedding": "patch_embedding",
+    "condition_embedder.text_embedder": "text_embedding",
+    "condition_embedder.time_embedder": "time_embedding",
+    "condition_embedder.time_proj": "time_projection",
+    "condition_embedder.image_embedder": "img_emb",
+}
+_PARTS = {"attn1": "self_attn", "attn2": "cross_attn", "ffn": "ffn"}
+_LORA = {
+    "blocks.*.attn*.to_q": "proj_q",
+    "blocks.*.attn*.to_k": "proj_k",
+    "blocks.*.attn*.to_v": "proj_v",
+    "blocks.*.attn*.to_out.0": "proj_out",
+    "blocks.*.ffn.net.0.proj": "ffn.0",
+    "blocks.*.ffn.net.2": "ffn.2",
+}
+
+
+def _module(pattern: str) -> str:
+    """`blocks.*` as `predictor.blocks.{*}`."""
+    if pattern in _MODULES:
+        return f"predictor.{_MODULES[pattern]}"
+    _, block, *inside = pattern.split(".")
+    return ".".join(
+        ["predictor.blocks", "{*}" if block == "*" else block, *(_PARTS[part] for part in inside)]
+    )
+
+
+def _fractions(spec: TrainSpec) -> tuple[float, float]:
+    """The least and the largest fraction of the index axis that the expert is trained on."""
+    grid = spec.diffusion
+    if spec.expert is Expert.SINGLE or grid.boundary is None:
+        return 0.0, 1.0
+    fraction = points_above(grid, grid.boundary) / grid.num_train_timesteps
+    return (0.0, fraction) if spec.expert is Expert.HIGH_NOISE else (fraction, 1.0)
 
 
 def _of_generation(row: Row, generation: bool) -> bool:
@@ -77,12 +155,12 @@ def _bf16(spec: TrainSpec) -> Any:
 
 
 def _adapters(spec: TrainSpec) -> Any:
-    return ABSENT if spec.lora is None else tuple(map(lora_name, spec.lora.targets))
+    return ABSENT if spec.lora is None else tuple(_LORA[target] for target in spec.lora.targets)
 
 
 def _recomputed(spec: TrainSpec) -> Any:
     full = spec.recompute.mode is not Recompute.NONE
-    return tuple(map(module_name, spec.recompute.modules)) if full else None
+    return tuple(map(_module, spec.recompute.modules)) if full else None
 
 
 def _recomputed_layers(spec: TrainSpec) -> Any:
@@ -111,8 +189,8 @@ def _selection(spec: TrainSpec) -> Leaf:
 
 _TRAINING: dict[str, Callable[[Any], Any]] = {
     "predictor.model_type": _conditioning,
-    MIN: lambda spec: fractions(spec.diffusion, spec.expert)[0],
-    MAX: lambda spec: fractions(spec.diffusion, spec.expert)[1],
+    MIN: lambda spec: _fractions(spec)[0],
+    MAX: lambda spec: _fractions(spec)[1],
     "load_video_features": _features("latents"),
     "load_text_features": _features("text"),
     "dataset_param.dataset_type": lambda spec: "t2v" if spec.data.precomputed is None else "feature",
@@ -127,8 +205,8 @@ _TRAINING: dict[str, Callable[[Any], Any]] = {
         "SequentialSampler" if spec.data.order is Order.SEQUENTIAL else "LengthGroupedSampler"
     ),
     "dataloader_param.shuffle": lambda spec: spec.data.order is Order.SHUFFLED,
-    "sub_modules_to_wrap": lambda spec: tuple(map(module_name, spec.fsdp.wrap)),
-    "ignored_modules": lambda spec: ("ae", "text_encoder", *map(module_name, spec.fsdp.ignore)),
+    "sub_modules_to_wrap": lambda spec: tuple(map(_module, spec.fsdp.wrap)),
+    "ignored_modules": lambda spec: ("ae", "text_encoder", *map(_module, spec.fsdp.ignore)),
     "recompute_modules": _recomputed,
     "profile.enable": lambda spec: spec.profiler is not None,
     "memory_profile.enable": lambda spec: spec.memory_snapshot is not None,
@@ -156,11 +234,11 @@ _TRAINING: dict[str, Callable[[Any], Any]] = {
     "training.gradient_accumulation_steps": lambda spec: (
         spec.data.batch_size // (spec.runtime.micro_batch_size or 1)
     ),
-    "parallel.fsdp_plan.apply_modules": lambda spec: tuple(map(module_name, spec.fsdp.wrap)),
+    "parallel.fsdp_plan.apply_modules": lambda spec: tuple(map(_module, spec.fsdp.wrap)),
     "parallel.fsdp_plan.ignored_modules": lambda spec: (
         "ae",
         "text_encoder",
-        *map(module_name, spec.fsdp.ignore),
+        *map(_module, spec.fsdp.ignore),
     ),
     "features.recompute": lambda spec: spec.recompute.mode is not Recompute.NONE,
     "features.recompute_plan.apply_modules": _recomputed,

@@ -1,0 +1,163 @@
+"""Values of MindSpeed-MM's files as values of our specs.
+
+A reader takes their value and gives ours; what can't be read raises ValueError with what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from mm_config.importing.nodes import Leaf
+from mm_config.schema.decorator import tag_of
+from mm_config.schema.diff import show_value
+from mm_config.schema.fields import spec_fields
+from mm_config.schema.types import class_of, is_spec, is_tuple
+from mm_config.specs.data import Order, Reader
+from mm_config.specs.diffusion import Solver
+from mm_config.specs.dtype import Dtype
+from mm_config.specs.encoders import LatentMode
+from mm_config.specs.monitoring import Stacks
+from mm_config.specs.optim import Decay
+
+_INTEGER = re.compile(r"[-+]?[0-9]{1,300}")
+_REAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_CONSTANTS = {None: "null", True: "true", False: "false"}
+
+ReadValue: TypeAlias = Callable[[Any], Any]
+
+
+def number_of(text: str) -> Leaf:
+    """The number that a text of a script writes, or the text itself."""
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _REAL.fullmatch(text) and math.isfinite(float(text)) else text
+
+
+def said(value: object) -> str:
+    """A value as its file would show it, cut where it is long."""
+    text = _CONSTANTS[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 80 else f"{text[:76]} ..."
+
+
+def whole(value: Any) -> int:
+    """A whole number below 2**53."""
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**53:
+        raise ValueError("expected a whole number")
+    return value
+
+
+def real(value: Any) -> float:
+    """A finite number, as a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 1e300:
+        raise ValueError("expected a number")
+    if not math.isfinite(value):
+        raise ValueError("expected a finite number")
+    return float(value)
+
+
+def switch(value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def text(value: Any) -> str:
+    """A text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("expected a text")
+    return value
+
+
+def numbers(count: int) -> ReadValue:
+    """A list of so many whole numbers."""
+
+    def read(value: Any) -> tuple[int, ...]:
+        if not is_tuple(value) or len(value) != count:
+            raise ValueError(f"expected a list of {count} whole numbers")
+        return tuple(map(whole, value))
+
+    return read
+
+
+def choice(meanings: Mapping[Any, Any]) -> ReadValue:
+    """One of some words, each with what it means."""
+
+    def read(value: Any) -> Any:
+        for word, meaning in meanings.items():
+            if type(word) is type(value) and word == value:
+                return meaning
+        raise ValueError(f"can't be said here: only {', '.join(map(said, meanings))}")
+
+    return read
+
+
+def optional(read: ReadValue) -> ReadValue:
+    """As another, where null is None."""
+    return lambda value: None if value is None else read(value)
+
+
+DTYPE = choice(
+    {
+        "bf16": Dtype.BFLOAT16,
+        "float32": Dtype.FLOAT32,
+        "fp32": Dtype.FLOAT32,
+        "float16": Dtype.FLOAT16,
+        "fp16": Dtype.FLOAT16,
+        "half": Dtype.FLOAT16,
+    }
+)
+"""`bfloat16` is missing: MindSpeed-MM's `get_dtype` raises on it."""
+FSDP_DTYPE = choice(
+    {"bf16": Dtype.BFLOAT16, "fp32": Dtype.FLOAT32, "float32": Dtype.FLOAT32, "fp16": Dtype.FLOAT16}
+)
+LATENT_MODE = choice({False: LatentMode.MODE, True: LatentMode.SAMPLE})
+READER = choice({"DecordVideo": Reader.DECORD, "AvVideo": Reader.PYAV, "TorchvisionVideo": Reader.PYAV})
+ORDER = choice(
+    {
+        "LengthGroupedSampler": Order.SHUFFLED,
+        "BaseRandomBatchSampler": Order.SHUFFLED,
+        "SequentialSampler": Order.SEQUENTIAL,
+    }
+)
+DECAY = choice({"constant": Decay.CONSTANT, "linear": Decay.LINEAR, "cosine": Decay.COSINE})
+STACKS = choice({"python": Stacks.PYTHON, "all": Stacks.ALL})
+NPU_LEVEL = choice({"level0": 0, "level1": 1, "level2": 2})
+SOLVER = choice({"UniPCMultistepScheduler": Solver.UNIPC, "DPMSolverMultistepScheduler": Solver.DPMPP_2M})
+DEVICE = choice({"npu": "npu", "cuda": "cuda", "cpu": "cpu"})
+
+
+def at_least(least: float, otherwise: str, read: ReadValue = real) -> ReadValue:
+    """A number not below `least`.
+
+    Args:
+        least: The smallest that our spec takes.
+        otherwise: What a smaller one would mean.
+        read: How the number is read.
+    """
+
+    def read_enough(value: object) -> float:
+        number = read(value)
+        if number < least:
+            raise ValueError(f"{otherwise}, which can't be said here; at least {said(least)}")
+        return number
+
+    return read_enough
+
+
+COUNT = at_least(1, "is no count", whole)
+
+
+def in_report(value: Any) -> str:
+    """A value of our spec in a report's line: a spec with the fields that are not at their defaults."""
+    if not is_spec(value):
+        return show_value(value)
+    said = [
+        f"{field.name} {show_value(mine)}"
+        for field in spec_fields(class_of(value))
+        if (mine := getattr(value, field.name)) != field.default
+    ]
+    return f"{tag_of(value)} ({', '.join(said)})"
