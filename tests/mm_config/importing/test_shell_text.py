@@ -139,7 +139,7 @@ torchrun pretrain.py --num-layers $N {}
     [
         ("X=$(rm -rf {marker})", "", "F:2: X: $(rm -rf"),
         ("X=`touch {marker}`", "", "F:2: X: `touch"),
-        ("X=$(date; touch {marker})", "", "F:2: X: '$(date; touch"),
+        ("X=$(date; touch {marker})", "", "F:2: X: $(date; touch"),
         ("X=$(date > {marker})", "", "F:2: X: $(date >"),
         ("X=$(echo $(touch {marker}))", "", "F:2: X: $(touch"),
         ("X=${{A:-$(touch {marker})}}", "", "F:2: X: $(touch"),
