@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from mm_config.rules.carried_out import beyond
-from mm_config.schema.errors import Problem, prefixed
-from mm_config.specs.diffusion import Solver
-from mm_config.specs.infer import GenerationRequest, InferSpec
-from mm_config.specs.kinds import Conditioning
-from mm_config.specs.serving import GuidanceMode
+from mm_config.rules import beyond
+from mm_config.schema import Problem, prefixed
+from mm_config.specs import Conditioning, GenerationRequest, GuidanceMode, InferSpec, Solver
 
 CARRIED_OUT = {
     "negative_prompt",
