@@ -24,6 +24,7 @@ from mm_config.specs.weights import ReleasedWeights, TrainedBy
 from mm_infer import load, opening
 from mm_infer.opening import open_generation, train_missing
 from mm_infer.pipeline import load_pipeline
+from mm_models import networks
 from mm_models.lora.adapter import HIGH_NOISE, LOW_NOISE, Adapter, LowRank
 from mm_models.lora.writing import save_adapters
 
@@ -78,7 +79,8 @@ def test_a_run_picks_its_device_and_chooses_its_operations_once(
         return call
 
     monkeypatch.setattr(opening.device, "pick", counted("device", opening.device.pick))
-    monkeypatch.setattr(opening, "choose", counted("operations", opening.choose))
+    for module in (opening, networks):
+        monkeypatch.setattr(module, "choose", counted("operations", module.choose))
     runners.run(*adapted(spec, options, adapters))
     assert asked == ["device", "operations"]
     generation = open_generation(spec, options)

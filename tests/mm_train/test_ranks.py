@@ -256,3 +256,38 @@ def test_what_one_rank_knows_or_fails_at_all_ranks_know(tmp_path: Path) -> None:
             "together": ["all: failed on 0", "all: failed on 1", f"done on {rank}"],
             "on_first": ["all: failed on 0", "done on 0"],
         }
+
+
+LEFT_BY_THE_SECOND_RANK = '''"""Trains the spec beside this file; the second rank leaves after two steps."""
+
+import os
+import sys
+from pathlib import Path
+
+import mm_train
+from mm_config import RunOptions, load
+
+if __name__ == "__main__":
+    spec = load(Path(__file__).with_suffix(".json"))
+    try:
+        for step in mm_train.steps(spec, RunOptions(runs_dir=Path(sys.argv[2]))):
+            if step.step == 2 and os.environ["RANK"] == "1":
+                break
+    except KeyboardInterrupt:
+        print("asked to stop")
+    print(step.step)
+'''
+
+
+def test_where_one_rank_leaves_its_iterator_all_stop_after_the_same_step(
+    small: TrainSpec, options: RunOptions, experiment: Experiment
+) -> None:
+    file = experiment(small)
+    file.write_text(LEFT_BY_THE_SECOND_RANK)
+    first, second = two_ranks(file, options.runs_dir)
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    assert first[1].splitlines()[-2:] == ["asked to stop", "2"]
+    assert second[1].splitlines() == ["2"]
+    folder = max((options.runs_dir / small.name).iterdir())
+    assert attach(folder).record.status is RunStatus.INTERRUPTED
+    assert checkpoint.latest(folder / "checkpoints") == folder / "checkpoints" / "step-00000002"

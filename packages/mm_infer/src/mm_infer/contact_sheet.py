@@ -22,7 +22,9 @@ class Layout:
     """Sizes in pixels of a sheet's parts."""
 
     columns: int
+    """Strips side by side."""
     rows: int
+    """Strips one below the other."""
     frame_size: tuple[int, int]
     """Width and height of one frame."""
     frames: int
@@ -74,12 +76,12 @@ def write_contact_sheet(
         frames: Frames per strip, evenly spaced from the first to the last.
         frame_height: Height of one frame in pixels; its width keeps the video's proportions.
     """
-    shown = list({video.request.prompt: video for video in reversed(videos)}.values())[::-1]
-    length, height, width, _ = shown[0].frames.shape
-    columns = min(columns, len(shown))
+    firsts = list({video.request.prompt: video for video in reversed(videos)}.values())[::-1]
+    length, height, width, _ = firsts[0].frames.shape
+    columns = min(columns, len(firsts))
     layout = Layout(
         columns=columns,
-        rows=-(-len(shown) // columns),
+        rows=-(-len(firsts) // columns),
         frame_size=(max(1, round(width * frame_height / height)), frame_height),
         frames=min(frames, length),
     )
@@ -90,7 +92,7 @@ def write_contact_sheet(
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN - 8), title, HEADING, heading)
     draw.text((MARGIN, MARGIN + 28), subtitle, FAINT, small)
-    for index, video in enumerate(shown):
+    for index, video in enumerate(firsts):
         _draw_strip(sheet, draw, layout, layout.corner(index), video)
     sheet.save(path, optimize=True)
 

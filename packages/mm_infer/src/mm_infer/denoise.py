@@ -21,10 +21,6 @@ OnStep = Callable[[int, float, Expert, Tensor], object]
 at, the expert that took it, and the latents `[B, C, T, H, W]` that it left at the next level."""
 
 
-def ignore(step: int, sigma: float, expert: Expert, latents: Tensor) -> None:
-    """What is called after each step where nobody asks for it."""
-
-
 def expert_for(timestep: int, boundary: float | None) -> Expert:
     """The expert of a timestep: high noise at and above `boundary * 1000`, as in Wan's own code."""
     if boundary is None:
@@ -47,7 +43,7 @@ def denoise(
     *,
     dtype: torch.dtype = torch.float32,
     batched: bool = True,
-    on_step: OnStep = ignore,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Walks noise down the sampler's table to clean latents.
 
@@ -75,7 +71,8 @@ def denoise(
             networks[expert], latents.to(dtype), timestep, text, negative, guidance, batched=batched
         )
         latents, history = step(table, index, latents, velocity, history)
-        on_step(index, float(table[index]), expert, latents)
+        if on_step is not None:
+            on_step(index, float(table[index]), expert, latents)
     return latents
 
 

@@ -19,7 +19,7 @@ from mm_config.options import RunOptions, load_locations
 from mm_config.schema import UserError
 from mm_config.specs import Expert, GenerationRequest, GuidanceMode, InferSpec, RandomWeights
 from mm_infer.adapters import add_adapters
-from mm_infer.denoise import OnStep, denoise, ignore
+from mm_infer.denoise import OnStep, denoise
 from mm_infer.opening import Generation, open_generation, train_missing
 from mm_infer.requests import (
     Inputs,
@@ -72,7 +72,7 @@ class Pipeline:
         generator: torch.Generator | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
-        on_step: OnStep = ignore,
+        on_step: OnStep | None = None,
         output: Output = "uint8",
     ) -> tuple[Video, ...]:
         """Makes B videos, one for each prompt and in their order, `spec.runtime.batch_size` at a time.
@@ -111,7 +111,7 @@ class Pipeline:
         generator: torch.Generator | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
-        on_step: OnStep = ignore,
+        on_step: OnStep | None = None,
     ) -> Tensor:
         """The clean latents of the videos that a call with the same arguments makes, for `decode`.
 
@@ -184,7 +184,7 @@ def load_pipeline(generation: Generation) -> Pipeline:
 
 
 def make_videos(
-    pipeline: Pipeline, inputs: Inputs, on_step: OnStep = ignore, output: Output = "uint8"
+    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None, output: Output = "uint8"
 ) -> Iterator[Video]:
     """Makes the videos of checked inputs in batches, showing progress.
 
@@ -223,7 +223,7 @@ def _load_network(generation: Generation, expert: Expert) -> nn.Module:
 
 
 @contextmanager
-def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep) -> Generator[OnStep]:
+def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep | None) -> Generator[OnStep]:
     """A bar of the steps of all batches; what it gives moves the bar and passes each step on."""
     count = sum(len(batch.requests) for batch in batches)
     title = f"generate {count} video{'s' if count > 1 else ''}"
@@ -231,7 +231,8 @@ def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep) ->
 
         def took(step: int, sigma: float, expert: Expert, latents: Tensor) -> None:
             bar.advance(1)
-            on_step(step, sigma, expert, latents)
+            if on_step is not None:
+                on_step(step, sigma, expert, latents)
 
         yield took
 

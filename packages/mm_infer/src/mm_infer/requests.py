@@ -145,8 +145,8 @@ def expect(name: str, value: object, kind: type) -> None:
 
 
 def expect_function(name: str, value: object) -> None:
-    """Raises TypeError where it can't be called."""
-    if not callable(value):
+    """Raises TypeError where an argument is neither None nor can be called."""
+    if value is not None and not callable(value):
         raise TypeError(f"{name}: expected a function, got {type(value).__name__}")
 
 

@@ -53,10 +53,10 @@ def score(scorer: ScorerSpec, videos: Sequence[Video]) -> Score:
     """
     assert isinstance(scorer, ShapesScorerSpec)
     measured = [attrs.asdict(shapes.measure(video.frames)) for video in videos]
-    wanted = [shapes.parse_caption(video.request.prompt) for video in videos]
+    asked_for = [shapes.parse_caption(video.request.prompt) for video in videos]
     right = [
         [got == asked for got, asked in zip(one.values(), words, strict=True)]
-        for one, words in zip(measured, wanted, strict=True)
+        for one, words in zip(measured, asked_for, strict=True)
     ]
     counts = [sum(column) for column in zip(*right, strict=True)]
     return Score(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import attrs
@@ -24,6 +24,7 @@ from mm_models import flow, torch_dtype
 from mm_train import states
 from mm_train.clipping import clip_gradients
 from mm_train.encoding import latent_shape
+from mm_train.metrics import Step
 from mm_train.noise import NoiseLevels, draw
 from mm_train.optim import learning_rate, set_learning_rate
 from mm_train.ranks import Ranks
@@ -55,11 +56,12 @@ class Training:
 
 def fit(
     training: Training, first_step: int, seconds_before: float, stop_after: int | None = None
-) -> TrainState:
+) -> Generator[Step, bool, TrainState]:
     """Trains from `first_step` to the last step of the schedule and returns the final state.
 
-    Every step appends a line to metrics.jsonl; checkpoints are written every `checkpoint.every_steps` steps,
-    after the last step, and when the process is asked to stop.
+    It gives each step and is sent whether to stop after it. Every step appends a line to metrics.jsonl;
+    checkpoints are written every `checkpoint.every_steps` steps, after the last step, and when a rank is
+    asked to stop.
 
     Args:
         training: What to train, with what.
@@ -68,10 +70,11 @@ def fit(
         stop_after: The step after which to stop on the way, see `RunOptions`.
 
     Raises:
-        StoppedEarly: `stop_after` came before the end; the state was saved before.
+        StoppedEarly: `stop_after` came before the end, or what was sent asked for it; the state was saved
+            before.
         UserError: Too many clips are bad, a checkpoint can't be written, or the loss or the norm of the
             gradients is not finite; the optimizer has not used such gradients.
-        KeyboardInterrupt: SIGINT or SIGTERM arrived; the state was saved before.
+        KeyboardInterrupt: SIGINT or SIGTERM arrived, or another rank stops; the state was saved before.
     """
     spec, ranks = training.spec, training.ranks
     steps = spec.schedule.steps
@@ -109,27 +112,29 @@ def fit(
 
             seconds = time.perf_counter() - step_started
             rate = spec.data.batch_size / seconds
+            done = Step(
+                step=step + 1,
+                loss=loss,
+                lr=lr,
+                grad_norm=norm,
+                samples_per_second=rate,
+                data_wait_seconds=data_ready - step_started,
+                step_seconds=seconds,
+            )
             if ranks.is_first:
-                training.run.log(
-                    {
-                        "step": step + 1,
-                        "loss": loss,
-                        "lr": lr,
-                        "grad_norm": norm,
-                        "samples_per_second": rate,
-                        "data_wait_seconds": data_ready - step_started,
-                        "step_seconds": seconds,
-                    }
-                )
+                training.run.log(attrs.asdict(done))
             bar.advance(1, loss=loss, rate=f"{rate:.0f} samples/s")
+            closed = yield done
             elapsed = seconds_before + time.perf_counter() - started
             state = TrainState(step + 1, batches.state(), elapsed)
-            stop = ranks.any(stop_requested())
+            stop = ranks.any(closed or stop_requested())
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
                 states.save(
                     training.run.checkpoints_dir, spec, training.network, training.optimizer, state, ranks
                 )
             if stop and state.step < steps:
+                if closed:
+                    raise StoppedEarly(training.run.path, state.step, steps)
                 say(f"stopped after step {state.step}; to go on, add --resume {training.run.path}")
                 raise KeyboardInterrupt
     if state.step < steps:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,25 +16,27 @@ import mm_data
 import mm_models
 from mm_config import rules
 from mm_config.console import say
-from mm_config.options import RunOptions
+from mm_config.options import RunOptions, StoppedEarly
 from mm_config.runs import Run, attach, open_run, recorded
 from mm_config.schema import exact_hash, spec_hash
 from mm_config.specs import Cache, TrainSpec
 from mm_data import Dataset, Quarantine
-from mm_models import checkpoint, device, device_names, peak_gib, torch_dtype
+from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train import states
 from mm_train.carried_out import check_carried_out
 from mm_train.features import cached_features
 from mm_train.loop import Training, fit
-from mm_train.metrics import final_loss
+from mm_train.metrics import Step, final_loss
 from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
 from mm_train.parallelize import materialize, parallelize
 from mm_train.ranks import Ranks, agree_on, joined
 from mm_train.sources import Source, cached_source, encoding_source
-from mm_train.starting import fill, require_encoders, start_weights
+from mm_train.starting import fill, newest_checkpoint, require_encoders, restore, start_weights
 from mm_train.states import TrainState
+
+DEFAULTS = RunOptions()
 
 
 @attrs.frozen
@@ -58,24 +61,85 @@ class TrainResult:
     """Clips that could not be read."""
 
 
-def train(spec: TrainSpec, options: RunOptions) -> TrainResult:
+def train(
+    spec: TrainSpec, options: RunOptions = DEFAULTS, on_step: Callable[[Step], object] | None = None
+) -> TrainResult:
     """Trains a network; under torchrun every rank calls it.
 
     With `options.resume` the run goes on in its folder from its newest intact checkpoint. What can be known
     before the first step fails before the run folder is made.
 
+    Args:
+        spec: What is trained.
+        options: How it is carried out here: the runs folder, what is resumed.
+        on_step: Called after each step on every rank. Where it raises an error, the state is saved first, and
+            the run can be resumed.
+
     Raises:
+        TypeError: An argument is of another type.
         UserError: The spec, the data, the weights or the resumed run don't allow it, or a step failed;
             on every rank, with the problems of all.
         StoppedEarly: `options.stop_after` came before the end; the state is saved and the run can be resumed.
         KeyboardInterrupt: The process was asked to stop; the state is saved and the run can be resumed.
     """
+    if on_step is not None and not callable(on_step):
+        raise TypeError(f"on_step: expected a function of a Step, got {type(on_step).__name__}")
+    with closing(steps(spec, options)) as running:
+        while True:
+            try:
+                step = next(running)
+            except StopIteration as ended:
+                return ended.value
+            if on_step is not None:
+                on_step(step)
+
+
+def steps(spec: TrainSpec, options: RunOptions = DEFAULTS) -> Generator[Step, None, TrainResult]:
+    """Trains a network a step at a time: `train` as an iterator, whose value is the result.
+
+        for step in mm_train.steps(SPEC):
+            if step.loss < 0.5:
+                break
+
+    Nothing happens before the first step is asked for. While the caller has a step, signals to stop are
+    noted; the next call follows them. Closing the iterator, as leaving the loop does, saves the state, and
+    the run can be resumed; after the last step it ends the run. Where one rank closes it, the others stop
+    after the same step, with KeyboardInterrupt.
+
+    Raises:
+        TypeError: An argument is of another type.
+        UserError, StoppedEarly, KeyboardInterrupt: As `train`, when a step is asked for.
+    """
+    for name, value, kind in (("spec", spec, TrainSpec), ("options", options, RunOptions)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
+    return _steps(spec, options)
+
+
+def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainResult]:
     picked = device.pick(spec.runtime.device)
+    closed = False
     with joined(spec.precision, picked, timedelta(minutes=spec.runtime.timeout_minutes)) as ranks:
-        return _train(spec, options, picked, ranks)
+        running = _train(spec, options, picked, ranks)
+        try:
+            step = next(running)
+            while True:
+                try:
+                    yield step
+                except GeneratorExit:
+                    closed = True
+                step = running.send(closed)
+        except StopIteration as ended:
+            return ended.value
+        except StoppedEarly:
+            if closed:
+                raise GeneratorExit from None
+            raise
 
 
-def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ranks) -> TrainResult:
+def _train(
+    spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ranks
+) -> Generator[Step, bool, TrainResult]:
     """Everything that the ranks do together; what it holds is free when they part."""
     rules.check(spec, ranks.world_size)
     check_carried_out(spec)
@@ -94,7 +158,7 @@ def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ra
         started = time.perf_counter()
         source = _source(spec, options, dataset, picked, ranks)
         materialize(network, picked)
-        saved = _newest_checkpoint(run, ranks) if resumes else None
+        saved = newest_checkpoint(run, ranks) if resumes else None
         if saved is None:
             found = weights or ranks.together(lambda: start_weights(spec, options, dataset, network))
             ranks.together(lambda: fill(network, found))
@@ -110,10 +174,10 @@ def _train(spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ra
             optimizer=build_optimizer(network, spec.optim, picked),
         )
         ranks.on_first(lambda: _quarantine(training).add(source.bad))
-        start = TrainState(0, {}, 0.0) if saved is None else _restore(training, saved)
+        start = TrainState(0, {}, 0.0) if saved is None else restore(training, saved)
         ranks.on_first(lambda: run.rewind_metrics(start.step))
         spent = start.seconds + time.perf_counter() - started
-        state = fit(training, start.step, spent, options.stop_after)
+        state = yield from fit(training, start.step, spent, options.stop_after)
         return _finish(training, state)
 
 
@@ -151,28 +215,6 @@ def _source(
 
 def _quarantine(training: Training) -> Quarantine:
     return Quarantine(training.quarantine, len(training.dataset.records), training.spec.data.max_bad_share)
-
-
-def _newest_checkpoint(run: Run, ranks: Ranks) -> Path | None:
-    """The newest intact checkpoint of a run that is resumed."""
-
-    def newest() -> str | None:
-        found = checkpoint.latest(run.checkpoints_dir)
-        return None if found is None else str(found.absolute())
-
-    found = ranks.on_first(newest)
-    if found is None:
-        say(f"{run.path} has no intact checkpoint; starting at step 0")
-    return found and Path(found)
-
-
-def _restore(training: Training, saved: Path) -> TrainState:
-    """Fills the network and the optimizer from a checkpoint; the data stream goes on where it was."""
-    spec, ranks = training.spec, training.ranks
-    state = ranks.together(lambda: states.restore(saved, training.network, training.optimizer))
-    ranks.together(lambda: mm_data.resume_step(state.data, spec.data, training.dataset, seed=spec.seed))
-    say(f"resuming {training.run.path} after step {state.step}")
-    return state
 
 
 def _finish(training: Training, state: TrainState) -> TrainResult:
