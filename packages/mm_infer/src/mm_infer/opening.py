@@ -16,7 +16,7 @@ from mm_config.running import resolve_weights
 from mm_config.schema import Problem, UserError, concerning, gathering
 from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights, TrainedBy, Weights
 from mm_infer.adapters import ReadAdapter, adapter_fields, read_fields
-from mm_infer.carried_out import refusals, request_refusals
+from mm_infer.carried_out import CARRIED_OUT, request_refusals
 from mm_infer.requests import check_requests
 from mm_infer.samplers import sigmas
 from mm_models import check_weights, device, require_releases, torch_dtype
@@ -68,7 +68,7 @@ def open_generation(
             their network. Each of the three is reported whole.
     """
     rules.check(spec)
-    _raise([*refusals(spec), *request_refusals(requests or ())])
+    _raise([*CARRIED_OUT.refusals(spec), *request_refusals(requests or ())])
     problems: list[Problem] = []
     with gathering(problems):
         sigmas(spec.sampler)

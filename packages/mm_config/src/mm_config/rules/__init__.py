@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
-    from mm_config.rules.carried_out import beyond
+    from mm_config.rules.carried_out import CarriedOut, beyond
     from mm_config.rules.conditioning import request_problems
     from mm_config.rules.encoders import wan_autoencoder_problems
     from mm_config.rules.patterns import matches, matching
