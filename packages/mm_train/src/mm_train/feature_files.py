@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mm_config.durable.writing import staged_file
-from mm_config.schema.errors import Problem, UserError
+from mm_config.durable import staged_file
+from mm_config.schema import Problem, UserError
 
 ROWS_PER_FILE = 8
 """What is encoded at once, so that a damaged file is made again from few clips, to the last bit."""
