@@ -19,7 +19,7 @@ from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.kinds import Weights
 from mm_config.specs.weights import RandomWeights, TrainedBy
 from mm_infer.adapters import ReadAdapter, adapter_fields, read_fields
-from mm_infer.carried_out import refusals, request_refusals
+from mm_infer.carried_out import CARRIED_OUT, request_refusals
 from mm_infer.requests import check_requests
 from mm_infer.samplers import sigmas
 from mm_models import device
@@ -74,7 +74,7 @@ def open_generation(
             their network. Each of the three is reported whole.
     """
     rules.check(spec)
-    _raise([*refusals(spec), *request_refusals(requests or ())])
+    _raise([*CARRIED_OUT.refusals(spec), *request_refusals(requests or ())])
     problems: list[Problem] = []
     with gathering(problems):
         sigmas(spec.sampler)

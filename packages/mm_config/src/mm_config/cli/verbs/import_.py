@@ -9,7 +9,7 @@ from typing import Any
 
 from mm_config.cli.scan import JSON, CommandLine, Option
 from mm_config.cli.verb import MORE, Action, Usage, Verb
-from mm_config.running.runners import refusals
+from mm_config.rules.carried_out import refusals
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.root import RootSpec
 
