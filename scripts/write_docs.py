@@ -17,7 +17,7 @@ from typing import Any
 from mm_config.importing.mindspeed import rows as mindspeed_rows
 from mm_config.importing.mindspeed import table as mindspeed
 from mm_config.importing.mindspeed.conditions import WHY_NOT
-from mm_config.importing.mindspeed.values import said
+from mm_config.importing.nodes import as_in_file
 from mm_config.importing.telefuser import rows as telefuser_rows
 from mm_config.importing.telefuser import table as telefuser
 from mm_config.importing.verdict import Verdict
@@ -82,7 +82,7 @@ def _mindspeed_lines() -> Iterator[str]:
 def _about(row: mindspeed_rows.Row) -> str:
     parts = [_target(row)] if row.verdict is Verdict.MAPPED else [row.reason]
     if row.only and row.only is not mindspeed_rows.NO_KEYS:
-        parts.append(f"only {', '.join(f'`{said(value)}`' for value in row.only)}")
+        parts.append(f"only {', '.join(f'`{as_in_file(value)}`' for value in row.only)}")
     if row.when:
         parts.append(f"dead there where {' or '.join(WHY_NOT[name] for name in row.when.split())}")
     return "; ".join(parts)

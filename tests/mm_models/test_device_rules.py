@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mm_config.npu.refused import refused
+from mm_config.npu.refusals import refused
 from mm_config.schema.errors import UserError
 from mm_models import device
 from tests.mm_models.device_rules import broken_rules, sources

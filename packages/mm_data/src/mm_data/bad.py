@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import attrs
 
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema import Problem, UserError
 
 ALWAYS_ALLOWED = 8
 """Bad clips a run bears however small its dataset is, unless the allowed share is 0."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import torch
 
-from mm_config.specs.data import DataSpec, Reader
+from mm_config.specs import DataSpec, Reader
 from mm_data.bad import BadClip
 from mm_data.records import Record
 from mm_data.video.index import VideoIndex, index_video, open_video

@@ -18,8 +18,8 @@ import attrs
 import torch
 from torchdata.nodes import ParallelMapper
 
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.data import DataSpec
+from mm_config.schema import Problem, UserError
+from mm_config.specs import DataSpec
 from mm_data.ahead import ahead
 from mm_data.bad import Bad, BadClip, Quarantine
 from mm_data.clips import check_reader, load_clip

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from mm_config.rules.carried_out import CarriedOut, beyond
-from mm_config.schema.errors import Problem
-from mm_config.specs.diffusion import Solver
-from mm_config.specs.infer import GenerationRequest, InferSpec
-from mm_config.specs.kinds import Conditioning
-from mm_config.specs.serving import GuidanceMode
+from mm_config.rules import CarriedOut, beyond
+from mm_config.schema import Problem
+from mm_config.specs import Conditioning, GenerationRequest, GuidanceMode, InferSpec, Solver
 
 SOLVERS = (Solver.UNIPC, Solver.EULER)
 """Solvers that `samplers` has a step for."""

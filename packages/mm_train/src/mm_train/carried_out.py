@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.rules.carried_out import CarriedOut
-from mm_config.schema.decorator import tag_of
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.kinds import Conditioning
-from mm_config.specs.parallel import Recompute
-from mm_config.specs.train import TrainSpec
-from mm_models.registered import tags_of
+from mm_config.rules import CarriedOut
+from mm_config.schema import Problem, UserError, tag_of
+from mm_config.specs import Conditioning, Recompute, TrainSpec
+from mm_models import tags_of
 
 RUNNER = "training"
 

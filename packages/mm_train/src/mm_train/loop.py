@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import mm_data
-from mm_config.console.output import progress, say
-from mm_config.options.run_options import StoppedEarly
-from mm_config.runs.folder import Run
-from mm_config.schema.errors import UserError
-from mm_config.specs.train import TrainSpec
+from mm_config.console import progress, say
+from mm_config.options import StoppedEarly
+from mm_config.runs import Run
+from mm_config.schema import UserError
+from mm_config.specs import TrainSpec
 from mm_data import Batch, Dataset
-from mm_models import flow
-from mm_models.dtypes import torch_dtype
+from mm_models import flow, torch_dtype
 from mm_train import states
 from mm_train.clipping import clip_gradients
 from mm_train.encoding import latent_shape

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.specs.train import TrainSpec
+from mm_config.specs import TrainSpec
 from mm_models import flow
 from mm_models.seeding import generator
 

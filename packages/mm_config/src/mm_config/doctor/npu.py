@@ -13,7 +13,7 @@ from pathlib import Path
 from mm_config.doctor.checks import BROKEN, OK, WARNING, Check
 from mm_config.npu.advice import ADVICE, USELESS
 from mm_config.npu.exporting import conflicts, variables_of
-from mm_config.npu.refused import refused
+from mm_config.npu.refusals import refused
 from mm_config.npu.variables import RECORDED, VARIABLES, between, read
 from mm_config.npu.versions import (
     NEWEST,

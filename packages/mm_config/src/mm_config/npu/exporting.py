@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 
 from mm_config.npu.advice import DETERMINISTIC
-from mm_config.npu.refused import refused
+from mm_config.npu.refusals import refused
 from mm_config.npu.variables import ALLOCATOR, OTHER_ALLOCATOR, VARIABLES, between, read, variables
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.root import RootSpec

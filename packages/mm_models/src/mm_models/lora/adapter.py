@@ -10,8 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.diffusion import Expert
+from mm_config.schema import Problem, UserError
+from mm_config.specs import Expert
 
 HIGH_NOISE, LOW_NOISE = "transformer", "transformer_2"
 """Diffusers' names of both experts; adapters whose keys name none are under the first."""

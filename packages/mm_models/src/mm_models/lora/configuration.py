@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema import Problem, UserError
 from mm_models.lora.adapter import Adapter
 
 FILE = "adapter_config.json"

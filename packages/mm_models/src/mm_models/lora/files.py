@@ -9,8 +9,8 @@ from typing import Any
 
 from safetensors import safe_open
 
-from mm_config.schema.errors import Problem, UserError
-from mm_config.stored import files
+from mm_config import load as load_spec
+from mm_config.schema import Problem, UserError
 from mm_models import checkpoint
 from mm_models.lora import configuration
 from mm_models.lora.adapter import Adapter, StoredAdapters
@@ -182,7 +182,7 @@ def _configuration_of_peft(path: Path) -> Configuration:
 def _configuration_of_training(path: Path) -> Configuration:
     """What the spec of the run says whose checkpoint this is."""
     stored = path.absolute().parent.parent / "spec.json"
-    lora = getattr(files.load(stored), "lora", None) if stored.is_file() else None
+    lora = getattr(load_spec(stored), "lora", None) if stored.is_file() else None
     if lora is None:
         raise UserError(Problem(str(path), f"{stored}, which says alpha, is missing or trained no adapters"))
     return Configuration(lora.rank, lora.alpha)

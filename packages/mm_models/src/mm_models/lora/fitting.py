@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.schema.errors import Problem
+from mm_config.schema import Problem
 from mm_models.lora.adapter import Adapter
 from mm_models.naming import first_names
 from mm_models.weights.differences import SHOWN

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import attrs
 from torch import Tensor
 
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema import Problem, UserError
 from mm_models.lora.adapter import Adapter, LowRank
 from mm_models.lora.configuration import Configuration
 from mm_models.lora.keys import Kind

@@ -6,8 +6,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.parallel import AttentionImpl
+from mm_config.schema import Problem, UserError
+from mm_config.specs import AttentionImpl
 from mm_models.ops import attention, gate_residual, modulate, rms_norm, rope
 
 Form = Callable[..., Tensor]

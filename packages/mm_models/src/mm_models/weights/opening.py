@@ -9,9 +9,9 @@ from typing import Any
 
 import attrs
 
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.kinds import ModelSpec
-from mm_config.stored import files
+from mm_config import load as load_spec
+from mm_config.schema import Problem, UserError
+from mm_config.specs import ModelSpec
 from mm_models import checkpoint
 from mm_models.naming import first_names
 from mm_models.weights import megatron, pickled, safetensors_files, torch_dcp
@@ -130,7 +130,7 @@ def spec_of_run(weights: Weights) -> ModelSpec | None:
     stored = weights.path.absolute().parent.parent / "spec.json"
     if weights.layout != CHECKPOINT or weights.config or not stored.is_file():
         return None
-    return published_model(files.load(stored), str(stored))
+    return published_model(load_spec(stored), str(stored))
 
 
 def contradictions(found: Guess | None, model: ModelSpec) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import attrs
 
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.kinds import ModelSpec
+from mm_config.schema import Problem, UserError
+from mm_config.specs import ModelSpec
 from mm_models.weights.names import Dialect, best_match
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema import Problem, UserError
 from mm_models.naming import first_names
 from mm_models.weights.placeholders import placeholder
 from mm_models.weights.tensors import Piece, Region, StoredTensor, raw_bytes

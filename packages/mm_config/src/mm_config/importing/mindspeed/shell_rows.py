@@ -77,7 +77,6 @@ _PARALLEL: tuple[Row, ...] = (
     mapped("--distributed-timeout-minutes", "runtime.timeout_minutes", COUNT, 20, 60, default=10),
 )
 
-_SEED = at_least(0, "is no seed", whole)
 
 _BATCH: tuple[Row, ...] = (
     mapped("--micro-batch-size", "runtime.micro_batch_size", COUNT, infer="runtime.batch_size"),
