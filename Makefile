@@ -13,7 +13,8 @@ demo: setup  ## Train both tiny experts on rendered clips, then generate videos 
 	$(BIN)/python experiments/tiny.py
 
 test: setup  ## Run all tests that fit the everyday budget
-	$(BIN)/python -m pytest -m "not slow and not demo and not browser and not npu and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal \
+		-m "not slow and not demo and not browser and not npu and not gpu"
 
 test-long: setup test-npu  ## Run the tests that take longer: the demo, many-process, browser and NPU tests
 	$(BIN)/python -m pytest -m "slow or demo or browser"

@@ -5,9 +5,17 @@ import attrs
 from examples.custom_dit.spec import CustomDiTSpec
 from mm_config import main
 from mm_config.families.tiny import TINY
-from mm_config.specs.data import Cache, DataSpec, ShapesSpec
-from mm_config.specs.optim import AdamWSpec, Decay, ScheduleSpec
-from mm_config.specs.parallel import FsdpSpec, Recompute, RecomputeSpec
+from mm_config.specs import (
+    AdamWSpec,
+    Cache,
+    DataSpec,
+    Decay,
+    FsdpSpec,
+    Recompute,
+    RecomputeSpec,
+    ScheduleSpec,
+    ShapesSpec,
+)
 
 FAMILY = attrs.evolve(
     TINY,

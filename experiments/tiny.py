@@ -3,10 +3,7 @@
 from experiments import tiny_high, tiny_low
 from mm_config import main
 from mm_config.families.tiny import TINY
-from mm_config.specs.data import ShapesScorerSpec, ShapesSpec
-from mm_config.specs.infer import SamplesSpec
-from mm_config.specs.serving import InferRuntimeSpec
-from mm_config.specs.weights import TrainedBy
+from mm_config.specs import InferRuntimeSpec, SamplesSpec, ShapesScorerSpec, ShapesSpec, TrainedBy
 
 SPEC = TINY.infer(
     high_noise=TrainedBy(spec=tiny_high.SPEC),

@@ -2,9 +2,7 @@
 
 from mm_config import main
 from mm_config.families.tiny import TINY
-from mm_config.specs.data import Cache, DataSpec, ShapesSpec
-from mm_config.specs.diffusion import Expert
-from mm_config.specs.optim import AdamWSpec, Decay, ScheduleSpec
+from mm_config.specs import AdamWSpec, Cache, DataSpec, Decay, Expert, ScheduleSpec, ShapesSpec
 
 SPEC = TINY.train(
     Expert.HIGH_NOISE,

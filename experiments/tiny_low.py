@@ -2,8 +2,7 @@
 
 from experiments import tiny_high
 from mm_config import main, replace
-from mm_config.specs.diffusion import Expert
-from mm_config.specs.weights import TrainedBy
+from mm_config.specs import Expert, TrainedBy
 
 SPEC = replace(
     tiny_high.SPEC,

@@ -6,12 +6,20 @@ Say where your clips, a folder with a manifest.jsonl, and the release lie:
 
 from mm_config import main
 from mm_config.families import wan22
-from mm_config.specs.data import DataSpec, ManifestSpec
-from mm_config.specs.diffusion import Expert
-from mm_config.specs.dtype import Dtype
-from mm_config.specs.optim import AdamWSpec, ScheduleSpec
-from mm_config.specs.parallel import FsdpSpec, Recompute, RecomputeSpec
-from mm_config.specs.train import CheckpointSpec, PrecisionSpec, TrainRuntimeSpec
+from mm_config.specs import (
+    AdamWSpec,
+    CheckpointSpec,
+    DataSpec,
+    Dtype,
+    Expert,
+    FsdpSpec,
+    ManifestSpec,
+    PrecisionSpec,
+    Recompute,
+    RecomputeSpec,
+    ScheduleSpec,
+    TrainRuntimeSpec,
+)
 
 SPEC = wan22.T2V_A14B.train(
     Expert.HIGH_NOISE,

@@ -3,7 +3,7 @@
 from experiments import wan22_high
 from mm_config import main
 from mm_config.families import wan22
-from mm_config.specs.diffusion import Expert
+from mm_config.specs import Expert
 
 SPEC = wan22.T2V_A14B.train(Expert.LOW_NOISE, like=wan22_high.SPEC)
 

@@ -5,8 +5,7 @@ Say where the release lies: `--location Wan-AI/Wan2.2-T2V-A14B-Diffusers=DIR`.
 
 from mm_config import main
 from mm_config.families import wan22
-from mm_config.specs.dtype import Dtype
-from mm_config.specs.infer import SamplesSpec
+from mm_config.specs import Dtype, SamplesSpec
 
 SPEC = wan22.T2V_A14B.infer(
     dtype=Dtype.BFLOAT16,

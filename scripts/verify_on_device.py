@@ -37,7 +37,7 @@ from mm_config.schema.errors import Problem, UserError  # noqa: E402
 if TYPE_CHECKING:
     import torch
 
-    from tests.on_device.checks import DeviceCheck, Outputs
+    from tests.on_device.comparing import DeviceCheck, Outputs
 
 PACKAGES = ("torch", "torch_npu", "triton-ascend", "diffusers", "transformers", "mm-models")
 
@@ -96,7 +96,7 @@ def result_of(check: DeviceCheck, device: torch.device) -> dict[str, Any]:
     """What came of a check, as a JSON object; times include whatever the device compiles."""
     import torch
 
-    from tests.on_device.checks import CPU, Place, worst
+    from tests.on_device.comparing import CPU, Place, worst
 
     found: dict[str, Any] = {"name": check.name, "about": check.about, "tolerance": check.tolerance}
     devices = check.ranks if device.type == "cpu" else torch.accelerator.device_count()

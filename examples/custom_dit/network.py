@@ -11,13 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from examples.custom_dit.spec import CustomDiTSpec
-from mm_models.ops.choosing import Ops
-from mm_models.ops.layers import Float32LayerNorm, Float32Linear
-from mm_models.ops.rope import Rope, axis_table, grid_table
-from mm_models.wan.block import CrossAttention, SelfAttention
-from mm_models.wan.conditioning import TextEmbedder, TimeEmbedder
-from mm_models.wan.feed_forward import FeedForward
-from mm_models.wan.transformer import PatchEmbedding, unpatchify
+from mm_models.ops import Float32LayerNorm, Float32Linear, Ops, Rope, axis_table, grid_table
+from mm_models.wan import (
+    CrossAttention,
+    FeedForward,
+    PatchEmbedding,
+    SelfAttention,
+    TextEmbedder,
+    TimeEmbedder,
+    unpatchify,
+)
 
 EPS = 1e-5
 

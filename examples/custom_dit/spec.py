@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from mm_config.schema.decorator import spec
-from mm_config.schema.errors import Problem
-from mm_config.schema.fields import field
-from mm_config.specs.kinds import ModelSpec
+from mm_config.schema import Problem, field, spec
+from mm_config.specs import ModelSpec
 
 
 @spec("custom-dit")

@@ -1,4 +1,4 @@
-"""The page about NPUs says what the code does. `--update` writes its tables anew."""
+"""The page about NPUs says what the code does."""
 
 from __future__ import annotations
 
@@ -7,24 +7,14 @@ from pathlib import Path
 
 from mm_config.npu.variables import RECORDED, VARIABLES
 from mm_config.npu.versions import PAIRINGS
-from tests.mm_config.npu_tables import advice_table, variables_table
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "npu.md"
 SENTENCE = "Schema- and wiring-verified, not run on Ascend."
 
 
-def test_the_tables_of_the_page_are_those_of_the_code(update: bool) -> None:
-    page = made = PAGE.read_text("utf-8")
-    for name, table in (("variables", variables_table()), ("advice", advice_table())):
-        shown = re.compile(rf"<!-- {name} -->\n.*?<!-- end of {name} -->\n", re.DOTALL)
-        assert shown.search(made), name
-        block = f"<!-- {name} -->\n{table}\n<!-- end of {name} -->\n"
-        made = shown.sub(lambda _, block=block: block, made)
-    if update:
-        PAGE.write_text(made, "utf-8")
-        page = made
-    assert page == made
+def test_the_page_names_every_variable() -> None:
+    page = PAGE.read_text("utf-8")
     assert all(f"`{variable.name}`" in page for variable in VARIABLES)
 
 

@@ -288,10 +288,7 @@ def test_great_numbers_end_in_a_plan_and_absurd_ones_in_a_line() -> None:
     assert "no few changes" in many.problems[1]
     with pytest.raises(UserError) as caught:
         plan(replace(root, {"data.batch_size": 10**400, "data.height": 10**30}))
-    assert [problem.path for problem in caught.value.problems] == [
-        "spec.data.batch_size",
-        "spec.data.height",
-    ]
+    assert [problem.path for problem in caught.value.problems] == ["spec.data.batch_size", "spec.data.height"]
 
 
 def test_the_largest_bucket_is_planned() -> None:

@@ -31,6 +31,7 @@ VALUES = st.recursive(
 @given(NUMBERS, NUMBERS)
 @example(2**53 + 1, 2.0**53)
 @example(10**23, 1e23)
+@example(1, 1.5)
 @example(-1, -1.5)
 @example(0.1, 0.30000000000000004)
 @example(5e-324, 0)
@@ -164,3 +165,4 @@ def test_fields_of_a_run_whose_folder_is_gone_are_those_that_were_indexed(tmp_pa
     fields = {"number": 2**63 + 1, "float": 1.0, "nul": "\0 \udcff", "list": [1, "a", None]}
     index.add_all([(record(0), Stored(fields))])
     assert repr(index.fields(record(0))) == repr(dict(sorted(fields.items())))
+    assert index.fields(record(1)) == {}

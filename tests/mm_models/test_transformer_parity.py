@@ -12,7 +12,7 @@ WAN_1_3B_WIDTH = WanTransformerSpec(
     hidden_size=1536, num_attention_heads=12, ffn_dim=8960, num_layers=2, text_dim=512
 )
 WAN_14B_WIDTH = WanTransformerSpec(
-    hidden_size=5120, num_attention_heads=40, ffn_dim=6144, num_layers=1, text_dim=512
+    hidden_size=5120, num_attention_heads=40, ffn_dim=512, num_layers=1, text_dim=512
 )
 DEMO = attrs.evolve(
     TINY_WAN,

@@ -1,11 +1,15 @@
 """Nothing that a training spec says is ignored: what training can't do yet is refused."""
 
+import re
+
 import pytest
 
 import mm_train
-from experiments import wan22_high, wan22_i2v_high
+from experiments import tiny_high, wan22_high, wan22_i2v_high
 from mm_config import replace
+from mm_config.cli.main import main
 from mm_config.options.run_options import RunOptions
+from mm_config.rules.carried_out import refusals
 from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import get
 from mm_config.schema.fields import ABSENT, info_of, spec_fields
@@ -24,7 +28,7 @@ def refused(spec: TrainSpec) -> list[str]:
 
 def test_every_field_that_training_names_was_added_after_its_classes_birth() -> None:
     spec = wan22_high.SPEC
-    for path in CARRIED_OUT - {"recompute.mode", "recompute.modules"}:
+    for path in CARRIED_OUT.fields - {"recompute.mode", "recompute.modules"}:
         owner, _, name = path.rpartition(".")
         attributes = {attribute.name: attribute for attribute in spec_fields(type(get(spec, owner)))}
         assert info_of(attributes[name]).neutral is not ABSENT, path
@@ -59,3 +63,20 @@ def test_a_run_is_refused_before_anything_is_made(small: TrainSpec, options: Run
     with pytest.raises(UserError, match=r"spec\.ema: is EmaSpec"):
         mm_train.train(replace(small, "ema", EmaSpec()), options)
     assert not (options.runs_dir / small.name).exists()
+
+
+def test_the_help_marks_exactly_the_switches_that_a_run_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    base = replace(tiny_high.SPEC, "name", "tiny")
+    main(base, ["tiny.py", "--help"])
+    page = re.sub(r",\n +", ", ", capsys.readouterr().out)
+    switches = re.findall(
+        r"^  (--spec\.[\w.]+)(?:, --spec\.[\w.]+)+( +\(not carried out yet\))?$", page, re.MULTILINE
+    )
+    assert any(mark for _, mark in switches)
+    assert not all(mark for _, mark in switches)
+    for flag, mark in switches:
+        path = flag.removeprefix("--spec.")
+        problems = refusals(replace(base, path, not get(base, path)))
+        assert bool(mark) == any(problem.path == f"spec.{path}" for problem in problems), path
+    for path in ("ema", "lora", "frozen"):
+        assert re.search(rf"^  --spec\.{path}\b.*  \(not carried out yet\)$", page, re.MULTILINE)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from scripts.verify_on_device import described, main, result_of
-from tests.on_device.checks import CHECKS, CPU, DeviceCheck, Outputs, Place
+from tests.on_device.checks import CHECKS
+from tests.on_device.comparing import CPU, DeviceCheck, Outputs, Place
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "verify_on_device.py"

@@ -132,7 +132,9 @@ def test_without_the_package_the_experiment_s_file_is_one_line_to_read(extra: Pa
 
 @pytest.mark.parametrize("path", shown("from"))
 def test_what_is_shown_of_our_files_stands_there(path: str) -> None:
-    assert shown("from")[path] in (ROOT / path).read_text("utf-8")
+    # ruff formats the page's blocks, too, and a field fits another line there than inside its class.
+    page, file = ("".join(text.split()) for text in (shown("from")[path], (ROOT / path).read_text("utf-8")))
+    assert page in file
 
 
 def test_every_command_and_file_that_the_pages_name_is_there() -> None:

@@ -133,6 +133,8 @@ def test_every_file_is_as_editors_are_told_to_write_it() -> None:
             wrong.append(f"{name}: carriage returns")
         if told["indent_style"] == "space" and re.search(r"^ *\t", content, re.MULTILINE):
             wrong.append(f"{name}: indented by tabs")
+        if re.search(r"^(<<<<<<<|>>>>>>>) ", content, re.MULTILINE):
+            wrong.append(f"{name}: an unresolved merge")
     assert not wrong, "\n".join(wrong)
 
 
@@ -142,3 +144,16 @@ def test_make_has_a_line_of_help_for_every_target() -> None:
     (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     assert listed == set(phony.split())
     assert {"goldens", "format"} <= listed
+
+
+def test_goldens_are_written_by_the_tests_that_compare_with_them() -> None:
+    files = ["tests/mm_config/test_golden.py", "tests/project/test_changelog.py"]
+    command = [sys.executable, "-m", "pytest", "--update", "--collect-only", *files]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.findall(r"^tests/\S+::(\w+)$", done.stdout, re.MULTILINE) == [
+        "test_hashes_of_the_experiments_are_the_golden_ones",
+        "test_fields_added_after_a_class_was_born_have_a_neutral_value",
+        "test_the_newest_version_lists_what_came_after_the_births",
+    ]
+    recipe = (ROOT / "Makefile").read_text("utf-8").partition("\ngoldens:")[2].splitlines()[1]
+    assert recipe == "\t$(BIN)/python -m pytest --update"

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from mm_config.importing.mindspeed.boundaries import points_above
-from mm_config.importing.mindspeed.network import model_type_of
 from mm_config.importing.mindspeed.noise import MAX, MIN
 from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS
@@ -21,6 +20,7 @@ from mm_config.specs.diffusion import Expert, Solver
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import LatentMode
 from mm_config.specs.infer import InferSpec
+from mm_config.specs.kinds import Conditioning
 from mm_config.specs.lora import LoraInit, LoraSpec
 from mm_config.specs.monitoring import Stacks
 from mm_config.specs.optim import Decay, MuonSpec
@@ -141,7 +141,13 @@ def _of_generation(row: Row, generation: bool) -> bool:
 
 
 def _conditioning(spec: Any) -> Leaf:
-    return model_type_of(spec.model.conditioning, spec.model.image_dim is not None)
+    words = {
+        Conditioning.TEXT: "t2v",
+        Conditioning.CLEAN_FIRST_FRAME: "ti2v",
+        Conditioning.FIRST_AND_LAST_FRAME: "flf2v",
+        Conditioning.FIRST_FRAME: "wan2.2-i2v" if spec.model.image_dim is None else "i2v",
+    }
+    return words[spec.model.conditioning]
 
 
 def _algorithm(parallel: Any) -> Leaf:

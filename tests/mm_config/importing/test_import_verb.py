@@ -12,7 +12,7 @@ from mm_config.cli.targets import resolve
 from mm_config.importing.mindspeed.importer import import_files
 from mm_config.importing.verdict import Verdict
 from mm_config.options.run_options import RunOptions
-from mm_config.running.runners import refusals
+from mm_config.rules.carried_out import refusals
 from mm_config.schema.identity import exact_hash
 
 DATA = Path(__file__).parent / "data"

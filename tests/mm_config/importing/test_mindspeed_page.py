@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
-import re
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from mm_config.cli.app import app
+from scripts.write_docs import DOCS, with_parts
 
 DATA = Path(__file__).parent / "data"
-PAGE = Path(__file__).parents[3] / "docs" / "coming_from_mindspeed.md"
+PAGE = DOCS / "coming_from_mindspeed.md"
 FILES = {
     "model.json": "seed_model.json",
     "data.json": "data.json",
@@ -20,11 +20,6 @@ FILES = {
     "pretrain_high.sh": "seed_pretrain_high.sh",
 }
 LANGUAGES = {".json": "json", ".yaml": "yaml", ".sh": "bash"}
-
-
-def block(name: str, text: str) -> str:
-    """A part of the page, between its comment and the next heading or paragraph."""
-    return f"<!-- {name} -->\n{text}<!-- end of {name} -->\n"
 
 
 def parts(folder: Path) -> dict[str, str]:
@@ -50,13 +45,7 @@ def parts(folder: Path) -> dict[str, str]:
 
 def test_the_page_shows_a_real_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: bool) -> None:
     monkeypatch.chdir(tmp_path)
-    page = PAGE.read_text("utf-8")
-    made = page
-    for name, text in parts(tmp_path).items():
-        shown = re.compile(rf"<!-- {name} -->\n(?:.*?<!-- end of {name} -->\n)?", re.DOTALL)
-        assert shown.search(made), name
-        made = shown.sub(lambda _, name=name, text=text: block(name, text), made)
+    page = with_parts(PAGE.read_text("utf-8"), parts(tmp_path))
     if update:
-        PAGE.write_text(made, "utf-8")
-        page = made
-    assert page == made
+        PAGE.write_text(page, "utf-8")
+    assert PAGE.read_text("utf-8") == page

@@ -139,7 +139,7 @@ torchrun pretrain.py --num-layers $N {}
     [
         ("X=$(rm -rf {marker})", "", "F:2: X: $(rm -rf"),
         ("X=`touch {marker}`", "", "F:2: X: `touch"),
-        ("X=$(date; touch {marker})", "", "F:2: X: '$(date; touch"),
+        ("X=$(date; touch {marker})", "", "F:2: X: $(date; touch"),
         ("X=$(date > {marker})", "", "F:2: X: $(date >"),
         ("X=$(echo $(touch {marker}))", "", "F:2: X: $(touch"),
         ("X=${{A:-$(touch {marker})}}", "", "F:2: X: $(touch"),
@@ -181,9 +181,10 @@ torchrun pretrain.py --num-layers $N {}
     ],
 )
 def test_what_would_run_something_is_reported_and_nothing_runs(
-    line: str, argument: str, expected: str, tmp_path: Path
+    line: str, argument: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    marker = tmp_path / "marker"
+    monkeypatch.chdir(tmp_path)
+    marker = Path("marker")
     text = MARKED.format(line.format(marker=marker), argument.format(marker=marker))
     found = problems(written(tmp_path, text))
     assert any(problem.startswith(expected.format()) for problem in found), found

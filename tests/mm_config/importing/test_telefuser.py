@@ -13,114 +13,17 @@ import pytest
 from mm_config.families import wan21, wan22
 from mm_config.importing.telefuser import import_dump
 from mm_config.importing.telefuser.families import KNOWN
-from mm_config.importing.telefuser.table import CALL, ROWS, rows_of
 from mm_config.importing.verdict import Verdict
 from mm_config.rules import problems
 from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import get
 from mm_config.specs.diffusion import SigmaTable, Solver
 from mm_config.specs.dtype import Dtype
-from mm_config.specs.infer import InferSpec, SamplesSpec
+from mm_config.specs.infer import SamplesSpec
 from mm_config.specs.parallel import AttentionImpl, CompileMode
 from mm_config.specs.serving import GuidanceMode, QuantFormat, Residency, SparsePattern
 from mm_config.specs.weights import ReleasedWeights
-
-DATA = Path(__file__).parent / "data"
-SEED, WAN22 = DATA / "telefuser_seed.json", DATA / "telefuser_wan22.json"
-
-# The classes of telefuser/core/config.py and telefuser/pipelines, field by field.
-SHARED = "vae_config text_encoding_config vfi_config sample_solver enable_denoising_parallel"
-SHARED += " enable_vae_parallel enable_vfi enable_metrics"
-FIELDS = {
-    "ModelRuntimeConfig": "offload_config device_type device_id lora_configs torch_dtype attention_config "
-    "compile compile_config quant_config parallel_config ray_config feature_cache_config",
-    "OffloadConfig": "offload_type pin_cpu_memory offload_ratio prefetch_size",
-    "QuantConfig": "enabled quant_type kernel_backend weight_block_size group_size quantize_modules "
-    "skip_modules keep_fp16_weight",
-    "LoraConfig": "path strength",
-    "AttentionConfig": "attn_impl sparse_config scale dropout is_causal",
-    "SparseAttentionConfig": "sparse_impl dense_timesteps dense_layers decay_factor local_window_size "
-    "block_size use_sage_attention",
-    "ParallelConfig": "device_ids dp_degree cfg_degree sp_ulysses_degree sp_ring_degree pp_degree tp_degree "
-    "enable_fsdp timeout queue_with_cpu worker_intra_op_threads",
-    "CompileConfig": "enabled backend fullgraph dynamic mode coordinate_descent_tuning epilogue_fusion "
-    "triton_cudagraphs max_autotune",
-    "FeatureCacheConfig": "enabled model_type n_derivatives taylor_threshold",
-    "RayConfig": "ray_address gpu_config num_cpus memory_gb",
-    "RayGPUConfig": "num_gpus memory_limit",
-    "Wan21VideoPipelineConfig": f"{SHARED} dit_config clip_config enable_clip_stage",
-    "Wan22VideoPipelineConfig": f"{SHARED} dit_high_config dit_low_config enable_vae_ray",
-    "Wan22TI2VPipelineConfig": f"{SHARED} dit_config",
-    "__call__": "prompt negative_prompt seed height width num_frames num_inference_steps sigma_shift tiled "
-    "tile_size tile_stride cfg_scale cfg_scale_high cfg_scale_low boundary target_fps latent_data "
-    "rand_device",
-}
-
-
-def edited(tmp_path: Path, source: Path, *changes: tuple[str, Any]) -> Path:
-    """A copy of a dump with some keys set; an object that is missing is made."""
-    data = json.loads(source.read_text("utf-8"))
-    for key, value in changes:
-        at = data
-        *parents, last = key.split(".")
-        for name in parents:
-            at = at[int(name)] if isinstance(at, list) else at.setdefault(name, {})
-        at[last] = value
-    file = tmp_path / "dump.json"
-    file.write_text(json.dumps(data, indent=2, ensure_ascii=False), "utf-8")
-    return file
-
-
-def made(tmp_path: Path, *changes: tuple[str, Any], source: Path = SEED) -> InferSpec:
-    return import_dump(edited(tmp_path, source, *changes))[0]
-
-
-def refusal(tmp_path: Path, *changes: tuple[str, Any], source: Path = SEED) -> str:
-    """The only problem, without its file and line, which must be that of its key."""
-    file = edited(tmp_path, source, *changes)
-    with pytest.raises(UserError) as caught:
-        import_dump(file)
-    (problem,) = caught.value.problems
-    name, _, line = problem.path.rpartition(":")
-    assert name == str(file)
-    key = problem.message.partition(":")[0].rpartition(".")[2]
-    known = file.read_text("utf-8").splitlines()[int(line) - 1]
-    # A key that the dump leaves out is told at the object that lacks it.
-    parent = problem.message.partition(":")[0].split(".")[-2:][0]
-    assert any(f'"{name.partition("[")[0]}"' in known for name in (key, parent))
-    return problem.message
-
-
-DIT, VAE = "layer2_inference_config.dit_config", "layer2_inference_config.vae_config"
-
-
-def test_every_field_of_every_class_has_a_row() -> None:
-    for owner, names in FIELDS.items():
-        assert set(rows_of(owner)) == set(names.split()), owner
-    for row in ROWS:
-        assert row.reason or row.verdict is Verdict.MAPPED, row
-        assert (row.verdict is not Verdict.MAPPED) or row.target, row
-
-
-def test_every_target_is_a_field_of_the_spec() -> None:
-    spec, _ = import_dump(WAN22)
-    sparse = json.loads(WAN22.read_text("utf-8"))
-    assert sparse["pipeline_type"] == "Wan22VideoPipeline"
-    whole = attrs.evolve(
-        spec,
-        image_encoder=wan21.I2V_14B_480P.image_encoder,
-        sparse_attention=_default("SparseAttentionSpec"),
-        quantization=_default("QuantizationSpec"),
-        feature_cache=_default("FeatureCacheSpec"),
-        loras=(_default("AppliedLoraSpec", "mm_config.specs.lora"),),
-    )
-    for row in ROWS:
-        for path in filter(None, row.target.split(", ")):
-            get(whole, path.replace(".N.", ".0."))
-
-
-def _default(name: str, module: str = "mm_config.specs.serving") -> Any:
-    return getattr(importlib.import_module(module), name)()
+from tests.mm_config.importing.telefuser_files import DATA, DIT, SEED, VAE, WAN22, edited, made, refusal
 
 
 def test_the_official_spec_is_that_of_our_experiment() -> None:
@@ -387,12 +290,3 @@ def test_adapters(tmp_path: Path) -> None:
     (lora,) = spec.loras
     assert (lora.high_noise, lora.strength) == (ReleasedWeights(name="loras", subfolder="fox"), 0.5)
     assert ("loras", "/loras") in [(hint.name, hint.path) for hint in report.locations]
-
-
-def test_the_call_s_arguments_are_in_no_dump() -> None:
-    spec, report = import_dump(WAN22)
-    shown = " ".join(report.absent)
-    for name, row in rows_of(CALL).items():
-        if row.verdict is Verdict.MAPPED and name != "cfg_scale":
-            assert f"({name}" in shown
-    assert spec.negative_prompt == wan21.NEGATIVE_PROMPT

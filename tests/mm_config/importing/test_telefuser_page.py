@@ -8,18 +8,9 @@ from pathlib import Path
 import pytest
 
 from mm_config.cli.app import app
-from mm_config.importing.telefuser.table import table_lines
+from scripts.write_docs import TELEFUSER, with_parts
 
-ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "docs" / "coming_from_telefuser.md"
 SEED = Path(__file__).parent / "data" / "telefuser_seed.json"
-
-
-def with_part(page: str, name: str, text: str) -> str:
-    start, end = f"<!-- {name} -->\n", "<!-- end -->"
-    before, found, after = page.partition(start)
-    assert found
-    return f"{before}{start}\n{text.strip()}\n\n{end}{after.partition(end)[2]}"
 
 
 def block(kind: str, text: str) -> str:
@@ -39,11 +30,8 @@ def test_the_page_shows_what_the_code_says(
         "dump": block("json", SEED.read_text("utf-8")),
         "experiment": block("python", (tmp_path / "experiments" / "city.py").read_text("utf-8")),
         "report": block("text", f"$ mm {command}\n{report}"),
-        "table": "\n".join(table_lines()),
     }
-    before = page = PAGE.read_text("utf-8")
-    for name, text in parts.items():
-        page = with_part(page, name, text)
+    page = with_parts(TELEFUSER.read_text("utf-8"), parts)
     if update:
-        PAGE.write_text(page, "utf-8")
-    assert update or page == before
+        TELEFUSER.write_text(page, "utf-8")
+    assert TELEFUSER.read_text("utf-8") == page

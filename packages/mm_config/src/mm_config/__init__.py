@@ -1,32 +1,27 @@
 """Configuration as code for video diffusion: specs and what can be done with a spec alone."""
 
-from typing import Any
+# pyright: reportUnusedImport=false
 
-from mm_config.options.run_options import RunOptions, RunOutcome
-from mm_config.rules import problems
-from mm_config.running import excepthook
-from mm_config.schema.diff import diff
-from mm_config.schema.evolve import replace
-from mm_config.schema.identity import exact_hash, spec_hash
-from mm_config.stored.files import dump, load
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "RunOptions",
-    "RunOutcome",
-    "diff",
-    "dump",
-    "exact_hash",
-    "load",
-    "main",
-    "problems",
-    "replace",
-    "spec_hash",
-]
+from mm_config.running.excepthook import install_for_an_experiment
+from mm_config.schema.faces import lazy
 
-excepthook.install_for_an_experiment()
+if TYPE_CHECKING:
+    from mm_config.options.run_options import RunOptions, RunOutcome
+    from mm_config.rules.whole import problems
+    from mm_config.schema.diff import diff
+    from mm_config.schema.evolve import replace
+    from mm_config.schema.identity import exact_hash, spec_hash
+    from mm_config.stored.files import dump, load
+else:
+    __getattr__, __dir__, __all__ = lazy(__name__)
+    __all__.append("main")
+
+install_for_an_experiment()
 
 
-def main(spec: Any) -> RunOutcome | None:
+def main(spec: Any) -> "RunOutcome | None":
     """Runs an experiment file: parses the command line over `spec`, checks the result and runs it.
 
     The last line on stdout is the path of the run's `result.json`; a user's mistake ends with one

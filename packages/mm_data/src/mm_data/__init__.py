@@ -1,6 +1,6 @@
 """From a manifest of video files to batches: manifests, decoding, order, streaming, rendered shapes."""
 
-from mm_data.bad import Bad, BadClip
+from mm_data.bad import Bad, BadClip, Quarantine
 from mm_data.clips import Clip, load_clip
 from mm_data.order import batch_indices
 from mm_data.prepare import prepare
@@ -15,6 +15,7 @@ __all__ = [
     "Batch",
     "Clip",
     "Dataset",
+    "Quarantine",
     "Record",
     "Stream",
     "batch_indices",

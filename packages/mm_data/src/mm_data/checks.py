@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from mm_config.doctor.checks import BROKEN, OK, Check, Checks
-from mm_config.options.run_options import RunOptions
+from mm_config.doctor import BROKEN, OK, Check, Checks
+from mm_config.options import RunOptions
 
 if TYPE_CHECKING:
     import numpy as np

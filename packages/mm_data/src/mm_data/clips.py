@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import torch
 
-from mm_config.specs.data import DataSpec, Reader
+from mm_config.specs import DataSpec, Reader
 from mm_data.bad import BadClip
 from mm_data.records import Record
 from mm_data.video.index import VideoIndex, index_video, open_video
@@ -21,6 +21,7 @@ class Clip:
     frames: torch.Tensor
     """uint8 `[T, H, W, 3]`, RGB."""
     caption: str
+    """What they show."""
 
 
 def load_clip(record: Record, data: DataSpec) -> Clip:

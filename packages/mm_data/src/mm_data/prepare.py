@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mm_config.options.locations import FLAG, Locations
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.data import ManifestSpec, ShapesSpec
-from mm_config.specs.kinds import DatasetSpec
+from mm_config.options import FLAG, Locations
+from mm_config.schema import Problem, UserError
+from mm_config.specs import DatasetSpec, ManifestSpec, ShapesSpec
 from mm_data.manifest import read_manifest
 from mm_data.records import Dataset
 from mm_data.shapes.dataset import render_dataset

@@ -10,26 +10,12 @@
 not show.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from typing import TYPE_CHECKING, Any
-
-from mm_config.specs.infer import GenerationRequest
+from mm_config.schema import lazy
 
 if TYPE_CHECKING:
+    from mm_config.specs import GenerationRequest
     from mm_infer.pipeline import Pipeline, Video, generate, load
-
-__all__ = ["GenerationRequest", "Pipeline", "Video", "generate", "load"]
-
-
-def __getattr__(name: str) -> Any:
-    """Imports the pipeline, and torch with it, on first use, so that `mm generate --help` is quick."""
-    if name in __all__:
-        from mm_infer import pipeline
-
-        return getattr(pipeline, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+else:
+    __getattr__, __dir__, __all__ = lazy(__name__)

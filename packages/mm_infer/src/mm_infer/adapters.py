@@ -8,19 +8,12 @@ from pathlib import Path
 import attrs
 from torch import nn
 
-from mm_config.console.output import say
-from mm_config.options.run_options import RunOptions
-from mm_config.running.trained_by import resolve_weights
-from mm_config.schema.errors import Problem, UserError, concerning
-from mm_config.specs.diffusion import Expert
-from mm_config.specs.infer import InferSpec
-from mm_config.specs.kinds import Weights
-from mm_config.specs.weights import RandomWeights, TrainedBy
-from mm_models.lora.adapter import LOW_NOISE, Addition, StoredAdapters
-from mm_models.lora.files import read_adapters
-from mm_models.lora.fitting import fit_problems
-from mm_models.lora.merging import merge
-from mm_models.lora.unmerged import attach
+from mm_config.console import say
+from mm_config.options import RunOptions
+from mm_config.running import resolve_weights
+from mm_config.schema import Problem, UserError, concerning
+from mm_config.specs import Expert, InferSpec, RandomWeights, TrainedBy, Weights
+from mm_models.lora import LOW_NOISE, Addition, StoredAdapters, attach, fit_problems, merge, read_adapters
 
 
 @attrs.frozen(eq=False)

@@ -4,40 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from mm_config.rules.carried_out import beyond
-from mm_config.schema.errors import Problem, prefixed
-from mm_config.specs.diffusion import Solver
-from mm_config.specs.infer import GenerationRequest, InferSpec
-from mm_config.specs.kinds import Conditioning
-from mm_config.specs.serving import GuidanceMode
-
-CARRIED_OUT = {
-    "negative_prompt",
-    "distilled",
-    "loras",
-    "sampler.timesteps",
-    "runtime.guidance",
-    "runtime.npu",
-    "runtime.attention",
-    "model.conditioning",
-    "autoencoder.tile_size",
-    "autoencoder.tile_stride",
-    "autoencoder.patch_size",
-    "autoencoder.decoder_base_dim",
-    "autoencoder.is_residual",
-}
-"""Fields added after their class's birth that generation carries out."""
+from mm_config.rules import CarriedOut, beyond
+from mm_config.schema import Problem
+from mm_config.specs import Conditioning, GenerationRequest, GuidanceMode, InferSpec, Solver
 
 SOLVERS = (Solver.UNIPC, Solver.EULER)
 """Solvers that `samplers` has a step for."""
 
 RUNNER = "generation"
-
-
-def refusals(spec: InferSpec) -> Iterator[Problem]:
-    """What generation would have to ignore of a spec: one problem for each field."""
-    yield from beyond(spec, CARRIED_OUT, RUNNER)
-    yield from prefixed(_value_problems(spec), "spec")
 
 
 def request_refusals(requests: Sequence[GenerationRequest]) -> Iterator[Problem]:
@@ -61,3 +35,26 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
         yield Problem(
             "runtime.guidance", f"is parallel, which {RUNNER} can't do yet; batched or sequential can"
         )
+
+
+CARRIED_OUT = CarriedOut(
+    runner=RUNNER,
+    fields=frozenset(
+        {
+            "negative_prompt",
+            "distilled",
+            "loras",
+            "sampler.timesteps",
+            "runtime.guidance",
+            "runtime.npu",
+            "runtime.attention",
+            "model.conditioning",
+            "autoencoder.tile_size",
+            "autoencoder.tile_stride",
+            "autoencoder.patch_size",
+            "autoencoder.decoder_base_dim",
+            "autoencoder.is_residual",
+        }
+    ),
+    problems=_value_problems,
+)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from mm_config.specs.diffusion import Expert, SamplerSpec
+from mm_config.specs import Expert, SamplerSpec
 from mm_infer.samplers import NUM_TRAIN_TIMESTEPS, SOLVERS, sigmas, timesteps
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from mm_config.specs.infer import GenerationRequest
+from mm_config.specs import GenerationRequest
 
 _LONGEST_SLUG = 50
 

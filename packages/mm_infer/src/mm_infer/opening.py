@@ -11,22 +11,16 @@ from torch import nn
 
 import mm_models
 from mm_config import rules
-from mm_config.options.run_options import RunOptions
-from mm_config.running.trained_by import resolve_weights
-from mm_config.schema.errors import Problem, UserError, concerning, gathering
-from mm_config.specs.diffusion import Expert
-from mm_config.specs.infer import GenerationRequest, InferSpec
-from mm_config.specs.kinds import Weights
-from mm_config.specs.weights import RandomWeights, TrainedBy
+from mm_config.options import RunOptions
+from mm_config.running import resolve_weights
+from mm_config.schema import Problem, UserError, concerning, gathering
+from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights, TrainedBy, Weights
 from mm_infer.adapters import ReadAdapter, adapter_fields, read_fields
-from mm_infer.carried_out import refusals, request_refusals
+from mm_infer.carried_out import CARRIED_OUT, request_refusals
 from mm_infer.requests import check_requests
 from mm_infer.samplers import sigmas
-from mm_models import device
-from mm_models.dtypes import torch_dtype
-from mm_models.loading import check as check_weights
-from mm_models.ops.choosing import Ops, choose
-from mm_models.releases import require_releases
+from mm_models import check_weights, device, require_releases, torch_dtype
+from mm_models.ops import Ops, choose
 
 PATH_OF = {
     Expert.HIGH_NOISE: "spec.high_noise",
@@ -74,7 +68,7 @@ def open_generation(
             their network. Each of the three is reported whole.
     """
     rules.check(spec)
-    _raise([*refusals(spec), *request_refusals(requests or ())])
+    _raise([*CARRIED_OUT.refusals(spec), *request_refusals(requests or ())])
     problems: list[Problem] = []
     with gathering(problems):
         sigmas(spec.sampler)

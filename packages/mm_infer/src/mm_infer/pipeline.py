@@ -13,15 +13,11 @@ from torch import Tensor, nn
 import mm_data
 import mm_models
 from mm_config import spec_hash
-from mm_config.console.output import progress
-from mm_config.npu.exporting import check_environment
-from mm_config.options.locations import load_locations
-from mm_config.options.run_options import RunOptions
-from mm_config.schema.errors import UserError
-from mm_config.specs.diffusion import Expert
-from mm_config.specs.infer import GenerationRequest, InferSpec
-from mm_config.specs.serving import GuidanceMode
-from mm_config.specs.weights import RandomWeights
+from mm_config.console import progress
+from mm_config.npu import check_environment
+from mm_config.options import RunOptions, load_locations
+from mm_config.schema import UserError
+from mm_config.specs import Expert, GenerationRequest, GuidanceMode, InferSpec, RandomWeights
 from mm_infer.adapters import add_adapters
 from mm_infer.denoise import OnStep, denoise
 from mm_infer.opening import Generation, open_generation, train_missing
@@ -34,9 +30,7 @@ from mm_infer.requests import (
     noise_of,
     requests_of,
 )
-from mm_models.autoencoders import Autoencoder
-from mm_models.dtypes import torch_dtype
-from mm_models.text import TextEncoder
+from mm_models import Autoencoder, TextEncoder, torch_dtype
 
 Output = Literal["uint8", "float"]
 """How frames are handed out: 0 to 255 in uint8, or 0 to 1 in float32."""

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mm_config.console.commands import shell_command, typed_path
-from mm_config.console.output import say, table
-from mm_config.options.run_options import RunOptions
-from mm_config.schema.identity import spec_hash
-from mm_config.specs.infer import InferSpec
+from mm_config.console import say, shell_command, table, typed_path
+from mm_config.options import RunOptions
+from mm_config.schema import spec_hash
+from mm_config.specs import InferSpec
 
 
 def print_report(spec: InferSpec, options: RunOptions, run_dir: Path, result: Mapping[str, Any]) -> None:

@@ -13,9 +13,8 @@ from torch import Tensor
 
 import mm_models
 from mm_config import rules
-from mm_config.schema.errors import Problem, UserError, gathering, prefixed
-from mm_config.specs.encoders import HashedTextEncoderSpec
-from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.schema import Problem, UserError, gathering, prefixed
+from mm_config.specs import GenerationRequest, HashedTextEncoderSpec, InferSpec
 from mm_infer.carried_out import request_refusals
 from mm_models import seeding
 

@@ -8,15 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mm_config.console.output import say
-from mm_config.options.run_options import RunOptions, RunOutcome
-from mm_config.runs.folder import Run, open_run, recorded
-from mm_config.runs.record import write_json
-from mm_config.schema.errors import Problem, UserError, gathering
-from mm_config.schema.identity import exact_hash, spec_hash
-from mm_config.specs.diffusion import Expert
-from mm_config.specs.infer import InferSpec
-from mm_config.specs.weights import RandomWeights, TrainedBy
+from mm_config.console import say
+from mm_config.options import RunOptions, RunOutcome
+from mm_config.runs import Run, open_run, recorded, write_json
+from mm_config.schema import Problem, UserError, exact_hash, gathering, spec_hash
+from mm_config.specs import Expert, InferSpec, RandomWeights, TrainedBy
 from mm_infer import scoring
 from mm_infer.contact_sheet import write_contact_sheet
 from mm_infer.naming import file_names
@@ -25,8 +21,8 @@ from mm_infer.pipeline import Pipeline, Video, load_pipeline, make_videos
 from mm_infer.report import print_report
 from mm_infer.requests import Inputs
 from mm_infer.writing import write_video
-from mm_models.device_report import device_names, peak_gib
-from mm_models.ops.choosing import described
+from mm_models import device_names, peak_gib
+from mm_models.ops import described
 
 
 def run(spec: InferSpec, options: RunOptions) -> RunOutcome:

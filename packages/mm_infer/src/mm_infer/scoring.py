@@ -7,10 +7,8 @@ from typing import Any
 
 import attrs
 
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.data import ShapesScorerSpec
-from mm_config.specs.infer import GenerationRequest
-from mm_config.specs.kinds import ScorerSpec
+from mm_config.schema import Problem, UserError
+from mm_config.specs import GenerationRequest, ScorerSpec, ShapesScorerSpec
 from mm_data import shapes
 from mm_infer.pipeline import Video
 

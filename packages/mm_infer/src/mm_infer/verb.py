@@ -9,15 +9,21 @@ from tempfile import TemporaryFile
 
 import attrs
 
-from mm_config.cli.main import LOCATION
-from mm_config.cli.scan import RUNS_DIR, CommandLine, Option, whole_number
-from mm_config.cli.targets import read_targets, runs_dir_of
-from mm_config.cli.verb import Usage, Verb
-from mm_config.npu.exporting import exported
-from mm_config.options.locations import load_locations
-from mm_config.options.run_options import RunOptions
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.cli import (
+    LOCATION,
+    RUNS_DIR,
+    CommandLine,
+    Option,
+    Usage,
+    Verb,
+    read_targets,
+    runs_dir_of,
+    whole_number,
+)
+from mm_config.npu import exported
+from mm_config.options import RunOptions, load_locations
+from mm_config.schema import Problem, UserError
+from mm_config.specs import GenerationRequest, InferSpec
 from mm_infer.naming import file_names
 
 

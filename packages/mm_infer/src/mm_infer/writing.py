@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mm_config.schema.errors import UserError
-from mm_config.schema.identity import spec_hash
-from mm_config.specs.infer import InferSpec
-from mm_config.stored.files import to_payload
-from mm_data.video.writing import write_mp4
+from mm_config.schema import UserError, spec_hash
+from mm_config.specs import InferSpec
+from mm_config.stored import to_payload
+from mm_data import write_mp4
 from mm_infer.pipeline import Video
 
 

@@ -20,8 +20,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
-from mm_config.durable.digests import sha256_of, size_and_sha256
-from mm_config.durable.writing import place_folder, synced_file
+from mm_config.durable import place_folder, sha256_of, size_and_sha256, synced_file
 from mm_models.collectives import gather_json, rank_and_world_size, write_on_first
 
 STATE = "state.json"

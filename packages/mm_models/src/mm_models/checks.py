@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from mm_config.doctor.checks import BROKEN, OK, Check, Checks
-from mm_config.options.run_options import RunOptions
+from mm_config.doctor import BROKEN, OK, Check, Checks
+from mm_config.options import RunOptions
 
 if TYPE_CHECKING:
     import torch

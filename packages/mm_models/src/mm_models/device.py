@@ -5,8 +5,8 @@ from importlib.util import find_spec
 
 import torch
 
-from mm_config.npu.variables import refused
-from mm_config.schema.errors import Problem, UserError
+from mm_config.npu import refused
+from mm_config.schema import Problem, UserError
 
 
 def pick(name: str = "auto", path: str = "spec.runtime.device") -> torch.device:

@@ -2,7 +2,7 @@
 
 import torch
 
-from mm_config.specs.dtype import Dtype
+from mm_config.specs import Dtype
 
 
 def torch_dtype(dtype: Dtype) -> torch.dtype:

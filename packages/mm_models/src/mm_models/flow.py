@@ -6,7 +6,7 @@ Formulas: x_t = (1 - sigma) x0 + sigma noise, velocity = noise - x0, sigma = s u
 import torch
 from torch import Tensor
 
-from mm_config.specs.diffusion import Expert, FlowMatchingSpec, LossWeighting
+from mm_config.specs import Expert, FlowMatchingSpec, LossWeighting
 
 
 def training_sigmas(spec: FlowMatchingSpec) -> Tensor:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mm_config.schema.decorator import tag_of
-from mm_config.specs.kinds import ModelSpec
+from mm_config.schema import tag_of
+from mm_config.specs import ModelSpec
 from mm_models.ops.choosing import Ops, choose
 from mm_models.registered import builder_of, register
 from mm_models.seeding import generator

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from mm_config.schema.errors import UserError
+from mm_config.schema import UserError
 
 KINDS = {
     "mm.networks": "network",

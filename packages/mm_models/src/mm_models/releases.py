@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.encoders import ClipImageEncoderSpec, Umt5TextEncoderSpec, WanAutoencoderSpec
-from mm_config.specs.kinds import Weights
-from mm_config.specs.weights import ReleasedWeights
+from mm_config.schema import Problem, UserError
+from mm_config.specs import (
+    ClipImageEncoderSpec,
+    ReleasedWeights,
+    Umt5TextEncoderSpec,
+    WanAutoencoderSpec,
+    Weights,
+)
 
 if TYPE_CHECKING:
     import torch
 
-    from mm_config.options.locations import Locations
+    from mm_config.options import Locations
 
 
 def release_folder(weights: Weights, locations: Locations | None, path: str) -> Path:

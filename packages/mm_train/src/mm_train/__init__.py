@@ -8,24 +8,11 @@
 `steps` does the same as an iterator. `RunOptions` of mm_config says where runs lie and which one is resumed.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from typing import TYPE_CHECKING, Any
+from mm_config.schema import lazy
 
 if TYPE_CHECKING:
     from mm_train.training import Step, TrainResult, steps, train
-
-__all__ = ["Step", "TrainResult", "steps", "train"]
-
-
-def __getattr__(name: str) -> Any:
-    """Imports the trainer, and torch with it, on first use, so that a spec is checked quickly."""
-    if name in __all__:
-        from mm_train import training
-
-        return getattr(training, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+else:
+    __getattr__, __dir__, __all__ = lazy(__name__)

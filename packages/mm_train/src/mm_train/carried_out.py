@@ -4,43 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.rules.carried_out import beyond
-from mm_config.schema.decorator import tag_of
-from mm_config.schema.errors import Problem, UserError, prefixed
-from mm_config.specs.kinds import Conditioning
-from mm_config.specs.parallel import Recompute
-from mm_config.specs.train import TrainSpec
-from mm_models.registered import tags_of
-
-CARRIED_OUT = {
-    "diffusion.sigma_max",
-    "diffusion.sigma_min",
-    "diffusion.drop_last",
-    "schedule.warmup_ratio",
-    "schedule.decay_steps",
-    "precision.output",
-    "precision.allow_tf32",
-    "recompute.mode",
-    "recompute.modules",
-    "runtime.timeout_minutes",
-    "runtime.npu",
-    "runtime.attention",
-    "model.conditioning",
-    "autoencoder.tile_size",
-    "autoencoder.tile_stride",
-    "autoencoder.patch_size",
-    "autoencoder.decoder_base_dim",
-    "autoencoder.is_residual",
-}
-"""Fields added after their class's birth that training carries out."""
+from mm_config.rules import CarriedOut
+from mm_config.schema import Problem, UserError, tag_of
+from mm_config.specs import Conditioning, Recompute, TrainSpec
+from mm_models import tags_of
 
 RUNNER = "training"
-
-
-def refusals(spec: TrainSpec) -> Iterator[Problem]:
-    """What training would have to ignore: one problem for each field."""
-    yield from beyond(spec, CARRIED_OUT, RUNNER)
-    yield from prefixed(_value_problems(spec), "spec")
 
 
 def check_carried_out(spec: TrainSpec) -> None:
@@ -49,7 +18,7 @@ def check_carried_out(spec: TrainSpec) -> None:
     Raises:
         UserError: All of it.
     """
-    if found := list(refusals(spec)):
+    if found := list(CARRIED_OUT.refusals(spec)):
         raise UserError(found)
 
 
@@ -63,3 +32,31 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
         yield Problem("model.conditioning", f"is {shown}: {RUNNER} on given frames is not there yet")
     if spec.recompute.mode is Recompute.SELECTIVE:
         yield Problem("recompute.mode", f"is selective, which {RUNNER} can't do yet; none or full can")
+
+
+CARRIED_OUT = CarriedOut(
+    runner=RUNNER,
+    fields=frozenset(
+        {
+            "diffusion.sigma_max",
+            "diffusion.sigma_min",
+            "diffusion.drop_last",
+            "schedule.warmup_ratio",
+            "schedule.decay_steps",
+            "precision.output",
+            "precision.allow_tf32",
+            "recompute.mode",
+            "recompute.modules",
+            "runtime.timeout_minutes",
+            "runtime.npu",
+            "runtime.attention",
+            "model.conditioning",
+            "autoencoder.tile_size",
+            "autoencoder.tile_stride",
+            "autoencoder.patch_size",
+            "autoencoder.decoder_base_dim",
+            "autoencoder.is_residual",
+        }
+    ),
+    problems=_value_problems,
+)

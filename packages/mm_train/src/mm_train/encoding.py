@@ -9,8 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.options.locations import Locations
-from mm_config.specs.train import TrainSpec
+from mm_config.options import Locations
+from mm_config.specs import TrainSpec
 from mm_data import Bad, BadClip, Clip, Dataset, Record, load_clip, to_model_range
 from mm_models import build_autoencoder, build_text_encoder
 

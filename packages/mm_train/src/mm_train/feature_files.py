@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mm_config.durable.writing import stage_of
-from mm_config.schema.errors import Problem, UserError
+from mm_config.durable import staged_file
+from mm_config.schema import Problem, UserError
 
 ROWS_PER_FILE = 8
 """What is encoded at once, so that a damaged file is made again from few clips, to the last bit."""
@@ -39,13 +39,8 @@ def write_rows(path: Path, rows: Tensor) -> None:
     Raises:
         UserError: It can't be written.
     """
-    staged = stage_of(path)
-    with writing(path):
-        try:
-            save_file({"rows": rows}, staged, metadata={"sha256": _digest(rows, path)})
-            staged.rename(path)
-        finally:
-            staged.unlink(missing_ok=True)
+    with writing(path), staged_file(path) as staged:
+        save_file({"rows": rows}, staged, metadata={"sha256": _digest(rows, path)})
 
 
 def read_rows(path: Path) -> Tensor:

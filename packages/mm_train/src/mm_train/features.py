@@ -19,12 +19,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.console.output import progress, say
-from mm_config.durable.writing import place_folder, stage_of
-from mm_config.options.locations import Locations
-from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.identity import canonical
-from mm_config.specs.train import TrainSpec
+from mm_config.console import progress, say
+from mm_config.durable import place_folder, stage_of
+from mm_config.options import Locations
+from mm_config.schema import Problem, UserError, canonical
+from mm_config.specs import TrainSpec
 from mm_data import Bad, Dataset
 from mm_train.encoding import Encoding
 from mm_train.feature_files import ROWS_PER_FILE, file_name, row_reader, rows_of, write_rows, writing

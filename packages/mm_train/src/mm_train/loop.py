@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import mm_data
-from mm_config.console.output import progress, say
-from mm_config.options.run_options import StoppedEarly
-from mm_config.runs.folder import Run
-from mm_config.schema.errors import UserError
-from mm_config.specs.train import TrainSpec
+from mm_config.console import progress, say
+from mm_config.options import StoppedEarly
+from mm_config.runs import Run
+from mm_config.schema import UserError
+from mm_config.specs import TrainSpec
 from mm_data import Batch, Dataset
-from mm_models import flow
-from mm_models.dtypes import torch_dtype
+from mm_models import flow, torch_dtype
 from mm_train import states
 from mm_train.clipping import clip_gradients
 from mm_train.encoding import latent_shape
@@ -40,14 +39,23 @@ class Training:
     """Everything that the loop works with."""
 
     spec: TrainSpec
+    """What is trained."""
     run: Run
+    """Where its state, metrics and result go."""
     ranks: Ranks
+    """The processes that train it together."""
     device: torch.device
+    """Where this process computes."""
     dataset: Dataset
+    """The clips."""
     source: Source
+    """How they are loaded and encoded."""
     levels: NoiseLevels
+    """The noise levels that the expert is trained on."""
     network: nn.Module
+    """Parallelized, on the device, with its weights."""
     optimizer: Optimizer
+    """Over the network's trainable parameters."""
 
     @property
     def quarantine(self) -> Path:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from mm_config.rules.patterns import matches
-from mm_config.schema.errors import Problem, UserError
+from mm_config.rules import matches
+from mm_config.schema import Problem, UserError
 
 
 def matching_modules(network: nn.Module, patterns: Iterable[str], path: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.specs.train import TrainSpec
+from mm_config.specs import TrainSpec
 from mm_models import flow
 from mm_models.seeding import generator
 
@@ -32,6 +32,7 @@ class Draws:
     """The random numbers of one micro-batch, on the CPU."""
 
     noise_BCTHW: Tensor
+    """float32, of the latents' shape."""
     sigma_B: Tensor
     """float64 noise levels."""
     weight_B: Tensor

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from mm_config.schema.decorator import tag_of
-from mm_config.specs.kinds import OptimizerSpec
-from mm_config.specs.optim import AdamWSpec, Decay, ScheduleSpec
+from mm_config.schema import tag_of
+from mm_config.specs import AdamWSpec, Decay, OptimizerSpec, ScheduleSpec
+from mm_models import builder_of
 from mm_models.device import updates_in_one_kernel
-from mm_models.registered import builder_of
 
 STEP = "step"
 """Under which torch's optimizers count the updates of a parameter."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mm_config.specs.train import TrainSpec
+from mm_config.specs import TrainSpec
 from mm_train.ranks import Ranks
 from mm_train.recompute import recompute
 from mm_train.sharding import shard

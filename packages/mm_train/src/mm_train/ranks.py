@@ -17,13 +17,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
-from mm_config.schema.diff import diff, show_value
-from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.identity import exact_hash
-from mm_config.specs.dtype import Dtype
-from mm_config.specs.train import PrecisionSpec, TrainSpec
-from mm_config.stored.files import from_payload, to_payload
-from mm_models.collectives import gather_json
+from mm_config import diff
+from mm_config.schema import Problem, UserError, exact_hash, show_value
+from mm_config.specs import Dtype, PrecisionSpec, TrainSpec
+from mm_config.stored import from_payload, to_payload
+from mm_models import gather_json
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mm_config.specs.parallel import Recompute, RecomputeSpec
+from mm_config.specs import Recompute, RecomputeSpec
 from mm_train.matching import matching_modules
 
 

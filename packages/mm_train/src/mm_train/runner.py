@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mm_config.console.commands import shell_command, typed_path
-from mm_config.console.output import say, table
-from mm_config.options.run_options import RunOptions, RunOutcome
-from mm_config.schema.identity import spec_hash
-from mm_config.specs.train import TrainSpec
+from mm_config.console import say, shell_command, table, typed_path
+from mm_config.options import RunOptions, RunOutcome
+from mm_config.schema import spec_hash
+from mm_config.specs import TrainSpec
 from mm_train.training import TrainResult, train
 
 

@@ -8,10 +8,9 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from mm_config.specs.parallel import FsdpSpec
-from mm_config.specs.train import PrecisionSpec
+from mm_config.specs import FsdpSpec, PrecisionSpec
+from mm_models import torch_dtype
 from mm_models.device import scales_while_reducing
-from mm_models.dtypes import torch_dtype
 from mm_train.matching import matching_modules
 
 

@@ -9,8 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.options.locations import Locations
-from mm_config.specs.train import TrainSpec
+from mm_config.options import Locations
+from mm_config.specs import TrainSpec
 from mm_data import Bad, Dataset, Record, to_model_range
 from mm_models import build_autoencoder, build_text_encoder
 from mm_train.features import Features
@@ -53,7 +53,9 @@ class _Encoded:
     """What was encoded of a clip; looked up by the stream, whose errors end all ranks."""
 
     latents: Tensor
+    """`[C, T, H, W]`."""
     text: Tensor
+    """`[L, D]`, of its caption."""
     no_text: Tensor
     """Of the empty caption."""
 

@@ -8,18 +8,15 @@ from torch import nn
 
 import mm_data
 import mm_models
-from mm_config.console.output import say
-from mm_config.options.run_options import RunOptions
-from mm_config.running.trained_by import resolve_weights
-from mm_config.runs.folder import Run
-from mm_config.schema.errors import Problem, UserError, concerning
-from mm_config.specs.data import Cache
-from mm_config.specs.train import TrainSpec
-from mm_config.specs.weights import RandomWeights, TrainedBy
+from mm_config.console import say
+from mm_config.options import RunOptions
+from mm_config.running import resolve_weights
+from mm_config.runs import Run
+from mm_config.schema import Problem, UserError, concerning
+from mm_config.specs import Cache, RandomWeights, TrainedBy, TrainSpec
 from mm_data import Dataset
-from mm_models import checkpoint
-from mm_models.loading import check
-from mm_models.releases import require_releases
+from mm_models import check_weights as check
+from mm_models import checkpoint, require_releases
 from mm_train import states
 from mm_train.features import feature_identity, features_folder
 from mm_train.loop import Training

@@ -10,12 +10,10 @@ import attrs
 from torch import nn
 from torch.optim import Optimizer
 
-from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.identity import exact_hash, spec_hash
-from mm_config.specs.train import TrainSpec
-from mm_config.stored.files import to_payload
-from mm_models import checkpoint
-from mm_models.loading import load_group
+from mm_config.schema import Problem, UserError, exact_hash, spec_hash
+from mm_config.specs import TrainSpec
+from mm_config.stored import to_payload
+from mm_models import checkpoint, load_group
 from mm_train.optim import make_moments, named_moments
 from mm_train.ranks import Ranks
 

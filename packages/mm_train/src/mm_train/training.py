@@ -15,18 +15,14 @@ import torch
 import mm_data
 import mm_models
 from mm_config import rules
-from mm_config.console.output import say
-from mm_config.options.run_options import RunOptions, StoppedEarly
-from mm_config.runs.folder import Run, attach, open_run, recorded
-from mm_config.schema.identity import exact_hash, spec_hash
-from mm_config.specs.data import Cache
-from mm_config.specs.train import TrainSpec
-from mm_data import Dataset
-from mm_data.bad import Quarantine
-from mm_models import device
-from mm_models.device_report import device_names, peak_gib
-from mm_models.dtypes import torch_dtype
-from mm_models.ops.choosing import Ops, choose, described
+from mm_config.console import say
+from mm_config.options import RunOptions, StoppedEarly
+from mm_config.runs import Run, attach, open_run, recorded
+from mm_config.schema import exact_hash, spec_hash
+from mm_config.specs import Cache, TrainSpec
+from mm_data import Dataset, Quarantine
+from mm_models import device, device_names, peak_gib, torch_dtype
+from mm_models.ops import Ops, choose, described
 from mm_train import states
 from mm_train.carried_out import check_carried_out
 from mm_train.features import cached_features

@@ -10,9 +10,10 @@ from mm_config.cli.flags import as_text, is_settable
 from mm_config.cli.page import blank, example_lines, flag_line, heading, option_lines, paragraph
 from mm_config.cli.scan import Option
 from mm_config.cli.sections import Section, sections
-from mm_config.cli.values import brief
+from mm_config.cli.values import brief, mark
+from mm_config.rules.carried_out import not_carried_out
 from mm_config.schema.decorator import tag_of
-from mm_config.schema.evolve import Leaf
+from mm_config.schema.evolve import ROOT, Leaf
 from mm_config.schema.fields import FieldInfo, field_types
 from mm_config.schema.root import RootSpec, aliases_of
 from mm_config.schema.types import class_of, describe
@@ -39,15 +40,16 @@ def help_lines(spec: RootSpec, file: str, about: str, options: Iterable[Option])
     lines.extend([blank(), *paragraph(note, indent=0)])
     lines.extend(option_lines("options, beside the spec", options))
     aliases = {path: alias for alias, path in aliases_of(type(spec)).items()}
+    refused = not_carried_out(spec)
     for section in sections(spec):
-        lines.extend(_section_lines(section))
+        lines.extend(_section_lines(section, mark(section.path, refused)))
         for leaf in section.leaves:
-            lines.extend(_leaf_lines(leaf, aliases.get(leaf.path)))
+            lines.extend(_leaf_lines(leaf, aliases.get(leaf.path), mark(f"{ROOT}.{leaf.path}", refused)))
     lines.extend(example_lines(_examples(spec, file)))
     return lines
 
 
-def _section_lines(section: Section) -> list[Text]:
+def _section_lines(section: Section, note: str) -> list[Text]:
     tag = tag_of(section.value)
     if section.by_hash:
         about = f"Fields of a {tag} spec; see the --help of its own experiment."
@@ -55,21 +57,21 @@ def _section_lines(section: Section) -> list[Text]:
     about = " ".join((inspect.getdoc(class_of(section.value)) or "").split("\n\n")[0].split())
     return [
         blank(),
-        heading(section.path, section.help),
+        heading(section.path, section.help, note),
         *paragraph(f"{tag}: {about}", indent=2),
     ]
 
 
-def _leaf_lines(leaf: Leaf, alias: str | None) -> list[Text]:
+def _leaf_lines(leaf: Leaf, alias: str | None, note: str) -> list[Text]:
     flags = [f"--spec.{leaf.path}", *([f"--spec.{alias}"] if alias else [])]
     if not is_settable(leaf.type):
         facts = f"{leaf.help} (default: {brief(leaf.value)}; {describe(leaf.type)}, chosen in Python)"
-        return [flag_line(flags[:1], ""), *paragraph(facts, indent=6)]
+        return [flag_line(flags[:1], "", note), *paragraph(facts, indent=6)]
     if leaf.type is bool:
         section, _, name = flags[0].rpartition(".")
         flags.insert(1, f"{section}.no_{name}")
     return [
-        flag_line(flags, "" if leaf.type is bool else as_text(leaf.type).metavar),
+        flag_line(flags, "" if leaf.type is bool else as_text(leaf.type).metavar, note),
         *paragraph(f"{leaf.help} ({'; '.join(_facts(leaf.value, leaf.info))})", indent=6),
     ]
 

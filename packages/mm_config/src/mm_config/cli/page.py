@@ -47,21 +47,26 @@ def flag_line(flags: Sequence[str], value: str, note: str = "") -> Text:
     """A flag's spellings with what follows them; in lines of their own where the page is too narrow."""
     from rich.text import Text
 
-    line = Text()
-    for between, before in ((", ", " "), (",\n      ", " "), (",\n      ", "\n      ")):
+    line, below = Text(), "\n      "
+    for between, before, beside in (
+        (", ", " ", "  "),
+        (f",{below}", " ", "  "),
+        (f",{below}", below, "  "),
+        (f",{below}", below, below),
+    ):
         spellings = Text(between).join(Text(flag, style="cyan") for flag in flags)
         ending = f"{before}{value}" if value else ""
-        line = Text.assemble("  ", spellings, ending, f"  {note}" if note else "")
+        line = Text.assemble("  ", spellings, ending, (f"{beside}{note}" if note else "", "dim"))
         if all(part.cell_len <= _width() for part in line.split("\n")):
             break
     return line
 
 
-def heading(title: str, about: str = "") -> Text:
+def heading(title: str, about: str = "", note: str = "") -> Text:
     """A group's title, with what the group is."""
     from rich.text import Text
 
-    return Text.assemble((title, "bold"), f"  {about}" if about else "")
+    return Text.assemble((title, "bold"), f"  {about}" if about else "", (f"  {note}" if note else "", "dim"))
 
 
 def paragraph(text: str, indent: int, hanging: int = 0) -> list[Text]:

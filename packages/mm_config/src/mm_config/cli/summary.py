@@ -9,8 +9,10 @@ from typing import Any
 import attrs
 
 from mm_config.cli.styled import BLANK, Line, prose
-from mm_config.cli.values import fitted, is_default
+from mm_config.cli.values import fitted, is_default, mark
+from mm_config.rules.carried_out import refusals
 from mm_config.schema.decorator import tag_of
+from mm_config.schema.evolve import ROOT
 from mm_config.schema.fields import (
     EXECUTION,
     SEMANTIC,
@@ -43,6 +45,8 @@ class _Row:
     about: str = ""
     """What is said of a spec."""
     is_default: bool = False
+    note: str = ""
+    """What is said beside it."""
 
 
 def summary_lines(spec: RootSpec, width: int) -> list[Line]:
@@ -52,7 +56,8 @@ def summary_lines(spec: RootSpec, width: int) -> list[Line]:
     their class's default, and how many are.
     """
     rows = [row for row in _rows(spec) if row.path != "name"]
-    said = [row for row in rows if not row.is_default]
+    refused = [problem.path for problem in refusals(spec)]
+    said = [attrs.evolve(row, note=mark(f"{ROOT}.{row.path}", refused)) for row in rows if not row.is_default]
     named = max((len(row.path) for row in said), default=0)
     lines = [_head(spec), BLANK, *prose(describe(spec), width)]
     for group in Group:
@@ -79,9 +84,10 @@ def _line(row: _Row, named: int, width: int) -> Line:
     outer, dot, name = row.path.rpartition(".")
     margin, gap = "  ", " " * (named - len(row.path) + 2)
     unit = f" {row.unit}" if row.unit else ""
-    room = max(width - len(margin) - named - 2 - columns(unit), _LEAST_ROOM)
+    note = f"  {row.note}" if row.note else ""
+    room = max(width - len(margin) - named - 2 - columns(unit + note), _LEAST_ROOM)
     text = (row.about, "") if row.about else (fitted(row.value, room), "cyan")
-    return ((margin, ""), (outer + dot, "dim"), (name + gap, ""), text, (unit, "dim"))
+    return ((margin, ""), (outer + dot, "dim"), (name + gap, ""), text, (unit + note, "dim"))
 
 
 def _rows(spec: Any, prefix: str = "", outer: Role = SEMANTIC, around: Group | None = None) -> Iterator[_Row]:

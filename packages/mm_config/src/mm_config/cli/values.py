@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import shlex
+from collections.abc import Iterable
 from typing import Any, cast
 
 import attrs
@@ -82,6 +83,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
     return to_payload(value) if is_spec(value) else value
+
+
+def mark(path: str, refused: Iterable[str]) -> str:
+    """What to say beside a field that the runner can't do, or that lies in a spec that it can't."""
+    return "(not carried out yet)" if any(f"{path}.".startswith(f"{one}.") for one in refused) else ""
 
 
 def _start(text: str, width: int) -> str:

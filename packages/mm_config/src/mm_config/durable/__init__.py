@@ -1,1 +1,20 @@
 """Files and folders that are whole or not there, also after a power cut, and the digests that prove it."""
+
+# pyright: reportUnusedImport=false
+
+from typing import TYPE_CHECKING
+
+from mm_config.schema.faces import lazy
+
+if TYPE_CHECKING:
+    from mm_config.durable.digests import sha256_of, size_and_sha256
+    from mm_config.durable.writing import (
+        place_folder,
+        stage_of,
+        staged_file,
+        staged_folder,
+        sync,
+        synced_file,
+    )
+else:
+    __getattr__, __dir__, __all__ = lazy(__name__)

@@ -13,6 +13,14 @@ Scalar: TypeAlias = "bool | int | float | str | None"
 Leaf: TypeAlias = "Scalar | tuple[Scalar, ...] | dict[str, JSON]"
 """A scalar, a list of scalars as a tuple (perhaps empty), or `{}` for a mapping without keys."""
 
+_CONSTANTS = {None: "null", True: "true", False: "false"}
+
+
+def as_in_file(value: object) -> str:
+    """A value as its file would show it, cut where it is long."""
+    text = _CONSTANTS[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 80 else f"{text[:76]} ..."
+
 
 @attrs.frozen
 class Sequence:

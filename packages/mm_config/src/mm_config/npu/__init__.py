@@ -1,1 +1,13 @@
 """An Ascend NPU's environment: variables and their text forms, what is advised, versions that go together."""
+
+# pyright: reportUnusedImport=false
+
+from typing import TYPE_CHECKING
+
+from mm_config.schema.faces import lazy
+
+if TYPE_CHECKING:
+    from mm_config.npu.exporting import check_environment, exported
+    from mm_config.npu.variables import refused
+else:
+    __getattr__, __dir__, __all__ = lazy(__name__)

@@ -1,103 +1,16 @@
 """Rules between fields: one function that every verb and every runner asks."""
 
-from __future__ import annotations
+# pyright: reportUnusedImport=false
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mm_config.rules import data, encoders, modules, npu, precision, sampling, schedules
-from mm_config.rules.conditioning import request_problems
-from mm_config.rules.ranks import generation_rank_problems, train_rank_problems
-from mm_config.rules.roots import infer_problems, label_problems, train_problems
-from mm_config.schema.errors import Problem, SpecError, prefixed
-from mm_config.schema.fields import spec_fields
-from mm_config.schema.root import RootSpec
-from mm_config.schema.types import class_of, is_spec, is_tuple
-from mm_config.specs.data import DataSpec, PrecomputedSpec
-from mm_config.specs.diffusion import FlowMatchingSpec, SamplerSpec
-from mm_config.specs.encoders import (
-    ClipImageEncoderSpec,
-    DctAutoencoderSpec,
-    Umt5TextEncoderSpec,
-    WanAutoencoderSpec,
-)
-from mm_config.specs.infer import InferSpec
-from mm_config.specs.monitoring import MemorySnapshotSpec, ProfilerSpec
-from mm_config.specs.npu import NpuAffinitySpec, NpuAllocatorSpec, NpuCoresSpec, NpuSpec
-from mm_config.specs.optim import AdamWSpec, ScheduleSpec
-from mm_config.specs.parallel import CompileSpec
-from mm_config.specs.serving import InferRuntimeSpec, QuantizationSpec, SparseAttentionSpec
-from mm_config.specs.train import CheckpointSpec, PrecisionSpec, TrainRuntimeSpec, TrainSpec
+from mm_config.schema.faces import lazy
 
-__all__ = ["check", "problems", "request_problems"]
-
-_OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
-    AdamWSpec: (schedules.adamw_problems,),
-    CheckpointSpec: (schedules.checkpoint_problems,),
-    ClipImageEncoderSpec: (encoders.clip_encoder_problems,),
-    CompileSpec: (precision.compile_problems,),
-    DataSpec: (data.data_problems,),
-    DctAutoencoderSpec: (encoders.dct_problems,),
-    FlowMatchingSpec: (sampling.grid_problems,),
-    InferRuntimeSpec: (precision.runtime_problems, sampling.residency_problems, npu.npu_runtime_problems),
-    MemorySnapshotSpec: (schedules.window_problems,),
-    NpuAffinitySpec: (npu.affinity_problems,),
-    NpuAllocatorSpec: (npu.allocator_problems,),
-    NpuCoresSpec: (npu.cores_problems,),
-    NpuSpec: (npu.npu_problems,),
-    PrecisionSpec: (precision.precision_problems,),
-    PrecomputedSpec: (data.precomputed_problems,),
-    ProfilerSpec: (schedules.window_problems,),
-    QuantizationSpec: (modules.group_size_problems,),
-    SamplerSpec: (sampling.sampler_problems,),
-    ScheduleSpec: (schedules.schedule_problems,),
-    SparseAttentionSpec: (sampling.sparse_problems,),
-    TrainRuntimeSpec: (precision.runtime_problems, npu.npu_runtime_problems),
-    Umt5TextEncoderSpec: (encoders.umt5_problems,),
-    WanAutoencoderSpec: (encoders.wan_autoencoder_problems,),
-}
-"""Rules of one nested spec on its own, wherever it stands."""
-
-
-def problems(spec: Any, world_size: int | None = None) -> list[Problem]:
-    """Everything that is wrong between the fields of a spec and of the specs inside it.
-
-    Args:
-        spec: Any spec; a spec class can add rules of its own by a `problems()` method.
-        world_size: Ranks that the run is spread over; None leaves rules about ranks out.
-
-    Returns:
-        One problem per broken rule, with the canonical path (`spec.data.num_frames`), no two alike.
-    """
-    found = list(_walk(spec, "spec"))
-    if isinstance(spec, TrainSpec):
-        found += prefixed(train_rank_problems(spec, world_size), "spec")
-    if isinstance(spec, InferSpec):
-        found += prefixed(generation_rank_problems(spec, world_size), "spec")
-    return list(dict.fromkeys(found))
-
-
-def check(spec: Any, world_size: int | None = None) -> None:
-    """Raises SpecError with all problems, if there are any."""
-    if found := problems(spec, world_size):
-        raise SpecError(found)
-
-
-def _walk(value: Any, path: str) -> Iterator[Problem]:
-    if is_tuple(value):
-        for index, item in enumerate(value):
-            yield from _walk(item, f"{path}.{index}")
-    if not is_spec(value):
-        return
-    if own_rules := getattr(value, "problems", None):
-        yield from prefixed(own_rules(), path)
-    for rule in _OWN_RULES.get(class_of(value), ()):
-        yield from prefixed(rule(value), path)
-    if isinstance(value, RootSpec):
-        yield from prefixed(label_problems(value), path)
-    if isinstance(value, TrainSpec):
-        yield from prefixed(train_problems(value, path), path)
-    if isinstance(value, InferSpec):
-        yield from prefixed(infer_problems(value, path), path)
-    for attribute in spec_fields(class_of(value)):
-        yield from _walk(getattr(value, attribute.name), f"{path}.{attribute.name}")
+if TYPE_CHECKING:
+    from mm_config.rules.carried_out import CarriedOut, beyond
+    from mm_config.rules.conditioning import request_problems
+    from mm_config.rules.encoders import wan_autoencoder_problems
+    from mm_config.rules.patterns import matches, matching
+    from mm_config.rules.whole import check, problems
+else:
+    __getattr__, __dir__, __all__ = lazy(__name__)

@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from importlib.metadata import entry_points
 from typing import Any
 
+import attrs
+
+from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import show_value
-from mm_config.schema.errors import Problem
+from mm_config.schema.errors import Problem, prefixed
 from mm_config.schema.fields import ABSENT, info_of, spec_fields
 from mm_config.schema.types import class_of, is_spec
+
+REFUSALS = "mm.refusals"
+"""Entry points: the `CarriedOut` of the runner of a root spec's tag; importing it needs no torch."""
+
+
+@attrs.frozen
+class CarriedOut:
+    """What a runner makes of its specs, known without the runner."""
+
+    runner: str
+    """Who it is, for messages."""
+    fields: frozenset[str]
+    """Paths of the fields that it carries out although they were added after their class's birth, without the
+    leading `spec.`; `recompute` includes what is inside."""
+    problems: Callable[[Any], Iterable[Problem]]
+    """Values of known fields that it can't do yet, as problems with paths inside the spec."""
+
+    def refusals(self, spec: Any) -> Iterator[Problem]:
+        """What the runner would have to ignore: one problem for each field."""
+        yield from beyond(spec, self.fields, self.runner)
+        yield from prefixed(self.problems(spec), "spec")
+
+
+def refusals(spec: Any) -> list[Problem]:
+    """What a spec says that its runner can't do yet; empty where the whole spec can be run."""
+    return [problem for carried_out in _known(spec) for problem in carried_out.refusals(spec)]
+
+
+def not_carried_out(spec: Any) -> set[str]:
+    """The paths of the fields and specs inside a spec that can only be refused, whatever they are set to."""
+    unknown = (one for carried_out in _known(spec) for one in _unknown(spec, carried_out.fields, "spec"))
+    return {path for path, _, _ in unknown}
+
+
+def _known(spec: Any) -> list[CarriedOut]:
+    return [entry.load() for entry in entry_points(group=REFUSALS, name=tag_of(spec))]
 
 
 def beyond(spec: Any, carried_out: Collection[str], runner: str, path: str = "spec") -> Iterator[Problem]:
@@ -24,32 +64,28 @@ def beyond(spec: Any, carried_out: Collection[str], runner: str, path: str = "sp
         runner: Who can't do it, for the message.
         path: Where the spec stands.
     """
+    for where, value, neutral in _unknown(spec, carried_out, path):
+        if value != neutral:
+            yield _problem(where, value, neutral, runner)
+
+
+def _unknown(spec: Any, carried_out: Collection[str], path: str) -> Iterator[tuple[str, Any, Any]]:
+    """The later fields that a runner does not know: path, value and the only value that it can run."""
     own = class_of(spec).__module__.startswith("mm_config.")
     for attribute in spec_fields(class_of(spec)):
         where, info = f"{path}.{attribute.name}", info_of(attribute)
-        value = getattr(spec, attribute.name)
+        value, later = getattr(spec, attribute.name), own and info.neutral is not ABSENT
         if where.partition(".")[2] in carried_out:
             continue
-        if not own:
-            if is_spec(value) and not info.by_hash:
-                yield from beyond(value, carried_out, runner, where)
-        elif info.neutral is not ABSENT and is_spec(value) and is_spec(info.neutral):
-            yield from _changed(value, info.neutral, carried_out, runner, where)
-        elif info.neutral is not ABSENT and value != info.neutral:
-            yield _problem(where, value, info.neutral, runner)
+        if later and is_spec(value) and is_spec(info.neutral):
+            for inner in spec_fields(class_of(value)):
+                inside = f"{where}.{inner.name}"
+                if inside.partition(".")[2] not in carried_out:
+                    yield inside, getattr(value, inner.name), getattr(info.neutral, inner.name)
+        elif later:
+            yield where, value, info.neutral
         elif is_spec(value) and not info.by_hash:
-            yield from beyond(value, carried_out, runner, where)
-
-
-def _changed(
-    value: Any, neutral: Any, carried_out: Collection[str], runner: str, path: str
-) -> Iterator[Problem]:
-    """The fields of a nested spec that differ from its neutral value."""
-    for attribute in spec_fields(class_of(value)):
-        where, mine = f"{path}.{attribute.name}", getattr(value, attribute.name)
-        wanted = getattr(neutral, attribute.name)
-        if mine != wanted and where.partition(".")[2] not in carried_out:
-            yield _problem(where, mine, wanted, runner)
+            yield from _unknown(value, carried_out, where)
 
 
 def _problem(path: str, value: Any, neutral: Any, runner: str) -> Problem:

@@ -1,1 +1,12 @@
 """Carrying out a finished spec: runners, weights that a training makes, mistakes in experiment files."""
+
+# pyright: reportUnusedImport=false
+
+from typing import TYPE_CHECKING
+
+from mm_config.schema.faces import lazy
+
+if TYPE_CHECKING:
+    from mm_config.running.trained_by import resolve_weights
+else:
+    __getattr__, __dir__, __all__ = lazy(__name__)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from mm_config.npu.exporting import exported
 from mm_config.options.run_options import RunOptions, RunOutcome
+from mm_config.rules.carried_out import refusals
 from mm_config.runs.folder import check_opens
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RESULT_FILE
 from mm_config.schema.decorator import tag_of
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.errors import UserError
 from mm_config.schema.identity import spec_hash
 from mm_config.schema.root import RootSpec
 
 GROUP = "mm.runners"
-REFUSALS = "mm.refusals"
-"""Entry points `spec -> problems`: what a runner, named by the same tag, would have to ignore."""
 
 
 def run(spec: RootSpec, options: RunOptions) -> RunOutcome:
@@ -68,15 +67,6 @@ def check_carried_out(spec: RootSpec) -> None:
     """
     if problems := refusals(spec):
         raise UserError(problems)
-
-
-def refusals(spec: RootSpec) -> list[Problem]:
-    """What a spec says that its runner can't do yet; empty where the whole spec can be run."""
-    found: list[Problem] = []
-    for entry in entry_points(group=REFUSALS, name=tag_of(spec)):
-        problems: Callable[[RootSpec], Iterable[Problem]] = entry.load()
-        found.extend(problems(spec))
-    return found
 
 
 def load_runner(entry: EntryPoint) -> Callable[[RootSpec, RunOptions], RunOutcome]:

@@ -1,1 +1,13 @@
 """Run folders, their provenance, their SQL index, and what is found through them."""
+
+# pyright: reportUnusedImport=false
+
+from typing import TYPE_CHECKING
+
+from mm_config.schema.faces import lazy
+
+if TYPE_CHECKING:
+    from mm_config.runs.folder import Run, attach, open_run, recorded
+    from mm_config.runs.record import write_json
+else:
+    __getattr__, __dir__, __all__ = lazy(__name__)

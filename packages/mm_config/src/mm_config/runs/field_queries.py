@@ -13,6 +13,8 @@ from mm_config.runs.conditions import Aliases, Condition
 from mm_config.runs.field_texts import KINDS, sorting, storable, text_of, value_of
 from mm_config.schema.types import is_list
 
+_NEWEST = 500
+
 
 @attrs.frozen
 class FieldQueries:
@@ -45,11 +47,10 @@ class FieldQueries:
         return found
 
     def known_paths(self, connection: Connection) -> list[str]:
-        """Every path that a stored run has."""
-        each = func.jsonb_object_keys if self.postgresql else func.json_each
-        keys = self._rows(each(self.runs.c.fields), "key")
-        query = sql.select(keys.c.key).distinct().select_from(self.runs.join(keys, sql.true()))
-        return list(connection.scalars(query))
+        """The paths that the newest runs have: enough of them to say which one was meant."""
+        columns = self.runs.c
+        newest = sql.select(columns.fields).order_by(columns.started_at.desc()).limit(_NEWEST)
+        return sorted({path for fields in connection.scalars(newest) for path in fields})
 
     def _met(self, condition: Condition, path: str) -> ColumnElement[bool]:
         operator, wanted = condition.operator, condition.value
@@ -92,14 +93,11 @@ class FieldQueries:
         """A row for each item of a list, or for the one value, and the text in it."""
         value = self.runs.c.fields[place]
         if not self.postgresql:
-            items = self._rows(func.json_each(value), "value")
+            items = func.json_each(value).table_valued("value")
             return items, items.c.value
-        items = self._rows(func.jsonb_path_query(value, sql.literal_column("'$[*]'")), "value")
+        every = func.jsonb_path_query(value, sql.literal_column("'$[*]'"))
+        items = every.table_valued("value").render_derived()
         return items, self._by_bytes(items.c.value.op("#>>")(sql.literal_column("'{}'")))
-
-    def _rows(self, function: Any, column: str) -> Any:
-        rows = function.table_valued(column)
-        return rows.render_derived() if self.postgresql else rows
 
     def _by_bytes(self, text: ColumnElement[str]) -> ColumnElement[str]:
         """A text in the order of its bytes, which SQLite has without being asked."""

@@ -22,7 +22,7 @@ import attrs
 from mm_config.durable.writing import write_bytes, write_text
 from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
-from mm_config.rules.roots import label_problems
+from mm_config.rules.whole import label_problems
 from mm_config.runs import lock
 from mm_config.runs.index import open_index
 from mm_config.runs.provenance import (

@@ -137,10 +137,11 @@ class Index:
         """The fields of a run's spec by path: as its folder has them today, else as they were indexed."""
         if self.is_here(record):
             return read_stored(self.folder(record), by_hash=True).fields
-        query = self.runs.select().where(self.runs.c.key == key_of(record))
+        query = self.runs.select().with_only_columns(self.runs.c.fields)
         with database_errors(self.engine), self.engine.connect() as connection:
-            row = connection.execute(query).one()
-        return {path: value_of(text) for path, text in sorted(row.fields.items())}
+            found = connection.scalar(query.where(self.runs.c.key == key_of(record)))
+        texts = cast("dict[str, Any]", found or {})
+        return {path: value_of(text) for path, text in sorted(texts.items())}
 
     def folder(self, record: RunRecord) -> Path:
         """The folder of a run, where it is here."""

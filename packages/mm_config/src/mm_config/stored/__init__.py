@@ -1,1 +1,14 @@
 """Specs as text: strict loading, files, source, layers, sentences about a spec."""
+
+# pyright: reportUnusedImport=false
+
+from typing import TYPE_CHECKING
+
+from mm_config.schema.faces import lazy
+
+if TYPE_CHECKING:
+    from mm_config.stored.files import dump, dumps, from_payload, load, to_payload
+    from mm_config.stored.parsing import parse_json
+    from mm_config.stored.source import to_source
+else:
+    __getattr__, __dir__, __all__ = lazy(__name__)

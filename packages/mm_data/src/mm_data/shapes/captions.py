@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from mm_config.schema.errors import UserError
-from mm_config.specs.data import COLOURS, DIRECTIONS, SHAPES
+from mm_config.schema import UserError
+from mm_config.specs import COLOURS, DIRECTIONS, SHAPES
 
 _FORM = re.compile(f"a ({'|'.join(COLOURS)}) ({'|'.join(SHAPES)}) moving ({'|'.join(DIRECTIONS)})")
 

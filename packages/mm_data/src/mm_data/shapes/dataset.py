@@ -9,12 +9,10 @@ from typing import Any
 
 import av
 
-from mm_config.console.output import progress
-from mm_config.durable.digests import sha256_of, size_and_sha256
-from mm_config.durable.writing import staged_folder
-from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.identity import spec_hash
-from mm_config.specs.data import ShapesSpec
+from mm_config.console import progress
+from mm_config.durable import sha256_of, size_and_sha256, staged_folder
+from mm_config.schema import Problem, UserError, spec_hash
+from mm_config.specs import ShapesSpec
 from mm_data.shapes.render import render
 from mm_data.video.writing import write_mp4
 

@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from mm_config.specs.data import ShapesSpec
+from mm_config.specs import ShapesSpec
 from mm_data.shapes.captions import RGB, UNIT_STEP, parse_caption
 
 RADIUS = (10 / 64, 13 / 64)

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from av.video.frame import VideoFrame
 
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema import Problem, UserError
 from mm_data.bad import BadClip
 from mm_data.video.index import VideoIndex
 from mm_data.video.reading import to_rgb

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from av.video.reformatter import ColorRange, Colorspace
 
-from mm_config.durable.writing import staged_file
-from mm_config.schema.errors import UserError
+from mm_config.durable import staged_file
+from mm_config.schema import UserError
 
 # x264's AVX-512 code writes other bytes from run to run; every x86-64 of the last decade has SSE 4.2.
 _REPEATABLE = {"x264-params": "asm=SSE4.2"} if platform.machine() in ("x86_64", "AMD64") else {}

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mm_config.specs.diffusion import Solver
+from mm_config.specs import Solver
 from mm_infer.samplers import euler, unipc
 from mm_infer.samplers.tables import NUM_TRAIN_TIMESTEPS, sigmas, timesteps
 

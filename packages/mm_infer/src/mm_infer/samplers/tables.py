@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mm_config.schema.errors import Problem, SpecError
-from mm_config.specs.diffusion import SamplerSpec, SigmaTable, Solver
+from mm_config.schema import Problem, SpecError
+from mm_config.specs import SamplerSpec, SigmaTable, Solver
 
 NUM_TRAIN_TIMESTEPS = 1000
 """A timestep is a noise level times this number, in every published Wan."""

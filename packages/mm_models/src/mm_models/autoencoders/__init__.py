@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from mm_config.schema.decorator import tag_of
-from mm_config.specs.kinds import AutoencoderSpec
+from mm_config.schema import tag_of
+from mm_config.specs import AutoencoderSpec
 from mm_models.registered import builder_of
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from mm_config.options.locations import Locations
+    from mm_config.options import Locations
 
 
 class Autoencoder(Protocol):

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mm_config.options.locations import Locations
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.encoders import DctAutoencoderSpec
+from mm_config.options import Locations
+from mm_config.schema import Problem, UserError
+from mm_config.specs import DctAutoencoderSpec
 
 COLOUR_AXES = torch.tensor(
     [

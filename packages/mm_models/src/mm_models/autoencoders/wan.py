@@ -11,17 +11,16 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor, nn
 
-from mm_config.rules.encoders import wan_autoencoder_problems
-from mm_config.schema.errors import Problem, UserError, prefixed
-from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
-from mm_config.specs.weights import RandomWeights
+from mm_config.rules import wan_autoencoder_problems
+from mm_config.schema import Problem, UserError, prefixed
+from mm_config.specs import LatentMode, RandomWeights, WanAutoencoderSpec
 from mm_models.dtypes import torch_dtype
 from mm_models.loading import load
 from mm_models.releases import reading, release_folder, require_equal
 from mm_models.seeding import generator
 
 if TYPE_CHECKING:
-    from mm_config.options.locations import Locations
+    from mm_config.options import Locations
 
 
 class WanAutoencoder:

@@ -11,13 +11,13 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.activations import GELUActivation
 
-from mm_config.specs.encoders import ClipImageEncoderSpec
+from mm_config.specs import ClipImageEncoderSpec
 from mm_models.dtypes import torch_dtype
 from mm_models.ops.gelu import ExactGelu
 from mm_models.releases import read_pretrained, reading, release_folder, require_equal
 
 if TYPE_CHECKING:
-    from mm_config.options.locations import Locations
+    from mm_config.options import Locations
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

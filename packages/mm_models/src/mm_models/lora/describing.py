@@ -12,8 +12,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.schema.errors import Problem
-from mm_config.specs.kinds import ModelSpec
+from mm_config.schema import Problem
+from mm_config.specs import ModelSpec
 from mm_models.lora.adapter import HIGH_NOISE, LOW_NOISE, Adapter, StoredAdapters
 from mm_models.lora.files import read_adapters
 from mm_models.lora.fitting import fit_problems
@@ -35,6 +35,7 @@ class AdapterInspection:
     """What was found."""
 
     stored: StoredAdapters
+    """The adapters."""
     digest: str
     """Of names, shapes, dtypes, scales and values: equal for equal adapters of every style."""
     families: tuple[str, ...]

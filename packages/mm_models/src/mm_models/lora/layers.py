@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import attrs
 from torch import Tensor
 
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema import Problem, UserError
 from mm_models.lora.adapter import Adapter, LowRank
 from mm_models.lora.configuration import Configuration
 from mm_models.lora.keys import Kind
@@ -27,8 +27,11 @@ class Entry:
     name: str
     """Ours."""
     expert: str
+    """HIGH_NOISE or LOW_NOISE."""
     kind: Kind
+    """Which part of the layer's change it is."""
     stored: StoredTensor
+    """Where its values lie."""
 
 
 def adapter_of(entries: Iterable[Entry], config: Configuration | None, where: str) -> Adapter:

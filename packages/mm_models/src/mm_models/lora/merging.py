@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema import Problem, UserError
 from mm_models.lora.adapter import Addition
 from mm_models.lora.fitting import changed_shapes, fit_problems
 from mm_models.weights.filling import own_region

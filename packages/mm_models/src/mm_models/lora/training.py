@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from mm_config.rules.patterns import matching
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.lora import LoraInit, LoraSpec
+from mm_config.rules import matching
+from mm_config.schema import Problem, UserError
+from mm_config.specs import LoraInit, LoraSpec
 from mm_models.lora.adapter import Adapter, LowRank
 from mm_models.lora.unmerged import Attached, adapt, linear_layers
 from mm_models.networks import copy_whole

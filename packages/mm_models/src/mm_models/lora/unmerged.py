@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema import Problem, UserError
 from mm_models.lora.adapter import Addition
 from mm_models.lora.fitting import fit_problems
 
@@ -26,6 +26,7 @@ class Attached:
     """Layers of a network that have adapters beside them."""
 
     network: nn.Module
+    """Whose layers they are."""
     handles: Mapping[str, Any]
     """What takes each layer's hook off, by the layer's name."""
 

@@ -10,8 +10,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mm_config.durable.writing import sync
-from mm_config.schema.errors import Problem, UserError
+from mm_config.durable import sync
+from mm_config.schema import Problem, UserError
 from mm_models.lora import configuration
 from mm_models.lora.adapter import Adapter
 from mm_models.lora.files import METADATA, NAMES

@@ -10,9 +10,9 @@ import math
 import torch
 from torch import Tensor
 
-from mm_config.options.locations import Locations
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.encoders import HashedTextEncoderSpec
+from mm_config.options import Locations
+from mm_config.schema import Problem, UserError
+from mm_config.specs import HashedTextEncoderSpec
 
 START = "^"
 """Stands before the first word in n-grams."""

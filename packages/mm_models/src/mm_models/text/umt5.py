@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.encoders import Umt5TextEncoderSpec
+from mm_config.schema import Problem, UserError
+from mm_config.specs import Umt5TextEncoderSpec
 from mm_models.dtypes import torch_dtype
 from mm_models.releases import read_pretrained, reading, release_folder, require_equal
 
 if TYPE_CHECKING:
-    from mm_config.options.locations import Locations
+    from mm_config.options import Locations
 
 
 class Umt5TextEncoder:

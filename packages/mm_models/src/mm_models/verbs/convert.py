@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
-from mm_config.cli.verb import Usage, Verb
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.dtype import Dtype
+from mm_config.cli import RUNS_DIR, CommandLine, Option, Usage, Verb
+from mm_config.schema import Problem, UserError
+from mm_config.specs import Dtype
 from mm_models.verbs.words import SPEC, model_of
 
 NETWORKS, ADAPTERS = ("diffusers", "wan", "mindspeed", "dcp"), ("diffusers", "peft")

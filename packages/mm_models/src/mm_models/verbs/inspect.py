@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine
-from mm_config.cli.verb import Usage, Verb
+from mm_config.cli import JSON, RUNS_DIR, CommandLine, Usage, Verb
 from mm_models.verbs.words import SPEC, model_of
 
 DIFFERS = 1

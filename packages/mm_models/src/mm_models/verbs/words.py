@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mm_config.cli.scan import CommandLine, Option
-from mm_config.cli.targets import resolve, runs_dir_of
-from mm_config.options.run_options import RunOptions
+from mm_config.cli import CommandLine, Option, resolve, runs_dir_of
+from mm_config.options import RunOptions
 
 if TYPE_CHECKING:
-    from mm_config.specs.kinds import ModelSpec
+    from mm_config.specs import ModelSpec
 
 SPEC = Option(
     "--spec",

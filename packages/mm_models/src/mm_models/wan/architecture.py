@@ -11,10 +11,8 @@ from typing import Any
 import attrs
 
 from mm_config.families import tiny, wan21, wan22
-from mm_config.schema.errors import UserError
-from mm_config.specs.family import Family
-from mm_config.specs.kinds import Conditioning
-from mm_config.specs.wan import WanTransformerSpec
+from mm_config.schema import UserError
+from mm_config.specs import Conditioning, Family, WanTransformerSpec
 from mm_models.weights.published import Guess, Shapes
 
 PUBLISHED_HEAD_DIM = 128

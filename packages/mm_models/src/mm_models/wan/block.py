@@ -6,7 +6,7 @@ Shapes: B batch, S tokens, L text tokens, I image tokens, D model width, H heads
 import torch
 from torch import Tensor, nn
 
-from mm_config.specs.wan import WanTransformerSpec
+from mm_config.specs import WanTransformerSpec
 from mm_models.ops.choosing import Ops
 from mm_models.ops.layers import Float32LayerNorm
 from mm_models.ops.rope import Rope

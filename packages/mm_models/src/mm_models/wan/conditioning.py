@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mm_config.specs.wan import WanTransformerSpec
+from mm_config.specs import WanTransformerSpec
 from mm_models.ops.layers import Float32LayerNorm, Float32Linear
 from mm_models.wan.feed_forward import FeedForward
 

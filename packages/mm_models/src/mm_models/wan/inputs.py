@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.wan import WanTransformerSpec
+from mm_config.schema import Problem, UserError
+from mm_config.specs import WanTransformerSpec
 
 
 def token_grid(

@@ -1,6 +1,6 @@
 """How the weights of Wan's transformer are published."""
 
-from mm_config.specs.wan import WanTransformerSpec
+from mm_config.specs import WanTransformerSpec
 from mm_models.wan import architecture, names
 from mm_models.weights.published import Published
 

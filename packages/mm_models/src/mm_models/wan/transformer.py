@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from mm_config.specs.wan import WanTransformerSpec
+from mm_config.specs import WanTransformerSpec
 from mm_models.ops.choosing import Ops
 from mm_models.ops.rope import Rope, axis_table, grid_table
 from mm_models.wan.block import Block

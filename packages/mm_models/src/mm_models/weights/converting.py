@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from mm_config.console.output import progress
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.kinds import ModelSpec
+from mm_config.console import progress
+from mm_config.schema import Problem, UserError
+from mm_config.specs import ModelSpec
 from mm_models import checkpoint
 from mm_models.weights.differences import compare
 from mm_models.weights.opening import (

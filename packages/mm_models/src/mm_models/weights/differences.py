@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import attrs
 import torch
 
-from mm_config.schema.errors import Problem
+from mm_config.schema import Problem
 from mm_models.weights.published import Shapes, exact_families, guess
 from mm_models.weights.tensors import StoredTensor
 
@@ -23,7 +23,9 @@ class Differences:
     """Tensors that are not as they are wanted, by name."""
 
     missing: tuple[str, ...]
+    """Not there."""
     extra: tuple[str, ...]
+    """There, and not wanted."""
     misshapen: tuple[str, ...]
     """With both shapes."""
     incomplete: tuple[str, ...]

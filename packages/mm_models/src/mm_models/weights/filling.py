@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from mm_config.console.output import progress
-from mm_config.schema.errors import UserError
+from mm_config.console import progress
+from mm_config.schema import UserError
 from mm_models.weights.differences import compare
 from mm_models.weights.tensors import Region, StoredTensor
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from mm_config.specs.kinds import ModelSpec
+from mm_config.specs import ModelSpec
 from mm_models.weights.differences import Differences, compare
 from mm_models.weights.opening import Weights, architecture_of, contradictions, open_weights
 from mm_models.weights.published import Guess, exact_families, families, nearest_family
@@ -31,6 +31,7 @@ class Inspection:
     """What was found."""
 
     weights: Weights
+    """The tensors."""
     architecture: Guess | None
     """Read off the shapes; None where too much is missing."""
     families: tuple[str, ...]

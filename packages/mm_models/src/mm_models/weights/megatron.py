@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema import Problem, UserError
 from mm_models.weights.pickled import flat, load_payload
 from mm_models.weights.tensors import StoredTensor
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema import Problem, UserError
 from mm_models.weights.placeholders import placeholder
 from mm_models.weights.tensors import StoredTensor, in_memory
 

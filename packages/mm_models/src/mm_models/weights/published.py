@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import attrs
 
-from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.kinds import ModelSpec
+from mm_config.schema import Problem, UserError
+from mm_config.specs import ModelSpec
 from mm_models.weights.names import Dialect, best_match
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -24,6 +24,7 @@ class Guess:
     """An architecture read off weights."""
 
     spec: ModelSpec
+    """The architecture."""
     heads: Literal["configuration", "family", "assumed", "unknown"]
     """What tells the number of heads: weights don't show it. Where it is unknown the spec has one."""
     unseen: frozenset[str]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mm_config.durable.writing import staged_folder
-from mm_config.schema.errors import Problem, UserError
+from mm_config.durable import staged_folder
+from mm_config.schema import Problem, UserError
 
 
 def require_free(out: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema import Problem, UserError
 from mm_models.weights.pickled import load_tensor
 from mm_models.weights.safetensors_files import DTYPES
 from mm_models.weights.tensors import Piece, Region, StoredTensor

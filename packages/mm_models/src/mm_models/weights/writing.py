@@ -12,9 +12,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.durable.digests import size_and_sha256
-from mm_config.durable.writing import synced_file
-from mm_config.schema.errors import Problem, UserError
+from mm_config.durable import size_and_sha256, synced_file
+from mm_config.schema import Problem, UserError
 from mm_models.weights.safetensors_files import DTYPES
 from mm_models.weights.tensors import StoredTensor, raw_bytes
 
@@ -29,7 +28,9 @@ class Item:
     name: str
     """As it will be written."""
     stored: StoredTensor
+    """Where its values lie."""
     dtype: torch.dtype
+    """That is written."""
 
     @property
     def bytes(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mm_config.cli.scan import JSON, CommandLine, Option
 from mm_config.cli.verb import MORE, Action, Usage, Verb
-from mm_config.running.runners import refusals
+from mm_config.rules.carried_out import refusals
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.root import RootSpec
 
@@ -26,13 +26,12 @@ UNKNOWN = Option("--allow-unknown", "Report keys that nothing reads, instead of 
 USAGE = Usage(
     "mm import mindspeed FILE ... --out FILE.py | mm import telefuser FILE --out FILE.py",
     "Make another tool's configuration an experiment, and tell what became of each key.",
-    "Reads another tool's configuration and writes an experiment, and prints what became of each "
-    "key: mapped, "
-    "derived from others, dead there, misspelt, in conflict or unknown. Nothing of the files is executed.\n\n"
-    "mindspeed: model.json, inference_model.json, data.json, tools.json, FSDP2 or LayerZero YAML, "
-    "native YAML and the "
-    "launch script of one run of MindSpeed-MM, as many of them as there are. telefuser: a file of "
-    "dump_config().\n\n"
+    "Reads another tool's configuration and writes an experiment, and prints what became of each key: "
+    "mapped, derived from others, dead there, misspelt, in conflict or unknown. Nothing of the files is "
+    "executed.\n\n"
+    "mindspeed: model.json, inference_model.json, data.json, tools.json, FSDP2 or LayerZero YAML, native "
+    "YAML and the launch script of one run of MindSpeed-MM, as many of them as there are. telefuser: a file "
+    "of dump_config().\n\n"
     "Exit status: 0 where the experiment is written, 2 for a mistake, with its file, line and key.",
     (OUT, REPORT, JSON, UNKNOWN, FORCE),
     (

@@ -13,12 +13,7 @@ from mm_config.importing.mindspeed.locations import read_locations
 from mm_config.importing.mindspeed.network import FAMILIES, family_of, release_of
 from mm_config.importing.mindspeed.noise import expert_of, place_boundary
 from mm_config.importing.mindspeed.prompts import read_generation
-from mm_config.importing.mindspeed.schedule import (
-    read_batch,
-    read_learning_rate,
-    read_start,
-    world_size,
-)
+from mm_config.importing.mindspeed.schedule import read_batch, read_learning_rate, read_start, world_size
 from mm_config.importing.mindspeed.sharding import (
     read_adapters,
     read_context_parallel,
@@ -119,10 +114,10 @@ def _parts(book: Book, spec: TrainSpec) -> dict[str, Any]:
         else:
             book.mark(fact, Verdict.MAPPED, f"{part} = None")
     latents, text = not book.conditions["raw"], not book.conditions["text"]
+    precomputed = "None"
     if latents or text:
         found["data.precomputed"] = PrecomputedSpec(name=base.FEATURES, latents=latents, text=text)
-    shown = f"data.precomputed = {'PrecomputedSpec' if latents or text else 'None'}"
-    inside = f"(latents={latents}, text={text})" if latents or text else ""
+        precomputed = f"PrecomputedSpec(latents={latents}, text={text})"
     for kind, path in (
         ("data.json", "dataset_param.dataset_type"),
         (MODEL, "load_video_features"),
@@ -136,7 +131,7 @@ def _parts(book: Book, spec: TrainSpec) -> dict[str, Any]:
         elif kind == "data.json" and fact.value not in ("t2v", "feature"):
             book.refuse(fact, "is not read by Wan's training: only t2v (clips) and feature can be imported")
         else:
-            book.mark(fact, Verdict.MAPPED, shown + inside)
+            book.mark(fact, Verdict.MAPPED, f"data.precomputed = {precomputed}")
     _optimizer(book, found)
     return found
 
@@ -194,9 +189,9 @@ def _replaced(book: Book, spec: Any) -> Any:
 
 def _with_line(book: Book, problem: Problem) -> Problem:
     """A problem of the spec with the line that it comes from, or that of the nearest value beside it."""
-    wanted = problem.path.removeprefix("spec.").split(".")
-    nearest = max(book.origins, key=lambda target: _shared(target.split("."), wanted), default=None)
-    if nearest is None or not _shared(nearest.split("."), wanted):
+    path = problem.path.removeprefix("spec.").split(".")
+    nearest = max(book.origins, key=lambda target: _shared(target.split("."), path), default=None)
+    if nearest is None or not _shared(nearest.split("."), path):
         files = ", ".join(dict.fromkeys(str(fact.source.file) for fact in book.facts))
         return Problem(files, f"{problem.path} {problem.message}")
     fact = book.origins[nearest]

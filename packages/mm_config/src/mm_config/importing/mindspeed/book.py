@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import attrs
 
 from mm_config.importing.facts import Fact, generic
 from mm_config.importing.mindspeed.rows import Row
-from mm_config.importing.mindspeed.table import ROWS, nearest, row_of
-from mm_config.importing.mindspeed.values import in_report, number_of, said
-from mm_config.importing.nodes import Leaf
+from mm_config.importing.mindspeed.table import ROWS, nearest_key, row_of
+from mm_config.importing.mindspeed.values import in_report, number_of
+from mm_config.importing.nodes import Leaf, as_in_file
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import Problem
 from mm_config.schema.fields import ABSENT
@@ -94,8 +93,7 @@ class Book:
         return any(key[0] == kind and key[1].startswith(start) for key in self._numbers)
 
     def raw(self, kind: str, path: str, default: Any = None) -> Any:
-        """The value of a key as its file says it, numbers of scripts as numbers; `default` where it "
-        "is missing."""
+        """What a file says of a key, numbers of scripts as numbers; `default` where the key is missing."""
         fact = self.fact(kind, path)
         return default if fact is None else typed(fact)
 
@@ -150,7 +148,7 @@ class Book:
 
     def refuse(self, fact: Fact, why: str) -> None:
         """A value that can't be imported."""
-        text = f"{fact.path} is {said(fact.value)}: {why}"
+        text = f"{fact.path} is {as_in_file(fact.value)}: {why}"
         self.problems.append(Problem(fact.place, text))
         self.mark(fact, Verdict.REFUSED, why)
 
@@ -182,7 +180,7 @@ class Book:
             elif row.verdict is Verdict.MAPPED:
                 self._mapped(fact, row, target)
             elif row.only and not any(_equal(typed(fact), value) for value in row.only):
-                allowed = " or ".join(map(said, row.only))
+                allowed = " or ".join(map(as_in_file, row.only))
                 self.refuse(fact, f"{row.reason}; only {allowed} can be imported")
             else:
                 self.mark(fact, row.verdict, row.reason)
@@ -223,7 +221,7 @@ class Book:
 
     def unknown(self, fact: Fact) -> str:
         """Why a key without a row is unknown, with the nearest one."""
-        near = nearest(fact.source.kind, generic(fact.path))
+        near = nearest_key(fact.source.kind, generic(fact.path))
         return (
             f"nothing reads it; did you mean {near}?"
             if near
@@ -240,9 +238,3 @@ def typed(fact: Fact) -> Any:
 
 def _equal(value: Any, allowed: Leaf) -> bool:
     return type(value) is type(allowed) and value == allowed
-
-
-def listed(words: Iterable[str]) -> str:
-    """`a, b and c`."""
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last

@@ -8,7 +8,8 @@ from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import PRE
 from mm_config.importing.mindspeed.data_rows import CLIP_CHAINS
-from mm_config.importing.mindspeed.values import ORDER, real, said, whole
+from mm_config.importing.mindspeed.values import ORDER, real, whole
+from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
 from mm_config.specs.data import Order, Resize
 
@@ -39,9 +40,8 @@ def read_clips(book: Book, cell: int) -> None:
         book.mark(
             force,
             Verdict.MAPPED,
-            "data.height x data.width for all clips; those whose height / width is outside 0.5 to "
-            "1.0625 are left "
-            "out there, and only data.max_aspect_ratio leaves some out here",
+            "data.height x data.width for all clips; those whose height / width is outside 0.5 to 1.0625 are "
+            "left out there, and only data.max_aspect_ratio leaves some out here",
         )
 
 
@@ -106,9 +106,8 @@ def _area(book: Book, cell: int) -> None:
     if most is not None and most.value is not None and (height is None or most.value != height * width):
         book.refuse(
             most,
-            f"is not max_height x max_width ({said(height)} x {said(width)}), and data.height x "
-            "data.width is the "
-            "most that a clip may have; make them equal",
+            f"is not max_height x max_width ({as_in_file(height)} x {as_in_file(width)}), and data.height x "
+            "data.width is the most that a clip may have; make them equal",
         )
     _stride(book, cell)
     aspect = book.fact(DATA, f"{PRE}.hw_aspect_thr")
@@ -138,9 +137,8 @@ def _stride(book: Book, cell: int) -> None:
         book.mark(
             fact,
             Verdict.DERIVED,
-            f"sizes are multiples of {cell} pixels, one token; of a size in between MindSpeed-MM's "
-            "network drops "
-            "the last half token",
+            f"sizes are multiples of {cell} pixels, one token; of a size in between MindSpeed-MM's network "
+            "drops the last half token",
         )
     elif fact is None:
         book.set("data.size_multiple", stride)
@@ -175,14 +173,14 @@ def _transforms(book: Book, dynamic: bool) -> None:
         for name in CLIP_CHAINS
         for fact in book.all_of(DATA, f"{PRE}.train_pipeline.{name}[].param.mode")
     ]
-    wanted = _wanted(book, modes)
+    resize = _resize_of(book, modes)
     for fact in modes:
         book.mark(fact, Verdict.DERIVED, "a step of data.resize")
     if dynamic or (cropped is None and resized is None):
         return
     if cropped is not None:
         _map_resize(book, cropped, Resize.CENTER_CROP)
-    elif wanted is Resize.STRETCH and modes:
+    elif resize is Resize.STRETCH and modes:
         _map_resize(book, modes[0], Resize.STRETCH)
     elif resized is not None:
         book.refuse(
@@ -190,14 +188,15 @@ def _transforms(book: Book, dynamic: bool) -> None:
         )
 
 
-def _wanted(book: Book, modes: list[Fact]) -> Resize | None:
-    wanted: Resize | None = None
+def _resize_of(book: Book, modes: list[Fact]) -> Resize | None:
+    """What the last of the modes amounts to."""
+    resize: Resize | None = None
     for fact in modes:
         found = _MODES.get(fact.value) if isinstance(fact.value, str) else None
         if found is None:
             book.refuse(fact, f"can't be said here: only {', '.join(_MODES)}")
-        wanted = found or wanted
-    return wanted
+        resize = found or resize
+    return resize
 
 
 def _map_resize(book: Book, fact: Fact, resize: Resize) -> None:

@@ -7,7 +7,6 @@ from mm_config.importing.mindspeed.network import has_image_branch
 
 PRE = "dataset_param.preprocess_parameters"
 FLAG = "shell flag"
-TAKES_NO_OPTIMIZER = "inference takes it only to satisfy Megatron"
 
 WHY_NOT = {
     "cp": "there is no context parallelism",

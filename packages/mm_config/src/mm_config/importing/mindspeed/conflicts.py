@@ -8,7 +8,7 @@ from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.boundaries import NEAR
 from mm_config.importing.mindspeed.conditions import FLAG, PRE
-from mm_config.importing.mindspeed.values import said
+from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Conditioning
@@ -71,24 +71,26 @@ def _model_types(book: Book, spec: TrainSpec | InferSpec, kind: str) -> None:
     if dual is not None and dual.value is not (given is Conditioning.FIRST_AND_LAST_FRAME):
         _differ(book, dual, f"predictor.model_type makes the network one of {given.value}, and that holds")
     processor = book.fact(kind, "ae.i2v_processor.processor_id")
-    wanted = "wan_ti2v_processor" if given is Conditioning.CLEAN_FIRST_FRAME else "wan_i2v_processor"
-    if processor is not None and images and processor.value != wanted:
-        _differ(book, processor, f"conditioning {given.value} is prepared by {wanted}")
+    expected = "wan_ti2v_processor" if given is Conditioning.CLEAN_FIRST_FRAME else "wan_i2v_processor"
+    if processor is not None and images and processor.value != expected:
+        _differ(book, processor, f"conditioning {given.value} is prepared by {expected}")
     tiling, given_tiling = (
         book.fact(kind, "ae.i2v_processor.i2v_vae_encode_tiling"),
         book.raw(kind, "ae.enable_tiling", False),
     )
     if tiling is not None and isinstance(tiling.value, bool) and tiling.value is not given_tiling:
         _differ(
-            book, tiling, f"ae.enable_tiling is {said(given_tiling)}, and that holds for given frames here"
+            book,
+            tiling,
+            f"ae.enable_tiling is {as_in_file(given_tiling)}, and that holds for given frames here",
         )
     separated = book.fact(kind, "predictor.seperated_timestep")
     clean = given is Conditioning.CLEAN_FIRST_FRAME
     if separated is not None and separated.value is not clean:
         if separated.value is True:
             text = (
-                "gives a first frame timestep 0 that model_type leaves noisy; here its tokens "
-                "have the clip's timestep"
+                "gives a first frame timestep 0 that model_type leaves noisy; here its tokens have the "
+                "clip's timestep"
             )
         else:
             text = "conditioning clean_first_frame gives the first frame's tokens timestep 0, and that holds"
@@ -112,7 +114,7 @@ def _seeds(book: Book) -> None:
         first, name = seeds[-1] if book.generation else seeds[0]
         for fact, _ in seeds:
             if fact is not first:
-                _differ(book, fact, f"{name} is {said(first.value)}, and that is the spec's one seed")
+                _differ(book, fact, f"{name} is {as_in_file(first.value)}, and that is the spec's one seed")
 
 
 def _training(book: Book, spec: TrainSpec) -> None:
@@ -125,9 +127,8 @@ def _training(book: Book, spec: TrainSpec) -> None:
             _differ(
                 book,
                 fact,
-                "bridge_patch and get_dist_model_load_from_pt replace one function (get_model); "
-                "which of them wins "
-                "differs from process to process",
+                "bridge_patch and get_dist_model_load_from_pt replace one function (get_model); which of "
+                "them wins differs from process to process",
             )
     _features(book, spec)
     _captions(book)
@@ -136,9 +137,8 @@ def _training(book: Book, spec: TrainSpec) -> None:
         book.say(
             Verdict.CONFLICT,
             "--no-load-optim",
-            "is missing: there the optimizer's state goes on where LOAD_PATH holds one; here a run "
-            "starts from weights "
-            "alone, and `--resume` goes on",
+            "is missing: there the optimizer's state goes on where LOAD_PATH holds one; here a run starts "
+            "from weights alone, and `--resume` goes on",
         )
     sharded = book.fact(FLAG, "--use-torch-fsdp2")
     connections = book.fact("environment variable", "CUDA_DEVICE_MAX_CONNECTIONS")
@@ -153,9 +153,8 @@ def _training(book: Book, spec: TrainSpec) -> None:
         _differ(
             book,
             interval,
-            f"checkpoint.every_steps = {spec.checkpoint.every_steps}, but there are "
-            f"{spec.schedule.steps} steps: only "
-            "the last one is saved",
+            f"checkpoint.every_steps = {spec.checkpoint.every_steps}, but there are {spec.schedule.steps} "
+            "steps: only the last one is saved",
         )
     if (
         sharded is not None
@@ -165,8 +164,8 @@ def _training(book: Book, spec: TrainSpec) -> None:
         book.say(
             Verdict.CONFLICT,
             "--bf16",
-            "with FSDP2 MindSpeed-MM's own examples give --downcast-to-bf16 instead; here "
-            "precision.compute says it",
+            "with FSDP2 MindSpeed-MM's own examples give --downcast-to-bf16 instead; here precision.compute "
+            "says it",
         )
     muon = book.raw("model.json", "patch.muon_optimizer")
     if muon is True and book.raw(FLAG, "--optimizer", "adam") != "muon":
@@ -197,7 +196,9 @@ def _generation_differs(book: Book, spec: TrainSpec) -> None:
                 )
         elif shared and other is not None and other.value != fact.value:
             _differ(
-                book, fact, f"{other.place} says {said(other.value)} for training, which this import takes"
+                book,
+                fact,
+                f"{other.place} says {as_in_file(other.value)} for training, which this import takes",
             )
 
 
@@ -206,8 +207,8 @@ def _features(book: Book, spec: TrainSpec) -> None:
     if fact is None:
         return
     flags = [book.raw("model.json", f"load_{name}_features") for name in ("video", "text")]
-    wanted = fact.value == "feature"
-    if any(flag is not None and flag is not wanted for flag in flags):
+    features = fact.value == "feature"
+    if any(flag is not None and flag is not features for flag in flags):
         _differ(
             book,
             fact,
@@ -225,8 +226,8 @@ def _captions(book: Book) -> None:
     if any(book.has("data.json", f"{methods}{below}") for below in (".", "[]")):
         return
     text = (
-        "clean_caption is MindSpeed-MM's default, which lower-cases captions and strips Chinese ones; "
-        "here they lose entities and white space alone"
+        "clean_caption is MindSpeed-MM's default, which lower-cases captions and strips Chinese ones; here "
+        "they lose entities and white space alone"
     )
     fact = book.fact("data.json", methods)
     if fact is None:
@@ -247,13 +248,12 @@ def _generation(book: Book, spec: InferSpec) -> None:
             book,
             boundary,
             "the experts of I2V are trained to part at 0.358 of the index axis, sigma 0.89966, and "
-            "officially at 0.9; "
-            "0.875 is T2V's, and boundary = 0.875 holds here as the file says",
+            "officially at 0.9; 0.875 is T2V's, and boundary = 0.875 holds here as the file says",
         )
     own = book.fact(INFERENCE, "predictor.dtype")
     top = book.raw(INFERENCE, "dtype")
     if own is not None and top is not None and own.value != top:
-        _differ(book, own, f"dtype is {said(top)}, and that holds")
+        _differ(book, own, f"dtype is {as_in_file(top)}, and that holds")
     scale = book.fact(INFERENCE, "pipeline_config.vae_scale_factor_spatial")
     stride = spec.autoencoder.spatial_stride
     if scale is not None and scale.value != stride:

@@ -70,8 +70,8 @@ def kind_of(file: Path, node: Node) -> str:
         raise UserError(
             Problem(
                 f"{file}:{node.line}",
-                "is a list, of clips perhaps: no configuration; write a manifest with `path` and "
-                "`caption` per line",
+                "is a list, of clips perhaps: no configuration; write a manifest with `path` and `caption` "
+                "per line",
             )
         )
     entries = node.value.entries if isinstance(node.value, Mapping) else ()

@@ -18,7 +18,7 @@ from mm_config.importing.mindspeed.dialects import is_script, is_yaml, kind_of
 from mm_config.importing.mindspeed.network import EXPERIMENTS, FAMILIES
 from mm_config.importing.mindspeed.report import Comparison, Report
 from mm_config.importing.mindspeed.schedule import world_size
-from mm_config.importing.mindspeed.values import said
+from mm_config.importing.nodes import as_in_file
 from mm_config.importing.parsers.json_text import read_json
 from mm_config.importing.parsers.shell_text import read_shell
 from mm_config.importing.parsers.yaml_text import read_yaml
@@ -151,7 +151,9 @@ def _unknown(book: Book) -> Iterator[Problem]:
     for fact in book.facts:
         if book.row(fact) is None and fact.source.kind != "shell variable":
             entry = book.unknown(fact)
-            yield Problem(fact.place, f"{fact.path} is {said(fact.value)}: {entry}; --allow-unknown goes on")
+            yield Problem(
+                fact.place, f"{fact.path} is {as_in_file(fact.value)}: {entry}; --allow-unknown goes on"
+            )
 
 
 def _report(book: Book, given: _Given, name: str, spec: Any) -> Report:
@@ -172,10 +174,10 @@ def _report(book: Book, given: _Given, name: str, spec: Any) -> Report:
 def _kinds_left(given: _Given, book: Book) -> Iterator[Entry]:
     """Where values come from that no file tells."""
     source = "the family's and experiments/wan22_high.py's values hold"
-    wanted = {"script": "no launch script", "model.json": "no model.json", "data.json": "no data.json"}
+    absent = {"script": "no launch script", "model.json": "no model.json", "data.json": "no data.json"}
     if book.generation or _NATIVE in given.kinds:
         return
-    for kind, text in wanted.items():
+    for kind, text in absent.items():
         if kind not in given.kinds:
             yield Entry(Verdict.DEFAULT, f"{text}: {source}", key=kind.replace("script", "launch script"))
 

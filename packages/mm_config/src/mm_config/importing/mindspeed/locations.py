@@ -9,7 +9,7 @@ from mm_config.importing.mindspeed.base import CLIPS, FEATURES
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.network import FAMILIES, release_of
-from mm_config.importing.mindspeed.values import said
+from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.types import is_tuple
 from mm_config.specs.weights import ReleasedWeights
@@ -100,7 +100,7 @@ def _part(book: Book, fact: Fact, part: str, release: str) -> None:
     book.mark(
         fact,
         Verdict.MAPPED,
-        f"--location {release}=FOLDER, where FOLDER/{part} is {said(fact.value)}: a release is one "
+        f"--location {release}=FOLDER, where FOLDER/{part} is {as_in_file(fact.value)}: a release is one "
         "folder here",
     )
     book.paths.setdefault(release, "FOLDER")

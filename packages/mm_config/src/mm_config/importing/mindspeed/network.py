@@ -55,11 +55,6 @@ def release_of(family: Family) -> str:
     return weights.name if isinstance(weights, ReleasedWeights) else ""
 
 
-def model_type_of(conditioning: Conditioning, image_branch: bool) -> str:
-    """MindSpeed-MM's word for a conditioning."""
-    return next(word for word, value in _CONDITIONING.items() if value == (conditioning, image_branch))
-
-
 def has_image_branch(book: Book, kind: str) -> bool:
     """Whether the network sees a frame through an image encoder."""
     if not book.has(kind, "predictor."):
@@ -96,8 +91,9 @@ def family_of(book: Book, kind: str, experts: bool) -> tuple[str, Family]:
 
 
 def _model(book: Book, kind: str) -> WanTransformerSpec:
-    """The network; sizes that can't be are put off until the spec is built, where each is told with "
-    "its line."""
+    """The network; sizes that can't be are put off until the spec is built, where each is told with its
+    line.
+    """
     base = wan21.WIDTH_1_3B
     values: dict[str, Any] = {}
     for row in NETWORK_SIZES:
@@ -131,8 +127,8 @@ def _custom(book: Book) -> dict[str, Any]:
     book.mark(
         book.fact("model.json", "predictor.model_id"),
         Verdict.DERIVED,
-        "the developer guide's own class is imported as Wan's transformer of the same sizes, whose "
-        "norms differ",
+        "the developer guide's own class is imported as Wan's transformer of the same sizes, whose norms "
+        "differ",
     )
     fact = book.fact("model.json", "predictor.head_dim")
     heads, width = book.get("model.json", "predictor.num_heads"), book.raw("model.json", "predictor.head_dim")

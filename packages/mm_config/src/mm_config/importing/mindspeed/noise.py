@@ -6,7 +6,8 @@ import attrs
 
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.boundaries import NEAR, between, level, points, points_above
-from mm_config.importing.mindspeed.values import real, said
+from mm_config.importing.mindspeed.values import real
+from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import SpecError
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec
@@ -84,8 +85,7 @@ def _grid(book: Book, family: Family) -> FlowMatchingSpec:
 
 
 def _boundary(grid: FlowMatchingSpec, count: int, family: Family) -> tuple[float, str]:
-    """The family's boundary where it is as good as the file's, else one with the file's points on "
-    "each side."""
+    """The family's boundary if it is as good as the file's, else one with the file's points on each side."""
     exact = level(grid, count)
     own = between(grid, count)
     if family.boundary is None:
@@ -98,10 +98,9 @@ def _boundary(grid: FlowMatchingSpec, count: int, family: Family) -> tuple[float
     if abs(exact - family.boundary) <= NEAR:
         return (
             family.boundary,
-            f", the family's: index {count} is sigma {exact:.6g}, within {said(NEAR)} of it",
+            f", the family's: index {count} is sigma {exact:.6g}, within {as_in_file(NEAR)} of it",
         )
     return own, (
-        f": index {count} is sigma {exact:.6g}; the family's experts part at {family.boundary}, so "
-        "weights of "
-        "this run and the other expert leave a gap or overlap"
+        f": index {count} is sigma {exact:.6g}; the family's experts part at {family.boundary}, so weights "
+        "of this run and the other expert leave a gap or overlap"
     )

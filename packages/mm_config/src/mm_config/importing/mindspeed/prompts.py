@@ -81,8 +81,7 @@ def _prompt(book: Book, fact: Fact | None) -> None:
             fact,
             Verdict.OUTSIDE,
             "the file was not given, and MindSpeed-MM cuts it to 100 lines: put its prompts into "
-            "samples.prompts, or "
-            "give one to `mm generate`",
+            "samples.prompts, or give one to `mm generate`",
         )
     else:
         book.map(fact, "samples.prompts", (fact.value,))

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from mm_config.importing.mindspeed.book import Entry
-from mm_config.importing.mindspeed.values import said
+from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.diff import Change, show_value
 from mm_config.schema.fields import ABSENT
@@ -114,7 +114,7 @@ class Report:
 
 def _entry_line(entry: Entry) -> str:
     flag = entry.value is True and entry.key.startswith("--")
-    value = "" if entry.value is ABSENT or flag else f" = {' '.join(said(entry.value).split())}"
+    value = "" if entry.value is ABSENT or flag else f" = {' '.join(as_in_file(entry.value).split())}"
     # Each kind of file is given once, so that its name says which it is.
     place = f"{entry.place.rpartition('/')[2]}  " if entry.place else ""
     return f"  {place}{entry.key}{value}  {'->' if entry.verdict is Verdict.MAPPED else '|'}  {entry.text}"

@@ -110,8 +110,8 @@ def read_batch(book: Book) -> None:
             book.mark(
                 fact,
                 Verdict.MAPPED,
-                f"data.batch_size = {micro * fact.value} for one data-parallel rank; multiply it by "
-                "their number",
+                f"data.batch_size = {micro * fact.value} for one data-parallel rank; multiply it by their "
+                "number",
             )
 
 

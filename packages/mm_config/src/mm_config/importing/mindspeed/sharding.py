@@ -8,7 +8,7 @@ from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.names import ENCODERS, lora_target, module_pattern
-from mm_config.importing.mindspeed.values import said
+from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.types import is_tuple
 from mm_config.specs.dtype import Dtype
@@ -94,7 +94,7 @@ def _read_patterns(book: Book, fact: Fact) -> tuple[str, ...] | None:
         if pattern is None:
             book.refuse(
                 fact,
-                f"{said(name)} is no module that can be named here; such as predictor.blocks.{{*}}, "
+                f"{as_in_file(name)} is no module that can be named here; such as predictor.blocks.{{*}}, "
                 "predictor.blocks.{0-3} or predictor.head",
             )
             return None
@@ -135,8 +135,8 @@ def _recompute(book: Book) -> None:
             book.mark(
                 granularity,
                 Verdict.CONFLICT,
-                f"{yaml.place} recomputes by recompute_modules, and Megatron's recomputation has to "
-                "be off with it",
+                f"{yaml.place} recomputes by recompute_modules, and Megatron's recomputation has to be off "
+                "with it",
             )
     elif granularity is not None:
         _megatron_recompute(book, granularity)
@@ -161,8 +161,8 @@ def _megatron_recompute(book: Book, granularity: Fact) -> None:
     book.set("recompute.mode", mode, granularity)
     book.mark(granularity, Verdict.MAPPED, f"recompute.mode = {mode.value}")
     partial = (
-        "those blocks also keep attention's output there; here one mode holds for all, and "
-        "more is computed again"
+        "those blocks also keep attention's output there; here one mode holds for all, and more is computed "
+        "again"
     )
     if selective:
         book.mark(skip, Verdict.MAPPED, "recompute.mode = selective")

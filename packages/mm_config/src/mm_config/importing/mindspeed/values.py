@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from mm_config.importing.nodes import Leaf
+from mm_config.importing.nodes import Leaf, as_in_file
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import show_value
 from mm_config.schema.fields import spec_fields
@@ -24,7 +24,6 @@ from mm_config.specs.optim import Decay
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,300}")
 _REAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
-_CONSTANTS = {None: "null", True: "true", False: "false"}
 
 ReadValue: TypeAlias = Callable[[Any], Any]
 
@@ -34,12 +33,6 @@ def number_of(text: str) -> Leaf:
     if _INTEGER.fullmatch(text):
         return int(text)
     return float(text) if _REAL.fullmatch(text) and math.isfinite(float(text)) else text
-
-
-def said(value: object) -> str:
-    """A value as its file would show it, cut where it is long."""
-    text = _CONSTANTS[value] if value is None or isinstance(value, bool) else repr(value)
-    return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
 def whole(value: Any) -> int:
@@ -90,7 +83,7 @@ def choice(meanings: Mapping[Any, Any]) -> ReadValue:
         for word, meaning in meanings.items():
             if type(word) is type(value) and word == value:
                 return meaning
-        raise ValueError(f"can't be said here: only {', '.join(map(said, meanings))}")
+        raise ValueError(f"can't be said here: only {', '.join(map(as_in_file, meanings))}")
 
     return read
 
@@ -142,7 +135,7 @@ def at_least(least: float, otherwise: str, read: ReadValue = real) -> ReadValue:
     def read_enough(value: object) -> float:
         number = read(value)
         if number < least:
-            raise ValueError(f"{otherwise}, which can't be said here; at least {said(least)}")
+            raise ValueError(f"{otherwise}, which can't be said here; at least {as_in_file(least)}")
         return number
 
     return read_enough

@@ -124,7 +124,7 @@ def read_config(node: Node, owner: str, key: str, found: Findings, **classes: st
     """
     if not isinstance(node.value, Mapping):
         found.refuse(
-            Config(owner, key or "the dump", node.line, {}), f"expected an object, got {_shown(node)}"
+            Config(owner, key or "the dump", node.line, {}), f"expected an object, got {_in_words(node)}"
         )
         return Config(owner, key, node.line, {})
     rows, fields = rows_of(owner), dict[str, Any]()
@@ -153,7 +153,7 @@ def _field(node: Node, row: Row, holds: Any, key: str, found: Findings) -> Any:
         return Value(None, key, node.line)
     if row.many:
         if not isinstance(node.value, Sequence):
-            found.refuse(Value(None, key, node.line), f"expected a list, got {_shown(node)}")
+            found.refuse(Value(None, key, node.line), f"expected a list, got {_in_words(node)}")
             return ()
         items = node.value.items
         if is_class:
@@ -180,7 +180,7 @@ def _scalar(node: Node, row: Row, holds: Any, key: str, found: Findings) -> Any:
         if holds == DTYPES and isinstance(value, str):
             value = value.removeprefix("torch.")
         if value not in holds or not isinstance(value, str):
-            given = repr(value) if isinstance(value, str) else _shown(node)
+            given = repr(value) if isinstance(value, str) else _in_words(node)
             near = did_you_mean(value, holds) if isinstance(value, str) else ""
             names = ", ".join(holds)
             found.refuse(Value(None, key, node.line), f"expected one of {names}, got {given}{near}")
@@ -189,12 +189,12 @@ def _scalar(node: Node, row: Row, holds: Any, key: str, found: Findings) -> Any:
     if holds is float and type(value) is int and abs(value) <= 2**53:
         return float(value)
     if type(value) is not holds:
-        found.refuse(Value(None, key, node.line), f"expected {_NAMES[holds]}, got {_shown(node)}")
+        found.refuse(Value(None, key, node.line), f"expected {_NAMES[holds]}, got {_in_words(node)}")
         return row.default
     return value
 
 
-def _shown(node: Node) -> str:
+def _in_words(node: Node) -> str:
     if isinstance(node.value, Mapping):
         return "an object"
     if isinstance(node.value, Sequence):

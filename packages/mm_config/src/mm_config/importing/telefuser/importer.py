@@ -96,9 +96,9 @@ def _pipeline_type(node: Node, found: Findings) -> Value:
     if value.value in OTHERS:
         found.refuse(value, f"{value.value} is no pipeline of Wan's networks, which alone have families here")
     elif given and value.value not in kinds:
-        shown = repr(value.value) if isinstance(value.value, str) else "no text"
+        given_text = repr(value.value) if isinstance(value.value, str) else "no text"
         near = did_you_mean(value.value, kinds) if isinstance(value.value, str) else ""
-        found.refuse(value, f"expected one of {', '.join(kinds)}, got {shown}{near}")
+        found.refuse(value, f"expected one of {', '.join(kinds)}, got {given_text}{near}")
     return value
 
 
@@ -201,22 +201,22 @@ def _absent(spec: InferSpec, known: Known) -> Iterator[str]:
         if row.verdict is not Verdict.MAPPED or row.name in other:
             continue
         path = row.target.split(", ")[0]
-        shown = "Wan's own" if path == "negative_prompt" else show_value(get(spec, path))
+        ours = "Wan's own" if path == "negative_prompt" else show_value(get(spec, path))
         stated = row.default is not None and (same is None or row.name in same)
         theirs = f"; {json.dumps(row.default)} runs where a script gives none" if stated else ""
-        yield f"spec.{path} = {shown} ({row.name}{theirs})"
+        yield f"spec.{path} = {ours} ({row.name}{theirs})"
 
 
 def _warnings(spec: InferSpec, known: Known) -> Iterator[str]:
     sampler = spec.sampler
     yield (
-        f"shift, guidance and steps are arguments of __call__, with defaults of TeleFuser's own (a shift of "
-        f"5.0): the spec has {sampler.shift}, {sampler.guidance_high_noise} and {sampler.steps}; put "
-        "in what your script gives"
+        "shift, guidance and steps are arguments of __call__, with defaults of TeleFuser's own (a shift of "
+        f"5.0): the spec has {sampler.shift}, {sampler.guidance_high_noise} and {sampler.steps}; put in what "
+        "your script gives"
     )
     if spec.boundary is not None:
         yield (
-            f"boundary is an argument too: wan22_14b_text_to_video_h100.py has 0.9 in its PPL_CONFIG, never "
+            "boundary is an argument too: wan22_14b_text_to_video_h100.py has 0.9 in its PPL_CONFIG, never "
             f"passes it and runs with 0.875; the spec has {spec.boundary}"
         )
     if sampler.solver is not known.family.sampler.solver:

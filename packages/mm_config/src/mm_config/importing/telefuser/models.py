@@ -107,8 +107,8 @@ def _note_class(entry: Config, role: str, found: Findings) -> None:
             found.remark(
                 name,
                 Verdict.CONFLICT,
-                f"TAEHV is a small decoder with weights of its own; {file}, which the spec takes, is Wan's"
-                f" autoencoder",
+                f"TAEHV is a small decoder with weights of its own; {file}, which the spec takes, is Wan's "
+                "autoencoder",
             )
         else:
             found.refuse(

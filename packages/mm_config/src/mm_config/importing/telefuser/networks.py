@@ -96,8 +96,8 @@ def _attention(config: Config, found: Findings) -> Said:
         unread(sparse, found, "attn_impl is not sparse")
         return {"runtime.attention": (ATTENTION[impl.value], impl), "sparse_attention": (None, impl)}
     if pattern.value != SPARSE[impl.value].value:
-        wanted = SPARSE[impl.value].value
-        found.refuse(impl, f"is {impl.value}, but sparse_config.sparse_impl is {pattern.value}, not {wanted}")
+        own = SPARSE[impl.value].value
+        found.refuse(impl, f"is {impl.value}, but sparse_config.sparse_impl is {pattern.value}, not {own}")
         return {}
     sage = sparse.at("use_sage_attention")
     said: Said = {
@@ -129,8 +129,8 @@ def _quantization(config: Config, model: ModelSpec, found: Findings) -> Said:
     if block is None and group.value == _NO_GROUPS:
         found.remark(group, Verdict.DEAD, f"{kind.value} has one scale per row")
     elif group.value != block:
-        wanted = f"has groups of {block}" if block else f"has one scale per row; leave {_NO_GROUPS} there"
-        found.refuse(group, f"is {group.value}, but {kind.value} {wanted}")
+        rule = f"has groups of {block}" if block else f"has one scale per row; leave {_NO_GROUPS} there"
+        found.refuse(group, f"is {group.value}, but {kind.value} {rule}")
     said: Said = {
         "quantization": (QuantizationSpec(), enabled),
         "quantization.format": (format, kind),
@@ -175,10 +175,7 @@ def _feature_cache(config: Config, found: Findings) -> Said:
         f"dump; the spec has dense_share {cache.dense_share}, threshold {cache.threshold}, max_skipped "
         f"{cache.max_skipped} (TeleFuser's file of Wan2.2 T2V-A14B: 0.2, 0.24, 6)"
     )
-    return {
-        "feature_cache": (cache, enabled),
-        "feature_cache.derivatives": _of(config, "n_derivatives"),
-    }
+    return {"feature_cache": (cache, enabled), "feature_cache.derivatives": _of(config, "n_derivatives")}
 
 
 def _compile(network: Config, found: Findings) -> Said:

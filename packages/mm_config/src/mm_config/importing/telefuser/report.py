@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.diff import Change, show_value
 from mm_config.schema.identity import JSON
@@ -154,7 +155,7 @@ def _grouped(entries: list[Entry]) -> Iterator[str]:
     for (tail, _, text), same in groups.items():
         lines = ", ".join(str(line) for line in dict.fromkeys(entry.line for entry in same))
         key = same[0].key.removeprefix("layer2_inference_config.") if len(same) == 1 else tail
-        yield f"  line {lines}: {key} = {_shown(same[0].value)}: {text}"
+        yield f"  line {lines}: {key} = {as_in_file(same[0].value)}: {text}"
 
 
 def _unread(entries: list[Entry]) -> Iterator[str]:
@@ -175,9 +176,3 @@ def _ranges(lines: list[int]) -> str:
         else:
             ranges.append([line, line])
     return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in ranges)
-
-
-def _shown(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return show_value(value)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from functools import cache
 
 from mm_config.importing.telefuser.rows import Row, derived, group, mapped, of, outside, refused
@@ -150,21 +148,3 @@ ROWS: tuple[Row, ...] = (*ENVELOPE_ROWS, *MODEL_ROWS, *PIPELINE_ROWS, *CALL_ROWS
 def rows_of(owner: str) -> dict[str, Row]:
     """The rows of one class by the field's name."""
     return {row.name: row for row in ROWS if row.owner == owner}
-
-
-def table_lines() -> Iterator[str]:
-    """The table as Markdown, one section per class."""
-    owners = dict.fromkeys(row.owner for row in ROWS)
-    for owner in owners:
-        title = owner if owner.startswith(("the ", "an ")) else f"`{owner}`"
-        yield from ("", f"### {title[0].upper()}{title[1:]}", "")
-        yield from ("| field | default there | verdict | here | why |", "|---|---|---|---|---|")
-        for row in rows_of(owner).values():
-            target = ", ".join(f"`{path}`" for path in row.target.split(", ") if path)
-            yield f"| `{row.name}` | {_default(row)} | {row.verdict.value} | {target} | {row.reason} |"
-
-
-def _default(row: Row) -> str:
-    if row.default is None:
-        return "null" if row.optional else ""
-    return f"`{json.dumps(row.default)}`"
