@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +10,7 @@ import attrs
 
 from mm_config.schema.diff import show_value
 from mm_config.schema.errors import Problem
+from mm_config.schema.suggestions import did_you_mean
 from mm_config.schema.types import class_of
 
 _SEARCHED = 10_000
@@ -54,8 +54,7 @@ def ranks(count: int) -> str:
 def one_of(value: str, allowed: Iterable[str], synonyms: Mapping[str, str] = MappingProxyType({})) -> str:
     """Why a word is refused: what is allowed and what was probably meant."""
     known = list(allowed)
-    near = [synonyms[value]] if value in synonyms else difflib.get_close_matches(value, known, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {synonyms[value]}?" if value in synonyms else did_you_mean(value, known)
     return f"must be one of {', '.join(known)}, got {value!r}{hint}"
 
 

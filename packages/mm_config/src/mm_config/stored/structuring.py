@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import enum
 import importlib
 import pkgutil
@@ -19,6 +18,7 @@ from mm_config.schema.decorator import registered_specs, schema_of, tag_of
 from mm_config.schema.errors import Problem, UserError, prefixed
 from mm_config.schema.fields import ABSENT, field_types, info_of, spec_fields, wire_name
 from mm_config.schema.ranges import range_problems
+from mm_config.schema.suggestions import did_you_mean, nearest
 from mm_config.schema.types import is_dict, is_list, is_union, item_types, shown, type_problem
 from mm_config.stored.parsing import shown_key
 
@@ -94,7 +94,8 @@ def class_of_tag(tag: object, allowed: Iterable[type[Any]], path: str) -> type[A
     classes = {tag_of(cls): cls for cls in allowed}
     if isinstance(tag, str) and tag in classes:
         return classes[tag]
-    return Problem(path, f"unknown kind {shown(tag)}{_hint(tag, classes)} (allowed: {_listed(classes)})")
+    meant = did_you_mean(tag, classes)
+    return Problem(path, f"unknown kind {shown(tag)}{meant} (allowed: {_listed(classes)})")
 
 
 def _structure(data: Any, expected: Any, path: str, problems: list[Problem]) -> Any:
@@ -160,7 +161,9 @@ def _member(value: str, enums: tuple[type[enum.Enum], ...], path: str, problems:
     if value in members:
         return members[value]
     problems.append(
-        Problem(path, f"expected one of {', '.join(members)}, got {shown(value)}{_hint(value, members)}")
+        Problem(
+            path, f"expected one of {', '.join(members)}, got {shown(value)}{did_you_mean(value, members)}"
+        )
     )
     return _FAILED
 
@@ -261,10 +264,10 @@ def _unknown_keys(
     meant: set[str | None] = set()
     for key in fields:
         if key not in known:
-            hint = _hint(key, missing) or _hint(key, known)
+            hint = did_you_mean(key, missing) or did_you_mean(key, known)
             where = f"{path}.{shown_key(key)}"
             problems.append(Problem(where, f"unknown key{hint or f' (allowed: {_listed(known)})'}"))
-            meant.update(difflib.get_close_matches(key, missing, 1))
+            meant.update(nearest(key, missing)[:1])
     return meant
 
 
@@ -274,11 +277,6 @@ def _missing_hint(attribute: attrs.Attribute[Any]) -> str:
     if default is None or isinstance(default, (bool, int, float, str)):
         return f"{key}; a file holds every field, the default is {default!r}"
     return key
-
-
-def _hint(name: object, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1) if isinstance(name, str) else []
-    return f", did you mean {near[0]!r}?" if near else ""
 
 
 def _listed(names: Iterable[str]) -> str:
