@@ -136,9 +136,3 @@ def test_importing_the_package_imports_no_torch_and_dir_and_help_show_it() -> No
         assert inspect.getdoc(getattr(mm_train, name))
         assert name in page
     assert "Closing the iterator" in page
-
-
-def test_each_field_of_a_public_value_says_what_it_is() -> None:
-    for value in (mm_train.Step, mm_train.TrainResult):
-        source = inspect.getsource(value).split('"""', 2)[2]
-        assert source.count('"""') == 2 * len(attrs.fields(value))

@@ -133,6 +133,8 @@ def test_every_file_is_as_editors_are_told_to_write_it() -> None:
             wrong.append(f"{name}: carriage returns")
         if told["indent_style"] == "space" and re.search(r"^ *\t", content, re.MULTILINE):
             wrong.append(f"{name}: indented by tabs")
+        if re.search(r"^(<<<<<<<|>>>>>>>) ", content, re.MULTILINE):
+            wrong.append(f"{name}: an unresolved merge")
     assert not wrong, "\n".join(wrong)
 
 

@@ -7,13 +7,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+from tests.mm_config.importing.mindspeed_samples import some
 from tests.mm_config.importing.mindspeed_values import (
     NETWORKS,
     chains,
     data_values,
     model_values,
     nested,
-    some,
     yaml_values,
 )
 

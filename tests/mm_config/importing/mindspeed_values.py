@@ -5,9 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from mm_config.importing.mindspeed.rows import Row
-from mm_config.importing.mindspeed.table import ROWS
-from mm_config.importing.verdict import Verdict
+from tests.mm_config.importing.mindspeed_samples import OWN_VALUES, rows, some
 
 PRE = "dataset_param.preprocess_parameters"
 NETWORKS = (
@@ -16,58 +14,6 @@ NETWORKS = (
     {"hidden_size": 3072, "ffn_dim": 14336, "num_heads": 24, "num_layers": 30},
     {"hidden_size": 256, "ffn_dim": 512, "num_heads": 4, "num_layers": 3},
 )
-OWN_VALUES = frozenset(
-    [
-        "predictor.model_type",
-        "predictor.in_dim",
-        "predictor.out_dim",
-        "predictor.hidden_size",
-        "predictor.ffn_dim",
-        "predictor.num_heads",
-        "predictor.num_layers",
-        "predictor.img_dim",
-        "predictor.patch_size",
-        "predictor.clip_token_len",
-        "task",
-        "load_video_features",
-        "load_text_features",
-        "ae.dtype",
-        "ae.i2v_processor.processor_id",
-        "predictor.seperated_timestep",
-        "predictor.FPDT",
-        "dataset_param.dataset_type",
-        "ae.tiling_param.tile_size",
-        "ae.tiling_param.tile_stride",
-        "diffusion.num_train_timesteps",
-        "diffusion.sigma_min",
-        "diffusion.sigma_max",
-        "diffusion.extra_one_step",
-        "param_dtype",
-        "reduce_dtype",
-        "output_dtype",
-        "ignored_modules",
-    ]
-)
-"""Keys whose values have to fit others; they are set by hand."""
-
-
-def rows(kind: str, *, without: frozenset[str] = frozenset()) -> list[Row]:
-    """The rows of a kind with legal values that fit whatever else is said."""
-    refused = (Verdict.REFUSED, Verdict.UNKNOWN)
-    return [
-        row
-        for row in ROWS
-        if row.kind == kind and row.samples and row.verdict not in refused and row.path not in without
-    ]
-
-
-def some(
-    draw: random.Random, kind: str, share: float, without: frozenset[str] = OWN_VALUES
-) -> dict[str, Any]:
-    """Values of some keys of a kind, by path."""
-    return {
-        row.path: draw.choice(row.samples) for row in rows(kind, without=without) if draw.random() < share
-    }
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:

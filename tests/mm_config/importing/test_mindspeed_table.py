@@ -18,6 +18,7 @@ from mm_config.specs.monitoring import MemorySnapshotSpec, ProfilerSpec
 from mm_config.specs.npu import NpuSpec
 from mm_config.specs.optim import EmaSpec, MuonSpec
 from scripts.write_docs import MINDSPEED_KEYS
+from tests.mm_config.importing.mindspeed_samples import SAMPLES, samples
 
 KEYS = Path(__file__).parent / "data" / "mindspeed_keys.txt"
 
@@ -76,11 +77,15 @@ def test_every_mapped_row_names_fields_that_there_are() -> None:
 
 
 def test_samples_are_read_by_their_rows() -> None:
-    sampled = [(row, sample) for row in ROWS if row.read is not None for sample in row.samples]
+    sampled = [(row, sample) for row in ROWS if row.read is not None for sample in samples(row)]
     assert len(sampled) > 150
     for row, sample in sampled:
         assert row.read is not None
         row.read(sample)
+
+
+def test_samples_are_of_keys_that_have_a_row() -> None:
+    assert all(row_of(kind, path) for kind, paths in SAMPLES.items() for path in paths)
 
 
 def test_defaults_are_read_by_their_rows() -> None:

@@ -55,15 +55,19 @@ def allowed_bad(max_bad_share: float, num_records: int) -> int:
 class Quarantine:
     """The bad clips of one dataset met so far, in memory and in a JSON-lines file.
 
-    Ranks, and later runs over the same dataset, may share the file. `clips` is keyed by the clip's index. A
-    line that a killed process left unfinished counts for nothing: its clip is found bad, and listed, again.
+    Ranks, and later runs over the same dataset, may share the file. A line that a killed process left
+    unfinished counts for nothing: its clip is found bad, and listed, again.
     """
 
     def __init__(self, path: Path | None, num_records: int, max_bad_share: float) -> None:
         self.path = path
+        """The file; None keeps the list in memory alone."""
         self.num_records = num_records
+        """Clips of the dataset."""
         self.allowed = allowed_bad(max_bad_share, num_records)
-        self.clips = _listed(path)
+        """How many a run goes on with."""
+        self.clips = _read_list(path)
+        """By place in the dataset."""
 
     def add(self, found: Iterable[Bad]) -> None:
         """Lists clips that are not listed yet.
@@ -74,7 +78,7 @@ class Quarantine:
         new = [bad for bad in found if bad.index not in self.clips]
         if not new:
             return
-        elsewhere = _listed(self.path)
+        elsewhere = _read_list(self.path)
         self.clips = {**elsewhere, **self.clips, **{bad.index: bad for bad in new}}
         if self.path is not None:
             _append(self.path, [bad for bad in new if bad.index not in elsewhere])
@@ -116,7 +120,7 @@ def _ends_a_line(file: BinaryIO) -> bool:
     return file.read(1) in (b"", b"\n")
 
 
-def _listed(path: Path | None) -> dict[int, Bad]:
+def _read_list(path: Path | None) -> dict[int, Bad]:
     if path is None or not path.exists():
         return {}
     listed: dict[int, Bad] = {}

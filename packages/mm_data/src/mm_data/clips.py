@@ -21,6 +21,7 @@ class Clip:
     frames: torch.Tensor
     """uint8 `[T, H, W, 3]`, RGB."""
     caption: str
+    """What they show."""
 
 
 def load_clip(record: Record, data: DataSpec) -> Clip:

@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 import torch
-from torchdata.nodes import BaseNode, ParallelMapper
+from torchdata.nodes import ParallelMapper
 
 from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec
@@ -25,6 +25,7 @@ from mm_data.bad import Bad, BadClip, Quarantine
 from mm_data.clips import check_reader, load_clip
 from mm_data.order import index_of
 from mm_data.records import Dataset, Record
+from mm_data.slots import Plan, Slot
 
 Load = Callable[[Record], Any]
 
@@ -47,51 +48,27 @@ class Batch:
 
 
 @attrs.frozen
-class _Slot:
-    """A place in the plan to be filled."""
-
-    step: int
-    position: int
-
-
-@attrs.frozen
 class _Loaded:
     """A filled slot: the item, or the error that is no clip's fault, and the bad clips met on the way."""
 
-    slot: _Slot
+    slot: Slot
+    """The place."""
     index: int
+    """Of the record in the dataset, after bad clips were substituted."""
     item: Any
+    """What `load` returned; None where nothing could be loaded."""
     bad: tuple[Bad, ...]
+    """Clips found bad on the way."""
     error: Exception | None = None
-
-
-class _Plan(BaseNode[_Slot]):
-    """The slots of one rank from `start_step` to `end_step`; its state is one number."""
-
-    def __init__(self, start_step: int, end_step: int, positions: range) -> None:
-        super().__init__()
-        self.start_step = start_step
-        self.positions = positions
-        self.size = (end_step - start_step) * len(positions)
-        self.taken = 0
-
-    def reset(self, initial_state: dict[str, Any] | None = None) -> None:
-        super().reset(initial_state)
-        self.taken = initial_state["taken"] if initial_state else 0
-
-    def next(self) -> _Slot:
-        if self.taken >= self.size:
-            raise StopIteration
-        step, place = divmod(self.taken, len(self.positions))
-        self.taken += 1
-        return _Slot(self.start_step + step, self.positions[place])
-
-    def get_state(self) -> dict[str, Any]:
-        return {"taken": self.taken}
+    """What `load` raised, if it was no BadClip."""
 
 
 class Stream:
-    """Iterates over batches; a context manager that stops its threads."""
+    """What `stream` returns: iterates over batches; a context manager that stops its threads.
+
+    A batch that is asked for raises UserError where too many clips are bad or none arrives, and what `load`
+    raised for a clip that it should have loaded.
+    """
 
     def __init__(
         self,
@@ -103,6 +80,7 @@ class Stream:
         quarantine: Quarantine,
     ) -> None:
         self.quarantine = quarantine
+        """The bad clips met so far, by any rank that shares the file."""
         self._loaded = loaded
         self._batch_size = batch_size
         self._step = start_step
@@ -201,7 +179,7 @@ def stream(
     workers = data.workers if workers is None else workers
     listed = Quarantine(quarantine, len(dataset.records), data.max_bad_share)
     listed.check()
-    loading: dict[_Slot, Path] = {}
+    loading: dict[Slot, Path] = {}
     fill = partial(
         _fill,
         dataset=dataset,
@@ -211,7 +189,7 @@ def stream(
         quarantine=listed,
         loading=loading,
     )
-    plan = _Plan(start_step, end_step, range(rank * share, (rank + 1) * share))
+    plan = Plan(start_step, end_step, range(rank * share, (rank + 1) * share))
     mapper = ParallelMapper(
         plan, fill, num_workers=workers, in_order=True, max_concurrent=workers or None, snapshot_frequency=1
     )
@@ -254,14 +232,14 @@ def _identity(data: DataSpec, dataset: Dataset, seed: int) -> dict[str, Any]:
 
 
 def _fill(
-    slot: _Slot,
+    slot: Slot,
     *,
     dataset: Dataset,
     seed: int,
     batch_size: int,
     load: Load,
     quarantine: Quarantine,
-    loading: dict[_Slot, Path],
+    loading: dict[Slot, Path],
 ) -> _Loaded:
     """Loads the first record that can be read, from the planned one on; never raises."""
     number = slot.step * batch_size + slot.position
@@ -287,6 +265,6 @@ def _fill(
     return _Loaded(slot, index, None, tuple(bad))
 
 
-def _stalled(seconds: float, loading: dict[_Slot, Path]) -> UserError:
+def _stalled(seconds: float, loading: dict[Slot, Path]) -> UserError:
     paths = ", ".join(str(path) for path in loading.copy().values()) or "none"
     return UserError(f"no clip arrived for {seconds:g} s; being loaded: {paths}")

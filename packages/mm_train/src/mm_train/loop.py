@@ -39,14 +39,23 @@ class Training:
     """Everything that the loop works with."""
 
     spec: TrainSpec
+    """What is trained."""
     run: Run
+    """Where its state, metrics and result go."""
     ranks: Ranks
+    """The processes that train it together."""
     device: torch.device
+    """Where this process computes."""
     dataset: Dataset
+    """The clips."""
     source: Source
+    """How they are loaded and encoded."""
     levels: NoiseLevels
+    """The noise levels that the expert is trained on."""
     network: nn.Module
+    """Parallelized, on the device, with its weights."""
     optimizer: Optimizer
+    """Over the network's trainable parameters."""
 
     @property
     def quarantine(self) -> Path:

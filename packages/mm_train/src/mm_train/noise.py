@@ -32,6 +32,7 @@ class Draws:
     """The random numbers of one micro-batch, on the CPU."""
 
     noise_BCTHW: Tensor
+    """float32, of the latents' shape."""
     sigma_B: Tensor
     """float64 noise levels."""
     weight_B: Tensor

@@ -53,7 +53,9 @@ class _Encoded:
     """What was encoded of a clip; looked up by the stream, whose errors end all ranks."""
 
     latents: Tensor
+    """`[C, T, H, W]`."""
     text: Tensor
+    """`[L, D]`, of its caption."""
     no_text: Tensor
     """Of the empty caption."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import pkgutil
@@ -20,6 +19,7 @@ from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import replace
 from mm_config.schema.root import RootSpec
+from mm_config.schema.suggestions import did_you_mean
 from mm_config.schema.types import is_spec
 from mm_config.stored import files
 
@@ -180,6 +180,5 @@ def _not_found(target: str, options: RunOptions) -> str:
     spellings = {name: f"experiments.{name}" for name in names}
     spellings |= {f"experiments.{name}": f"experiments.{name}" for name in names}
     spellings |= {f"experiments/{name}.py": f"experiments/{name}.py" for name in names}
-    near = difflib.get_close_matches(target, spellings, n=1)
-    suggestion = f"; did you mean {spellings[near[0]]}?" if near else ""
-    return f"no such file, module, run id or hash (runs are looked up in {options.runs_dir}){suggestion}"
+    meant = did_you_mean(target, spellings, spellings.__getitem__)
+    return f"no such file, module, run id or hash (runs are looked up in {options.runs_dir}){meant}"

@@ -7,7 +7,6 @@ that file. `~` is expanded, environment variables are not.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import cast
@@ -17,6 +16,7 @@ import attrs
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import leaves
 from mm_config.schema.root import RootSpec
+from mm_config.schema.suggestions import did_you_mean
 from mm_config.stored.parsing import checked, parse_yaml
 
 FILE_NAME = "locations.yaml"
@@ -55,8 +55,7 @@ class Locations:
                         f"location {name!r} is {entry.path} by {entry.source}, which does not exist"
                     )
                 return entry.path
-        close = difflib.get_close_matches(name, [entry.name for entry in self.entries], 1)
-        meant = f" (did you mean {close[0]!r}?)" if close else ""
+        meant = did_you_mean(name, [entry.name for entry in self.entries])
         raise UserError(
             f"no location is named {name!r}{meant}; define it by `--location {name}=PATH`, by a line "
             f"`{name}: PATH` in the project's {FILE_NAME}, or by the same line in {user_file()}"
@@ -87,8 +86,7 @@ def unused_names(locations: Locations, spec: RootSpec) -> Iterator[Problem]:
     words = {leaf.value for leaf in leaves(spec) if isinstance(leaf.value, str)}
     for entry in locations.entries:
         if entry.source == FLAG and entry.name not in words:
-            close = difflib.get_close_matches(entry.name, words, 1)
-            meant = f"; did you mean {close[0]!r}?" if close else ""
+            meant = did_you_mean(entry.name, words)
             yield Problem(FLAG, f"the spec names nothing {entry.name!r}{meant}")
 
 

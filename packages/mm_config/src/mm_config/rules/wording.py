@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import attrs
 
-from mm_config.schema.diff import show_value
+from mm_config.schema.diff import for_person
 from mm_config.schema.errors import Problem
+from mm_config.schema.suggestions import did_you_mean
 from mm_config.schema.types import class_of
 
 _SEARCHED = 10_000
@@ -54,8 +54,7 @@ def ranks(count: int) -> str:
 def one_of(value: str, allowed: Iterable[str], synonyms: Mapping[str, str] = MappingProxyType({})) -> str:
     """Why a word is refused: what is allowed and what was probably meant."""
     known = list(allowed)
-    near = [synonyms[value]] if value in synonyms else difflib.get_close_matches(value, known, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {synonyms[value]}?" if value in synonyms else did_you_mean(value, known)
     return f"must be one of {', '.join(known)}, got {value!r}{hint}"
 
 
@@ -71,5 +70,5 @@ def idle_problems(spec: Any, names: Iterable[str], user: str) -> Iterator[Proble
         value, default = getattr(spec, name), attrs.fields_dict(class_of(spec))[name].default
         if value != default:
             yield Problem(
-                name, f"is {show_value(value)}, which only {user} uses; leave it at {show_value(default)}"
+                name, f"is {for_person(value)}, which only {user} uses; leave it at {for_person(default)}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -14,6 +13,7 @@ import attrs
 
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import ROOT
+from mm_config.schema.suggestions import nearest
 from mm_config.stored.parsing import parse_yaml
 
 OPERATORS = ("=", "!=", "<", "<=", ">", ">=", "~")
@@ -88,9 +88,9 @@ def unknown_field(condition: Condition, known: Iterable[str], aliases: Aliases) 
     ends = {path: path.rpartition(".")[2] for path in known}
     names = {alias for table in aliases.values() for alias in table}
     last = condition.path.rpartition(".")[2]
-    alike = difflib.get_close_matches(last, set(ends.values()))
+    alike = nearest(last, set(ends.values()))
     near = sorted((path for path in ends if ends[path] == last), key=len)
-    near = near or difflib.get_close_matches(condition.path, [*ends, *names], cutoff=0.7)
+    near = near or nearest(condition.path, [*ends, *names])
     near = near or sorted((path for path in ends if ends[path] in alike), key=len)
     # The same field of a training that weights come from is not what was meant.
     own = [path for path in near if not any(path.endswith(f".{other}") for other in near)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, overload
 
@@ -12,6 +11,7 @@ from mm_config.schema.docstrings import help_texts
 from mm_config.schema.errors import Problem, SpecError, prefixed
 from mm_config.schema.fields import FieldInfo, Role, field_types, info_of, narrowed, spec_fields
 from mm_config.schema.ranges import value_problems
+from mm_config.schema.suggestions import did_you_mean
 from mm_config.schema.types import class_of, is_dict, is_spec, is_tuple
 
 T = TypeVar("T")
@@ -182,8 +182,5 @@ def _suggestion(root: Any, value: Any, path: str, name: str) -> str:
             by_name.setdefault(leaf.path.rsplit(".", 1)[-1], f"{prefix}.{leaf.path}")
     if name in by_name:
         return f"; did you mean {by_name[name]}?"
-    if near := difflib.get_close_matches(name, fields, 1):
-        return f"; did you mean {path}.{near[0]}?"
-    if near := difflib.get_close_matches(name, by_name, 1):
-        return f"; did you mean {by_name[near[0]]}?"
-    return f"; it has {', '.join(fields)}"
+    own = did_you_mean(name, fields, lambda field: f"{path}.{field}")
+    return own or did_you_mean(name, by_name, by_name.__getitem__) or f"; it has {', '.join(fields)}"

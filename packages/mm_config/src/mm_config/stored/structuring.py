@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import enum
 import importlib
 import pkgutil
@@ -19,7 +18,8 @@ from mm_config.schema.decorator import registered_specs, schema_of, tag_of
 from mm_config.schema.errors import Problem, UserError, prefixed
 from mm_config.schema.fields import ABSENT, field_types, info_of, spec_fields, wire_name
 from mm_config.schema.ranges import range_problems
-from mm_config.schema.types import is_dict, is_list, is_union, item_types, shown, type_problem
+from mm_config.schema.suggestions import did_you_mean, nearest
+from mm_config.schema.types import in_error, is_dict, is_list, is_union, item_types, type_problem
 from mm_config.stored.parsing import shown_key
 
 _FAILED = object()
@@ -94,7 +94,8 @@ def class_of_tag(tag: object, allowed: Iterable[type[Any]], path: str) -> type[A
     classes = {tag_of(cls): cls for cls in allowed}
     if isinstance(tag, str) and tag in classes:
         return classes[tag]
-    return Problem(path, f"unknown kind {shown(tag)}{_hint(tag, classes)} (allowed: {_listed(classes)})")
+    meant = did_you_mean(tag, classes)
+    return Problem(path, f"unknown kind {in_error(tag)}{meant} (allowed: {_listed(classes)})")
 
 
 def _structure(data: Any, expected: Any, path: str, problems: list[Problem]) -> Any:
@@ -160,7 +161,9 @@ def _member(value: str, enums: tuple[type[enum.Enum], ...], path: str, problems:
     if value in members:
         return members[value]
     problems.append(
-        Problem(path, f"expected one of {', '.join(members)}, got {shown(value)}{_hint(value, members)}")
+        Problem(
+            path, f"expected one of {', '.join(members)}, got {in_error(value)}{did_you_mean(value, members)}"
+        )
     )
     return _FAILED
 
@@ -210,17 +213,17 @@ def _in_present_schema(
 ) -> dict[str, Any] | None:
     """The fields in the class's present schema, or None with a problem appended."""
     if not is_dict(data):
-        problems.append(Problem(path, f"expected a mapping, got {shown(data)}"))
+        problems.append(Problem(path, f"expected a mapping, got {in_error(data)}"))
         return None
     fields = dict(data)
     written, present = fields.pop("~schema", 1), schema_of(cls)
     if type(written) is not int or written < 1:
-        problems.append(Problem(path, f"~schema must be an integer from 1 on, got {shown(written)}"))
+        problems.append(Problem(path, f"~schema must be an integer from 1 on, got {in_error(written)}"))
         return None
     if written > present:
         package = cls.__module__.partition(".")[0]
         message = (
-            f"was written under {tag_of(cls)}'s schema {shown(written).removeprefix('int ')}, which is "
+            f"was written under {tag_of(cls)}'s schema {in_error(written).removeprefix('int ')}, which is "
             f"newer than {present}, the newest known here; upgrade {package}"
         )
         problems.append(Problem(path, message))
@@ -261,10 +264,10 @@ def _unknown_keys(
     meant: set[str | None] = set()
     for key in fields:
         if key not in known:
-            hint = _hint(key, missing) or _hint(key, known)
+            hint = did_you_mean(key, missing) or did_you_mean(key, known)
             where = f"{path}.{shown_key(key)}"
             problems.append(Problem(where, f"unknown key{hint or f' (allowed: {_listed(known)})'}"))
-            meant.update(difflib.get_close_matches(key, missing, 1))
+            meant.update(nearest(key, missing)[:1])
     return meant
 
 
@@ -274,11 +277,6 @@ def _missing_hint(attribute: attrs.Attribute[Any]) -> str:
     if default is None or isinstance(default, (bool, int, float, str)):
         return f"{key}; a file holds every field, the default is {default!r}"
     return key
-
-
-def _hint(name: object, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1) if isinstance(name, str) else []
-    return f", did you mean {near[0]!r}?" if near else ""
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -46,8 +46,11 @@ class Measured:
     """What a clip shows; None where it can't be told."""
 
     colour: str | None
+    """Its name, as in prompts."""
     shape: str | None
+    """Its name, as in prompts."""
     direction: str | None
+    """Its name, as in prompts."""
 
 
 def measure(frames: np.ndarray | torch.Tensor) -> Measured:

@@ -26,6 +26,7 @@ class LowRank:
     up: Tensor
     """`[out, rank]`, called `lora_B` or `lora_up`; axes of size 1 may follow."""
     alpha: float
+    """The scale times the rank, or times its root."""
     rslora: bool = False
     """Whether alpha is divided by the root of the rank instead of the rank (Kalajdzievski 2023)."""
 
@@ -66,7 +67,9 @@ class Addition:
     """An adapter and how much of it is added."""
 
     adapter: Adapter
+    """What is added."""
     strength: float = 1.0
+    """Its factor; 0 adds nothing."""
 
 
 @attrs.frozen(eq=False)
@@ -74,6 +77,7 @@ class StoredAdapters:
     """The adapters of one file: of one network, or of both experts."""
 
     path: Path
+    """The file, or the folder of a checkpoint."""
     style: str
     """Whose keys it has: `diffusers`, `peft`, `wan`, `kohya`, or `dcp` for our checkpoint."""
     experts: Mapping[str, Adapter]

@@ -49,11 +49,15 @@ class Configuration:
     """What is needed of it."""
 
     rank: int
+    """Of every layer that `ranks` doesn't name."""
     alpha: float
+    """Of every layer that `alphas` doesn't name."""
     rslora: bool = False
+    """Whether alpha is divided by the root of the rank."""
     ranks: Mapping[str, int] = attrs.field(factory=dict)
     """By names, or patterns over the ends of names, of layers."""
     alphas: Mapping[str, float] = attrs.field(factory=dict)
+    """As `ranks`."""
 
     def of(self, layer: str) -> Configuration:
         """What holds for one layer, by the name that its file has for it."""

@@ -35,6 +35,7 @@ class AdapterInspection:
     """What was found."""
 
     stored: StoredAdapters
+    """The adapters."""
     digest: str
     """Of names, shapes, dtypes, scales and values: equal for equal adapters of every style."""
     families: tuple[str, ...]

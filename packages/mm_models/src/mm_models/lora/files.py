@@ -17,6 +17,7 @@ from mm_models.lora.adapter import Adapter, StoredAdapters
 from mm_models.lora.configuration import Configuration
 from mm_models.lora.keys import Key, Kind, our_names, parse, refusal
 from mm_models.lora.layers import Entry, adapter_of
+from mm_models.naming import first_names
 from mm_models.weights.differences import SHOWN
 from mm_models.weights.published import published
 from mm_models.weights.safetensors_files import read_files
@@ -47,10 +48,10 @@ def read_adapters(path: Path) -> StoredAdapters:
     where = str(path)
     keys = {key: parse(key) for key in found}
     if not any(keys.values()):
-        held = _refused(keys) or _listed(keys, "its tensors are")
+        held = _refused(keys) or f"its tensors are {first_names(keys, SHOWN)}"
         raise UserError(Problem(where, f"holds no adapter: {held}"))
     if strangers := [key for key, parsed in keys.items() if parsed is None]:
-        why = _refused(strangers) or _listed(strangers, "no adapter has keys such as")
+        why = _refused(strangers) or f"no adapter has keys such as {first_names(strangers, SHOWN)}"
         raise UserError(Problem(where, f"holds more than low-rank matrices: {why}"))
     parsed = {key: one for key, one in keys.items() if one is not None}
     style, entries = _entries(parsed, found, where)
@@ -126,7 +127,7 @@ def _entries(
     if unknown := [theirs for theirs, key in keys.items() if key.name not in names]:
         known = " and ".join(network.about for network in published())
         what = f"flat names are read for {known} alone, which has none of"
-        raise UserError(Problem(where, _listed(unknown, what)))
+        raise UserError(Problem(where, f"{what} {first_names(unknown, SHOWN)}"))
     entries = [
         Entry(theirs, key.name, names[key.name], key.expert, key.kind, found[theirs])
         for theirs, key in keys.items()
@@ -147,10 +148,10 @@ def _configurations(
     """Finds the configuration of an expert's adapter."""
     match style:
         case "dcp":
-            trained = _training(path)
+            trained = _configuration_of_training(path)
             return lambda expert: trained
         case "peft":
-            own = _beside(path)
+            own = _configuration_of_peft(path)
             return lambda expert: own
         case "diffusers" if METADATA in metadata:
             stored = _json(metadata[METADATA], f"{path} ({METADATA})")
@@ -170,7 +171,7 @@ def _of_expert(stored: Any, expert: str, where: str) -> Configuration:
     return configuration.parse(own or plain, where)
 
 
-def _beside(path: Path) -> Configuration:
+def _configuration_of_peft(path: Path) -> Configuration:
     """PEFT's file beside the matrices."""
     file = (path if path.is_dir() else path.parent) / configuration.FILE
     if not file.is_file():
@@ -178,7 +179,7 @@ def _beside(path: Path) -> Configuration:
     return configuration.parse(_json(file.read_bytes(), str(file)), str(file))
 
 
-def _training(path: Path) -> Configuration:
+def _configuration_of_training(path: Path) -> Configuration:
     """What the spec of the run says whose checkpoint this is."""
     stored = path.absolute().parent.parent / "spec.json"
     lora = getattr(load_spec(stored), "lora", None) if stored.is_file() else None
@@ -197,9 +198,3 @@ def _json(text: str | bytes, where: str) -> Any:
 def _refused(keys: Iterable[str]) -> str | None:
     """The first key of a known kind that is not carried out, with its kind."""
     return next((f"{key} is {why}, which is not carried out" for key in keys if (why := refusal(key))), None)
-
-
-def _listed(keys: Iterable[str], what: str) -> str:
-    keys = list(keys)
-    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return f"{what} {', '.join(keys[:SHOWN])}{more}"

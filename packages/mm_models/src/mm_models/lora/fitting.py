@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mm_config.schema import Problem
 from mm_models.lora.adapter import Adapter
+from mm_models.naming import first_names
 from mm_models.weights.differences import SHOWN
 from mm_models.weights.published import Shapes
 
@@ -30,12 +31,13 @@ def fit_problems(adapter: Adapter, shapes: Shapes, where: str) -> list[Problem]:
 def _messages(changed: Shapes, shapes: Shapes) -> Iterator[str]:
     strangers = [name for name in changed if name not in shapes]
     if len(strangers) == len(changed):
-        theirs, ours = _some(strangers, 3), _some([name for name in shapes if name.endswith(".weight")], 3)
+        theirs = first_names(strangers, 3)
+        ours = first_names((name for name in shapes if name.endswith(".weight")), 3)
         yield f"the adapter matches nothing in the network: it changes {theirs}; the network has {ours}"
         return
     if strangers:
-        listed = _some(strangers, SHOWN)
-        yield f"the adapter changes {len(strangers)} parameters that the network lacks: {listed}"
+        names = first_names(strangers, SHOWN)
+        yield f"the adapter changes {len(strangers)} parameters that the network lacks: {names}"
     misshapen = [
         f"{name} is for {shape}, the network's is {shapes[name]}"
         for name, shape in changed.items()
@@ -44,9 +46,5 @@ def _messages(changed: Shapes, shapes: Shapes) -> Iterator[str]:
     if misshapen:
         yield (
             f"the adapter changes {len(misshapen)} parameters of another shape, so it was made for another "
-            f"network: {_some(misshapen, SHOWN)}"
+            f"network: {first_names(misshapen, SHOWN)}"
         )
-
-
-def _some(names: list[str], count: int) -> str:
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

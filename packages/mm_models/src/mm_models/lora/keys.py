@@ -33,6 +33,7 @@ class Key:
     name: str
     """Of the layer, or of the parameter for a full difference, as the file spells it."""
     kind: Kind
+    """Which part of the layer's change it is."""
 
 
 _PREFIXES = (

@@ -27,8 +27,11 @@ class Entry:
     name: str
     """Ours."""
     expert: str
+    """HIGH_NOISE or LOW_NOISE."""
     kind: Kind
+    """Which part of the layer's change it is."""
     stored: StoredTensor
+    """Where its values lie."""
 
 
 def adapter_of(entries: Iterable[Entry], config: Configuration | None, where: str) -> Adapter:

@@ -26,6 +26,7 @@ class Attached:
     """Layers of a network that have adapters beside them."""
 
     network: nn.Module
+    """Whose layers they are."""
     handles: Mapping[str, Any]
     """What takes each layer's hook off, by the layer's name."""
 

@@ -18,10 +18,15 @@ class Ops:
     """What a network calls; each field is a form of the operation's module, which tells its arguments."""
 
     attention: Form = attention.reference
+    """Of tokens to tokens, or to a text."""
     rms_norm: Form = rms_norm.reference
+    """Of queries and keys."""
     rotate: Form = rope.reference
+    """By the tokens' places."""
     modulate: Form = modulate.reference
+    """Normalizes, scales and shifts the residual stream."""
     gate_residual: Form = gate_residual.reference
+    """Adds a branch to the residual stream."""
 
     def names(self) -> dict[str, str]:
         """Each operation's form, for people and for the record of a run."""

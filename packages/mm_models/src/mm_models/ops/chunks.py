@@ -15,7 +15,7 @@ steps cost more in starting threads.
 LEAST_VALUES = 2**14
 """Runs that are shorter on average cost more in calls than they save in passes over memory."""
 
-Run = tuple[int, slice]
+RowChunk = tuple[int, slice]
 """A row of modulation, and tokens next to each other, counted over all samples, that have it."""
 
 
@@ -26,7 +26,7 @@ def chunks(tokens: int, width: int, first: int = 0) -> Iterator[slice]:
         yield slice(start, min(start + step, first + tokens))
 
 
-def row_chunks(x_BSD: Tensor, rows_BS: Tensor | None) -> list[Run] | None:
+def row_chunks(x_BSD: Tensor, rows_BS: Tensor | None) -> list[RowChunk] | None:
     """All tokens, a row and a step at a time; None where rows change too often for it to pay.
 
     Args:
@@ -40,7 +40,7 @@ def row_chunks(x_BSD: Tensor, rows_BS: Tensor | None) -> list[Run] | None:
         rows, lengths = (values.tolist() for values in found)
     if x_BSD.numel() < LEAST_VALUES * len(rows):
         return None
-    parts: list[Run] = []
+    parts: list[RowChunk] = []
     first = 0
     for row, length in zip(rows, lengths, strict=True):
         parts += [(row, part) for part in chunks(length, width, first)]

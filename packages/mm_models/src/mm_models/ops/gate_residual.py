@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from mm_models.ops.chunks import Run, row_chunks
+from mm_models.ops.chunks import RowChunk, row_chunks
 from mm_models.ops.compiling import as_kernel
 from mm_models.ops.modulate import spread
 from mm_models.ops.widening import widened
@@ -39,7 +39,9 @@ def fused(x_BSD: Tensor, branch_BSD: Tensor, gate_UD: Tensor, rows_BS: Tensor | 
 
 class _Fused(Function):
     @staticmethod
-    def forward(ctx: Any, x_BSD: Tensor, branch_BSD: Tensor, gate_UD: Tensor, parts: list[Run]) -> Tensor:
+    def forward(
+        ctx: Any, x_BSD: Tensor, branch_BSD: Tensor, gate_UD: Tensor, parts: list[RowChunk]
+    ) -> Tensor:
         x_ND, branch_ND = x_BSD.flatten(0, 1), branch_BSD.flatten(0, 1)
         out_ND = torch.empty_like(x_ND)
         for row, part in parts:

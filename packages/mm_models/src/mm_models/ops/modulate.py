@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from mm_models.ops.chunks import Run, row_chunks
+from mm_models.ops.chunks import RowChunk, row_chunks
 from mm_models.ops.compiling import as_kernel
 from mm_models.ops.widening import widened
 
@@ -59,7 +59,7 @@ class _Fused(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_BSD: Tensor, shift_UD: Tensor, scale_UD: Tensor, eps: float, parts: list[Run]
+        ctx: Any, x_BSD: Tensor, shift_UD: Tensor, scale_UD: Tensor, eps: float, parts: list[RowChunk]
     ) -> Tensor:
         x_ND, gain_UD = x_BSD.flatten(0, 1), 1 + scale_UD
         width = x_ND.shape[1]

@@ -23,7 +23,9 @@ class Differences:
     """Tensors that are not as they are wanted, by name."""
 
     missing: tuple[str, ...]
+    """Not there."""
     extra: tuple[str, ...]
+    """There, and not wanted."""
     misshapen: tuple[str, ...]
     """With both shapes."""
     incomplete: tuple[str, ...]

@@ -31,6 +31,7 @@ class Inspection:
     """What was found."""
 
     weights: Weights
+    """The tensors."""
     architecture: Guess | None
     """Read off the shapes; None where too much is missing."""
     families: tuple[str, ...]

@@ -67,6 +67,7 @@ class Match:
     """The dialect that knows most of some names."""
 
     dialect: Dialect
+    """Whose names they are."""
     prefix: str
     """What a wrapper put before all names, such as `model.` or `predictor.`."""
     count: int

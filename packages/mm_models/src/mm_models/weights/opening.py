@@ -13,6 +13,7 @@ from mm_config import load as load_spec
 from mm_config.schema import Problem, UserError
 from mm_config.specs import ModelSpec
 from mm_models import checkpoint
+from mm_models.naming import first_names
 from mm_models.weights import megatron, pickled, safetensors_files, torch_dcp
 from mm_models.weights.names import Dialect, are_of_adapter
 from mm_models.weights.published import (
@@ -34,6 +35,7 @@ class Weights:
     """A network's tensors on a disk."""
 
     path: Path
+    """The file or folder."""
     layout: str
     """How they lie there, such as `safetensors` or `pipeline stages of torch.save`."""
     dialect: Dialect
@@ -236,11 +238,11 @@ def _read_file(path: Path) -> tuple[str, Found]:
 
 def _advice(path: Path, files: list[Path]) -> str:
     if files:
-        return f"; name one of {safetensors_files.listed(files)}"
+        return f"; name one of {first_names(path.name for path in files)}"
     if newest := _newest_checkpoint(path) or _newest_checkpoint(path / "checkpoints"):
         return f"; name a checkpoint, the newest is {newest}"
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and _may_hold_weights(folder))
-    return f"; those of its folders {safetensors_files.listed(folders)} may" if folders else ""
+    return f"; those of its folders {first_names(path.name for path in folders)} may" if folders else ""
 
 
 def _newest_checkpoint(folder: Path) -> Path | None:

@@ -24,6 +24,7 @@ class Guess:
     """An architecture read off weights."""
 
     spec: ModelSpec
+    """The architecture."""
     heads: Literal["configuration", "family", "assumed", "unknown"]
     """What tells the number of heads: weights don't show it. Where it is unknown the spec has one."""
     unseen: frozenset[str]

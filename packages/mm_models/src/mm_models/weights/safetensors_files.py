@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mm_config.schema import Problem, UserError
+from mm_models.naming import first_names
 from mm_models.weights.placeholders import placeholder
 from mm_models.weights.tensors import Piece, Region, StoredTensor, raw_bytes
 
@@ -47,15 +48,17 @@ def read_folder(folder: Path) -> dict[str, StoredTensor]:
     indexes = sorted(folder.glob("*" + INDEX_SUFFIX))
     files = sorted(folder.glob("*.safetensors"))
     if len(indexes) > 1:
-        raise UserError(Problem(str(folder), f"holds several indexes; name one of {listed(indexes)}"))
+        names = first_names(path.name for path in indexes)
+        raise UserError(Problem(str(folder), f"holds several indexes; name one of {names}"))
     if indexes:
         return read_index(indexes[0])
     if len(files) > 1:
+        names = first_names(path.name for path in files)
         raise UserError(
             Problem(
                 str(folder),
                 f"holds {len(files)} safetensors files and no index (*{INDEX_SUFFIX}), so nothing "
-                f"tells which belong together; download the index, or name one of {listed(files)}",
+                f"tells which belong together; download the index, or name one of {names}",
             )
         )
     return read_files(files)
@@ -75,7 +78,7 @@ def read_index(index: Path) -> dict[str, StoredTensor]:
     if outside:
         raise UserError(Problem(str(index), f"lists files outside its folder: {', '.join(outside[:10])}"))
     if absent := [name for name in names if not (index.parent / name).is_file()]:
-        gone = listed([index.parent / name for name in absent])
+        gone = first_names(absent)
         raise UserError(
             Problem(str(index), f"lists files that are missing: {gone}; the download is not complete")
         )
@@ -177,9 +180,3 @@ def _joined(name: str, found: list[tuple[Path, torch.dtype, Piece]]) -> StoredTe
     pieces = tuple(piece for _, _, piece in found)
     ends = [[a + b for a, b in zip(piece.offsets, piece.sizes, strict=True)] for piece in pieces]
     return StoredTensor(tuple(map(max, zip(*ends, strict=True))), found[0][1], pieces)
-
-
-def listed(paths: Sequence[Path]) -> str:
-    """The names of the first ten, and how many more there are."""
-    names = ", ".join(path.name for path in paths[:10])
-    return names + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")

@@ -33,8 +33,11 @@ class StoredTensor:
     """A tensor on a disk: its whole shape, and the pieces that make it."""
 
     shape: tuple[int, ...]
+    """Of the whole tensor."""
     dtype: torch.dtype
+    """As it is stored."""
     pieces: tuple[Piece, ...]
+    """In any order; together they are the tensor."""
 
     @property
     def bytes(self) -> int:

@@ -28,7 +28,9 @@ class Item:
     name: str
     """As it will be written."""
     stored: StoredTensor
+    """Where its values lie."""
     dtype: torch.dtype
+    """That is written."""
 
     @property
     def bytes(self) -> int:

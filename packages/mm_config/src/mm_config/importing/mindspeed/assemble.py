@@ -13,12 +13,7 @@ from mm_config.importing.mindspeed.locations import read_locations
 from mm_config.importing.mindspeed.network import FAMILIES, family_of, release_of
 from mm_config.importing.mindspeed.noise import expert_of, place_boundary
 from mm_config.importing.mindspeed.prompts import read_generation
-from mm_config.importing.mindspeed.schedule import (
-    read_batch,
-    read_learning_rate,
-    read_start,
-    world_size,
-)
+from mm_config.importing.mindspeed.schedule import read_batch, read_learning_rate, read_start, world_size
 from mm_config.importing.mindspeed.sharding import (
     read_adapters,
     read_context_parallel,

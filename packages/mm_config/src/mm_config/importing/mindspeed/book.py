@@ -8,7 +8,7 @@ import attrs
 
 from mm_config.importing.facts import Fact, generic
 from mm_config.importing.mindspeed.rows import Row
-from mm_config.importing.mindspeed.table import ROWS, nearest, row_of
+from mm_config.importing.mindspeed.table import ROWS, nearest_key, row_of
 from mm_config.importing.mindspeed.values import in_report, number_of
 from mm_config.importing.nodes import Leaf, as_in_file
 from mm_config.importing.verdict import Verdict
@@ -221,7 +221,7 @@ class Book:
 
     def unknown(self, fact: Fact) -> str:
         """Why a key without a row is unknown, with the nearest one."""
-        near = nearest(fact.source.kind, generic(fact.path))
+        near = nearest_key(fact.source.kind, generic(fact.path))
         return (
             f"nothing reads it; did you mean {near}?"
             if near

@@ -7,18 +7,6 @@ from mm_config.importing.mindspeed.values import ReadValue
 from mm_config.npu.texts import Form
 from mm_config.npu.variables import VARIABLES
 
-_SAMPLES: dict[str, tuple[str, ...]] = {
-    "ACLNN_CACHE_LIMIT": ("100000",),
-    "ASCEND_GLOBAL_LOG_LEVEL": ("3",),
-    "ASCEND_LAUNCH_BLOCKING": ("0",),
-    "ASCEND_SLOG_PRINT_TO_STDOUT": ("0",),
-    "COMBINED_ENABLE": ("1",),
-    "CPU_AFFINITY_CONF": ("1", "2"),
-    "HCCL_CONNECT_TIMEOUT": ("1200",),
-    "MULTI_STREAM_MEMORY_REUSE": ("2",),
-    "PYTORCH_NPU_ALLOC_CONF": ("expandable_segments:True",),
-    "TASK_QUEUE_ENABLE": ("1", "2"),
-}
 _MEANINGS = {
     "GLOO_SOCKET_IFNAME": "gloo's network interface",
     "HCCL_SOCKET_IFNAME": "HCCL's network interface",
@@ -39,19 +27,14 @@ def _as_text(form: Form) -> ReadValue:
 
 ENVIRONMENT: tuple[Row, ...] = of_kind(
     "environment variable",
-    dead("CUDA_DEVICE_MAX_CONNECTIONS", "only wants to please Megatron; an NPU has no such thing", "2", "1"),
-    dead("NON_MEGATRON", "chooses MindSpeed-MM's own start for native YAML files", "true"),
+    dead("CUDA_DEVICE_MAX_CONNECTIONS", "only wants to please Megatron; an NPU has no such thing"),
+    dead("NON_MEGATRON", "chooses MindSpeed-MM's own start for native YAML files"),
     *(
-        mapped(
-            variable.name,
-            f"runtime.npu.{variable.field}",
-            _as_text(variable.form),
-            *_SAMPLES.get(variable.name, ()),
-        )
+        mapped(variable.name, f"runtime.npu.{variable.field}", _as_text(variable.form))
         for variable in VARIABLES
     ),
     *(
-        outside(name, f"export it yourself where it is needed: {meaning}", "1")
+        outside(name, f"export it yourself where it is needed: {meaning}")
         for name, meaning in _MEANINGS.items()
     ),
 )

@@ -33,39 +33,36 @@ class Row:
     """What MindSpeed-MM takes where the key is missing, if that is a value of our spec."""
     infer: str = ""
     """Of a flag: the target in an inference spec; empty where inference leaves the flag unread."""
-    samples: tuple[Leaf, ...] = ()
-    """Some legal values."""
 
 
-def mapped(path: str, target: str, read: ReadValue | None, *samples: Leaf, **more: Any) -> Row:
+def mapped(path: str, target: str, read: ReadValue | None, **more: Any) -> Row:
     """A key with a place in our spec; `kind` is filled in by the table."""
-    return Row("", path, Verdict.MAPPED, target, read=read, samples=samples, **more)
+    return Row("", path, Verdict.MAPPED, target, read=read, **more)
 
 
-def derived(path: str, reason: str, *only: Leaf, **given: Any) -> Row:
+def derived(path: str, reason: str, *only: Leaf, **more: Any) -> Row:
     """A key that follows from others; with `only`, other values are refused."""
-    more: dict[str, Any] = {"samples": only, **given}
     return Row("", path, Verdict.DERIVED, reason=reason, only=only, **more)
 
 
-def dead(path: str, reason: str, *samples: Leaf, **more: Any) -> Row:
+def dead(path: str, reason: str, **more: Any) -> Row:
     """A key that nothing reads."""
-    return Row("", path, Verdict.DEAD, reason=reason, samples=samples, **more)
+    return Row("", path, Verdict.DEAD, reason=reason, **more)
 
 
-def outside(path: str, reason: str, *samples: Leaf, **more: Any) -> Row:
+def outside(path: str, reason: str, **more: Any) -> Row:
     """A key about the machine or one request."""
-    return Row("", path, Verdict.OUTSIDE, reason=reason, samples=samples, **more)
+    return Row("", path, Verdict.OUTSIDE, reason=reason, **more)
 
 
-def refused(path: str, reason: str, *samples: Leaf, **more: Any) -> Row:
+def refused(path: str, reason: str, **more: Any) -> Row:
     """A key that our spec can't say."""
-    return Row("", path, Verdict.REFUSED, reason=reason, samples=samples, **more)
+    return Row("", path, Verdict.REFUSED, reason=reason, **more)
 
 
-def misspelt(path: str, meant: str, effect: str, *samples: Leaf, **more: Any) -> Row:
+def misspelt(path: str, meant: str, effect: str, **more: Any) -> Row:
     """A key that somebody meant otherwise."""
-    return Row("", path, Verdict.MISSPELT, reason=f"meant {meant}: {effect}", samples=samples, **more)
+    return Row("", path, Verdict.MISSPELT, reason=f"meant {meant}: {effect}", **more)
 
 
 NO_KEYS: tuple[Leaf, ...] = ({}, (), None)

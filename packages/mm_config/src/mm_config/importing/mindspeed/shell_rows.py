@@ -57,24 +57,24 @@ _PARALLEL: tuple[Row, ...] = (
     derived("--use-cp-send-recv-overlap", _KERNEL, True, when="cp"),
     derived("--megatron-cp-in-bnsd", _KERNEL, True, when="cp"),
     derived("--use-fused-ring-attention-update", _KERNEL, True, when="cp"),
-    dead("--variable-seq-lengths", _PIPELINE, True),
+    dead("--variable-seq-lengths", _PIPELINE),
     derived("--no-initialization", "weights are loaded shard by shard", True),
     refused("--auto-parallel-mm", "searches degrees instead of training with some"),
-    dead("--sequence-parallel", "Wan's blocks have no sequence parallelism of Megatron's", True),
-    dead("--use-multiparameter-pipeline-model-parallel", _PIPELINE, True),
+    dead("--sequence-parallel", "Wan's blocks have no sequence parallelism of Megatron's"),
+    dead("--use-multiparameter-pipeline-model-parallel", _PIPELINE),
     derived("--use-distributed-optimizer", "the optimizer's state is always sharded", True),
     derived("--overlap-grad-reduce", _OVERLAP, True),
     derived("--overlap-param-gather", _OVERLAP, True),
-    dead("--optimization-level", "switches MindSpeed's patches of Megatron", 0, 1, 2),
+    dead("--optimization-level", "switches MindSpeed's patches of Megatron"),
     derived("--use-torch-fsdp2", "training is always sharded by FSDP2", True),
     derived("--fsdp2-config-path", _FILE),
     derived("--layerzero", "weights are sharded by FSDP2, in copies of fsdp.shard_size ranks", True),
     derived("--layerzero-config", _FILE),
-    dead("--untie-embeddings-and-output-weights", _MEGATRON, True),
+    dead("--untie-embeddings-and-output-weights", _MEGATRON),
     derived("--use-cpu-initialization", "weights are loaded shard by shard", True),
-    dead("--no-gradient-accumulation-fusion", _MEGATRON, True),
+    dead("--no-gradient-accumulation-fusion", _MEGATRON),
     derived("--distributed-backend", "follows from the device", "nccl", "npu:hccl,cpu:gloo", "gloo"),
-    mapped("--distributed-timeout-minutes", "runtime.timeout_minutes", COUNT, 20, 60, default=10),
+    mapped("--distributed-timeout-minutes", "runtime.timeout_minutes", COUNT, default=10),
 )
 
 
@@ -85,48 +85,39 @@ _BATCH: tuple[Row, ...] = (
         "--num-workers",
         "data.workers",
         at_least(1, "0 reads clips in the training's own thread", whole),
-        8,
-        2,
         default=2,
     ),
-    mapped("--train-iters", "schedule.steps", COUNT, 5000, 1000),
-    mapped(
-        "--seed", "seed", at_least(0, "is no seed", whole), 42, 1234, default=1234, infer="samples.seeds.0"
-    ),
-    dead("--eval-interval", _EVALUATION, 10000),
-    dead("--eval-iters", _EVALUATION, 10),
-    mapped("--log-interval", "runtime.log_every", COUNT, 1, 10, default=100),
+    mapped("--train-iters", "schedule.steps", COUNT),
+    mapped("--seed", "seed", at_least(0, "is no seed", whole), default=1234, infer="samples.seeds.0"),
+    dead("--eval-interval", _EVALUATION),
+    dead("--eval-iters", _EVALUATION),
+    mapped("--log-interval", "runtime.log_every", COUNT, default=100),
 )
 
 _OPTIMIZER: tuple[Row, ...] = (
-    mapped("--lr", "optim.lr", real, 1e-5, 5e-6, 0.0001),
+    mapped("--lr", "optim.lr", real),
     mapped("--min-lr", "schedule.final_ratio", None, when="decay", default=0.0),
-    mapped("--lr-decay-style", "schedule.decay", DECAY, "constant", "linear", "cosine", default="linear"),
+    mapped("--lr-decay-style", "schedule.decay", DECAY, default="linear"),
     mapped(
-        "--lr-warmup-iters",
-        "schedule.warmup_steps",
-        at_least(0, "is no number of steps", whole),
-        0,
-        100,
-        default=0,
+        "--lr-warmup-iters", "schedule.warmup_steps", at_least(0, "is no number of steps", whole), default=0
     ),
     mapped("--lr-warmup-init", "schedule.warmup_ratio", None, when="warmup", default=0.0),
-    mapped("--weight-decay", "optim.weight_decay", real, 0.01, 0.0, default=0.01),
-    mapped("--adam-beta1", "optim.betas.0", real, 0.9, 0.95, default=0.9),
-    mapped("--adam-beta2", "optim.betas.1", real, 0.999, 0.95, default=0.999),
-    mapped("--adam-eps", "optim.eps", real, 1e-8, 1e-15, default=1e-8),
-    mapped("--clip-grad", "optim.max_grad_norm", real, 1.0, 0.5, default=1.0),
-    mapped("--optimizer", "optim", None, "adam"),
-    mapped("--optimizer-selection", "ema", None, "fused_torch_adamw", "fused_adamw", "fused_ema_adamw"),
-    mapped("--ema-decay", "ema.decay", real, 0.9999, when="ema", default=0.9999),
-    mapped("--bf16", "precision.compute", None, True),
-    mapped("--downcast-to-bf16", "precision.compute", None, True),
+    mapped("--weight-decay", "optim.weight_decay", real, default=0.01),
+    mapped("--adam-beta1", "optim.betas.0", real, default=0.9),
+    mapped("--adam-beta2", "optim.betas.1", real, default=0.999),
+    mapped("--adam-eps", "optim.eps", real, default=1e-8),
+    mapped("--clip-grad", "optim.max_grad_norm", real, default=1.0),
+    mapped("--optimizer", "optim", None),
+    mapped("--optimizer-selection", "ema", None),
+    mapped("--ema-decay", "ema.decay", real, when="ema", default=0.9999),
+    mapped("--bf16", "precision.compute", None),
+    mapped("--downcast-to-bf16", "precision.compute", None),
     derived("--use-fused-rmsnorm", "names a kernel of the same norm; runtime chooses kernels here", True),
-    mapped("--use-deter-comp", "runtime.deterministic", switch, True),
-    mapped("--npu-deterministic", "runtime.deterministic", switch, True),
-    mapped("--muon-momentum", "optim.momentum", real, 0.95, when="muon", default=0.95),
-    mapped("--ns-steps", "optim.newton_schulz_steps", COUNT, 5, when="muon", default=5),
-    mapped("--matched-adamw-rms", "optim.matched_adamw_rms", real, 0.2, when="muon", default=0.2),
+    mapped("--use-deter-comp", "runtime.deterministic", switch),
+    mapped("--npu-deterministic", "runtime.deterministic", switch),
+    mapped("--muon-momentum", "optim.momentum", real, when="muon", default=0.95),
+    mapped("--ns-steps", "optim.newton_schulz_steps", COUNT, when="muon", default=5),
+    mapped("--matched-adamw-rms", "optim.matched_adamw_rms", real, when="muon", default=0.2),
     refused("--lr-warmup-fraction", "write its steps: --lr-warmup-iters"),
     refused("--weight-decay-exclude-modules", _GROUPS),
     refused("--lr-scale-modules", _GROUPS),
@@ -134,10 +125,10 @@ _OPTIMIZER: tuple[Row, ...] = (
 )
 
 _RECOMPUTE: tuple[Row, ...] = (
-    mapped("--recompute-granularity", "recompute.mode", None, "full"),
-    mapped("--recompute-method", "recompute.modules", None, "block", "uniform", when="recompute"),
+    mapped("--recompute-granularity", "recompute.mode", None),
+    mapped("--recompute-method", "recompute.modules", None, when="recompute"),
     mapped("--recompute-num-layers", "recompute.modules", COUNT, when="recompute"),
-    mapped("--recompute-skip-core-attention", "recompute.mode", None, True, when="recompute"),
+    mapped("--recompute-skip-core-attention", "recompute.mode", None, when="recompute"),
     derived(
         "--recompute-num-layers-skip-core-attention",
         "one mode holds for all recomputed blocks",
@@ -146,10 +137,10 @@ _RECOMPUTE: tuple[Row, ...] = (
 )
 
 _CHECKPOINTS: tuple[Row, ...] = (
-    mapped("--load", "start_from", None, "ckpt/mm_path/transformer", infer="high_noise"),
+    mapped("--load", "start_from", None, infer="high_noise"),
     mapped("--load-base-model", "start_from", None, infer="high_noise"),
-    mapped("--save", "--runs-dir", None, "ckpt/saved"),
-    mapped("--save-interval", "checkpoint.every_steps", COUNT, 10000, 500),
+    mapped("--save", "--runs-dir", None),
+    mapped("--save-interval", "checkpoint.every_steps", COUNT),
     derived("--ckpt-format", _STATE, "torch", "torch_dist", "torch_dcp", "zarr"),
     derived("--no-load-optim", "a run that starts from weights begins with new moments", True),
     derived("--no-load-rng", "a run that starts from weights begins with its own seed", True),
@@ -160,9 +151,9 @@ _CHECKPOINTS: tuple[Row, ...] = (
 )
 
 _LORA: tuple[Row, ...] = (
-    mapped("--lora-r", "lora.rank", COUNT, 8, 16, 32, when="lora", default=8),
-    mapped("--lora-alpha", "lora.alpha", real, 16, 32, when="lora", default=16),
-    mapped("--lora-dropout", "lora.dropout", real, 0.0, 0.1, when="lora", default=0.0),
+    mapped("--lora-r", "lora.rank", COUNT, when="lora", default=8),
+    mapped("--lora-alpha", "lora.alpha", real, when="lora", default=16),
+    mapped("--lora-dropout", "lora.dropout", real, when="lora", default=0.0),
     mapped("--lora-target-modules", "lora.targets", None, when="lora"),
     refused("--lora-target-parameters", "adapters belong to layers, which --lora-target-modules names"),
     derived(
@@ -171,17 +162,9 @@ _LORA: tuple[Row, ...] = (
         "patch_embedding",
         when="lora",
     ),
+    misspelt("--lora-apply-modules", "model.json's lora_apply_modules", "this flag is parsed and never read"),
     misspelt(
-        "--lora-apply-modules",
-        "model.json's lora_apply_modules",
-        "this flag is parsed and never read",
-        "predictor",
-    ),
-    misspelt(
-        "--lora-mixed-training",
-        "model.json's lora_mixed_training",
-        "this flag is parsed and never read",
-        True,
+        "--lora-mixed-training", "model.json's lora_mixed_training", "this flag is parsed and never read"
     ),
 )
 
@@ -193,7 +176,7 @@ _FILES: tuple[Row, ...] = (
     derived("--jit-compile", _KERNEL, True),
     derived("--allow-internal-format", _KERNEL, True),
     outside("--tensorboard-dir", "a run folder holds the metrics of its run"),
-    dead("--log-tps", "of language models", True),
+    dead("--log-tps", "of language models"),
 )
 
 FLAGS: tuple[Row, ...] = of_kind(

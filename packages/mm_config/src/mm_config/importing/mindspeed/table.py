@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 
 from mm_config.importing.mindspeed.data_rows import DATA
@@ -15,6 +14,7 @@ from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.shell_rows import FLAGS, VARIABLES
 from mm_config.importing.mindspeed.tools_rows import TOOLS
 from mm_config.importing.verdict import Verdict
+from mm_config.schema.suggestions import nearest
 
 ROWS: tuple[Row, ...] = (
     *MODEL,
@@ -48,10 +48,9 @@ def row_of(kind: str, path: str) -> Row | None:
     return found
 
 
-def nearest(kind: str, path: str) -> str | None:
+def nearest_key(kind: str, path: str) -> str | None:
     """The known key that a misspelt one was probably meant to be."""
     known = [row.path for row in ROWS if row.kind == kind and row.verdict is not Verdict.MISSPELT]
     parent = path.rpartition(".")[0]
     siblings = [key for key in known if key.rpartition(".")[0] == parent]
-    near = difflib.get_close_matches(path, siblings, 1, 0.8) or difflib.get_close_matches(path, known, 1, 0.8)
-    return near[0] if near else None
+    return next(iter(nearest(path, siblings) or nearest(path, known)), None)

@@ -72,15 +72,7 @@ KNOWN = (
         "14b",
         distilled="yes",
     ),
-    _known(
-        "Wan2.2 I2V-A14B in four steps",
-        W22,
-        wan22.I2V_A14B_DISTILLED,
-        "",
-        "i2v",
-        "14b",
-        distilled="yes",
-    ),
+    _known("Wan2.2 I2V-A14B in four steps", W22, wan22.I2V_A14B_DISTILLED, "", "i2v", "14b", distilled="yes"),
     _known("Wan2.2 TI2V-5B", TI2V, wan22.TI2V_5B, "wan22_ti2v_5b_infer", "ti2v", "5b"),
 )
 

@@ -175,10 +175,7 @@ def _feature_cache(config: Config, found: Findings) -> Said:
         f"dump; the spec has dense_share {cache.dense_share}, threshold {cache.threshold}, max_skipped "
         f"{cache.max_skipped} (TeleFuser's file of Wan2.2 T2V-A14B: 0.2, 0.24, 6)"
     )
-    return {
-        "feature_cache": (cache, enabled),
-        "feature_cache.derivatives": _of(config, "n_derivatives"),
-    }
+    return {"feature_cache": (cache, enabled), "feature_cache.derivatives": _of(config, "n_derivatives")}
 
 
 def _compile(network: Config, found: Findings) -> Said:

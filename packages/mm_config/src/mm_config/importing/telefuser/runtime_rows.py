@@ -196,11 +196,7 @@ RAY_ROWS = of(
     group("gpu_config", "RayGPUConfig"),
     dead("num_cpus", int, 8, RAY_REASON),
     dead("memory_gb", float, 32, RAY_REASON),
-) + of(
-    "RayGPUConfig",
-    dead("num_gpus", float, 0, RAY_REASON),
-    dead("memory_limit", float, 0.8, RAY_REASON),
-)
+) + of("RayGPUConfig", dead("num_gpus", float, 0, RAY_REASON), dead("memory_limit", float, 0.8, RAY_REASON))
 
 CACHE_ROWS = of(
     "FeatureCacheConfig",
