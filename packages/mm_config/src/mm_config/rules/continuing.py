@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mm_config.rules.experts import trained_problems
-from mm_config.schema.diff import show_value
+from mm_config.schema.diff import for_person
 from mm_config.schema.errors import Problem
 from mm_config.specs.optim import AdamWSpec
 from mm_config.specs.train import StartMode, TrainSpec
@@ -44,7 +44,7 @@ def continuing_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
         yield Problem(
             "start_mode",
             f"is {mode.value}, which goes on with a training's optimizer, but {path}.start_from is "
-            f"{show_value(start)}, which has none; choose weights, or start from TrainedBy(...)",
+            f"{for_person(start)}, which has none; choose weights, or start from TrainedBy(...)",
         )
     elif isinstance(start.spec, TrainSpec) and mode is StartMode.EXACT:
         yield from _exact_problems(spec, start.spec, path)
@@ -77,7 +77,7 @@ def _restart_problems(spec: TrainSpec, before: TrainSpec, path: str) -> Iterator
     if type(spec.optim) is not type(before.optim):
         yield Problem(
             "start_from.spec.optim",
-            f"is {show_value(before.optim)}, whose state {show_value(spec.optim)} in {path}.optim can't take "
+            f"is {for_person(before.optim)}, whose state {for_person(spec.optim)} in {path}.optim can't take "
             "over; choose start_mode weights",
         )
     elif isinstance(spec.optim, AdamWSpec):

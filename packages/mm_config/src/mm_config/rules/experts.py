@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mm_config.rules.wording import idle_problems
-from mm_config.schema.diff import Change, diff, show_value
+from mm_config.schema.diff import Change, diff, for_person
 from mm_config.schema.errors import Problem
 from mm_config.schema.fields import SEMANTIC
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec, TimestepSampling
@@ -99,8 +99,8 @@ def trained_problems(
                 below = change.path.removeprefix("spec")
                 yield Problem(
                     f"{name}.spec.{inside}{below}",
-                    f"was trained with {show_value(change.new)}, but {path}.{outside}{below} is "
-                    f"{show_value(change.old)}",
+                    f"was trained with {for_person(change.new)}, but {path}.{outside}{below} is "
+                    f"{for_person(change.old)}",
                 )
 
 
