@@ -2,7 +2,7 @@
 
 from experiments import tiny, tiny_high, tiny_low
 from mm_config import diff, replace
-from mm_config.schema.diff import Change, show_value, unshared
+from mm_config.schema.diff import Change, for_person, unshared
 from mm_config.schema.evolve import get
 from mm_config.schema.fields import EXECUTION, LOCATION, SEMANTIC
 from mm_config.specs.data import ManifestSpec, ShapesSpec
@@ -99,8 +99,8 @@ def test_a_chosen_class_is_not_looked_into_between_kinds() -> None:
 
 
 def test_values_are_shown_in_one_line() -> None:
-    assert show_value("it's\n") == repr("it's\n")
-    assert show_value(Expert.HIGH_NOISE) == "high_noise"
-    assert show_value(ShapesSpec()) == "shapes-dataset"
-    assert show_value((1, 2.5, None)) == "(1, 2.5, None)"
-    assert show_value(tuple("abcdefghijklmnopqrstuvwxyz")) == "('a', ... 26 items)"
+    assert for_person("it's\n") == repr("it's\n")
+    assert for_person(Expert.HIGH_NOISE) == "high_noise"
+    assert for_person(ShapesSpec()) == "shapes-dataset"
+    assert for_person((1, 2.5, None)) == "(1, 2.5, None)"
+    assert for_person(tuple("abcdefghijklmnopqrstuvwxyz")) == "('a', ... 26 items)"

@@ -15,7 +15,7 @@ from experiments import tiny, tiny_high, tiny_low
 from mm_config import exact_hash, replace, spec_hash
 from mm_config.cli.styled import Line
 from mm_config.cli.summary import summary_lines
-from mm_config.cli.values import brief, fitted, outline, shown
+from mm_config.cli.values import brief, fitted, for_shell, outline
 from mm_config.schema.decorator import spec
 from mm_config.schema.fields import field
 from mm_config.schema.root import RootSpec
@@ -222,11 +222,11 @@ def test_large_counts_in_three_digits(count: int, words: str) -> None:
 
 
 def test_values_are_written_as_the_command_line_reads_them() -> None:
-    assert shown(("a b", "it's", 1.5, None, Expert.SINGLE)) == "'a b' 'it'\"'\"'s' 1.5 None single"
-    assert shown("") == "''"
-    assert shown(()) == "(none)"
+    assert for_shell(("a b", "it's", 1.5, None, Expert.SINGLE)) == "'a b' 'it'\"'\"'s' 1.5 None single"
+    assert for_shell("") == "''"
+    assert for_shell(()) == "(none)"
     for nasty in ("line\nbreak", "tab\t'quote'\\", "色\u3000é\x00"[:-1], "\u202eback"):
-        escaped = shown(nasty)
+        escaped = for_shell(nasty)
         assert escaped.isprintable()
         read = subprocess.run(["bash", "-c", f"printf %s {escaped}"], capture_output=True, check=True)
         assert read.stdout.decode() == nasty

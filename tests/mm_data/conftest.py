@@ -13,7 +13,7 @@ import pytest
 from av.video.stream import VideoStream
 
 from mm_config.specs.data import DataSpec, ManifestSpec, ShapesSpec
-from mm_data import Dataset, prepare
+from mm_data import Dataset, Record, prepare
 
 HEIGHT, WIDTH, BITS = 64, 128, 8
 CLOSED_GOP = "keyint=8:min-keyint=8:scenecut=0:bframes=3:b-adapt=0"
@@ -104,6 +104,18 @@ def data_spec() -> Callable[..., DataSpec]:
         return attrs.evolve(spec, **changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def coded_dataset(tmp_path_factory: pytest.TempPathFactory, coded: Coded) -> Dataset:
+    """Ten real clips; clip `n` starts with the number `n`."""
+    folder = tmp_path_factory.mktemp("coded")
+    whole = coded.write(folder / "whole.mp4", options={"x264-params": "keyint=1"})
+    records = []
+    for number in range(10):
+        path = coded.cut(whole, folder / f"{number}.mp4", keyframe=number, first=number)
+        records.append(Record(path, f"clip {number}"))
+    return Dataset(folder, tuple(records), "digest")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Batches: planned order on any number of ranks, exact resume, bad clips that never stop or skew a run."""
+"""Batches: planned order on any number of ranks, exact resume, and no more loaded ahead than is asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from functools import partial
 
 import attrs
 import numpy as np
@@ -14,49 +14,8 @@ import pytest
 import torch
 
 from mm_config.schema.errors import UserError
-from mm_data import BadClip, Dataset, Record, batch_indices, resume_step, stream
-
-
-def plain_dataset(num_records: int) -> Dataset:
-    """Records whose files are never opened: the tests' own loaders look at captions."""
-    records = tuple(Record(Path(f"/nowhere/{n}.mp4"), str(n)) for n in range(num_records))
-    return Dataset(Path("/nowhere"), records, "digest")
-
-
-def caption_of(record: Record) -> str:
-    return record.caption
-
-
-def run(data, dataset, *, world_size=1, start_step=0, end_step, **options) -> list[tuple[int, ...]]:
-    """The global batches, put together from every rank's positions."""
-    batches = [[-1] * data.batch_size for _ in range(start_step, end_step)]
-    for rank in range(world_size):
-        with stream(
-            data,
-            dataset,
-            seed=5,
-            rank=rank,
-            world_size=world_size,
-            start_step=start_step,
-            end_step=end_step,
-            **{"load": caption_of, **options},
-        ) as batches_of_rank:
-            for batch in batches_of_rank:
-                for position, index in zip(batch.positions, batch.indices, strict=True):
-                    batches[batch.step - start_step][position] = index
-    return [tuple(batch) for batch in batches]
-
-
-@pytest.fixture(scope="module")
-def coded_dataset(tmp_path_factory, coded) -> Dataset:
-    """Ten real clips; clip `n` starts with the number `n`."""
-    folder = tmp_path_factory.mktemp("coded")
-    whole = coded.write(folder / "whole.mp4", options={"x264-params": "keyint=1"})
-    records = []
-    for number in range(10):
-        path = coded.cut(whole, folder / f"{number}.mp4", keyframe=number, first=number)
-        records.append(Record(path, f"clip {number}"))
-    return Dataset(folder, tuple(records), "digest")
+from mm_data import Record, batch_indices, resume_step, stream
+from tests.mm_data.streams import caption_of, plain_dataset, run
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -138,139 +97,6 @@ def test_real_clips_arrive_decoded(coded_dataset, coded, data_spec, workers):
         assert [coded.number(frame.numpy()) for frame in clip.frames] == list(range(index, index + 9))
 
 
-@pytest.fixture
-def damaged(coded_dataset, tmp_path) -> Dataset:
-    """The ten clips, of which 2 is text, 5 is empty and 7 is missing."""
-    records = []
-    for number, record in enumerate(coded_dataset.records):
-        path = tmp_path / f"{number}.mp4"
-        path.write_bytes({2: b"no video", 5: b""}.get(number, record.path.read_bytes()))
-        records.append(Record(path, record.caption))
-    records[7].path.unlink()
-    return Dataset(tmp_path, tuple(records), "digest")
-
-
-def test_bad_clips_are_listed_once_and_replaced_by_the_next_in_order(damaged, data_spec, tmp_path):
-    quarantine = tmp_path / "quarantine.jsonl"
-    with stream(data_spec(), damaged, seed=0, end_step=10, quarantine=quarantine) as batches:
-        indices = [index for batch in batches for index in batch.indices]
-        assert sum(batches.quarantine.reasons().values()) == 3
-        assert batches.quarantine.reasons()["open: no such file"] == 1
-    listed = [json.loads(line) for line in quarantine.read_text().splitlines()]
-    assert sorted(entry["index"] for entry in listed) == [2, 5, 7]
-    assert all(entry["stage"] and entry["reason"] for entry in listed)
-    for epoch in range(4):
-        planned = [n for step in range(10) for n in batch_indices("digest", 0, step, 4, 10)]
-        planned = planned[10 * epoch : 10 * epoch + 10]
-        for place, index in enumerate(indices[10 * epoch : 10 * epoch + 10]):
-            readable = [n for n in planned[place:] + planned[:place] if n not in (2, 5, 7)]
-            assert index == readable[0]
-
-
-def test_substitutes_are_the_same_on_any_number_of_ranks(damaged, data_spec, tmp_path):
-    runs = [
-        run(data_spec(), damaged, world_size=world_size, end_step=5, load=None, workers=workers)
-        for world_size, workers in ((1, 2), (2, 1), (4, 0))
-    ]
-    assert runs[0] == runs[1] == runs[2]
-
-
-def test_ranks_and_later_runs_share_one_quarantine(damaged, data_spec, tmp_path):
-    quarantine = tmp_path / "quarantine.jsonl"
-    options = {"load": None, "quarantine": quarantine, "end_step": 5}
-    ranks = [
-        stream(data_spec(), damaged, seed=5, rank=rank, world_size=2, end_step=20, quarantine=quarantine)
-        for rank in range(2)
-    ]
-    with ranks[0], ranks[1]:
-        assert len(list(zip(*ranks, strict=True))) == 20
-    assert len(quarantine.read_text().splitlines()) == 3
-    first = run(data_spec(), damaged, world_size=2, **options)
-    assert run(data_spec(), damaged, **options) == first
-    assert len(quarantine.read_text().splitlines()) == 3
-
-
-def test_a_line_that_a_killed_process_left_unfinished_is_listed_again(damaged, data_spec, tmp_path):
-    quarantine = tmp_path / "quarantine.jsonl"
-    options = {"load": None, "quarantine": quarantine, "end_step": 5}
-    first = run(data_spec(), damaged, **options)
-    whole = quarantine.read_text()
-    quarantine.write_text(whole[:-20])
-    assert run(data_spec(), damaged, **options) == first
-    *complete, torn, again = quarantine.read_text().splitlines()
-    assert complete == whole.splitlines()[:2]
-    assert whole.splitlines()[2] == again and again.startswith(torn)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_dataset_that_can_not_be_read_at_all_is_an_error(data_spec, tmp_path, workers):
-    with (
-        stream(data_spec(), plain_dataset(3), seed=0, end_step=2, workers=workers) as batches,
-        pytest.raises(UserError, match=r"all of 3 clips can't be read.*3 x open: no such file"),
-    ):
-        next(batches)
-
-
-def test_a_file_that_is_listed_twice_counts_twice(data_spec):
-    record = Record(Path("/nowhere/a.mp4"), "")
-    with (
-        stream(data_spec(), Dataset(Path("/nowhere"), (record, record), "d"), seed=0, end_step=2) as batches,
-        pytest.raises(UserError, match=r"all of 2 clips can't be read"),
-    ):
-        next(batches)
-
-
-def test_more_bad_clips_than_allowed_stop_the_run(data_spec, tmp_path):
-    def load(record: Record) -> str:
-        if int(record.caption) < 13:
-            raise BadClip("decode", "damaged")
-        return record.caption
-
-    dataset, quarantine = plain_dataset(120), tmp_path / "quarantine.jsonl"
-    run(data_spec(max_bad_share=13 / 120), dataset, end_step=60, load=load)
-    message = (
-        r"spec\.data\.max_bad_share: 13 of 120 clips can't be read, 12 are allowed: 13 x decode: damaged"
-    )
-    with pytest.raises(UserError, match=message):
-        run(data_spec(max_bad_share=0.1), dataset, end_step=60, load=load, quarantine=quarantine)
-    with pytest.raises(UserError, match=message):
-        run(data_spec(max_bad_share=0.1), dataset, end_step=60, load=load, quarantine=quarantine)
-
-
-def test_a_share_of_zero_allows_no_bad_clip(damaged, data_spec):
-    with pytest.raises(UserError, match="0 are allowed"):
-        run(data_spec(max_bad_share=0.0), damaged, end_step=5, load=None)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_fault_of_the_loader_is_raised_and_not_quarantined(data_spec, workers):
-    def load(record: Record) -> str:
-        raise KeyError(record.caption)
-
-    with stream(data_spec(), plain_dataset(9), seed=0, end_step=2, load=load, workers=workers) as batches:
-        with pytest.raises(KeyError):
-            next(batches)
-        assert not batches.quarantine.clips
-
-
-def test_a_loader_that_hangs_is_an_error_that_names_the_clip(data_spec, capfd):
-    release = threading.Event()
-
-    def load(record: Record) -> str:
-        release.wait()
-        return record.caption
-
-    data = data_spec(workers=1)
-    first = batch_indices("digest", 0, 0, 4, 9)[0]
-    with (
-        stream(data, plain_dataset(9), seed=0, end_step=2, load=load, stall_seconds=0.5) as batches,
-        pytest.raises(UserError, match=f"no clip arrived for 0.5 s; being loaded: /nowhere/{first}.mp4"),
-    ):
-        next(batches)
-    release.set()
-    assert "in load" in capfd.readouterr().err
-
-
 def test_no_more_is_loaded_ahead_than_a_batch_and_the_workers_hold(data_spec):
     # A batch that waits, an item in the hand of the thread between, two in the workers.
     loads, taken, most = threading.Condition(), 0, 4 + 1 + 2
@@ -293,7 +119,8 @@ def test_no_more_is_loaded_ahead_than_a_batch_and_the_workers_hold(data_spec):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_threads_end_with_the_stream_and_torch_keeps_its_own(data_spec, workers):
+def test_threads_end_with_the_stream_and_torch_keeps_its_own(data_spec, workers, request):
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     before = set(threading.enumerate())
     torch.set_num_threads(2)
     with stream(

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -154,7 +155,10 @@ def test_every_command_and_file_that_the_pages_name_is_there() -> None:
     assert len(loose) > 8 and [name for name in missing if "mm_extra" not in name] == []
 
 
-def test_the_storeys_are_the_folders_of_mm_config() -> None:
+def test_the_storeys_are_those_that_import_linter_holds() -> None:
     rows = re.findall(r"^\| (?:what people|a value on|the value)[^|]*\| `([a-z ]+)` \|", PAGE, re.MULTILINE)
-    folders = {path.parent.name for path in (ROOT / "packages/mm_config/src/mm_config").glob("*/__init__.py")}
-    assert {name for row in rows for name in row.split()} == folders
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (storeys,) = (one["layers"] for one in contracts if one.get("containers") == ["mm_config"])
+    assert [set(row.split()) for row in rows] == [set(layer.split(" : ")) for layer in storeys]

@@ -123,7 +123,7 @@ def test_the_family_is_found(pipeline: str, path: str, title: str, tmp_path: Pat
     ("changes", "told"),
     [
         ({"pipeline_type": "HunyuanVideo15Pipeline"}, "is no pipeline of Wan's networks"),
-        ({"pipeline_type": "Wan21VideoPipelin"}, "did you mean Wan21VideoPipeline or "),
+        ({"pipeline_type": "Wan21VideoPipelin"}, "did you mean Wan21VideoPipeline?"),
         ({"pipeline_type": 3}, "expected one of Wan21VideoPipeline"),
         ({"layer1_model_definition.models.1.path": "/m/Wan2.1-I2V-14B/x.safetensors"}, "can't be told"),
         ({"layer1_model_definition.models.1.path": "/m/Wan2.2-T2V-14B/x.safetensors"}, "fits none of"),

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
 from mm_config import diff
-from mm_config.schema import Problem, UserError, exact_hash, show_value
+from mm_config.schema import Problem, UserError, exact_hash, for_person
 from mm_config.specs import Dtype, PrecisionSpec, TrainSpec
 from mm_config.stored import from_payload, to_payload
 from mm_models import gather_json
@@ -163,8 +163,8 @@ def agree_on(spec: TrainSpec, ranks: Ranks) -> None:
         [
             Problem(
                 change.path,
-                f"differs between ranks: {show_value(change.old)} on rank 0, "
-                f"{show_value(change.new)} on rank {rank}",
+                f"differs between ranks: {for_person(change.old)} on rank 0, "
+                f"{for_person(change.new)} on rank {rank}",
             )
             for rank, other in enumerate(specs)
             for change in diff(specs[0], other)

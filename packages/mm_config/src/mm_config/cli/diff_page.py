@@ -10,7 +10,7 @@ import attrs
 from mm_config.cli.styled import BLANK, Line, prose
 from mm_config.cli.values import outline
 from mm_config.schema.decorator import tag_of
-from mm_config.schema.diff import Change, diff, show_value, unshared
+from mm_config.schema.diff import Change, diff, for_person, unshared
 from mm_config.schema.evolve import ROOT
 from mm_config.schema.fields import EXECUTION, LOCATION, SECRET, SEMANTIC, Effect, Role
 from mm_config.schema.identity import exact_hash, spec_hash
@@ -177,7 +177,7 @@ def _unit(change: Change) -> str:
 def _whole(value: Any) -> str:
     if isinstance(value, TrainedBy):
         return f"{tag_of(value)} {spec_hash(value.spec)[:12]}"
-    return outline(value) if is_spec(value) else show_value(value)
+    return outline(value) if is_spec(value) else for_person(value)
 
 
 def _cut_values(change: Change, room: int) -> tuple[str, str]:

@@ -14,7 +14,6 @@ from mm_config.cli.targets import named, runs_dir_of
 from mm_config.console.output import is_main_rank, say
 from mm_config.options.locations import Locations, load_locations, unused_names
 from mm_config.options.run_options import RunOptions, RunOutcome
-from mm_config.running.runners import run
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.root import RootSpec
 
@@ -52,6 +51,8 @@ def main(spec: RootSpec, argv: Sequence[str] | None = None) -> RunOutcome | None
         UserError: The same problems, in a notebook.
     """
     if argv is None and not hasattr(sys.modules["__main__"], "__file__"):
+        from mm_config.running.runners import run
+
         return run(overridden(spec, ()), RunOptions(locations=load_locations()))
     words = list(sys.argv if argv is None else argv)
     outcome = None
@@ -88,6 +89,8 @@ def _main(spec: RootSpec, argv: list[str]) -> RunOutcome | None:
     if line.has(DRY_RUN):
         _print_dry_run(spec, options, world_size)
         return None
+    from mm_config.running.runners import run
+
     outcome = run(spec, options)
     if outcome.reused:
         say(f"an equal run has finished: {outcome.run_dir}")

@@ -21,7 +21,6 @@ from mm_config.schema.evolve import replace
 from mm_config.schema.root import RootSpec
 from mm_config.schema.suggestions import did_you_mean
 from mm_config.schema.types import is_spec
-from mm_config.stored import files
 
 TARGET_HELP = (
     "A target is an experiment file, a saved spec, a run folder, a module, a run id or a hash prefix of "
@@ -81,6 +80,8 @@ def _from_path(path: Path) -> RootSpec:
     if path.suffix == ".py":
         return _from_file(path)
     if path.suffix in (".json", ".yaml", ".yml"):
+        from mm_config.stored import files
+
         return _root(files.load(path), str(path))
     raise UserError(
         Problem(str(path), "expected an experiment (.py), a saved spec (.json, .yaml) or a run folder")
@@ -90,6 +91,7 @@ def _from_path(path: Path) -> RootSpec:
 def _of_run(folder: Path) -> object:
     from mm_config.runs.folder import attach
     from mm_config.runs.record import SPEC_FILE, STATUS_FILE
+    from mm_config.stored import files
 
     # A copy of the spec alone has no record that it could contradict.
     return attach(folder).spec if (folder / STATUS_FILE).is_file() else files.load(folder / SPEC_FILE)

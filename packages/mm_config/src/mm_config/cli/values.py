@@ -19,10 +19,10 @@ MANY = 4
 """More items than this are abbreviated where space is short."""
 
 
-def shown(value: Any) -> str:
+def for_shell(value: Any) -> str:
     """A value on one line, as it would be given after its flag; a spec by its wire tag."""
     if isinstance(value, tuple):
-        return " ".join(shown(item) for item in cast("tuple[Any, ...]", value)) or "(none)"
+        return " ".join(for_shell(item) for item in cast("tuple[Any, ...]", value)) or "(none)"
     if isinstance(value, enum.Enum):
         return str(value.value)
     if is_spec(value):
@@ -31,17 +31,17 @@ def shown(value: Any) -> str:
 
 
 def brief(value: Any) -> str:
-    """As `shown`, but a long tuple by its first items and its length."""
+    """As `for_shell`, but a long tuple by its first items and its length."""
     if isinstance(value, tuple):
         items = cast("tuple[Any, ...]", value)
         if len(items) > MANY:
-            return f"{shown(items[:2])} ... ({len(items)} in all)"
-    return shown(value)
+            return f"{for_shell(items[:2])} ... ({len(items)} in all)"
+    return for_shell(value)
 
 
 def fitted(value: Any, width: int) -> str:
-    """As `shown`, but in at most about `width` columns: long texts and tuples by their starts."""
-    whole = shown(value)
+    """As `for_shell`, but in at most about `width` columns: long texts and tuples by their starts."""
+    whole = for_shell(value)
     if columns(whole) <= width:
         return whole
     if isinstance(value, tuple):
@@ -50,10 +50,10 @@ def fitted(value: Any, width: int) -> str:
             return fitted(items[0], width)
         note = f"... ({len(items)} in all)"
         for count in range(len(items) - 1, 0, -1):
-            start = f"{shown(items[:count])} {note}"
+            start = f"{for_shell(items[:count])} {note}"
             if columns(start) <= width:
                 return start
-        return f"{_start(shown(items[0]), width - len(note) - 1)} {note}"
+        return f"{_start(for_shell(items[0]), width - len(note) - 1)} {note}"
     if isinstance(value, str):
         note = f"({len(value)} characters)"
         return f"{_start(whole, width - len(note) - 1)} {note}"

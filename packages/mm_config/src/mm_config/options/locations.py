@@ -17,7 +17,6 @@ from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import leaves
 from mm_config.schema.root import RootSpec
 from mm_config.schema.suggestions import did_you_mean
-from mm_config.stored.parsing import checked, parse_yaml
 
 FILE_NAME = "locations.yaml"
 FLAG = "--location"
@@ -117,6 +116,8 @@ def _read_flags(flags: Iterable[str], problems: list[Problem]) -> list[Location]
 def _read_file(path: Path, problems: list[Problem]) -> list[Location]:
     if not path.is_file():
         return []
+    from mm_config.stored.parsing import checked, parse_yaml
+
     try:
         content, unsound = checked(parse_yaml(path.read_text("utf-8")))
     except UserError as error:

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from mm_config.schema.decorator import tag_of
-from mm_config.schema.diff import show_value
+from mm_config.schema.diff import for_person
 from mm_config.schema.errors import Problem, prefixed
 from mm_config.schema.fields import ABSENT, info_of, spec_fields
 from mm_config.schema.types import class_of, is_spec
@@ -89,5 +89,5 @@ def _unknown(spec: Any, carried_out: Collection[str], path: str) -> Iterator[tup
 
 
 def _problem(path: str, value: Any, neutral: Any, runner: str) -> Problem:
-    shown = type(value).__name__ if is_spec(value) else show_value(value)
-    return Problem(path, f"is {shown}, which {runner} can't do yet; only {show_value(neutral)} can be run")
+    shown = type(value).__name__ if is_spec(value) else for_person(value)
+    return Problem(path, f"is {shown}, which {runner} can't do yet; only {for_person(neutral)} can be run")

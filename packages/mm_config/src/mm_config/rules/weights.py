@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from mm_config.rules.modules import linear_problems
-from mm_config.schema.diff import Change, diff, show_value
+from mm_config.schema.diff import Change, diff, for_person
 from mm_config.schema.errors import Problem
 from mm_config.schema.evolve import get
 from mm_config.schema.fields import SEMANTIC
@@ -112,8 +112,8 @@ def _trained_problems(
                 below = change.path.removeprefix("spec")
                 yield Problem(
                     f"{name}.spec.{inside}{below}",
-                    f"was trained with {show_value(change.new)}, but {path}.{outside}{below} is "
-                    f"{show_value(change.old)}",
+                    f"was trained with {for_person(change.new)}, but {path}.{outside}{below} is "
+                    f"{for_person(change.old)}",
                 )
 
 
@@ -168,7 +168,7 @@ def _continuing_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
         yield Problem(
             "start_mode",
             f"is {mode.value}, which goes on with a training's optimizer, but {path}.start_from is "
-            f"{show_value(spec.start_from)}, which has none; choose weights, or start from TrainedBy(...)",
+            f"{for_person(spec.start_from)}, which has none; choose weights, or start from TrainedBy(...)",
         )
     if before is None:
         return
@@ -178,7 +178,7 @@ def _continuing_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
         if type(spec.optim) is not type(before.optim):
             yield Problem(
                 "start_from.spec.optim",
-                f"is {show_value(before.optim)}, whose state {show_value(spec.optim)} in {path}.optim can't "
+                f"is {for_person(before.optim)}, whose state {for_person(spec.optim)} in {path}.optim can't "
                 "take over; choose start_mode weights",
             )
         elif isinstance(spec.optim, AdamWSpec):

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from mm_config.schema.diff import show_value
+from mm_config.schema.diff import for_person
 from mm_config.schema.errors import Problem
 from mm_config.schema.suggestions import did_you_mean
 from mm_config.schema.types import class_of
@@ -91,5 +91,5 @@ def idle_problems(spec: Any, names: Iterable[str], user: str) -> Iterator[Proble
         value, default = getattr(spec, name), attrs.fields_dict(class_of(spec))[name].default
         if value != default:
             yield Problem(
-                name, f"is {show_value(value)}, which only {user} uses; leave it at {show_value(default)}"
+                name, f"is {for_person(value)}, which only {user} uses; leave it at {for_person(default)}"
             )

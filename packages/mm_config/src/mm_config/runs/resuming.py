@@ -9,7 +9,7 @@ from mm_config.options.run_options import RunOptions
 from mm_config.runs.index import open_index
 from mm_config.runs.record import SPEC_FILE
 from mm_config.schema.decorator import tag_of
-from mm_config.schema.diff import diff, show_value
+from mm_config.schema.diff import diff, for_person
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.fields import SEMANTIC
 from mm_config.schema.root import RootSpec
@@ -43,5 +43,5 @@ def why_another(run: str, earlier: RootSpec, spec: RootSpec) -> Iterator[Problem
     yield Problem("--resume", f"{run} was started with another spec")
     for change in diff(earlier, spec):
         if change.role is SEMANTIC:
-            was, now = show_value(change.old), show_value(change.new)
+            was, now = for_person(change.old), for_person(change.new)
             yield Problem(change.path, f"was {was} in that run, is {now} now")

@@ -49,14 +49,14 @@ def unshared(a: Any, b: Any) -> tuple[str, ...]:
     return tuple(_unshared(a, b, "spec"))
 
 
-def show_value(value: Any) -> str:
+def for_person(value: Any) -> str:
     """A field's value in one short line: text in quotes, a spec by its tag, long tuples cut."""
     if is_spec(value):
         return tag_of(value)
     if isinstance(value, enum.Enum):
         return str(value.value)
     if is_tuple(value):
-        items = [show_value(item) for item in value]
+        items = [for_person(item) for item in value]
         text = f"({', '.join(items)})"
         return text if len(text) <= 80 else f"({items[0]}, ... {len(items)} items)"
     return repr(value)

@@ -11,7 +11,7 @@ import attrs
 
 from mm_config.schema.errors import Problem
 from mm_config.schema.fields import FieldInfo, field_types, info_of, spec_fields
-from mm_config.schema.types import class_of, is_tuple, shown, type_problem
+from mm_config.schema.types import class_of, in_error, is_tuple, type_problem
 
 _PLAIN_TYPES = frozenset({bool, int, float, str})
 
@@ -70,7 +70,7 @@ def _content_problem(value: Any, info: FieldInfo) -> str | None:
 def _text_problem(text: str) -> str | None:
     if is_unicode(text):
         return None
-    return f"holds a lone surrogate, which is no Unicode text: {shown(text)}"
+    return f"holds a lone surrogate, which is no Unicode text: {in_error(text)}"
 
 
 def is_unicode(text: str) -> bool:
@@ -86,7 +86,7 @@ def _range_problem(number: float, info: FieldInfo) -> str | None:
     if isinstance(number, float) and not math.isfinite(number):
         return f"must be a finite number, got {number}"
     if isinstance(number, int) and not -(2**63) <= number < 2**64:
-        return f"must fit into 64 bits, got {shown(number)}"
+        return f"must fit into 64 bits, got {in_error(number)}"
     unit = f" {info.unit}" if info.unit else ""
     if info.ge is not None and number < info.ge:
         return f"must be >= {info.ge}{unit}, got {number}"

@@ -99,7 +99,7 @@ def declaration_problems(cls: type[Any]) -> Iterator[str]:
     taken = [one.name for one in spec_fields(cls)]
     for one in fields:
         info = info_of(one)
-        if one not in semantic and (info.effect or info.effects or info.group):
+        if info.role is not SEMANTIC and (info.effect or info.effects or info.group):
             yield f"{one.name}: its role, {info.role.value}, says its effect and its group"
         for alias, _ in _aliases(one):
             if alias in taken:

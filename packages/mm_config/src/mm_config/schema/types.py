@@ -14,7 +14,7 @@ def type_problem(value: Any, expected: Any) -> str | None:
     Understands None, bool, int, float (accepts an int that a float can hold exactly), str, enums,
     spec classes and their abstract bases, unions, `tuple[X, ...]` and `tuple[X, Y]`.
     """
-    return None if _matches(value, expected) else f"expected {describe(expected)}, got {shown(value)}"
+    return None if _matches(value, expected) else f"expected {describe(expected)}, got {in_error(value)}"
 
 
 def annotation_problem(expected: Any) -> str | None:
@@ -97,7 +97,7 @@ def describe(expected: Any) -> str:
     return expected.__name__
 
 
-def shown(value: Any) -> str:
+def in_error(value: Any) -> str:
     """A value with its type, as an error message shows it: `str 'x'`, `AdamWSpec`."""
     if value is None:
         return "None"

@@ -18,7 +18,7 @@ from mm_config.schema.decorator import schema_of, tag_of
 from mm_config.schema.errors import Problem, SpecError, UserError
 from mm_config.schema.fields import field_types, spec_fields, wire_name
 from mm_config.schema.identity import FORMAT_VERSION, JSON, declared, exact_hash, payload_hash, spec_hash
-from mm_config.schema.types import class_of, is_dict, is_spec, is_tuple, shown
+from mm_config.schema.types import class_of, in_error, is_dict, is_spec, is_tuple
 from mm_config.stored.parsing import checked, core_dumper, parse_json, parse_yaml, shown_key
 from mm_config.stored.structuring import class_of_tag, known_specs, older_schemas, structure
 
@@ -46,13 +46,15 @@ def from_payload(payload: Any, where: str = "spec") -> Any:
     """
     root, problems = checked(payload)
     if not is_dict(root):
-        raise SpecError(problems or f"expected a mapping with the keys v, kind and spec, got {shown(root)}")
+        raise SpecError(
+            problems or f"expected a mapping with the keys v, kind and spec, got {in_error(root)}"
+        )
     unknown = [key for key in root if key not in _ROOT_KEYS]
     problems += [Problem(shown_key(key), "unknown key; allowed: v, kind, spec") for key in unknown]
     problems += [Problem(key, "missing") for key in _ROOT_KEYS if key not in root]
     if "v" in root and (type(root["v"]) is not int or root["v"] != FORMAT_VERSION):
         newer = type(root["v"]) is int and root["v"] > FORMAT_VERSION
-        message = f"the format's version must be {FORMAT_VERSION}, got {shown(root['v'])}"
+        message = f"the format's version must be {FORMAT_VERSION}, got {in_error(root['v'])}"
         problems.append(Problem("v", message + ("; a newer one needs a newer mm_config" if newer else "")))
     spec = None
     if "kind" in root:

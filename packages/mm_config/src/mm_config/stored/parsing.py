@@ -14,7 +14,7 @@ from typing import Any
 
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.ranges import is_unicode
-from mm_config.schema.types import is_dict, is_list, shown
+from mm_config.schema.types import in_error, is_dict, is_list
 
 MAX_DEPTH = 64
 """Levels of lists and mappings; a spec that holds three training specs has about twenty."""
@@ -140,7 +140,7 @@ def _yaml_scalar(kind: str, node: Any) -> Any:
         return text
     patterns = {name: pattern for name, pattern, _ in _CORE_SCALARS}
     if not patterns[kind].match(text):
-        raise UserError(f"line {node.start_mark.line + 1}: {shown(text)} is no {kind}")
+        raise UserError(f"line {node.start_mark.line + 1}: {in_error(text)} is no {kind}")
     if kind == "null":
         return None
     if kind == "bool":
@@ -179,7 +179,7 @@ def _plain(tree: Any, path: str, depth: int, problems: list[Problem]) -> Any:
     if is_list(tree):
         return [_plain(item, _below(path, index), depth + 1, problems) for index, item in enumerate(tree)]
     if isinstance(tree, str) and not is_unicode(tree):
-        problems.append(Problem(path, f"holds a lone surrogate, which is no Unicode text: {shown(tree)}"))
+        problems.append(Problem(path, f"holds a lone surrogate, which is no Unicode text: {in_error(tree)}"))
     return tree
 
 
@@ -190,7 +190,7 @@ def _mapping(
     for key, value in pairs:
         if not isinstance(key, str):
             hint = "; write the key '~' in quotes" if key is None else ""
-            problems.append(Problem(path, f"a key must be a string, got {shown(key)}{hint}"))
+            problems.append(Problem(path, f"a key must be a string, got {in_error(key)}{hint}"))
             continue
         if not is_unicode(key):
             problems.append(Problem(path, f"the key {shown_key(key)} holds a lone surrogate"))

@@ -19,7 +19,7 @@ from mm_config.schema.errors import Problem, UserError, prefixed
 from mm_config.schema.fields import ABSENT, field_types, info_of, spec_fields, wire_name
 from mm_config.schema.ranges import range_problems
 from mm_config.schema.suggestions import did_you_mean, nearest
-from mm_config.schema.types import is_dict, is_list, is_union, item_types, shown, type_problem
+from mm_config.schema.types import in_error, is_dict, is_list, is_union, item_types, type_problem
 from mm_config.stored.parsing import shown_key
 
 _FAILED = object()
@@ -95,7 +95,7 @@ def class_of_tag(tag: object, allowed: Iterable[type[Any]], path: str) -> type[A
     if isinstance(tag, str) and tag in classes:
         return classes[tag]
     meant = did_you_mean(tag, classes)
-    return Problem(path, f"unknown kind {shown(tag)}{meant} (allowed: {_listed(classes)})")
+    return Problem(path, f"unknown kind {in_error(tag)}{meant} (allowed: {_listed(classes)})")
 
 
 def _structure(data: Any, expected: Any, path: str, problems: list[Problem]) -> Any:
@@ -162,7 +162,7 @@ def _member(value: str, enums: tuple[type[enum.Enum], ...], path: str, problems:
         return members[value]
     problems.append(
         Problem(
-            path, f"expected one of {', '.join(members)}, got {shown(value)}{did_you_mean(value, members)}"
+            path, f"expected one of {', '.join(members)}, got {in_error(value)}{did_you_mean(value, members)}"
         )
     )
     return _FAILED
@@ -213,17 +213,17 @@ def _in_present_schema(
 ) -> dict[str, Any] | None:
     """The fields in the class's present schema, or None with a problem appended."""
     if not is_dict(data):
-        problems.append(Problem(path, f"expected a mapping, got {shown(data)}"))
+        problems.append(Problem(path, f"expected a mapping, got {in_error(data)}"))
         return None
     fields = dict(data)
     written, present = fields.pop("~schema", 1), schema_of(cls)
     if type(written) is not int or written < 1:
-        problems.append(Problem(path, f"~schema must be an integer from 1 on, got {shown(written)}"))
+        problems.append(Problem(path, f"~schema must be an integer from 1 on, got {in_error(written)}"))
         return None
     if written > present:
         package = cls.__module__.partition(".")[0]
         message = (
-            f"was written under {tag_of(cls)}'s schema {shown(written).removeprefix('int ')}, which is "
+            f"was written under {tag_of(cls)}'s schema {in_error(written).removeprefix('int ')}, which is "
             f"newer than {present}, the newest known here; upgrade {package}"
         )
         problems.append(Problem(path, message))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
 from mm_config.cli.styled import page_width, print_page
 from mm_config.cli.targets import TARGET_HELP, read_targets
-from mm_config.cli.values import shown
+from mm_config.cli.values import for_shell
 from mm_config.cli.verb import Usage, Verb
 from mm_config.schema.evolve import leaves
 from mm_config.stored import files
@@ -43,7 +43,7 @@ def show(line: CommandLine) -> int:
 
             print(to_source(spec), end="")
         case "flat":
-            print("\n".join(f"spec.{leaf.path} = {shown(leaf.value)}" for leaf in leaves(spec)))
+            print("\n".join(f"spec.{leaf.path} = {for_shell(leaf.value)}" for leaf in leaves(spec)))
         case _:
             from mm_config.cli.summary import summary_lines
 

@@ -11,7 +11,7 @@ import attrs
 from mm_config.importing.mindspeed.book import Entry
 from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
-from mm_config.schema.diff import Change, show_value
+from mm_config.schema.diff import Change, for_person
 from mm_config.schema.fields import ABSENT
 
 _TITLES = {
@@ -78,7 +78,7 @@ class Report:
             yield ""
             yield f"differs from {compared.name} ({len(compared.changes)})"
             for change in compared.changes:
-                yield f"  {change.path}  {show_value(change.old)} -> {show_value(change.new)}"
+                yield f"  {change.path}  {for_person(change.old)} -> {for_person(change.new)}"
         if self.notes:
             yield ""
             yield f"read over ({len(self.notes)})"
@@ -103,7 +103,7 @@ class Report:
             ],
             "differences": {
                 compared.name: [
-                    {"path": change.path, "old": show_value(change.old), "new": show_value(change.new)}
+                    {"path": change.path, "old": for_person(change.old), "new": for_person(change.new)}
                     for change in compared.changes
                 ]
                 for compared in self.comparisons

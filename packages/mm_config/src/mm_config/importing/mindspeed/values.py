@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from mm_config.importing.nodes import Leaf, as_in_file
 from mm_config.schema.decorator import tag_of
-from mm_config.schema.diff import show_value
+from mm_config.schema.diff import for_person
 from mm_config.schema.fields import spec_fields
 from mm_config.schema.types import class_of, is_spec, is_tuple
 from mm_config.specs.data import Order, Reader
@@ -147,9 +147,9 @@ COUNT = at_least(1, "is no count", whole)
 def in_report(value: Any) -> str:
     """A value of our spec in a report's line: a spec with the fields that are not at their defaults."""
     if not is_spec(value):
-        return show_value(value)
+        return for_person(value)
     said = [
-        f"{field.name} {show_value(mine)}"
+        f"{field.name} {for_person(mine)}"
         for field in spec_fields(class_of(value))
         if (mine := getattr(value, field.name)) != field.default
     ]

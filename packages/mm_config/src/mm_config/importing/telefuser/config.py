@@ -14,7 +14,7 @@ from mm_config.importing.telefuser.table import rows_of
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.suggestions import did_you_mean
-from mm_config.schema.types import is_tuple, shown
+from mm_config.schema.types import in_error, is_tuple
 from mm_config.stored.parsing import shown_key
 
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -199,4 +199,4 @@ def _in_words(node: Node) -> str:
         return "an object"
     if isinstance(node.value, Sequence):
         return "a list"
-    return "null" if node.value is None else shown(node.value)
+    return "null" if node.value is None else in_error(node.value)

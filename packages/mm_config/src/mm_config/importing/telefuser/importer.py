@@ -18,7 +18,7 @@ from mm_config.importing.telefuser.report import Entry, Report
 from mm_config.importing.telefuser.stages import layer2_said
 from mm_config.importing.telefuser.table import CALL, DUMP, rows_of
 from mm_config.importing.verdict import Verdict
-from mm_config.schema.diff import diff, show_value
+from mm_config.schema.diff import diff, for_person
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import get, replace
 from mm_config.schema.suggestions import did_you_mean
@@ -143,7 +143,7 @@ def _entry_of(found: Findings, said: Said) -> Callable[[Fact], Entry]:
     """What the report says of a fact."""
     places: dict[str, list[str]] = {}
     for path, (value, where) in said.items():
-        places.setdefault(where.key, []).append(f"spec.{path} = {show_value(value)}")
+        places.setdefault(where.key, []).append(f"spec.{path} = {for_person(value)}")
 
     def entry(fact: Fact) -> Entry:
         row = fact.row
@@ -201,7 +201,7 @@ def _absent(spec: InferSpec, known: Known) -> Iterator[str]:
         if row.verdict is not Verdict.MAPPED or row.name in other:
             continue
         path = row.target.split(", ")[0]
-        ours = "Wan's own" if path == "negative_prompt" else show_value(get(spec, path))
+        ours = "Wan's own" if path == "negative_prompt" else for_person(get(spec, path))
         stated = row.default is not None and (same is None or row.name in same)
         theirs = f"; {json.dumps(row.default)} runs where a script gives none" if stated else ""
         yield f"spec.{path} = {ours} ({row.name}{theirs})"

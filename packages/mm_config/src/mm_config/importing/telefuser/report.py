@@ -11,7 +11,7 @@ import attrs
 
 from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
-from mm_config.schema.diff import Change, show_value
+from mm_config.schema.diff import Change, for_person
 from mm_config.schema.identity import JSON
 from mm_config.schema.types import is_tuple
 
@@ -143,7 +143,7 @@ class Report:
 
 
 def _change(change: Change) -> str:
-    return f"{change.path}: {show_value(change.old)} there, {show_value(change.new)} here"
+    return f"{change.path}: {for_person(change.old)} there, {for_person(change.new)} here"
 
 
 def _grouped(entries: list[Entry]) -> Iterator[str]:
