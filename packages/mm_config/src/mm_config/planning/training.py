@@ -17,7 +17,7 @@ from mm_config.specs.data import Cache
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.kinds import ATTENTION_CORES, ModelSpec
 from mm_config.specs.optim import AdamWSpec, MuonSpec
-from mm_config.specs.parallel import Recompute, RecomputeSpec
+from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import TrainSpec
 
 _MASTER = 4
@@ -212,13 +212,9 @@ def _activations(spec: TrainSpec, clip: Clip, micro: int, layout: Layout, mode: 
     again = matched_blocks(model, recompute.modules)
     one = block if again else 0
     others = (model.num_layers - again) * block
-    if _offloads(recompute, mode):
+    if recompute.offload and mode is recompute.mode:
         return ceil_div(others + one + 2 * kept, layout.sequence), ceil_div(again * kept, layout.sequence)
     return ceil_div(others + one + again * kept, layout.sequence), 0
-
-
-def _offloads(recompute: RecomputeSpec, mode: Recompute) -> bool:
-    return recompute.offload and mode is recompute.mode
 
 
 def _batch(spec: TrainSpec, clip: Clip, share: int, micro: int) -> tuple[int, int]:
@@ -234,10 +230,6 @@ def _batch(spec: TrainSpec, clip: Clip, share: int, micro: int) -> tuple[int, in
         image = image_tokens(spec.image_encoder, model) * spec.image_encoder.image_dim
     features = cells * spec.autoencoder.latent_channels + text + image
     in_pass = cells * (model.in_channels + 3 * model.out_channels)
-    latents = _bytes(features * at_once + in_pass * micro)
+    latents = BYTES[Dtype.FLOAT32] * (features * at_once + in_pass * micro)
     pixels = 3 * clip.num_frames * clip.height * clip.width * (BYTES[Dtype.FLOAT32] + 1)
     return latents, latents + pixels * at_once
-
-
-def _bytes(values: int) -> int:
-    return BYTES[Dtype.FLOAT32] * values

@@ -183,8 +183,10 @@ def _nested(data: dict[str, Any], kinds: tuple[type[Any], ...], path: str, probl
 
 def _structure_fields(data: Any, cls: type[Any], path: str, problems: list[Problem]) -> Any:
     before = len(problems)
-    fields = _in_present_schema(data, cls, path, problems)
-    if fields is None:
+    try:
+        fields = _in_present_schema(data, cls, path)
+    except UserError as error:
+        problems += error.problems
         return _FAILED
     attributes = {wire_name(attribute): attribute for attribute in spec_fields(cls)}
     meant = _unknown_keys(fields, list(attributes), path, problems)
@@ -208,52 +210,41 @@ def _structure_fields(data: Any, cls: type[Any], path: str, problems: list[Probl
     return _FAILED
 
 
-def _in_present_schema(
-    data: Any, cls: type[Any], path: str, problems: list[Problem]
-) -> dict[str, Any] | None:
-    """The fields in the class's present schema, or None with a problem appended."""
+def _in_present_schema(data: Any, cls: type[Any], path: str) -> dict[str, Any]:
+    """The fields in the class's present schema; raises UserError where they can't be had."""
     if not is_dict(data):
-        problems.append(Problem(path, f"expected a mapping, got {in_error(data)}"))
-        return None
+        raise UserError(Problem(path, f"expected a mapping, got {in_error(data)}"))
     fields = dict(data)
     written, present = fields.pop("~schema", 1), schema_of(cls)
     if type(written) is not int or written < 1:
-        problems.append(Problem(path, f"~schema must be an integer from 1 on, got {in_error(written)}"))
-        return None
+        raise UserError(Problem(path, f"~schema must be an integer from 1 on, got {in_error(written)}"))
     if written > present:
         package = cls.__module__.partition(".")[0]
         message = (
             f"was written under {tag_of(cls)}'s schema {in_error(written).removeprefix('int ')}, which is "
             f"newer than {present}, the newest known here; upgrade {package}"
         )
-        problems.append(Problem(path, message))
-        return None
+        raise UserError(Problem(path, message))
     for schema in range(written, present):
-        next_fields = _migrated(fields, cls, schema, path, problems)
-        if next_fields is None:
-            return None
-        fields = next_fields
+        fields = _migrated(fields, cls, schema, path)
     return fields
 
 
-def _migrated(
-    fields: dict[str, Any], cls: type[Any], schema: int, path: str, problems: list[Problem]
-) -> dict[str, Any] | None:
-    """The fields in the next schema, or None with problems appended."""
+def _migrated(fields: dict[str, Any], cls: type[Any], schema: int, path: str) -> dict[str, Any]:
+    """The fields in the next schema."""
     step = f"can't be migrated from schema {schema} to {schema + 1}"
     try:
         migrated = cls.migrate(fields, schema)
     except UserError as error:
         found = prefixed(error.problems, path)
-        problems += [Problem(problem.path, f"{step}: {problem.message}") for problem in found]
+        raise UserError(Problem(one.path, f"{step}: {one.message}") for one in found) from error
     except KeyError as error:
-        problems.append(Problem(path, f"{step}: the key {shown_key(str(error))} is missing"))
+        raise UserError(Problem(path, f"{step}: the key {shown_key(str(error))} is missing")) from error
     except Exception as error:  # What stands in an old payload is not known: whatever fails is its fault.
-        problems.append(Problem(path, f"{step}: {type(error).__name__}: {shown_key(str(error))}"))
-    else:
-        assert is_dict(migrated), f"{cls.__name__}.migrate returned {migrated!r}"
-        return migrated
-    return None
+        why = f"{type(error).__name__}: {shown_key(str(error))}"
+        raise UserError(Problem(path, f"{step}: {why}")) from error
+    assert is_dict(migrated), f"{cls.__name__}.migrate returned {migrated!r}"
+    return migrated
 
 
 def _unknown_keys(
