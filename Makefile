@@ -1,3 +1,6 @@
+# Tests start many interpreters; without bytecode each compiles our files again.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
