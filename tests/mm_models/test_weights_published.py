@@ -82,10 +82,7 @@ def joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     metadata = site / "linear-1.0.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: linear\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(
-        f"[mm.published]\nlinear = {__name__}:PUBLISHED\n"
-        f"[mm.networks]\ntest-published-model = {__name__}:Linear\n"
-    )
+    (metadata / "entry_points.txt").write_text(f"[mm.published]\nlinear = {__name__}:PUBLISHED\n")
     monkeypatch.syspath_prepend(site)
     published.cache_clear()
     yield
@@ -110,6 +107,7 @@ def test_its_weights_are_recognised_and_loaded(theirs: Path) -> None:
         False,
     )
     assert found.weights.left_out == ("ignored.weight",)
+    mm_models.register_network("test-published-model", Linear)
     network = mm_models.build(LinearSpec(), "cpu")
     mm_models.load(network, theirs)
     assert torch.equal(network.get_parameter("proj.weight"), found.weights.tensors["proj.weight"].read())
