@@ -18,6 +18,7 @@ from mm_config.schema.errors import UserError
 from mm_config.specs.kinds import AutoencoderSpec, ModelSpec
 from mm_config.specs.wan import WanTransformerSpec
 from mm_config.specs.weights import RandomWeights
+from mm_models.networks import copy_whole
 from mm_models.ops.choosing import REFERENCE, Ops, choose
 from mm_models.registered import register
 from mm_models.seeding import generator
@@ -173,7 +174,7 @@ def _check_sharded(rank: int, spec: WanTransformerSpec) -> None:
     weight = torch.randn(expected.get_parameter("proj_out.weight").shape, generator=generator("output"))
     with torch.no_grad():
         expected.get_parameter("proj_out.weight").copy_(weight)
-        mm_models.networks.copy_whole(weight, network.get_parameter("proj_out.weight"))
+        copy_whole(weight, network.get_parameter("proj_out.weight"))
     torch.testing.assert_close(network(*arguments(spec)), expected(*arguments(spec)), rtol=1e-6, atol=1e-6)
 
 
