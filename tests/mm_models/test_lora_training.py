@@ -31,6 +31,7 @@ from mm_models.lora.training import (
     trained_adapter,
 )
 from mm_models.lora.writing import save_adapters
+from mm_models.networks import copy_whole
 from tests.mm_models.lora_files import ATTENTION, adapter_of, assert_equal, network_of
 from tests.mm_models.parity import inputs, relative_error
 from tests.mm_models.weight_files import T2V
@@ -173,7 +174,7 @@ def _train_shards(rank: int, folder: Path) -> None:
     sharded.to_empty(device="cpu")
     sharded.init_buffers("cpu")  # type: ignore[operator]
     for name, target in base_state(sharded).items():
-        mm_models.networks.copy_whole(plain.get_parameter(name), target)
+        copy_whole(plain.get_parameter(name), target)
     initialize_adapters(sharded, LoraInit.GAUSSIAN, seed=7)
     for network in (plain, sharded):
         optimizer = torch.optim.SGD(adapter_parameters(network).values(), lr=0.1)

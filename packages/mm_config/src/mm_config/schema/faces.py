@@ -31,10 +31,8 @@ def lazy(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], l
         module, original = homes[name]
         return getattr(import_module(module), original)
 
-    def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
-
-    return get, names, sorted(homes)
+    names = sorted(homes)
+    return get, lambda: names, names
 
 
 def _homes(file: str) -> dict[str, tuple[str, str]]:
