@@ -7,6 +7,7 @@ import enum
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, cast
 
 import attrs
@@ -62,6 +63,7 @@ def chosen_in_python(kind: Any) -> str:
     return f"holds a {describe(kind)}, which is chosen in the experiment's Python"
 
 
+@cache
 def as_text(kind: Any) -> PrimitiveConstructorSpec[Any]:
     """tyro's rule for a type as text: number of words, metavar, choices and the function that parses it."""
     import tyro

@@ -78,9 +78,12 @@ def paragraph(text: str, indent: int, hanging: int = 0) -> list[Text]:
 
     first, later = " " * indent, " " * (indent + hanging)
     width = _width()
-    wrapped = textwrap.wrap(
-        text, width, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
-    )
+    if len(text) + indent <= width and "\n" not in text:
+        wrapped = [first + text]
+    else:
+        wrapped = textwrap.wrap(
+            text, width, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
+        )
     return [Text(line.replace("\u00a0", " ")) for line in wrapped]
 
 

@@ -12,7 +12,6 @@ import attrs
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.fields import spec_fields
 from mm_config.schema.types import class_of, is_spec
-from mm_config.stored.files import to_payload
 from mm_config.stored.text_width import columns, cut
 
 MANY = 4
@@ -62,6 +61,7 @@ def fitted(value: Any, width: int) -> str:
 
 def outline(value: Any) -> str:
     """A spec by its tag and those of its fields that are not at their defaults."""
+
     said = [
         f"{attribute.name} {brief(getattr(value, attribute.name))}"
         for attribute in spec_fields(class_of(value))
@@ -82,7 +82,11 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in cast("tuple[Any, ...]", value)]
     if isinstance(value, enum.Enum):
         return value.value
-    return to_payload(value) if is_spec(value) else value
+    if is_spec(value):
+        from mm_config.stored.files import to_payload
+
+        return to_payload(value)
+    return value
 
 
 def mark(path: str, refused: Iterable[str]) -> str:

@@ -207,7 +207,7 @@ def run_checks(spec: RootSpec, environment: Mapping[str, str]) -> Iterator[Check
     elif asked:
         yield Check(label, OK, f"exports {', '.join(f'{name}={text}' for name, text in asked.items())}")
     else:
-        remedy = 'replace(SPEC, "runtime.npu", mm_config.npu.advice.ADVISED) is a start'
+        remedy = 'replace(SPEC, "runtime.npu", mm_config.npu.ADVISED) is a start'
         yield Check(label, OK, "exports nothing", remedy)
     if isinstance(spec, (TrainSpec, InferSpec)):
         name, seconds = group_timeout(spec.runtime)

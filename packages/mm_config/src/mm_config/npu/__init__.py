@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
+    from mm_config.npu.advice import ADVISED
     from mm_config.npu.exporting import check_environment, exported
     from mm_config.npu.variables import refused
 else:
