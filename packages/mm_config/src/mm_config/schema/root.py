@@ -12,6 +12,7 @@ from mm_config.schema.fields import (
     EXECUTION,
     SEMANTIC,
     Effect,
+    FieldInfo,
     Layer,
     Role,
     field_types,
@@ -87,6 +88,8 @@ def declaration_problems(cls: type[Any]) -> Iterator[str]:
     Inherited fields are their own class's business. Whether a path exists below a field that takes specs of
     several classes shows only in a spec.
     """
+    if cls.__spec_layer__ is None and not any(_says(info_of(one)) for one in spec_fields(cls)):
+        return
     inherited = {name for base in cls.__mro__[1:] if attrs.has(base) for name in attrs.fields_dict(base)}
     fields = [one for one in spec_fields(cls) if one.name not in inherited]
     semantic = [one for one in fields if info_of(one).role is SEMANTIC]
@@ -108,6 +111,11 @@ def declaration_problems(cls: type[Any]) -> Iterator[str]:
         for path in (*info.effects, *info.short_names):
             if not _can_hold(field_types(cls)[one.name], path.split(".")):
                 yield f"{one.name}: no field {path!r} is inside"
+
+
+def _says(info: FieldInfo) -> bool:
+    said = info.effect, info.effects, info.layer, info.group, info.short_name, info.short_names
+    return any(said)
 
 
 def _can_hold(expected: Any, path: list[str]) -> bool:
