@@ -1,7 +1,8 @@
 """A run folder, `runs/<name>/<date>-<hash12>-<n>/`: the only place that opens, writes and ends one.
 
-It holds spec.json (the full payload), provenance.json with a patch of uncommitted code, status.json,
-metrics.jsonl, checkpoints/, samples/ and, at the end, result.json.
+It holds spec.json (the full payload), requests.json where it makes other videos than the spec's,
+provenance.json with a patch of uncommitted code, status.json, metrics.jsonl, checkpoints/, samples/ and, at
+the end, result.json.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from mm_config.runs.record import (
     write_record,
 )
 from mm_config.runs.releases import used_releases
+from mm_config.runs.requests import requests_hash, write_requests
 from mm_config.runs.resuming import folder_to_resume, why_another
 from mm_config.runs.stored import spec_problems
 from mm_config.schema.decorator import tag_of
@@ -150,6 +152,8 @@ def open_run(
     with _writing(runs_dir):
         path = _new_folder(spec, runs_dir)
         dump(spec, path / SPEC_FILE)
+        if options.requests is not None:
+            write_requests(path, options.requests)
         lock.acquire(path)
         _write_provenance(path / PROVENANCE_FILE, spec, options, devices, ops)
         record = RunRecord(
@@ -162,6 +166,7 @@ def open_run(
             status=RunStatus.RUNNING,
             host=platform.node(),
             started_at=utc_now(),
+            requests_hash=None if options.requests is None else requests_hash(options.requests),
         )
         write_record(record, path)
     open_index(runs_dir).add(record)

@@ -16,12 +16,12 @@ from mm_config.runs.stored import Stored
 if TYPE_CHECKING:
     from sqlalchemy import Column, Table
 
-RUNS = "runs_v3"
+RUNS = "runs_v4"
 """Carries the layout's version: a new layout is a new table, filled from the folders."""
 
 RECORD: tuple[str, ...] = tuple(attribute.name for attribute in attrs.fields(RunRecord))
 """The columns that hold a record."""
-_OPTIONAL = ("finished_at", "spec_hash_now", "exact_hash_now")
+_OPTIONAL = ("finished_at", "spec_hash_now", "exact_hash_now", "requests_hash")
 _INDEXED = ("name", "spec_hash", "exact_hash", "spec_hash_now", "exact_hash_now", "started_at")
 
 
