@@ -33,6 +33,7 @@ MAX_LENGTHS = {
     "spec_hash_now": 64,
     "exact_hash_now": 64,
     "requests_hash": 64,
+    "made_of": 64,
 }
 """Most characters of each text that a database has to hold; a reason has no limit."""
 _NOT_STORED = ("path", "spec_hash_now", "exact_hash_now")
@@ -78,11 +79,13 @@ class RunRecord:
     """The exact_hash of the stored payload today, on the same condition."""
     requests_hash: str | None = None
     """What was made in place of the videos that the spec asks for, see `requests_hash`; None made those."""
+    made_of: str | None = None
+    """What the run was made of, 64 hex digits; None where its content was not recorded."""
 
     @property
     def hashes(self) -> tuple[str, ...]:
-        """Every hash that the run is found by: those of its start and the equivalent ones of today."""
-        known = (self.spec_hash, self.exact_hash, self.spec_hash_now, self.exact_hash_now)
+        """Every hash that the run is found by: those of its start, their equals of today, and `made_of`."""
+        known = (self.spec_hash, self.exact_hash, self.spec_hash_now, self.exact_hash_now, self.made_of)
         return tuple(dict.fromkeys(filter(None, known)))
 
 

@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from mm_config.content.inputs import Input, file_input
 from mm_config.runs.record import REQUESTS_FILE, RunRecord, read_json, write_json
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.decorator import tag_of
+from mm_config.schema.errors import Problem, UserError, concerning
 from mm_config.schema.identity import spec_hash
 from mm_config.specs.infer import GenerationRequest
 from mm_config.stored.files import from_payload, to_payload
@@ -16,6 +18,23 @@ from mm_config.stored.files import from_payload, to_payload
 def requests_hash(requests: Sequence[GenerationRequest]) -> str:
     """sha256 over the spec_hashes of the requests, in their order, each on a line."""
     return hashlib.sha256("".join(f"{spec_hash(one)}\n" for one in requests).encode()).hexdigest()
+
+
+def request_inputs(requests: Sequence[GenerationRequest]) -> dict[str, Input]:
+    """What stored requests add to what a run is made of: what each asks for, and the files that it names.
+
+    Raises:
+        UserError: A file can't be read.
+    """
+    found: dict[str, Input] = {}
+    for index, request in enumerate(requests):
+        at = f"requests.{index}"
+        found[at] = Input(digest=spec_hash(request), kind=tag_of(request))
+        for name in ("image", "last_image", "video"):
+            if file := getattr(request, name):
+                with concerning(f"{at}.{name}"):
+                    found[f"{at}.{name}"] = file_input(Path(file))
+    return found
 
 
 def write_requests(folder: Path, requests: Sequence[GenerationRequest]) -> None:
