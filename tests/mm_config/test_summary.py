@@ -13,7 +13,7 @@ import pytest
 
 from experiments import tiny, tiny_high, tiny_low
 from mm_config import exact_hash, replace, spec_hash
-from mm_config.cli.styled import Line
+from mm_config.cli.page import Line
 from mm_config.cli.summary import summary_lines
 from mm_config.cli.values import brief, fitted, for_shell, outline
 from mm_config.schema.decorator import spec

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from mm_config.cli.styled import BLANK, Line, prose
+from mm_config.cli.page import BLANK, Line, paragraph
 from mm_config.cli.values import outline
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import Change, diff, for_person, unshared
@@ -83,7 +83,7 @@ def diff_lines(compared: Comparison, labels: tuple[str, str], width: int) -> lis
     for place, paths in (("first", compared.only_old), ("second", compared.only_new)):
         if paths:
             names = ", ".join(path.removeprefix(f"{ROOT}.") for path in paths)
-            lines += [BLANK, ((f"only in the {place}", "bold"),), *prose(names, width, indent=2)]
+            lines += [BLANK, ((f"only in the {place}", "bold"),), *paragraph(names, indent=2, width=width)]
     return lines
 
 

@@ -110,10 +110,10 @@ def _print_help(spec: RootSpec, file: str) -> None:
     if not is_main_rank():
         return
     from mm_config.cli.help import help_lines
-    from mm_config.cli.page import print_lines
+    from mm_config.cli.page import print_page
 
     about = sys.modules["__main__"].__doc__ or type(spec).__doc__ or ""
-    print_lines(help_lines(spec, file, about, (*OPTIONS, HELP)))
+    print_page(help_lines(spec, file, about, (*OPTIONS, HELP)))
 
 
 def _print_dry_run(spec: RootSpec, options: RunOptions, world_size: int) -> None:

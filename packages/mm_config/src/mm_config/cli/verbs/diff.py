@@ -7,8 +7,8 @@ import shlex
 from typing import Any
 
 from mm_config.cli.diff_page import Comparison, compare, diff_lines
+from mm_config.cli.page import page_width, print_page
 from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine
-from mm_config.cli.styled import page_width, print_page
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.values import plain
 from mm_config.cli.verb import Usage, Verb
