@@ -199,29 +199,27 @@ def generation(boundary: float | None, **sampler: Any) -> InferSpec:
 
 
 def test_a_video_costs_two_passes_per_step_with_guidance() -> None:
-    single = plan(generation(None, steps=40))
-    assert single.work.step_flops == 80 * single.work.forward_flops
-    assert (
-        plan(generation(None, steps=40, guidance_high_noise=1.0)).work.step_flops
-        == 40 * single.work.forward_flops
-    )
-    assert plan(generation(0.875, steps=40)).work.step_flops == 80 * single.work.forward_flops
+    single = plan(generation(None, steps=40)).work
+    assert single.step_flops == 80 * single.forward_flops
+    unguided = plan(generation(None, steps=40, guidance_high_noise=1.0)).work
+    assert unguided.step_flops == 40 * single.forward_flops
+    assert plan(generation(0.875, steps=40)).work.step_flops == 80 * single.forward_flops
 
 
 @pytest.mark.parametrize("sigmas", [table for table in SigmaTable if table is not SigmaTable.LISTED])
 def test_guidance_is_counted_per_expert(sigmas: SigmaTable) -> None:
-    only_high = plan(replace(generation(0.875, steps=40, guidance_low_noise=1.0), "sampler.sigmas", sigmas))
-    only_low = plan(replace(generation(0.875, steps=40, guidance_high_noise=1.0), "sampler.sigmas", sigmas))
+    only_high = plan(generation(0.875, steps=40, sigmas=sigmas, guidance_low_noise=1.0)).work
+    only_low = plan(generation(0.875, steps=40, sigmas=sigmas, guidance_high_noise=1.0)).work
     # At shift 12 the level 0.875 is where the unshifted table passes 0.3684: 26 of 40 steps are above.
-    assert only_high.work.step_flops == (40 + 26) * only_high.work.forward_flops
-    assert only_low.work.step_flops == (40 + 14) * only_low.work.forward_flops
+    assert only_high.step_flops == (40 + 26) * only_high.forward_flops
+    assert only_low.step_flops == (40 + 14) * only_low.forward_flops
 
 
 def test_listed_timesteps_are_shared_out_to_the_experts() -> None:
     root = wan22.T2V_A14B_DISTILLED.infer()
-    assert plan(root).work.step_flops == 4 * plan(root).work.forward_flops
-    guided = replace(root, "sampler.guidance_low_noise", 2.0)
-    assert plan(guided).work.step_flops == 6 * plan(root).work.forward_flops
+    guided, unguided = plan(replace(root, "sampler.guidance_low_noise", 2.0)).work, plan(root).work
+    assert unguided.step_flops == 4 * unguided.forward_flops
+    assert guided.step_flops == 6 * unguided.forward_flops
 
 
 def test_a_plan_is_plain_json() -> None:

@@ -27,7 +27,12 @@ def print_page(lines: Iterable[Line]) -> None:
         page = (Text.assemble(*line, no_wrap=True) for line in lines)
         console().print(Text("\n").join(page), soft_wrap=True)
     else:
-        print("\n".join("".join(text for text, _ in line).rstrip() for line in lines))
+        print("\n".join(unstyled(line).rstrip() for line in lines))
+
+
+def unstyled(line: Line) -> str:
+    """The text of a line."""
+    return "".join(text for text, _ in line)
 
 
 def page_width() -> int:
@@ -80,7 +85,7 @@ def flag_line(flags: Sequence[str], value: str, note: str = "") -> Line:
         spellings = [piece for flag in flags for piece in ((between, ""), (flag, "cyan"))][1:]
         ending = (f"{before}{value}" if value else "", "")
         line = (("  ", ""), *spellings, ending, (f"{beside}{note}" if note else "", "dim"))
-        if all(columns(part) <= width for part in "".join(text for text, _ in line).split("\n")):
+        if all(columns(part) <= width for part in unstyled(line).split("\n")):
             break
     return line
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from mm_config.planning.devices import NAMES, RANKS_PER_NODE, RESERVE, Device
 from mm_config.planning.plan import Plan, plan
+from mm_config.rules.wording import counted
 from mm_config.schema.root import RootSpec
-from mm_config.stored.describe import counted
 
 _WIDTH = 80
 _LEAST_SHARE = 5e-4

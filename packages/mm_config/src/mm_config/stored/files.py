@@ -182,15 +182,16 @@ def _wire_fields(spec: Any) -> dict[str, JSON]:
     types = field_types(class_of(spec))
     for attribute in spec_fields(class_of(spec)):
         value = declared(getattr(spec, attribute.name), types[attribute.name])
-        fields[wire_name(attribute)] = _wire_value(value)
+        fields[wire_name(attribute)] = wire_value(value)
     return fields
 
 
-def _wire_value(value: Any) -> JSON:
+def wire_value(value: Any) -> JSON:
+    """A field's value as files have it."""
     if is_spec(value):
         return {"~": tag_of(value), **_wire_fields(value)}
     if isinstance(value, enum.Enum):
         return value.value
     if is_tuple(value):
-        return [_wire_value(item) for item in value]
+        return [wire_value(item) for item in value]
     return value
