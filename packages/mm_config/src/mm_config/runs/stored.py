@@ -1,14 +1,15 @@
-"""What the index takes from the spec that a run folder stores: its fields by path, and its hashes today."""
+"""What the index takes from a run folder: its spec's fields by path and hashes today, and what names met."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from mm_config.runs.inputs import named_contents
 from mm_config.runs.record import SPEC_FILE, RunRecord, read_json
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import Problem, UserError
@@ -31,6 +32,8 @@ class Stored:
     spec_hash: str | None = None
     """None where the payload can't be loaded today."""
     exact_hash: str | None = None
+    named: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """The digest of the content that each name met, by `name_key`."""
     migrated: bool = False
     """Whether a spec in the payload was written under an older schema, which changes its hashes."""
 
@@ -60,18 +63,18 @@ def read_stored(folder: Path, *, by_hash: bool = False) -> Stored:
         by_hash: Whether to go into specs that enter the identity by their hash. In the index they would
             be most of its fields; what a training says is asked of its own run.
     """
-    file = folder / SPEC_FILE
+    file, named = folder / SPEC_FILE, named_contents(folder)
     try:
         found = load_identity(file)
         fields = dict(_fields_of_spec(found.spec, "", by_hash))
-        return Stored(fields, found.spec_hash, found.exact_hash, migrated=bool(found.migrated))
+        return Stored(fields, found.spec_hash, found.exact_hash, named, migrated=bool(found.migrated))
     except UserError:
         pass
     try:
         content = read_json(file).get("spec")
     except UserError:
         content = None
-    return Stored(dict(_fields_of_json(content, "")))
+    return Stored(dict(_fields_of_json(content, "")), named=named)
 
 
 def spec_problems(folder: Path, record: RunRecord) -> tuple[Problem, ...]:
