@@ -32,7 +32,7 @@ def test_a_run_records_what_it_is_made_of(tmp_path: Path) -> None:
     assert json.loads(run.finish({}).read_text()) == {"made_of": expected}
     for _ in range(2):  # Before and after the index is made anew.
         index = open_index(tmp_path)
-        assert [record.made_of for record in index.find(expected[:12])] == [expected]
+        assert [record.made_of for record in index.list(matching=expected[:12])] == [expected]
         found = index.newest_named(name_key(DATA))
         assert found is not None and (found[0].path, found[1]) == (run.record.path, DATA.digest)
         assert index.newest_named(name_key(Input(digest="a", kind="k", name="n"))) is None

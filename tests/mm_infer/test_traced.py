@@ -208,8 +208,8 @@ def test_runs_that_made_other_videos_are_no_run_of_the_spec(
     made: Made, place: tuple[Path, InferSpec]
 ) -> None:
     index, digits = open_index(place[0] / "runs"), spec_hash(place[1])
-    own = [record for record in index.find(digits) if record.requests_hash is None]
-    assert index.find_finished(digits) == tuple(own) and len(index.find(digits)) > len(own)
+    own = [record for record in index.list(matching=digits) if record.requests_hash is None]
+    assert index.find_finished(digits) == tuple(own) and len(index.list(matching=digits)) > len(own)
     index.reindex()
     assert index.find_finished(digits) == tuple(own)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import attrs
 
-from mm_config.cli.styled import BLANK, Line, prose
+from mm_config.cli.page import BLANK, Line, paragraph
 from mm_config.cli.values import outline
+from mm_config.rules.wording import counted
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import Change, diff, for_person, unshared
 from mm_config.schema.evolve import ROOT
@@ -18,7 +19,6 @@ from mm_config.schema.root import RootSpec, effect_of
 from mm_config.schema.types import is_spec
 from mm_config.specs.infer import GenerationRequest
 from mm_config.specs.weights import TrainedBy
-from mm_config.stored.describe import counted
 from mm_config.stored.text_width import columns, cut
 
 # By role and by whether the field lies in a spec that enters the identity by its spec_hash.
@@ -43,9 +43,8 @@ class Comparison:
 
     old: RootSpec
     new: RootSpec
-    changes: tuple[Change, ...]
-    effects: tuple[Effect, ...]
-    """What each change alters."""
+    changes: tuple[tuple[Change, Effect], ...]
+    """Each with what it alters."""
     only_old: tuple[str, ...]
     """Paths that only the first has: where specs are of different kinds, and where one stands alone."""
     only_new: tuple[str, ...]
@@ -59,12 +58,11 @@ class Comparison:
 
 def compare(old: RootSpec, new: RootSpec, asked: Requests = (), asked_now: Requests = ()) -> Comparison:
     """How two specs differ, and the requests beside them, each by the first segment of its paths."""
-    changes, requests = diff(old, new), tuple(_request_changes(asked, asked_now))
+    requests = tuple(_request_changes(asked, asked_now))
     return Comparison(
         old=old,
         new=new,
-        changes=changes,
-        effects=tuple(effect_of(old, change.path, change.role) for change in changes),
+        changes=tuple((change, effect_of(old, change.path, change.role)) for change in diff(old, new)),
         only_old=unshared(old, new) + tuple(name for name, _ in asked if not asked_now),
         only_new=unshared(new, old) + tuple(name for name, _ in asked_now if not asked),
         requests=requests,
@@ -82,7 +80,7 @@ def diff_lines(compared: Comparison, labels: tuple[str, str], width: int) -> lis
         width: Columns of the terminal.
     """
     lines = [*_sides(compared, labels), BLANK, *_verdicts(compared)]
-    fields = [pair for pair in _with_effects(compared) if pair[0].path != ROOT]
+    fields = [pair for pair in compared.changes if pair[0].path != ROOT]
     asked = [(change, Effect.REQUESTS) for change in compared.requests]
     named = max((len(change.path) for change, _ in (*asked, *fields)), default=0)
     if asked:
@@ -94,7 +92,7 @@ def diff_lines(compared: Comparison, labels: tuple[str, str], width: int) -> lis
     for place, paths in (("first", compared.only_old), ("second", compared.only_new)):
         if paths:
             names = ", ".join(path.removeprefix(f"{ROOT}.") for path in paths)
-            lines += [BLANK, ((f"only in the {place}", "bold"),), *prose(names, width, indent=2)]
+            lines += [BLANK, ((f"only in the {place}", "bold"),), *paragraph(names, indent=2, width=width)]
     return lines
 
 
@@ -107,10 +105,6 @@ def _request_changes(old: Requests, new: Requests) -> Iterator[Change]:
     for (name, before), (_, after) in zip(old, new, strict=False):
         for change in diff(before, after):
             yield attrs.evolve(change, path=name + change.path.removeprefix(ROOT))
-
-
-def _with_effects(compared: Comparison) -> list[tuple[Change, Effect]]:
-    return list(zip(compared.changes, compared.effects, strict=True))
 
 
 def _group(change: Change) -> tuple[Role, bool]:
@@ -139,7 +133,7 @@ def _verdicts(compared: Comparison) -> list[Line]:
     verdicts: list[tuple[str, str]] = []
     if compared.requests:
         verdicts.append((f"the requests differ in {counted(len(compared.requests), 'field')}", "red"))
-    if compared.changes and compared.changes[0].path == ROOT:
+    if compared.changes and compared.changes[0][0].path == ROOT:
         kinds = f"{tag_of(compared.old)} and {tag_of(compared.new)}"
         verdicts.append((f"different kinds, {kinds}: only the fields that both have are compared", "yellow"))
     if compared.same_result:
@@ -156,16 +150,12 @@ def _verdicts(compared: Comparison) -> list[Line]:
 
 
 def _altered(compared: Comparison) -> str:
-    found = [effect for change, effect in _with_effects(compared) if _alters(change)]
+    found = [effect for change, effect in compared.changes if change.role is SEMANTIC and change.path != ROOT]
     if not found:
         return ""
     *first, last = [f"the {effect.value}" for effect in Effect if effect in found]
     listed = f"{', '.join(first)} and {last}" if first else last
     return f": {counted(len(found), 'change')} to {listed}"
-
-
-def _alters(change: Change) -> bool:
-    return change.role is SEMANTIC and change.path != ROOT
 
 
 def _group_lines(group: list[tuple[Change, Effect]], named: int, width: int) -> Iterator[Line]:

@@ -18,7 +18,7 @@ import attrs
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import RUNS_DIR, CommandLine
 from mm_config.options.run_options import RunOptions
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.evolve import replace
 from mm_config.schema.root import RootSpec
 from mm_config.schema.suggestions import did_you_mean
@@ -92,12 +92,10 @@ def read_whole_targets(line: CommandLine, world_size: int | None = None) -> tupl
     targets: list[Target] = []
     for index, target in enumerate(line.words, 1):
         fields = line.fields if index == len(line.words) else ()
-        try:
+        with gathering(problems):
             found = find(target, options)
             spec = overridden(found.spec, fields, (), line.flags, world_size)
             targets.append(attrs.evolve(found, spec=spec))
-        except UserError as error:
-            problems.extend(error.problems)
     if problems:
         raise UserError(problems)
     return tuple(targets)

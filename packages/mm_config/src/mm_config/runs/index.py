@@ -80,7 +80,9 @@ class Index:
         """Runs that meet every condition, newest first.
 
         Args:
-            matching: What `find` takes.
+            matching: A run id (`tiny_high/20261122-7f3a91c2d0e4-1`), a run folder's own name, a label, or
+                the beginning of a spec_hash or an exact_hash, of the run's start or of today, or of what a
+                run was made of.
             name: The exact label.
             status: How far the run has come.
             since: First date or time in ISO 8601 (`2026-11-22`), UTC where it names no zone.
@@ -109,16 +111,6 @@ class Index:
         # A run that meets a condition has the field, and with a fitting kind of value, unless it is `!=`.
         self._check([one for one in where if not records or one.operator == "!="], aliases or {})
         return tuple(record for record in map(self._checked, records) if status in (None, record.status))
-
-    def find(self, text: str) -> tuple[RunRecord, ...]:
-        """Runs that a person may mean, newest first.
-
-        Args:
-            text: A run id (`tiny_high/20261122-7f3a91c2d0e4-1`), a run folder's own name, a label, or
-                the beginning of a spec_hash or an exact_hash, of the run's start or of today, or of what
-                a run was made of.
-        """
-        return self.list(matching=text)
 
     def find_finished(self, spec_hash: str) -> tuple[RunRecord, ...]:
         """Finished runs of a spec whose result still lies in the folder, newest first.

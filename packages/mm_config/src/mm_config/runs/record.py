@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def to_row(record: RunRecord) -> dict[str, str | None]:
     return {**attrs.asdict(record), "status": record.status.value}
 
 
-def from_row(row: dict[str, Any]) -> RunRecord:
+def from_row(row: Mapping[str, Any]) -> RunRecord:
     """The inverse of `to_row`."""
     values: dict[str, Any] = {**row, "status": RunStatus(row["status"])}
     return RunRecord(**values)

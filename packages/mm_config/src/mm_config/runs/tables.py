@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from mm_config.runs.field_texts import text_of
-from mm_config.runs.record import MAX_LENGTHS, RunRecord, RunStatus, to_row
+from mm_config.runs.record import MAX_LENGTHS, RunRecord, from_row, to_row
 from mm_config.runs.stored import Stored
 
 if TYPE_CHECKING:
@@ -71,9 +71,8 @@ def row_of(record: RunRecord, content: Stored) -> dict[str, Any]:
 def decoded(row: Mapping[str, Any]) -> RunRecord:
     """The inverse of `encoded`."""
     values: dict[str, Any] = {name: row[name] for name in RECORD}
-    values["status"] = RunStatus(values["status"])
     values["reason"] = None if values["reason"] is None else json.loads(values["reason"])
-    return RunRecord(**values)
+    return from_row(values)
 
 
 def _text(name: str, length: int, **options: Any) -> Column[Any]:
