@@ -225,6 +225,4 @@ VARIABLES: tuple[Row, ...] = of_kind(
         for name in ("DISTRIBUTED_ARGS", "GPT_ARGS", "LORA_ARGS", "MM_ARGS", "OUTPUT_ARGS")
     ),
     outside("logfile", "a run folder holds the metrics of its run"),
-    dead("STEP_TIME", "measures the log after the run; a run's metrics hold its rate"),
-    dead("SPS", "measures the log after the run; a run's metrics hold its rate"),
 )

@@ -9,7 +9,7 @@ import attrs
 
 from mm_config.importing.facts import Fact, Source
 from mm_config.importing.parsers.script import Note
-from mm_config.importing.parsers.shell_values import Field
+from mm_config.importing.parsers.shell_values import Field, unknown_of
 from mm_config.importing.parsers.text import Mistakes
 from mm_config.stored.parsing import shown_key
 
@@ -59,7 +59,8 @@ def read_launch(fields: list[Field], source: Source, mistakes: Mistakes) -> Laun
             value = True if not texts else texts[0] if len(texts) == 1 else texts
             flags.append(Fact(source, name, value, flag.line))
             notes += _split_notes(name, flag, values)
-    return Launch(program, fields[at].text, tuple(flags), tuple(notes))
+    entry = fields[at].text if unknown_of(fields[at].pieces) is None else fields[at].text.rpartition("/")[2]
+    return Launch(program, entry, tuple(flags), tuple(notes))
 
 
 def _program(fields: list[Field]) -> tuple[str, list[Field]]:
@@ -100,31 +101,34 @@ def _grouped(fields: list[Field], mistakes: Mistakes) -> Iterator[tuple[Field, l
 
 
 def _reported(fields: list[Field], mistakes: Mistakes) -> bool:
-    """Whether arguments are not what they look like, which is then reported."""
-    flag, found = "", False
+    """Whether arguments are not what they look like, which is then reported, each reason once."""
+    flag, told = "", set[str]()
+    entry = next((field for field in fields if field.text.endswith(".py")), None)
     for field in fields:
         if _FLAG.match(field.text):
             flag = f"{shown_key(field.text)}: "
-        message = _trap(field)
-        if message:
-            mistakes.add(field.line, message if field.text.startswith("-") else f"{flag}{message}")
-        found = found or message is not None
-    return found
+        unknown = unknown_of(field.pieces)
+        why, line = (unknown.unknown, unknown.line) if unknown else (_trap(field), field.line)
+        # The folder of the program that is launched need not be known.
+        if why and why not in told and (field is not entry or "/" not in field.pieces[-1].text):
+            what = f"the argument {shown_key(field.text)} can't be known: {why}" if unknown else why
+            mistakes.add(line, f"{flag}{what}")
+            told.add(why)
+    return bool(told)
 
 
-def _trap(field: Field) -> str | None:
-    """What would become of an argument in bash; empty where that was reported already."""
-    if field.unknown is not None:
-        reason = f"the argument {shown_key(field.text)} can't be known: {field.unknown}"
-        return reason if field.unknown else ""
+def _trap(field: Field) -> str:
+    """What would become of an argument in bash."""
     if field.text.startswith("#"):
         return "inside quotes # begins no comment; the program gets the text that follows as arguments"
     bare = "".join(piece.text for piece in field.pieces if not piece.quoted)
     match = _EXPANDED_BY_BASH.search(bare)
-    if match is None:
-        return None
     argument = shown_key(field.text)
-    return f"bash replaces {match[0]} in the argument {argument}; put it in quotes or write the value itself"
+    return (
+        f"bash replaces {match[0]} in the argument {argument}; put it in quotes or write the value itself"
+        if match
+        else ""
+    )
 
 
 def _split_notes(name: str, flag: Field, values: list[Field]) -> Iterator[Note]:
