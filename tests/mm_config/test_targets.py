@@ -129,7 +129,7 @@ def test_a_run_whose_spec_was_edited_is_refused_by_folder_id_and_hash(
     index.reindex()
     (record,) = index.find_finished(spec_hash(HIGH))
     assert (record.spec_hash_now, record.exact_hash_now) == (None, None)
-    assert index.find(exact_hash(changed)) == (), "what was edited in is not what was run"
+    assert index.list(matching=exact_hash(changed)) == (), "what was edited in is not what was run"
 
 
 def test_a_copy_of_a_runs_spec_without_its_record_is_a_target(tmp_path: Path, options: RunOptions) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import attrs
 
-from mm_config.cli.styled import BLANK, Line, prose
+from mm_config.cli.page import BLANK, Line, paragraph
 from mm_config.cli.values import outline
+from mm_config.rules.wording import counted
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import Change, diff, for_person, unshared
 from mm_config.schema.evolve import ROOT
@@ -17,7 +18,6 @@ from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec, effect_of
 from mm_config.schema.types import is_spec
 from mm_config.specs.weights import TrainedBy
-from mm_config.stored.describe import counted
 from mm_config.stored.text_width import columns, cut
 
 # By role and by whether the field lies in a spec that enters the identity by its spec_hash.
@@ -39,9 +39,8 @@ class Comparison:
 
     old: RootSpec
     new: RootSpec
-    changes: tuple[Change, ...]
-    effects: tuple[Effect, ...]
-    """What each change alters."""
+    changes: tuple[tuple[Change, Effect], ...]
+    """Each with what it alters."""
     only_old: tuple[str, ...]
     """Paths that only the first has; empty unless the specs are of different kinds."""
     only_new: tuple[str, ...]
@@ -53,12 +52,10 @@ class Comparison:
 
 def compare(old: RootSpec, new: RootSpec) -> Comparison:
     """How two specs differ."""
-    changes = diff(old, new)
     return Comparison(
         old=old,
         new=new,
-        changes=changes,
-        effects=tuple(effect_of(old, change.path, change.role) for change in changes),
+        changes=tuple((change, effect_of(old, change.path, change.role)) for change in diff(old, new)),
         only_old=unshared(old, new),
         only_new=unshared(new, old),
         same_result=spec_hash(old) == spec_hash(new),
@@ -75,7 +72,7 @@ def diff_lines(compared: Comparison, labels: tuple[str, str], width: int) -> lis
         width: Columns of the terminal.
     """
     lines = [*_sides(compared, labels), BLANK, *_verdicts(compared)]
-    fields = [pair for pair in _with_effects(compared) if pair[0].path != ROOT]
+    fields = [pair for pair in compared.changes if pair[0].path != ROOT]
     named = max((len(change.path) for change, _ in fields), default=0)
     for key, title in _HEADINGS.items():
         if group := [(change, effect) for change, effect in fields if _group(change) == key]:
@@ -83,12 +80,8 @@ def diff_lines(compared: Comparison, labels: tuple[str, str], width: int) -> lis
     for place, paths in (("first", compared.only_old), ("second", compared.only_new)):
         if paths:
             names = ", ".join(path.removeprefix(f"{ROOT}.") for path in paths)
-            lines += [BLANK, ((f"only in the {place}", "bold"),), *prose(names, width, indent=2)]
+            lines += [BLANK, ((f"only in the {place}", "bold"),), *paragraph(names, indent=2, width=width)]
     return lines
-
-
-def _with_effects(compared: Comparison) -> list[tuple[Change, Effect]]:
-    return list(zip(compared.changes, compared.effects, strict=True))
 
 
 def _group(change: Change) -> tuple[Role, bool]:
@@ -115,7 +108,7 @@ def _verdicts(compared: Comparison) -> list[Line]:
     if not compared.changes:
         return [(("equal in every field", "green"),)]
     verdicts: list[tuple[str, str]] = []
-    if compared.changes[0].path == ROOT:
+    if compared.changes[0][0].path == ROOT:
         kinds = f"{tag_of(compared.old)} and {tag_of(compared.new)}"
         verdicts.append((f"different kinds, {kinds}: only the fields that both have are compared", "yellow"))
     if compared.same_result:
@@ -131,16 +124,12 @@ def _verdicts(compared: Comparison) -> list[Line]:
 
 
 def _altered(compared: Comparison) -> str:
-    found = [effect for change, effect in _with_effects(compared) if _alters(change)]
+    found = [effect for change, effect in compared.changes if change.role is SEMANTIC and change.path != ROOT]
     if not found:
         return ""
     *first, last = [f"the {effect.value}" for effect in Effect if effect in found]
     listed = f"{', '.join(first)} and {last}" if first else last
     return f": {counted(len(found), 'change')} to {listed}"
-
-
-def _alters(change: Change) -> bool:
-    return change.role is SEMANTIC and change.path != ROOT
 
 
 def _group_lines(group: list[tuple[Change, Effect]], named: int, width: int) -> Iterator[Line]:

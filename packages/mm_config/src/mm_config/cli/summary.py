@@ -8,9 +8,10 @@ from typing import Any
 
 import attrs
 
-from mm_config.cli.styled import BLANK, Line, prose
+from mm_config.cli.page import BLANK, Line, paragraph
 from mm_config.cli.values import fitted, is_default, mark
 from mm_config.rules.carried_out import refusals
+from mm_config.rules.wording import counted
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.evolve import ROOT
 from mm_config.schema.fields import (
@@ -26,7 +27,7 @@ from mm_config.schema.fields import (
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec
 from mm_config.schema.types import class_of, is_spec, is_spec_class, is_tuple
-from mm_config.stored.describe import counted, describe
+from mm_config.stored.describe import describe
 from mm_config.stored.text_width import columns
 
 _LEAST_ROOM = 24
@@ -59,7 +60,7 @@ def summary_lines(spec: RootSpec, width: int) -> list[Line]:
     refused = [problem.path for problem in refusals(spec)]
     said = [attrs.evolve(row, note=mark(f"{ROOT}.{row.path}", refused)) for row in rows if not row.is_default]
     named = max((len(row.path) for row in said), default=0)
-    lines = [_head(spec), BLANK, *prose(describe(spec), width)]
+    lines = [_head(spec), BLANK, *paragraph(describe(spec), width=width)]
     for group in Group:
         if found := [row for row in said if row.group == group]:
             lines += [BLANK, ((group.value, "bold"),), *(_line(row, named, width) for row in found)]

@@ -16,7 +16,7 @@ from types import ModuleType
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import RUNS_DIR, CommandLine
 from mm_config.options.run_options import RunOptions
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.evolve import replace
 from mm_config.schema.root import RootSpec
 from mm_config.schema.suggestions import did_you_mean
@@ -58,10 +58,8 @@ def read_targets(line: CommandLine, world_size: int | None = None) -> tuple[Root
     specs: list[RootSpec] = []
     for index, target in enumerate(line.words, 1):
         fields = line.fields if index == len(line.words) else ()
-        try:
+        with gathering(problems):
             specs.append(overridden(resolve(target, options), fields, (), line.flags, world_size))
-        except UserError as error:
-            problems.extend(error.problems)
     if problems:
         raise UserError(problems)
     return tuple(specs)

@@ -47,6 +47,11 @@ class RunOptions:
         """Folder of what can be made again: rendered data, latents, features."""
         return self.runs_dir / ".cache"
 
+    @property
+    def contents_dir(self) -> Path:
+        """Folder of the parts of content by its digest, which tell what later content differs in."""
+        return self.cache_dir / "contents"
+
 
 @attrs.frozen
 class RunOutcome:

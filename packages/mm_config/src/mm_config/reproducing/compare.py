@@ -12,7 +12,7 @@ from mm_config.reproducing.checkpoints import checkpoint_differences, checkpoint
 from mm_config.reproducing.difference import Difference, changed
 from mm_config.reproducing.metrics import COMPARED, metric_differences, read_metrics
 from mm_config.reproducing.videos import frames_of, score_of, videos_of
-from mm_config.stored.describe import counted
+from mm_config.rules.wording import counted
 
 
 @attrs.frozen

@@ -8,6 +8,7 @@ from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
     from mm_config.runs.folder import Run, attach, open_run, recorded
+    from mm_config.runs.inputs import read_inputs
     from mm_config.runs.record import write_json
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

@@ -7,8 +7,8 @@ import shlex
 from typing import Any
 
 from mm_config.cli.diff_page import Comparison, compare, diff_lines
+from mm_config.cli.page import page_width, print_page
 from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine
-from mm_config.cli.styled import page_width, print_page
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.values import plain
 from mm_config.cli.verb import Usage, Verb
@@ -56,13 +56,12 @@ def _labels(line: CommandLine) -> tuple[str, str]:
 
 def _report(compared: Comparison) -> dict[str, Any]:
     sides = (compared.old, compared.new)
-    changes = zip(compared.changes, compared.effects, strict=True)
     return {
         "equal": compared.equal,
         "kind": [tag_of(spec) for spec in sides],
         "spec_hash": [spec_hash(spec) for spec in sides],
         "exact_hash": [exact_hash(spec) for spec in sides],
-        "changes": [_as_json(change, effect) for change, effect in changes],
+        "changes": [_as_json(change, effect) for change, effect in compared.changes],
         "only_in": [list(compared.only_old), list(compared.only_new)],
     }
 

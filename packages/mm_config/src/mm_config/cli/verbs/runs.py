@@ -12,7 +12,7 @@ from mm_config.cli.verb import MORE, Action, Usage, Verb
 from mm_config.runs.conditions import Aliases, moment, parse_condition
 from mm_config.runs.index import Index, open_index, run_folders, unfilled_index
 from mm_config.runs.record import RunRecord, RunStatus, to_row
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.root import RootSpec, aliases_of
 from mm_config.stored.structuring import known_specs
 
@@ -114,15 +114,12 @@ def _compare(index: Index, line: CommandLine, words: Sequence[str]) -> None:
     by_path: dict[str, str] = {}
     records: list[RunRecord] = []
     for word in words:
-        try:
+        with gathering(problems):
             record = _one(index, line, word)
-        except UserError as error:
-            problems.extend(error.problems)
-            continue
-        if record.path in by_path:
-            problems.append(Problem(word, f"is the same run as {by_path[record.path]}: {record.path}"))
-        by_path.setdefault(record.path, word)
-        records.append(record)
+            if record.path in by_path:
+                problems.append(Problem(word, f"is the same run as {by_path[record.path]}: {record.path}"))
+            by_path.setdefault(record.path, word)
+            records.append(record)
     if problems:
         raise UserError(problems)
     fields, results = differing_fields(index, records), figures(index, records)
@@ -134,7 +131,7 @@ def _compare(index: Index, line: CommandLine, words: Sequence[str]) -> None:
 
 def _reindex(index: Index, line: CommandLine, words: Sequence[str]) -> None:
     from mm_config.console.output import progress
-    from mm_config.stored.describe import counted
+    from mm_config.rules.wording import counted
 
     if line.has(JSON):
         print(json.dumps({"indexed": index.reindex()}))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mm_config.cli.page import page_width, print_page
 from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
-from mm_config.cli.styled import page_width, print_page
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.values import for_shell
 from mm_config.cli.verb import Usage, Verb
