@@ -61,7 +61,8 @@ def read_launch(fields: list[Field], source: Source, mistakes: Mistakes) -> Laun
             texts = ((text,) if equals else ()) + tuple(value.text for value in values)
             value = True if not texts else texts[0] if len(texts) == 1 else texts
             flags.append(Fact(source, name, value, flag.line))
-            owners = {value.pieces[0].owner for value in values} - {piece.owner for piece in flag.pieces}
+            owners = {piece.owner for value in values for piece in value.pieces}
+            owners -= {piece.owner for piece in flag.pieces}
             for owner in filter(None, owners):
                 reached[owner] = (*reached.get(owner, ()), name)
                 if len(values) > 1:
