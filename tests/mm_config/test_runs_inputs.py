@@ -46,7 +46,7 @@ def test_a_run_without_inputs_has_content_that_is_not_recorded(tmp_path: Path) -
     (run.path / "status.json").write_text(json.dumps(status))
     open_index(tmp_path).reindex()
     assert attach(run.path).record.made_of is None and read_inputs(run.path) is None
-    assert [record.made_of for record in open_index(tmp_path).find(spec_hash(NAMED))] == [None]
+    assert [record.made_of for record in open_index(tmp_path).list(matching=spec_hash(NAMED))] == [None]
 
 
 def test_a_damaged_list_of_inputs_is_told_and_stops_no_index(tmp_path: Path) -> None:
