@@ -23,7 +23,7 @@ RECORD: tuple[str, ...] = tuple(attribute.name for attribute in attrs.fields(Run
 """The columns that hold a record."""
 HASHES = ("spec_hash", "exact_hash", "spec_hash_now", "exact_hash_now", "made_of")
 """The columns by whose beginning a run is found."""
-_OPTIONAL = ("finished_at", *HASHES[2:])
+_OPTIONAL = ("finished_at", "requests_hash", *HASHES[2:])
 _INDEXED = ("name", "started_at", *HASHES)
 
 
