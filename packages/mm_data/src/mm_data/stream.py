@@ -224,7 +224,7 @@ def resume_step(state: dict[str, Any], data: DataSpec, dataset: Dataset, *, seed
 
 def _identity(data: DataSpec, dataset: Dataset, seed: int) -> dict[str, Any]:
     return {
-        "digest": dataset.digest,
+        "digest": dataset.order_key,
         "num_records": len(dataset.records),
         "seed": seed,
         "batch_size": data.batch_size,
@@ -247,7 +247,7 @@ def _fill(
     bad: list[Bad] = []
     index = -1
     for attempt in range(size):
-        index = index_of(dataset.digest, seed, number, size, attempt)
+        index = index_of(dataset.order_key, seed, number, size, attempt)
         if index in quarantine.clips:
             continue
         record = dataset.records[index]

@@ -8,6 +8,8 @@ import attrs
 
 from mm_config.options.locations import Locations
 
+ACCEPT = "--accept-content"
+"""The flag of `accept_content`."""
 REPRODUCTIONS = "reproductions"
 """Folder below the runs folder that holds runs which only repeat others."""
 
@@ -32,6 +34,10 @@ class RunOptions:
     reproduces: bool = False
     """Whether the run only repeats an earlier one. Its folder then lies in `runs_dir/reproductions`, with an
     index of its own: whoever looks up the spec's hash, or resumes the latest run, finds the earlier one."""
+    repeats: Path | None = None
+    """Folder of the run that is repeated: weights of trainings are those of the very runs that it took."""
+    accept_content: bool = False
+    """Whether a name of data or weights may mean another content than it did before."""
     argv: tuple[str, ...] = ()
     """The command line, for the provenance."""
     device: str = "auto"
