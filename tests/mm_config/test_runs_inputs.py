@@ -32,7 +32,7 @@ def test_a_run_records_what_it_is_made_of(tmp_path: Path) -> None:
     assert json.loads(run.finish({}).read_text()) == {"made_of": expected}
     for _ in range(2):  # Before and after the index is made anew.
         index = open_index(tmp_path)
-        assert [record.made_of for record in index.find(expected[:12])] == [expected]
+        assert [record.made_of for record in index.list(matching=expected[:12])] == [expected]
         found = index.newest_named(name_key(DATA))
         assert found is not None and (found[0].path, found[1]) == (run.record.path, DATA.digest)
         assert index.newest_named(name_key(Input(digest="a", kind="k", name="n"))) is None
@@ -46,7 +46,7 @@ def test_a_run_without_inputs_has_content_that_is_not_recorded(tmp_path: Path) -
     (run.path / "status.json").write_text(json.dumps(status))
     open_index(tmp_path).reindex()
     assert attach(run.path).record.made_of is None and read_inputs(run.path) is None
-    assert [record.made_of for record in open_index(tmp_path).find(spec_hash(NAMED))] == [None]
+    assert [record.made_of for record in open_index(tmp_path).list(matching=spec_hash(NAMED))] == [None]
 
 
 def test_a_damaged_list_of_inputs_is_told_and_stops_no_index(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import attrs
 
 from mm_config.options.locations import Locations
+from mm_config.specs.infer import GenerationRequest
 
 ACCEPT = "--accept-content"
 """The flag of `accept_content`."""
@@ -34,6 +35,9 @@ class RunOptions:
     reproduces: bool = False
     """Whether the run only repeats an earlier one. Its folder then lies in `runs_dir/reproductions`, with an
     index of its own: whoever looks up the spec's hash, or resumes the latest run, finds the earlier one."""
+    requests: tuple[GenerationRequest, ...] | None = None
+    """What a generation makes in place of the videos that its spec asks for; None makes those. Stored beside
+    the spec."""
     repeats: Path | None = None
     """Folder of the run that is repeated: weights of trainings are those of the very runs that it took."""
     accept_content: bool = False

@@ -62,7 +62,13 @@ def _released(weights: ReleasedWeights, options: RunOptions, path: str) -> Path:
 def _build(trained: RootSpec, options: RunOptions) -> Path:
     labelled = replace(trained, "name", trained.name or _experiment_of(trained) or "")
     whole = attrs.evolve(
-        options, resume=None, if_needed=False, stop_after=None, reproduces=False, repeats=None
+        options,
+        resume=None,
+        if_needed=False,
+        stop_after=None,
+        requests=None,
+        reproduces=False,
+        repeats=None,
     )
     outcome = run(labelled, whole)
     checkpoint = final_checkpoint(outcome.run_dir)

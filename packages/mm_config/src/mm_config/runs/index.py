@@ -80,7 +80,9 @@ class Index:
         """Runs that meet every condition, newest first.
 
         Args:
-            matching: What `find` takes.
+            matching: A run id (`tiny_high/20261122-7f3a91c2d0e4-1`), a run folder's own name, a label, or
+                the beginning of a spec_hash or an exact_hash, of the run's start or of today, or of what a
+                run was made of.
             name: The exact label.
             status: How far the run has come.
             since: First date or time in ISO 8601 (`2026-11-22`), UTC where it names no zone.
@@ -110,24 +112,16 @@ class Index:
         self._check([one for one in where if not records or one.operator == "!="], aliases or {})
         return tuple(record for record in map(self._checked, records) if status in (None, record.status))
 
-    def find(self, text: str) -> tuple[RunRecord, ...]:
-        """Runs that a person may mean, newest first.
-
-        Args:
-            text: A run id (`tiny_high/20261122-7f3a91c2d0e4-1`), a run folder's own name, a label, or
-                the beginning of a spec_hash or an exact_hash, of the run's start or of today, or of what
-                a run was made of.
-        """
-        return self.list(matching=text)
-
     def find_finished(self, spec_hash: str) -> tuple[RunRecord, ...]:
         """Finished runs of a spec whose result still lies in the folder, newest first.
 
-        A run is found by the hash of its start and by the one that its payload has today.
+        A run is found by the hash of its start and by the one that its payload has today. Runs that made
+        other videos than those of the spec are left out.
         """
         columns = self.runs.c
         same_spec = (columns.spec_hash == spec_hash) | (columns.spec_hash_now == spec_hash)
-        found = self._read(same_spec, columns.status == RunStatus.FINISHED.value)
+        finished = columns.status == RunStatus.FINISHED.value
+        found = self._read(same_spec, finished, columns.requests_hash.is_(None))
         return tuple(
             record
             for record in found

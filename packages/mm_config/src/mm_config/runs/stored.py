@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,9 +14,9 @@ from mm_config.runs.record import SPEC_FILE, RunRecord, read_json
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.fields import info_of, spec_fields
-from mm_config.schema.identity import exact_hash, spec_hash
+from mm_config.schema.identity import spec_hash
 from mm_config.schema.types import class_of, is_dict, is_list, is_spec, is_tuple
-from mm_config.stored.files import load_identity
+from mm_config.stored.files import load_identity, wire_value
 
 
 @attrs.frozen
@@ -78,11 +77,6 @@ def read_stored(folder: Path, *, by_hash: bool = False) -> Stored:
     return Stored(dict(_fields_of_json(content, "")), named=named)
 
 
-def stored(spec: Any) -> Stored:
-    """What the index takes from a spec of today."""
-    return Stored(dict(_fields_of_spec(spec, "", by_hash=False)), spec_hash(spec), exact_hash(spec))
-
-
 def spec_problems(folder: Path, record: RunRecord) -> tuple[Problem, ...]:
     """What is wrong with the spec.json of a run: it can't be loaded, or is not what the run started with."""
     file = folder / SPEC_FILE
@@ -116,7 +110,7 @@ def _fields_of_spec(value: Any, path: str, by_hash: bool) -> Iterator[tuple[str,
         for index, item in enumerate(value):
             yield from _fields_of_spec(item, _below(path, str(index)), by_hash)
     else:
-        yield path, _plain(value)
+        yield path, wire_value(value)
 
 
 def _fields_of_json(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -136,9 +130,3 @@ def _fields_of_json(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 def _below(path: str, name: str) -> str:
     # Runs share their paths, and those of all runs are in memory while an index is made anew.
     return sys.intern(f"{path}.{name}" if path else name)
-
-
-def _plain(value: Any) -> Any:
-    if is_tuple(value):
-        return [_plain(item) for item in value]
-    return value.value if isinstance(value, enum.Enum) else value

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from mm_config.runs.field_texts import text_of
-from mm_config.runs.record import MAX_LENGTHS, RunRecord, RunStatus, to_row
+from mm_config.runs.record import MAX_LENGTHS, RunRecord, from_row, to_row
 from mm_config.runs.stored import Stored
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ RECORD: tuple[str, ...] = tuple(attribute.name for attribute in attrs.fields(Run
 """The columns that hold a record."""
 HASHES = ("spec_hash", "exact_hash", "spec_hash_now", "exact_hash_now", "made_of")
 """The columns by whose beginning a run is found."""
-_OPTIONAL = ("finished_at", *HASHES[2:])
+_OPTIONAL = ("finished_at", "requests_hash", *HASHES[2:])
 _INDEXED = ("name", "started_at", *HASHES)
 
 
@@ -71,9 +71,8 @@ def row_of(record: RunRecord, content: Stored) -> dict[str, Any]:
 def decoded(row: Mapping[str, Any]) -> RunRecord:
     """The inverse of `encoded`."""
     values: dict[str, Any] = {name: row[name] for name in RECORD}
-    values["status"] = RunStatus(values["status"])
     values["reason"] = None if values["reason"] is None else json.loads(values["reason"])
-    return RunRecord(**values)
+    return from_row(values)
 
 
 def _text(name: str, length: int, **options: Any) -> Column[Any]:
