@@ -18,6 +18,7 @@ import attrs
 import torch
 from torchdata.nodes import ParallelMapper
 
+from mm_config.options import ACCEPT
 from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec
 from mm_data.ahead import ahead
@@ -207,7 +208,7 @@ def resume_step(state: dict[str, Any], data: DataSpec, dataset: Dataset, *, seed
         UserError: The data, the seed or the batch size is another; one problem for each.
     """
     names = {
-        "digest": "the manifest's digest",
+        "digest": "the order's key (of the manifest's paths and captions)",
         "num_records": "the number of clips",
         "seed": "the seed",
         "batch_size": "the batch size",
@@ -218,6 +219,8 @@ def resume_step(state: dict[str, Any], data: DataSpec, dataset: Dataset, *, seed
         if state.get(key) != now
     ]
     if problems:
+        if state.get("digest") != dataset.order_key and state.get("num_records") == len(dataset.records):
+            problems.append(Problem("", f"{ACCEPT} goes on in the order that the run began with"))
         raise UserError(problems)
     return int(state["step"])
 

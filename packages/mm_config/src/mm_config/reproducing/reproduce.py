@@ -17,9 +17,9 @@ from mm_config.reproducing.metrics import read_metrics
 from mm_config.reproducing.videos import video_at, videos_of
 from mm_config.running.runners import run
 from mm_config.runs.folder import Run, attach
+from mm_config.runs.inputs import read_inputs
 from mm_config.runs.provenance_diff import Origin, OriginChange, changes, origin_here, stored_origins
 from mm_config.runs.record import RESULT_FILE, RunStatus, read_json, write_json
-from mm_config.runs.releases import used_releases
 from mm_config.runs.requests import stored_requests
 from mm_config.runs.videos import mark_of, requests_of
 from mm_config.schema.errors import Problem, UserError
@@ -90,10 +90,8 @@ def reproduce(
                 warn(change)
 
     if is_main_rank():
-        releases = used_releases(stored.spec, options.locations)
-        here = origin_here(options.argv, variables_of(stored.spec), releases)
         say_new(_spec_changes(stored))
-        say_new(_origin_changes(origins, here))
+        say_new(_origin_changes(origins, origin_here(options.argv, variables_of(stored.spec))))
     new = _run(
         stored,
         attrs.evolve(options, reproduces=True, repeats=stored.path, stop_after=last_step, requests=requests),
@@ -186,7 +184,17 @@ def _spec_changes(stored: Run) -> Iterator[OriginChange]:
 
 
 def _input_changes(old: Path, new: Path) -> Iterator[OriginChange]:
-    """Data and weights that the results name, where both runs finished and they are not the same."""
+    """Data and weights that are not the same: by their content or, where the older run recorded none, as far
+    as the results of two finished runs name them."""
+    then, now = read_inputs(old), read_inputs(new)
+    if then is not None and now is not None:
+        digests = ({path: one.digest for path, one in inputs.items()} for inputs in (then, now))
+        yield from (
+            OriginChange(f"content of {path}", was, is_now) for path, was, is_now in changed(*digests)
+        )
+        return
+    if then is None and now is not None:
+        yield OriginChange("content", "not recorded", "recorded")
     results = [file for file in (old / RESULT_FILE, new / RESULT_FILE) if file.is_file()]
     if len(results) == 2:
         for change in changed(*(_inputs(read_json(file)) for file in results)):

@@ -45,7 +45,7 @@ def checked_inputs(
 
     Args:
         inputs: What the spec's fields name here.
-        options: Where runs are, whether another content is accepted, whether a run is only repeated.
+        options: Where runs are, and whether another content is accepted or a run only repeated.
         earlier: What the run that goes on was made of until now; None for one that starts.
 
     Returns:
@@ -54,8 +54,10 @@ def checked_inputs(
     Raises:
         UserError: A name met another content before, or the run that goes on did; what differs is said.
     """
+    if options.reproduces:
+        return dict(inputs)  # What differs from the repeated run is told by who repeats it.
     changes = tuple(_changes(inputs, options, earlier))
-    if changes and not (options.accept_content or options.reproduces):
+    if changes and not options.accept_content:
         advice = f"give it another revision, or take it as it is by {ACCEPT}"
         raise UserError(Problem(path, f"{message}; {advice}") for path, message in changes)
     for path, message in changes:

@@ -24,8 +24,6 @@ NO_OPS: Mapping[str, str] = MappingProxyType({})
 """What a run without networks calls."""
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 """What a spec without variables of its own exports."""
-NO_RELEASES: Mapping[str, Mapping[str, str]] = MappingProxyType({})
-"""What a spec names whose weights are all drawn or trained here."""
 
 
 def provenance(
@@ -33,7 +31,6 @@ def provenance(
     devices: Iterable[str] = (),
     ops: Mapping[str, str] = NO_OPS,
     exported: Mapping[str, str] = NO_VARIABLES,
-    releases: Mapping[str, Mapping[str, str]] = NO_RELEASES,
 ) -> dict[str, Any]:
     """Where a run comes from, as a JSON object.
 
@@ -42,7 +39,6 @@ def provenance(
         devices: The accelerators' names; the caller knows them, this package imports no torch.
         ops: The form of each operation that the networks call, by the operation's name.
         exported: The environment variables that the run's spec sets.
-        releases: Path and fingerprint of each release that the spec names.
     """
     found = {name: os.environ[name] for name in RECORDED if name in os.environ and name not in exported}
     return {
@@ -55,7 +51,6 @@ def provenance(
         "threads": thread_count(),
         "devices": list(devices),
         "ops": dict(ops),
-        "releases": {name: dict(found) for name, found in releases.items()},
         "launcher": {name: os.environ[name] for name in LAUNCHER_VARIABLES if name in os.environ},
         "environment": {"exported": dict(exported), "found": found},
         "python": platform.python_version(),
