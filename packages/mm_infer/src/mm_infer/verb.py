@@ -42,7 +42,12 @@ PROMPT = Option(
     read=_prompt,
     missing="say what the video shows",
 )
-NEGATIVE_PROMPT = Option("--negative-prompt", "What no video should show (default: nothing).", "TEXT")
+NEGATIVE_PROMPT = Option(
+    "--negative-prompt",
+    'What no video should show; "" is nothing (default: the spec\'s).',
+    "TEXT",
+    may_be_empty=True,
+)
 SEED = Option(
     "--seed", "Seed of the noise of every video (default: 0).", "N", read=partial(whole_number, least=0)
 )
@@ -86,7 +91,7 @@ USAGE = Usage(
 
 def make_files(line: CommandLine) -> int:
     """Writes a video for each prompt."""
-    negative, seed = line.value(NEGATIVE_PROMPT, ""), line.value(SEED, 0)
+    negative, seed = line.value(NEGATIVE_PROMPT, None), line.value(SEED, 0)
     requests = [
         GenerationRequest(prompt=prompt, negative_prompt=negative, seed=seed)
         for prompt in line.values(PROMPT)
