@@ -26,6 +26,7 @@ from mm_config.specs.serving import (
     SparsePattern,
 )
 from mm_config.specs.weights import ReleasedWeights
+from tests.mm_config.importing.telefuser_files import DIT, SEED, edited
 
 PIPELINE = "layer2_inference_config"
 NETWORKS, ENCODERS = "networks", "encoders"
