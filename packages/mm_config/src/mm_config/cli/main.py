@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mm_config.cli.exits import exit_status
+from mm_config.cli.like import LIKE, threads_like
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import HELP, RUNS_DIR, Option, scan
 from mm_config.cli.targets import named, runs_dir_of
@@ -34,7 +35,7 @@ LOCATION = Option(
 ACCEPT_CONTENT = Option(
     ACCEPT, "Take data and weights as they are, where a name and revision meant another content before."
 )
-OPTIONS = (RESUME, IF_NEEDED, ACCEPT_CONTENT, RUNS_DIR, DRY_RUN, LOCATION)
+OPTIONS = (RESUME, IF_NEEDED, LIKE, ACCEPT_CONTENT, RUNS_DIR, DRY_RUN, LOCATION)
 
 
 def main(spec: RootSpec, argv: Sequence[str] | None = None) -> RunOutcome | None:
@@ -92,6 +93,7 @@ def _main(spec: RootSpec, argv: list[str]) -> RunOutcome | None:
         if_needed=line.has(IF_NEEDED),
         accept_content=line.has(ACCEPT_CONTENT),
         locations=locations,
+        threads=threads_like(line),
         argv=tuple(argv),
     )
     if line.has(DRY_RUN):

@@ -16,6 +16,16 @@ REPRODUCTIONS = "reproductions"
 
 
 @attrs.frozen
+class Threads:
+    """On how many threads a process computes: sums are split among them, so the last bits depend on it."""
+
+    openmp: int
+    """Of an OpenMP program that sets none itself."""
+    torch: int | None
+    """Of torch's own loops; None where torch is not loaded."""
+
+
+@attrs.frozen
 class RunOptions:
     """How a finished spec is carried out on this machine; changes neither hash."""
 
@@ -42,6 +52,8 @@ class RunOptions:
     """Folder of the run that is repeated: weights of trainings are those of the very runs that it took."""
     accept_content: bool = False
     """Whether a name of data or weights may mean another content than it did before."""
+    threads: Threads | None = None
+    """Threads to compute on; None leaves them as the process has them."""
     argv: tuple[str, ...] = ()
     """The command line, for the provenance."""
     device: str = "auto"

@@ -16,6 +16,7 @@ from mm_config.reproducing.difference import changed
 from mm_config.reproducing.metrics import read_metrics
 from mm_config.reproducing.videos import video_at, videos_of
 from mm_config.running.runners import run
+from mm_config.running.threads import on_threads
 from mm_config.runs.folder import Run, attach
 from mm_config.runs.inputs import read_inputs
 from mm_config.runs.provenance_diff import Origin, OriginChange, changes, origin_here, stored_origins
@@ -90,8 +91,10 @@ def reproduce(
                 warn(change)
 
     if is_main_rank():
+        with on_threads(options.threads):
+            here = origin_here(options.argv, variables_of(stored.spec))
         say_new(_spec_changes(stored))
-        say_new(_origin_changes(origins, origin_here(options.argv, variables_of(stored.spec))))
+        say_new(_origin_changes(origins, here))
     new = _run(
         stored,
         attrs.evolve(options, reproduces=True, repeats=stored.path, stop_after=last_step, requests=requests),
