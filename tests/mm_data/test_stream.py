@@ -73,10 +73,12 @@ def test_resuming_with_other_data_says_all_that_changed(data_spec):
     with stream(data, dataset, seed=5, end_step=20, load=caption_of) as batches:
         state = batches.state()
     with pytest.raises(UserError) as error:
-        resume_step(state, data_spec(batch_size=8), attrs.evolve(dataset, digest="other"), seed=5)
+        resume_step(state, data_spec(batch_size=8), attrs.evolve(dataset, order_key="other"), seed=5)
     assert str(error.value).splitlines() == [
-        "can't resume the data stream: the manifest's digest was 'digest', now is 'other'",
+        "can't resume the data stream: the order's key (of the manifest's paths and captions) was 'digest', "
+        "now is 'other'",
         "can't resume the data stream: the batch size was 4, now is 8",
+        "--accept-content goes on in the order that the run began with",
     ]
 
 

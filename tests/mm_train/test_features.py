@@ -158,7 +158,7 @@ def test_a_start_reads_no_record_and_a_run_those_alone_that_it_draws(
     drawn = {
         index // 8
         for step in range(2)
-        for index in batch_indices(dataset.digest, spec.seed, step, 2, len(dataset.records))
+        for index in batch_indices(dataset.order_key, spec.seed, step, 2, len(dataset.records))
     }
     others = {0, 1, 2, 3} - drawn
     assert drawn

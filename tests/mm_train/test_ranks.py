@@ -128,7 +128,7 @@ def test_an_error_on_one_rank_ends_all_with_a_line_said_once(
     dataset = mm_data.prepare(small.data.dataset, cache_dir=options.cache_dir)
     clips = tmp_path / "clips"
     shutil.copytree(dataset.root, clips)
-    of_second_rank = batch_indices(dataset.digest, small.seed, 1, 8, len(dataset.records))[-1]
+    of_second_rank = batch_indices(dataset.order_key, small.seed, 1, 8, len(dataset.records))[-1]
     (clips / dataset.records[of_second_rank].path.relative_to(dataset.root)).write_bytes(b"no video")
     changes = {
         "data.dataset": ManifestSpec(name="clips", path=str(clips)),

@@ -69,6 +69,7 @@ def test_the_loss_falls_on_real_clips_and_the_run_folder_tells_all(
     content = json.loads(result.result_path.read_text())
     assert content.pop("seconds") == result.seconds > 0
     assert content.pop("peak_gib") == result.peak_gib > 0
+    assert content.pop("made_of") == attach(result.run_dir).record.made_of
     assert content == {
         "kind": "train",
         "spec_hash": spec_hash(spec),
@@ -77,7 +78,7 @@ def test_the_loss_falls_on_real_clips_and_the_run_folder_tells_all(
         "loss": pytest.approx(sum(losses[-50:]) / 50),
         "checkpoint": "checkpoints/step-00000150",
         "quarantined": 0,
-        "data_digest": prepare(spec.data.dataset, cache_dir=options.cache_dir).digest,
+        "data_digest": prepare(spec.data.dataset, cache_dir=options.cache_dir).order_key,
     }
     assert attach(result.run_dir).record.status is RunStatus.FINISHED
 

@@ -2,6 +2,7 @@
 
 from mm_data.bad import Bad, BadClip, Quarantine
 from mm_data.clips import Clip, load_clip
+from mm_data.content import dataset_input
 from mm_data.order import batch_indices
 from mm_data.prepare import prepare
 from mm_data.records import Dataset, Record
@@ -19,6 +20,7 @@ __all__ = [
     "Record",
     "Stream",
     "batch_indices",
+    "dataset_input",
     "load_clip",
     "prepare",
     "read_comment",

@@ -1,4 +1,4 @@
-"""A prepared dataset as a plain value: files, captions and the digest that orders them."""
+"""A prepared dataset as a plain value: files, captions and the key that orders them."""
 
 from __future__ import annotations
 
@@ -25,5 +25,8 @@ class Dataset:
     """The folder that holds the manifest and every clip."""
     records: tuple[Record, ...]
     """All clips; the place in this tuple is the clip's index."""
-    digest: str
-    """sha256 of paths and captions: a change of either changes the order of samples."""
+    order_key: str
+    """What the order of samples follows from, beside the seed: sha256 of the manifest's paths and captions. A
+    run that goes on keeps the key that it began with."""
+    in_order: str = ""
+    """sha256 of the clips' bytes and captions in their order; empty where nobody has asked."""

@@ -18,6 +18,7 @@ import attrs
 import torch
 from torchdata.nodes import ParallelMapper
 
+from mm_config.options import ACCEPT
 from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec
 from mm_data.ahead import ahead
@@ -207,7 +208,7 @@ def resume_step(state: dict[str, Any], data: DataSpec, dataset: Dataset, *, seed
         UserError: The data, the seed or the batch size is another; one problem for each.
     """
     names = {
-        "digest": "the manifest's digest",
+        "digest": "the order's key (of the manifest's paths and captions)",
         "num_records": "the number of clips",
         "seed": "the seed",
         "batch_size": "the batch size",
@@ -218,13 +219,15 @@ def resume_step(state: dict[str, Any], data: DataSpec, dataset: Dataset, *, seed
         if state.get(key) != now
     ]
     if problems:
+        if state.get("digest") != dataset.order_key and state.get("num_records") == len(dataset.records):
+            problems.append(Problem("", f"{ACCEPT} goes on in the order that the run began with"))
         raise UserError(problems)
     return int(state["step"])
 
 
 def _identity(data: DataSpec, dataset: Dataset, seed: int) -> dict[str, Any]:
     return {
-        "digest": dataset.digest,
+        "digest": dataset.order_key,
         "num_records": len(dataset.records),
         "seed": seed,
         "batch_size": data.batch_size,
@@ -247,7 +250,7 @@ def _fill(
     bad: list[Bad] = []
     index = -1
     for attempt in range(size):
-        index = index_of(dataset.digest, seed, number, size, attempt)
+        index = index_of(dataset.order_key, seed, number, size, attempt)
         if index in quarantine.clips:
             continue
         record = dataset.records[index]

@@ -43,6 +43,11 @@ CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=frozenset(
         {
+            "high_noise.digest",
+            "low_noise.digest",
+            "autoencoder.weights.digest",
+            "text_encoder.weights.digest",
+            "image_encoder.weights.digest",
             "negative_prompt",
             "distilled",
             "loras",

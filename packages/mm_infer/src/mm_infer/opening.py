@@ -89,7 +89,7 @@ def open_generation(
         named = [field for field in adapter_fields(spec) if not field.buildable]
         adapters = read_fields(named, spec, options)
     with gathering(problems):
-        require_releases(_encoders(spec), options.locations)
+        require_releases(encoders_of(spec), options.locations)
     _raise(problems)
     return Generation(spec, options, place, dtype, ops, network, weights, adapters)
 
@@ -133,7 +133,8 @@ def _found(spec: InferSpec, options: RunOptions, expert: Expert, network: nn.Mod
     return found
 
 
-def _encoders(spec: InferSpec) -> dict[str, object]:
+def encoders_of(spec: InferSpec) -> dict[str, object]:
+    """The encoders of a spec by canonical path; None for one that is not there."""
     return {
         "spec.autoencoder": spec.autoencoder,
         "spec.text_encoder": spec.text_encoder,

@@ -10,11 +10,13 @@ from typing import Any
 
 from mm_config.console import say
 from mm_config.options import RunOptions, RunOutcome
+from mm_config.running import checked_inputs
 from mm_config.runs import Run, check_opens, digests_of, open_run, recorded, write_json
 from mm_config.schema import Problem, UserError, exact_hash, gathering, spec_hash
 from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights, TrainedBy
 from mm_infer import scoring
 from mm_infer.contact_sheet import write_contact_sheet
+from mm_infer.content import inputs_of
 from mm_infer.naming import file_names
 from mm_infer.opening import expert_weights, open_generation, train_missing
 from mm_infer.pipeline import Pipeline, Video, load_pipeline, make_videos
@@ -69,7 +71,9 @@ def make(spec: InferSpec, options: RunOptions, paths: Sequence[Path] | None = No
         generation = train_missing(generation)
     place, ops, weights = generation.device, generation.ops, generation.weights
     say(f"{place} with {described(ops)}")
-    with recorded(open_run(spec, options, device_names(place), ops.names())) as opened:
+    with _timed(timings, "hash"):
+        inputs = checked_inputs(inputs_of(generation), options)
+    with recorded(open_run(spec, options, device_names(place), ops.names(), inputs)) as opened:
         with _timed(timings, "load"):
             pipeline = load_pipeline(generation)
         del generation  # Its adapters are in the networks now.

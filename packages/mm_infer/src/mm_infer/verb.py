@@ -10,6 +10,7 @@ from tempfile import TemporaryFile
 import attrs
 
 from mm_config.cli import (
+    ACCEPT_CONTENT,
     LIKE,
     LOCATION,
     RUNS_DIR,
@@ -73,7 +74,7 @@ USAGE = Usage(
     "that training's hash; --spec.build-missing trains them first where no finished run has made them.\n\n"
     "A target is an experiment file, a saved spec, a run folder, a video that a run made, a module, a run id "
     "or a hash prefix of at least 6 digits.",
-    (PROMPT, NEGATIVE_PROMPT, SEED, OUT, FORCE, LIKE, RUNS_DIR, LOCATION),
+    (PROMPT, NEGATIVE_PROMPT, SEED, OUT, FORCE, LIKE, ACCEPT_CONTENT, RUNS_DIR, LOCATION),
     (
         (
             'mm generate experiments/tiny.py --prompt "a red circle moving right" --out circle.mp4',
@@ -107,6 +108,7 @@ def make_files(line: CommandLine) -> int:
         runs_dir=runs_dir_of(line),
         locations=load_locations(line.values(LOCATION)),
         requests=tuple(requests),
+        accept_content=line.has(ACCEPT_CONTENT),
         threads=threads_like(line),
         argv=("mm", "generate", *line.argv),
     )

@@ -7,6 +7,7 @@ from mm_config.schema import lazy
 if TYPE_CHECKING:
     from mm_models.autoencoders import Autoencoder, build_autoencoder
     from mm_models.collectives import gather_json
+    from mm_models.contents import encoder_inputs, weights_input
     from mm_models.device_report import device_names, peak_gib
     from mm_models.dtypes import torch_dtype
     from mm_models.images import build_image_encoder

@@ -38,13 +38,18 @@ def release_folder(weights: Weights, locations: Locations | None, path: str) -> 
     """
     if not isinstance(weights, ReleasedWeights):
         raise UserError(Problem(path, f"needs released weights, got {type(weights).__name__}"))
-    folder = _located(weights, locations, path)
+    folder = located(weights, locations, path)
     if not (folder / "config.json").is_file():
         raise UserError(Problem(path, f"{folder} has no config.json"))
     return folder
 
 
-def _located(weights: ReleasedWeights, locations: Locations | None, path: str) -> Path:
+def located(weights: ReleasedWeights, locations: Locations | None, path: str) -> Path:
+    """The folder of a release, whatever it holds.
+
+    Raises:
+        UserError: Its name is not in the table, or the folder is missing.
+    """
     if locations is None:
         raise UserError(Problem(path, f"no location table to find {weights.name!r} in"))
     try:
@@ -56,7 +61,8 @@ def _located(weights: ReleasedWeights, locations: Locations | None, path: str) -
     return folder
 
 
-_OURS = (WanAutoencoderSpec, Umt5TextEncoderSpec, ClipImageEncoderSpec)
+OURS = (WanAutoencoderSpec, Umt5TextEncoderSpec, ClipImageEncoderSpec)
+"""Encoders whose files are known here."""
 
 
 def require_releases(encoders: Mapping[str, Any], locations: Locations | None) -> None:
@@ -75,7 +81,7 @@ def require_releases(encoders: Mapping[str, Any], locations: Locations | None) -
         if not isinstance(weights, ReleasedWeights):
             continue
         # What the folder of another package's encoder holds is that package's business.
-        find = release_folder if isinstance(spec, _OURS) else _located
+        find = release_folder if isinstance(spec, OURS) else located
         try:
             find(weights, locations, f"{path}.weights")
         except UserError as error:

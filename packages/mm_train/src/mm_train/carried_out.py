@@ -38,6 +38,11 @@ CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=frozenset(
         {
+            "start_from.digest",
+            "data.dataset.digest",
+            "autoencoder.weights.digest",
+            "text_encoder.weights.digest",
+            "image_encoder.weights.digest",
             "diffusion.sigma_max",
             "diffusion.sigma_min",
             "diffusion.drop_last",

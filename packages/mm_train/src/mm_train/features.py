@@ -1,8 +1,9 @@
 """Latents and text features that are made once, before the first step, and kept on disk.
 
-A cache is a folder named by what its content follows from: files, size and frame rate of the clips,
-autoencoder and text encoder. Each rank makes its share of the files. A start reads the cache's index alone;
-a file is checked when it is read, and made again where it is damaged.
+A cache is a folder named by what its content follows from: clips and captions, size and frame rate,
+autoencoder and text encoder. Its index tells what the encoders' weights were. Each rank makes its share of
+the files. A start reads the index alone; a file is checked when it is read, and made again where it is
+damaged.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -20,8 +22,9 @@ import torch
 from torch import Tensor
 
 from mm_config.console import progress, say
+from mm_config.content import NUMERICS, Input
 from mm_config.durable import place_folder, stage_of
-from mm_config.options import Locations
+from mm_config.options import Locations, RunOptions
 from mm_config.schema import Problem, UserError, canonical
 from mm_config.specs import TrainSpec
 from mm_data import Bad, Dataset
@@ -32,6 +35,9 @@ from mm_train.ranks import Ranks
 LATENTS = "latents"
 TEXT = "text"
 INDEX = "features.json"
+NO_INPUTS: Mapping[str, Input] = MappingProxyType({})
+"""Of encoders without weights."""
+_WEIGHTS = ("spec.autoencoder.weights", "spec.text_encoder.weights", "spec.image_encoder.weights")
 
 
 @attrs.frozen
@@ -53,8 +59,14 @@ def cached_features(
     locations: Locations,
     device: torch.device,
     ranks: Ranks,
+    inputs: Mapping[str, Input] = NO_INPUTS,
 ) -> Features:
-    """The features of a dataset, made now where no earlier run has made them.
+    """The features of a dataset, made now where no earlier run has made them with the same weights.
+
+    Args:
+        spec, cache_dir, locations, device, ranks: Of the training.
+        dataset: Its clips, which know their bytes.
+        inputs: What the training is made of.
 
     Raises:
         UserError: An encoder's weights can't be found, a caption is too long for the text encoder, or the
@@ -63,11 +75,20 @@ def cached_features(
     identity = feature_identity(spec, dataset)
     folder = features_folder(identity, cache_dir)
     encoding = Encoding(spec, dataset, locations, device)
-    if ranks.on_first(lambda: _bad_clips(folder)) is None:
+    weights = {path: one for path, one in inputs.items() if path in _WEIGHTS}
+    if ranks.on_first(lambda: _bad_clips(folder, weights)) is None:
         if folder.exists():
-            say(f"{folder} is damaged and made again")
-        _make(encoding, identity, folder, ranks)
-    return _features(encoding, folder, [Bad(**one) for one in ranks.on_first(lambda: _bad_clips(folder))])
+            say(f"{folder} is damaged, or was made with other weights, and is made again")
+        _make(encoding, identity, folder, ranks, weights)
+    bad = ranks.on_first(lambda: _bad_clips(folder, weights))
+    return _features(encoding, folder, [Bad(**one) for one in bad])
+
+
+def recorded_contents(spec: TrainSpec, dataset: Dataset, options: RunOptions) -> dict[str, Input]:
+    """What the encoders' weights were that made a dataset's features, by canonical path of the field."""
+    folder = features_folder(feature_identity(spec, dataset), options.cache_dir)
+    listed = (_index(folder) or {}).get("weights", {})
+    return {path: Input(**one) for path, one in listed.items()}
 
 
 def features_folder(identity: dict[str, Any], cache_dir: Path) -> Path:
@@ -82,26 +103,14 @@ def feature_identity(spec: TrainSpec, dataset: Dataset) -> dict[str, Any]:
     # Rounded products make other features; caches of exact ones keep the name that they had before.
     rounded = {"allow_tf32": True} if spec.precision.allow_tf32 else {}
     return {
-        "v": 2,
+        "v": 3,
+        "numerics": NUMERICS,
         **rounded,
-        "dataset": dataset.digest,
-        "files": _digest_of_clips(dataset),
+        "clips": dataset.in_order,
         "frames": [data.num_frames, data.height, data.width, data.fps],
         "autoencoder": canonical(spec.autoencoder),
         "text_encoder": canonical(spec.text_encoder),
     }
-
-
-def _digest_of_clips(dataset: Dataset) -> str:
-    """Size and time of change of each clip: a repaired or rendered-again file gets features of its own."""
-    digest = hashlib.sha256()
-    for record in dataset.records:
-        try:
-            status = record.path.stat()
-            digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
-        except OSError:
-            digest.update(b"missing\n")
-    return digest.hexdigest()
 
 
 def _features(encoding: Encoding, folder: Path, bad: list[Bad]) -> Features:
@@ -130,7 +139,9 @@ def _features(encoding: Encoding, folder: Path, bad: list[Bad]) -> Features:
     )
 
 
-def _make(encoding: Encoding, identity: dict[str, Any], folder: Path, ranks: Ranks) -> None:
+def _make(
+    encoding: Encoding, identity: dict[str, Any], folder: Path, ranks: Ranks, weights: Mapping[str, Input]
+) -> None:
     """Encodes everything into a folder beside the place and renames it when it is whole."""
     staged = Path(ranks.share(str(stage_of(folder))))
 
@@ -141,9 +152,10 @@ def _make(encoding: Encoding, identity: dict[str, Any], folder: Path, ranks: Ran
 
     def complete(bad: list[dict[str, Any]]) -> None:
         with writing(staged):
-            index = {"identity": identity, "bad": bad}
+            listed = {path: attrs.asdict(one) for path, one in weights.items()}
+            index = {"identity": identity, "bad": bad, "weights": listed}
             (staged / INDEX).write_text(json.dumps(index, ensure_ascii=False), "utf-8")
-            _put(staged, folder)
+            _put(staged, folder, weights)
 
     try:
         # Captions first: one that is too long is found before hours of decoding.
@@ -177,20 +189,30 @@ def _make_latents(encoding: Encoding, staged: Path, ranks: Ranks) -> list[Bad]:
     return bad
 
 
-def _put(staged: Path, folder: Path) -> None:
-    """Gives a whole cache its name; a damaged one there gives way, one that another run made stays."""
-    if folder.exists() and _bad_clips(folder) is None:
+def _put(staged: Path, folder: Path, weights: Mapping[str, Input]) -> None:
+    """Gives a whole cache its name; a damaged or other one there gives way, an equal one stays."""
+    if folder.exists() and _bad_clips(folder, weights) is None:
         shutil.rmtree(folder)
     try:
         place_folder(staged, folder)
     except OSError:
-        if _bad_clips(folder) is None:
+        if _bad_clips(folder, weights) is None:
             raise
 
 
-def _bad_clips(folder: Path) -> list[dict[str, Any]] | None:
-    """The clips that can't be read, as a cache's index lists them; None where there is no whole index."""
+def _bad_clips(folder: Path, weights: Mapping[str, Input]) -> list[dict[str, Any]] | None:
+    """The clips that can't be read, as a cache's index lists them; None where there is no whole index, or
+    its features were made with other weights."""
+    if (index := _index(folder)) is None:
+        return None
+    made_with: dict[str, Any] = index["weights"]
+    digests = {path: one["digest"] for path, one in made_with.items()}
+    return index["bad"] if digests == {path: one.digest for path, one in weights.items()} else None
+
+
+def _index(folder: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((folder / INDEX).read_text("utf-8"))["bad"]
-    except (OSError, ValueError, KeyError):
+        found: dict[str, Any] = json.loads((folder / INDEX).read_text("utf-8"))
+        return found if found.keys() >= {"bad", "weights"} else None
+    except (OSError, ValueError, AttributeError):
         return None

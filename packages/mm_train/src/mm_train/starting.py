@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 from torch import nn
 
 import mm_data
@@ -67,12 +68,21 @@ def require_encoders(spec: TrainSpec, options: RunOptions, dataset: Dataset) -> 
     cached = spec.data.cache is not Cache.NONE
     if cached and features_folder(feature_identity(spec, dataset), options.cache_dir).is_dir():
         return
-    encoders = {
+    require_releases(encoders_of(spec), options.locations)
+
+
+def encoders_of(spec: TrainSpec) -> dict[str, object]:
+    """The encoders of a training by canonical path; None for one that is not there."""
+    return {
         "spec.autoencoder": spec.autoencoder,
         "spec.text_encoder": spec.text_encoder,
         "spec.image_encoder": spec.image_encoder,
     }
-    require_releases(encoders, options.locations)
+
+
+def in_stored_order(dataset: Dataset, saved: Path) -> Dataset:
+    """A dataset whose samples go on in the order that a checkpoint's stream had."""
+    return attrs.evolve(dataset, order_key=checkpoint.read_state(saved)["data"]["digest"])
 
 
 def fill(network: nn.Module, weights: Path | RandomWeights) -> None:

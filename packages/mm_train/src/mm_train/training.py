@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ import mm_data
 import mm_models
 from mm_config import rules
 from mm_config.console import say
+from mm_config.content import Input
 from mm_config.options import RunOptions, StoppedEarly
 from mm_config.runs import Run, attach, open_run, recorded
 from mm_config.schema import exact_hash, spec_hash
@@ -25,6 +26,7 @@ from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train import states
 from mm_train.carried_out import check_carried_out
+from mm_train.content import agreed_inputs, with_content
 from mm_train.features import cached_features
 from mm_train.loop import Training, fit
 from mm_train.metrics import Step, final_loss
@@ -33,7 +35,14 @@ from mm_train.optim import build_optimizer
 from mm_train.parallelize import materialize, parallelize
 from mm_train.ranks import Ranks, agree_on, joined
 from mm_train.sources import Source, cached_source, encoding_source
-from mm_train.starting import fill, newest_checkpoint, require_encoders, restore, start_weights
+from mm_train.starting import (
+    fill,
+    in_stored_order,
+    newest_checkpoint,
+    require_encoders,
+    restore,
+    start_weights,
+)
 from mm_train.states import TrainState
 
 DEFAULTS = RunOptions()
@@ -146,19 +155,22 @@ def _train(
     agree_on(spec, ranks)
     device.allow_tf32(picked, spec.precision.allow_tf32)
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
-    dataset = _prepare(spec, options, ranks)
+    dataset, data = _prepare(spec, options, ranks)
     network = mm_models.build(spec.model, device="meta", dtype=torch.float32, ops=ops)
     parallelize(network, spec, ranks, picked)
     resumes = options.resume is not None
     if resumes:
         ranks.together(lambda: require_encoders(spec, options, dataset))
     weights = None if resumes else ranks.together(lambda: start_weights(spec, options, dataset, network))
-    run = _open(spec, options, ops, picked, ranks)
+    made = agreed_inputs(spec, options, dataset, data, weights, ranks)
+    run = _open(spec, options, ops, picked, ranks, made.inputs)
     with recorded(run) if ranks.is_first else nullcontext():
         started = time.perf_counter()
-        source = _source(spec, options, dataset, picked, ranks)
+        source = _source(spec, options, dataset, picked, ranks, made.inputs)
         materialize(network, picked)
         saved = newest_checkpoint(run, ranks) if resumes else None
+        if saved is not None and made.keeps_order:
+            dataset = in_stored_order(dataset, saved)
         if saved is None:
             found = weights or ranks.together(lambda: start_weights(spec, options, dataset, network))
             ranks.together(lambda: fill(network, found))
@@ -181,23 +193,35 @@ def _train(
         return _finish(training, state)
 
 
-def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> Dataset:
-    """Rank 0 renders what has to be rendered; then every rank reads the manifest."""
+def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> tuple[Dataset, Input]:
+    """Rank 0 renders what has to be rendered, and hashes the clips; then every rank reads the manifest."""
 
     def prepare() -> Dataset:
         return mm_data.prepare(spec.data.dataset, cache_dir=options.cache_dir, locations=options.locations)
 
     if ranks.world_size > 1:
         ranks.on_first(lambda: bool(prepare()))
-    return ranks.together(prepare)
+    dataset = ranks.together(prepare)
+    content = ranks.on_first(
+        lambda: attrs.asdict(mm_data.dataset_input(spec.data.dataset, dataset, options.contents_dir))
+    )
+    data = Input(**content)
+    return with_content(dataset, data), data
 
 
-def _open(spec: TrainSpec, options: RunOptions, ops: Ops, picked: torch.device, ranks: Ranks) -> Run:
+def _open(
+    spec: TrainSpec,
+    options: RunOptions,
+    ops: Ops,
+    picked: torch.device,
+    ranks: Ranks,
+    inputs: Mapping[str, Input],
+) -> Run:
     """Rank 0 opens the run folder; the others read it."""
 
     def open_here() -> Run:
         say(f"{picked} with {described(ops)}")
-        return open_run(spec, options, device_names(picked), ops.names())
+        return open_run(spec, options, device_names(picked), ops.names(), inputs)
 
     run = ranks.together(lambda: open_here() if ranks.is_first else None)
     path = ranks.share(run and str(run.path.absolute()))
@@ -205,11 +229,16 @@ def _open(spec: TrainSpec, options: RunOptions, ops: Ops, picked: torch.device, 
 
 
 def _source(
-    spec: TrainSpec, options: RunOptions, dataset: Dataset, picked: torch.device, ranks: Ranks
+    spec: TrainSpec,
+    options: RunOptions,
+    dataset: Dataset,
+    picked: torch.device,
+    ranks: Ranks,
+    inputs: Mapping[str, Input],
 ) -> Source:
     if spec.data.cache is Cache.NONE:
         return ranks.together(lambda: encoding_source(spec, options.locations, picked))
-    features = cached_features(spec, dataset, options.cache_dir, options.locations, picked, ranks)
+    features = cached_features(spec, dataset, options.cache_dir, options.locations, picked, ranks, inputs)
     return cached_source(features, dataset, picked)
 
 
@@ -233,7 +262,7 @@ def _finish(training: Training, state: TrainState) -> TrainResult:
             "peak_gib": peak_gib(training.device),
             "checkpoint": saved.relative_to(run.path).as_posix(),
             "quarantined": len(_quarantine(training).clips),
-            "data_digest": training.dataset.digest,
+            "data_digest": training.dataset.order_key,
         }
         run.finish(content)
         return content

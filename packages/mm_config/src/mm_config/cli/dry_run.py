@@ -37,7 +37,7 @@ def dry_run_lines(spec: RootSpec, options: RunOptions, world_size: int) -> list[
         facts["run folder"] = f"{resumed(spec, options).path}, continued"
     if (finished := finished_run(spec, options.runs_dir)) is not None:
         would = "would be reported" if options.if_needed else "--if-needed would report it"
-        facts["equal run"] = f"{finished} has finished; {would}"
+        facts["equal run"] = f"{finished} has finished; {would}, if its content is equal"
     if variables := variables_of(spec):
         facts["exports"] = " ".join(f"{name}={text}" for name, text in variables.items())
     lines = ["dry run: nothing is changed", *(f"  {name:<11} {fact}" for name, fact in facts.items())]

@@ -14,12 +14,14 @@ from mm_config.cli.scan import HELP, RUNS_DIR, Option, scan
 from mm_config.cli.targets import named, runs_dir_of
 from mm_config.console.output import is_main_rank, say
 from mm_config.options.locations import Locations, load_locations, unused_names
-from mm_config.options.run_options import RunOptions, RunOutcome
+from mm_config.options.run_options import ACCEPT, RunOptions, RunOutcome
 from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.root import RootSpec
 
 RESUME = Option("--resume", "Continue a run: its folder, its id, a hash prefix, or latest.", "RUN|latest")
-IF_NEEDED = Option("--if-needed", "Report an equal finished run instead of running again.")
+IF_NEEDED = Option(
+    "--if-needed", "Report a finished run of an equal spec and equal content instead of running again."
+)
 DRY_RUN = Option(
     "--dry-run", "Check the spec, print its plan, its hashes and what would run; change nothing."
 )
@@ -30,7 +32,10 @@ LOCATION = Option(
     "NAME=PATH",
     repeatable=True,
 )
-OPTIONS = (RESUME, IF_NEEDED, LIKE, RUNS_DIR, DRY_RUN, LOCATION)
+ACCEPT_CONTENT = Option(
+    ACCEPT, "Take data and weights as they are, where a name and revision meant another content before."
+)
+OPTIONS = (RESUME, IF_NEEDED, LIKE, ACCEPT_CONTENT, RUNS_DIR, DRY_RUN, LOCATION)
 
 
 def main(spec: RootSpec, argv: Sequence[str] | None = None) -> RunOutcome | None:
@@ -86,6 +91,7 @@ def _main(spec: RootSpec, argv: list[str]) -> RunOutcome | None:
         runs_dir=runs_dir_of(line),
         resume=line.value(RESUME),
         if_needed=line.has(IF_NEEDED),
+        accept_content=line.has(ACCEPT_CONTENT),
         locations=locations,
         threads=threads_like(line),
         argv=tuple(argv),

@@ -9,13 +9,14 @@ from typing import Any
 
 from mm_config.console.output import table
 from mm_config.runs.index import Index
+from mm_config.runs.inputs import read_inputs
 from mm_config.runs.record import PROVENANCE_FILE, RESULT_FILE, RunRecord, read_json, to_row
 from mm_config.runs.stored import spec_problems
 from mm_config.schema.types import is_list
 
 SHORT = 12
 """Digits of a hash that are shown."""
-REPEATED = ("kind", "spec_hash", "exact_hash")
+REPEATED = ("kind", "spec_hash", "exact_hash", "made_of")
 """What a result repeats of the record."""
 
 
@@ -39,11 +40,13 @@ def print_list(found: Sequence[RunRecord], total: int) -> None:
 def print_run(index: Index, record: RunRecord) -> None:
     """Prints all that is known of a run, and what it left behind."""
     folder = index.folder(record)
-    facts: list[tuple[str, Any]] = [*to_row(record).items(), ("folder", folder)]
+    row = {**to_row(record), "made_of": record.made_of or "content not recorded"}
+    facts: list[tuple[str, Any]] = [*row.items(), ("folder", folder)]
     if index.is_here(record):
         files = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
         facts.append(("files", "  ".join(files)))
         facts += [("problem", problem) for problem in spec_problems(folder, record)]
+        facts += content_of(index, record)
         # The versions of all packages would hide the rest; provenance.json and `compare` have them.
         facts += [fact for fact in origin_of(index, record) if not fact[0].startswith("package.")]
     else:
@@ -78,6 +81,14 @@ def result_of(index: Index, record: RunRecord) -> dict[str, Any]:
     return read_json(file) if file.is_file() and index.is_here(record) else {}
 
 
+def content_of(index: Index, record: RunRecord) -> Iterator[tuple[str, str]]:
+    """What a run was made of: each input's digest, name and place, or the run that it was taken from."""
+    inputs = read_inputs(index.folder(record)) if index.is_here(record) else None
+    for path, one in (inputs or {}).items():
+        known = (one.name, one.details.get("run"), one.details.get("path"))
+        yield f"content.{path}", "  ".join([one.digest[:SHORT], *filter(None, known)])
+
+
 def origin_of(index: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
     """The code, the machine and the versions that a run had."""
     file = index.folder(record) / PROVENANCE_FILE
@@ -95,7 +106,5 @@ def origin_of(index: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
         yield name, value
     for name, value in provenance.get("ops", {}).items():
         yield f"op.{name}", value
-    for name, found in provenance.get("releases", {}).items():
-        yield f"release.{name}", f"{found['fingerprint'][:SHORT]} in {found['path']}"
     for name, value in provenance.get("packages", {}).items():
         yield f"package.{name}", value

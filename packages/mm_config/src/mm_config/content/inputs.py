@@ -28,6 +28,8 @@ class Input:
     """Its logical name, which means one content; None where it has none."""
     revision: str | None = None
     """The revision of the name."""
+    pinned: bool = False
+    """Whether the spec says which digest it must be."""
     declared: bool = False
     """Whether the digest is of what a storage says of its objects, such as version ids, and of no bytes."""
     details: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
@@ -63,6 +65,21 @@ def trained_by_digest(run_made_of: str, step: int, weights: str) -> str:
     return _digest({"v": 1, "kind": "trained-by", "made_of": run_made_of, "step": step, "weights": weights})
 
 
+def in_turn(earlier: Input, now: Input) -> Input:
+    """The content of a run that goes on: what it was, or both where another is read from now on."""
+    before = last_in_turn(earlier)
+    if before.digest == now.digest:
+        return earlier
+    digests: JSON = [*earlier.details.get("in_turn", [earlier.digest]), now.digest]
+    both = _digest({"v": 1, "kind": "in-turn", "digests": digests})
+    return attrs.evolve(now, digest=both, details={**now.details, "in_turn": digests})
+
+
+def last_in_turn(one: Input) -> Input:
+    """The content that a run read last."""
+    return attrs.evolve(one, digest=one.details.get("in_turn", [one.digest])[-1])
+
+
 def file_input(path: Path) -> Input:
     """A file that a field names by its path.
 
@@ -75,28 +92,37 @@ def file_input(path: Path) -> Input:
     return Input(digest=digest, kind="file", details={"path": str(path.absolute())})
 
 
-def parts_input(
-    parts: Iterable[Part],
-    *,
-    kind: str,
-    name: str | None,
-    revision: str | None,
-    contents_dir: Path,
-    declared: bool = False,
-    **details: JSON,
-) -> Input:
+def parts_input(parts: Iterable[Part], contents_dir: Path, **known: Any) -> Input:
     """Content of many parts, which are kept, so that later content can be told from it part by part.
 
     Args:
         parts: Clips or files, in any order.
-        kind, name, revision, declared, details: As of an `Input`.
         contents_dir: Where parts are kept: `RunOptions.contents_dir`.
+        known: The other attributes of the input.
     """
     parts = tuple(parts)
     digest = digest_of_parts(parts)
     keep_parts(contents_dir, digest, parts)
-    found = {**details, "parts": len(parts)}
-    return Input(digest=digest, kind=kind, name=name, revision=revision, declared=declared, details=found)
+    return Input(digest=digest, **known)
+
+
+def pinned(one: Input, digest: str | None, path: str) -> Input:
+    """An input that must have a digest, where the spec says which.
+
+    Args:
+        one: What was found.
+        digest: What the spec's field says; None for anything.
+        path: Canonical path of the spec with the field.
+
+    Raises:
+        UserError: It is another.
+    """
+    if digest is None:
+        return one
+    if digest != one.digest:
+        message = f"is {digest}, but the content found is {one.digest}"
+        raise UserError(Problem(f"{path}.digest", f"{message} ({one.details.get('path', one.name)})"))
+    return attrs.evolve(one, pinned=True)
 
 
 def _digest(content: JSON) -> str:

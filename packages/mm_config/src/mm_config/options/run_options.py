@@ -9,6 +9,8 @@ import attrs
 from mm_config.options.locations import Locations
 from mm_config.specs.infer import GenerationRequest
 
+ACCEPT = "--accept-content"
+"""The flag of `accept_content`."""
 REPRODUCTIONS = "reproductions"
 """Folder below the runs folder that holds runs which only repeat others."""
 
@@ -46,6 +48,10 @@ class RunOptions:
     requests: tuple[GenerationRequest, ...] | None = None
     """What a generation makes in place of the videos that its spec asks for; None makes those. Stored beside
     the spec."""
+    repeats: Path | None = None
+    """Folder of the run that is repeated: weights of trainings are those of the very runs that it took."""
+    accept_content: bool = False
+    """Whether a name of data or weights may mean another content than it did before."""
     threads: Threads | None = None
     """Threads to compute on; None leaves them as the process has them."""
     argv: tuple[str, ...] = ()

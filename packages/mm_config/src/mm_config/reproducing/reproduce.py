@@ -22,7 +22,6 @@ from mm_config.running.threads import on_threads
 from mm_config.runs.folder import Run, attach
 from mm_config.runs.provenance_diff import Origin, OriginChange, changes, origin_here, stored_origins
 from mm_config.runs.record import RunStatus, write_json
-from mm_config.runs.releases import used_releases
 from mm_config.runs.requests import stored_requests
 from mm_config.runs.videos import mark_of, requests_of
 from mm_config.schema.errors import Problem, UserError
@@ -100,12 +99,14 @@ def reproduce(
                 warn(change)
 
     if is_main_rank():
-        releases = used_releases(stored.spec, options.locations)
         with on_threads(options.threads):
-            here = origin_here(options.argv, variables_of(stored.spec), releases)
+            here = origin_here(options.argv, variables_of(stored.spec))
         say_new(_spec_changes(stored))
         say_new(_origin_changes(origins, here))
-    new = _run(stored, attrs.evolve(options, reproduces=True, stop_after=last_step, requests=requests))
+    new = _run(
+        stored,
+        attrs.evolve(options, reproduces=True, repeats=stored.path, stop_after=last_step, requests=requests),
+    )
     if not is_main_rank():
         return None
     (now,) = stored_origins(new).values()

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import attrs
 
 from mm_config.rules.wording import idle_problems
 from mm_config.schema.errors import Problem
-from mm_config.specs.data import Cache, ClipStart, DataSpec, PrecomputedSpec, Resize, ShapesSpec
+from mm_config.specs.data import (
+    Cache,
+    ClipStart,
+    DataSpec,
+    ManifestSpec,
+    PrecomputedSpec,
+    Resize,
+    ShapesSpec,
+)
 from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
 from mm_config.specs.kinds import AutoencoderSpec
+from mm_config.specs.weights import ReleasedWeights
 
 
 def data_problems(data: DataSpec) -> Iterator[Problem]:
@@ -35,6 +45,12 @@ def precomputed_problems(precomputed: PrecomputedSpec) -> Iterator[Problem]:
         yield Problem("latents", "is False, and so is text: the features hold nothing; set one of them")
     if precomputed.empty_caption and not precomputed.text:
         yield Problem("empty_caption", "is True, but text is False: captions are encoded; set it to False")
+
+
+def digest_problems(named: ManifestSpec | PrecomputedSpec | ReleasedWeights) -> Iterator[Problem]:
+    """A digest is one."""
+    if named.digest is not None and not re.fullmatch("[0-9a-f]{64}", named.digest):
+        yield Problem("digest", f"must be 64 hex digits in lower case, got {named.digest[:80]!r}")
 
 
 def kept_latents_problems(data: DataSpec, autoencoder: AutoencoderSpec) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ from mm_config.schema.errors import Problem, SpecError, prefixed
 from mm_config.schema.fields import spec_fields
 from mm_config.schema.root import RootSpec
 from mm_config.schema.types import class_of, is_spec, is_tuple
-from mm_config.specs.data import DataSpec, PrecomputedSpec
+from mm_config.specs.data import DataSpec, ManifestSpec, PrecomputedSpec
 from mm_config.specs.diffusion import FlowMatchingSpec, SamplerSpec
 from mm_config.specs.encoders import (
     ClipImageEncoderSpec,
@@ -38,6 +38,7 @@ from mm_config.specs.optim import AdamWSpec, ScheduleSpec
 from mm_config.specs.parallel import CompileSpec
 from mm_config.specs.serving import InferRuntimeSpec, QuantizationSpec, SparseAttentionSpec
 from mm_config.specs.train import CheckpointSpec, PrecisionSpec, TrainRuntimeSpec, TrainSpec
+from mm_config.specs.weights import ReleasedWeights
 
 _OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
     AdamWSpec: (schedules.adamw_problems,),
@@ -48,15 +49,17 @@ _OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
     DctAutoencoderSpec: (encoders.dct_problems,),
     FlowMatchingSpec: (sampling.grid_problems,),
     InferRuntimeSpec: (precision.runtime_problems, sampling.residency_problems, npu.npu_runtime_problems),
+    ManifestSpec: (data.digest_problems,),
     MemorySnapshotSpec: (schedules.window_problems,),
     NpuAffinitySpec: (npu.affinity_problems,),
     NpuAllocatorSpec: (npu.allocator_problems,),
     NpuCoresSpec: (npu.cores_problems,),
     NpuSpec: (npu.npu_problems,),
     PrecisionSpec: (precision.precision_problems,),
-    PrecomputedSpec: (data.precomputed_problems,),
+    PrecomputedSpec: (data.precomputed_problems, data.digest_problems),
     ProfilerSpec: (schedules.window_problems,),
     QuantizationSpec: (modules.group_size_problems,),
+    ReleasedWeights: (data.digest_problems,),
     SamplerSpec: (sampling.sampler_problems,),
     ScheduleSpec: (schedules.schedule_problems,),
     SparseAttentionSpec: (sampling.sparse_problems,),

@@ -7,9 +7,12 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from mm_config.console.output import say
+from mm_config.content.inputs import made_of
 from mm_config.npu.exporting import exported
 from mm_config.options.run_options import RunOptions, RunOutcome
 from mm_config.rules.carried_out import refusals
+from mm_config.running.contents import changes_since, inputs_here
 from mm_config.running.threads import on_threads
 from mm_config.runs.folder import check_opens
 from mm_config.runs.index import open_index
@@ -23,7 +26,8 @@ GROUP = "mm.runners"
 
 
 def run(spec: RootSpec, options: RunOptions) -> RunOutcome:
-    """Runs a checked spec to its end, or reports an equal finished run where `options.if_needed` asks for it.
+    """Runs a checked spec to its end, or reports a finished run of an equal spec and equal content where
+    `options.if_needed` asks for it.
 
     The environment variables that the spec asks for are set while it runs, before a runner, and with it
     torch, is imported.
@@ -32,7 +36,7 @@ def run(spec: RootSpec, options: RunOptions) -> RunOutcome:
         UserError: No installed package runs this kind of spec, or it can't do all that this one says; the
             run folder can't be opened, the environment contradicts the spec, or the runner found a mistake.
     """
-    if options.if_needed and (earlier := finished_run(spec, options.runs_dir)):
+    if options.if_needed and (earlier := _equal_run(spec, options)):
         return RunOutcome(run_dir=earlier, result_path=earlier / RESULT_FILE, reused=True)
     entry = runner_of(spec)
     check_carried_out(spec)
@@ -88,3 +92,24 @@ def finished_run(spec: RootSpec, runs_dir: Path) -> Path | None:
     """The folder of the newest finished run of an equal spec_hash, if there is one."""
     index = open_index(runs_dir)
     return next((index.folder(record) for record in index.find_finished(spec_hash(spec))), None)
+
+
+def _equal_run(spec: RootSpec, options: RunOptions) -> Path | None:
+    """The folder of the newest finished run that was made of the same; why others are not is said.
+
+    Where no package tells the content of such specs, equal specs are equal runs, and that is said.
+    """
+    index = open_index(options.runs_dir)
+    if not (finished := index.find_finished(spec_hash(spec))):
+        return None
+    newest = index.folder(finished[0])
+    if (inputs := inputs_here(spec, options)) is None:
+        say(f"the content that {newest} was made of is not recorded: only its spec is equal")
+        return newest
+    here = made_of(spec_hash(spec), inputs)
+    for record in finished:
+        if record.made_of == here:
+            return index.folder(record)
+    why = "; ".join(changes_since(newest, inputs, options)) or "its code had other numerics"
+    say(f"runs again: {newest} has an equal spec, but {why}")
+    return None

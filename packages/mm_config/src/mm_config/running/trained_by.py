@@ -8,9 +8,8 @@ from pathlib import Path
 import attrs
 
 from mm_config.options.run_options import RunOptions
+from mm_config.running.choosing import chosen_checkpoint, final_checkpoint
 from mm_config.running.runners import run
-from mm_config.runs.index import open_index
-from mm_config.runs.record import RESULT_FILE, read_json
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import replace
 from mm_config.schema.identity import spec_hash
@@ -18,8 +17,6 @@ from mm_config.schema.root import RootSpec
 from mm_config.specs.kinds import Weights
 from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
 
-MANIFEST_FILE = "manifest.json"
-"""Written last into a checkpoint folder: a folder that has it is whole."""
 HASH_DIGITS = 12
 
 
@@ -43,7 +40,7 @@ def resolve_weights(
         case ReleasedWeights():
             return _released(weights, options, path)
         case TrainedBy(spec=trained):
-            if (found := _newest_checkpoint(trained, options)) is not None:
+            if (found := chosen_checkpoint(trained, options, path)) is not None:
                 return found
             if not build_missing:
                 raise UserError(Problem(path, _missing(trained)))
@@ -62,26 +59,19 @@ def _released(weights: ReleasedWeights, options: RunOptions, path: str) -> Path:
     return found
 
 
-def _newest_checkpoint(trained: RootSpec, options: RunOptions) -> Path | None:
-    """The final checkpoint of the newest finished run that still has it."""
-    index = open_index(options.runs_dir)
-    finished = (index.folder(record) for record in index.find_finished(spec_hash(trained)))
-    return next((checkpoint for folder in finished if (checkpoint := _final_checkpoint(folder))), None)
-
-
-def _final_checkpoint(run_dir: Path) -> Path | None:
-    """The checkpoint that a run's result names, where it is whole; an earlier step is no substitute."""
-    named = read_json(run_dir / RESULT_FILE).get("checkpoint")
-    return run_dir / named if named and (run_dir / named / MANIFEST_FILE).is_file() else None
-
-
 def _build(trained: RootSpec, options: RunOptions) -> Path:
     labelled = replace(trained, "name", trained.name or _experiment_of(trained) or "")
     whole = attrs.evolve(
-        options, resume=None, if_needed=False, stop_after=None, requests=None, reproduces=False
+        options,
+        resume=None,
+        if_needed=False,
+        stop_after=None,
+        requests=None,
+        reproduces=False,
+        repeats=None,
     )
     outcome = run(labelled, whole)
-    checkpoint = _final_checkpoint(outcome.run_dir)
+    checkpoint = final_checkpoint(outcome.run_dir)
     assert checkpoint is not None, f"{outcome.result_path} names a checkpoint that is not there"
     return checkpoint
 

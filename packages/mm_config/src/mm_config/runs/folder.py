@@ -40,7 +40,6 @@ from mm_config.runs.record import (
     write_json,
     write_record,
 )
-from mm_config.runs.releases import used_releases
 from mm_config.runs.requests import request_inputs, requests_hash, write_requests
 from mm_config.runs.resuming import folder_to_resume, why_another
 from mm_config.runs.stored import spec_problems
@@ -151,8 +150,7 @@ def open_run(
         UserError: The folder can't be written, is in use by another process, or can't be found.
         SpecError: The resumed run has another spec_hash; every differing field is named.
     """
-    releases = used_releases(spec, options.locations)
-    origin = provenance(options.argv, devices, ops, variables_of(spec), releases)
+    origin = provenance(options.argv, devices, ops, variables_of(spec))
     if options.resume is not None:
         return _resume(spec, options, inputs, origin)
     runs_dir = options.new_runs_dir

@@ -26,8 +26,6 @@ NO_OPS: Mapping[str, str] = MappingProxyType({})
 """What a run without networks calls."""
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 """What a spec without variables of its own exports."""
-NO_RELEASES: Mapping[str, Mapping[str, str]] = MappingProxyType({})
-"""What a spec names whose weights are all drawn or trained here."""
 
 
 def provenance(
@@ -35,7 +33,6 @@ def provenance(
     devices: Iterable[str] = (),
     ops: Mapping[str, str] = NO_OPS,
     exported: Mapping[str, str] = NO_VARIABLES,
-    releases: Mapping[str, Mapping[str, str]] = NO_RELEASES,
 ) -> dict[str, Any]:
     """Where a run comes from, as a JSON object.
 
@@ -44,7 +41,6 @@ def provenance(
         devices: The accelerators' names; the caller knows them, this package imports no torch.
         ops: The form of each operation that the networks call, by the operation's name.
         exported: The environment variables that the run's spec sets.
-        releases: Path and fingerprint of each release that the spec names.
     """
     found = {name: os.environ[name] for name in RECORDED if name in os.environ and name not in exported}
     return {
@@ -57,7 +53,6 @@ def provenance(
         **_thread_counts(),
         "devices": list(devices),
         "ops": dict(ops),
-        "releases": {name: dict(found) for name, found in releases.items()},
         "launcher": {name: os.environ[name] for name in LAUNCHER_VARIABLES if name in os.environ},
         "environment": {"exported": dict(exported), "found": found},
         "python": platform.python_version(),

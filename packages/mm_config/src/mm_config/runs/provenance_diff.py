@@ -10,7 +10,6 @@ from typing import Any
 import attrs
 
 from mm_config.runs.provenance import (
-    NO_RELEASES,
     NO_VARIABLES,
     code_repositories,
     patch_file,
@@ -31,7 +30,6 @@ _ALWAYS_RECORDED = (
     "devices",
     "ops",
 )
-_RELEASE = "release "
 _OTHER_IN_EACH_RUN = ("TORCHELASTIC_RUN_ID",)
 _SHOWN_DIGITS = 12
 _SHOWN_FILES = 3
@@ -62,19 +60,14 @@ class OriginChange:
         return f"{self.name}: {self.old} -> {self.new}"
 
 
-def origin_here(
-    argv: Sequence[str],
-    exported: Mapping[str, str] = NO_VARIABLES,
-    releases: Mapping[str, Mapping[str, str]] = NO_RELEASES,
-) -> Origin:
+def origin_here(argv: Sequence[str], exported: Mapping[str, str] = NO_VARIABLES) -> Origin:
     """Where a run of this process would come from; devices and ops are known once it has started.
 
     Args:
         argv: The command line.
         exported: The environment variables that the run's spec sets.
-        releases: What the releases that it names are here.
     """
-    content = provenance(argv, exported=exported, releases=releases)
+    content = provenance(argv, exported=exported)
     del content["devices"], content["ops"]
     patches = {str(root): patch for root in code_repositories() if (patch := uncommitted_patch(root))}
     return Origin(content, {root: _digest(patch) for root, patch in patches.items()})
@@ -99,7 +92,7 @@ def changes(then: Origin, now: Origin) -> tuple[OriginChange, ...]:
     unknown = set(_ALWAYS_RECORDED) - set(new)
     found: list[OriginChange] = []
     for name in {**old, **new}:
-        absent = "not recorded" if name in _ALWAYS_RECORDED or name.startswith(_RELEASE) else "none"
+        absent = "not recorded" if name in _ALWAYS_RECORDED else "none"
         was, is_now = old.get(name, absent), new.get(name, absent)
         if was != is_now and name not in unknown:
             found.append(OriginChange(name, was, is_now))
@@ -124,8 +117,6 @@ def _facts(origin: Origin) -> Iterator[tuple[str, str]]:
     for name in _ALWAYS_RECORDED:
         if name in content:
             yield name, _shown(content[name])
-    for name, found in content.get("releases", {}).items():
-        yield f"{_RELEASE}{name}", f"fingerprint {found['fingerprint'][:_SHOWN_DIGITS]}"
     for name, value in content["launcher"].items():
         if name not in _OTHER_IN_EACH_RUN:
             yield name, value

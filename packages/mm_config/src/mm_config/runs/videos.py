@@ -64,6 +64,8 @@ def comment_for(spec: InferSpec, request: GenerationRequest, run: Run | None) ->
         "request": to_payload(request),
         "run": None if run is None else {"id": run.record.path, "uid": run.record.uid},
     }
+    if run is not None and run.record.made_of is not None:
+        made_by["made_of"] = run.record.made_of
     return json.dumps(made_by, ensure_ascii=False, sort_keys=True)
 
 

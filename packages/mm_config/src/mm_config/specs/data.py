@@ -70,6 +70,8 @@ class ManifestSpec(DatasetSpec):
     """Revision of the data; change it when the manifest changes."""
     path: str | None = field(default=None, role=LOCATION)
     """Path of the manifest; clips are relative to its folder."""
+    digest: str | None = field(default=None, neutral=None)
+    """The content that it must be, 64 hex digits as `inputs.json` of a run has them; None takes any."""
 
 
 class Order(enum.Enum):
@@ -131,6 +133,8 @@ class PrecomputedSpec:
     """Whether they hold the captions' features; else captions are encoded."""
     empty_caption: bool = False
     """Whether they hold the features of the empty caption, which caption dropout needs."""
+    digest: str | None = field(default=None, neutral=None)
+    """The content that they must be, 64 hex digits; None takes any."""
 
 
 @spec("data")

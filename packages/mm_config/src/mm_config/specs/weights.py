@@ -26,6 +26,8 @@ class ReleasedWeights(Weights):
     """Revision or digest of the release."""
     subfolder: str = ""
     """Folder inside the release, such as `transformer_2`; of networks and adapters also a file."""
+    digest: str | None = field(default=None, neutral=None)
+    """The content that it must be, 64 hex digits as `inputs.json` of a run has them; None takes any."""
 
 
 @spec("trained-by")

@@ -1,0 +1,120 @@
+"""Which run's weights are taken, where several finished runs made them, and what they are as an input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mm_config.console.output import say
+from mm_config.content.inputs import Input, trained_by_digest
+from mm_config.options.run_options import RunOptions
+from mm_config.running.contents import changes_since, inputs_here
+from mm_config.runs.index import open_index
+from mm_config.runs.inputs import read_inputs
+from mm_config.runs.record import RESULT_FILE, STATUS_FILE, read_json
+from mm_config.schema.errors import UserError
+from mm_config.schema.identity import spec_hash
+from mm_config.schema.root import RootSpec
+
+MANIFEST_FILE = "manifest.json"
+"""Written last into a checkpoint folder: a folder that has it is whole."""
+_EXPERTS = {"spec.high_noise": ("high_noise", "single"), "spec.low_noise": ("low_noise",)}
+"""What results call the networks that fields name."""
+
+
+def chosen_checkpoint(trained: RootSpec, options: RunOptions, path: str) -> Path | None:
+    """The final checkpoint of a finished run of a training; None where none has it.
+
+    Where several have it, that of the run which the repeated run took; else of the newest whose inputs are
+    what they are today; else of the newest. Which one and why is said, but where all were made of the same.
+
+    Args:
+        trained: The training.
+        options: Where runs are, and which run is repeated.
+        path: Canonical path of the field that asks for it.
+    """
+    index = open_index(options.runs_dir)
+    folders = [index.folder(record) for record in index.find_finished(spec_hash(trained))]
+    found = {folder: one for folder in folders if (one := final_checkpoint(folder)) is not None}
+    if options.repeats is not None and (named := _taken_by(options.repeats, path)) is not None:
+        for folder, checkpoint in found.items():
+            if folder.parts[-2:] == named.parts[-2:]:
+                return checkpoint
+        say(f"{path}: the weights that {options.repeats} took are gone ({named})")
+    if not found:
+        return None
+    newest, digests = next(iter(found)), {folder: _digests(folder) for folder in found}
+    if len(found) == 1 or (digests[newest] and all(one == digests[newest] for one in digests.values())):
+        return found[newest]
+    taken, why = _of_today(trained, options, digests)
+    say(f"{path}: {len(found)} finished runs made these weights; {taken} is taken, {why}")
+    return found[taken]
+
+
+def final_checkpoint(run_dir: Path) -> Path | None:
+    """The checkpoint that a run's result names, where it is whole; an earlier step is no substitute."""
+    named = read_json(run_dir / RESULT_FILE).get("checkpoint")
+    return run_dir / named if named and (run_dir / named / MANIFEST_FILE).is_file() else None
+
+
+def trained_input(checkpoint: Path) -> Input | None:
+    """What weights are that a run made, by what it was made of; None where that is not recorded.
+
+    Args:
+        checkpoint: As `chosen_checkpoint` gives it.
+    """
+    run_dir = checkpoint.absolute().parents[1]
+    made_of = read_json(run_dir / STATUS_FILE).get("made_of")
+    if made_of is None:
+        return None
+    taken: dict[str, Any] = {
+        "made_of": made_of,
+        "step": read_json(run_dir / RESULT_FILE).get("steps", 0),
+        "weights": "last",
+    }
+    digest = trained_by_digest(made_of, taken["step"], taken["weights"])
+    return Input(digest=digest, kind="trained-by", details=taken_from(checkpoint) | taken)
+
+
+def taken_from(checkpoint: Path) -> dict[str, Any]:
+    """The run that weights were taken from, as details of an input."""
+    run_dir = checkpoint.absolute().parents[1]
+    return {"run": "/".join(run_dir.parts[-2:]), "run_dir": str(run_dir), "path": str(checkpoint.absolute())}
+
+
+def _of_today(
+    trained: RootSpec, options: RunOptions, digests: Mapping[Path, Mapping[str, str] | None]
+) -> tuple[Path, str]:
+    """The newest run whose inputs are what they are today, else the newest, and why it is that one."""
+    newest = next(iter(digests))
+    try:
+        inputs = inputs_here(trained, options) or {}
+    except UserError as error:
+        return newest, f"the newest: what their inputs are today can't be told ({error.problems[0]})"
+    today = {path: one.digest for path, one in inputs.items()}
+    if (same := next((folder for folder, then in digests.items() if then == today), None)) is not None:
+        return same, "the newest whose inputs are what they are today"
+    return (
+        newest,
+        f"the newest: none was made of today's inputs ({'; '.join(changes_since(newest, inputs, options))})",
+    )
+
+
+def _digests(run_dir: Path) -> dict[str, str] | None:
+    """The digests of a run's inputs by path; None where they are not recorded."""
+    inputs = read_inputs(run_dir)
+    return None if inputs is None else {path: one.digest for path, one in inputs.items()}
+
+
+def _taken_by(run_dir: Path, path: str) -> Path | None:
+    """The folder of the run whose weights a stored run took for a field."""
+    inputs = read_inputs(run_dir) or {}
+    if path in inputs:
+        taken = inputs[path].details.get("run_dir")
+        return Path(taken) if taken else None
+    if not (run_dir / RESULT_FILE).is_file():
+        return None
+    experts: dict[str, dict[str, Any]] = read_json(run_dir / RESULT_FILE).get("experts", {})
+    named = (experts[name].get("run_dir") for name in _EXPERTS.get(path, ()) if name in experts)
+    return next((Path(one) for one in named if one), None)

@@ -1,0 +1,97 @@
+"""What a training is made of: its data, the weights that it starts from, its encoders' weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+import mm_data
+from mm_config.content import Input
+from mm_config.options import RunOptions
+from mm_config.running import checked_inputs, resolve_weights
+from mm_config.runs import read_inputs, resumed
+from mm_config.specs import Cache, RandomWeights, TrainSpec
+from mm_data import Dataset, dataset_input
+from mm_models import encoder_inputs, weights_input
+from mm_train.features import recorded_contents
+from mm_train.ranks import Ranks
+from mm_train.starting import encoders_of
+
+DATASET = "spec.data.dataset"
+START = "spec.start_from"
+
+
+def inputs(spec: TrainSpec, options: RunOptions) -> dict[str, Input]:
+    """What a run of the spec would be made of here, by canonical path; nothing is trained.
+
+    Raises:
+        UserError: Something that the spec names is not here.
+    """
+    dataset = mm_data.prepare(spec.data.dataset, cache_dir=options.cache_dir, locations=options.locations)
+    data = dataset_input(spec.data.dataset, dataset, options.contents_dir)
+    start = resolve_weights(spec.start_from, options, build_missing=False, path=START)
+    return inputs_of(spec, options, with_content(dataset, data), data, start)
+
+
+@attrs.frozen
+class Made:
+    """What a run that starts or goes on is made of."""
+
+    inputs: dict[str, Input]
+    """By canonical path of the field."""
+    keeps_order: bool
+    """Whether a run that goes on keeps the order of samples that it began with."""
+
+
+def agreed_inputs(
+    spec: TrainSpec,
+    options: RunOptions,
+    dataset: Dataset,
+    data: Input,
+    start: Path | RandomWeights | None,
+    ranks: Ranks,
+) -> Made:
+    """What the run is made of, on every rank; the first looks. The arguments are those of `inputs_of`.
+
+    Raises:
+        UserError: A name met another content before, or the run that goes on did, and that is not accepted;
+            or a digest that the spec asks for is another.
+    """
+
+    def look() -> dict[str, Any]:
+        earlier = None if options.resume is None else read_inputs(resumed(spec, options).path)
+        found = checked_inputs(inputs_of(spec, options, dataset, data, start), options, earlier)
+        in_order = earlier[DATASET].details["in_order"] if earlier else None
+        return {
+            "inputs": {path: attrs.asdict(one) for path, one in found.items()},
+            "keeps_order": options.accept_content or in_order == dataset.in_order,
+        }
+
+    seen = ranks.on_first(look)
+    return Made({path: Input(**one) for path, one in seen["inputs"].items()}, seen["keeps_order"])
+
+
+def with_content(dataset: Dataset, data: Input) -> Dataset:
+    """A dataset that knows its clips' bytes."""
+    return attrs.evolve(dataset, in_order=data.details["in_order"])
+
+
+def inputs_of(
+    spec: TrainSpec, options: RunOptions, dataset: Dataset, data: Input, start: Path | RandomWeights | None
+) -> dict[str, Input]:
+    """What a training is made of, by canonical path.
+
+    Args:
+        spec: The training.
+        options: Where releases, features and digests are.
+        dataset: Its clips, which know their bytes.
+        data: The same as an input.
+        start: The network's first weights; None where a run goes on, which has recorded them.
+    """
+    made = recorded_contents(spec, dataset, options) if spec.data.cache is not Cache.NONE else {}
+    found = {DATASET: data, **made, **encoder_inputs(encoders_of(spec), options)}
+    if start is not None and (one := weights_input(spec.start_from, start, options.contents_dir, START)):
+        found[START] = one
+    return found
