@@ -1,4 +1,4 @@
-"""The likely cause of a difference: data and weights by their digests, then code, versions, device, threads."""
+"""The likely cause of a difference: data and weights by digests, then code, versions, device, threads."""
 
 from __future__ import annotations
 

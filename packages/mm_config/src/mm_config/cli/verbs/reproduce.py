@@ -116,7 +116,8 @@ def _suspected(found: Sequence[Suspect]) -> Iterator[str]:
         yield "  likely      nothing that is recorded has changed: an operation that is not deterministic"
         return
     first, *others = found
-    because = "; ".join(map(str, first.changes)) or "they are not what was written"
+    named = (str(change).removeprefix(f"{first.cause.value} ") for change in first.changes)
+    because = "; ".join(named) or "they are not what was written"
     yield f"  likely      {first.cause.value}: {because}"
     if others:
         yield f"  or          {', '.join(one.cause.value for one in others)}"
