@@ -16,17 +16,14 @@ from mm_config.content import (
     NUMERICS,
     Input,
     Part,
-    differences,
-    digest_of_parts,
     file_input,
-    keep_parts,
-    kept_parts,
     made_of,
     parts_input,
     remembered,
     sha256_of_files,
-    trained_by_digest,
 )
+from mm_config.content.inputs import in_turn, last_in_turn, pinned, trained_by_digest
+from mm_config.content.parts import differences, digest_of_parts, keep_parts, kept_parts
 from mm_config.schema import UserError
 
 A, B, SPEC = "a" * 64, "b" * 64, "5" * 64
@@ -82,8 +79,8 @@ def test_what_differs_is_told_by_name() -> None:
 
 
 def test_parts_are_kept_by_their_digest(tmp_path: Path) -> None:
-    made = parts_input(CLIPS, kind="k", name="n", revision="1", contents_dir=tmp_path / "contents", path="p")
-    assert made.details == {"path": "p", "parts": 2} and made.digest == digest_of_parts(CLIPS)
+    made = parts_input(CLIPS, tmp_path / "contents", kind="k", name="n", revision="1")
+    assert (made.kind, made.name, made.digest) == ("k", "n", digest_of_parts(CLIPS))
     assert kept_parts(tmp_path / "contents", made.digest) == CLIPS
     assert kept_parts(tmp_path / "contents", A) is None
     (tmp_path / "contents" / f"{made.digest}.jsonl").write_text('["x.mp4", "other"]\n')
@@ -200,3 +197,20 @@ def test_a_file_that_a_field_names(tmp_path: Path) -> None:
     assert (found.digest, found.kind, found.name) == (sha256("pixels"), "file", None)
     with pytest.raises(UserError, match="is no file that can be read"):
         file_input(tmp_path / "none.png")
+
+
+def test_a_run_that_read_several_contents_in_turn_is_made_of_all() -> None:
+    first, second = Input(digest=A, kind="k", name="n"), Input(digest=B, kind="k", name="n")
+    assert in_turn(first, first) == first
+    both = in_turn(first, second)
+    assert both.digest == sha256(f'{{"digests":["{A}","{B}"],"kind":"in-turn","v":1}}')
+    assert in_turn(both, second) == both and last_in_turn(both).digest == B
+    again = in_turn(both, first)
+    assert again.details["in_turn"] == [A, B, A] and again.digest not in (A, B, both.digest)
+
+
+def test_a_pinned_digest_is_met_or_refused() -> None:
+    found = Input(digest=A, kind="k", name="n", details={"path": "/there"})
+    assert pinned(found, None, "spec.x") == found and pinned(found, A, "spec.x").pinned
+    with pytest.raises(UserError, match=rf"^spec\.x\.digest: is {B}, .* is {A} \(/there\)$"):
+        pinned(found, B, "spec.x")

@@ -13,13 +13,15 @@ import torch
 import mm_data
 import mm_train
 from mm_config import replace
+from mm_config.content import Input
 from mm_config.options.locations import Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
 from mm_config.specs.data import Cache, ManifestSpec
 from mm_config.specs.train import TrainSpec
 from mm_data import Dataset, batch_indices
-from mm_train.features import Features, cached_features
+from mm_train.content import with_content
+from mm_train.features import Features, cached_features, recorded_contents
 from mm_train.ranks import Ranks
 from mm_train.sources import cached_source, encoding_source
 
@@ -28,7 +30,13 @@ CPU = torch.device("cpu")
 
 
 def prepared(spec: TrainSpec, options: RunOptions) -> Dataset:
-    return mm_data.prepare(spec.data.dataset, cache_dir=options.cache_dir)
+    return with_bytes(spec, mm_data.prepare(spec.data.dataset, cache_dir=options.cache_dir))
+
+
+def with_bytes(spec: TrainSpec, dataset: Dataset) -> Dataset:
+    """The dataset as a training knows it."""
+    data = mm_data.dataset_input(spec.data.dataset, dataset, dataset.root.parent / "contents")
+    return with_content(dataset, data)
 
 
 @pytest.fixture
@@ -37,7 +45,7 @@ def own_clips(small: TrainSpec, options: RunOptions, tmp_path: Path) -> TrainSpe
     dataset = prepared(small, options)
     folder = tmp_path / "clips"
     shutil.copytree(dataset.root, folder)
-    manifest = ManifestSpec(name="clips", path=str(folder))
+    manifest = ManifestSpec(name=str(folder), path=str(folder))
     return replace(small, {"data.dataset": manifest, "schedule.steps": 10})
 
 
@@ -92,9 +100,23 @@ def test_another_size_or_a_changed_file_gets_features_of_its_own(
     features = cached_features(smaller, dataset, tmp_path / "cache", Locations(), CPU, ALONE)
     assert features.latents_of(0).shape == (small.autoencoder.latent_channels, 5, 4, 4)
     damage(own_clips, 1)
+    dataset = prepared(own_clips, options)
     features = cached_features(own_clips, dataset, tmp_path / "cache", Locations(), CPU, ALONE)
     assert [bad.index for bad in features.bad] == [0]
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 3
+
+
+def test_other_weights_of_an_encoder_make_other_features(
+    small: TrainSpec, options: RunOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, field = prepared(small, options), "spec.autoencoder.weights"
+    own = RunOptions(runs_dir=tmp_path)
+    for digest, made in (("a" * 64, False), ("a" * 64, False), ("b" * 64, True)):
+        inputs = {field: Input(digest=digest, kind="released-weights", name="test/autoencoder")}
+        cached_features(small, dataset, own.cache_dir, Locations(), CPU, ALONE, inputs)
+        assert ("was made with other weights and made again" in capsys.readouterr().out) == made
+        # Where the release is not here, the features tell what it was.
+        assert recorded_contents(small, dataset, own) == inputs
 
 
 def equal(first: Features, second: Features, dataset: Dataset) -> bool:
@@ -218,7 +240,7 @@ def test_a_caption_that_is_too_long_and_a_folder_that_can_not_be_written_leave_n
     manifest = Path(str(own_clips.data.dataset.path)) / "manifest.jsonl"
     lines = manifest.read_text().splitlines(keepends=True)
     manifest.write_text("".join([*lines[:-1], lines[-1].replace("a yellow", "a bright and warm yellow")]))
-    dataset = mm_data.prepare(own_clips.data.dataset, cache_dir=tmp_path)
+    dataset = with_bytes(own_clips, mm_data.prepare(own_clips.data.dataset, cache_dir=tmp_path))
     with pytest.raises(UserError, match=r"spec\.text_encoder\.max_tokens: 'a bright and warm yellow"):
         cached_features(own_clips, dataset, tmp_path, Locations(), CPU, ALONE)
     assert list((tmp_path / "features").iterdir()) == []

@@ -131,7 +131,7 @@ def test_an_error_on_one_rank_ends_all_with_a_line_said_once(
     of_second_rank = batch_indices(dataset.order_key, small.seed, 1, 8, len(dataset.records))[-1]
     (clips / dataset.records[of_second_rank].path.relative_to(dataset.root)).write_bytes(b"no video")
     changes = {
-        "data.dataset": ManifestSpec(name="clips", path=str(clips)),
+        "data.dataset": ManifestSpec(name=str(clips), path=str(clips)),
         "data.cache": Cache.NONE,
         "data.max_bad_share": 0.0,
     }

@@ -31,7 +31,8 @@ def weights(small: TrainSpec, tmp_path: Path) -> Path:
 
 
 def released(small: TrainSpec, options: RunOptions, folder: Path) -> tuple[TrainSpec, RunOptions]:
-    spec = replace(small, {"start_from": ReleasedWeights(name="test/start"), "schedule.steps": 1})
+    weights = ReleasedWeights(name="test/start", revision=folder.name)
+    spec = replace(small, {"start_from": weights, "schedule.steps": 1})
     found = Locations((Location("test/start", folder, "the test"),))
     # A rate this small leaves the start weights visible in the result.
     return replace(spec, {"optim.lr": 1e-12, "schedule.warmup_steps": 0}), attrs.evolve(

@@ -47,7 +47,6 @@ CARRIED_OUT = CarriedOut(
             "low_noise.digest",
             "autoencoder.weights.digest",
             "text_encoder.weights.digest",
-            "image_encoder.weights.digest",
             "negative_prompt",
             "distilled",
             "loras",

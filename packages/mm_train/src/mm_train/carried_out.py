@@ -42,7 +42,6 @@ CARRIED_OUT = CarriedOut(
             "data.dataset.digest",
             "autoencoder.weights.digest",
             "text_encoder.weights.digest",
-            "image_encoder.weights.digest",
             "diffusion.sigma_max",
             "diffusion.sigma_min",
             "diffusion.drop_last",

@@ -78,7 +78,8 @@ def cached_features(
     weights = {path: one for path, one in inputs.items() if path in _WEIGHTS}
     if ranks.on_first(lambda: _bad_clips(folder, weights)) is None:
         if folder.exists():
-            say(f"{folder} is damaged, or was made with other weights, and is made again")
+            why = "is damaged" if _index(folder) is None else "was made with other weights"
+            say(f"{folder} {why} and made again")
         _make(encoding, identity, folder, ranks, weights)
     bad = ranks.on_first(lambda: _bad_clips(folder, weights))
     return _features(encoding, folder, [Bad(**one) for one in bad])
@@ -100,6 +101,7 @@ def features_folder(identity: dict[str, Any], cache_dir: Path) -> Path:
 def feature_identity(spec: TrainSpec, dataset: Dataset) -> dict[str, Any]:
     """Everything that latents and text features follow from, as JSON."""
     data = spec.data
+    assert dataset.in_order, "features follow from the bytes of the clips"
     # Rounded products make other features; caches of exact ones keep the name that they had before.
     rounded = {"allow_tf32": True} if spec.precision.allow_tf32 else {}
     return {
