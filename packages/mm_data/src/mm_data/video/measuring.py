@@ -22,10 +22,10 @@ def largest_difference(old: Path, new: Path) -> dict[str, float]:
     try:
         for was, is_now in zip(_frames(old), _frames(new), strict=True):
             largest = max(largest, int(np.abs(was - is_now).max()))
-    except ValueError:
-        return {}
     except (OSError, FFmpegError) as error:
         raise UserError(Problem(str(old), f"can't be compared with {new}: {error}")) from error
+    except ValueError:
+        return {}
     return {"": largest / 255}
 
 
