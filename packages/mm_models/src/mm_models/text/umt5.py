@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
-from mm_config.schema import Problem, UserError
+from mm_config.schema import Problem, UserError, concerning
 from mm_config.specs import Umt5TextEncoderSpec
 from mm_models.dtypes import torch_dtype
-from mm_models.releases import read_pretrained, reading, release_folder, require_equal
+from mm_models.loading import load_tensors
+from mm_models.releases import folder_with_config, reading, release_place, require_equal
+from mm_models.text.umt5_names import transformers_config
 
 if TYPE_CHECKING:
     from mm_config.options import Locations
@@ -28,15 +30,16 @@ class Umt5TextEncoder:
         device: torch.device | str = "cpu",
         locations: Locations | None = None,
     ) -> None:
-        """Reads the encoder, and the tokenizer beside it (in its folder or in the neighbour `tokenizer`).
+        """Reads the encoder, and the tokenizer beside it (in its folder or in the neighbour `tokenizer`; in
+        the original releases `google/umt5-xxl`).
 
         Raises:
             UserError: The weights or the tokenizer can't be found or read, or belong to another architecture.
         """
         dtype = torch_dtype(spec.dtype)
-        folder = release_folder(spec.weights, locations, "spec.text_encoder.weights")
-        with reading(folder, "spec.text_encoder.weights"):
-            tokenizer, network = _read_tokenizer(folder), _read_network(spec, folder, dtype)
+        place = release_place(spec.weights, locations, "spec.text_encoder.weights")
+        with reading(place, "spec.text_encoder.weights"):
+            tokenizer, network = _read_tokenizer(place), _read_network(spec, place, dtype)
         self.spec = spec
         self.device = device
         self.tokenizer: Any = tokenizer
@@ -76,23 +79,41 @@ def clean(caption: str) -> str:
     return " ".join(html.unescape(html.unescape(caption)).split())
 
 
-def _read_tokenizer(folder: Path) -> Any:
-    for place in (folder, folder.parent / "tokenizer"):
-        if (place / "tokenizer_config.json").is_file():
-            return AutoTokenizer.from_pretrained(place, local_files_only=True)
-    problem = f"no tokenizer_config.json in {folder} or {folder.parent / 'tokenizer'}"
+def _read_tokenizer(place: Path) -> Any:
+    folder = place if place.is_dir() else place.parent
+    places = (folder, folder.parent / "tokenizer", folder / ORIGINAL_TOKENIZER)
+    for one in places:
+        if (one / "tokenizer_config.json").is_file():
+            return AutoTokenizer.from_pretrained(one, local_files_only=True)
+    problem = f"no tokenizer_config.json in {' or '.join(map(str, places))}"
     raise UserError(Problem("spec.text_encoder.weights", problem))
 
 
-def _read_network(spec: Umt5TextEncoderSpec, folder: Path, dtype: torch.dtype) -> UMT5EncoderModel:
-    wanted = {
-        "d_model": spec.text_dim,
-        "vocab_size": spec.vocab_size,
-        "num_layers": spec.num_layers,
-        "num_heads": spec.num_heads,
-        "d_kv": spec.d_kv,
-        "d_ff": spec.d_ff,
-    }
-    stored = UMT5Config.from_pretrained(folder, local_files_only=True).to_dict()
-    require_equal(folder, stored, wanted, "spec.text_encoder")
-    return read_pretrained(UMT5EncoderModel, folder, dtype, "spec.text_encoder.weights")
+def _read_network(spec: Umt5TextEncoderSpec, place: Path, dtype: torch.dtype) -> UMT5EncoderModel:
+    """The network of a folder of transformers', or of a file, beside which there may be no configuration."""
+    wanted = transformers_config(spec)
+    folder = folder_with_config(place, UMT5EncoderModel.__name__)
+    if folder is None:
+        config = UMT5Config(**wanted)
+    else:
+        config = UMT5Config.from_pretrained(folder, local_files_only=True)
+        stored = config.to_dict()
+        require_equal(folder, stored, {name: wanted[name] for name in _COMPARED}, "spec.text_encoder")
+    with torch.device("meta"):
+        network: Any = UMT5EncoderModel(config)
+    network.to(dtype)
+    if dtype is torch.float16:  # Its products leave the range of float16; transformers keeps it as well.
+        for name, module in network.named_modules():
+            if name.endswith(".wo"):
+                module.to(torch.float32)
+    network.to_empty(device="cpu")
+    network.set_input_embeddings(network.shared)
+    own = {name: value for name, value in network.state_dict().items() if "embed_tokens" not in name}
+    with concerning("spec.text_encoder.weights"):
+        load_tensors(own, place)
+    return network
+
+
+ORIGINAL_TOKENIZER = Path("google", "umt5-xxl")
+"""Where the original releases have it."""
+_COMPARED = ("d_model", "vocab_size", "num_layers", "num_heads", "d_kv", "d_ff")

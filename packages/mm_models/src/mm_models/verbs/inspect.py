@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from mm_config.cli import JSON, RUNS_DIR, CommandLine, Usage, Verb
-from mm_models.verbs.words import SPEC, model_of
+from mm_models.verbs.words import SPEC, spec_of
 
 DIFFERS = 1
 """Exit status where weights do not fit."""
@@ -36,14 +36,19 @@ USAGE = Usage(
 def describe_weights(line: CommandLine) -> int:
     """Prints what the weights are."""
     (path,) = line.words
-    spec = model_of(line)
+    spec = spec_of(line)
 
     from mm_models.lora.describing import inspect_adapters
     from mm_models.lora.files import holds_adapter
     from mm_models.weights.inspecting import inspect_weights
+    from mm_models.weights.published import published_model
 
-    inspect = inspect_adapters if holds_adapter(Path(path)) else inspect_weights
-    found = inspect(Path(path), spec, line.value(SPEC))
+    named = line.value(SPEC)
+    if holds_adapter(Path(path)):
+        model = None if spec is None else published_model(spec, named)
+        found = inspect_adapters(Path(path), model, named)
+    else:
+        found = inspect_weights(Path(path), spec, named)
     if line.has(JSON):
         print(json.dumps(found.to_json(), indent=2))
     else:
