@@ -23,11 +23,12 @@ import attrs
 from experiments import tiny, tiny_high
 from mm_config.runs.conditions import parse_condition
 from mm_config.runs.index import Index, open_index
-from mm_config.runs.record import RunRecord, RunStatus
-from mm_config.runs.stored import Stored, stored
+from mm_config.runs.record import SPEC_FILE, RunRecord, RunStatus
+from mm_config.runs.stored import Stored, read_stored
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import UserError
-from mm_config.schema.root import aliases_of
+from mm_config.schema.root import RootSpec, aliases_of
+from mm_config.stored import dump
 
 ROUNDS = 5
 ALIASES = {tag_of(spec): aliases_of(type(spec)) for spec in (tiny.SPEC, tiny_high.SPEC)}
@@ -52,9 +53,9 @@ def measure(name: str, runs_dir: Path, count: int) -> None:
     elapsed, busy = measured(lambda: index.add_all(synthetic(count)))
     print(f"{name}: {count} runs registered in {elapsed:.1f} s, {busy:.1f} s of this process")
     questions: dict[str, Callable[[], object]] = {
-        "8-digit prefix": lambda: index.find(digest(count // 2)[:8]),
+        "8-digit prefix": lambda: index.list(matching=digest(count // 2)[:8]),
         "finished runs of a hash": lambda: index.find_finished(digest(count // 2)),
-        "label": lambda: index.find("run-7"),
+        "label": lambda: index.list(matching="run-7"),
         "optim.lr>1e-5": lambda: where(index, "optim.lr>1e-5"),
         "steps>5000, of both kinds": lambda: where(index, "steps>5000"),
         "name~run-77 and seed=77": lambda: where(index, "name~run-77", "seed=77"),
@@ -80,6 +81,13 @@ def where(index: Index, *conditions: str) -> object:
         return index.list(where=[parse_condition(text) for text in conditions], aliases=ALIASES)
     except UserError as error:
         return error
+
+
+def stored(spec: RootSpec) -> Stored:
+    """What the index takes from a spec."""
+    with tempfile.TemporaryDirectory() as folder:
+        dump(spec, Path(folder) / SPEC_FILE)
+        return read_stored(Path(folder))
 
 
 def synthetic(count: int) -> Iterator[tuple[RunRecord, Stored]]:

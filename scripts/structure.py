@@ -17,7 +17,7 @@ from pathlib import Path
 
 STOREYS = {
     "value": ("durable", "schema", "specs", "families", "rules", "planning", "stored"),
-    "machine": ("console", "options", "npu", "runs", "running", "reproducing", "doctor"),
+    "machine": ("console", "options", "content", "npu", "runs", "running", "reproducing", "doctor"),
     "people": ("cli", "importing"),
 }
 """The folders of mm_config, from the lowest storey up."""

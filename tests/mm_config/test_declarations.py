@@ -10,6 +10,7 @@ import pytest
 from mm_config import diff, replace
 from mm_config.cli.diff_page import compare
 from mm_config.cli.help import help_lines
+from mm_config.cli.page import unstyled
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import Given
 from mm_config.cli.summary import summary_lines
@@ -52,7 +53,7 @@ BASE = Declared(name="x")
 
 
 def test_a_new_field_is_in_the_help_with_its_alias() -> None:
-    page = "\n".join(line.plain for line in help_lines(BASE, "x.py", "", ()))
+    page = "\n".join(map(unstyled, help_lines(BASE, "x.py", "", ())))
     assert "--spec.novelty, --spec.new INT\n      The new field. (default: 1 pixels)" in page
     assert "--spec.sampler.steps, --spec.steps INT" in page
 
@@ -65,7 +66,7 @@ def test_a_new_field_is_set_by_its_alias() -> None:
 def test_a_diff_says_what_a_new_field_alters() -> None:
     changes = {"novelty": 4, "sampler.shift": 2.0, "sampler.steps": 7}
     compared = compare(BASE, replace(BASE, changes))
-    effects = dict(zip((change.path for change in compared.changes), compared.effects, strict=True))
+    effects = {change.path: effect for change, effect in compared.changes}
     assert effects == {
         "spec.novelty": Effect.DATA_ORDER,
         "spec.sampler.shift": Effect.WEIGHTS,
@@ -99,7 +100,7 @@ class Heir(Declared):
 
 def test_a_class_that_adds_a_silent_field_keeps_what_its_base_says() -> None:
     changed = replace(Heir(), {"novelty": 4, "extra": 2})
-    assert compare(Heir(), changed).effects == (Effect.DATA_ORDER, Effect.RESULT)
+    assert [effect for _, effect in compare(Heir(), changed).changes] == [Effect.DATA_ORDER, Effect.RESULT]
     before, after = layer_hashes(replace(Heir(), "novelty", 4)), layer_hashes(changed)
     assert before["model"] == after["model"]
     assert before["training"] != after["training"]
@@ -163,5 +164,5 @@ def test_what_a_field_of_several_classes_holds_is_left_to_the_spec() -> None:
         optim: OptimizerSpec = field(default=AdamWSpec(), short_names=("momentum",))
 
     assert aliases_of(Open) == {"momentum": "optim.momentum"}
-    page = "\n".join(line.plain for line in help_lines(Open(name="x"), "x.py", "", ()))
+    page = "\n".join(map(unstyled, help_lines(Open(name="x"), "x.py", "", ())))
     assert "--spec.momentum" not in page

@@ -18,7 +18,14 @@ from mm_config.schema.identity import canonical, canonical_bytes, payload_hash
 from mm_config.specs.kinds import DatasetSpec
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import TrainedBy
-from mm_config.stored.files import StoredIdentity, from_payload, read_payload, stored_identity, to_payload
+from mm_config.stored.files import (
+    StoredIdentity,
+    dumps,
+    from_payload,
+    load_identity,
+    stored_identity,
+    to_payload,
+)
 
 
 @spec("test-clip-length", schema=3)
@@ -201,7 +208,7 @@ def test_a_migrated_spec_inside_a_training_is_the_present_training(tmp_path: Pat
     file = tmp_path / "spec.json"
     file.write_text(json.dumps(old_training()))
     assert load(file) == present_training()
-    identity = stored_identity(read_payload(file))
+    identity = load_identity(file)
     assert identity == StoredIdentity(
         payload_hash=payload_hash(old_training()),
         spec_hash=spec_hash(present_training()),
@@ -254,8 +261,8 @@ def test_a_payloads_own_hash_asks_no_class_and_ignores_how_it_was_written(tmp_pa
     for name in ("spec.json", "spec.yaml"):
         dump(tiny.SPEC, tmp_path / name)
     assert (
-        payload_hash(read_payload(tmp_path / "spec.json"))
-        == payload_hash(read_payload(tmp_path / "spec.yaml"))
+        load_identity(tmp_path / "spec.json").payload_hash
+        == load_identity(tmp_path / "spec.yaml").payload_hash
         == payload_hash(to_payload(tiny.SPEC))
     )
     assert payload_hash(to_payload(replace(tiny.SPEC, "name", "x"))) != payload_hash(to_payload(tiny.SPEC))
@@ -263,9 +270,9 @@ def test_a_payloads_own_hash_asks_no_class_and_ignores_how_it_was_written(tmp_pa
 
 def test_reading_a_payload_names_the_file_and_is_strict_about_the_text(tmp_path: Path) -> None:
     file = tmp_path / "spec.json"
-    file.write_text('{"v": 1, "v": 1}')
+    file.write_text(dumps(tiny.SPEC).replace('"v": 1', '"v": 1, "v": 1', 1))
     with pytest.raises(SpecError) as caught:
-        read_payload(file)
+        load_identity(file)
     assert str(caught.value) == f"{file}: v: the key is given twice"
 
 

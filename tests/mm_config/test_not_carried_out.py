@@ -10,6 +10,7 @@ import pytest
 
 from mm_config import replace
 from mm_config.cli.help import help_lines
+from mm_config.cli.page import unstyled
 from mm_config.cli.summary import summary_lines
 from mm_config.rules.carried_out import CarriedOut, not_carried_out, refusals
 from mm_config.schema.decorator import spec
@@ -54,7 +55,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def flags(value: RootSpec) -> dict[str, bool]:
     """Whether each flag of the help is marked."""
-    lines = [line.plain for line in help_lines(value, "x.py", "", ())]
+    lines = list(map(unstyled, help_lines(value, "x.py", "", ())))
     return {
         line.split()[0].rstrip(","): line.endswith(MARK) for line in lines if line.startswith("  --spec.")
     }
@@ -70,14 +71,14 @@ def test_the_help_marks_the_flags_that_only_refuse() -> None:
 
 
 def test_the_mark_of_a_flag_is_dim() -> None:
-    (line,) = (line for line in help_lines(VALUE, "x.py", "", ()) if "--spec.data.resize" in line.plain)
-    (span,) = (span for span in line.spans if span.style == "dim")
-    assert line.plain[span.start : span.end] == MARK
+    lines = help_lines(VALUE, "x.py", "", ())
+    (line,) = (line for line in lines if "--spec.data.resize" in unstyled(line))
+    assert [text for text, style in line if style == "dim"] == [MARK]
 
 
 def test_the_page_marks_what_is_set_and_refused() -> None:
     changed = replace(VALUE, {"size": 9, "data.speed_factor": 2.0, "data.batch_size": 2})
-    lines = ["".join(text for text, _ in line) for line in summary_lines(changed, 80)]
+    lines = list(map(unstyled, summary_lines(changed, 80)))
     assert {line.split()[0] for line in lines if line.endswith(MARK)} == {"size", "data.speed_factor"}
     assert {problem.path for problem in refusals(changed)} == {"spec.size", "spec.data.speed_factor"}
 

@@ -83,19 +83,19 @@ def test_the_worked_table(
 ) -> None:
     root = training(FAMILIES[family], *size)
     found = plan(root, device="h200")
-    assert found.tokens == tokens
-    assert found.forward_flops / 1e15 == pytest.approx(forward, abs=6e-4)
-    assert found.step_flops / 1e15 == pytest.approx(both, abs=6e-4)
+    assert found.work.tokens == tokens
+    assert found.work.forward_flops / 1e15 == pytest.approx(forward, abs=6e-4)
+    assert found.work.step_flops / 1e15 == pytest.approx(both, abs=6e-4)
     parts = found.work.flops_by_part
-    assert sum(parts.values()) == found.forward_flops
-    assert [100 * parts[part] / found.forward_flops for part in PARTS] == pytest.approx(shares, abs=0.06)
+    assert sum(parts.values()) == found.work.forward_flops
+    assert [100 * parts[part] / found.work.forward_flops for part in PARTS] == pytest.approx(shares, abs=0.06)
     # The table has two or three digits.
     digits = 0.006 if floor < 11 else 0.06
     assert floor_of(found) == pytest.approx(floor, abs=digits)
     recomputed = plan(replace(root, "recompute.mode", Recompute.FULL), device="h200")
     assert floor_of(recomputed) == pytest.approx(full, abs=0.006 if full < 11 else 0.06)
-    assert recomputed.step_flops == found.step_flops
-    assert recomputed.work.executed_flops == 4 * found.forward_flops
+    assert recomputed.work.step_flops == found.work.step_flops
+    assert recomputed.work.executed_flops == 4 * found.work.forward_flops
 
 
 def floor_of(found: Plan) -> float:
@@ -127,7 +127,7 @@ def test_the_bound_of_the_best_kernels(
         found = plan(replace(root, "recompute.mode", mode), device="h200")
         assert found.timing is not None and found.timing.kernels is not None
         assert found.timing.kernels == pytest.approx(seconds, abs=0.011 if seconds < 11 else 0.06)
-        share = found.step_flops / found.timing.kernels / 989e12
+        share = found.work.step_flops / found.timing.kernels / 989e12
         assert 100 * share == pytest.approx(utilisation, abs=0.11)
 
 
@@ -161,7 +161,7 @@ def test_published_sizes() -> None:
 
 def test_a_step_is_three_forward_passes_of_each_clip() -> None:
     found = plan(training(wan21.T2V_14B, batch=8), world_size=4)
-    assert found.step_flops == 3 * found.forward_flops * 8 == found.work.executed_flops
+    assert found.work.step_flops == 3 * found.work.forward_flops * 8 == found.work.executed_flops
 
 
 def test_the_image_branch_is_counted_with_the_tokens_of_its_images() -> None:
@@ -179,9 +179,9 @@ def test_adapters_spare_the_gradients_of_frozen_weights() -> None:
     # Four matrices of two attentions in forty blocks.
     assert adapted.trainable_parameters == 40 * 8 * 16 * (5120 + 5120)
     assert adapted.parameters == whole.parameters == whole.trainable_parameters
-    assert adapted.step_flops == whole.step_flops
+    assert adapted.work.step_flops == whole.work.step_flops
     parts = whole.work.flops_by_part
-    products = whole.forward_flops - parts["self_attention_core"] - parts["cross_attention_core"]
+    products = whole.work.forward_flops - parts["self_attention_core"] - parts["cross_attention_core"]
     assert whole.work.executed_flops - adapted.work.executed_flops == products
 
 
@@ -199,16 +199,17 @@ def generation(boundary: float | None, **sampler: Any) -> InferSpec:
 
 
 def test_a_video_costs_two_passes_per_step_with_guidance() -> None:
-    single = plan(generation(None, steps=40))
+    single = plan(generation(None, steps=40)).work
     assert single.step_flops == 80 * single.forward_flops
-    assert plan(generation(None, steps=40, guidance_high_noise=1.0)).step_flops == 40 * single.forward_flops
-    assert plan(generation(0.875, steps=40)).step_flops == 80 * single.forward_flops
+    unguided = plan(generation(None, steps=40, guidance_high_noise=1.0)).work
+    assert unguided.step_flops == 40 * single.forward_flops
+    assert plan(generation(0.875, steps=40)).work.step_flops == 80 * single.forward_flops
 
 
 @pytest.mark.parametrize("sigmas", [table for table in SigmaTable if table is not SigmaTable.LISTED])
 def test_guidance_is_counted_per_expert(sigmas: SigmaTable) -> None:
-    only_high = plan(replace(generation(0.875, steps=40, guidance_low_noise=1.0), "sampler.sigmas", sigmas))
-    only_low = plan(replace(generation(0.875, steps=40, guidance_high_noise=1.0), "sampler.sigmas", sigmas))
+    only_high = plan(generation(0.875, steps=40, sigmas=sigmas, guidance_low_noise=1.0)).work
+    only_low = plan(generation(0.875, steps=40, sigmas=sigmas, guidance_high_noise=1.0)).work
     # At shift 12 the level 0.875 is where the unshifted table passes 0.3684: 26 of 40 steps are above.
     assert only_high.step_flops == (40 + 26) * only_high.forward_flops
     assert only_low.step_flops == (40 + 14) * only_low.forward_flops
@@ -216,18 +217,18 @@ def test_guidance_is_counted_per_expert(sigmas: SigmaTable) -> None:
 
 def test_listed_timesteps_are_shared_out_to_the_experts() -> None:
     root = wan22.T2V_A14B_DISTILLED.infer()
-    assert plan(root).step_flops == 4 * plan(root).forward_flops
-    guided = replace(root, "sampler.guidance_low_noise", 2.0)
-    assert plan(guided).step_flops == 6 * plan(root).forward_flops
+    guided, unguided = plan(replace(root, "sampler.guidance_low_noise", 2.0)).work, plan(root).work
+    assert unguided.step_flops == 4 * unguided.forward_flops
+    assert guided.step_flops == 6 * unguided.forward_flops
 
 
 def test_a_plan_is_plain_json() -> None:
     for root in (tiny.SPEC, tiny_high.SPEC):
         found = plan(root, world_size=2)
         read = json.loads(json.dumps(found.to_json()))
-        assert read["bytes_per_rank"] == found.bytes_per_rank
+        assert read["bytes_per_rank"] == found.memory.bytes
         assert read["total_bytes_per_rank"] == sum(read["bytes_per_rank"].values())
-        assert read["tokens"] == found.tokens and read["world_size"] == 2
+        assert read["tokens"] == found.work.tokens and read["world_size"] == 2
         assert read["fits"] is None and read["floor_seconds"] is None
         assert read["problems"] == read["suggestions"] == []
 
@@ -295,5 +296,5 @@ def test_the_largest_bucket_is_planned() -> None:
     small = BucketSpec(num_frames=81, height=480, width=832)
     large = BucketSpec(num_frames=81, height=720, width=1280)
     found = plan(replace(training(wan21.T2V_14B), "data.buckets", (small, large)))
-    assert found.tokens == 75_600
+    assert found.work.tokens == 75_600
     assert "counted for the largest bucket" in found.notes

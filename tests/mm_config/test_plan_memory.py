@@ -33,7 +33,7 @@ def training(family: Family = wan21.T2V_14B, batch: int = 8) -> TrainSpec:
 
 
 def gigabytes(found: Plan, *names: str) -> float:
-    return sum(found.bytes_per_rank[name] for name in names) / 1e9
+    return sum(found.memory.bytes[name] for name in names) / 1e9
 
 
 @pytest.mark.parametrize(
@@ -80,41 +80,41 @@ def test_the_worked_activations(
     assert by_mode["full"] / 1e9 == pytest.approx(kept + block, rel=7e-3)
     # One attention output more per layer, and a float32 per token and head.
     more = by_mode["selective"] - by_mode["full"]
-    statistics = layers * plan(root).tokens * root.model.num_attention_heads * 4
+    statistics = layers * plan(root).work.tokens * root.model.num_attention_heads * 4
     assert (more - statistics) / layers / 1e9 == pytest.approx(stream, abs=6e-4)
     assert (more - statistics) / 1e9 == pytest.approx(kept, rel=1e-2)
     for mode in Recompute:
         found = plan(replace(root, "recompute.mode", mode), world_size=8)
-        assert found.bytes_per_rank["activations"] == by_mode[mode.value]
+        assert found.memory.bytes["activations"] == by_mode[mode.value]
 
 
 def test_training_14b_on_eight_h200_with_selective_recomputation() -> None:
     found = plan(replace(training(), "recompute.mode", Recompute.SELECTIVE), 8, "h200")
     # 28.6 of states, 27 kept, 8.5 in the block at work, and the units in flight.
-    assert found.total_bytes_per_rank / 1e9 == pytest.approx(66, abs=4)
+    assert found.memory.total / 1e9 == pytest.approx(66, abs=4)
     assert found.fits
     large = replace(
         training(), {"recompute.mode": Recompute.SELECTIVE, "data.height": 720, "data.width": 1280}
     )
-    assert plan(large, 8, "h200").total_bytes_per_rank / 1e9 == pytest.approx(112, abs=6)
+    assert plan(large, 8, "h200").memory.total / 1e9 == pytest.approx(112, abs=6)
     assert plan(large, 8, "h200").fits
     assert not plan(large, 8, "h100").fits
 
 
 def test_sequence_parallel_ranks_share_the_activations_of_a_clip() -> None:
     root = replace(training(batch=1), "parallel.ulysses", 8)
-    assert plan(root, world_size=8).bytes_per_rank["activations"] / 1e9 == pytest.approx(43, abs=0.5)
+    assert plan(root, world_size=8).memory.bytes["activations"] / 1e9 == pytest.approx(43, abs=0.5)
     mixed = replace(training(batch=1), {"parallel.ulysses": 4, "parallel.ring": 2})
-    assert plan(mixed, 8).bytes_per_rank["activations"] == plan(root, 8).bytes_per_rank["activations"]
+    assert plan(mixed, 8).memory.bytes["activations"] == plan(root, 8).memory.bytes["activations"]
 
 
 def test_micro_batches_bound_the_activations_and_add_up_whole_gradients() -> None:
-    whole = plan(training(batch=16), world_size=8).bytes_per_rank
-    micro = plan(replace(training(batch=16), "runtime.micro_batch_size", 1), world_size=8).bytes_per_rank
+    whole = plan(training(batch=16), world_size=8).memory.bytes
+    micro = plan(replace(training(batch=16), "runtime.micro_batch_size", 1), world_size=8).memory.bytes
     assert micro["activations"] * 2 == whole["activations"]
     assert whole["accumulated_gradients"] == 0
     assert micro["accumulated_gradients"] == 4 * PARAMETERS_14B
-    alone = plan(replace(training(), "runtime.micro_batch_size", 1)).bytes_per_rank
+    alone = plan(replace(training(), "runtime.micro_batch_size", 1)).memory.bytes
     assert alone["accumulated_gradients"] == 0
 
 
@@ -123,7 +123,7 @@ def test_recomputed_activations_can_wait_on_the_host() -> None:
     moved = plan(replace(kept, "recompute.offload", True), world_size=8)
     stream = 32_760 * 5120 * 2
     assert moved.memory.host["activations"] == 40 * stream
-    difference = plan(kept, 8).bytes_per_rank["activations"] - moved.bytes_per_rank["activations"]
+    difference = plan(kept, 8).memory.bytes["activations"] - moved.memory.bytes["activations"]
     assert difference == 38 * stream
 
 
@@ -131,8 +131,8 @@ def test_only_matching_blocks_are_recomputed() -> None:
     some = replace(training(), {"recompute.mode": Recompute.FULL, "recompute.modules": ("blocks.{0-9}",)})
     found = plan(some, 8)
     block = found.memory.activations_by_recompute["none"] // 40
-    assert found.bytes_per_rank["activations"] == 31 * block + 10 * 32_760 * 5120 * 2
-    forward = found.forward_flops * 8
+    assert found.memory.bytes["activations"] == 31 * block + 10 * 32_760 * 5120 * 2
+    forward = found.work.forward_flops * 8
     assert found.work.executed_flops == pytest.approx(3.25 * forward)
 
 
@@ -146,20 +146,20 @@ def test_only_matching_blocks_are_recomputed() -> None:
 def test_what_is_offloaded_is_on_the_host(changes: dict[str, Any], moved: tuple[str, ...]) -> None:
     found = plan(replace(training(), changes), 8)
     for name in moved:
-        assert found.bytes_per_rank[name] == 0 < found.memory.host[name]
+        assert found.memory.bytes[name] == 0 < found.memory.host[name]
 
 
 def test_optimizers_keep_what_they_keep() -> None:
     eight_bit = plan(replace(training(), "optim", AdamWSpec(state_bits=8)))
-    assert eight_bit.bytes_per_rank["optimizer"] == 2 * PARAMETERS_14B
-    muon = plan(replace(training(), "optim", MuonSpec())).bytes_per_rank["optimizer"]
+    assert eight_bit.memory.bytes["optimizer"] == 2 * PARAMETERS_14B
+    muon = plan(replace(training(), "optim", MuonSpec())).memory.bytes["optimizer"]
     # Nearly all parameters are matrices in blocks, with one moment of four bytes.
     assert 4 * PARAMETERS_14B < muon < 4.1 * PARAMETERS_14B
 
 
 def test_shard_groups_hold_copies() -> None:
     whole, grouped = plan(training(), 8), plan(replace(training(), "fsdp.shard_size", 4), 8)
-    assert grouped.bytes_per_rank["parameters"] == 2 * whole.bytes_per_rank["parameters"]
+    assert grouped.memory.bytes["parameters"] == 2 * whole.memory.bytes["parameters"]
     assert {flow.name for flow in grouped.traffic} - {flow.name for flow in whole.traffic} == {
         "copies_gradients"
     }
@@ -207,7 +207,7 @@ def test_parameters_that_a_node_shares_again_are_gathered_inside_of_it() -> None
     blocks = 2 * 351_387_648 * 40  # Of a block's values, in bfloat16.
     assert flows["gathered_again"].bytes == pytest.approx(blocks * 7 / 8, rel=1e-3)
     assert (flows["gathered_again"].span, flows["gathered_weights"].span) == (8, 16)
-    kept = near.bytes_per_rank["gathered_weights"] - wide.bytes_per_rank["gathered_weights"]
+    kept = near.memory.bytes["gathered_weights"] - wide.memory.bytes["gathered_weights"]
     assert kept == pytest.approx(blocks / 8, rel=1e-3)
     assert plan(replace(root, "fsdp.reshard_size", 16), 16).traffic == wide.traffic
 
@@ -239,7 +239,7 @@ def phases(**changes: Any) -> dict[str, dict[str, int]]:
 
 def test_both_experts_are_held_at_inference() -> None:
     one = plan(wan21.T2V_14B.infer(dtype=Dtype.BFLOAT16))
-    assert one.bytes_per_rank["parameters"] == 2 * PARAMETERS_14B
+    assert one.memory.bytes["parameters"] == 2 * PARAMETERS_14B
     assert phases()["denoising"]["parameters"] == 4 * PARAMETERS_14B
 
 

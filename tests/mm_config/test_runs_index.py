@@ -16,7 +16,7 @@ from mm_config.runs.conditions import parse_condition
 from mm_config.runs.folder import Run, open_run
 from mm_config.runs.index import open_index, unfilled_index
 from mm_config.runs.record import RunStatus
-from mm_config.runs.stored import stored
+from mm_config.runs.stored import read_stored
 from mm_config.schema.decorator import spec
 from mm_config.schema.errors import UserError
 from mm_config.schema.fields import LOCATION, field
@@ -53,10 +53,10 @@ def test_runs_are_found_by_id_label_and_hash_prefix(tmp_path: Path) -> None:
         "tiny_high",
     ]
     for text in (run.record.path, *prefixes):
-        assert [record.path for record in index.find(text)] == [run.record.path], text
-    assert [record.path for record in index.find("other")] == [other.record.path]
-    assert index.find("%") == index.find("tiny") == ()
-    assert index.folder(index.find("other")[0]) == other.path
+        assert [record.path for record in index.list(matching=text)] == [run.record.path], text
+    assert [record.path for record in index.list(matching="other")] == [other.record.path]
+    assert index.list(matching="%") == index.list(matching="tiny") == ()
+    assert index.folder(index.list(matching="other")[0]) == other.path
 
 
 @each_database
@@ -184,12 +184,12 @@ def test_labels_are_told_apart_by_case_and_signs_stand_for_themselves(tmp_path: 
         finished(tmp_path, name)
     index = open_index(tmp_path)
     for name in ("High", "high", "a_b", "50%", "\u706b\u7403"):
-        assert [record.name for record in index.find(name)] == [name]
+        assert [record.name for record in index.list(matching=name)] == [name]
         assert [record.name for record in index.list(name=name)] == [name]
-        (record,) = index.find(name)
-        assert index.find(record.path) == (record,)
+        (record,) = index.list(matching=name)
+        assert index.list(matching=record.path) == (record,)
     for text in ("hig", "a%", "HIGH", "nul\0", "\udcff", ""):
-        assert index.find(text) == ()
+        assert index.list(matching=text) == ()
 
 
 @each_database
@@ -206,13 +206,10 @@ def test_the_longest_names_and_any_text_can_be_stored(tmp_path: Path) -> None:
 
 @each_database
 def test_runs_of_the_same_time_have_one_order(tmp_path: Path) -> None:
-    content = stored(NAMED)
-    records = [
-        attrs.evolve(finished(tmp_path, name).record, started_at="2026-11-22T00:00:00.000000+00:00")
-        for name in ("b", "A", "a-b", "ab", "B")
-    ]
+    runs = [finished(tmp_path, name) for name in ("b", "A", "a-b", "ab", "B")]
+    same = "2026-11-22T00:00:00.000000+00:00"
     index = open_index(tmp_path)
-    index.add_all([(record, content) for record in records])
+    index.add_all([(attrs.evolve(run.record, started_at=same), read_stored(run.path)) for run in runs])
     names = [record.name for record in index.list()]
     assert names == ["b", "ab", "a-b", "B", "A"]
 
@@ -276,10 +273,10 @@ def test_a_run_is_found_by_its_first_hash_and_by_the_one_of_today(tmp_path: Path
     hashes = [spec_hash(before), spec_hash(today), exact_hash(before), exact_hash(today)]
     assert set(record.hashes) == set(hashes)
     for digits in hashes:
-        assert index.find(digits[:8].upper()) == (record,)
+        assert index.list(matching=digits[:8].upper()) == (record,)
     assert index.list(where=[parse_condition("steps=5")]) == (record,)
     index.set_status(attrs.evolve(record, status=RunStatus.FAILED))
-    assert index.find(spec_hash(today))[0].status is RunStatus.FAILED
+    assert index.list(matching=spec_hash(today))[0].status is RunStatus.FAILED
 
 
 @each_database
@@ -294,5 +291,5 @@ def test_a_payload_that_can_not_be_loaded_is_found_by_what_its_json_says(tmp_pat
     assert record.spec_hash_now is None
     file.write_text("no JSON")
     index.reindex()
-    assert index.find(spec_hash(NAMED)) == (record,)
+    assert index.list(matching=spec_hash(NAMED)) == (record,)
     assert index.fields(record) == {}

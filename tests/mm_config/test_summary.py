@@ -13,7 +13,7 @@ import pytest
 
 from experiments import tiny, tiny_high, tiny_low
 from mm_config import exact_hash, replace, spec_hash
-from mm_config.cli.styled import Line
+from mm_config.cli.page import unstyled
 from mm_config.cli.summary import summary_lines
 from mm_config.cli.values import brief, fitted, for_shell, outline
 from mm_config.schema.decorator import spec
@@ -31,11 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def page(value: RootSpec, width: int = 80) -> list[str]:
-    return [text(line) for line in summary_lines(value, width)]
-
-
-def text(line: Line) -> str:
-    return "".join(piece for piece, _ in line)
+    return [unstyled(line) for line in summary_lines(value, width)]
 
 
 def group(lines: list[str], title: str) -> list[str]:

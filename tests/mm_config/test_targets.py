@@ -129,7 +129,7 @@ def test_a_run_whose_spec_was_edited_is_refused_by_folder_id_and_hash(
     index.reindex()
     (record,) = index.find_finished(spec_hash(HIGH))
     assert (record.spec_hash_now, record.exact_hash_now) == (None, None)
-    assert index.find(exact_hash(changed)) == (), "what was edited in is not what was run"
+    assert index.list(matching=exact_hash(changed)) == (), "what was edited in is not what was run"
 
 
 def test_a_copy_of_a_runs_spec_without_its_record_is_a_target(tmp_path: Path, options: RunOptions) -> None:
@@ -197,7 +197,10 @@ def test_files_that_hold_no_spec(tmp_path: Path, options: RunOptions) -> None:
         "empty.py": ("", "defines no SPEC"),
         "wrong.py": ("SPEC = 3", "SPEC: expected a spec that can be run, got int"),
         "broken.py": ("x = 1\nraise KeyError('lr')", "KeyError: 'lr' ({path}:2)"),
-        "notes.txt": ("", "expected an experiment (.py), a saved spec (.json, .yaml) or a run folder"),
+        "notes.txt": (
+            "",
+            "expected an experiment (.py), a saved spec (.json, .yaml), a video (.mp4) or a run folder",
+        ),
         "bad.py": (
             "from experiments.tiny_high import SPEC\nfrom mm_config import replace\n"
             "SPEC = replace(SPEC, {'optim.lr': -1.0})",

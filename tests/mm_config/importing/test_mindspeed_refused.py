@@ -49,7 +49,13 @@ def test_a_missing_attention_mask_is_a_conflict_with_context_parallelism(tmp_pat
         ("--clip-grad 1.0", "--clip-grad 0.0", "--clip-grad: spec.optim.max_grad_norm"),
         ("--lr-decay-style constant", "--lr-decay-style inverse-square-root", "--lr-decay-style is"),
         ("--num-workers 8", "--num-workers 0", "--num-workers is '0'"),
-        ("\nMBS=1\n", "\nMBS=x\n", "GBS: $((x*1*8)): x is no number"),
+        (
+            "\nPP=1\n",
+            "\nPP=1\nexport HCCL_DFS_CONFIG=$(hostname)\n",
+            "HCCL_DFS_CONFIG is '$(hostname)': only a run",
+        ),
+        ("\nMBS=1\n", "\nif true; then\nMBS=2\nfi\n", "line 24, which is not read, may set MBS"),
+        ("\nMBS=1\n", "\nMBS=x\n", "$((x*1*8)): arithmetic needs whole numbers, got x"),
     ],
 )
 def test_what_our_specs_can_not_say_is_refused_with_its_line(

@@ -20,6 +20,7 @@ from mm_config.cli import (
     runs_dir_of,
     whole_number,
 )
+from mm_config.console import say, typed_path
 from mm_config.npu import exported
 from mm_config.options import RunOptions, load_locations
 from mm_config.schema import Problem, UserError
@@ -58,11 +59,12 @@ USAGE = Usage(
     "mm generate TARGET --prompt TEXT [--prompt TEXT ...] --out PATH [--spec.FIELD VALUE ...]",
     "Make videos from prompts.",
     "Makes a video of each prompt, with the model, the sampler and the size of an inference spec, and writes "
-    "it as mp4. The file carries the spec's hash and the request in its comment tag. The same prompt, seed "
-    "and spec give the same video, alone or beside others. Weights that a training makes are found by that "
-    "training's hash; --spec.build-missing trains them first where no finished run has made them.\n\n"
-    "A target is an experiment file, a saved spec, a run folder, a module, a run id or a hash prefix of at "
-    "least 6 digits.",
+    "it as mp4. A run folder keeps the spec, the requests and where all came from; the file's comment tag "
+    "names it, so that mm show, mm diff and mm reproduce take the file wherever it lies. The same prompt, "
+    "seed and spec give the same video, alone or beside others. Weights that a training makes are found by "
+    "that training's hash; --spec.build-missing trains them first where no finished run has made them.\n\n"
+    "A target is an experiment file, a saved spec, a run folder, a video that a run made, a module, a run id "
+    "or a hash prefix of at least 6 digits.",
     (PROMPT, NEGATIVE_PROMPT, SEED, OUT, FORCE, RUNS_DIR, LOCATION),
     (
         (
@@ -96,25 +98,16 @@ def make_files(line: CommandLine) -> int:
     options = RunOptions(
         runs_dir=runs_dir_of(line),
         locations=load_locations(line.values(LOCATION)),
+        requests=tuple(requests),
         argv=("mm", "generate", *line.argv),
     )
-    _write_videos(spec, requests, paths, options)
-    return 0
-
-
-def _write_videos(
-    spec: InferSpec, requests: Sequence[GenerationRequest], paths: Sequence[Path], options: RunOptions
-) -> None:
     with exported(spec):
-        from mm_infer.opening import open_generation, train_missing
-        from mm_infer.pipeline import load_pipeline, make_videos
-        from mm_infer.requests import Inputs
-        from mm_infer.writing import write_video
+        from mm_infer.runner import make
 
-        pipeline = load_pipeline(train_missing(open_generation(spec, options, requests)))
-        for path, video in zip(paths, make_videos(pipeline, Inputs(tuple(requests))), strict=True):
-            write_video(path, video, spec)
+        run_dir = make(spec, options, paths).run_dir
+    say(f"run folder {typed_path(run_dir)}")
     print("\n".join(map(str, paths)))
+    return 0
 
 
 def _paths(

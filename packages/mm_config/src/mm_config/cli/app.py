@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint, version
 
 from mm_config.cli.exits import exit_status
-from mm_config.cli.page import blank, example_lines, flag_line, heading, paragraph, print_lines
+from mm_config.cli.page import BLANK, example_lines, flag_line, heading, paragraph, print_page
 from mm_config.cli.registry import load_verb, verb_named, verbs
 from mm_config.schema.errors import Problem, UserError
 
@@ -63,13 +63,12 @@ def _about(entry: EntryPoint) -> str:
 
 
 def _print_help() -> None:
-    lines = [*paragraph("usage: mm VERB ...", indent=0), blank()]
-    lines.extend(paragraph("Answers questions about specs and runs of video diffusion.", indent=0))
-    lines.extend([blank(), heading("verbs", "mm VERB --help tells more")])
+    about = "Answers questions about specs and runs of video diffusion."
+    lines = [*paragraph("usage: mm VERB ..."), BLANK, *paragraph(about)]
+    lines += [BLANK, heading("verbs", "mm VERB --help tells more")]
     entries = sorted(verbs(), key=lambda entry: entry.name)
     width = max(len(entry.name) for entry in entries)
     for entry in entries:
         first, *others = paragraph(_about(entry), indent=width + 4)
-        lines.extend([flag_line([entry.name.ljust(width)], "", first.plain.strip()), *others])
-    lines.extend(example_lines(EXAMPLES))
-    print_lines(lines)
+        lines += [flag_line([entry.name.ljust(width)], "", first[0][0].strip()), *others]
+    print_page([*lines, *example_lines(EXAMPLES)])

@@ -9,13 +9,13 @@ from mm_config.cli.plan_page import plan_lines
 from mm_config.cli.sections import sections
 from mm_config.npu.exporting import check_environment, variables_of
 from mm_config.options.run_options import RunOptions
+from mm_config.rules.wording import counted
 from mm_config.running.runners import check_carried_out, finished_run, runner_of
 from mm_config.runs.folder import resumed
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.evolve import get
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec
-from mm_config.stored.describe import counted
 
 
 def dry_run_lines(spec: RootSpec, options: RunOptions, world_size: int) -> list[str]:

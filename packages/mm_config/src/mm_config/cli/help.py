@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mm_config.cli.flags import as_text, is_settable
-from mm_config.cli.page import blank, example_lines, flag_line, heading, option_lines, paragraph
+from mm_config.cli.page import BLANK, Line, example_lines, flag_line, heading, option_lines, paragraph
 from mm_config.cli.scan import Option
 from mm_config.cli.sections import Section, sections
 from mm_config.cli.values import brief, mark
@@ -18,11 +18,8 @@ from mm_config.schema.fields import FieldInfo, field_types
 from mm_config.schema.root import RootSpec, aliases_of
 from mm_config.schema.types import class_of, describe
 
-if TYPE_CHECKING:
-    from rich.text import Text
 
-
-def help_lines(spec: RootSpec, file: str, about: str, options: Iterable[Option]) -> list[Text]:
+def help_lines(spec: RootSpec, file: str, about: str, options: Iterable[Option]) -> list[Line]:
     """The page of an experiment.
 
     Args:
@@ -31,13 +28,13 @@ def help_lines(spec: RootSpec, file: str, about: str, options: Iterable[Option])
         about: What the experiment is: its docstring.
         options: What can be given beside the spec.
     """
-    lines = [*paragraph(f"usage: python {file} [--spec.FIELD VALUE ...] [OPTION ...]", indent=0, hanging=7)]
+    lines = [*paragraph(f"usage: python {file} [--spec.FIELD VALUE ...] [OPTION ...]", hanging=7)]
     for part in about.strip().split("\n\n"):
-        lines.extend([blank(), *paragraph(" ".join(part.split()), indent=0)])
+        lines.extend([BLANK, *paragraph(" ".join(part.split()))])
     note = (
         "In names, - and _ are the same. A list takes its values one after the other; None is written None."
     )
-    lines.extend([blank(), *paragraph(note, indent=0)])
+    lines.extend([BLANK, *paragraph(note)])
     lines.extend(option_lines("options, beside the spec", options))
     aliases = {path: alias for alias, path in aliases_of(type(spec)).items()}
     refused = not_carried_out(spec)
@@ -49,20 +46,20 @@ def help_lines(spec: RootSpec, file: str, about: str, options: Iterable[Option])
     return lines
 
 
-def _section_lines(section: Section, note: str) -> list[Text]:
+def _section_lines(section: Section, note: str) -> list[Line]:
     tag = tag_of(section.value)
     if section.by_hash:
         about = f"Fields of a {tag} spec; see the --help of its own experiment."
         return [flag_line([f"--{section.path}.*"], ""), *paragraph(f"{section.help} {about}", indent=6)]
     about = " ".join((inspect.getdoc(class_of(section.value)) or "").split("\n\n")[0].split())
     return [
-        blank(),
+        BLANK,
         heading(section.path, section.help, note),
         *paragraph(f"{tag}: {about}", indent=2),
     ]
 
 
-def _leaf_lines(leaf: Leaf, alias: str | None, note: str) -> list[Text]:
+def _leaf_lines(leaf: Leaf, alias: str | None, note: str) -> list[Line]:
     flags = [f"--spec.{leaf.path}", *([f"--spec.{alias}"] if alias else [])]
     if not is_settable(leaf.type):
         facts = f"{leaf.help} (default: {brief(leaf.value)}; {describe(leaf.type)}, chosen in Python)"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from mm_config.cli.exits import exit_status
 from mm_config.cli.parse import overridden
-from mm_config.cli.scan import HELP, RUNS_DIR, CommandLine, Option, scan
+from mm_config.cli.scan import HELP, RUNS_DIR, Option, scan
 from mm_config.cli.targets import named, runs_dir_of
 from mm_config.console.output import is_main_rank, say
 from mm_config.options.locations import Locations, load_locations, unused_names
 from mm_config.options.run_options import RunOptions, RunOutcome
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.root import RootSpec
 
 RESUME = Option("--resume", "Continue a run: its folder, its id, a hash prefix, or latest.", "RUN|latest")
@@ -74,7 +74,9 @@ def _main(spec: RootSpec, argv: list[str]) -> RunOutcome | None:
         _print_help(spec, argv[0])
         return None
     problems = [*line.problems, *(Problem("", f"unexpected argument {word!r}") for word in line.words)]
-    locations = _locations(line, problems)
+    locations = Locations()
+    with gathering(problems):
+        locations = load_locations(line.values(LOCATION))
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     spec = overridden(spec, line.fields, problems, line.flags, world_size)
     if unused := list(unused_names(locations, spec)):
@@ -98,22 +100,14 @@ def _main(spec: RootSpec, argv: list[str]) -> RunOutcome | None:
     return outcome
 
 
-def _locations(line: CommandLine, problems: list[Problem]) -> Locations:
-    try:
-        return load_locations(line.values(LOCATION))
-    except UserError as error:
-        problems.extend(error.problems)
-        return Locations()
-
-
 def _print_help(spec: RootSpec, file: str) -> None:
     if not is_main_rank():
         return
     from mm_config.cli.help import help_lines
-    from mm_config.cli.page import print_lines
+    from mm_config.cli.page import print_page
 
     about = sys.modules["__main__"].__doc__ or type(spec).__doc__ or ""
-    print_lines(help_lines(spec, file, about, (*OPTIONS, HELP)))
+    print_page(help_lines(spec, file, about, (*OPTIONS, HELP)))
 
 
 def _print_dry_run(spec: RootSpec, options: RunOptions, world_size: int) -> None:

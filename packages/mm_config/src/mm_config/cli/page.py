@@ -1,98 +1,95 @@
-"""Pages of help: bold headings and coloured flags on a terminal, plain text elsewhere."""
+"""Pages of facts and of help: coloured on a terminal, plain in a pipe, where rich is not loaded."""
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from mm_config.cli.scan import Option
-from mm_config.console.output import console
+from mm_config.console.output import console, is_live
+from mm_config.stored.text_width import columns
 
-if TYPE_CHECKING:
-    from rich.text import Text
+Line: TypeAlias = "tuple[tuple[str, str], ...]"
+"""Pieces of a line, each with its style (`bold`, `dim`, `cyan`) or an empty one."""
 
+BLANK: Line = ()
 MAX_WIDTH = 100
+"""Longest line of running text, in columns."""
 
 
-def print_lines(lines: Iterable[Text]) -> None:
-    """Prints styled lines, whole: a terminal wraps, a pipe does not."""
-    from rich.text import Text
+def print_page(lines: Iterable[Line]) -> None:
+    """Prints lines, whole: a terminal wraps, a pipe does not."""
+    if is_live():
+        from rich.text import Text
 
-    console().print(Text("\n").join(lines), soft_wrap=True)
+        page = (Text.assemble(*line, no_wrap=True) for line in lines)
+        console().print(Text("\n").join(page), soft_wrap=True)
+    else:
+        print("\n".join(unstyled(line).rstrip() for line in lines))
 
 
-def option_lines(title: str, options: Iterable[Option]) -> list[Text]:
+def unstyled(line: Line) -> str:
+    """The text of a line."""
+    return "".join(text for text, _ in line)
+
+
+def page_width() -> int:
+    """Columns of the terminal, or of the variable COLUMNS; 80 where neither is known."""
+    return shutil.get_terminal_size().columns
+
+
+def paragraph(text: str, indent: int = 0, hanging: int = 0, width: int | None = None) -> list[Line]:
+    """Text wrapped to the page, indented; lines after the first by `hanging` more.
+
+    A non-breaking space stays inside its line and is shown as a space.
+    """
+    first, later = " " * indent, " " * (indent + hanging)
+    width = min(width or page_width(), MAX_WIDTH)
+    wrapped = [first + text]
+    if len(text) + indent > width or "\n" in text:
+        wrapped = textwrap.wrap(
+            text, width, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
+        )
+    return [((line.replace("\u00a0", " "), ""),) for line in wrapped]
+
+
+def option_lines(title: str, options: Iterable[Option]) -> list[Line]:
     """A group of options, each with what it does."""
-    lines = [blank(), heading(title)]
+    lines = [BLANK, heading(title)]
     for option in options:
         value = "{" + ",".join(option.choices) + "}" if option.choices else option.metavar or ""
-        lines.append(flag_line([option.flag], value))
-        lines.extend(paragraph(option.help, indent=6))
+        lines += [flag_line([option.flag], value), *paragraph(option.help, indent=6)]
     return lines
 
 
-def example_lines(examples: Sequence[tuple[str, str]]) -> list[Text]:
+def example_lines(examples: Iterable[tuple[str, str]]) -> list[Line]:
     """Commands to copy, each under what it does."""
-    from rich.text import Text
-
-    lines = [blank(), heading("examples")]
+    lines = [BLANK, heading("examples")]
     for command, about in examples:
-        lines.append(Text(f"  # {about}", style="dim"))
-        lines.append(Text(f"  {command}"))
+        lines += [((f"  # {about}", "dim"),), ((f"  {command}", ""),)]
     return lines
 
 
-def flag_line(flags: Sequence[str], value: str, note: str = "") -> Text:
+def flag_line(flags: Sequence[str], value: str, note: str = "") -> Line:
     """A flag's spellings with what follows them; in lines of their own where the page is too narrow."""
-    from rich.text import Text
-
-    line, below = Text(), "\n      "
+    width, below = min(page_width(), MAX_WIDTH), "\n      "
+    line = BLANK
     for between, before, beside in (
         (", ", " ", "  "),
         (f",{below}", " ", "  "),
         (f",{below}", below, "  "),
         (f",{below}", below, below),
     ):
-        spellings = Text(between).join(Text(flag, style="cyan") for flag in flags)
-        ending = f"{before}{value}" if value else ""
-        line = Text.assemble("  ", spellings, ending, (f"{beside}{note}" if note else "", "dim"))
-        if all(part.cell_len <= _width() for part in line.split("\n")):
+        spellings = [piece for flag in flags for piece in ((between, ""), (flag, "cyan"))][1:]
+        ending = (f"{before}{value}" if value else "", "")
+        line = (("  ", ""), *spellings, ending, (f"{beside}{note}" if note else "", "dim"))
+        if all(columns(part) <= width for part in unstyled(line).split("\n")):
             break
     return line
 
 
-def heading(title: str, about: str = "", note: str = "") -> Text:
+def heading(title: str, about: str = "", note: str = "") -> Line:
     """A group's title, with what the group is."""
-    from rich.text import Text
-
-    return Text.assemble((title, "bold"), f"  {about}" if about else "", (f"  {note}" if note else "", "dim"))
-
-
-def paragraph(text: str, indent: int, hanging: int = 0) -> list[Text]:
-    """Text wrapped to the page, indented; lines after the first by `hanging` more.
-
-    A non-breaking space stays inside its line and is shown as a space.
-    """
-    from rich.text import Text
-
-    first, later = " " * indent, " " * (indent + hanging)
-    width = _width()
-    if len(text) + indent <= width and "\n" not in text:
-        wrapped = [first + text]
-    else:
-        wrapped = textwrap.wrap(
-            text, width, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
-        )
-    return [Text(line.replace("\u00a0", " ")) for line in wrapped]
-
-
-def blank() -> Text:
-    """An empty line."""
-    from rich.text import Text
-
-    return Text("")
-
-
-def _width() -> int:
-    return min(console().width, MAX_WIDTH)
+    return ((title, "bold"), (f"  {about}" if about else "", ""), (f"  {note}" if note else "", "dim"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from mm_config.planning.devices import RANKS_PER_NODE, RESERVE, Device
-from mm_config.planning.plan import NAMES, Plan, plan
+from mm_config.planning.devices import NAMES, RANKS_PER_NODE, RESERVE, Device
+from mm_config.planning.plan import Plan, plan
+from mm_config.rules.wording import counted
 from mm_config.schema.root import RootSpec
-from mm_config.stored.describe import counted
 
 _WIDTH = 80
 _LEAST_SHARE = 5e-4
@@ -46,7 +46,7 @@ def _work(found: Plan) -> list[str]:
     )
     rows = [
         ("parameters", parameters),
-        ("tokens", f"{found.tokens:,} per sample"),
+        ("tokens", f"{work.tokens:,} per sample"),
         ("forward", f"{_flops(work.forward_flops)} per sample"),
         ("step" if trains else "video", whole),
     ]
@@ -108,7 +108,7 @@ def _time(found: Plan) -> Iterator[str]:
     by = "traffic" if times.traffic > times.computation else "computation"
     rows = [("floor", times.floor, f"bound by {by}, all overlapped")]
     if times.kernels is not None:
-        mfu = found.step_flops / (times.kernels * found.work.ranks * peak)
+        mfu = found.work.step_flops / (times.kernels * found.work.ranks * peak)
         rows.append(("best kernels", times.kernels, f"attention at its own rate: MFU {mfu:.1%}"))
     rows.append((f"at {found.efficiency:.1%} MFU", times.at_efficiency, f"of {peak / 1e12:,.4g} TFLOP/s"))
     for name, seconds, note in rows:
@@ -121,7 +121,7 @@ def _verdict(found: Plan) -> Iterator[str]:
         return
     yield ""
     if found.fits:
-        used = found.total_bytes_per_rank / device.memory_bytes
+        used = found.memory.total / device.memory_bytes
         yield f"fits: {used:.0%} of {device.memory_bytes / 1e9:.0f} GB, {RESERVE:.0%} kept in reserve"
         return
     yield from _wrapped(f"does not fit: {'; '.join(found.problems)}")

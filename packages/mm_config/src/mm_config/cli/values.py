@@ -5,13 +5,13 @@ from __future__ import annotations
 import enum
 import shlex
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import attrs
 
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.fields import spec_fields
-from mm_config.schema.types import class_of, is_spec
+from mm_config.schema.types import class_of, is_spec, is_tuple
 from mm_config.stored.text_width import columns, cut
 
 MANY = 4
@@ -20,8 +20,8 @@ MANY = 4
 
 def for_shell(value: Any) -> str:
     """A value on one line, as it would be given after its flag; a spec by its wire tag."""
-    if isinstance(value, tuple):
-        return " ".join(for_shell(item) for item in cast("tuple[Any, ...]", value)) or "(none)"
+    if is_tuple(value):
+        return " ".join(map(for_shell, value)) or "(none)"
     if isinstance(value, enum.Enum):
         return str(value.value)
     if is_spec(value):
@@ -31,10 +31,8 @@ def for_shell(value: Any) -> str:
 
 def brief(value: Any) -> str:
     """As `for_shell`, but a long tuple by its first items and its length."""
-    if isinstance(value, tuple):
-        items = cast("tuple[Any, ...]", value)
-        if len(items) > MANY:
-            return f"{for_shell(items[:2])} ... ({len(items)} in all)"
+    if is_tuple(value) and len(value) > MANY:
+        return f"{for_shell(value[:2])} ... ({len(value)} in all)"
     return for_shell(value)
 
 
@@ -43,16 +41,15 @@ def fitted(value: Any, width: int) -> str:
     whole = for_shell(value)
     if columns(whole) <= width:
         return whole
-    if isinstance(value, tuple):
-        items = cast("tuple[Any, ...]", value)
-        if len(items) == 1:
-            return fitted(items[0], width)
-        note = f"... ({len(items)} in all)"
-        for count in range(len(items) - 1, 0, -1):
-            start = f"{for_shell(items[:count])} {note}"
+    if is_tuple(value):
+        if len(value) == 1:
+            return fitted(value[0], width)
+        note = f"... ({len(value)} in all)"
+        for count in range(len(value) - 1, 0, -1):
+            start = f"{for_shell(value[:count])} {note}"
             if columns(start) <= width:
                 return start
-        return f"{_start(for_shell(items[0]), width - len(note) - 1)} {note}"
+        return f"{_start(for_shell(value[0]), width - len(note) - 1)} {note}"
     if isinstance(value, str):
         note = f"({len(value)} characters)"
         return f"{_start(whole, width - len(note) - 1)} {note}"
@@ -61,7 +58,6 @@ def fitted(value: Any, width: int) -> str:
 
 def outline(value: Any) -> str:
     """A spec by its tag and those of its fields that are not at their defaults."""
-
     said = [
         f"{attribute.name} {brief(getattr(value, attribute.name))}"
         for attribute in spec_fields(class_of(value))
@@ -78,8 +74,8 @@ def is_default(attribute: attrs.Attribute[Any], value: Any) -> bool:
 
 def plain(value: Any) -> Any:
     """A value as JSON holds it; a spec as its payload."""
-    if isinstance(value, tuple):
-        return [plain(item) for item in cast("tuple[Any, ...]", value)]
+    if is_tuple(value):
+        return [plain(item) for item in value]
     if isinstance(value, enum.Enum):
         return value.value
     if is_spec(value):

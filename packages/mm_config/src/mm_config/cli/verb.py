@@ -8,7 +8,7 @@ from typing import Literal
 
 import attrs
 
-from mm_config.cli.page import blank, example_lines, option_lines, paragraph, print_lines
+from mm_config.cli.page import BLANK, example_lines, option_lines, paragraph, print_page
 from mm_config.cli.scan import HELP, CommandLine, Option, scan
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.suggestions import did_you_mean
@@ -83,10 +83,10 @@ class Verb:
 
 def print_usage(usage: Usage) -> None:
     """Prints a verb's page."""
-    print_lines(
+    print_page(
         [
-            *paragraph(f"usage: {usage.line}", indent=0, hanging=7),
-            *(line for part in usage.about.split("\n\n") for line in (blank(), *paragraph(part, indent=0))),
+            *paragraph(f"usage: {usage.line}", hanging=7),
+            *(line for part in usage.about.split("\n\n") for line in (BLANK, *paragraph(part))),
             *option_lines("options", (*usage.options, HELP)),
             *example_lines(usage.examples),
         ]

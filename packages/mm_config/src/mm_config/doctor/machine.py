@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from mm_config.doctor.checks import BROKEN, MISSING, OK, Check, Checks
 from mm_config.options.locations import FILE_NAME, load_locations, project_file, user_file
 from mm_config.options.run_options import RunOptions
+from mm_config.rules.wording import counted
 from mm_config.runs.index import open_index
-from mm_config.stored.describe import counted
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

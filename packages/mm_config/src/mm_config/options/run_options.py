@@ -7,6 +7,7 @@ from pathlib import Path
 import attrs
 
 from mm_config.options.locations import Locations
+from mm_config.specs.infer import GenerationRequest
 
 REPRODUCTIONS = "reproductions"
 """Folder below the runs folder that holds runs which only repeat others."""
@@ -32,6 +33,9 @@ class RunOptions:
     reproduces: bool = False
     """Whether the run only repeats an earlier one. Its folder then lies in `runs_dir/reproductions`, with an
     index of its own: whoever looks up the spec's hash, or resumes the latest run, finds the earlier one."""
+    requests: tuple[GenerationRequest, ...] | None = None
+    """What a generation makes in place of the videos that its spec asks for; None makes those. Stored beside
+    the spec."""
     argv: tuple[str, ...] = ()
     """The command line, for the provenance."""
     device: str = "auto"
@@ -46,6 +50,11 @@ class RunOptions:
     def cache_dir(self) -> Path:
         """Folder of what can be made again: rendered data, latents, features."""
         return self.runs_dir / ".cache"
+
+    @property
+    def contents_dir(self) -> Path:
+        """Folder of the parts of content by its digest, which tell what later content differs in."""
+        return self.cache_dir / "contents"
 
 
 @attrs.frozen

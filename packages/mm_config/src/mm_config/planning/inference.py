@@ -7,9 +7,8 @@ from math import prod
 
 import attrs
 
-from mm_config.planning.costs import Memory, Work, ceil_div
+from mm_config.planning.costs import Memory, Work, ceil_div, infer_layout
 from mm_config.planning.encoders import BYTES, autoencoder_working_bytes, encoders, image_tokens
-from mm_config.planning.layout import infer_layout
 from mm_config.planning.parameters import block_count, quantized_count
 from mm_config.specs.diffusion import SamplerSpec, SigmaTable
 from mm_config.specs.infer import InferSpec

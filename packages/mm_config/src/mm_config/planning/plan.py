@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
 
 from mm_config.planning.costs import Flow, Memory, Work
-from mm_config.planning.devices import NAMES, RESERVE, Device, device_named
+from mm_config.planning.devices import RESERVE, Device, Timing, device_named, timing
+from mm_config.planning.encoders import encoder_parameters
 from mm_config.planning.inference import infer_memory, infer_work
-from mm_config.planning.notes import notes
 from mm_config.planning.parameters import trainable_count
 from mm_config.planning.suggestions import Suggestion, suggestions
-from mm_config.planning.timing import Timing, timing
 from mm_config.planning.traffic import infer_traffic, train_traffic
 from mm_config.planning.training import train_memory, train_work
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import leaves
 from mm_config.schema.types import is_spec, is_tuple
+from mm_config.specs.data import Cache
+from mm_config.specs.encoders import DctAutoencoderSpec, HashedTextEncoderSpec
 from mm_config.specs.infer import InferSpec
+from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import TrainSpec
 
 _LARGEST_NUMBER = 2**64
 """Largest number of a spec: a seed's."""
+_WITHOUT_WEIGHTS = (DctAutoencoderSpec, HashedTextEncoderSpec)
 
 
 @attrs.frozen
@@ -58,44 +62,19 @@ class Plan:
         """Whether it is a training's."""
         return "training" in self.memory.phases
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of one sample."""
-        return self.work.tokens
-
-    @property
-    def forward_flops(self) -> int:
-        """Floating-point operations of one sample's forward pass, 2 per multiply-add."""
-        return self.work.forward_flops
-
-    @property
-    def step_flops(self) -> int:
-        """Training: model FLOPs of one optimizer step over the global batch. Inference: of one video."""
-        return self.work.step_flops
-
-    @property
-    def bytes_per_rank(self) -> dict[str, int]:
-        """What occupies each rank's device in the phase that needs most, by name."""
-        return self.memory.bytes
-
-    @property
-    def total_bytes_per_rank(self) -> int:
-        """The sum of `bytes_per_rank`."""
-        return self.memory.total
-
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values; what needs a device is None without one."""
-        memory, times = self.memory, self.timing
+        work, memory, times = self.work, self.memory, self.timing
         return {
             "world_size": self.world_size,
             "device": self.device and self.device.name,
-            "tokens": self.tokens,
+            "tokens": work.tokens,
             "parameters": self.parameters,
             "trainable_parameters": self.trainable_parameters,
-            "forward_flops": self.forward_flops,
-            "flops_by_part": self.work.flops_by_part,
-            "step_flops": self.step_flops,
-            "executed_flops": self.work.executed_flops,
+            "forward_flops": work.forward_flops,
+            "flops_by_part": work.flops_by_part,
+            "step_flops": work.step_flops,
+            "executed_flops": work.executed_flops,
             "bytes_per_rank": memory.bytes,
             "total_bytes_per_rank": memory.total,
             "bytes_by_phase": memory.phases,
@@ -143,7 +122,7 @@ def plan(spec: Any, world_size: int = 1, device: str | None = None, efficiency: 
         work=work,
         memory=_memory(spec, world_size),
         traffic=traffic,
-        notes=notes(spec),
+        notes=_notes(spec),
     )
     return (
         found if device is None else _held_against(found, spec, device_named(device, world_size), efficiency)
@@ -192,4 +171,44 @@ def _memory(spec: TrainSpec | InferSpec, world_size: int) -> Memory:
     return train_memory(spec, world_size) if isinstance(spec, TrainSpec) else infer_memory(spec)
 
 
-__all__ = ["NAMES", "Plan", "plan"]
+def _notes(spec: TrainSpec | InferSpec) -> tuple[str, ...]:
+    """Sentences, those that matter for this spec only."""
+    own = _train_notes(spec) if isinstance(spec, TrainSpec) else _infer_notes(spec)
+    return (*own, *_encoder_notes(spec))
+
+
+def _train_notes(spec: TrainSpec) -> Iterator[str]:
+    yield "activations: 20 widths and 2 feed-forward widths per token and block, norms fused"
+    if spec.parallel.tensor > 1:
+        yield "tensor parallelism is counted for weights and traffic, not for activations"
+    if spec.recompute.mode is not Recompute.NONE:
+        yield "recomputation counts for patterns that match whole blocks"
+    if spec.data.buckets:
+        yield "counted for the largest bucket"
+    if spec.lora is not None:
+        yield "low-rank adapters' own operations are not counted"
+    if spec.data.precomputed is None and spec.data.cache is Cache.NONE:
+        yield "encoding's operations are not counted, and all of a rank's clips are encoded at once"
+
+
+def _infer_notes(spec: InferSpec) -> Iterator[str]:
+    yield "activations: at most what one block keeps for a backward pass"
+    yield "encoding's and decoding's operations are not counted"
+    if spec.sparse_attention is not None:
+        yield "attention is counted as exact; sparse attention leaves out a part of it"
+    if spec.feature_cache is not None:
+        yield "every step is counted whole; the feature cache skips blocks"
+    if any(not lora.merge for lora in spec.loras):
+        yield "adapters beside the weights are not counted"
+
+
+def _encoder_notes(spec: TrainSpec | InferSpec) -> Iterator[str]:
+    found: dict[str, Any] = {
+        "text encoder": spec.text_encoder,
+        "image encoder": spec.image_encoder,
+        "autoencoder": spec.autoencoder,
+    }
+    for name, encoder in found.items():
+        known = encoder is None or isinstance(encoder, _WITHOUT_WEIGHTS) or encoder_parameters(encoder)
+        if not known:
+            yield f"the {name}'s weights are not counted: {type(encoder).__name__} has no parameter_count()"

@@ -11,9 +11,8 @@ from typing import Any
 import attrs
 
 from mm_config import rules
-from mm_config.planning.costs import Memory, ceil_div
+from mm_config.planning.costs import Memory, ceil_div, passes
 from mm_config.planning.inference import passes_by_step
-from mm_config.planning.layout import passes
 from mm_config.schema.evolve import get, replace
 from mm_config.specs.encoders import WanAutoencoderSpec
 from mm_config.specs.infer import InferSpec

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from math import prod
 
-from mm_config.planning.costs import Flow, ceil_div
+from mm_config.planning.costs import Flow, Layout, ceil_div, infer_layout, largest_clip, passes, train_layout
 from mm_config.planning.encoders import BYTES
 from mm_config.planning.inference import expert_bytes, outside_bytes, passes_by_step
-from mm_config.planning.layout import Layout, infer_layout, largest_clip, passes, train_layout
 from mm_config.planning.parameters import trainable_count, units
 from mm_config.planning.training import train_memory
 from mm_config.specs.data import Cache

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-from mm_config.planning.costs import Memory, Work, ceil_div
+from mm_config.planning.costs import Clip, Layout, Memory, Work, ceil_div, largest_clip, passes, train_layout
 from mm_config.planning.encoders import BYTES, autoencoder_working_bytes, encoders, image_tokens
-from mm_config.planning.layout import Clip, Layout, largest_clip, passes, train_layout
 from mm_config.planning.parameters import (
     block_matrix_count,
     matched_blocks,

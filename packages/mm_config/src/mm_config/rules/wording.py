@@ -63,8 +63,8 @@ def divisors(number: int) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 clip`, `2 clips`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    """`1 clip`, `2 clips`: a number with its noun in singular or plural."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def ranks(count: int) -> str:

@@ -1,7 +1,8 @@
 """A run folder, `runs/<name>/<date>-<hash12>-<n>/`: the only place that opens, writes and ends one.
 
-It holds spec.json (the full payload), provenance.json with a patch of uncommitted code, status.json,
-metrics.jsonl, checkpoints/, samples/ and, at the end, result.json.
+It holds spec.json (the full payload), requests.json where it makes other videos than the spec's,
+provenance.json with a patch of uncommitted code, inputs.json (the content that the spec's fields named),
+status.json, metrics.jsonl, checkpoints/, samples/ and, at the end, result.json.
 """
 
 from __future__ import annotations
@@ -19,20 +20,15 @@ from typing import Any
 
 import attrs
 
-from mm_config.durable.writing import write_bytes, write_text
+from mm_config.content.inputs import Input, made_of
+from mm_config.durable.writing import write_text
 from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.rules.whole import label_problems
 from mm_config.runs import lock
 from mm_config.runs.index import open_index
-from mm_config.runs.provenance import (
-    NO_OPS,
-    code_repositories,
-    patch_file,
-    provenance,
-    uncommitted_patch,
-    utc_now,
-)
+from mm_config.runs.inputs import write_inputs
+from mm_config.runs.provenance import NO_OPS, provenance, utc_now, write_provenance
 from mm_config.runs.record import (
     PROVENANCE_FILE,
     RESULT_FILE,
@@ -45,6 +41,7 @@ from mm_config.runs.record import (
     write_record,
 )
 from mm_config.runs.releases import used_releases
+from mm_config.runs.requests import request_inputs, requests_hash, write_requests
 from mm_config.runs.resuming import folder_to_resume, why_another
 from mm_config.runs.stored import spec_problems
 from mm_config.schema.decorator import tag_of
@@ -109,9 +106,14 @@ class Run:
             write_text(self.metrics_path, kept)
 
     def finish(self, result: dict[str, Any]) -> Path:
-        """Writes result.json, marks the run finished and lets it go; returns the file's path."""
+        """Writes result.json with what the run was made of, where that is known, and marks the run finished.
+
+        Returns:
+            The file's path.
+        """
+        made_of = self.record.made_of
         with _writing(self.path):
-            write_json(self.result_path, result)
+            write_json(self.result_path, {**result, "made_of": made_of} if made_of else result)
         self._end(RunStatus.FINISHED, None)
         return self.result_path
 
@@ -128,7 +130,11 @@ class Run:
 
 
 def open_run(
-    spec: RootSpec, options: RunOptions, devices: Iterable[str] = (), ops: Mapping[str, str] = NO_OPS
+    spec: RootSpec,
+    options: RunOptions,
+    devices: Iterable[str] = (),
+    ops: Mapping[str, str] = NO_OPS,
+    inputs: Mapping[str, Input] | None = None,
 ) -> Run:
     """Starts a run in a new folder, or continues the one that `options.resume` names.
 
@@ -139,19 +145,28 @@ def open_run(
         options: Where, and what is resumed.
         devices: Names of the accelerators, for the provenance.
         ops: The form of each operation that the networks call, for the provenance.
+        inputs: The content that the spec's fields name, by canonical path; None where it is not recorded.
 
     Raises:
         UserError: The folder can't be written, is in use by another process, or can't be found.
         SpecError: The resumed run has another spec_hash; every differing field is named.
     """
+    releases = used_releases(spec, options.locations)
+    origin = provenance(options.argv, devices, ops, variables_of(spec), releases)
     if options.resume is not None:
-        return _resume(spec, options, devices, ops)
+        return _resume(spec, options, inputs, origin)
     runs_dir = options.new_runs_dir
+    if inputs is not None:
+        inputs = {**inputs, **request_inputs(options.requests or ())}
     with _writing(runs_dir):
         path = _new_folder(spec, runs_dir)
         dump(spec, path / SPEC_FILE)
+        if options.requests is not None:
+            write_requests(path, options.requests)
         lock.acquire(path)
-        _write_provenance(path / PROVENANCE_FILE, spec, options, devices, ops)
+        write_provenance(path / PROVENANCE_FILE, origin)
+        if inputs is not None:
+            write_inputs(path, spec_hash(spec), inputs)
         record = RunRecord(
             uid=uuid.uuid4().hex,
             path=path.relative_to(runs_dir).as_posix(),
@@ -162,6 +177,8 @@ def open_run(
             status=RunStatus.RUNNING,
             host=platform.node(),
             started_at=utc_now(),
+            requests_hash=None if options.requests is None else requests_hash(options.requests),
+            made_of=None if inputs is None else made_of(spec_hash(spec), inputs),
         )
         write_record(record, path)
     open_index(runs_dir).add(record)
@@ -245,29 +262,24 @@ def _new_folder(spec: RootSpec, runs_dir: Path) -> Path:
     raise AssertionError("count() ended")
 
 
-def _resume(spec: RootSpec, options: RunOptions, devices: Iterable[str], ops: Mapping[str, str]) -> Run:
+def _resume(
+    spec: RootSpec, options: RunOptions, inputs: Mapping[str, Input] | None, origin: dict[str, Any]
+) -> Run:
     earlier = resumed(spec, options)
     path = earlier.path
     with _writing(path):
         lock.acquire(path)
         again = next(number for number in count(2) if not (path / f"provenance-{number}.json").exists())
-        _write_provenance(path / f"provenance-{again}.json", spec, options, devices, ops)
+        write_provenance(path / f"provenance-{again}.json", origin)
         if exact_hash(spec) != exact_hash(earlier.spec):
             dump(spec, path / f"spec-{again}.json")
         record = attrs.evolve(earlier.record, status=RunStatus.RUNNING, finished_at=None, reason=None)
+        if inputs is not None and record.made_of is not None:
+            write_inputs(path, record.spec_hash, inputs)
+            record = attrs.evolve(record, made_of=made_of(record.spec_hash, inputs))
         write_record(record, path)
-    open_index(runs_dir_of(path)).set_status(record)
+    open_index(runs_dir_of(path)).add(record)
     return Run(path, spec, record)
-
-
-def _write_provenance(
-    path: Path, spec: RootSpec, options: RunOptions, devices: Iterable[str], ops: Mapping[str, str]
-) -> None:
-    releases = used_releases(spec, options.locations)
-    write_json(path, provenance(options.argv, devices, ops, variables_of(spec), releases))
-    for root in code_repositories():
-        if patch := uncommitted_patch(root):
-            write_bytes(patch_file(path, root), patch)
 
 
 @contextmanager

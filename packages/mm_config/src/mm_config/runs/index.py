@@ -29,7 +29,7 @@ from mm_config.runs.record import (
     read_record,
 )
 from mm_config.runs.stored import Stored, read_stored
-from mm_config.runs.tables import RECORD, RUNS, decoded, encoded, key_of, row_of, runs_table
+from mm_config.runs.tables import HASHES, RECORD, RUNS, decoded, encoded, key_of, row_of, runs_table
 from mm_config.schema.errors import Problem, UserError
 
 if TYPE_CHECKING:
@@ -80,7 +80,9 @@ class Index:
         """Runs that meet every condition, newest first.
 
         Args:
-            matching: What `find` takes.
+            matching: A run id (`tiny_high/20261122-7f3a91c2d0e4-1`), a run folder's own name, a label, or
+                the beginning of a spec_hash or an exact_hash, of the run's start or of today, or of what a
+                run was made of.
             name: The exact label.
             status: How far the run has come.
             since: First date or time in ISO 8601 (`2026-11-22`), UTC where it names no zone.
@@ -110,28 +112,32 @@ class Index:
         self._check([one for one in where if not records or one.operator == "!="], aliases or {})
         return tuple(record for record in map(self._checked, records) if status in (None, record.status))
 
-    def find(self, text: str) -> tuple[RunRecord, ...]:
-        """Runs that a person may mean, newest first.
-
-        Args:
-            text: A run id (`tiny_high/20261122-7f3a91c2d0e4-1`), a run folder's own name, a label, or
-                the beginning of a spec_hash or an exact_hash, of the run's start or of today.
-        """
-        return self.list(matching=text)
-
     def find_finished(self, spec_hash: str) -> tuple[RunRecord, ...]:
         """Finished runs of a spec whose result still lies in the folder, newest first.
 
-        A run is found by the hash of its start and by the one that its payload has today.
+        A run is found by the hash of its start and by the one that its payload has today. Runs that made
+        other videos than those of the spec are left out.
         """
         columns = self.runs.c
         same_spec = (columns.spec_hash == spec_hash) | (columns.spec_hash_now == spec_hash)
-        found = self._read(same_spec, columns.status == RunStatus.FINISHED.value)
+        finished = columns.status == RunStatus.FINISHED.value
+        found = self._read(same_spec, finished, columns.requests_hash.is_(None))
         return tuple(
             record
             for record in found
             if (self.folder(record) / RESULT_FILE).is_file() and self.is_here(record)
         )
+
+    def newest_named(self, key: str) -> tuple[RunRecord, str] | None:
+        """The newest run in which a name met some content, by `name_key`, and the content's digest."""
+        from sqlalchemy import select
+
+        columns, digest = self.runs.c, self.runs.c.named[key].as_string()
+        query = select(*(columns[name] for name in RECORD), digest.label("digest")).where(digest.is_not(None))
+        query = query.order_by(columns.started_at.desc(), columns.path.desc()).limit(1)
+        with database_errors(self.engine), self.engine.connect() as connection:
+            found = cast("Mapping[str, Any] | None", connection.execute(query).mappings().first())
+        return None if found is None else (decoded(found), found["digest"])
 
     def fields(self, record: RunRecord) -> dict[str, Any]:
         """The fields of a run's spec by path: as its folder has them today, else as they were indexed."""
@@ -197,13 +203,8 @@ class Index:
         prefix = text.lower()
         if re.fullmatch("[0-9a-f]{1,64}", prefix):
             # LIKE ignores case in SQLite only, and uses an index in neither database. "g" follows "f".
-            for column in (
-                columns.spec_hash,
-                columns.exact_hash,
-                columns.spec_hash_now,
-                columns.exact_hash_now,
-            ):
-                found |= column.between(prefix, f"{prefix}g")
+            for name in HASHES:
+                found |= columns[name].between(prefix, f"{prefix}g")
         return found
 
     def _check(self, where: Sequence[Condition], aliases: Aliases) -> None:

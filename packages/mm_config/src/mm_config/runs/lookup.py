@@ -22,7 +22,7 @@ def runs_named(index: Index, target: str) -> tuple[RunRecord, ...]:
     Raises:
         UserError: Runs of different specs match, all of which are named, or their folders are gone.
     """
-    found = index.find(target)
+    found = index.list(matching=target)
     chosen = [record for record in found if target in (record.path, record.path.rpartition("/")[2])]
     if not chosen and re.fullmatch(f"[0-9a-fA-F]{{{MIN_PREFIX},64}}", target):
         prefix = target.lower()
@@ -41,6 +41,6 @@ def why_none(index: Index, target: str) -> str | None:
     """Why `runs_named` finds nothing by a name that nearly is one: a short prefix, or a label."""
     if re.fullmatch("[0-9a-fA-F]+", target) and len(target) < MIN_PREFIX:
         return f"a hash prefix needs at least {MIN_PREFIX} hex digits"
-    if labelled := [record.path for record in index.find(target) if record.name == target]:
+    if labelled := [record.path for record in index.list(matching=target) if record.name == target]:
         return f"is the label of {', '.join(labelled)}; name a run or a hash"
     return None

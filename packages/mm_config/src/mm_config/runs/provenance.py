@@ -13,7 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mm_config.durable.writing import write_bytes
 from mm_config.npu.variables import RECORDED
+from mm_config.runs.record import write_json
 
 LAUNCHER_VARIABLES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "TORCHELASTIC_RUN_ID")
 """What torchrun says of the job; beside it only an NPU's variables are stored, since more holds secrets."""
@@ -60,6 +62,14 @@ def provenance(
         "packages": _package_versions(),
         "git": [_git_state(root) for root in code_repositories()],
     }
+
+
+def write_provenance(file: Path, content: dict[str, Any]) -> None:
+    """Writes a provenance, and uncommitted code beside it. Raises OSError where that fails."""
+    write_json(file, content)
+    for root in code_repositories():
+        if patch := uncommitted_patch(root):
+            write_bytes(patch_file(file, root), patch)
 
 
 def code_repositories() -> tuple[Path, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mm_config.schema.types import is_dict
 SPEC_FILE = "spec.json"
 STATUS_FILE = "status.json"
 RESULT_FILE = "result.json"
+REQUESTS_FILE = "requests.json"
 PROVENANCE_FILE = "provenance.json"
 
 MAX_LENGTHS = {
@@ -31,6 +33,8 @@ MAX_LENGTHS = {
     "finished_at": 40,
     "spec_hash_now": 64,
     "exact_hash_now": 64,
+    "requests_hash": 64,
+    "made_of": 64,
 }
 """Most characters of each text that a database has to hold; a reason has no limit."""
 _NOT_STORED = ("path", "spec_hash_now", "exact_hash_now")
@@ -74,11 +78,15 @@ class RunRecord:
     """The spec_hash of the stored payload today, where a class has a newer schema since and it is another."""
     exact_hash_now: str | None = None
     """The exact_hash of the stored payload today, on the same condition."""
+    requests_hash: str | None = None
+    """What was made in place of the videos that the spec asks for, see `requests_hash`; None made those."""
+    made_of: str | None = None
+    """What the run was made of, 64 hex digits; None where its content was not recorded."""
 
     @property
     def hashes(self) -> tuple[str, ...]:
-        """Every hash that the run is found by: those of its start and the equivalent ones of today."""
-        known = (self.spec_hash, self.exact_hash, self.spec_hash_now, self.exact_hash_now)
+        """Every hash that the run is found by: those of its start, their equals of today, and `made_of`."""
+        known = (self.spec_hash, self.exact_hash, self.spec_hash_now, self.exact_hash_now, self.made_of)
         return tuple(dict.fromkeys(filter(None, known)))
 
 
@@ -87,7 +95,7 @@ def to_row(record: RunRecord) -> dict[str, str | None]:
     return {**attrs.asdict(record), "status": record.status.value}
 
 
-def from_row(row: dict[str, Any]) -> RunRecord:
+def from_row(row: Mapping[str, Any]) -> RunRecord:
     """The inverse of `to_row`."""
     values: dict[str, Any] = {**row, "status": RunStatus(row["status"])}
     return RunRecord(**values)

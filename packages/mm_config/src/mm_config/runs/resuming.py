@@ -26,13 +26,11 @@ def folder_to_resume(spec: RootSpec, options: RunOptions) -> Path:
     if (Path(target) / SPEC_FILE).is_file():
         return Path(target)
     index = open_index(options.runs_dir)
-    if target == "latest":
-        found = index.list(name=spec.name or tag_of(spec))
-    else:
-        found = index.find(target)
+    latest = target == "latest"
+    found = index.list(name=spec.name or tag_of(spec)) if latest else index.list(matching=target)
     if not found:
         raise UserError(Problem("--resume", f"no run {target!r} of {spec.name!r} in {options.runs_dir}"))
-    if target != "latest" and len({record.spec_hash_now or record.spec_hash for record in found}) > 1:
+    if not latest and len({record.spec_hash_now or record.spec_hash for record in found}) > 1:
         candidates = ", ".join(record.path for record in found)
         raise UserError(Problem("--resume", f"{target!r} is ambiguous: {candidates}"))
     return index.folder(found[0])

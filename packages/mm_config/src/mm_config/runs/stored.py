@@ -1,22 +1,22 @@
-"""What the index takes from the spec that a run folder stores: its fields by path, and its hashes today."""
+"""What the index takes from a run folder: its spec's fields by path and hashes today, and what names met."""
 
 from __future__ import annotations
 
-import enum
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from mm_config.runs.inputs import named_contents
 from mm_config.runs.record import SPEC_FILE, RunRecord, read_json
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.fields import info_of, spec_fields
-from mm_config.schema.identity import exact_hash, spec_hash
+from mm_config.schema.identity import spec_hash
 from mm_config.schema.types import class_of, is_dict, is_list, is_spec, is_tuple
-from mm_config.stored.files import load_identity
+from mm_config.stored.files import load_identity, wire_value
 
 
 @attrs.frozen
@@ -32,6 +32,8 @@ class Stored:
     spec_hash: str | None = None
     """None where the payload can't be loaded today."""
     exact_hash: str | None = None
+    named: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """The digest of the content that each name met, by `name_key`."""
     migrated: bool = False
     """Whether a spec in the payload was written under an older schema, which changes its hashes."""
 
@@ -61,23 +63,18 @@ def read_stored(folder: Path, *, by_hash: bool = False) -> Stored:
         by_hash: Whether to go into specs that enter the identity by their hash. In the index they would
             be most of its fields; what a training says is asked of its own run.
     """
-    file = folder / SPEC_FILE
+    file, named = folder / SPEC_FILE, named_contents(folder)
     try:
         found = load_identity(file)
         fields = dict(_fields_of_spec(found.spec, "", by_hash))
-        return Stored(fields, found.spec_hash, found.exact_hash, migrated=bool(found.migrated))
+        return Stored(fields, found.spec_hash, found.exact_hash, named, migrated=bool(found.migrated))
     except UserError:
         pass
     try:
         content = read_json(file).get("spec")
     except UserError:
         content = None
-    return Stored(dict(_fields_of_json(content, "")))
-
-
-def stored(spec: Any) -> Stored:
-    """What the index takes from a spec of today."""
-    return Stored(dict(_fields_of_spec(spec, "", by_hash=False)), spec_hash(spec), exact_hash(spec))
+    return Stored(dict(_fields_of_json(content, "")), named=named)
 
 
 def spec_problems(folder: Path, record: RunRecord) -> tuple[Problem, ...]:
@@ -113,7 +110,7 @@ def _fields_of_spec(value: Any, path: str, by_hash: bool) -> Iterator[tuple[str,
         for index, item in enumerate(value):
             yield from _fields_of_spec(item, _below(path, str(index)), by_hash)
     else:
-        yield path, _plain(value)
+        yield path, wire_value(value)
 
 
 def _fields_of_json(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -133,9 +130,3 @@ def _fields_of_json(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 def _below(path: str, name: str) -> str:
     # Runs share their paths, and those of all runs are in memory while an index is made anew.
     return sys.intern(f"{path}.{name}" if path else name)
-
-
-def _plain(value: Any) -> Any:
-    if is_tuple(value):
-        return [_plain(item) for item in value]
-    return value.value if isinstance(value, enum.Enum) else value

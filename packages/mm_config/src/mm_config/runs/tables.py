@@ -10,30 +10,33 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from mm_config.runs.field_texts import text_of
-from mm_config.runs.record import MAX_LENGTHS, RunRecord, RunStatus, to_row
+from mm_config.runs.record import MAX_LENGTHS, RunRecord, from_row, to_row
 from mm_config.runs.stored import Stored
 
 if TYPE_CHECKING:
     from sqlalchemy import Column, Table
 
-RUNS = "runs_v3"
+RUNS = "runs_v4"
 """Carries the layout's version: a new layout is a new table, filled from the folders."""
 
 RECORD: tuple[str, ...] = tuple(attribute.name for attribute in attrs.fields(RunRecord))
 """The columns that hold a record."""
-_OPTIONAL = ("finished_at", "spec_hash_now", "exact_hash_now")
-_INDEXED = ("name", "spec_hash", "exact_hash", "spec_hash_now", "exact_hash_now", "started_at")
+HASHES = ("spec_hash", "exact_hash", "spec_hash_now", "exact_hash_now", "made_of")
+"""The columns by whose beginning a run is found."""
+_OPTIONAL = ("finished_at", "requests_hash", *HASHES[2:])
+_INDEXED = ("name", "started_at", *HASHES)
 
 
 def runs_table() -> Table:
     """The table of the present layout: `key`, the columns of a record, `folder` (the last part of its path),
-    and `fields`: the texts of the spec's fields by path, as JSON."""
+    and as JSON `fields`, the texts of the spec's fields by path, and `named`, the content that names met."""
     from sqlalchemy import JSON, BigInteger, Column, MetaData, Table, Text
     from sqlalchemy.dialects.postgresql import JSONB
 
     def text(name: str) -> Column[Any]:
         return _text(name, MAX_LENGTHS[name], nullable=name in _OPTIONAL, index=name in _INDEXED)
 
+    values = JSON().with_variant(JSONB(), "postgresql")
     return Table(
         RUNS,
         MetaData(),
@@ -41,7 +44,8 @@ def runs_table() -> Table:
         *map(text, MAX_LENGTHS),
         _text("folder", MAX_LENGTHS["path"], nullable=False, index=True),
         Column("reason", Text),
-        Column("fields", JSON().with_variant(JSONB(), "postgresql"), nullable=False),
+        Column("fields", values, nullable=False),
+        Column("named", values, nullable=False),
     )
 
 
@@ -52,7 +56,7 @@ def key_of(record: RunRecord) -> int:
 
 
 def encoded(record: RunRecord) -> dict[str, Any]:
-    """A run's row without its fields. Its reason may hold any character, so it is stored as ASCII JSON."""
+    """A run's row without what is JSON. Its reason may hold any character, so it is stored as ASCII JSON."""
     reason = None if record.reason is None else json.dumps(record.reason)
     folder = record.path.rpartition("/")[2]
     return {**to_row(record), "key": key_of(record), "folder": folder, "reason": reason}
@@ -61,15 +65,14 @@ def encoded(record: RunRecord) -> dict[str, Any]:
 def row_of(record: RunRecord, content: Stored) -> dict[str, Any]:
     """The whole row of a run."""
     fields = {path: text_of(value) for path, value in content.fields.items()}
-    return {**encoded(content.updated(record)), "fields": fields}
+    return {**encoded(content.updated(record)), "fields": fields, "named": dict(content.named)}
 
 
 def decoded(row: Mapping[str, Any]) -> RunRecord:
     """The inverse of `encoded`."""
     values: dict[str, Any] = {name: row[name] for name in RECORD}
-    values["status"] = RunStatus(values["status"])
     values["reason"] = None if values["reason"] is None else json.loads(values["reason"])
-    return RunRecord(**values)
+    return from_row(values)
 
 
 def _text(name: str, length: int, **options: Any) -> Column[Any]:

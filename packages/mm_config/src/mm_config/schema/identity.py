@@ -53,7 +53,7 @@ def payload_hash(payload: JSON) -> str:
     keys, the spelling of numbers (`1`, `1.0`) and the format (JSON, YAML) make no difference.
 
     Args:
-        payload: Plain data, as `to_payload` gives it and `read_payload` reads it.
+        payload: Plain data, as `to_payload` gives it and JSON or YAML carry it.
     """
     return hashlib.sha256(encoded(_exact_integers(payload))).hexdigest()
 

@@ -60,17 +60,13 @@ def _length_message(value: Any, least: int) -> str:
 
 
 def _content_problem(value: Any, info: FieldInfo) -> str | None:
-    if isinstance(value, str) and not isinstance(value, enum.Enum):
-        return _text_problem(value)
-    if isinstance(value, (int, float)) and not isinstance(value, (bool, enum.Enum)):
+    if isinstance(value, enum.Enum):
+        return None
+    if isinstance(value, str) and not is_unicode(value):
+        return f"holds a lone surrogate, which is no Unicode text: {in_error(value)}"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _range_problem(value, info)
     return None
-
-
-def _text_problem(text: str) -> str | None:
-    if is_unicode(text):
-        return None
-    return f"holds a lone surrogate, which is no Unicode text: {in_error(text)}"
 
 
 def is_unicode(text: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from mm_config.schema.decorator import spec
-from mm_config.schema.fields import field
+from mm_config.schema.fields import field, field_types
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec, LossWeighting, SamplerSpec
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import AutoencoderSpec, ImageEncoderSpec, ModelSpec, TextEncoderSpec, Weights
@@ -82,21 +82,5 @@ class Family:
         Args:
             fields: Other fields of InferSpec.
         """
-        weights = {"high_noise": self.high_noise, "low_noise": self.low_noise}
-        shared = (
-            "model",
-            "boundary",
-            "autoencoder",
-            "text_encoder",
-            "image_encoder",
-            "distilled",
-            "sampler",
-            "num_frames",
-            "height",
-            "width",
-            "fps",
-            "negative_prompt",
-        )
-        own = {name: getattr(self, name) for name in shared}
-        own |= {name: value for name, value in weights.items() if value is not None}
-        return InferSpec(**(own | fields))
+        own = {name: getattr(self, name, None) for name in field_types(InferSpec)}
+        return InferSpec(**({name: value for name, value in own.items() if value is not None} | fields))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+from mm_config.rules.wording import counted
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.identity import spec_hash
 from mm_config.schema.root import RootSpec
@@ -24,11 +25,6 @@ def describe(spec: RootSpec) -> str:
     if isinstance(spec, InferSpec):
         return _generation(spec)
     return " ".join((inspect.getdoc(class_of(spec)) or "").split("\n\n")[0].split())
-
-
-def counted(number: int, unit: str) -> str:
-    """`1 step`, `32 clips`: a number with its unit in singular or plural."""
-    return f"{number:,} {unit}{'' if number == 1 else 's'}"
 
 
 def magnitude(count: int) -> str:

@@ -15,7 +15,7 @@ import attrs
 
 from mm_config.durable.writing import write_text
 from mm_config.schema.decorator import schema_of, tag_of
-from mm_config.schema.errors import Problem, SpecError, UserError
+from mm_config.schema.errors import Problem, SpecError, UserError, gathering
 from mm_config.schema.fields import field_types, spec_fields, wire_name
 from mm_config.schema.identity import FORMAT_VERSION, JSON, declared, exact_hash, payload_hash, spec_hash
 from mm_config.schema.types import class_of, in_error, is_dict, is_spec, is_tuple
@@ -58,12 +58,9 @@ def from_payload(payload: Any, where: str = "spec") -> Any:
         problems.append(Problem("v", message + ("; a newer one needs a newer mm_config" if newer else "")))
     spec = None
     if "kind" in root:
-        cls = class_of_tag(root["kind"], known_specs().values(), "kind")
-        if isinstance(cls, Problem):
-            problems.append(cls)
-        elif "spec" in root:
-            spec, found = structure(root["spec"], cls, where)
-            problems += found
+        with gathering(problems):
+            cls = class_of_tag(root["kind"], known_specs().values(), "kind")
+            spec = structure(root["spec"], cls, where) if "spec" in root else None
     if problems:
         raise SpecError(dict.fromkeys(problems))
     return spec
@@ -93,12 +90,12 @@ def stored_identity(payload: Any) -> StoredIdentity:
     """The hashes of a stored payload.
 
     Args:
-        payload: Plain data, as `read_payload` reads it.
+        payload: Plain data, as `to_payload` gives it and JSON or YAML carry it.
 
     Raises:
         SpecError: Everything that is wrong with the payload.
     """
-    spec = from_payload(payload)
+    spec, (payload, _) = from_payload(payload), checked(payload)
     older = older_schemas(payload["spec"], payload["kind"], "spec")
     return StoredIdentity(payload_hash(payload), spec_hash(spec), exact_hash(spec), tuple(older), spec)
 
@@ -123,18 +120,7 @@ def load_identity(path: str | os.PathLike[str]) -> StoredIdentity:
     """
     file = Path(path)
     with _naming(file):
-        return stored_identity(_plain(file))
-
-
-def read_payload(path: str | os.PathLike[str]) -> Any:
-    """The payload in a `.json`, `.yaml` or `.yml` file as plain data; no spec class is asked.
-
-    Raises:
-        UserError: The file can't be read or parsed; each problem names the file and the path inside it.
-    """
-    file = Path(path)
-    with _naming(file):
-        return _plain(file)
+        return stored_identity(_parsed(file))
 
 
 def dumps(spec: Any, format: Literal["json", "yaml"] = "json") -> str:
@@ -160,13 +146,6 @@ def dump(spec: Any, path: str | os.PathLike[str]) -> None:
             write_text(file, text)
         except OSError as error:
             raise UserError(f"can't be written: {error.strerror}") from None
-
-
-def _plain(file: Path) -> Any:
-    payload, problems = checked(_parsed(file))
-    if problems:
-        raise SpecError(problems)
-    return payload
 
 
 def _parsed(file: Path) -> Any:
@@ -203,15 +182,16 @@ def _wire_fields(spec: Any) -> dict[str, JSON]:
     types = field_types(class_of(spec))
     for attribute in spec_fields(class_of(spec)):
         value = declared(getattr(spec, attribute.name), types[attribute.name])
-        fields[wire_name(attribute)] = _wire_value(value)
+        fields[wire_name(attribute)] = wire_value(value)
     return fields
 
 
-def _wire_value(value: Any) -> JSON:
+def wire_value(value: Any) -> JSON:
+    """A field's value as files have it."""
     if is_spec(value):
         return {"~": tag_of(value), **_wire_fields(value)}
     if isinstance(value, enum.Enum):
         return value.value
     if is_tuple(value):
-        return [_wire_value(item) for item in value]
+        return [wire_value(item) for item in value]
     return value

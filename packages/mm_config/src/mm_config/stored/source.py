@@ -30,16 +30,9 @@ _MAIN, _SPEC = "main", "SPEC"
 
 @attrs.frozen
 class _Literal:
-    """None, a truth value or a number."""
+    """None, a truth value, a number or a string."""
 
     source: str
-
-
-@attrs.frozen
-class _Text:
-    """A string."""
-
-    value: str
 
 
 @attrs.frozen
@@ -65,7 +58,7 @@ class _Call:
     fields: tuple[tuple[str, _Expression], ...]
 
 
-_Expression: TypeAlias = "_Literal | _Text | _Member | _Items | _Call"
+_Expression: TypeAlias = "_Literal | _Member | _Items | _Call"
 
 
 def to_source(spec: RootSpec) -> str:
@@ -100,7 +93,7 @@ def _expression(value: Any) -> _Expression:
         return _Member(type(value), value.name)
     if is_tuple(value):
         return _Items(tuple(map(_expression, value)))
-    return _Text(value) if isinstance(value, str) else _Literal(repr(value).replace("e+", "e"))
+    return _Literal(_quoted(value) if isinstance(value, str) else repr(value).replace("e+", "e"))
 
 
 def _call(spec: Any) -> _Call:
@@ -235,8 +228,6 @@ def _flat(expression: _Expression, names: _Names) -> str | None:
     """The expression on one line; None where a call with fields is inside."""
     if isinstance(expression, _Literal):
         return expression.source
-    if isinstance(expression, _Text):
-        return _quoted(expression.value)
     if isinstance(expression, _Member):
         return f"{names.classes[expression.cls]}.{expression.name}"
     if isinstance(expression, _Items):

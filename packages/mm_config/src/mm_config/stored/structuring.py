@@ -15,14 +15,13 @@ import attrs
 
 from mm_config import specs
 from mm_config.schema.decorator import registered_specs, schema_of, tag_of
-from mm_config.schema.errors import Problem, UserError, prefixed
+from mm_config.schema.errors import Problem, UserError, gathering, prefixed
 from mm_config.schema.fields import ABSENT, field_types, info_of, spec_fields, wire_name
 from mm_config.schema.ranges import range_problems
 from mm_config.schema.suggestions import did_you_mean, nearest
 from mm_config.schema.types import in_error, is_dict, is_list, is_union, item_types, type_problem
 from mm_config.stored.parsing import shown_key
 
-_FAILED = object()
 _BUILTINS = (type(None), bool, int, float, str)
 
 
@@ -48,23 +47,41 @@ def _import_specs() -> None:
             raise UserError(f"{what}: {type(error).__name__}: {error}") from error
 
 
-def structure(data: Any, cls: type[Any], path: str) -> tuple[Any, list[Problem]]:
+def structure(data: Any, cls: type[Any], path: str) -> Any:
     """A spec of class `cls` from its fields in wire form.
 
     Args:
-        data: The mapping of a spec's wire names to values, without the root's tag.
+        data: The mapping of a spec's wire names to values, without its tag.
         cls: The spec class.
         path: Canonical path of the spec, the start of every problem's path.
 
-    Returns:
-        The spec and no problems, or None and all problems.
+    Raises:
+        UserError: All that is wrong with the data.
     """
-    problems: list[Problem] = []
-    made = _structure_fields(data, cls, path, problems)
-    return (None if problems else made), problems
+    fields = _in_present_schema(data, cls, path)
+    attributes = {wire_name(attribute): attribute for attribute in spec_fields(cls)}
+    problems, meant = _unknown_keys(fields, list(attributes), path)
+    values: dict[str, Any] = {}
+    for wire, attribute in attributes.items():
+        name, expected = attribute.name, field_types(cls)[attribute.name]
+        if wire in fields:
+            with gathering(problems):
+                values[name] = _structure(fields[wire], expected, f"{path}.{name}")
+                problems += prefixed(range_problems(values[name], attribute), path)
+        elif info_of(attribute).neutral is not ABSENT:
+            values[name] = info_of(attribute).neutral
+        elif wire not in meant:
+            problems.append(Problem(f"{path}.{name}", f"missing{_missing_hint(attribute)}"))
+    if not problems:
+        return cls(**values)
+    note, written = "", data.get("~schema", 1)
+    if written != schema_of(cls):
+        # The names are the present ones: who looks into the file may not find them there.
+        note = f" (after {path} was migrated from schema {written} to {schema_of(cls)})"
+    raise UserError(Problem(one.path, one.message + note) for one in problems)
 
 
-def older_schemas(data: Any, tag: str | None, path: str) -> Iterator[str]:
+def older_schemas(data: Any, tag: Any, path: str) -> Iterator[str]:
     """The canonical paths of the specs inside wire data that were written under an older schema.
 
     Args:
@@ -72,43 +89,35 @@ def older_schemas(data: Any, tag: str | None, path: str) -> Iterator[str]:
         tag: The tag of the spec that it stands for, where it does not carry it itself.
         path: Canonical path of the data.
     """
-    yield from _older(data, tag, path, known_specs())
-
-
-def _older(data: Any, tag: Any, path: str, known: dict[str, type[Any]]) -> Iterator[str]:
     if is_list(data):
         for index, item in enumerate(data):
-            yield from _older(item, None, f"{path}.{index}", known)
+            yield from older_schemas(item, None, f"{path}.{index}")
     elif is_dict(data):
         tag = data.get("~", tag)
-        cls = known.get(tag) if isinstance(tag, str) else None
+        cls = known_specs().get(tag) if isinstance(tag, str) else None
         if cls is not None and data.get("~schema", 1) != schema_of(cls):
             yield path
         names = {wire_name(attribute): attribute.name for attribute in spec_fields(cls)} if cls else {}
         for key, value in data.items():
-            yield from _older(value, None, f"{path}.{names.get(key, key)}", known)
+            yield from older_schemas(value, None, f"{path}.{names.get(key, key)}")
 
 
-def class_of_tag(tag: object, allowed: Iterable[type[Any]], path: str) -> type[Any] | Problem:
-    """The class with a tag among the allowed ones, or what is wrong with the tag."""
+def class_of_tag(tag: object, allowed: Iterable[type[Any]], path: str) -> type[Any]:
+    """The class with a tag among the allowed ones; a UserError where there is none."""
     classes = {tag_of(cls): cls for cls in allowed}
     if isinstance(tag, str) and tag in classes:
         return classes[tag]
     meant = did_you_mean(tag, classes)
-    return Problem(path, f"unknown kind {in_error(tag)}{meant} (allowed: {_listed(classes)})")
+    raise UserError(Problem(path, f"unknown kind {in_error(tag)}{meant} (allowed: {_listed(classes)})"))
 
 
-def _structure(data: Any, expected: Any, path: str, problems: list[Problem]) -> Any:
-    """A value of type `expected` from its wire form, or _FAILED with problems appended."""
+def _structure(data: Any, expected: Any, path: str) -> Any:
+    """A value of type `expected` from its wire form; a UserError says what is wrong with it."""
     if type(data) is expected:
         return data
-    before = len(problems)
-    made = _converted(data, expected, path, problems)
-    if len(problems) > before:
-        return _FAILED
+    made = _converted(data, expected, path)
     if message := type_problem(made, expected):
-        problems.append(Problem(path, message))
-        return _FAILED
+        raise UserError(Problem(path, message))
     return made
 
 
@@ -135,79 +144,45 @@ def _alternatives(expected: Any) -> _Alternatives:
     )
 
 
-def _converted(data: Any, expected: Any, path: str, problems: list[Problem]) -> Any:
+def _converted(data: Any, expected: Any, path: str) -> Any:
     allowed = _alternatives(expected)
     if is_list(data) and allowed.tuples:
-        return _tuple(data, allowed.tuples[0], path, problems)
+        return _tuple(data, allowed.tuples[0], path)
     if is_dict(data) and allowed.kinds:
-        return _nested(data, allowed.kinds, path, problems)
+        return _nested(data, allowed.kinds, path)
     if isinstance(data, str) and allowed.enums and not allowed.text:
-        return _member(data, allowed.enums, path, problems)
+        return _member(data, allowed.enums, path)
     return data
 
 
-def _tuple(items: list[Any], expected: Any, path: str, problems: list[Problem]) -> tuple[Any, ...]:
+def _tuple(items: list[Any], expected: Any, path: str) -> tuple[Any, ...]:
     types = item_types(expected, len(items))
     if types is None:
         return tuple(items)
-    return tuple(
-        _structure(item, kind, f"{path}.{index}", problems)
-        for index, (item, kind) in enumerate(zip(items, types, strict=True))
-    )
+    made, problems = list[Any](), list[Problem]()
+    for index, (item, kind) in enumerate(zip(items, types, strict=True)):
+        with gathering(problems):
+            made.append(_structure(item, kind, f"{path}.{index}"))
+    if problems:
+        raise UserError(problems)
+    return tuple(made)
 
 
-def _member(value: str, enums: tuple[type[enum.Enum], ...], path: str, problems: list[Problem]) -> Any:
+def _member(value: str, enums: tuple[type[enum.Enum], ...], path: str) -> enum.Enum:
     members = {str(member.value): member for kind in enums for member in kind}
     if value in members:
         return members[value]
-    problems.append(
-        Problem(
-            path, f"expected one of {', '.join(members)}, got {in_error(value)}{did_you_mean(value, members)}"
-        )
-    )
-    return _FAILED
+    expected = f"expected one of {', '.join(members)}"
+    raise UserError(Problem(path, f"{expected}, got {in_error(value)}{did_you_mean(value, members)}"))
 
 
-def _nested(data: dict[str, Any], kinds: tuple[type[Any], ...], path: str, problems: list[Problem]) -> Any:
+def _nested(data: dict[str, Any], kinds: tuple[type[Any], ...], path: str) -> Any:
     allowed = [cls for cls in known_specs().values() if issubclass(cls, kinds)]
     if "~" not in data:
         tags = _listed(map(tag_of, allowed))
-        problems.append(Problem(path, f"the key '~' that names the kind is missing; allowed: {tags}"))
-        return _FAILED
+        raise UserError(Problem(path, f"the key '~' that names the kind is missing; allowed: {tags}"))
     cls = class_of_tag(data["~"], allowed, path)
-    if isinstance(cls, Problem):
-        problems.append(cls)
-        return _FAILED
-    return _structure_fields({key: data[key] for key in data if key != "~"}, cls, path, problems)
-
-
-def _structure_fields(data: Any, cls: type[Any], path: str, problems: list[Problem]) -> Any:
-    before = len(problems)
-    try:
-        fields = _in_present_schema(data, cls, path)
-    except UserError as error:
-        problems += error.problems
-        return _FAILED
-    attributes = {wire_name(attribute): attribute for attribute in spec_fields(cls)}
-    meant = _unknown_keys(fields, list(attributes), path, problems)
-    values: dict[str, Any] = {}
-    for wire, attribute in attributes.items():
-        name, expected = attribute.name, field_types(cls)[attribute.name]
-        if wire in fields:
-            values[name] = _structure(fields[wire], expected, f"{path}.{name}", problems)
-            if values[name] is not _FAILED:
-                problems.extend(prefixed(range_problems(values[name], attribute), path))
-        elif info_of(attribute).neutral is not ABSENT:
-            values[name] = info_of(attribute).neutral
-        elif wire not in meant:
-            problems.append(Problem(f"{path}.{name}", f"missing{_missing_hint(attribute)}"))
-    if len(problems) == before:
-        return cls(**values)
-    if (written := data.get("~schema", 1)) != schema_of(cls):
-        # The names are the present ones: who looks into the file may not find them there.
-        note = f" (after {path} was migrated from schema {written} to {schema_of(cls)})"
-        problems[before:] = [Problem(one.path, one.message + note) for one in problems[before:]]
-    return _FAILED
+    return structure({key: data[key] for key in data if key != "~"}, cls, path)
 
 
 def _in_present_schema(data: Any, cls: type[Any], path: str) -> dict[str, Any]:
@@ -247,19 +222,17 @@ def _migrated(fields: dict[str, Any], cls: type[Any], schema: int, path: str) ->
     return migrated
 
 
-def _unknown_keys(
-    fields: dict[str, Any], known: list[str], path: str, problems: list[Problem]
-) -> set[str | None]:
-    """Reports unknown keys; returns the missing fields that they were probably meant for."""
+def _unknown_keys(fields: dict[str, Any], known: list[str], path: str) -> tuple[list[Problem], set[str]]:
+    """A problem for each unknown key, and the missing fields that they were probably meant for."""
     missing = [wire for wire in known if wire not in fields]
-    meant: set[str | None] = set()
+    problems, meant = list[Problem](), set[str]()
     for key in fields:
         if key not in known:
             hint = did_you_mean(key, missing) or did_you_mean(key, known)
             where = f"{path}.{shown_key(key)}"
             problems.append(Problem(where, f"unknown key{hint or f' (allowed: {_listed(known)})'}"))
             meant.update(nearest(key, missing)[:1])
-    return meant
+    return problems, meant
 
 
 def _missing_hint(attribute: attrs.Attribute[Any]) -> str:

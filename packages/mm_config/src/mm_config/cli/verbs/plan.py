@@ -8,7 +8,8 @@ from mm_config.cli.plan_page import plan_lines
 from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option, whole_number
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.verb import Usage, Verb
-from mm_config.planning.plan import NAMES, plan
+from mm_config.planning.devices import NAMES
+from mm_config.planning.plan import plan
 from mm_config.schema.errors import Problem, UserError
 
 

@@ -22,6 +22,7 @@ from mm_config.runs.index import open_index
 from mm_config.runs.lookup import runs_named, why_none
 from mm_config.runs.provenance_diff import OriginChange
 from mm_config.runs.record import RunStatus
+from mm_config.runs.videos import SUFFIX, trace
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import spec_hash
 
@@ -32,7 +33,7 @@ VERIFY_STEPS = Option(
     read=whole_number,
 )
 USAGE = Usage(
-    "mm reproduce HASH|RUN [--verify-steps N] [--json] [--runs-dir DIR] [--location NAME=PATH ...]",
+    "mm reproduce HASH|RUN|VIDEO [--verify-steps N] [--json] [--runs-dir DIR] [--location NAME=PATH ...]",
     "Run a stored run again and compare the outcome bit by bit.",
     "Runs the stored spec of a run again, in a new folder, and compares step by step what both left behind: "
     "loss, norm of the gradients and learning rate, the tensors of the checkpoints that both have, videos "
@@ -41,11 +42,13 @@ USAGE = Usage(
     "packages, Python, machine, threads. The new run lies in RUNS_DIR/reproductions, so that a hash still "
     "finds the stored one. Weights that the spec takes from other trainings are taken from their runs.\n\n"
     "HASH is the first 6 or more digits of a spec_hash or exact_hash: of several equal runs the newest "
-    "finished one is taken. RUN is a run's id or its folder.\n\n"
+    "finished one that made the videos of its spec is taken. RUN is a run's id or its folder. VIDEO is an "
+    ".mp4 that a run made, wherever it lies by now: it alone is compared.\n\n"
     "Exit status: 0 identical, 1 different, 2 for a mistake.",
     (VERIFY_STEPS, JSON, RUNS_DIR, LOCATION),
     (
         ("mm reproduce 7f3a91c2", "run it again, prove that it is the same"),
+        ("mm reproduce circle.mp4", "one video, with the weights and the request that made it"),
         ("mm reproduce 7f3a91c2 --verify-steps 20", "only its first steps"),
         ("torchrun --nproc-per-node 8 -m mm_config reproduce 7f3a91c2", "a run of 8 ranks"),
         ("mm reproduce runs/tiny_high/20261122-7f3a91c2d0e4-1 --json", "one run, for a script"),
@@ -62,13 +65,17 @@ def run_again(line: CommandLine) -> int:
         locations=load_locations(line.values(LOCATION)),
         argv=("mm", "reproduce", *line.argv),
     )
-    stored = _find(line.words[0], options.runs_dir)
+    word = line.words[0]
+    video = Path(word) if Path(word).suffix == SUFFIX and Path(word).is_file() else None
+    if video and line.has(VERIFY_STEPS):
+        raise UserError(Problem(VERIFY_STEPS.flag, f"applies to trainings; {word} is a video"))
+    stored = _find(word, options.runs_dir) if video is None else _of_video(video, options.runs_dir)
     if unused := list(unused_names(options.locations, stored.spec)):
         raise UserError(unused)
     # What the run itself prints is no part of the JSON.
     with redirect_stdout(sys.stderr) if line.has(JSON) else nullcontext():
         say(f"reproducing {typed_path(stored.path)} (spec {spec_hash(stored.spec)[:12]})")
-        made = reproduce(stored, options, line.value(VERIFY_STEPS), _warn)
+        made = reproduce(stored, options, line.value(VERIFY_STEPS), _warn, video)
     if made is None:
         return 0
     if line.has(JSON):
@@ -91,10 +98,18 @@ def _find(target: str, runs_dir: Path) -> Run:
     if not runs:
         nothing = f"no run in {runs_dir} has this id or hash, and there is no such folder"
         raise UserError(Problem(target, why_none(index, target) or nothing))
-    newest = next((record for record in runs if record.status is RunStatus.FINISHED), runs[0])
+    finished = [record for record in runs if record.status is RunStatus.FINISHED] or list(runs)
+    newest = next((record for record in finished if record.requests_hash is None), finished[0])
     if len(runs) > 1 and is_main_rank():
         print(f"{len(runs)} runs match {target}; taking {newest.path}", file=sys.stderr, flush=True)
     return attach(index.folder(newest))
+
+
+def _of_video(video: Path, runs_dir: Path) -> Run:
+    found = trace(video, runs_dir)
+    if found.missing:
+        raise UserError(Problem(str(video), f"can't be made again: {found.missing}"))
+    return found.run
 
 
 def _warn(change: OriginChange) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -9,7 +10,7 @@ import attrs
 from mm_config.importing.facts import Fact, generic
 from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS, nearest_key, row_of
-from mm_config.importing.mindspeed.values import in_report, number_of
+from mm_config.importing.mindspeed.values import ReadValue, in_report, number_of
 from mm_config.importing.nodes import Leaf, as_in_file
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import Problem
@@ -40,6 +41,8 @@ class Book:
     facts: tuple[Fact, ...]
     generation: bool
     """Whether an inference spec is made; else a training spec."""
+    reached: Mapping[str, tuple[str, ...]] = {}
+    """The flags that a script's variable reaches, by its name."""
     entries: dict[int, Entry] = attrs.Factory(dict[int, Entry])
     """By the fact's place in `facts`."""
     further: list[Entry] = attrs.Factory(list[Entry])
@@ -64,7 +67,7 @@ class Book:
                 continue
             key = (row.kind, row.path)
             earlier = self._numbers.get(key)
-            if earlier is not None and "[]" not in row.path and row.kind != "shell variable":
+            if earlier is not None and "[]" not in row.path:
                 before = self.facts[earlier]
                 same = before.value == fact.value
                 text = (
@@ -114,6 +117,16 @@ class Book:
             return row.read(value)
         except ValueError:
             return otherwise
+
+    def read(self, fact: Fact | None, read: ReadValue) -> Any:
+        """A fact's value in our terms; None where there is no fact, or its value is refused."""
+        if fact is None:
+            return None
+        try:
+            return read(typed(fact))
+        except ValueError as error:
+            self.refuse(fact, str(error))
+            return None
 
     def _grouped(self, row: Row) -> bool:
         if row.kind in TEXT_KINDS:
@@ -191,10 +204,9 @@ class Book:
         if row.read is None:
             self.mark(fact, Verdict.MAPPED, target)
             return
-        try:
-            value = row.read(typed(fact))
-        except ValueError as error:
-            self.refuse(fact, str(error))
+        before = len(self.problems)
+        value = self.read(fact, row.read)
+        if len(self.problems) > before:
             return
         if "," in target or target.startswith("--"):
             self.mark(fact, Verdict.MAPPED, target)
@@ -215,7 +227,13 @@ class Book:
 
     def _unknown(self, fact: Fact) -> None:
         if fact.source.kind == "shell variable":
-            self.mark(fact, Verdict.DERIVED, "a variable of your own; what it reaches has a row")
+            flags = self.reached.get(fact.path)
+            text = (
+                f"its value reaches {', '.join(flags)}"
+                if flags
+                else "a variable of the script; flags that it reaches have rows"
+            )
+            self.mark(fact, Verdict.DERIVED, text)
         else:
             self.mark(fact, Verdict.UNKNOWN, self.unknown(fact))
 

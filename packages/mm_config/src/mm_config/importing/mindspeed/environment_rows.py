@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mm_config.importing.mindspeed.rows import Row, dead, mapped, of_kind, outside
 from mm_config.importing.mindspeed.values import ReadValue
 from mm_config.npu.texts import Form
@@ -22,7 +24,12 @@ _MEANINGS = {
 def _as_text(form: Form) -> ReadValue:
     """A variable's text; the book has already made a number of it where it is one."""
 
-    return lambda value: form.read(str(value))
+    def read(value: Any) -> Any:
+        if any(mark in str(value) for mark in "$`~"):
+            raise ValueError("only a run would know it; write its value")
+        return form.read(str(value))
+
+    return read
 
 
 ENVIRONMENT: tuple[Row, ...] = of_kind(

@@ -9,7 +9,7 @@ import attrs
 
 from mm_config.importing.facts import Fact, Source
 from mm_config.importing.parsers.script import Note
-from mm_config.importing.parsers.shell_values import Field
+from mm_config.importing.parsers.shell_values import Field, unknown_of
 from mm_config.importing.parsers.text import Mistakes
 from mm_config.stored.parsing import shown_key
 
@@ -27,6 +27,8 @@ class Launch:
     entry: str
     flags: tuple[Fact, ...]
     notes: tuple[Note, ...]
+    reached: dict[str, tuple[str, ...]]
+    """The flags whose values come from a variable, by its name."""
 
 
 def read_launch(fields: list[Field], source: Source, mistakes: Mistakes) -> Launch | None:
@@ -52,14 +54,22 @@ def read_launch(fields: list[Field], source: Source, mistakes: Mistakes) -> Laun
     launcher = fields[: at - 1] if module in ("-m", "--module") else fields[:at]
     notes: list[Note] = []
     flags: list[Fact] = []
+    reached: dict[str, tuple[str, ...]] = {}
     for arguments in (launcher, fields[at + 1 :]):
         for flag, values in _grouped(arguments, mistakes):
             name, equals, text = flag.text.partition("=")
             texts = ((text,) if equals else ()) + tuple(value.text for value in values)
             value = True if not texts else texts[0] if len(texts) == 1 else texts
             flags.append(Fact(source, name, value, flag.line))
-            notes += _split_notes(name, flag, values)
-    return Launch(program, fields[at].text, tuple(flags), tuple(notes))
+            owners = {piece.owner for value in values for piece in value.pieces}
+            owners -= {piece.owner for piece in flag.pieces}
+            for owner in filter(None, owners):
+                reached[owner] = (*reached.get(owner, ()), name)
+                if len(values) > 1:
+                    text = f"{name} gets {len(values)} words: {owner} holds spaces and is split at them"
+                    notes.append(Note(flag.line, text))
+    entry = fields[at].text if unknown_of(fields[at].pieces) is None else fields[at].text.rpartition("/")[2]
+    return Launch(program, entry, tuple(flags), tuple(notes), reached)
 
 
 def _program(fields: list[Field]) -> tuple[str, list[Field]]:
@@ -100,37 +110,31 @@ def _grouped(fields: list[Field], mistakes: Mistakes) -> Iterator[tuple[Field, l
 
 
 def _reported(fields: list[Field], mistakes: Mistakes) -> bool:
-    """Whether arguments are not what they look like, which is then reported."""
-    flag, found = "", False
+    """Whether arguments are not what they look like, which is then reported, each reason once."""
+    flag, told = "", set[str]()
+    entry = next((field for field in fields if field.text.endswith(".py")), None)
     for field in fields:
         if _FLAG.match(field.text):
             flag = f"{shown_key(field.text)}: "
-        message = _trap(field)
-        if message:
-            mistakes.add(field.line, message if field.text.startswith("-") else f"{flag}{message}")
-        found = found or message is not None
-    return found
+        unknown = unknown_of(field.pieces)
+        why, line = (unknown.unknown, unknown.line) if unknown else (_trap(field), field.line)
+        # The folder of the program that is launched need not be known.
+        if why and why not in told and (field is not entry or "/" not in field.pieces[-1].text):
+            what = f"the argument {shown_key(field.text)} can't be known: {why}" if unknown else why
+            mistakes.add(line, f"{flag}{what}")
+            told.add(why)
+    return bool(told)
 
 
-def _trap(field: Field) -> str | None:
-    """What would become of an argument in bash; empty where that was reported already."""
-    if field.unknown is not None:
-        reason = f"the argument {shown_key(field.text)} can't be known: {field.unknown}"
-        return reason if field.unknown else ""
+def _trap(field: Field) -> str:
+    """What would become of an argument in bash."""
     if field.text.startswith("#"):
         return "inside quotes # begins no comment; the program gets the text that follows as arguments"
     bare = "".join(piece.text for piece in field.pieces if not piece.quoted)
     match = _EXPANDED_BY_BASH.search(bare)
-    if match is None:
-        return None
     argument = shown_key(field.text)
-    return f"bash replaces {match[0]} in the argument {argument}; put it in quotes or write the value itself"
-
-
-def _split_notes(name: str, flag: Field, values: list[Field]) -> Iterator[Note]:
-    """Says where a text with spaces was split into several values."""
-    owners = {value.pieces[0].owner for value in values} - {piece.owner for piece in flag.pieces}
-    for owner in owners if len(values) > 1 else ():
-        if owner is not None:
-            text = f"{name} gets {len(values)} words: {owner} holds spaces and is split at them"
-            yield Note(flag.line, text)
+    return (
+        f"bash replaces {match[0]} in the argument {argument}; put it in quotes or write the value itself"
+        if match
+        else ""
+    )

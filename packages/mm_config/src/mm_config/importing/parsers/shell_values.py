@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator
 
 import attrs
 
 from mm_config.importing.parsers.script import Note
-from mm_config.importing.parsers.shell_arithmetic import evaluate, whole_number
-from mm_config.importing.parsers.shell_syntax import (
-    Arithmetic,
-    Literal,
-    Operator,
-    Part,
-    Statement,
-    Substitution,
-    Unsupported,
-    Variable,
-    Word,
-)
+from mm_config.importing.parsers.shell_syntax import Item, ShellText
 from mm_config.importing.parsers.text import Mistakes
 from mm_config.schema.errors import UserError
 from mm_config.stored.parsing import shown_key
 
-READ_ONLY = (
-    "awk|basename|bc|cat|cut|date|dirname|echo|egrep|expr|find|grep|head|hostname|ls|nproc|printf|pwd|sed|seq"
-    "|sort|tail|tee|tr|uname|uniq|wc|whoami"
+_LITERAL = re.compile(r"[^\\'\"$`\n]+")
+_LINE = re.compile(r"[^\n]+\n?|\n")
+_NAMED = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*|[0-9@#?$!*-])")
+_BRACED = re.compile(r"([A-Za-z_]\w*)(?:(:?)-(\"?)([^'\"\\`(){}]*)\3)?", re.ASCII)
+_OTHER = re.compile(r"\$'(?:[^'\\]|\\.)*'|\$(?=[\"\[])", re.DOTALL)
+_SET_IN = re.compile(
+    r"([A-Za-z_]\w*)(?:\[[^\]\n]*\])?(?:[-+*/%:&|^]|<<|>>)?=|([A-Za-z_]\w*)(?:\+\+|--)|(?:\+\+|--)([A-Za-z_]\w*)"
+    r"|\b(?:for|select)\s+(\w+)",
+    re.ASCII,
 )
-"""Programs that set no variable of the script; a substitution of them is a value that only a run knows."""
-
-_INHERITED = ("HOME", "HOSTNAME", "LD_LIBRARY_PATH", "PATH", "PWD", "PYTHONPATH", "USER")
-_MAX_CHARACTERS = 2**18
+_FUNCTION = re.compile(r"\{\s|\(\s*\)|\bfunction\b")
 _SPACES = re.compile(r"([ \t\n]+)")
+_SUM = re.compile(r"(?!.*--)\s*(?:[-+]\s*)?-?\w+(?:\s*[-+*/]\s*-?\w+)*\s*", re.ASCII | re.DOTALL)
+_TERM = re.compile(r"([-+*/]?)\s*(-?)(\w+)", re.ASCII)
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
+_LIMIT = 2**63
+_MAX_CHARACTERS = 2**18
 
 
 @attrs.frozen
@@ -44,207 +40,220 @@ class Piece:
     line: int
     quoted: bool
     """It is not split at its spaces."""
-    unknown: str | None = None
-    """Why only a run would know the text; empty where a mistake was reported for it already."""
+    unknown: str = ""
+    """Why only a run would know the text."""
     owner: str | None = None
     """The variable in whose assignment the text stands, or None outside all of them."""
-
-
-Value: TypeAlias = "tuple[Piece, ...]"
 
 
 @attrs.frozen
 class Field:
     """One argument of a command."""
 
-    pieces: Value
-    line: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def line(self) -> int:
+        """Where its text begins."""
+        return next((piece.line for piece in self.pieces if piece.text), self.pieces[0].line)
 
     @property
     def text(self) -> str:
+        """After expansion."""
         return text_of(self.pieces)
-
-    @property
-    def unknown(self) -> str | None:
-        return unknown_of(self.pieces)
 
 
 class Variables:
     """The variables that a script has set so far."""
 
-    def __init__(self, mistakes: Mistakes) -> None:
+    def __init__(self, shell: ShellText, mistakes: Mistakes) -> None:
         self.notes: list[Note] = []
-        self.about = ""
-        """The variable or flag whose value is being read; messages name it."""
+        self._shell = shell
         self._mistakes = mistakes
-        self._values: dict[str, Value] = {}
+        self._values: dict[str, tuple[Piece, ...]] = {}
+        self._never_known: dict[str, Piece] = {}
         self._characters = 0
 
-    def get(self, name: str) -> Value | None:
+    def get(self, name: str) -> tuple[Piece, ...] | None:
         """The value of a variable, or None where the script has not set it."""
         return self._values.get(name)
 
-    def set(self, name: str, value: Iterable[Piece]) -> Value:
+    def set(self, name: str, value: Iterable[Piece]) -> tuple[Piece, ...]:
         """Gives a variable its value; text that comes from no other variable is this one's from now on."""
-        owned = _joined(attrs.evolve(piece, owner=piece.owner or name, quoted=False) for piece in value)
-        self._values[name] = owned
-        return owned
+        if name in self._never_known:
+            value = [self._never_known[name]]
+        owned = tuple(attrs.evolve(piece, owner=piece.owner or name, quoted=False) for piece in value)
+        self._values[name] = tuple(piece for piece in owned if piece.text)
+        return self._values[name]
 
-    def expand(self, parts: Sequence[Part]) -> Value:
-        """The value of a word's parts, with every mistake in them reported.
+    def forget(self, text: str, line: int) -> None:
+        """Makes each variable unknown that this text, which is not read, may set; a function's for good."""
+        for match in _SET_IN.finditer(text):
+            name = match[match.lastindex or 0]
+            piece = Piece(f"${name}", line, True, f"line {line}, which is not read, may set {name}", name)
+            self._values[name] = (piece,)
+            if _FUNCTION.search(text):
+                self._never_known[name] = piece
+
+    def expand(self, start: int, end: int, quoted: bool = False) -> list[Piece]:
+        """The value of a stretch of the script.
 
         Raises:
-            UserError: Variables that hold variables grew beyond all measure, or too many mistakes.
+            UserError: Variables that hold variables grew beyond all measure.
         """
-        value = tuple(piece for part in parts for piece in self._part(part))
-        self._characters += sum(len(piece.text) + 1 for piece in value)
-        if self._characters > _MAX_CHARACTERS:
-            line = parts[0].line
-            message = f"the variables come to more than {_MAX_CHARACTERS // 2**10} KiB of text"
-            raise self._mistakes.fatal(line, message)
+        text = self._shell.text
+        value: list[Piece] = []
+        at = start
+        while at < end:
+            line = self._shell.line(at)
+            if match := _LITERAL.match(text, at, end):
+                value.append(Piece(match[0], line, quoted))
+                at = match.end()
+            elif text.startswith("\\\n", at):
+                at += 2
+            elif text[at] == "\\":
+                escapes = not quoted or text[at + 1] in '"\\$`'
+                value.append(Piece(text[at + escapes : at + 2], line, True))
+                at += 2
+            elif text[at] in "'\"" and not quoted:
+                close = self._shell.closing(at)
+                value.append(Piece("", line, True))
+                if text[at] == '"':
+                    value += self.expand(at + 1, close, True)
+                else:
+                    parts = _LINE.findall(text[at + 1 : close])
+                    value += [Piece(part, line + number, True) for number, part in enumerate(parts)]
+                at = close + 1
+            elif text[at] in "$`":
+                found, at = self._expansion(at, quoted)
+                value += found
+            else:
+                value.append(Piece(text[at], line, quoted))
+                at += 1
         return value
 
-    def fields(self, word: Word) -> Iterator[Field]:
+    def fields(self, word: Item) -> Iterator[Field]:
         """The arguments that a word becomes: text of variables outside quotes is split at its spaces."""
         pieces: list[Piece] = []
-        for piece in self.expand(word.parts):
-            parts = [piece.text] if piece.quoted or piece.unknown is not None else _SPACES.split(piece.text)
+        for piece in self.expand(word.start, word.end):
+            parts = [piece.text] if piece.quoted or piece.unknown else _SPACES.split(piece.text)
             for number, text in enumerate(parts):
                 if number % 2 and pieces:
-                    yield _field(pieces)
+                    yield Field(tuple(pieces))
                     pieces = []
                 elif number % 2 == 0 and (text or piece.quoted):
                     pieces.append(attrs.evolve(piece, text=text))
         if pieces:
-            yield _field(pieces)
+            yield Field(tuple(pieces))
 
-    def check_substitutions(self, parts: Iterable[Part]) -> None:
-        """Reports what must not be ignored in words that are not expanded."""
-        for part in parts:
-            if isinstance(part, Substitution):
-                self._substitution(part)
-            elif isinstance(part, Arithmetic):
-                self.check_substitutions(part.inner)
-            elif isinstance(part, Variable) and part.default:
-                self.check_substitutions(part.default)
+    def _expansion(self, at: int, quoted: bool) -> tuple[list[Piece], int]:
+        """The value of what begins with this `$` or backtick, and where it ends."""
+        text, line = self._shell.text, self._shell.line(at)
+        if match := _NAMED.match(text, at):
+            return self._variable(match[1], line, quoted), match.end()
+        if (match := _OTHER.match(text, at)) and not (quoted and text[at + 1] in "'\""):
+            return [self._not_read(match[0], line)], match.end()
+        opening = at + (text[at] == "$")
+        if text[opening : opening + 1] not in ("(", "{", "`"):
+            return [Piece("$", line, quoted)], at + 1
+        close = self._shell.closing(opening)
+        whole = text[at : close + 1]
+        if whole.startswith("${"):
+            return self._braces(opening + 1, close, whole, quoted), close + 1
+        if whole.startswith("$((") and whole.endswith("))"):
+            return [self._arithmetic(opening + 2, close - 1, quoted)], close + 1
+        reason = f"{shown_key(whole)} is known only when the script runs"
+        return [Piece(whole, line, True, reason)], close + 1
 
-    def _add(self, line: int, message: str) -> None:
-        self._mistakes.add(line, f"{self.about}: {message}" if self.about else message)
+    def _variable(self, name: str, line: int, quoted: bool) -> list[Piece]:
+        if (value := self._values.get(name)) is not None:
+            self._characters += sum(len(piece.text) + 1 for piece in value)
+            if self._characters > _MAX_CHARACTERS:
+                message = f"the variables come to more than {_MAX_CHARACTERS // 2**10} KiB of text"
+                raise self._mistakes.fatal(line, message)
+            return [attrs.evolve(piece, quoted=quoted) for piece in value]
+        reason = f"${name} is not set above; set it in the script, or give ${{{name}:-default}}"
+        if not name[0].isalpha() and name[0] != "_":
+            reason = f"${name} is known only when the script runs; write its value"
+        return [Piece(f"${name}", line, True, reason)]
 
-    def _note(self, line: int, text: str) -> None:
-        self.notes.append(Note(line, f"{self.about}: {text}" if self.about else text))
+    def _braces(self, start: int, end: int, whole: str, quoted: bool) -> list[Piece]:
+        line = self._shell.line(start)
+        match = _BRACED.fullmatch(self._shell.text, start, end)
+        if match is None:
+            return [self._not_read(whole, line)]
+        value = self._values.get(match[1])
+        if match[4] is None or value or (value is not None and not match[2]):
+            return self._variable(match[1], line, quoted)
+        if value is None:
+            self.notes.append(
+                Note(line, f"{match[1]} may be set outside of the script; its default was read")
+            )
+        return self.expand(*match.span(4), quoted or bool(match[3]))
 
-    def _part(self, part: Part) -> Value:
-        if isinstance(part, Literal):
-            return (Piece(part.text, part.line, part.quoted),)
-        if isinstance(part, Variable):
-            return self._variable(part)
-        if isinstance(part, Arithmetic):
-            return (self._arithmetic(part),)
-        if isinstance(part, Substitution):
-            reason = f"{shown_key(part.text)} is known only when the script runs"
-            return (Piece(part.text, part.line, True, reason if self._substitution(part) else ""),)
-        return (self._unsupported(part),)
+    def _not_read(self, whole: str, line: int) -> Piece:
+        self.forget(whole, line)
+        reason = f"{shown_key(whole)} is not read here; $A, ${{A}}, ${{A:-default}} and $((...)) are"
+        return Piece(whole, line, True, reason)
 
-    def _variable(self, part: Variable) -> Value:
-        value = self._values.get(part.name)
-        if value is not None and not (part.also_if_empty and part.default and not text_of(value)):
-            return tuple(attrs.evolve(piece, quoted=part.quoted) for piece in value)
-        if part.default is not None:
-            if value is None:
-                text = f"{part.name} may be set outside of the script; its default was read"
-                self._note(part.line, text)
-            return self.expand(part.default)
-        if part.name in _INHERITED:
-            reason = f"the script inherits ${part.name}"
-            return (Piece(f"${part.name}", part.line, True, reason),)
-        message = f"${part.name} is not set above; set it in the script, or give ${{{part.name}:-default}}"
-        if not part.name[0].isalpha() and part.name[0] != "_":
-            message = f"${part.name} is known only when the script runs; write its value"
-        self._add(part.line, message)
-        return (Piece("", part.line, part.quoted, ""),)
-
-    def _arithmetic(self, part: Arithmetic) -> Piece:
-        inner = self.expand(part.inner)
-        if (unknown := unknown_of(inner)) is not None:
-            return Piece("", part.line, part.quoted, unknown)
-        expression = text_of(inner)
+    def _arithmetic(self, start: int, end: int, quoted: bool) -> Piece:
+        line = self._shell.line(start)
+        if "$(" in self._shell.text[start:end]:
+            return self._not_read(self._shell.text[start - 3 : end + 2], line)
+        inner = self.expand(start, end, True)
+        if unknown := unknown_of(inner):
+            return unknown
+        whole = f"$(({text_of(inner)}))"
         try:
-            number = evaluate(expression, self._number)
+            value, cut = self._sum(text_of(inner))
         except UserError as error:
-            message = f"$(({shown_key(expression)})): {error.problems[0].message}"
-            self._add(part.line, message)
-            return Piece("", part.line, part.quoted, "")
-        if number.cut:
-            text = f"$(({shown_key(expression)})) leaves a remainder, which bash drops: {number.value}"
-            self._note(part.line, text)
-        return Piece(str(number.value), part.line, part.quoted)
+            self.forget(whole, line)
+            return Piece(whole, line, True, f"{shown_key(whole)}: {error.problems[0].message}")
+        if cut:
+            text = f"{shown_key(whole)} leaves a remainder, which bash drops: {value}"
+            self.notes.append(Note(line, text))
+        return Piece(str(value), line, quoted)
 
-    def _number(self, name: str) -> int:
-        value = self._values.get(name)
-        if value is None or unknown_of(value) is not None:
-            raise UserError(f"{shown_key(name)} is no number and no variable with a known value")
-        return whole_number(text_of(value))
+    def _sum(self, text: str) -> tuple[int, bool]:
+        """The value as bash computes it, in whole numbers cut towards zero, and whether any was cut.
 
-    def _unsupported(self, part: Unsupported) -> Piece:
-        message = f"{shown_key(part.text)} is not read here; $A, ${{A}}, ${{A:-default}} and $((...)) are"
-        self._add(part.line, message)
-        return Piece(part.text, part.line, part.quoted, "")
+        Raises:
+            UserError: There is more in it than whole numbers, variables, + - * and /.
+        """
+        if not _SUM.fullmatch(text):
+            raise UserError(f"arithmetic knows whole numbers, names, + - * and /, got {shown_key(text)}")
+        total, term, cut = 0, 0, False
+        for operator, minus, operand in _TERM.findall(text):
+            number = -self._number(operand) if minus else self._number(operand)
+            if operator == "*":
+                term *= number
+            elif operator == "/":
+                if number == 0:
+                    raise UserError("the arithmetic divides by zero")
+                quotient = abs(term) // abs(number)
+                cut = cut or quotient * abs(number) != abs(term)
+                term = quotient if (term < 0) == (number < 0) else -quotient
+            else:
+                total, term = total + term, -number if operator == "-" else number
+            if not (-_LIMIT <= term < _LIMIT and -_LIMIT <= total + term < _LIMIT):
+                raise UserError("the arithmetic does not fit into the 64 bits of bash's numbers")
+        return total + term, cut
 
-    def _substitution(self, part: Substitution) -> bool:
-        """Whether a substitution only looks something up; what else it would do is reported."""
-        for statement in part.statements:
-            program = foreign_program(statement, READ_ONLY)
-            if program is not None:
-                message = (
-                    f"{shown_key(part.text)} would run {program}; nothing was run; write the value itself"
-                )
-                self._add(part.line, message)
-                return False
-            for item in statement.items:
-                if isinstance(item, Word):
-                    self.check_substitutions(item.parts)
-        return True
-
-
-def foreign_program(statement: Statement, known: str) -> str | None:
-    """What in a pipeline is not one of the known programs (a pattern), as a message names it, or None."""
-    expected = True
-    for item in statement.items:
-        if isinstance(item, Operator):
-            if item.text not in ("|", "|&"):
-                return f"a command with {item.text}"
-            expected = True
-        elif expected:
-            if not re.fullmatch(known, item.literal or ""):
-                return shown_key(item.text)
-            expected = False
-    return None
+    def _number(self, text: str) -> int:
+        value = self._values.get(text)
+        if value is not None and unknown_of(value):
+            raise UserError(f"the value of {text} is not known")
+        found = text if value is None else text_of(value)
+        if not _NUMBER.fullmatch(found):
+            raise UserError(f"arithmetic needs whole numbers, got {shown_key(found)}")
+        return int(found)
 
 
-def text_of(value: Value) -> str:
+def text_of(value: Iterable[Piece]) -> str:
     """The text of a value."""
     return "".join(piece.text for piece in value)
 
 
-def unknown_of(value: Value) -> str | None:
-    """Why a value is not known: empty where that was reported already, None where it is known."""
-    return next((piece.unknown for piece in value if piece.unknown is not None), None)
-
-
-def _joined(value: Iterable[Piece]) -> Value:
-    """The same value in as few pieces as can be, lest values of values fall apart into millions."""
-    joined: list[Piece] = []
-    for piece in value:
-        last = joined[-1] if joined else piece
-        known = last.unknown is None and piece.unknown is None
-        if joined and known and (last.line, last.owner) == (piece.line, piece.owner):
-            joined[-1] = attrs.evolve(piece, text=last.text + piece.text)
-        elif piece.text or piece.unknown is not None:
-            joined.append(piece)
-    return tuple(joined)
-
-
-def _field(pieces: list[Piece]) -> Field:
-    line = next((piece.line for piece in pieces if piece.text), pieces[0].line)
-    return Field(tuple(pieces), line)
+def unknown_of(value: Iterable[Piece]) -> Piece | None:
+    """The first piece that only a run would know."""
+    return next((piece for piece in value if piece.unknown), None)

@@ -1,0 +1,60 @@
+"""What a run folder says of the content that the run was made of: `inputs.json`, written at its start."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from mm_config.content.inputs import Input, made_of
+from mm_config.content.numerics import NUMERICS
+from mm_config.runs.record import read_json, write_json
+from mm_config.schema.errors import Problem, UserError
+
+INPUTS_FILE = "inputs.json"
+
+
+def write_inputs(folder: Path, spec_hash: str, inputs: Mapping[str, Input]) -> None:
+    """Writes what a run is made of. Raises OSError where that fails."""
+    listed = {path: attrs.asdict(one) for path, one in sorted(inputs.items())}
+    content: dict[str, Any] = {
+        "v": 1,
+        "made_of": made_of(spec_hash, inputs),
+        "spec_hash": spec_hash,
+        "numerics": NUMERICS,
+        "inputs": listed,
+    }
+    write_json(folder / INPUTS_FILE, content)
+
+
+def read_inputs(folder: Path) -> dict[str, Input] | None:
+    """What a run was made of, by canonical path; None where its content was not recorded.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    file = folder / INPUTS_FILE
+    if not file.exists():
+        return None
+    try:
+        listed: dict[str, dict[str, Any]] = read_json(file)["inputs"]
+        return {path: Input(**one) for path, one in listed.items()}
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(Problem(str(file), f"is no list of a run's inputs: {error!r}")) from error
+
+
+def named_contents(folder: Path) -> dict[str, str]:
+    """The digest that each name met in a run, by `name_key`; none where it was not recorded."""
+    try:
+        inputs = read_inputs(folder) or {}
+    except UserError:
+        return {}
+    return {name_key(one): one.digest for one in inputs.values() if one.name is not None}
+
+
+def name_key(one: Input) -> str:
+    """What stands in the index for a kind, a name and a revision, which may hold any character."""
+    return hashlib.sha256("\0".join((one.kind, one.name or "", one.revision or "")).encode()).hexdigest()[:32]
