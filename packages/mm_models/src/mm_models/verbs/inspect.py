@@ -13,10 +13,10 @@ DIFFERS = 1
 USAGE = Usage(
     "mm inspect PATH [--spec TARGET] [--json] [--runs-dir DIR]",
     "Say what weights are: kind, architecture, dtypes, digest, and what differs from a spec.",
-    "Says what weights of Wan's transformer are: their kind, the architecture that their shapes tell and the "
-    "known family that has it, dtypes, parameters, and a digest of all values that is equal for equal "
-    "weights of every kind. With a spec it names what is missing, not wanted or of another shape, and what "
-    "probably happened.\n\n"
+    "Says what weights of Wan's transformer, text encoder or autoencoders are: their kind, the architecture "
+    "that their shapes tell and the known family that has it, dtypes, parameters, and a digest of all values "
+    "that is equal for equal weights of every kind. With a spec it names what is missing, not wanted or of "
+    "another shape, and what probably happened.\n\n"
     "Of a LoRA adapter (safetensors of diffusers, PEFT, kohya's tools or tools around the original code, or "
     "the checkpoint of a training) it says key style, expert, rank, alpha, layers, and the networks that it "
     "fits.\n\n"
