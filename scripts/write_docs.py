@@ -36,8 +36,8 @@ MINDSPEED_KEYS, TELEFUSER, NPU = (
 
 _INTRODUCTION = """# MindSpeed-MM's keys
 
-What `mm import mindspeed` makes of each key, flag and variable (MindSpeed-MM 26.0.0, Wan 2.1 and 2.2),
-generated from the table that it works by. *Mapped* keys become the field named here; the flags
+What `mm import mindspeed` makes of each key, flag and environment variable (MindSpeed-MM 26.0.0, Wan 2.1 and
+2.2), generated from the table that it works by. *Mapped* keys become the field named here; the flags
 `--location` and `--runs-dir` stand beside the experiment. *Derived* keys follow from others or hold
 always; where values are listed, all others are refused. *Dead there* means that nothing of MindSpeed-MM
 reads the key on Wan's path. *Outside the spec* is about the machine or one request. `[]` is any element

@@ -197,7 +197,10 @@ def test_files_that_hold_no_spec(tmp_path: Path, options: RunOptions) -> None:
         "empty.py": ("", "defines no SPEC"),
         "wrong.py": ("SPEC = 3", "SPEC: expected a spec that can be run, got int"),
         "broken.py": ("x = 1\nraise KeyError('lr')", "KeyError: 'lr' ({path}:2)"),
-        "notes.txt": ("", "expected an experiment (.py), a saved spec (.json, .yaml) or a run folder"),
+        "notes.txt": (
+            "",
+            "expected an experiment (.py), a saved spec (.json, .yaml), a video (.mp4) or a run folder",
+        ),
         "bad.py": (
             "from experiments.tiny_high import SPEC\nfrom mm_config import replace\n"
             "SPEC = replace(SPEC, {'optim.lr': -1.0})",

@@ -29,7 +29,7 @@ def keys() -> list[tuple[str, str]]:
 
 
 def test_every_key_of_the_examples_has_a_row() -> None:
-    assert len(keys()) == 422
+    assert len(keys()) == 394
     assert [key for key in keys() if row_of(*key) is None] == []
 
 

@@ -224,6 +224,11 @@ def test_other_launchers_and_forms_of_flags_are_read(tmp_path: Path) -> None:
         assert [flags[flag] for flag in ("--a", "--c", "--d")] == ["b", "-1e-5", ("x", "y z")]
 
 
+def test_the_flags_that_a_variable_reaches_are_told(tmp_path: Path) -> None:
+    text = 'A=2\nB=$A\nC="--x $A --y 3"\ntorchrun t.py $C --z $B --w "$A$A"\n'
+    assert read_shell(written(tmp_path, text)).reached == {"A": ("--x", "--z", "--w")}
+
+
 def test_a_variable_before_the_command_is_an_export(tmp_path: Path) -> None:
     script = read_shell(written(tmp_path, "X=1 Y=2 torchrun t.py --lr 1 > log 2>&1\n"))
     assert values(script.exports) == {"X": "1", "Y": "2"} and script.assignments == ()
@@ -238,7 +243,7 @@ def test_an_exported_variable_that_is_set_again_stays_exported(tmp_path: Path) -
 def test_a_script_without_a_launch_and_an_empty_one_say_so(tmp_path: Path) -> None:
     script = read_shell(written(tmp_path, "A=1\n# torchrun t.py\n"))
     assert (script.program, script.entry, script.launch) == (None, None, ())
-    assert read_shell(written(tmp_path, "")) == Script((), (), (), None, None, ())
+    assert read_shell(written(tmp_path, "")) == Script((), (), (), {}, None, None, ())
 
 
 def test_files_that_can_t_be_read_are_refused_in_one_line(tmp_path: Path) -> None:

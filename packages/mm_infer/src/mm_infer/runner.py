@@ -1,18 +1,18 @@
-"""Runs an inference spec: weights, videos, contact sheet and score, in one run folder."""
+"""Runs an inference spec: weights, videos and, of the spec's own videos, contact sheet and score."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mm_config.console import say
 from mm_config.options import RunOptions, RunOutcome
-from mm_config.runs import Run, open_run, recorded, write_json
+from mm_config.runs import Run, check_opens, digests_of, open_run, recorded, write_json
 from mm_config.schema import Problem, UserError, exact_hash, gathering, spec_hash
-from mm_config.specs import Expert, InferSpec, RandomWeights, TrainedBy
+from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights, TrainedBy
 from mm_infer import scoring
 from mm_infer.contact_sheet import write_contact_sheet
 from mm_infer.naming import file_names
@@ -26,10 +26,24 @@ from mm_models.ops import described
 
 
 def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
-    """Makes the spec's videos, measures them and writes `result.json`; the runner of `infer` specs.
+    """Makes the videos of the spec, or of `options.requests`; the runner of `infer` specs.
+
+    Raises:
+        UserError: As `make`.
+    """
+    return make(spec, options)
+
+
+def make(spec: InferSpec, options: RunOptions, paths: Sequence[Path] | None = None) -> RunOutcome:
+    """Makes the spec's videos and measures them, or makes those of `options.requests`; writes `result.json`.
 
     Experts that a finished run has made are taken as they are, missing ones are trained first where the
     spec allows it.
+
+    Args:
+        spec: What is carried out.
+        options: How.
+        paths: The file of each video; None puts them into the run folder.
 
     Raises:
         UserError: The spec or its prompts can't be run, weights are missing, or `--resume` is given:
@@ -40,16 +54,18 @@ def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
         raise UserError(
             Problem("--resume", "a generation starts anew; its trained experts are reused as they are")
         )
-    requests = spec.samples.requests
+    own = options.requests is None
+    requests = spec.samples.requests if options.requests is None else options.requests
     problems: list[Problem] = []
     timings: dict[str, float] = {}
     with _timed(timings, "weights"):
         with gathering(problems):
             generation = open_generation(spec, options, requests)
         with gathering(problems):
-            scoring.check_scorable(spec.samples.scorer, requests)
+            scoring.check_scorable(spec.samples.scorer if own else None, requests)
         if problems:
             raise UserError(problems)
+        check_opens(spec, options)
         generation = train_missing(generation)
     place, ops, weights = generation.device, generation.ops, generation.weights
     say(f"{place} with {described(ops)}")
@@ -57,7 +73,7 @@ def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
         with _timed(timings, "load"):
             pipeline = load_pipeline(generation)
         del generation  # Its adapters are in the networks now.
-        made = _make(pipeline, opened, timings)
+        made = _write(pipeline, requests, opened, timings, paths, measured=own)
         result = {
             "kind": "infer",
             "spec_hash": spec_hash(spec),
@@ -69,20 +85,44 @@ def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
             "seconds": time.perf_counter() - started,
         }
         result_path = opened.finish(result)
-    print_report(spec, options, opened.path, result)
+    if own:
+        print_report(spec, options, opened.path, result)
     return RunOutcome(run_dir=opened.path.absolute(), result_path=result_path.absolute())
 
 
-def _make(pipeline: Pipeline, opened: Run, timings: dict[str, float]) -> dict[str, Any]:
+def _write(
+    pipeline: Pipeline,
+    requests: Sequence[GenerationRequest],
+    opened: Run,
+    timings: dict[str, float],
+    paths: Sequence[Path] | None,
+    *,
+    measured: bool,
+) -> dict[str, Any]:
     """Makes, keeps and measures the videos; returns their part of the result. Paths are absolute."""
-    spec = pipeline.spec
-    requests = spec.samples.requests
-    paths = [opened.samples_dir.absolute() / name for name in file_names(requests)]
+    spec, names = pipeline.spec, file_names(requests)
+    files = [
+        (opened.samples_dir / name if paths is None else paths[index]).absolute()
+        for index, name in enumerate(names)
+    ]
     videos: list[Video] = []
     with _timed(timings, "generate"):
-        for path, video in zip(paths, make_videos(pipeline, Inputs(requests)), strict=True):
-            write_video(path, video, spec)
+        for path, video in zip(files, make_videos(pipeline, Inputs(tuple(requests))), strict=True):
+            write_video(path, video, spec, opened)
             videos.append(video)
+    result = {
+        "videos": [
+            {"name": name, "prompt": request.prompt, "seed": request.seed, "path": str(path)}
+            | digests_of(path)
+            for name, request, path in zip(names, requests, files, strict=True)
+        ]
+    }
+    return {**result, **_measured(spec, videos, opened, timings)} if measured else result
+
+
+def _measured(
+    spec: InferSpec, videos: Sequence[Video], opened: Run, timings: dict[str, float]
+) -> dict[str, Any]:
     score = None
     if spec.samples.scorer is not None:
         with _timed(timings, "score"):
@@ -90,14 +130,7 @@ def _make(pipeline: Pipeline, opened: Run, timings: dict[str, float]) -> dict[st
         write_json(opened.path / "measurements.json", {"videos": score.measurements})
     sheet = opened.path.absolute() / "contact_sheet.png"
     write_contact_sheet(sheet, videos, title=spec.name or "videos", subtitle=_subtitle(spec, score))
-    return {
-        "score": dict(score.shares) if score else None,
-        "videos": [
-            {"prompt": request.prompt, "seed": request.seed, "path": str(path)}
-            for request, path in zip(requests, paths, strict=True)
-        ],
-        "contact_sheet": str(sheet),
-    }
+    return {"score": dict(score.shares) if score else None, "contact_sheet": str(sheet)}
 
 
 def _subtitle(spec: InferSpec, score: scoring.Score | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -17,6 +17,7 @@ from mm_config.schema.fields import EXECUTION, LOCATION, SECRET, SEMANTIC, Effec
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec, effect_of
 from mm_config.schema.types import is_spec
+from mm_config.specs.infer import GenerationRequest
 from mm_config.specs.weights import TrainedBy
 from mm_config.stored.text_width import columns, cut
 
@@ -33,6 +34,9 @@ _LEAST_ROOM = 24
 """Columns that a value gets at least, however narrow the terminal."""
 
 
+Requests = Sequence[tuple[str, GenerationRequest]]
+
+
 @attrs.frozen
 class Comparison:
     """Two specs and how they differ."""
@@ -42,24 +46,28 @@ class Comparison:
     changes: tuple[tuple[Change, Effect], ...]
     """Each with what it alters."""
     only_old: tuple[str, ...]
-    """Paths that only the first has; empty unless the specs are of different kinds."""
+    """Paths that only the first has: where specs are of different kinds, and where one stands alone."""
     only_new: tuple[str, ...]
+    requests: tuple[Change, ...]
+    """The fields in which the requests beside them differ."""
     same_result: bool
     """Whether the spec_hashes are equal."""
     equal: bool
-    """Whether the exact_hashes are equal."""
+    """Whether the exact_hashes are equal, and the requests but for their paths."""
 
 
-def compare(old: RootSpec, new: RootSpec) -> Comparison:
-    """How two specs differ."""
+def compare(old: RootSpec, new: RootSpec, asked: Requests = (), asked_now: Requests = ()) -> Comparison:
+    """How two specs differ, and the requests beside them, each by the first segment of its paths."""
+    requests = tuple(_request_changes(asked, asked_now))
     return Comparison(
         old=old,
         new=new,
         changes=tuple((change, effect_of(old, change.path, change.role)) for change in diff(old, new)),
-        only_old=unshared(old, new),
-        only_new=unshared(new, old),
+        only_old=unshared(old, new) + tuple(name for name, _ in asked if not asked_now),
+        only_new=unshared(new, old) + tuple(name for name, _ in asked_now if not asked),
+        requests=requests,
         same_result=spec_hash(old) == spec_hash(new),
-        equal=exact_hash(old) == exact_hash(new),
+        equal=exact_hash(old) == exact_hash(new) and all(one.role is LOCATION for one in requests),
     )
 
 
@@ -73,7 +81,11 @@ def diff_lines(compared: Comparison, labels: tuple[str, str], width: int) -> lis
     """
     lines = [*_sides(compared, labels), BLANK, *_verdicts(compared)]
     fields = [pair for pair in compared.changes if pair[0].path != ROOT]
-    named = max((len(change.path) for change, _ in fields), default=0)
+    asked = [(change, Effect.REQUESTS) for change in compared.requests]
+    named = max((len(change.path) for change, _ in (*asked, *fields)), default=0)
+    if asked:
+        title = "changes what was asked for (beside the spec)"
+        lines += [BLANK, ((title, "bold"),), *_group_lines(asked, named, width)]
     for key, title in _HEADINGS.items():
         if group := [(change, effect) for change, effect in fields if _group(change) == key]:
             lines += [BLANK, ((title, "bold"),), *_group_lines(group, named, width)]
@@ -82,6 +94,17 @@ def diff_lines(compared: Comparison, labels: tuple[str, str], width: int) -> lis
             names = ", ".join(path.removeprefix(f"{ROOT}.") for path in paths)
             lines += [BLANK, ((f"only in the {place}", "bold"),), *paragraph(names, indent=2, width=width)]
     return lines
+
+
+def _request_changes(old: Requests, new: Requests) -> Iterator[Change]:
+    """One change for each field; where there are not as many, the requests themselves are the change."""
+    if old and new and len(old) != len(new):
+        was, now = (tuple(request.prompt for _, request in side) for side in (old, new))
+        yield Change("requests", SEMANTIC, was, now)
+        return
+    for (name, before), (_, after) in zip(old, new, strict=False):
+        for change in diff(before, after):
+            yield attrs.evolve(change, path=name + change.path.removeprefix(ROOT))
 
 
 def _group(change: Change) -> tuple[Role, bool]:
@@ -105,17 +128,20 @@ def _sides(compared: Comparison, labels: tuple[str, str]) -> list[Line]:
 
 
 def _verdicts(compared: Comparison) -> list[Line]:
-    if not compared.changes:
+    if not compared.changes and not compared.requests:
         return [(("equal in every field", "green"),)]
     verdicts: list[tuple[str, str]] = []
-    if compared.changes[0][0].path == ROOT:
+    if compared.requests:
+        verdicts.append((f"the requests differ in {counted(len(compared.requests), 'field')}", "red"))
+    if compared.changes and compared.changes[0][0].path == ROOT:
         kinds = f"{tag_of(compared.old)} and {tag_of(compared.new)}"
         verdicts.append((f"different kinds, {kinds}: only the fields that both have are compared", "yellow"))
     if compared.same_result:
-        verdicts.append(("spec_hash is equal: both compute the same, in exact arithmetic", "green"))
+        of_what = " of equal requests" if compared.requests else ""
+        verdicts.append((f"spec_hash is equal: both compute the same{of_what}, in exact arithmetic", "green"))
     else:
         verdicts.append((f"spec_hash differs{_altered(compared)}", "red"))
-    if compared.equal:
+    if exact_hash(compared.old) == exact_hash(compared.new):
         verdicts.append(("exact_hash is equal: both compute it in the same way", "green"))
     else:
         only = ": only how it is computed" if compared.same_result else ""

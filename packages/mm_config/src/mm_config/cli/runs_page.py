@@ -24,7 +24,7 @@ def print_list(found: Sequence[RunRecord], total: int) -> None:
     rows = [
         (
             record.path,
-            record.kind,
+            record.kind if record.requests_hash is None else f"{record.kind} (requests)",
             record.status.value,
             record.spec_hash[:SHORT],
             record.exact_hash[:SHORT],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -27,6 +27,7 @@ from mm_config.schema.fields import (
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec
 from mm_config.schema.types import class_of, is_spec, is_spec_class, is_tuple
+from mm_config.specs.infer import GenerationRequest
 from mm_config.stored.describe import describe
 from mm_config.stored.text_width import columns
 
@@ -67,6 +68,22 @@ def summary_lines(spec: RootSpec, width: int) -> list[Line]:
     if hidden := len(rows) - len(said):
         note = f"{counted(hidden, 'more field')} at {'its' if hidden == 1 else 'their'} default"
         lines += [BLANK, ((f"{note}{'' if hidden == 1 else 's'}; --format flat shows all", "dim"),)]
+    return lines
+
+
+def request_lines(requests: Sequence[tuple[str, GenerationRequest]], run: str, width: int) -> list[Line]:
+    """What stands beside a spec, above its page: the run that made a video, and what requests say.
+
+    Args:
+        requests: Each by the first segment of its paths.
+        run: Id of the run; empty where none is to be named.
+        width: Columns of the terminal.
+    """
+    lines: list[Line] = [(("made by the run ", ""), (run, "bold"))] if run else []
+    for name, request in requests:
+        rows = [row for row in _rows(request) if not row.is_default]
+        named = max(len(row.path) for row in rows)
+        lines += [((name, "bold"),), *(_line(row, named, width) for row in rows), BLANK]
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What a verb is about: an experiment, a saved spec, a run folder, a module, a run id or a hash prefix."""
+"""What a verb is about: an experiment, a saved spec, a run, a video that a run made, or a hash prefix."""
 
 from __future__ import annotations
 
@@ -12,28 +12,62 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+import attrs
 
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import RUNS_DIR, CommandLine
+from mm_config.console.output import is_main_rank
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.evolve import replace
 from mm_config.schema.root import RootSpec
 from mm_config.schema.suggestions import did_you_mean
 from mm_config.schema.types import is_spec
+from mm_config.specs.infer import GenerationRequest
+
+if TYPE_CHECKING:
+    from mm_config.runs.folder import Run
 
 TARGET_HELP = (
-    "A target is an experiment file, a saved spec, a run folder, a module, a run id or a hash prefix of "
-    "at least 6 digits. Fields are given as to the experiment itself; its --help lists them."
+    "A target is an experiment file, a saved spec, a run folder, a video that a run made, a module, a run id "
+    "or a hash prefix of at least 6 digits. Fields are given as to the experiment itself; its --help lists "
+    "them."
 )
 
 
+@attrs.frozen
+class Target:
+    """What a word of a command line names."""
+
+    spec: RootSpec
+    """The spec."""
+    requests: tuple[GenerationRequest, ...] = ()
+    """What stands beside the spec: a video's request, or those of a run that made others than the spec's."""
+    run: str = ""
+    """Id of the run that made a video."""
+
+    @property
+    def named_requests(self) -> list[tuple[str, GenerationRequest]]:
+        """The requests, each by the first segment of its paths: `request`, or `requests.0` of several."""
+        several = len(self.requests) > 1
+        return [
+            (f"requests.{index}" if several else "request", one) for index, one in enumerate(self.requests)
+        ]
+
+
 def resolve(target: str, options: RunOptions) -> RootSpec:
-    """The spec that a target names.
+    """The spec of what a target names, see `find`."""
+    return find(target, options).spec
+
+
+def find(target: str, options: RunOptions) -> Target:
+    """What a target names.
 
     Tried in this order: an existing path (an experiment's `.py`, a saved spec's `.json` or `.yaml`, a
-    run folder), a module (`experiments.tiny_high`), a run id, a prefix of a spec_hash or exact_hash of
-    at least 6 hex digits.
+    run folder, a video's `.mp4`), a module (`experiments.tiny_high`), a run id, a prefix of a spec_hash or
+    exact_hash of at least 6 hex digits.
 
     Raises:
         UserError: Nothing has this name (with the nearest names), several runs of different specs
@@ -41,28 +75,68 @@ def resolve(target: str, options: RunOptions) -> RootSpec:
     """
     path = Path(target)
     if path.exists():
-        return _from_path(path)
+        return _from_path(path, options)
     if _is_module(target):
-        return _from_module(target)
+        return Target(_from_module(target))
     return _from_index(target, options)
 
 
 def read_targets(line: CommandLine, world_size: int | None = None) -> tuple[RootSpec, ...]:
-    """The checked specs that the words of a command line name, its fields put into the last.
+    """The specs of `read_whole_targets`."""
+    return tuple(target.spec for target in read_whole_targets(line, world_size))
+
+
+def read_whole_targets(line: CommandLine, world_size: int | None = None) -> tuple[Target, ...]:
+    """What the words of a command line name, each spec checked and the fields put into the last.
 
     Raises:
         UserError: All that is wrong with the options, the targets and their specs.
     """
     problems = list(line.problems)
     options = RunOptions(runs_dir=runs_dir_of(line))
-    specs: list[RootSpec] = []
+    targets: list[Target] = []
     for index, target in enumerate(line.words, 1):
         fields = line.fields if index == len(line.words) else ()
         with gathering(problems):
-            specs.append(overridden(resolve(target, options), fields, (), line.flags, world_size))
+            found = find(target, options)
+            spec = overridden(found.spec, fields, (), line.flags, world_size)
+            targets.append(attrs.evolve(found, spec=spec))
     if problems:
         raise UserError(problems)
-    return tuple(specs)
+    return tuple(targets)
+
+
+def find_run(target: str, runs_dir: Path) -> Run:
+    """The run that a folder, a run id, a video or the beginning of a hash names.
+
+    Of several equal runs it is the newest finished one that made the videos of its spec.
+
+    Raises:
+        UserError: There is none, or runs of different specs match; all of them are named.
+    """
+    from mm_config.runs.folder import attach
+    from mm_config.runs.index import open_index
+    from mm_config.runs.lookup import runs_named, why_none
+    from mm_config.runs.record import RunStatus
+    from mm_config.runs.videos import SUFFIX, trace
+
+    path = Path(target)
+    if path.suffix == SUFFIX and path.is_file():
+        found = trace(path, runs_dir)
+        if found.missing:
+            raise UserError(Problem(target, f"can't be made again: {found.missing}"))
+        return found.run
+    if path.exists():
+        return attach(path)
+    index = open_index(runs_dir)
+    if not (runs := runs_named(index, target)):
+        nothing = f"no run in {runs_dir} has this id or hash, and there is no such folder"
+        raise UserError(Problem(target, why_none(index, target) or nothing))
+    finished = [record for record in runs if record.status is RunStatus.FINISHED] or list(runs)
+    newest = next((record for record in finished if record.requests_hash is None), finished[0])
+    if len(runs) > 1 and is_main_rank():
+        print(f"{len(runs)} runs match {target}; taking {newest.path}", file=sys.stderr, flush=True)
+    return attach(index.folder(newest))
 
 
 def runs_dir_of(line: CommandLine) -> Path:
@@ -70,29 +144,46 @@ def runs_dir_of(line: CommandLine) -> Path:
     return Path(line.value(RUNS_DIR) or "runs")
 
 
-def _from_path(path: Path) -> RootSpec:
+def _from_path(path: Path, options: RunOptions) -> Target:
     if path.is_dir():
         if not (path / "spec.json").is_file():
             raise UserError(Problem(str(path), "is a folder without spec.json, so it is no run folder"))
-        return _root(_of_run(path), str(path))
+        return _of_run(path)
     if path.suffix == ".py":
-        return _from_file(path)
+        return Target(_from_file(path))
     if path.suffix in (".json", ".yaml", ".yml"):
-        from mm_config.stored import files
+        return Target(_loaded(path))
+    if path.suffix == ".mp4":
+        return _of_video(path, options)
+    expected = "expected an experiment (.py), a saved spec (.json, .yaml), a video (.mp4) or a run folder"
+    raise UserError(Problem(str(path), expected))
 
-        return _root(files.load(path), str(path))
-    raise UserError(
-        Problem(str(path), "expected an experiment (.py), a saved spec (.json, .yaml) or a run folder")
-    )
 
-
-def _of_run(folder: Path) -> object:
+def _of_run(folder: Path) -> Target:
     from mm_config.runs.folder import attach
     from mm_config.runs.record import SPEC_FILE, STATUS_FILE
-    from mm_config.stored import files
+    from mm_config.runs.requests import stored_requests
 
     # A copy of the spec alone has no record that it could contradict.
-    return attach(folder).spec if (folder / STATUS_FILE).is_file() else files.load(folder / SPEC_FILE)
+    if not (folder / STATUS_FILE).is_file():
+        return Target(_loaded(folder / SPEC_FILE))
+    run = attach(folder)
+    return Target(_root(run.spec, str(folder)), stored_requests(folder, run.record) or ())
+
+
+def _of_video(path: Path, options: RunOptions) -> Target:
+    from mm_config.runs.videos import trace
+
+    found = trace(path, options.runs_dir)
+    if found.missing:
+        print(f"{path}: {found.missing}", file=sys.stderr, flush=True)
+    return Target(found.run.spec, (found.mark.request,), found.mark.run or "")
+
+
+def _loaded(path: Path) -> RootSpec:
+    from mm_config.stored import files
+
+    return _root(files.load(path), str(path))
 
 
 def _from_file(path: Path) -> RootSpec:
@@ -165,13 +256,13 @@ def _root(value: object, where: str) -> RootSpec:
     raise UserError(Problem(where, f"expected a spec that can be run, got {type(value).__name__}"))
 
 
-def _from_index(target: str, options: RunOptions) -> RootSpec:
+def _from_index(target: str, options: RunOptions) -> Target:
     from mm_config.runs.index import open_index
     from mm_config.runs.lookup import runs_named, why_none
 
     index = open_index(options.runs_dir)
     if runs := runs_named(index, target):
-        return _from_path(index.folder(runs[0]))
+        return _of_run(index.folder(runs[0]))
     raise UserError(Problem(target, why_none(index, target) or _not_found(target, options)))
 
 

@@ -7,9 +7,20 @@ from pathlib import Path
 import attrs
 
 from mm_config.options.locations import Locations
+from mm_config.specs.infer import GenerationRequest
 
 REPRODUCTIONS = "reproductions"
 """Folder below the runs folder that holds runs which only repeat others."""
+
+
+@attrs.frozen
+class Threads:
+    """On how many threads a process computes: sums are split among them, so the last bits depend on it."""
+
+    openmp: int
+    """Of an OpenMP program that sets none itself."""
+    torch: int | None
+    """Of torch's own loops; None where torch is not loaded."""
 
 
 @attrs.frozen
@@ -32,6 +43,11 @@ class RunOptions:
     reproduces: bool = False
     """Whether the run only repeats an earlier one. Its folder then lies in `runs_dir/reproductions`, with an
     index of its own: whoever looks up the spec's hash, or resumes the latest run, finds the earlier one."""
+    requests: tuple[GenerationRequest, ...] | None = None
+    """What a generation makes in place of the videos that its spec asks for; None makes those. Stored beside
+    the spec."""
+    threads: Threads | None = None
+    """Threads to compute on; None leaves them as the process has them."""
     argv: tuple[str, ...] = ()
     """The command line, for the provenance."""
     device: str = "auto"

@@ -13,6 +13,7 @@ from mm_config.reproducing.difference import Difference, changed
 from mm_config.reproducing.metrics import COMPARED, metric_differences, read_metrics
 from mm_config.reproducing.videos import frames_of, score_of, videos_of
 from mm_config.rules.wording import counted
+from mm_config.stored.mp4 import frames_digest
 
 
 @attrs.frozen
@@ -77,6 +78,15 @@ def compare(old: Path, new: Path, last_step: int | None = None, whole: bool = Tr
         scores=tuple({**scores[0], **scores[1]}),
         differences=tuple(differences()),
     )
+
+
+def compare_video(old: Path, new: Path) -> Comparison:
+    """Compares a video with the one that was made again."""
+    frames = ({old.name: digest} for digest in (frames_digest(old), frames_digest(new)))
+    differences = tuple(
+        Difference(f"video {name}", "frames", was[:12], now[:12]) for name, was, now in changed(*frames)
+    )
+    return Comparison(steps=0, checkpoints=(), videos=1, scores=(), differences=differences)
 
 
 def told(comparison: Comparison) -> str:

@@ -11,17 +11,21 @@ import attrs
 from mm_config.console.output import is_main_rank
 from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
-from mm_config.reproducing.compare import Comparison, compare
+from mm_config.reproducing.compare import Comparison, compare, compare_video
 from mm_config.reproducing.difference import changed
 from mm_config.reproducing.metrics import read_metrics
-from mm_config.reproducing.videos import videos_of
+from mm_config.reproducing.videos import video_at, videos_of
 from mm_config.running.runners import run
+from mm_config.running.threads import on_threads
 from mm_config.runs.folder import Run, attach
 from mm_config.runs.provenance_diff import Origin, OriginChange, changes, origin_here, stored_origins
 from mm_config.runs.record import RESULT_FILE, RunStatus, read_json, write_json
 from mm_config.runs.releases import used_releases
+from mm_config.runs.requests import stored_requests
+from mm_config.runs.videos import mark_of, requests_of
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import spec_hash
+from mm_config.specs.infer import GenerationRequest, InferSpec
 
 REPORT_FILE = "reproduction.json"
 """In the new run folder: which run it repeats, and what came of it."""
@@ -44,12 +48,18 @@ class Reproduction:
 
 
 def reproduce(
-    stored: Run, options: RunOptions, verify_steps: int | None = None, warn: Warn = lambda change: None
+    stored: Run,
+    options: RunOptions,
+    verify_steps: int | None = None,
+    warn: Warn = lambda change: None,
+    video: Path | None = None,
 ) -> Reproduction | None:
     """Runs the spec of a stored run again in a new folder and compares what both left behind.
 
-    The stored run is only read. The new one lies in `options.new_runs_dir`, apart from what is found by a
-    spec's hash. Of an unfinished training, as many steps as it has are run and compared. Under torchrun
+    Requests that stand beside the spec are made again; of a video, those that shared its batch, in which sums
+    may be rounded otherwise than alone. The stored run is only read. The new one lies in
+    `options.new_runs_dir`, apart from what is found by a spec's hash. Of an unfinished training, as many
+    steps as it has are run and compared. Under torchrun
     every rank calls it.
 
     Args:
@@ -57,6 +67,7 @@ def reproduce(
         options: Where runs and locations are looked up.
         verify_steps: Optimizer steps after which to stop; the schedule stays that of the whole run.
         warn: Gets each thing that is not as it was: what is known beforehand before the run starts.
+        video: A file that the run made; it alone is compared, wherever it lies by now.
 
     Returns:
         What came of it; None on the ranks that only took part in the run.
@@ -66,7 +77,10 @@ def reproduce(
     """
     steps = read_metrics(stored.path)
     finished = stored.record.status is RunStatus.FINISHED
-    last_step = _last_step(stored, max(steps, default=0), finished, verify_steps)
+    last_step = None if video else _last_step(stored, max(steps, default=0), finished, verify_steps)
+    place, requests = (
+        (0, stored_requests(stored.path, stored.record)) if video is None else _batch_of(stored, video)
+    )
     origins = stored_origins(stored.path)
     said: list[OriginChange] = []
 
@@ -78,16 +92,21 @@ def reproduce(
 
     if is_main_rank():
         releases = used_releases(stored.spec, options.locations)
-        here = origin_here(options.argv, variables_of(stored.spec), releases)
+        with on_threads(options.threads):
+            here = origin_here(options.argv, variables_of(stored.spec), releases)
         say_new(_spec_changes(stored))
         say_new(_origin_changes(origins, here))
-    new = _run(stored, attrs.evolve(options, reproduces=True, stop_after=last_step))
+    new = _run(stored, attrs.evolve(options, reproduces=True, stop_after=last_step, requests=requests))
     if not is_main_rank():
         return None
     (now,) = stored_origins(new).values()
     say_new(_origin_changes(origins, now))
     say_new(_input_changes(stored.path, new))
-    made = Reproduction(stored.path, new, tuple(said), compare(stored.path, new, last_step, finished))
+    if video is None:
+        comparison = compare(stored.path, new, last_step, finished)
+    else:
+        comparison = compare_video(video, video_at(new, place))
+    made = Reproduction(stored.path, new, tuple(said), comparison)
     write_json(new / REPORT_FILE, report(made))
     return made
 
@@ -125,6 +144,17 @@ def _last_step(stored: Run, done: int, finished: bool, verify_steps: int | None)
         why = f"{record.path} has {done} steps to compare with, got {verify_steps}"
         raise UserError(Problem("--verify-steps", why))
     return verify_steps
+
+
+def _batch_of(stored: Run, video: Path) -> tuple[int, tuple[GenerationRequest, ...]]:
+    """The requests of the batch that a video was made in, and its place among them."""
+    request, requests = mark_of(video).request, requests_of(stored)
+    if request not in requests:
+        why = f"asks for what is not among the requests of its run {stored.record.path}"
+        raise UserError(Problem(str(video), why))
+    assert isinstance(stored.spec, InferSpec), "only a generation has requests"
+    at, size = requests.index(request), stored.spec.runtime.batch_size
+    return at % size, requests[at - at % size :][:size]
 
 
 def _run(stored: Run, options: RunOptions) -> Path:

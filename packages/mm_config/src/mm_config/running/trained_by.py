@@ -77,7 +77,9 @@ def _final_checkpoint(run_dir: Path) -> Path | None:
 
 def _build(trained: RootSpec, options: RunOptions) -> Path:
     labelled = replace(trained, "name", trained.name or _experiment_of(trained) or "")
-    whole = attrs.evolve(options, resume=None, if_needed=False, stop_after=None, reproduces=False)
+    whole = attrs.evolve(
+        options, resume=None, if_needed=False, stop_after=None, requests=None, reproduces=False
+    )
     outcome = run(labelled, whole)
     checkpoint = _final_checkpoint(outcome.run_dir)
     assert checkpoint is not None, f"{outcome.result_path} names a checkpoint that is not there"

@@ -1,8 +1,8 @@
 """A run folder, `runs/<name>/<date>-<hash12>-<n>/`: the only place that opens, writes and ends one.
 
-It holds spec.json (the full payload), provenance.json with a patch of uncommitted code, inputs.json (the
-content that the spec's fields named), status.json, metrics.jsonl, checkpoints/, samples/ and, at the end,
-result.json.
+It holds spec.json (the full payload), requests.json where it makes other videos than the spec's,
+provenance.json with a patch of uncommitted code, inputs.json (the content that the spec's fields named),
+status.json, metrics.jsonl, checkpoints/, samples/ and, at the end, result.json.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from mm_config.runs.record import (
     write_record,
 )
 from mm_config.runs.releases import used_releases
+from mm_config.runs.requests import request_inputs, requests_hash, write_requests
 from mm_config.runs.resuming import folder_to_resume, why_another
 from mm_config.runs.stored import spec_problems
 from mm_config.schema.decorator import tag_of
@@ -155,9 +156,13 @@ def open_run(
     if options.resume is not None:
         return _resume(spec, options, inputs, origin)
     runs_dir = options.new_runs_dir
+    if inputs is not None:
+        inputs = {**inputs, **request_inputs(options.requests or ())}
     with _writing(runs_dir):
         path = _new_folder(spec, runs_dir)
         dump(spec, path / SPEC_FILE)
+        if options.requests is not None:
+            write_requests(path, options.requests)
         lock.acquire(path)
         write_provenance(path / PROVENANCE_FILE, origin)
         if inputs is not None:
@@ -172,6 +177,7 @@ def open_run(
             status=RunStatus.RUNNING,
             host=platform.node(),
             started_at=utc_now(),
+            requests_hash=None if options.requests is None else requests_hash(options.requests),
             made_of=None if inputs is None else made_of(spec_hash(spec), inputs),
         )
         write_record(record, path)

@@ -115,11 +115,13 @@ class Index:
     def find_finished(self, spec_hash: str) -> tuple[RunRecord, ...]:
         """Finished runs of a spec whose result still lies in the folder, newest first.
 
-        A run is found by the hash of its start and by the one that its payload has today.
+        A run is found by the hash of its start and by the one that its payload has today. Runs that made
+        other videos than those of the spec are left out.
         """
         columns = self.runs.c
         same_spec = (columns.spec_hash == spec_hash) | (columns.spec_hash_now == spec_hash)
-        found = self._read(same_spec, columns.status == RunStatus.FINISHED.value)
+        finished = columns.status == RunStatus.FINISHED.value
+        found = self._read(same_spec, finished, columns.requests_hash.is_(None))
         return tuple(
             record
             for record in found

@@ -17,6 +17,7 @@ from mm_config.schema.types import is_dict
 SPEC_FILE = "spec.json"
 STATUS_FILE = "status.json"
 RESULT_FILE = "result.json"
+REQUESTS_FILE = "requests.json"
 PROVENANCE_FILE = "provenance.json"
 
 MAX_LENGTHS = {
@@ -32,6 +33,7 @@ MAX_LENGTHS = {
     "finished_at": 40,
     "spec_hash_now": 64,
     "exact_hash_now": 64,
+    "requests_hash": 64,
     "made_of": 64,
 }
 """Most characters of each text that a database has to hold; a reason has no limit."""
@@ -76,6 +78,8 @@ class RunRecord:
     """The spec_hash of the stored payload today, where a class has a newer schema since and it is another."""
     exact_hash_now: str | None = None
     """The exact_hash of the stored payload today, on the same condition."""
+    requests_hash: str | None = None
+    """What was made in place of the videos that the spec asks for, see `requests_hash`; None made those."""
     made_of: str | None = None
     """What the run was made of, 64 hex digits; None where its content was not recorded."""
 

@@ -16,14 +16,14 @@ from mm_config.runs.stored import Stored
 if TYPE_CHECKING:
     from sqlalchemy import Column, Table
 
-RUNS = "runs_v4"
+RUNS = "runs_v5"
 """Carries the layout's version: a new layout is a new table, filled from the folders."""
 
 RECORD: tuple[str, ...] = tuple(attribute.name for attribute in attrs.fields(RunRecord))
 """The columns that hold a record."""
 HASHES = ("spec_hash", "exact_hash", "spec_hash_now", "exact_hash_now", "made_of")
 """The columns by whose beginning a run is found."""
-_OPTIONAL = ("finished_at", *HASHES[2:])
+_OPTIONAL = ("finished_at", "requests_hash", *HASHES[2:])
 _INDEXED = ("name", "started_at", *HASHES)
 
 

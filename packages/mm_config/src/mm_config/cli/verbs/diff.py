@@ -1,4 +1,4 @@
-"""`mm diff`: what differs between two specs, and what it alters."""
+"""`mm diff`: what differs between two specs and the requests beside them, and what it alters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from mm_config.cli.diff_page import Comparison, compare, diff_lines
 from mm_config.cli.page import page_width, print_page
 from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine
-from mm_config.cli.targets import TARGET_HELP, read_targets
+from mm_config.cli.targets import TARGET_HELP, read_whole_targets
 from mm_config.cli.values import plain
 from mm_config.cli.verb import Usage, Verb
 from mm_config.schema.decorator import tag_of
@@ -23,13 +23,15 @@ USAGE = Usage(
     "Print what differs between two specs, grouped by what it can change.",
     "Prints each field that differs between two specs, old value and new, grouped by what it can change, "
     "and whether it alters the mathematics, the weights, the data order or only the execution. "
-    "Fields on the command line are put into the second.\n\n"
-    "Exit status: 0 where the exact ids are equal (labels and paths may differ), 1 where they differ, "
-    f"2 for a mistake.\n\n{TARGET_HELP}",
+    "Fields on the command line are put into the second. Of two videos, or runs of mm generate, the requests "
+    "that stand beside the specs are compared as well.\n\n"
+    "Exit status: 0 where the exact ids and the requests are equal (labels and paths may differ), 1 where "
+    f"they differ, 2 for a mistake.\n\n{TARGET_HELP}",
     (JSON, RUNS_DIR),
     (
         ("mm diff experiments/tiny_high.py experiments/tiny_low.py", "two experiments"),
         ("mm diff 7f3a91c2 experiments/tiny_high.py", "what has changed since a stored run"),
+        ("mm diff a.mp4 b.mp4", "why two videos are not the same"),
         ("mm diff experiments/tiny.py experiments/tiny.py --spec.steps 30", "what an override changes"),
     ),
     words=("A", "B"),
@@ -38,8 +40,8 @@ USAGE = Usage(
 
 def print_diff(line: CommandLine) -> int:
     """Prints what differs between the two targets."""
-    old, new = read_targets(line)
-    compared = compare(old, new)
+    old, new = read_whole_targets(line)
+    compared = compare(old.spec, new.spec, old.named_requests, new.named_requests)
     if line.has(JSON):
         print(json.dumps(_report(compared), indent=2, ensure_ascii=False))
     else:
@@ -62,6 +64,15 @@ def _report(compared: Comparison) -> dict[str, Any]:
         "spec_hash": [spec_hash(spec) for spec in sides],
         "exact_hash": [exact_hash(spec) for spec in sides],
         "changes": [_as_json(change, effect) for change, effect in compared.changes],
+        "requests": [
+            {
+                "path": change.path,
+                "role": change.role.value,
+                "old": plain(change.old),
+                "new": plain(change.new),
+            }
+            for change in compared.requests
+        ],
         "only_in": [list(compared.only_old), list(compared.only_new)],
     }
 

@@ -12,6 +12,7 @@ from mm_config.cli.verb import MORE, Action, Usage, Verb
 from mm_config.runs.conditions import Aliases, moment, parse_condition
 from mm_config.runs.index import Index, open_index, run_folders, unfilled_index
 from mm_config.runs.record import RunRecord, RunStatus, to_row
+from mm_config.runs.videos import SUFFIX, trace
 from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.root import RootSpec, aliases_of
 from mm_config.stored.structuring import known_specs
@@ -43,7 +44,8 @@ USAGE = Usage(
     "exact_hash starts with it. show: all that is known of one run and what it left behind. compare: the "
     "fields of their specs in which runs differ, and what came of each. reindex: makes the index anew from "
     "the run folders, as after moving some or after an update that changed the fields of specs.\n\n"
-    "RUN is a run folder or what find takes; of several matches, the newest is meant.",
+    "RUN is a run folder, a video that a run made, or what find takes; of several matches, the newest is "
+    "meant.",
     (*FILTERS, LIMIT, JSON, RUNS_DIR),
     (
         ("mm runs", "what was run here"),
@@ -157,6 +159,8 @@ def _found(index: Index, line: CommandLine, text: str | None = None) -> Sequence
 
 def _one(index: Index, line: CommandLine, text: str) -> RunRecord:
     """The newest run that a text means."""
+    if Path(text).suffix == SUFFIX and Path(text).is_file():
+        text = trace(Path(text), index.runs_dir).run.record.path
     folder = Path(text).resolve()
     if folder.is_dir() and folder.is_relative_to(index.runs_dir.resolve()):
         text = folder.relative_to(index.runs_dir.resolve()).as_posix()

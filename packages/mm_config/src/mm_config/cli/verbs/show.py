@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mm_config.cli.page import page_width, print_page
 from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
-from mm_config.cli.targets import TARGET_HELP, read_targets
+from mm_config.cli.targets import TARGET_HELP, read_whole_targets
 from mm_config.cli.values import for_shell
 from mm_config.cli.verb import Usage, Verb
 from mm_config.schema.evolve import leaves
@@ -21,11 +21,13 @@ USAGE = Usage(
     "mm show TARGET [--format FORMAT] [--spec.FIELD VALUE ...] [--runs-dir DIR]",
     "Show what a spec says, as a page, a file, an experiment or one line per field.",
     "Shows what a spec says: the page holds what is not at its default, the other formats hold "
-    f"everything.\n\n{TARGET_HELP}",
+    "everything. Of a video, and of a run of mm generate, the page and the lines also hold the request that "
+    f"stands beside the spec.\n\n{TARGET_HELP}",
     (FORMAT, RUNS_DIR),
     (
         ("mm show experiments/tiny.py", "a page to read"),
         ("mm show experiments/tiny.py --format flat | grep guidance", "find a field and its path"),
+        ("mm show circle.mp4", "what made a video, wherever the file lies by now"),
         ("mm show 7f3a91c2 --format yaml > spec.yaml", "save a stored run's spec"),
         ("mm show 7f3a91c2 --format python > experiments/again.py", "make it an experiment"),
     ),
@@ -34,7 +36,8 @@ USAGE = Usage(
 
 def show(line: CommandLine) -> int:
     """Prints what the target says."""
-    (spec,) = read_targets(line)
+    (target,) = read_whole_targets(line)
+    spec = target.spec
     match line.value(FORMAT):
         case "json" | "yaml" as kind:
             print(files.dumps(spec, kind), end="")
@@ -43,11 +46,21 @@ def show(line: CommandLine) -> int:
 
             print(to_source(spec), end="")
         case "flat":
-            print("\n".join(f"spec.{leaf.path} = {for_shell(leaf.value)}" for leaf in leaves(spec)))
+            named = [("spec", spec), *target.named_requests]
+            print(
+                "\n".join(
+                    f"{name}.{leaf.path} = {for_shell(leaf.value)}"
+                    for name, one in named
+                    for leaf in leaves(one)
+                )
+            )
         case _:
-            from mm_config.cli.summary import summary_lines
+            from mm_config.cli.summary import request_lines, summary_lines
 
-            print_page(summary_lines(spec, page_width()))
+            width = page_width()
+            print_page(
+                [*request_lines(target.named_requests, target.run, width), *summary_lines(spec, width)]
+            )
     return 0
 
 

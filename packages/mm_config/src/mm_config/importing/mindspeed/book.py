@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -9,28 +10,14 @@ import attrs
 from mm_config.importing.facts import Fact, generic
 from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS, nearest_key, row_of
-from mm_config.importing.mindspeed.values import in_report, number_of
+from mm_config.importing.mindspeed.values import ReadValue, in_report, number_of
 from mm_config.importing.nodes import Leaf, as_in_file
+from mm_config.importing.report import Entry
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import Problem
 from mm_config.schema.fields import ABSENT
 
 TEXT_KINDS = ("shell flag", "environment variable", "shell variable")
-
-
-@attrs.frozen
-class Entry:
-    """One line of the report."""
-
-    verdict: Verdict
-    text: str
-    place: str = ""
-    """`file:line`; empty where the line is about a missing key."""
-    key: str = ""
-    value: Any = ABSENT
-    kind: str = ""
-    path: str = ""
-    """Kind and path of the row that the fact has."""
 
 
 @attrs.define
@@ -40,6 +27,8 @@ class Book:
     facts: tuple[Fact, ...]
     generation: bool
     """Whether an inference spec is made; else a training spec."""
+    reached: Mapping[str, tuple[str, ...]] = {}
+    """The flags that a script's variable reaches, by its name."""
     entries: dict[int, Entry] = attrs.Factory(dict[int, Entry])
     """By the fact's place in `facts`."""
     further: list[Entry] = attrs.Factory(list[Entry])
@@ -64,7 +53,7 @@ class Book:
                 continue
             key = (row.kind, row.path)
             earlier = self._numbers.get(key)
-            if earlier is not None and "[]" not in row.path and row.kind != "shell variable":
+            if earlier is not None and "[]" not in row.path:
                 before = self.facts[earlier]
                 same = before.value == fact.value
                 text = (
@@ -115,6 +104,16 @@ class Book:
         except ValueError:
             return otherwise
 
+    def read(self, fact: Fact | None, read: ReadValue) -> Any:
+        """A fact's value in our terms; None where there is no fact, or its value is refused."""
+        if fact is None:
+            return None
+        try:
+            return read(typed(fact))
+        except ValueError as error:
+            self.refuse(fact, str(error))
+            return None
+
     def _grouped(self, row: Row) -> bool:
         if row.kind in TEXT_KINDS:
             return self.has(row.kind)
@@ -154,7 +153,7 @@ class Book:
 
     def _entry(self, fact: Fact, verdict: Verdict, text: str, row: Row | None) -> Entry:
         kind, path = ("", "") if row is None else (row.kind, row.path)
-        return Entry(verdict, text, fact.place, fact.path, fact.value, kind, path)
+        return Entry(verdict, text, fact.place, fact.path, fact.value, kind=kind, path=path)
 
     def go_through(self, why_not: dict[str, str]) -> None:
         """Every fact by its row: values with a place of their own go into the spec, the rest is said.
@@ -191,10 +190,9 @@ class Book:
         if row.read is None:
             self.mark(fact, Verdict.MAPPED, target)
             return
-        try:
-            value = row.read(typed(fact))
-        except ValueError as error:
-            self.refuse(fact, str(error))
+        before = len(self.problems)
+        value = self.read(fact, row.read)
+        if len(self.problems) > before:
             return
         if "," in target or target.startswith("--"):
             self.mark(fact, Verdict.MAPPED, target)
@@ -215,7 +213,13 @@ class Book:
 
     def _unknown(self, fact: Fact) -> None:
         if fact.source.kind == "shell variable":
-            self.mark(fact, Verdict.DERIVED, "a variable of your own; what it reaches has a row")
+            flags = self.reached.get(fact.path)
+            text = (
+                f"its value reaches {', '.join(flags)}"
+                if flags
+                else "a variable of the script; flags that it reaches have rows"
+            )
+            self.mark(fact, Verdict.DERIVED, text)
         else:
             self.mark(fact, Verdict.UNKNOWN, self.unknown(fact))
 

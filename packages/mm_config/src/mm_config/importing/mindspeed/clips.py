@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import PRE
 from mm_config.importing.mindspeed.data_rows import CLIP_CHAINS
-from mm_config.importing.mindspeed.values import ORDER, real, whole
+from mm_config.importing.mindspeed.values import ORDER, real, switch, whole
 from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
 from mm_config.specs.data import Order, Resize
@@ -49,28 +47,18 @@ def _order(book: Book) -> None:
     sampler = book.fact(DATA, "dataloader_param.sampler_type")
     shuffle = book.fact(DATA, "dataloader_param.shuffle")
     again = "; MindSpeed-MM repeats its order in each epoch, here each epoch has its own"
+    fact = sampler
     if book.conditions["plain_sampler"]:
-        if shuffle is None and sampler is None:
-            return
-        order = (
-            Order.SHUFFLED if book.raw(DATA, "dataloader_param.shuffle", False) is True else Order.SEQUENTIAL
-        )
-        if shuffle is not None and not isinstance(shuffle.value, bool):
-            book.refuse(shuffle, "expected true or false")
-            return
-        book.set("data.order", order, shuffle or sampler)
+        fact = shuffle or sampler
+        order = Order.SHUFFLED if book.read(shuffle, switch) else Order.SEQUENTIAL
         book.mark(sampler, Verdict.DERIVED, "the order is that of `shuffle`")
-        book.mark(shuffle, Verdict.MAPPED, f"data.order = {order.value}" + again * (order is Order.SHUFFLED))
-        return
-    if sampler is None:
-        return
-    try:
-        order = ORDER(sampler.value)
-    except ValueError as error:
-        book.refuse(sampler, str(error))
-        return
-    book.set("data.order", order, sampler)
-    book.mark(sampler, Verdict.MAPPED, f"data.order = {order.value}" + again * (order is Order.SHUFFLED))
+    else:
+        order = book.read(sampler, ORDER)
+    if fact is not None and order is not None:
+        book.set("data.order", order, fact)
+        if fact is shuffle or not book.conditions["plain_sampler"]:
+            text = f"data.order = {order.value}" + again * (order is Order.SHUFFLED)
+            book.mark(fact, Verdict.MAPPED, text)
 
 
 def _frames(book: Book) -> None:
@@ -90,14 +78,12 @@ def _frames(book: Book) -> None:
 
 def _interval(book: Book) -> None:
     fact = book.fact(DATA, f"{PRE}.auto_interval")
-    if fact is None:
-        return
-    if not isinstance(fact.value, bool):
-        book.refuse(fact, "expected true or false")
-    elif fact.value:
-        book.mark(fact, Verdict.MAPPED, "data.fps: clips are sampled at train_fps")
-    else:
-        book.mark(fact, Verdict.MAPPED, "data.frame_interval: every n-th frame is taken")
+    by_rate = book.read(fact, switch)
+    if by_rate is not None:
+        text = (
+            "fps: clips are sampled at train_fps" if by_rate else "frame_interval: every n-th frame is taken"
+        )
+        book.mark(fact, Verdict.MAPPED, f"data.{text}")
 
 
 def _area(book: Book, cell: int) -> None:
@@ -114,23 +100,17 @@ def _area(book: Book, cell: int) -> None:
     if aspect is None:
         book.set("data.max_aspect_ratio", 1.5)
         return
-    try:
-        ratio = real(aspect.value)
-    except ValueError as error:
-        book.refuse(aspect, str(error))
-        return
-    book.map(aspect, "data.max_aspect_ratio", ratio or 1.5)
+    ratio = book.read(aspect, real)
+    if ratio is not None:
+        book.map(aspect, "data.max_aspect_ratio", ratio or 1.5)
     if ratio == 0:
         book.mark(aspect, Verdict.DERIVED, "data.max_aspect_ratio = 1.5, which 0 means")
 
 
 def _stride(book: Book, cell: int) -> None:
     fact = book.fact(DATA, f"{PRE}.hw_stride")
-    try:
-        stride = 32 if fact is None else whole(fact.value)
-    except ValueError as error:
-        if fact is not None:
-            book.refuse(fact, str(error))
+    stride = 32 if fact is None else book.read(fact, whole)
+    if stride is None:
         return
     if 0 < stride < cell and cell % stride == 0:
         book.set("data.size_multiple", None, fact)
@@ -167,7 +147,9 @@ def _transforms(book: Book, dynamic: bool) -> None:
                 continue
             book.mark(fact, Verdict.DERIVED, "a step of data.resize, or holds always")
         for fact in book.all_of(DATA, f"{path}.param.p"):
-            _flip(book, fact)
+            share = book.read(fact, real)
+            if share is not None:
+                book.map(fact, "data.flip_share", share)
     modes = [
         fact
         for name in CLIP_CHAINS
@@ -179,9 +161,9 @@ def _transforms(book: Book, dynamic: bool) -> None:
     if dynamic or (cropped is None and resized is None):
         return
     if cropped is not None:
-        _map_resize(book, cropped, Resize.CENTER_CROP)
+        book.map(cropped, "data.resize", Resize.CENTER_CROP)
     elif resize is Resize.STRETCH and modes:
-        _map_resize(book, modes[0], Resize.STRETCH)
+        book.map(modes[0], "data.resize", Resize.STRETCH)
     elif resized is not None:
         book.refuse(
             resized, "leaves clips of different sizes in one batch; CenterCropResizeVideo has to follow"
@@ -197,15 +179,3 @@ def _resize_of(book: Book, modes: list[Fact]) -> Resize | None:
             book.refuse(fact, f"can't be said here: only {', '.join(_MODES)}")
         resize = found or resize
     return resize
-
-
-def _map_resize(book: Book, fact: Fact, resize: Resize) -> None:
-    book.map(fact, "data.resize", resize)
-
-
-def _flip(book: Book, fact: Fact) -> None:
-    value: Any = fact.value
-    try:
-        book.map(fact, "data.flip_share", real(value))
-    except ValueError as error:
-        book.refuse(fact, str(error))

@@ -4,46 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mm_config.importing.mindspeed.table import top_keys
 from mm_config.importing.nodes import Mapping, Node, Sequence
 from mm_config.schema.errors import Problem, UserError
 
 _INFERENCE = "inference_model.json"
-_JSON = {
-    "data.json": {"dataset_param", "dataloader_param"},
-    "tools.json": {"profile", "memory_profile", "sorafeature"},
-    "inference_model.json": {
-        "pipeline_class",
-        "pipeline_config",
-        "prompt",
-        "boundary_ratio",
-        "low_noise_predictor",
-    },
-    "model.json": {
-        "predictor",
-        "diffusion",
-        "ae",
-        "text_encoder",
-        "load_video_features",
-        "load_text_features",
-        "patch",
-    },
-}
-_YAML = {
-    "layerzero.yaml": {"zero3_size", "transformer_layers", "limit_all_gathers", "backward_prefetch"},
-    "native.yaml": {"parallel", "features", "training"},
-    "fsdp2.yaml": {
-        "sharding_size",
-        "sub_modules_to_wrap",
-        "recompute_modules",
-        "reshard_after_forward",
-        "cast_forward_inputs",
-        "offload_to_cpu",
-        "num_to_forward_prefetch",
-        "num_to_backward_prefetch",
-        "ignored_modules",
-        "param_dtype",
-    },
-}
+_JSON = ("data.json", "tools.json", "model.json")
+_YAML = ("fsdp2.yaml", "layerzero.yaml", "native.yaml")
+_GENERATION = {"pipeline_class", "pipeline_config", "prompt", "boundary_ratio", "low_noise_predictor"}
+"""Keys of an inference file that no training has."""
 _GPT_ARGS = {"gpt_args", "lora_args", "MM_TOOL_PATH", "mm_tool_path"}
 _ACCELERATE = {"compute_environment", "distributed_type", "num_processes", "fsdp_config", "deepspeed_config"}
 _SCRIPTS = (".sh", ".bash")
@@ -79,11 +48,11 @@ def kind_of(file: Path, node: Node) -> str:
     if is_yaml(file):
         _refuse_other_dialects(file, node, keys)
     kinds = _YAML if is_yaml(file) else _JSON
-    # An inference file holds most keys of a training's too.
-    generation = keys & kinds.get(_INFERENCE, set())
-    best = _INFERENCE if generation else max(kinds, key=lambda kind: len(keys & kinds[kind]))
-    if not keys & kinds[best]:
-        known = ", ".join(kinds)
+    if keys & _GENERATION and not is_yaml(file):
+        return _INFERENCE
+    best = max(kinds, key=lambda kind: len(keys & top_keys(kind)))
+    if not keys & top_keys(best):
+        known = ", ".join(kinds if is_yaml(file) else (*kinds, _INFERENCE))
         raise UserError(
             Problem(
                 f"{file}:{node.line}", f"has no key by which one of MindSpeed-MM's files is known ({known})"

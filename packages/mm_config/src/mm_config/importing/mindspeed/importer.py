@@ -12,16 +12,17 @@ import attrs
 from mm_config.importing.facts import Fact, Source, facts_of
 from mm_config.importing.mindspeed import base
 from mm_config.importing.mindspeed.assemble import generation, training
-from mm_config.importing.mindspeed.book import Book, Entry
+from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.dialects import is_script, is_yaml, kind_of
 from mm_config.importing.mindspeed.network import EXPERIMENTS, FAMILIES
-from mm_config.importing.mindspeed.report import Comparison, Report
 from mm_config.importing.mindspeed.schedule import world_size
 from mm_config.importing.nodes import as_in_file
 from mm_config.importing.parsers.json_text import read_json
+from mm_config.importing.parsers.script import Script
 from mm_config.importing.parsers.shell_text import read_shell
 from mm_config.importing.parsers.yaml_text import read_yaml
+from mm_config.importing.report import Comparison, Entry, Report
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.diff import diff
 from mm_config.schema.errors import Problem, UserError
@@ -41,8 +42,13 @@ class _Given:
 
     facts: tuple[Fact, ...]
     kinds: dict[str, Path]
-    entry: str | None
+    script: Script | None
     notes: tuple[str, ...]
+
+    @property
+    def entry(self) -> str | None:
+        """The program that the script launches."""
+        return self.script.entry if self.script else None
 
 
 def import_files(
@@ -60,7 +66,7 @@ def import_files(
             breaks a rule: all of them, each with its file, line and key.
     """
     given = _read(files)
-    book = Book(given.facts, _is_generation(given))
+    book = Book(given.facts, _is_generation(given), given.script.reached if given.script else {})
     _leave_out(book)
     unknown = [] if allow_unknown else list(_unknown(book))
     try:
@@ -77,10 +83,10 @@ def _read(files: Iterable[Path]) -> _Given:
     facts: list[Fact] = []
     kinds: dict[str, Path] = {}
     notes: list[str] = []
-    entry: str | None = None
+    script: Script | None = None
     for file in files:
         try:
-            kind, found, named, noted = _read_one(file)
+            kind, found, read = _read_one(file)
         except UserError as error:
             problems += error.problems
             continue
@@ -91,15 +97,16 @@ def _read(files: Iterable[Path]) -> _Given:
             continue
         kinds[kind] = file
         facts += found
-        notes += noted
-        entry = named or entry
+        if read is not None:
+            script = read
+            notes += [f"{file}:{note.line}  {note.text}" for note in read.notes]
     if not kinds and not problems:
         problems.append(
             Problem("", "name the files of one run: model.json, data.json, a YAML, a launch script")
         )
     if problems or (problems := list(_two_dialects(kinds))):
         raise UserError(problems)
-    return _Given(tuple(facts), kinds, entry, tuple(notes))
+    return _Given(tuple(facts), kinds, script, tuple(notes))
 
 
 def _two_dialects(kinds: dict[str, Path]) -> Iterator[Problem]:
@@ -112,18 +119,18 @@ def _two_dialects(kinds: dict[str, Path]) -> Iterator[Problem]:
             yield Problem(str(kinds[kind]), message)
 
 
-def _read_one(file: Path) -> tuple[str, list[Fact], str | None, list[str]]:
+def _read_one(file: Path) -> tuple[str, list[Fact], Script | None]:
     if is_script(file):
         script = read_shell(file)
         facts = [*script.exports, *script.assignments, *script.launch]
         if not facts:
             raise UserError(Problem(f"{file}:1", "sets no variable and launches nothing"))
-        return "script", facts, script.entry, [f"{file}:{note.line}  {note.text}" for note in script.notes]
+        return "script", facts, script
     if not is_yaml(file) and file.suffix != ".json":
         raise UserError(Problem(str(file), "is neither .json, .yaml, .yml nor .sh"))
     node = read_yaml(file) if is_yaml(file) else read_json(file)
     kind = kind_of(file, node)
-    return kind, list(facts_of(node, Source(file, kind))), None, []
+    return kind, list(facts_of(node, Source(file, kind))), None
 
 
 def _is_generation(given: _Given) -> bool:
@@ -167,7 +174,7 @@ def _report(book: Book, given: _Given, name: str, spec: Any) -> Report:
         comparisons=tuple(_comparisons(name, spec)),
         flags=(*flags, *(("--runs-dir", runs) if runs else ())),
         launcher=_launcher(book),
-        notes=given.notes,
+        more={"read over": given.notes},
     )
 
 

@@ -6,7 +6,7 @@ from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.schedule import in_words, world_size
-from mm_config.importing.mindspeed.values import in_report, numbers, real
+from mm_config.importing.mindspeed.values import in_report, real
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.types import is_tuple
 from mm_config.specs.family import Family
@@ -28,11 +28,8 @@ def read_generation(book: Book, family: Family) -> None:
 
 
 def _size(book: Book, fact: Fact | None) -> None:
-    if fact is None:
-        return
-    try:
-        size = numbers(3)(fact.value)
-    except ValueError:
+    size = book.get(KIND, "pipeline_config.input_size")
+    if size is None:
         return
     for name, value in zip(("num_frames", "height", "width"), size, strict=True):
         book.set(name, value, fact)
@@ -41,13 +38,8 @@ def _size(book: Book, fact: Fact | None) -> None:
 
 
 def _guidance(book: Book, fact: Fact | None) -> None:
-    if fact is None:
-        return
-    given = fact.value if is_tuple(fact.value) else (fact.value,)
-    try:
-        values = [real(value) for value in given]
-    except ValueError as error:
-        book.refuse(fact, str(error))
+    values = book.read(fact, lambda value: list(map(real, value if is_tuple(value) else (value,))))
+    if fact is None or values is None:
         return
     if not 1 <= len(values) <= 2:
         book.refuse(fact, "expected a number, or two: high noise, low noise")
@@ -61,8 +53,6 @@ def _guidance(book: Book, fact: Fact | None) -> None:
 
 
 def _offload(book: Book, fact: Fact | None) -> None:
-    if fact is None:
-        return
     value = book.get(KIND, "pipeline_config.cpu_offload")
     if value is None:
         return

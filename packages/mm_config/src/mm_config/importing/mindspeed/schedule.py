@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mm_config.importing.facts import Fact
-from mm_config.importing.mindspeed.book import Book, typed
+from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.values import real
 from mm_config.importing.verdict import Verdict
@@ -38,12 +38,8 @@ def read_learning_rate(book: Book) -> None:
 
 
 def _share(book: Book, fact: Fact | None, peak: object, target: str) -> None:
-    if fact is None:
-        return
-    try:
-        value = real(typed(fact))
-    except ValueError as error:
-        book.refuse(fact, str(error))
+    value = book.read(fact, real)
+    if fact is None or value is None:
         return
     if not isinstance(peak, float) or peak <= 0 or not 0 <= value <= peak:
         book.refuse(fact, f"is no part of the peak learning rate {peak}")

@@ -8,6 +8,7 @@ from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.names import ENCODERS, lora_target, module_pattern
+from mm_config.importing.mindspeed.values import switch
 from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.types import is_tuple
@@ -187,13 +188,12 @@ def _megatron_recompute(book: Book, granularity: Fact) -> None:
 
 def _native_recompute(book: Book) -> None:
     fact = book.fact(NATIVE, "features.recompute")
-    if fact is not None and not isinstance(fact.value, bool):
-        book.refuse(fact, "expected true or false")
-    elif fact is not None:
-        book.map(fact, "recompute.mode", Recompute.FULL if fact.value else Recompute.NONE)
-        if fact.value:
+    recompute = book.read(fact, switch)
+    if recompute is not None:
+        book.map(fact, "recompute.mode", Recompute.FULL if recompute else Recompute.NONE)
+        if recompute:
             _patterns(book, book.fact(NATIVE, "features.recompute_plan.apply_modules"), "recompute.modules")
-    elif book.has(NATIVE):
+    elif fact is None and book.has(NATIVE):
         book.set("recompute.mode", Recompute.NONE)
         book.say(Verdict.DEFAULT, "features.recompute", "recompute.mode = none")
 

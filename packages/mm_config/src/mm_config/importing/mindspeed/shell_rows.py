@@ -1,4 +1,4 @@
-"""Rows of the launch scripts' flags and variables."""
+"""Rows of the launch scripts' flags."""
 
 from __future__ import annotations
 
@@ -190,39 +190,4 @@ FLAGS: tuple[Row, ...] = of_kind(
     *_LORA,
     *_FILES,
     refused("--ref-model", "preference training is not in our specs"),
-)
-
-_REACHES = {
-    "CP": "--context-parallel-size",
-    "DP": "--global-batch-size",
-    "FSDP_CONFIG": "--fsdp2-config-path",
-    "GBS": "--global-batch-size",
-    "GRAD_ACC_STEP": "--global-batch-size",
-    "LOAD_PATH": "--load",
-    "MASTER_ADDR": "--master_addr",
-    "MASTER_PORT": "--master_port",
-    "MBS": "--micro-batch-size",
-    "MM_DATA": "--mm-data",
-    "MM_MODEL": "--mm-model",
-    "MM_TOOL": "--mm-tool",
-    "NNODES": "--nnodes",
-    "NODE_RANK": "--node_rank",
-    "NPUS_PER_NODE": "--nproc_per_node",
-    "PP": "--pipeline-model-parallel-size",
-    "SAVE_PATH": "--save",
-    "TP": "--tensor-model-parallel-size",
-    "VP": "--virtual-pipeline-model-parallel-size",
-    "WORLD_SIZE": "--global-batch-size",
-    "fsdp2_config": "--fsdp2-config-path",
-    "layerzero_config": "--layerzero-config",
-}
-
-VARIABLES: tuple[Row, ...] = of_kind(
-    "shell variable",
-    *(derived(name, f"its value reaches {flag}") for name, flag in _REACHES.items()),
-    *(
-        derived(name, "its flags have rows of their own")
-        for name in ("DISTRIBUTED_ARGS", "GPT_ARGS", "LORA_ARGS", "MM_ARGS", "OUTPUT_ARGS")
-    ),
-    outside("logfile", "a run folder holds the metrics of its run"),
 )

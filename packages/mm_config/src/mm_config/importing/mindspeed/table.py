@@ -11,7 +11,7 @@ from mm_config.importing.mindspeed.inference_rows import INFERENCE
 from mm_config.importing.mindspeed.model_rows import MODEL
 from mm_config.importing.mindspeed.native_rows import NATIVE
 from mm_config.importing.mindspeed.rows import Row
-from mm_config.importing.mindspeed.shell_rows import FLAGS, VARIABLES
+from mm_config.importing.mindspeed.shell_rows import FLAGS
 from mm_config.importing.mindspeed.tools_rows import TOOLS
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.suggestions import nearest
@@ -23,7 +23,6 @@ ROWS: tuple[Row, ...] = (
     *SHARDING_ROWS,
     *TOOLS,
     *FLAGS,
-    *VARIABLES,
     *ENVIRONMENT,
     *NATIVE,
 )
@@ -46,6 +45,12 @@ def row_of(kind: str, path: str) -> Row | None:
         section, _, below = path.partition(".")
         return _by_key().get((_BASES.get(section, ""), below))
     return found
+
+
+@cache
+def top_keys(kind: str) -> frozenset[str]:
+    """The keys at the root of a kind of file."""
+    return frozenset(row.path.partition(".")[0] for row in ROWS if row.kind == kind)
 
 
 def nearest_key(kind: str, path: str) -> str | None:

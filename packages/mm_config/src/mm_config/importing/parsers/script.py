@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
 from mm_config.importing.facts import Fact
@@ -33,6 +35,8 @@ class Script:
     The value is a text, a tuple of several texts, or True for a flag without a value; the line is where
     the flag's own text stands, which for `$GPT_ARGS` is inside that variable's value.
     """
+    reached: Mapping[str, tuple[str, ...]]
+    """The launch's flags whose values come from a variable, by its name."""
     program: str | None
     """`torchrun`, `python -m torch.distributed.run`, or None where the script launches nothing."""
     entry: str | None

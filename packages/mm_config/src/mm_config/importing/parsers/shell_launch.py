@@ -27,6 +27,8 @@ class Launch:
     entry: str
     flags: tuple[Fact, ...]
     notes: tuple[Note, ...]
+    reached: dict[str, tuple[str, ...]]
+    """The flags whose values come from a variable, by its name."""
 
 
 def read_launch(fields: list[Field], source: Source, mistakes: Mistakes) -> Launch | None:
@@ -52,15 +54,22 @@ def read_launch(fields: list[Field], source: Source, mistakes: Mistakes) -> Laun
     launcher = fields[: at - 1] if module in ("-m", "--module") else fields[:at]
     notes: list[Note] = []
     flags: list[Fact] = []
+    reached: dict[str, tuple[str, ...]] = {}
     for arguments in (launcher, fields[at + 1 :]):
         for flag, values in _grouped(arguments, mistakes):
             name, equals, text = flag.text.partition("=")
             texts = ((text,) if equals else ()) + tuple(value.text for value in values)
             value = True if not texts else texts[0] if len(texts) == 1 else texts
             flags.append(Fact(source, name, value, flag.line))
-            notes += _split_notes(name, flag, values)
+            owners = {piece.owner for value in values for piece in value.pieces}
+            owners -= {piece.owner for piece in flag.pieces}
+            for owner in filter(None, owners):
+                reached[owner] = (*reached.get(owner, ()), name)
+                if len(values) > 1:
+                    text = f"{name} gets {len(values)} words: {owner} holds spaces and is split at them"
+                    notes.append(Note(flag.line, text))
     entry = fields[at].text if unknown_of(fields[at].pieces) is None else fields[at].text.rpartition("/")[2]
-    return Launch(program, entry, tuple(flags), tuple(notes))
+    return Launch(program, entry, tuple(flags), tuple(notes), reached)
 
 
 def _program(fields: list[Field]) -> tuple[str, list[Field]]:
@@ -129,12 +138,3 @@ def _trap(field: Field) -> str:
         if match
         else ""
     )
-
-
-def _split_notes(name: str, flag: Field, values: list[Field]) -> Iterator[Note]:
-    """Says where a text with spaces was split into several values."""
-    owners = {value.pieces[0].owner for value in values} - {piece.owner for piece in flag.pieces}
-    for owner in owners if len(values) > 1 else ():
-        if owner is not None:
-            text = f"{name} gets {len(values)} words: {owner} holds spaces and is split at them"
-            yield Note(flag.line, text)

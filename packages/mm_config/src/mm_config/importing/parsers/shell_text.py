@@ -77,6 +77,7 @@ class _Reader:
             assignments=tuple(self._assignments),
             exports=tuple(sorted(exports, key=lambda fact: fact.line)),
             launch=launch.flags if launch else (),
+            reached=launch.reached if launch else {},
             program=launch.program if launch else None,
             entry=launch.entry if launch else None,
             notes=tuple(sorted(dict.fromkeys(notes), key=lambda note: note.line)),
