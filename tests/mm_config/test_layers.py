@@ -36,7 +36,9 @@ def test_a_layers_hash_is_the_sha256_of_these_bytes() -> None:
         b'{"kind":"generation-request","layer":"request","spec":'
         b'{"negative_prompt":"","prompt":"a cat","seed":"18446744073709551615"},"v":1}'
     )
-    request = GenerationRequest(prompt="a cat", seed=2**64 - 1)
+    request = GenerationRequest(
+        prompt="a cat", seed=2**64 - 1, negative_prompt="", negative_prompt_may_be_empty=False
+    )
     assert layer_hashes(request) == {"request": hashlib.sha256(written).hexdigest()}
 
 

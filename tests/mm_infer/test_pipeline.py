@@ -17,6 +17,7 @@ from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.serving import FeatureCacheSpec, GuidanceMode, Residency
 from mm_config.specs.weights import ReleasedWeights
+from mm_config.stored import from_payload, to_payload
 from mm_infer import Pipeline, generate, load
 
 RED, BLUE = "a red circle moving right", "a blue square moving up"
@@ -83,6 +84,21 @@ def test_the_specs_negative_prompt_serves_requests_that_have_none(spec: InferSpe
     assert not torch.equal(make(with_default, request), make(load(spec, options=options), request))
     other = replace(request, "negative_prompt", "a red circle")
     assert torch.equal(make(with_default, other), make(load(spec, options=options), other))
+
+
+def test_an_empty_negative_prompt_of_a_request_is_an_empty_one(spec: InferSpec, options: RunOptions):
+    prompt, plain = REQUESTS[0].prompt, load(spec, options=options)
+    avoiding = load(replace(spec, "negative_prompt", "a blue square"), options=options)
+    nothing = GenerationRequest(prompt=prompt, negative_prompt="")
+    unsaid = GenerationRequest(prompt=prompt)
+    assert torch.equal(make(avoiding, nothing), make(plain, unsaid))
+    assert not torch.equal(make(avoiding, nothing), make(avoiding, unsaid))
+    # Requests that were stored before an empty text could be meant go on standing for the spec's.
+    older = {"negative_prompt": "", "prompt": prompt, "seed": 0}
+    read = from_payload({**to_payload(nothing), "spec": older})
+    assert torch.equal(make(avoiding, read), make(avoiding, unsaid))
+    for request in (nothing, unsaid, read):
+        assert from_payload(to_payload(request)) == request
 
 
 def test_guidance_in_two_passes_gives_the_video_of_one(spec: InferSpec, options: RunOptions):

@@ -173,7 +173,7 @@ def test_diff_tells_what_differs_between_two_videos(made: Made, mm: Mm) -> None:
     report = json.loads(told)
     asked = {change["path"]: (change["old"], change["new"]) for change in report["requests"]}
     assert status == 1 and report["changes"] == []
-    assert asked == {"request.prompt": (RED, BLUE), "request.negative_prompt": ("", RED)}
+    assert asked == {"request.prompt": (RED, BLUE), "request.negative_prompt": (None, RED)}
     status, told, _ = mm("diff", made["experiment"][0], made["reproduced"][0])
     assert status == 0 and "equal in every field" in told
     status, told, _ = mm("diff", made["experiment"][0], "mine.py")

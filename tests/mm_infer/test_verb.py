@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import pytest
 
 import mm_config
@@ -50,6 +51,21 @@ def test_one_prompt_becomes_one_file_and_its_path_is_printed_last(
     request = json.loads(read_comment(place / "x.mp4"))["request"]
     shown = json.dumps(request)
     assert RED in shown and BLUE in shown and "3" in shown
+
+
+def test_an_empty_negative_prompt_is_one(place: Path):
+    made = {
+        "cleared": ("--spec.negative-prompt", BLUE, "--negative-prompt", ""),
+        "equals": ("--spec.negative-prompt", BLUE, "--negative-prompt="),
+        "default": ("--spec.negative-prompt", BLUE),
+        "none": (),
+    }
+    frames = {}
+    for name, words in made.items():
+        assert generate("spec.json", "--prompt", RED, *words, "--out", f"{name}.mp4") == 0
+        with av.open(str(place / f"{name}.mp4")) as video:
+            frames[name] = b"".join(frame.to_ndarray().tobytes() for frame in video.decode(video=0))
+    assert frames["cleared"] == frames["equals"] == frames["none"] != frames["default"]
 
 
 def test_several_prompts_become_files_in_a_folder(place: Path, capsys: pytest.CaptureFixture[str]):

@@ -6,7 +6,7 @@ from mm_data.order import batch_indices
 from mm_data.prepare import prepare
 from mm_data.records import Dataset, Record
 from mm_data.stream import Batch, Stream, resume_step, stream
-from mm_data.transforms import to_frames, to_model_range
+from mm_data.transforms import to_frames, to_model_range, to_unit_frames
 from mm_data.video.writing import read_comment, write_mp4
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "stream",
     "to_frames",
     "to_model_range",
+    "to_unit_frames",
     "write_mp4",
 ]

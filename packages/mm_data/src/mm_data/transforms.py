@@ -11,9 +11,10 @@ def to_model_range(frames: torch.Tensor) -> torch.Tensor:
 
 
 def to_frames(video: torch.Tensor) -> torch.Tensor:
-    """Video `[..., 3, T, H, W]` as uint8 frames `[..., T, H, W, 3]`; what lies outside of [-1, 1] saturates.
+    """Video `[..., 3, T, H, W]` as uint8 frames `[..., T, H, W, 3]`, cut as by Wan's code and diffusers."""
+    return (to_unit_frames(video) * 255).to(torch.uint8)
 
-    The exact inverse of `to_model_range` on its outputs.
-    """
-    pixels = ((video.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return pixels.movedim(-4, -1).contiguous()
+
+def to_unit_frames(video: torch.Tensor) -> torch.Tensor:
+    """Video `[..., 3, T, H, W]` as float32 frames `[..., T, H, W, 3]` from 0 to 1; the rest saturates."""
+    return (video.float() / 2 + 0.5).clamp(0, 1).movedim(-4, -1).contiguous()

@@ -12,12 +12,14 @@ SOLVERS = (Solver.UNIPC, Solver.EULER)
 """Solvers that `samplers` has a step for."""
 
 RUNNER = "generation"
+REQUEST_FIELDS = ("negative_prompt_may_be_empty",)
+"""Later fields of requests that are carried out."""
 
 
 def request_refusals(requests: Sequence[GenerationRequest]) -> Iterator[Problem]:
     """What generation would have to ignore of requests: one problem for each field."""
     for index, request in enumerate(requests):
-        yield from beyond(request, (), RUNNER, f"request {index}")
+        yield from beyond(request, REQUEST_FIELDS, RUNNER, f"request {index}")
 
 
 def _value_problems(spec: InferSpec) -> Iterator[Problem]:
@@ -45,6 +47,7 @@ CARRIED_OUT = CarriedOut(
             "distilled",
             "loras",
             "sampler.timesteps",
+            "sampler.noise",
             "runtime.guidance",
             "runtime.npu",
             "runtime.attention",

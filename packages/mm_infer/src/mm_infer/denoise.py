@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from mm_config.specs import Expert, SamplerSpec
-from mm_infer.samplers import NUM_TRAIN_TIMESTEPS, SOLVERS, sigmas, timesteps
+from mm_config.specs import NUM_TRAIN_TIMESTEPS, Expert, SamplerSpec
+from mm_infer.samplers import SOLVERS, sigmas
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(latents_BCTHW, timestep_B, text_BLD) -> velocity_BCTHW`."""
@@ -21,7 +21,7 @@ OnStep = Callable[[int, float, Expert, Tensor], object]
 at, the expert that took it, and the latents `[B, C, T, H, W]` that it left at the next level."""
 
 
-def expert_for(timestep: int, boundary: float | None) -> Expert:
+def expert_for(timestep: float, boundary: float | None) -> Expert:
     """The expert of a timestep: high noise at and above `boundary * 1000`, as in Wan's own code."""
     if boundary is None:
         return Expert.SINGLE
@@ -64,7 +64,7 @@ def denoise(
     latents, history = noise_BCTHW.float(), None
     table, step = sigmas(sampler), SOLVERS[sampler.solver]
     text, negative = text_BLD.to(dtype), negative_BLD.to(dtype)
-    for index, timestep in enumerate(timesteps(sampler).tolist()):
+    for index, timestep in enumerate(sampler.told_timesteps()):
         expert = expert_for(timestep, boundary)
         guidance = guidance_of(sampler, expert)
         velocity = guided_velocity(
@@ -79,7 +79,7 @@ def denoise(
 def guided_velocity(
     network: Network,
     latents: Tensor,
-    timestep: int,
+    timestep: float,
     text: Tensor,
     negative: Tensor,
     guidance: float,
@@ -104,5 +104,5 @@ def guided_velocity(
     return unconditional + guidance * (conditional - unconditional)
 
 
-def _timestep_B(timestep: int, latents: Tensor) -> Tensor:
-    return torch.full((len(latents),), float(timestep), device=latents.device)
+def _timestep_B(timestep: float, latents: Tensor) -> Tensor:
+    return torch.full((len(latents),), timestep, dtype=torch.float32, device=latents.device)

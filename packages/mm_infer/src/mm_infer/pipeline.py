@@ -190,11 +190,12 @@ def make_videos(
 
     The videos of a batch are handed on before the next batch begins, so that they can be kept.
     """
+    to_pixels = mm_data.to_frames if output == "uint8" else mm_data.to_unit_frames
     batches = inputs.batches(pipeline.spec.runtime.batch_size)
     with _progress(pipeline, batches, on_step) as took:
         for batch in batches:
-            video = pipeline.decode(_denoised(pipeline, batch, took))
-            frames = mm_data.to_frames(video) if output == "uint8" else _unit_frames(video)
+            decoded = pipeline.decode(_denoised(pipeline, batch, took))
+            frames = to_pixels(decoded)
             yield from (Video(request, one) for request, one in zip(batch.requests, frames, strict=True))
 
 
@@ -277,8 +278,3 @@ def _features(pipeline: Pipeline, batch: Inputs) -> tuple[Tensor, Tensor]:
     if negative is None:
         negative = torch.stack([encoded[one] for one in negatives])
     return text, negative
-
-
-def _unit_frames(video: Tensor) -> Tensor:
-    """Video `[B, 3, T, H, W]` in [-1, 1] as frames `[B, T, H, W, 3]` in [0, 1]; what is outside saturates."""
-    return (video / 2 + 0.5).clamp(0, 1).movedim(1, -1).contiguous()

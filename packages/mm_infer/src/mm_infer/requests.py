@@ -14,7 +14,7 @@ from torch import Tensor
 import mm_models
 from mm_config import rules
 from mm_config.schema import Problem, UserError, gathering, prefixed
-from mm_config.specs import GenerationRequest, HashedTextEncoderSpec, InferSpec
+from mm_config.specs import GenerationRequest, HashedTextEncoderSpec, InferSpec, NoiseDraw
 from mm_infer.carried_out import request_refusals
 from mm_models import seeding
 
@@ -123,8 +123,9 @@ def check_requests(spec: InferSpec, requests: Sequence[GenerationRequest]) -> No
 
 
 def negative_prompt(spec: InferSpec, request: GenerationRequest) -> str:
-    """What a request's video should not show: its own words, else the spec's."""
-    return request.negative_prompt or spec.negative_prompt
+    """What a request's video should not show: its own words, which may be none, else the spec's."""
+    own, may_be_empty = request.negative_prompt, request.negative_prompt_may_be_empty
+    return spec.negative_prompt if own is None or not (own or may_be_empty) else own
 
 
 def latent_shape(spec: InferSpec) -> tuple[int, int, int, int]:
@@ -134,8 +135,15 @@ def latent_shape(spec: InferSpec) -> tuple[int, int, int, int]:
 
 
 def noise_of(spec: InferSpec, request: GenerationRequest) -> Tensor:
-    """A request's first latents `[C, T, H, W]`: drawn on the CPU, equal on every device and in any batch."""
-    return torch.randn(latent_shape(spec), generator=seeding.generator(request.seed, "latents"))
+    """A request's first latents `[C, T, H, W]`: drawn on the CPU, equal on every device and in any batch.
+
+    diffusers draws `[1, C, T, H, W]`, which are the same numbers in the same order.
+    """
+    if spec.sampler.noise is NoiseDraw.DIFFUSERS:
+        generator = torch.Generator().manual_seed(request.seed)
+    else:
+        generator = seeding.generator(request.seed, "latents")
+    return torch.randn(latent_shape(spec), generator=generator)
 
 
 def expect(name: str, value: object, kind: type) -> None:

@@ -10,6 +10,7 @@ from tempfile import TemporaryFile
 import attrs
 
 from mm_config.cli import (
+    LIKE,
     LOCATION,
     RUNS_DIR,
     CommandLine,
@@ -18,11 +19,13 @@ from mm_config.cli import (
     Verb,
     read_targets,
     runs_dir_of,
+    threads_like,
     whole_number,
 )
 from mm_config.console import say, typed_path
 from mm_config.npu import exported
 from mm_config.options import RunOptions, load_locations
+from mm_config.running import on_threads
 from mm_config.schema import Problem, UserError
 from mm_config.specs import GenerationRequest, InferSpec
 from mm_infer.naming import file_names
@@ -42,7 +45,12 @@ PROMPT = Option(
     read=_prompt,
     missing="say what the video shows",
 )
-NEGATIVE_PROMPT = Option("--negative-prompt", "What no video should show (default: nothing).", "TEXT")
+NEGATIVE_PROMPT = Option(
+    "--negative-prompt",
+    'What no video should show; "" is nothing (default: the spec\'s).',
+    "TEXT",
+    may_be_empty=True,
+)
 SEED = Option(
     "--seed", "Seed of the noise of every video (default: 0).", "N", read=partial(whole_number, least=0)
 )
@@ -65,7 +73,7 @@ USAGE = Usage(
     "that training's hash; --spec.build-missing trains them first where no finished run has made them.\n\n"
     "A target is an experiment file, a saved spec, a run folder, a video that a run made, a module, a run id "
     "or a hash prefix of at least 6 digits.",
-    (PROMPT, NEGATIVE_PROMPT, SEED, OUT, FORCE, RUNS_DIR, LOCATION),
+    (PROMPT, NEGATIVE_PROMPT, SEED, OUT, FORCE, LIKE, RUNS_DIR, LOCATION),
     (
         (
             'mm generate experiments/tiny.py --prompt "a red circle moving right" --out circle.mp4',
@@ -86,7 +94,7 @@ USAGE = Usage(
 
 def make_files(line: CommandLine) -> int:
     """Writes a video for each prompt."""
-    negative, seed = line.value(NEGATIVE_PROMPT, ""), line.value(SEED, 0)
+    negative, seed = line.value(NEGATIVE_PROMPT, None), line.value(SEED, 0)
     requests = [
         GenerationRequest(prompt=prompt, negative_prompt=negative, seed=seed)
         for prompt in line.values(PROMPT)
@@ -99,12 +107,14 @@ def make_files(line: CommandLine) -> int:
         runs_dir=runs_dir_of(line),
         locations=load_locations(line.values(LOCATION)),
         requests=tuple(requests),
+        threads=threads_like(line),
         argv=("mm", "generate", *line.argv),
     )
-    with exported(spec):
+    with exported(spec), on_threads(options.threads):
         from mm_infer.runner import make
 
-        run_dir = make(spec, options, paths).run_dir
+        with on_threads(options.threads):
+            run_dir = make(spec, options, paths).run_dir
     say(f"run folder {typed_path(run_dir)}")
     print("\n".join(map(str, paths)))
     return 0

@@ -28,6 +28,8 @@ class Option:
     """Whether it may be given several times."""
     read: Callable[[str], Any] = str
     """Makes the value of what was typed, or raises a UserError that says what is wrong with it."""
+    may_be_empty: bool = False
+    """Whether an empty value is one."""
     missing: str = ""
     """What to say where it is not given; empty where it may be left out."""
 
@@ -124,7 +126,9 @@ def scan(argv: Sequence[str], options: Iterable[Option]) -> CommandLine:
             given.append("")
             if equals:
                 problems.append(Problem(option.flag, f"takes no value, got {value!r}"))
-        elif text := value if equals else rest.pop(0) if following else "":
+            continue
+        text = value if equals else rest.pop(0) if following else None
+        if text or (text is not None and option.may_be_empty):
             try:
                 given.append(_read(option, text))
             except UserError as error:

@@ -10,17 +10,11 @@ import attrs
 from mm_config.planning.costs import Memory, Work, ceil_div, infer_layout
 from mm_config.planning.encoders import BYTES, autoencoder_working_bytes, encoders, image_tokens
 from mm_config.planning.parameters import block_count, quantized_count
-from mm_config.specs.diffusion import SamplerSpec, SigmaTable
+from mm_config.specs.diffusion import NUM_TRAIN_TIMESTEPS
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import ATTENTION_CORES
 from mm_config.specs.serving import GuidanceMode, QuantFormat, Residency
 
-NUM_TRAIN_TIMESTEPS = 1000
-_FIRST_AND_LAST = {
-    SigmaTable.WAN_OFFICIAL: (0.999, 0.0),
-    SigmaTable.DIFFUSERS: (1.0, 0.001),
-    SigmaTable.FULL_RANGE: (1.0, 0.0),
-}
 _BITS = {
     QuantFormat.FP8: 8.0,
     QuantFormat.INT8: 8.0,
@@ -144,7 +138,9 @@ def passes_by_step(spec: InferSpec) -> list[int]:
     sampler, boundary = spec.sampler, spec.boundary
     high, low = sampler.guidance_high_noise, sampler.guidance_low_noise
     threshold = 0.0 if boundary is None else boundary * NUM_TRAIN_TIMESTEPS
-    guidances = (high if timestep >= threshold else low for timestep in _timesteps(sampler))
+    # A table whose timesteps are not listed yet counts as one of the high-noise expert alone.
+    told = sampler.told_timesteps() or [float(NUM_TRAIN_TIMESTEPS)] * sampler.steps
+    guidances = (high if timestep >= threshold else low for timestep in told)
     return [2 if guidance > 1 else 1 for guidance in guidances]
 
 
@@ -161,17 +157,6 @@ def outside_bytes(spec: InferSpec) -> int:
 def _ranks_per_video(spec: InferSpec) -> int:
     branches = 2 if spec.runtime.guidance is GuidanceMode.PARALLEL else 1
     return infer_layout(spec).per_sample * branches
-
-
-def _timesteps(sampler: SamplerSpec) -> list[int]:
-    """The integer timesteps of a sampler's table, as its solver passes them to the network."""
-    if sampler.sigmas is SigmaTable.LISTED:
-        bases = [timestep / NUM_TRAIN_TIMESTEPS for timestep in sampler.timesteps] or [1.0] * sampler.steps
-    else:
-        first, last = _FIRST_AND_LAST[sampler.sigmas]
-        bases = [first + (last - first) * step / sampler.steps for step in range(sampler.steps)]
-    sigmas = [sampler.shift * base / (1 + (sampler.shift - 1) * base) for base in bases]
-    return [int(NUM_TRAIN_TIMESTEPS * sigma) for sigma in sigmas]
 
 
 def _expert(spec: InferSpec) -> _Expert:

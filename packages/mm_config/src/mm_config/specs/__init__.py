@@ -24,9 +24,11 @@ if TYPE_CHECKING:
         ShapesSpec,
     )
     from mm_config.specs.diffusion import (
+        NUM_TRAIN_TIMESTEPS,
         Expert,
         FlowMatchingSpec,
         LossWeighting,
+        NoiseDraw,
         SamplerSpec,
         SigmaTable,
         Solver,

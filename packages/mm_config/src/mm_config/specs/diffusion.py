@@ -87,16 +87,40 @@ class Solver(enum.Enum):
 
 
 class SigmaTable(enum.Enum):
-    """The noise levels that a sampler visits, before the shift."""
+    """The noise levels that a sampler visits, before the shift; timesteps have fractions where not said."""
 
     WAN_OFFICIAL = "wan_official"
-    """linspace(0.999, 0, steps + 1) without the last; timesteps truncated to integers."""
+    """linspace(0.999, 0, steps + 1) without the last: Wan's own UniPC; whole timesteps."""
     DIFFUSERS = "diffusers"
-    """linspace(1, 0.001, steps + 1) without the last; diffusers from 0.37 on."""
+    """linspace(1, 0.001, steps + 1) without the last: diffusers' UniPC from 0.37 on; whole timesteps."""
     FULL_RANGE = "full_range"
-    """linspace(1, 0, steps + 1) without the last: the Euler samplers of DiffSynth and TeleFuser."""
+    """linspace(1, 0, steps + 1) without the last: Euler of DiffSynth and TeleFuser."""
     LISTED = "listed"
     """The timesteps that the sampler lists, as distilled networks want them."""
+    DIFFUSERS_EULER = "diffusers_euler"
+    """linspace(1, 0.001 shifted, steps): diffusers' FlowMatchEulerDiscreteScheduler."""
+
+
+class NoiseDraw(enum.Enum):
+    """How a seed becomes the noise that a video starts from; drawn on the CPU, whatever the device."""
+
+    KEYED = "keyed"
+    """By a generator of its own, keyed by the seed and by what the numbers are for."""
+    DIFFUSERS = "diffusers"
+    """As diffusers draws it for one video with `torch.Generator("cpu").manual_seed(seed)`."""
+
+
+NUM_TRAIN_TIMESTEPS = 1000
+"""A timestep is a noise level times this number, in every published Wan."""
+_ENDS = {
+    # Wan's own scheduler holds 0.999 in float32, which decides at shift 1 what its timesteps are cut to.
+    SigmaTable.WAN_OFFICIAL: (0.9990000128746033, 0.0),
+    SigmaTable.DIFFUSERS: (1.0, 0.001),
+    SigmaTable.FULL_RANGE: (1.0, 0.0),
+}
+_WHOLE_TIMESTEPS = (SigmaTable.WAN_OFFICIAL, SigmaTable.DIFFUSERS)
+"""Their schedulers keep int64; those of the other tables keep floating point."""
+_MOST_NOISE = 1 - 1e-6
 
 
 @spec("sampler")
@@ -117,3 +141,33 @@ class SamplerSpec:
     """Classifier-free guidance of the low-noise expert; 1 turns it off."""
     timesteps: tuple[int, ...] = field(default=(), neutral=(), ge=1, le=1000)
     """With `sigmas = listed`: the timesteps that are visited, before the shift, most noise first."""
+    noise: NoiseDraw = field(default=NoiseDraw.KEYED, neutral=NoiseDraw.KEYED)
+    """How a seed becomes the noise that a video starts from."""
+
+    def noise_levels(self) -> list[float]:
+        """The noise levels that are visited, `steps` of them, falling; after the last one comes 0.
+
+        `sigma' = s sigma / (1 + (s - 1) sigma)` of the table's levels, in the order of operations of numpy's
+        linspace, since a timestep that is cut shows the last digit. `DIFFUSERS` begins at 1 - 1e-6, so that
+        log(1 - sigma) is finite, as does every other table with UniPC.
+        """
+        shifted = [self.shift * one / (1 + (self.shift - 1) * one) for one in self._unshifted()]
+        if self.solver is Solver.UNIPC or self.sigmas is SigmaTable.DIFFUSERS:
+            return [min(one, _MOST_NOISE) for one in shifted]
+        return shifted
+
+    def told_timesteps(self) -> list[float]:
+        """What the network is told at each step: 1000 sigma, cut where the table's source cuts it."""
+        told = [NUM_TRAIN_TIMESTEPS * one for one in self.noise_levels()]
+        return [float(int(one)) for one in told] if self.sigmas in _WHOLE_TIMESTEPS else told
+
+    def _unshifted(self) -> list[float]:
+        if self.sigmas is SigmaTable.LISTED:
+            return [one / NUM_TRAIN_TIMESTEPS for one in self.timesteps]
+        if self.sigmas is SigmaTable.DIFFUSERS_EULER:
+            # The scheduler takes its last level from a table that is shifted already, and shifts once more.
+            first, last = 1.0, self.shift * 0.001 / (1 + (self.shift - 1) * 0.001)
+            gaps = max(self.steps - 1, 1)
+        else:
+            (first, last), gaps = _ENDS[self.sigmas], self.steps
+        return [first + index * ((last - first) / gaps) for index in range(self.steps)]

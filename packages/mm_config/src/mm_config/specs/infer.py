@@ -32,8 +32,8 @@ class GenerationRequest:
 
     prompt: str = field(min_length=1)
     """What the video shows."""
-    negative_prompt: str = ""
-    """What it should not show."""
+    negative_prompt: str | None = None
+    """What it should not show; "" is nothing, None takes the inference spec's."""
     seed: int = field(default=0, ge=0)
     """Seed of the noise."""
     num_frames: int | None = field(default=None, neutral=None, ge=1, unit="frames")
@@ -50,6 +50,8 @@ class GenerationRequest:
     """Video to video: share of the noise that is put on the given video; None starts from noise alone."""
     video: str | None = field(default=None, neutral=None, role=LOCATION)
     """Video file that `strength` puts noise on; its first frames are taken."""
+    negative_prompt_may_be_empty: bool = field(default=True, neutral=False)
+    """Whether an empty negative prompt is one; False, as in older requests, takes the inference spec's."""
 
 
 @spec("samples")

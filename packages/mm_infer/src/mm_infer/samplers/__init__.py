@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mm_config.specs import Solver
 from mm_infer.samplers import euler, unipc
-from mm_infer.samplers.tables import NUM_TRAIN_TIMESTEPS, sigmas, timesteps
+from mm_infer.samplers.tables import sigmas
 
 Step = Callable[[Tensor, int, Tensor, Tensor, Any], tuple[Tensor, Any]]
 """`(sigmas, index, latents, velocity, history) -> (latents at the next noise level, history)`."""
@@ -15,4 +15,4 @@ Step = Callable[[Tensor, int, Tensor, Tensor, Any], tuple[Tensor, Any]]
 SOLVERS: dict[Solver, Step] = {Solver.UNIPC: unipc.step, Solver.EULER: euler.step}
 """The step function of each solver; the first step is given None as its history."""
 
-__all__ = ["NUM_TRAIN_TIMESTEPS", "SOLVERS", "Step", "sigmas", "timesteps"]
+__all__ = ["SOLVERS", "Step", "sigmas"]

@@ -43,8 +43,8 @@ USAGE = Usage(
     "mm convert SRC DST [--to KIND] [--shard-gb N] [--dtype DTYPE] [--heads N] [--spec TARGET] "
     "[--runs-dir DIR]",
     "Write weights as those of another codebase, bit for bit.",
-    "Writes weights of Wan's transformer, text encoder or autoencoders as another kind, bit for bit. What SRC "
-    "is, its content tells: a folder of diffusers or of the original Wan code, MindSpeed-MM's release or "
+    "Writes weights of Wan's transformer, text encoder or autoencoders as another kind, bit for bit. What "
+    "SRC is, its content tells: a folder of diffusers or of the original Wan code, MindSpeed-MM's release or "
     "distributed checkpoint, our checkpoint, or one file (.safetensors, .pt, .pth, .bin). Files that would "
     "have to be executed are refused. 8-bit floats with scales are multiplied by them, and that is said.\n\n"
     "diffusers: config.json, safetensors and their index. wan: the same files under the original code's "

@@ -8,7 +8,7 @@ dialects.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import attrs
@@ -113,10 +113,4 @@ def unwrapped(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
-def are_of_adapter(names: Iterable[str]) -> bool:
-    """Whether tensors are what adapters of any kind add to layers, not a network's weights."""
-    return any(_ADAPTER.search(name) for name in names)
-
-
-_ADAPTER = re.compile(r"\.(?:lora_(?:A|B|down|up|mid)|hada_w|lokr_w|diff(?:_[bm])?$)")
 _SIDE = re.compile(r"optim|ema|exp_avg")

@@ -9,8 +9,9 @@ from typing import Any
 import attrs
 
 from mm_config.schema import Problem, UserError
+from mm_models.weights.adapter_names import no_network
 from mm_models.weights.layouts import CHECKPOINT, configuration, holdings, read, stored_spec
-from mm_models.weights.names import Dialect, are_of_adapter, unwrapped
+from mm_models.weights.names import Dialect, unwrapped
 from mm_models.weights.published import Guess, Published, bears_our_names, guess, published, recognised
 from mm_models.weights.quantised import dequantised
 from mm_models.weights.tensors import StoredTensor
@@ -67,12 +68,8 @@ def open_weights(path: Path) -> Weights:
     names = {name: unwrapped(name) for name in tensors}
     found = recognised(names.values())
     if found is None:
-        if are_of_adapter(tensors):
-            message = (
-                "is an adapter (LoRA), not a network's weights; it belongs in spec.loras of a generation, "
-                "or in spec.lora.start_from of a training"
-            )
-            raise UserError(Problem(str(path), message))
+        if why := no_network(tensors, path):
+            raise UserError(Problem(str(path), why))
         known = ", ".join(one.about for one in published())
         message = f"no tensor has a name of a known network ({known}){holdings(tensors)}"
         raise UserError(Problem(str(path), message))
