@@ -1,9 +1,10 @@
-"""Autoencoders against second implementations: the DCT's sums written out, Wan's as diffusers' pipelines use it."""
+"""Autoencoders beside second implementations: the DCT's sums written out, and diffusers' pipelines."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def clip(*shape: int) -> Tensor:
     return 2 * torch.rand(shape, generator=generator("clip", str(shape))) - 1
 
 
-def dct_channel(block: Tensor, colour: int, frequencies: tuple[int, int, int]) -> float:
+def dct_channel(block: Tensor, colour: int, frequencies: Sequence[int]) -> float:
     """One coefficient of a block `[3, 4, 8, 8]`: the orthonormal DCT-II's sum over its pixels, in float64."""
     axes = ((1, 1, 1), (1, 0, -1), (-1, 2, -1))[colour]
     length = math.sqrt(sum(value * value for value in axes))
@@ -54,7 +55,7 @@ def test_the_dct_is_its_sums_written_out() -> None:
         for column in range(2):
             block = frames[:, :, :, 8 * column : 8 * column + 8]
             for index, (colour, *frequencies) in enumerate(CHANNELS):
-                expected = (dct_channel(block, colour, (*frequencies,)) - MEAN[index]) / STD[index]
+                expected = (dct_channel(block, colour, frequencies) - MEAN[index]) / STD[index]
                 assert latents[0, index, time, 0, column].item() == pytest.approx(expected, abs=1e-6)
 
 
