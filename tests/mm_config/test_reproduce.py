@@ -201,7 +201,7 @@ def test_every_mistake_on_the_command_line_is_one_line(place: Place) -> None:
         "--verify-steps: expected a whole number of at least 1, got 'x'",
         "--spec.steps: no field of a spec can be changed here",
         "--verify: unknown flag; did you mean --verify-steps?",
-        "expected RUN, got a b (usage: mm reproduce HASH|RUN|VIDEO [--verify-steps N] [--json] "
+        "expected RUN, got a b (usage: mm reproduce HASH|RUN|VIDEO [--verify-steps N] [--like RUN] [--json] "
         "[--runs-dir DIR] [--location NAME=PATH ...])",
     ]
     assert place.reproduce("a", "--location", "y").stderr == "--location: expected NAME=PATH, got 'y'\n"

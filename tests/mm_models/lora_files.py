@@ -97,6 +97,8 @@ def assert_equal(adapter: Adapter, expected: Adapter) -> None:
         for value, other in ((layer.down, wanted.down), (layer.up, wanted.up)):
             assert value.dtype == other.dtype and torch.equal(value, other), name
         assert (layer.alpha, layer.scale) == (wanted.alpha, wanted.scale), name
+        assert layer.more.keys() == wanted.more.keys(), name
+        assert all(torch.equal(value, wanted.more[part]) for part, value in layer.more.items()), name
     assert adapter.differences.keys() == expected.differences.keys()
     for name, value in adapter.differences.items():
         assert torch.equal(value, expected.differences[name]), name

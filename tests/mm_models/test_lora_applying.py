@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
 import pytest
 import torch
 import torch.nn.functional as F
@@ -72,7 +73,7 @@ def test_taking_out_restores_every_bit(dtype: torch.dtype) -> None:
     # What the originals are kept for: subtracting the same product would have left its roundings.
     layer = first.layers[QUERY]
     weight = before[f"{QUERY}.weight"]
-    product = layer.change(1.0, torch.device("cpu"))
+    product = layer.change(1.0, torch.empty(0))
     subtracted = ((weight.float() + product).to(dtype).float() - product).to(dtype)
     assert not torch.equal(subtracted, weight)
     with pytest.raises(UserError, match="none is merged into this network"):
@@ -120,7 +121,7 @@ def test_full_differences_are_added_and_taken_out() -> None:
     for name, difference in differences.items():
         expected = before[name].float() + 0.5 * difference
         if name == f"{QUERY}.weight":
-            expected += adapter.layers[QUERY].change(0.5, torch.device("cpu"))
+            expected += adapter.layers[QUERY].change(0.5, before[name])
         torch.testing.assert_close(network.get_parameter(name), expected.to(dtype))
     unmerge(network)
     assert all(torch.equal(value, before[name]) for name, value in values(network).items())
@@ -190,21 +191,52 @@ def test_adapters_that_do_not_fit_are_one_clear_error(apply: Callable[..., objec
     assert other.endswith(f"{QUERY}.weight is for (24, 24), the network's is (36, 36)")
 
 
-def test_what_is_no_linear_layer_is_merged_and_never_beside() -> None:
-    layer = LowRank(torch.randn(2, 4, 1, 2, 2), torch.randn(36, 2, 1, 1, 1), 2.0)
+def test_convolutions_and_full_differences_are_beside_what_they_are_merged() -> None:
+    layers = {**adapter_of(ATTENTION[:3]).layers}
+    layers |= {"patch_embedding": LowRank(torch.randn(2, 4, 1, 2, 2), torch.randn(36, 2, 1, 1, 1), 2.0)}
+    differences = {
+        "patch_embedding.weight": torch.randn(36, 4, 1, 2, 2),
+        "patch_embedding.bias": torch.randn(36),
+        f"{QUERY}.weight": torch.randn(36, 36),
+        f"{QUERY}.bias": torch.randn(36),
+        "condition_embedder.time_embedder.linear_1.weight": torch.randn(36, 16),
+        "blocks.1.norm2.weight": torch.randn(36),
+        "blocks.1.attn2.norm_k.weight": torch.randn(36),
+        "blocks.2.scale_shift_table": torch.randn(1, 6, 36),
+        "scale_shift_table": torch.randn(1, 2, 36),
+    }
+    adapter = Adapter(layers, {name: 0.2 * value for name, value in differences.items()})
+    plain = network_of()
+    for name, value in adapter.differences.items():  # Each alone, so that none hides behind another.
+        _assert_beside_is_merged(plain, Addition(Adapter({}, {name: value}), 0.5))
+    _assert_beside_is_merged(plain, Addition(Adapter({"patch_embedding": layers["patch_embedding"]})))
+    _assert_beside_is_merged(plain, Addition(adapter, 0.5))
     network = network_of()
-    before = values(network)["patch_embedding.weight"]
-    merge(network, [Addition(Adapter({"patch_embedding": layer}))])
-    product = torch.einsum("or,rcijk->ocijk", layer.up.flatten(1), layer.down)
-    torch.testing.assert_close(network.get_parameter("patch_embedding.weight"), before + product)
-    with pytest.raises(UserError, match=r"to the weights alone: patch_embedding\.weight; merge it"):
-        attach(network, [Addition(Adapter({"patch_embedding": layer}))])
-    with pytest.raises(UserError, match=r"to the weights alone: proj_out\.bias; merge it"):
-        attach(network, [Addition(Adapter({}, {"proj_out.bias": torch.ones(16)}))])
+    attach(network, [Addition(adapter)])
+    expected = forward(network)
+    network.get_submodule("blocks.0").compile(backend="eager", fullgraph=True)
+    torch.testing.assert_close(forward(network), expected)
+
+
+def _assert_beside_is_merged(network: nn.Module, addition: Addition) -> None:
+    before = values(network)
+    attached = attach(network, [addition])
+    beside = forward(network)
+    attached.detach()
+    assert all(torch.equal(value, before[name]) for name, value in values(network).items())
+    merge(network, [addition])
+    assert any(not torch.equal(value, before[name]) for name, value in values(network).items())
+    assert relative_error(beside, forward(network)) < 2e-5
+    unmerge(network)
 
 
 def _merge_shards(rank: int) -> None:
-    adapters = [Addition(adapter_of(BLOCKS), 0.5), Addition(adapter_of(key="other", rank=7))]
+    layers = {**adapter_of(key="other", rank=7).layers}
+    shapes = {QUERY: (36, 1), "blocks.1.attn1.to_q": (1, 36)}  # DoRA by rows, and by columns.
+    layers |= {
+        name: attrs.evolve(layers[name], magnitude=torch.ones(shape)) for name, shape in shapes.items()
+    }
+    adapters = [Addition(adapter_of(BLOCKS), 0.5), Addition(Adapter(layers))]
     plain, sharded = network_of(dtype=torch.bfloat16), network_of(dtype=torch.bfloat16)
     before = values(plain)
     mesh = init_device_mesh("cpu", (2,))

@@ -69,10 +69,21 @@ QUERY = "transformer.blocks.0.attn1.to_q"
             f"holds two tensors for one: {QUERY}.lora_A.",
         ),
         (
-            {f"{QUERY}.lora_magnitude_vector": torch.ones(36)},
-            "lora_magnitude_vector is DoRA, which is not carried out",
+            {f"{QUERY}.lora_magnitude_vector": torch.ones(35)},
+            "to_q.lora_magnitude_vector is (35,), which fits no weight of (36, 36)",
         ),
-        ({f"{QUERY}.lora_B.bias": torch.ones(36)}, "to_q.lora_B.bias is lora_bias, which is not carried out"),
+        ({f"{QUERY}.dora_scale": torch.ones(36)}, "to_q.dora_scale is (36,), which fits no weight of"),
+        (
+            {f"{QUERY}.dora_scale": torch.full((36, 1), torch.nan)},
+            "blocks.0.attn1.to_q has values that are not finite",
+        ),
+        ({f"{QUERY}.lora_B.bias": torch.ones(36, 1)}, "to_q.lora_B.bias is (36, 1), which fits no weight"),
+        ({f"{QUERY}.lora_A.bias": torch.ones(4)}, "is a bias of the first matrix, which is not carried out"),
+        ({f"{QUERY}.lora_mid.weight": torch.ones(4, 4)}, "is a Tucker decomposition, which is not carried"),
+        (
+            {f"{QUERY}.lora_B.bias": torch.ones(36), f"{QUERY}.dora_scale": torch.ones(36, 1)},
+            "has a magnitude (DoRA) and a bias, which no program trains together",
+        ),
         ({"transformer.proj_out.weight": torch.ones(2)}, "no adapter has keys such as transformer.proj_out"),
         (
             {"diffusion_model.head.head.lora_A.weight": torch.ones(2, 2)},
@@ -94,14 +105,21 @@ def test_ranks_and_alphas_that_contradict_the_configuration_are_named(tmp_path: 
     config = json.dumps({"transformer.r": 4, "transformer.lora_alpha": 8})
     write(file, {**tensors, f"{QUERY}.alpha": torch.tensor(2.0)}, {METADATA: config})
     assert message_of(file).endswith("the alpha of blocks.0.attn1.to_q is 2, its configuration says 8")
+    for field in ("use_dora", "lora_bias"):
+        config = json.dumps({"r": 4, "lora_alpha": 6, field: True})
+        told = message_of(write(file, tensors, {METADATA: config}))
+        assert told.endswith(f"blocks.0.attn1.to_q has none of {field}, its configuration says True")
+    config = json.dumps({"r": 4, "lora_alpha": 6})
+    tensors |= {f"{QUERY}.lora_magnitude_vector": torch.ones(36)}
+    told = message_of(write(file, tensors, {METADATA: config}))
+    assert told.endswith("blocks.0.attn1.to_q has one of use_dora, its configuration says False")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"use_dora": True}, "use_dora is True, which is not carried out; only False"),
         ({"bias": "all"}, "bias is 'all', which is not carried out; only 'none'"),
-        ({"lora_bias": True}, "lora_bias is True, which is not carried out"),
+        ({"use_dora": 1.5}, "use_dora must be true or false, got 1.5"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which is not carried out; only True"),
         ({"peft_type": "LOHA"}, "peft_type is 'LOHA', which is not carried out; only 'LORA'"),
         ({"a_new_field": 3}, "a_new_field is 3, which is not carried out"),

@@ -66,7 +66,7 @@ def test_an_adapter_is_converted_and_keeps_its_digest(
         found = json.loads(capsys.readouterr().out)
         assert (found["kind"], found["style"], found["fits"]) == ("adapter", style, True)
         layers = found["experts"]["transformer"]["layers"]
-        assert layers["blocks.1.attn1.to_v"] == {"rank": 4, "alpha": 2.0, "scale": 0.5}
+        assert layers["blocks.1.attn1.to_v"] == {"rank": 4, "alpha": 2.0, "scale": 0.5, "beside": []}
         digests.add(found["digest"])
     assert len(digests) == 1
     assert_equal(read_adapters(diffusers).of(Expert.SINGLE), of_tiny())

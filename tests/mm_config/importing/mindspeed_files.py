@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mm_config.importing.mindspeed.importer import import_files
-from mm_config.importing.mindspeed.report import Report
+from mm_config.importing.report import Report
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import UserError
 from mm_config.specs.infer import InferSpec

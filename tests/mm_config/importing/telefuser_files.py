@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 
+from mm_config.importing.report import Entry
 from mm_config.importing.telefuser import import_dump
 from mm_config.schema.errors import UserError
 from mm_config.specs.infer import InferSpec
 
 DATA = Path(__file__).parent / "data"
 SEED, WAN22 = DATA / "telefuser_seed.json", DATA / "telefuser_wan22.json"
+
+ABSENT = "not in the dump, so the official values hold"
+
+
+def line_of(entry: Entry) -> int:
+    return int(entry.place.rpartition(":")[2])
 
 
 def edited(tmp_path: Path, source: Path, *changes: tuple[str, Any]) -> Path:

@@ -23,7 +23,18 @@ from mm_config.specs.infer import SamplesSpec
 from mm_config.specs.parallel import AttentionImpl, CompileMode
 from mm_config.specs.serving import GuidanceMode, QuantFormat, Residency, SparsePattern
 from mm_config.specs.weights import ReleasedWeights
-from tests.mm_config.importing.telefuser_files import DATA, DIT, SEED, VAE, WAN22, edited, made, refusal
+from tests.mm_config.importing.telefuser_files import (
+    ABSENT,
+    DATA,
+    DIT,
+    SEED,
+    VAE,
+    WAN22,
+    edited,
+    line_of,
+    made,
+    refusal,
+)
 
 
 def test_the_official_spec_is_that_of_our_experiment() -> None:
@@ -45,18 +56,20 @@ def test_the_seed_s_dump() -> None:
     assert spec.runtime.attention is AttentionImpl.FLASH_3
     assert spec.runtime.guidance is GuidanceMode.PARALLEL
     assert problems(spec) == []
-    found = {entry.key: (entry.line, entry.verdict) for entry in report.entries}
+    found = {entry.key: (line_of(entry), entry.verdict) for entry in report.entries}
     texts = {entry.key: entry.text for entry in report.entries}
     assert texts[f"{DIT}.parallel_config.cfg_degree"] == "spec.runtime.guidance = parallel"
     assert found["layer2_inference_config.sample_solver"] == (22, Verdict.MAPPED)
     assert found["layer1_model_definition.models[0].class"] == (12, Verdict.CONFLICT)
     assert found[f"{DIT}.compile"] == (42, Verdict.MAPPED)
     assert found["timestamp"] == (3, Verdict.OUTSIDE)
-    assert [(hint.name, hint.path) for hint in report.locations] == [
-        ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "/dev/shm/Wan2.1-T2V-1.3B")
+    assert report.flags == ("--location", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers=/dev/shm/Wan2.1-T2V-1.3B")
+    assert "spec.sampler.shift = 8.0 (sigma_shift; 5.0 runs where a script gives none)" in report.more[ABSENT]
+    (compared,) = report.comparisons
+    assert [change.path for change in compared.changes][:2] == [
+        "spec.autoencoder.dtype",
+        "spec.sampler.solver",
     ]
-    assert "spec.sampler.shift = 8.0 (sigma_shift; 5.0 runs where a script gives none)" in report.absent
-    assert [change.path for change in report.changes][:2] == ["spec.autoencoder.dtype", "spec.sampler.solver"]
 
 
 def test_the_seed_s_dump_as_it_is_printed_is_cut_short() -> None:
@@ -71,9 +84,9 @@ def test_a_dump_of_two_experts() -> None:
     assert spec.runtime.residency.experts is Residency.SWAP
     assert spec.runtime.parallel.ulysses == 2
     assert report.family == "Wan2.2 T2V-A14B (Wan22VideoPipeline)"
-    assert report.experiment == "experiments/wan22_t2v.py"
-    assert any("never passes it and runs with 0.875" in warning for warning in report.warnings)
-    assert "spec.boundary = 0.875 (boundary; 0.875 runs where a script gives none)" in report.absent
+    assert [compared.name for compared in report.comparisons] == ["experiments/wan22_t2v.py"]
+    assert any("never passes it and runs with 0.875" in warning for warning in report.more["mind"])
+    assert "spec.boundary = 0.875 (boundary; 0.875 runs where a script gives none)" in report.more[ABSENT]
 
 
 def test_every_value_of_a_dump_is_in_the_report_at_its_line() -> None:
@@ -83,7 +96,7 @@ def test_every_value_of_a_dump_is_in_the_report_at_its_line() -> None:
         keys = [entry.key for entry in report.entries]
         assert len(keys) == len(set(keys)) > 20
         for entry in report.entries:
-            assert f'"{entry.key.rpartition(".")[2]}"' in lines[entry.line - 1], entry
+            assert f'"{entry.key.rpartition(".")[2]}"' in lines[line_of(entry) - 1], entry
             assert entry.text or entry.verdict is Verdict.MAPPED
         printed = "\n".join(report.lines("x.py"))
         for verdict in {entry.verdict for entry in report.entries}:
@@ -281,12 +294,4 @@ def test_weights_of_one_s_own_are_named_after_their_folder(tmp_path: Path) -> No
     spec, report = import_dump(file)
     assert spec.high_noise == ReleasedWeights(name="a/fox-wan2.2-t2v", subfolder="high")
     assert spec.low_noise == ReleasedWeights(name="b/fox-wan2.2-t2v", subfolder="low")
-    assert "--location b/fox-wan2.2-t2v=/b/fox-wan2.2-t2v" in [hint.flag for hint in report.locations]
-
-
-def test_adapters(tmp_path: Path) -> None:
-    loras = [{"path": "/loras/fox.safetensors", "strength": 0.5}]
-    spec, report = import_dump(edited(tmp_path, SEED, (f"{DIT}.lora_configs", loras)))
-    (lora,) = spec.loras
-    assert (lora.high_noise, lora.strength) == (ReleasedWeights(name="loras", subfolder="fox"), 0.5)
-    assert ("loras", "/loras") in [(hint.name, hint.path) for hint in report.locations]
+    assert "b/fox-wan2.2-t2v=/b/fox-wan2.2-t2v" in report.flags

@@ -13,7 +13,7 @@ from mm_config.importing.telefuser import import_dump
 from mm_config.importing.telefuser.table import CALL, ROWS, rows_of
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.evolve import get
-from tests.mm_config.importing.telefuser_files import WAN22
+from tests.mm_config.importing.telefuser_files import ABSENT, WAN22
 
 # The classes of telefuser/core/config.py and telefuser/pipelines, field by field.
 SHARED = "vae_config text_encoding_config vfi_config sample_solver enable_denoising_parallel"
@@ -75,7 +75,7 @@ def _default(name: str, module: str = "mm_config.specs.serving") -> Any:
 
 def test_the_call_s_arguments_are_in_no_dump() -> None:
     spec, report = import_dump(WAN22)
-    shown = " ".join(report.absent)
+    shown = " ".join(report.more[ABSENT])
     for name, row in rows_of(CALL).items():
         if row.verdict is Verdict.MAPPED and name != "cfg_scale":
             assert f"({name}" in shown

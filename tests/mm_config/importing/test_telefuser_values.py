@@ -26,6 +26,7 @@ from mm_config.specs.serving import (
     SparsePattern,
 )
 from mm_config.specs.weights import ReleasedWeights
+from tests.mm_config.importing.telefuser_files import DIT, SEED, edited
 
 PIPELINE = "layer2_inference_config"
 NETWORKS, ENCODERS = "networks", "encoders"
@@ -253,3 +254,11 @@ def test_a_value_of_a_dump_is_that_value_of_the_spec(
     assert {path: get(spec, path) for path in said} == said
     for change in diff(without, spec):
         assert any(f"{change.path}.".startswith(f"spec.{path}.") for path in said), change
+
+
+def test_adapters(tmp_path: Path) -> None:
+    loras = [{"path": "/loras/fox.safetensors", "strength": 0.5}]
+    spec, report = import_dump(edited(tmp_path, SEED, (f"{DIT}.lora_configs", loras)))
+    (lora,) = spec.loras
+    assert (lora.high_noise, lora.strength) == (ReleasedWeights(name="loras", subfolder="fox"), 0.5)
+    assert "loras=/loras" in report.flags

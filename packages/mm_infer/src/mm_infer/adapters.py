@@ -69,7 +69,7 @@ def adapter_fields(spec: InferSpec) -> tuple[AdapterField, ...]:
 
 
 def read_fields(
-    fields: Iterable[AdapterField], spec: InferSpec, options: RunOptions, network: nn.Module
+    fields: Iterable[AdapterField], spec: InferSpec, options: RunOptions
 ) -> tuple[ReadAdapter, ...]:
     """Reads adapters, each file once, holds them against the network, and says what of a file nothing takes.
 
@@ -77,12 +77,10 @@ def read_fields(
         fields: What asks for them; those that may be trained and are missing are trained first.
         spec: The spec, whose rules hold.
         options: Where runs and locations are looked up.
-        network: The spec's, on meta.
 
     Raises:
-        UserError: Adapters are nowhere, can't be read, are for the other expert, don't fit the network, or
-            are to be beside the weights and change more than linear layers. Those of all fields are
-            reported together, but trainings end with the first that fails.
+        UserError: Adapters are nowhere, can't be read, are for the other expert, or don't fit the network.
+            Those of all fields are reported together, but trainings end with the first that fails.
     """
     shapes = spec.model.parameter_shapes()
     files: dict[Path, StoredAdapters] = {}
@@ -98,8 +96,6 @@ def read_fields(
                 addition = Addition(files[path].of(field.expert), field.strength)
                 if misfits := fit_problems(addition.adapter, shapes, str(path)):
                     raise UserError(misfits)
-                if not field.merge:
-                    attach(network, (addition,), where=str(path)).detach()
         except UserError as error:
             if field.buildable:
                 raise  # After a training that failed no other is started.

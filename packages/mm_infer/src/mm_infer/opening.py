@@ -87,7 +87,7 @@ def open_generation(
                 weights[expert] = _found(spec, options, expert, network)
     with gathering(problems):
         named = [field for field in adapter_fields(spec) if not field.buildable]
-        adapters = read_fields(named, spec, options, network)
+        adapters = read_fields(named, spec, options)
     with gathering(problems):
         require_releases(_encoders(spec), options.locations)
     _raise(problems)
@@ -106,7 +106,7 @@ def train_missing(generation: Generation) -> Generation:
         for expert in expert_weights(spec)
     }
     fields = adapter_fields(spec)
-    trained = read_fields([field for field in fields if field.buildable], spec, options, network)
+    trained = read_fields([field for field in fields if field.buildable], spec, options)
     read = {one.field.path: one for one in (*generation.adapters, *trained)}
     return attrs.evolve(generation, weights=weights, adapters=tuple(read[field.path] for field in fields))
 

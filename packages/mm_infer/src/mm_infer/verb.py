@@ -10,6 +10,7 @@ from tempfile import TemporaryFile
 import attrs
 
 from mm_config.cli import (
+    LIKE,
     LOCATION,
     RUNS_DIR,
     CommandLine,
@@ -18,11 +19,13 @@ from mm_config.cli import (
     Verb,
     read_targets,
     runs_dir_of,
+    threads_like,
     whole_number,
 )
 from mm_config.console import say, typed_path
 from mm_config.npu import exported
 from mm_config.options import RunOptions, load_locations
+from mm_config.running import on_threads
 from mm_config.schema import Problem, UserError
 from mm_config.specs import GenerationRequest, InferSpec
 from mm_infer.naming import file_names
@@ -70,7 +73,7 @@ USAGE = Usage(
     "that training's hash; --spec.build-missing trains them first where no finished run has made them.\n\n"
     "A target is an experiment file, a saved spec, a run folder, a video that a run made, a module, a run id "
     "or a hash prefix of at least 6 digits.",
-    (PROMPT, NEGATIVE_PROMPT, SEED, OUT, FORCE, RUNS_DIR, LOCATION),
+    (PROMPT, NEGATIVE_PROMPT, SEED, OUT, FORCE, LIKE, RUNS_DIR, LOCATION),
     (
         (
             'mm generate experiments/tiny.py --prompt "a red circle moving right" --out circle.mp4',
@@ -104,12 +107,14 @@ def make_files(line: CommandLine) -> int:
         runs_dir=runs_dir_of(line),
         locations=load_locations(line.values(LOCATION)),
         requests=tuple(requests),
+        threads=threads_like(line),
         argv=("mm", "generate", *line.argv),
     )
-    with exported(spec):
+    with exported(spec), on_threads(options.threads):
         from mm_infer.runner import make
 
-        run_dir = make(spec, options, paths).run_dir
+        with on_threads(options.threads):
+            run_dir = make(spec, options, paths).run_dir
     say(f"run folder {typed_path(run_dir)}")
     print("\n".join(map(str, paths)))
     return 0

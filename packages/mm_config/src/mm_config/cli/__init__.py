@@ -8,6 +8,7 @@ from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
     from mm_config.cli.exits import exit_status
+    from mm_config.cli.like import LIKE, threads_like
     from mm_config.cli.main import LOCATION
     from mm_config.cli.scan import HELP, JSON, RUNS_DIR, CommandLine, Option, whole_number
     from mm_config.cli.targets import TARGET_HELP, read_targets, resolve, runs_dir_of

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mm_config.cli.exits import exit_status
+from mm_config.cli.like import LIKE, threads_like
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import HELP, RUNS_DIR, Option, scan
 from mm_config.cli.targets import named, runs_dir_of
@@ -29,7 +30,7 @@ LOCATION = Option(
     "NAME=PATH",
     repeatable=True,
 )
-OPTIONS = (RESUME, IF_NEEDED, RUNS_DIR, DRY_RUN, LOCATION)
+OPTIONS = (RESUME, IF_NEEDED, LIKE, RUNS_DIR, DRY_RUN, LOCATION)
 
 
 def main(spec: RootSpec, argv: Sequence[str] | None = None) -> RunOutcome | None:
@@ -86,6 +87,7 @@ def _main(spec: RootSpec, argv: list[str]) -> RunOutcome | None:
         resume=line.value(RESUME),
         if_needed=line.has(IF_NEEDED),
         locations=locations,
+        threads=threads_like(line),
         argv=tuple(argv),
     )
     if line.has(DRY_RUN):

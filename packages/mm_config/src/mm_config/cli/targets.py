@@ -12,11 +12,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import attrs
 
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import RUNS_DIR, CommandLine
+from mm_config.console.output import is_main_rank
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.evolve import replace
@@ -24,6 +26,9 @@ from mm_config.schema.root import RootSpec
 from mm_config.schema.suggestions import did_you_mean
 from mm_config.schema.types import is_spec
 from mm_config.specs.infer import GenerationRequest
+
+if TYPE_CHECKING:
+    from mm_config.runs.folder import Run
 
 TARGET_HELP = (
     "A target is an experiment file, a saved spec, a run folder, a video that a run made, a module, a run id "
@@ -99,6 +104,39 @@ def read_whole_targets(line: CommandLine, world_size: int | None = None) -> tupl
     if problems:
         raise UserError(problems)
     return tuple(targets)
+
+
+def find_run(target: str, runs_dir: Path) -> Run:
+    """The run that a folder, a run id, a video or the beginning of a hash names.
+
+    Of several equal runs it is the newest finished one that made the videos of its spec.
+
+    Raises:
+        UserError: There is none, or runs of different specs match; all of them are named.
+    """
+    from mm_config.runs.folder import attach
+    from mm_config.runs.index import open_index
+    from mm_config.runs.lookup import runs_named, why_none
+    from mm_config.runs.record import RunStatus
+    from mm_config.runs.videos import SUFFIX, trace
+
+    path = Path(target)
+    if path.suffix == SUFFIX and path.is_file():
+        found = trace(path, runs_dir)
+        if found.missing:
+            raise UserError(Problem(target, f"can't be made again: {found.missing}"))
+        return found.run
+    if path.exists():
+        return attach(path)
+    index = open_index(runs_dir)
+    if not (runs := runs_named(index, target)):
+        nothing = f"no run in {runs_dir} has this id or hash, and there is no such folder"
+        raise UserError(Problem(target, why_none(index, target) or nothing))
+    finished = [record for record in runs if record.status is RunStatus.FINISHED] or list(runs)
+    newest = next((record for record in finished if record.requests_hash is None), finished[0])
+    if len(runs) > 1 and is_main_rank():
+        print(f"{len(runs)} runs match {target}; taking {newest.path}", file=sys.stderr, flush=True)
+    return attach(index.folder(newest))
 
 
 def runs_dir_of(line: CommandLine) -> Path:

@@ -6,11 +6,19 @@ import enum
 
 
 class Verdict(enum.Enum):
-    """What becomes of a key; the values are what reports and pages say, the names what `--json` says."""
+    """In the order of a report; the values are what it says, the names what `--json` says."""
 
+    CONFLICT = "in conflict"
+    """It is said twice, differently, or is not what it says."""
+    MISSPELT = "misspelt"
+    """Somebody meant another key."""
+    REFUSED = "refused"
+    """Our spec can't say it."""
+    UNKNOWN = "unknown"
+    """The tool has no such key."""
     MAPPED = "mapped"
     """It is a value of our spec, or of the command line."""
-    DEFAULT = "taken from the tool's defaults"
+    DEFAULT = "missing in the files, so the tool's defaults hold"
     """A key that is missing, where the tool's default is a value of our spec."""
     DERIVED = "derived"
     """It follows from other values, is checked against them, or holds always."""
@@ -18,11 +26,3 @@ class Verdict(enum.Enum):
     """The tool never reads it here."""
     OUTSIDE = "outside the spec"
     """It is about the machine or one request; the experiment does not hold it."""
-    MISSPELT = "misspelt"
-    """Somebody meant another key."""
-    CONFLICT = "in conflict"
-    """It is said twice, differently, or is not what it says."""
-    UNKNOWN = "unknown"
-    """The tool has no such key."""
-    REFUSED = "refused"
-    """Our spec can't say it."""

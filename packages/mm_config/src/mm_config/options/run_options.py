@@ -14,6 +14,16 @@ REPRODUCTIONS = "reproductions"
 
 
 @attrs.frozen
+class Threads:
+    """On how many threads a process computes: sums are split among them, so the last bits depend on it."""
+
+    openmp: int
+    """Of an OpenMP program that sets none itself."""
+    torch: int | None
+    """Of torch's own loops; None where torch is not loaded."""
+
+
+@attrs.frozen
 class RunOptions:
     """How a finished spec is carried out on this machine; changes neither hash."""
 
@@ -36,6 +46,8 @@ class RunOptions:
     requests: tuple[GenerationRequest, ...] | None = None
     """What a generation makes in place of the videos that its spec asks for; None makes those. Stored beside
     the spec."""
+    threads: Threads | None = None
+    """Threads to compute on; None leaves them as the process has them."""
     argv: tuple[str, ...] = ()
     """The command line, for the provenance."""
     device: str = "auto"

@@ -16,6 +16,7 @@ from mm_config.reproducing.difference import changed
 from mm_config.reproducing.metrics import read_metrics
 from mm_config.reproducing.videos import video_at, videos_of
 from mm_config.running.runners import run
+from mm_config.running.threads import on_threads
 from mm_config.runs.folder import Run, attach
 from mm_config.runs.provenance_diff import Origin, OriginChange, changes, origin_here, stored_origins
 from mm_config.runs.record import RESULT_FILE, RunStatus, read_json, write_json
@@ -91,7 +92,8 @@ def reproduce(
 
     if is_main_rank():
         releases = used_releases(stored.spec, options.locations)
-        here = origin_here(options.argv, variables_of(stored.spec), releases)
+        with on_threads(options.threads):
+            here = origin_here(options.argv, variables_of(stored.spec), releases)
         say_new(_spec_changes(stored))
         say_new(_origin_changes(origins, here))
     new = _run(stored, attrs.evolve(options, reproduces=True, stop_after=last_step, requests=requests))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
+    from mm_config.running.threads import on_threads
     from mm_config.running.trained_by import resolve_weights
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

@@ -10,6 +10,7 @@ from typing import Any
 from mm_config.npu.exporting import exported
 from mm_config.options.run_options import RunOptions, RunOutcome
 from mm_config.rules.carried_out import refusals
+from mm_config.running.threads import on_threads
 from mm_config.runs.folder import check_opens
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RESULT_FILE
@@ -35,10 +36,11 @@ def run(spec: RootSpec, options: RunOptions) -> RunOutcome:
         return RunOutcome(run_dir=earlier, result_path=earlier / RESULT_FILE, reused=True)
     entry = runner_of(spec)
     check_carried_out(spec)
-    with exported(spec):
+    with exported(spec), on_threads(options.threads):
         runner = load_runner(entry)
         check_opens(spec, options)
-        return runner(spec, options)
+        with on_threads(options.threads):
+            return runner(spec, options)
 
 
 def runner_of(spec: RootSpec) -> EntryPoint:

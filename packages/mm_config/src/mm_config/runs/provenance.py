@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -15,6 +16,7 @@ from typing import Any
 
 from mm_config.durable.writing import write_bytes
 from mm_config.npu.variables import RECORDED
+from mm_config.options.run_options import Threads
 from mm_config.runs.record import write_json
 
 LAUNCHER_VARIABLES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "TORCHELASTIC_RUN_ID")
@@ -52,7 +54,7 @@ def provenance(
         "host": platform.node(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
-        "threads": thread_count(),
+        **_thread_counts(),
         "devices": list(devices),
         "ops": dict(ops),
         "releases": {name: dict(found) for name, found in releases.items()},
@@ -89,11 +91,19 @@ def patch_file(provenance_file: Path, root: Path) -> Path:
     return provenance_file.with_name(f"{provenance_file.stem}-{root.name}.patch")
 
 
-def thread_count() -> int:
-    """Threads of an OpenMP program that sets none: OMP_NUM_THREADS, else the CPUs this process may use.
+def recorded_threads(content: Mapping[str, Any]) -> Threads:
+    """The threads that a stored provenance tells of. Raises LookupError where it tells of none."""
+    return Threads(content["threads"], content.get("intra_op_threads"))
 
-    Sums are split among threads, so results may depend on it in their last bits.
-    """
+
+def _thread_counts() -> dict[str, int]:
+    """The threads of this process, and those of torch's own loops where torch is loaded."""
+    torch: Any = sys.modules.get("torch")
+    return {"threads": _thread_count()} | ({"intra_op_threads": torch.get_num_threads()} if torch else {})
+
+
+def _thread_count() -> int:
+    """Threads of an OpenMP program that sets none: OMP_NUM_THREADS, else the CPUs this process may use."""
     # A list gives the counts of nested levels; only the first is that of a program's own loops.
     text = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if text.isascii() and text.isdecimal() and int(text) > 0:

@@ -21,7 +21,16 @@ from mm_config.runs.record import PROVENANCE_FILE, read_json
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.types import is_dict, is_list
 
-_ALWAYS_RECORDED = ("host", "platform", "python", "cpu_count", "threads", "devices", "ops")
+_ALWAYS_RECORDED = (
+    "host",
+    "platform",
+    "python",
+    "cpu_count",
+    "threads",
+    "intra_op_threads",
+    "devices",
+    "ops",
+)
 _RELEASE = "release "
 _OTHER_IN_EACH_RUN = ("TORCHELASTIC_RUN_ID",)
 _SHOWN_DIGITS = 12

@@ -16,7 +16,7 @@ from mm_config.runs.stored import Stored
 if TYPE_CHECKING:
     from sqlalchemy import Column, Table
 
-RUNS = "runs_v4"
+RUNS = "runs_v5"
 """Carries the layout's version: a new layout is a new table, filled from the folders."""
 
 RECORD: tuple[str, ...] = tuple(attribute.name for attribute in attrs.fields(RunRecord))

@@ -19,7 +19,11 @@ HIGH_NOISE, LOW_NOISE = "transformer", "transformer_2"
 
 @attrs.frozen(eq=False)
 class LowRank:
-    """The change of one layer: weight + strength * scale * up @ down (Hu et al. 2021, LoRA)."""
+    """The change of one layer: weight + strength * scale * up @ down (Hu et al. 2021, LoRA).
+
+    With a magnitude (Liu et al. 2024, DoRA) it is `weight + strength * (ratio * changed - weight)`, where
+    `changed = weight + scale * up @ down` and `ratio` is the magnitude by the norms of `changed`.
+    """
 
     down: Tensor
     """`[rank, in]`, called `lora_A` or `lora_down`; a convolution's kernel axes follow."""
@@ -29,6 +33,10 @@ class LowRank:
     """The scale times the rank, or times its root."""
     rslora: bool = False
     """Whether alpha is divided by the root of the rank instead of the rank (Kalajdzievski 2023)."""
+    bias: Tensor | None = None
+    """`[out]`, added to the layer's bias times strength and scale."""
+    magnitude: Tensor | None = None
+    """`[out, 1, ...]` or `[1, in, 1, ...]`: the norms over all other axes that DoRA gives the weight."""
 
     @property
     def rank(self) -> int:
@@ -41,15 +49,48 @@ class LowRank:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     @property
+    def by_columns(self) -> bool:
+        """Whether DoRA's norms are those of the weight's columns, not of its rows."""
+        return self.magnitude is not None and self.magnitude.shape[1] != 1
+
+    @property
+    def more(self) -> Mapping[str, Tensor]:
+        """What it has beside both matrices, by PEFT's names and in its shapes; of columns, by LyCORIS's."""
+        parts = {} if self.bias is None else {"lora_B.bias": self.bias}
+        if self.magnitude is None:
+            return parts
+        if self.by_columns:
+            return {**parts, "dora_scale": self.magnitude}
+        by_row = self.magnitude.transpose(0, 1) if self.magnitude.ndim > 2 else self.magnitude.flatten()
+        return {**parts, "lora_magnitude_vector": by_row}
+
+    @property
     def weight_shape(self) -> tuple[int, ...]:
         """The shape of the weight that it changes."""
         return (self.up.shape[0], *self.down.shape[1:])
 
-    def change(self, strength: float, device: torch.device) -> Tensor:
-        """What is added to the weight, whole, computed in float32 on a device."""
+    def change(self, strength: float, weight: Tensor) -> Tensor:
+        """What is added to a weight, which is whole, computed in float32 on its device."""
+        if self.magnitude is None:
+            return self._product(strength * self.scale, weight.device)
+        changed = self._product(self.scale, weight.device).add_(weight)
+        return changed.mul_(self._ratio(changed)).sub_(weight).mul_(strength)
+
+    def ratio(self, weight: Tensor) -> Tensor:
+        """What DoRA multiplies a weight with the product added by, in the magnitude's shape and float32."""
+        return self._ratio(self._product(self.scale, weight.device).add_(weight))
+
+    def _ratio(self, changed: Tensor) -> Tensor:
+        assert self.magnitude is not None
+        axes = [axis for axis, size in enumerate(self.magnitude.shape) if size == 1]
+        # A row of zeros has no direction to scale; without the bound it would become NaN.
+        norms = torch.linalg.vector_norm(changed, dim=axes, keepdim=True).clamp_min(torch.finfo().tiny)
+        return self.magnitude.to(changed) / norms
+
+    def _product(self, factor: float, device: torch.device) -> Tensor:
         down = self.down.to(device, torch.float32).flatten(1)
         up = self.up.to(device, torch.float32).flatten(1)
-        return (up @ down).mul_(strength * self.scale).view(self.weight_shape)
+        return (up @ down).mul_(factor).view(self.weight_shape)
 
 
 @attrs.frozen(eq=False)

@@ -41,7 +41,7 @@ _ONLY = {
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }
 """Fields and the values that are carried out: other ways to begin have changed the network's weights too."""
-_READ = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
+_READ = ("r", "lora_alpha", "use_rslora", "use_dora", "lora_bias", "rank_pattern", "alpha_pattern")
 
 
 @attrs.frozen
@@ -54,6 +54,10 @@ class Configuration:
     """Of every layer that `alphas` doesn't name."""
     rslora: bool = False
     """Whether alpha is divided by the root of the rank."""
+    dora: bool = False
+    """Whether layers have magnitudes."""
+    bias: bool = False
+    """Whether second matrices have biases."""
     ranks: Mapping[str, int] = attrs.field(factory=dict)
     """By names, or patterns over the ends of names, of layers."""
     alphas: Mapping[str, float] = attrs.field(factory=dict)
@@ -62,7 +66,8 @@ class Configuration:
     def of(self, layer: str) -> Configuration:
         """What holds for one layer, by the name that its file has for it."""
         rank = _by_pattern(self.ranks, layer, self.rank)
-        return Configuration(rank, float(_by_pattern(self.alphas, layer, self.alpha)), self.rslora)
+        alpha = float(_by_pattern(self.alphas, layer, self.alpha))
+        return attrs.evolve(self, rank=rank, alpha=alpha, ranks={}, alphas={})
 
 
 def parse(stored: Any, where: str) -> Configuration:
@@ -83,6 +88,8 @@ def parse(stored: Any, where: str) -> Configuration:
         rank=stored["r"],
         alpha=float(stored["lora_alpha"]),
         rslora=stored.get("use_rslora") or False,
+        dora=stored.get("use_dora") or False,
+        bias=stored.get("lora_bias") or False,
         ranks=stored.get("rank_pattern") or {},
         alphas=stored.get("alpha_pattern") or {},
     )
@@ -99,6 +106,8 @@ def to_json(adapter: Adapter) -> dict[str, Any]:
         "rank_pattern": {name: value for name, value in ranks.items() if value != rank},
         "alpha_pattern": {name: _plain(value) for name, value in alphas.items() if value != alpha},
         "use_rslora": any(layer.rslora for layer in adapter.layers.values()),
+        "use_dora": any(layer.magnitude is not None for layer in adapter.layers.values()),
+        "lora_bias": any(layer.bias is not None for layer in adapter.layers.values()),
         "target_modules": sorted(adapter.layers),
     }
 
@@ -108,8 +117,9 @@ def _messages(stored: Mapping[str, Any]) -> Iterator[str]:
         yield f"r must be a rank of 1 or more, got {stored.get('r')!r}"
     if not _is_number(stored.get("lora_alpha")):
         yield f"lora_alpha must be a number, got {stored.get('lora_alpha')!r}"
-    if stored.get("use_rslora") not in (None, True, False):
-        yield f"use_rslora must be true or false, got {stored['use_rslora']!r}"
+    for field in ("use_rslora", "use_dora", "lora_bias"):
+        if stored.get(field) not in (None, True, False):
+            yield f"{field} must be true or false, got {stored[field]!r}"
     for field, kind in (("rank_pattern", int), ("alpha_pattern", float)):
         value = stored.get(field) or {}
         if not isinstance(value, dict) or not all(_is_number(number, kind) for number in value.values()):

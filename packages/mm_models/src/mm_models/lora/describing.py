@@ -56,6 +56,8 @@ class AdapterInspection:
                 yield f"rank          {_counted(layer.rank for layer in layers)}"
                 yield f"alpha         {_counted(f'{layer.alpha:g}' for layer in layers)}"
                 yield f"scale         {_counted(f'{layer.scale:g}' for layer in layers)}"
+                if more := Counter(part for layer in layers for part in layer.more):
+                    yield f"beside them   {', '.join(f'{part} ({count:,})' for part, count in more.items())}"
                 yield f"layers        {len(adapter.layers):,}: {', '.join(_starred(adapter.layers))}"
             if adapter.differences:
                 listed = ", ".join(_starred(adapter.differences))
@@ -119,7 +121,7 @@ def _expert(name: str, stored: StoredAdapters) -> str:
 def _as_json(adapter: Adapter) -> dict[str, Any]:
     return {
         "layers": {
-            name: {"rank": layer.rank, "alpha": layer.alpha, "scale": layer.scale}
+            name: {"rank": layer.rank, "alpha": layer.alpha, "scale": layer.scale, "beside": list(layer.more)}
             for name, layer in adapter.layers.items()
         },
         "differences": list(adapter.differences),
@@ -133,6 +135,7 @@ def _tensors(stored: StoredAdapters) -> dict[str, Tensor]:
         for name, layer in adapter.layers.items():
             found[f"{expert}.{name}.lora_A"], found[f"{expert}.{name}.lora_B"] = layer.down, layer.up
             found[f"{expert}.{name}.scale"] = torch.tensor(layer.scale, dtype=torch.float64)
+            found |= {f"{expert}.{name}.{part}": value for part, value in layer.more.items()}
         found |= {f"{expert}.{name}.difference": value for name, value in adapter.differences.items()}
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from mm_models import checkpoint
 from mm_models.lora import configuration
 from mm_models.lora.adapter import Adapter, StoredAdapters
 from mm_models.lora.configuration import Configuration
-from mm_models.lora.keys import Key, Kind, our_names, parse, refusal
+from mm_models.lora.keys import Key, Kind, our_names, parse
 from mm_models.lora.layers import Entry, adapter_of
 from mm_models.naming import first_names
+from mm_models.weights.adapter_names import EXECUTED, not_opened, refusal
 from mm_models.weights.differences import SHOWN
 from mm_models.weights.published import published
 from mm_models.weights.safetensors_files import read_files
@@ -27,7 +28,6 @@ METADATA = "lora_adapter_metadata"
 """Under this name diffusers stores the configuration in the file's own metadata."""
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """Files that diffusers and PEFT write into a folder."""
-_EXECUTED = (".pt", ".pth", ".bin", ".ckpt")
 
 
 def read_adapters(path: Path) -> StoredAdapters:
@@ -47,11 +47,12 @@ def read_adapters(path: Path) -> StoredAdapters:
     layout, found, metadata = _open(path)
     where = str(path)
     keys = {key: parse(key) for key in found}
+    if why := refusal(keys):
+        raise UserError(Problem(where, why))
     if not any(keys.values()):
-        held = _refused(keys) or f"its tensors are {first_names(keys, SHOWN)}"
-        raise UserError(Problem(where, f"holds no adapter: {held}"))
+        raise UserError(Problem(where, f"holds no adapter: its tensors are {first_names(keys, SHOWN)}"))
     if strangers := [key for key, parsed in keys.items() if parsed is None]:
-        why = _refused(strangers) or f"no adapter has keys such as {first_names(strangers, SHOWN)}"
+        why = f"no adapter has keys such as {first_names(strangers, SHOWN)}"
         raise UserError(Problem(where, f"holds more than low-rank matrices: {why}"))
     parsed = {key: one for key, one in keys.items() if one is not None}
     style, entries = _entries(parsed, found, where)
@@ -92,9 +93,8 @@ def _open(path: Path) -> tuple[str, dict[str, StoredTensor], Mapping[str, str]]:
 
 
 def _file_of(path: Path) -> Path:
-    if path.suffix in _EXECUTED:
-        message = "adapters are read from safetensors alone: this kind of file can hold code"
-        raise UserError(Problem(str(path), message))
+    if why := not_opened(path):
+        raise UserError(Problem(str(path), why))
     if path.is_file():
         return path
     if not path.is_dir():
@@ -110,7 +110,7 @@ def _file_of(path: Path) -> Path:
         names = ", ".join(list(dict.fromkeys(folders))[:SHOWN])
         message = f"holds no safetensors file, its folders do: name one of {names}"
         raise UserError(Problem(str(path), f'{message}, in a spec such as subfolder="{folders[0]}"'))
-    executed = sorted(file.name for file in path.iterdir() if file.suffix in _EXECUTED)
+    executed = sorted(file.name for file in path.iterdir() if file.suffix in EXECUTED)
     advice = f"; {', '.join(executed[:SHOWN])} can hold code and is not opened" if executed else ""
     raise UserError(Problem(str(path), f"holds no safetensors file{advice}"))
 
@@ -193,8 +193,3 @@ def _json(text: str | bytes, where: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise UserError(Problem(where, f"is no JSON: {error}")) from error
-
-
-def _refused(keys: Iterable[str]) -> str | None:
-    """The first key of a known kind that is not carried out, with its kind."""
-    return next((f"{key} is {why}, which is not carried out" for key in keys if (why := refusal(key))), None)

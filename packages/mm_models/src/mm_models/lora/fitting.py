@@ -14,6 +14,11 @@ from mm_models.weights.published import Shapes
 def changed_shapes(adapter: Adapter) -> Shapes:
     """The shape of each parameter that an adapter changes, by name."""
     layers = {f"{name}.weight": layer.weight_shape for name, layer in adapter.layers.items()}
+    layers |= {
+        f"{name}.bias": tuple(layer.bias.shape)
+        for name, layer in adapter.layers.items()
+        if layer.bias is not None
+    }
     return {**layers, **{name: tuple(value.shape) for name, value in adapter.differences.items()}}
 
 

@@ -2,9 +2,11 @@
 
 A key is a prefix, the name of a layer, and an ending. diffusers writes `transformer.` (other tools also
 `transformer_2.` for the low-noise expert), PEFT `base_model.model.`, tools around the original Wan code
-`diffusion_model.`, `pipe.dit.` or nothing, and kohya's `lora_unet_` with `_` for every dot. Endings are
-`lora_A`/`lora_B` of PEFT, perhaps with an adapter's name, `lora_down`/`lora_up` of kohya, `alpha`, and full
-differences: `diff` of a weight, `diff_b` of a bias and `diff_m` of a modulation table.
+`diffusion_model.`, `pipe.dit.` or nothing, and kohya's `lora_unet_` with `_` for every dot, or for some.
+Endings are `lora_A`/`lora_B` of PEFT, perhaps with an adapter's name, `lora_down`/`lora_up` of kohya,
+`lora.down`/`lora.up` of older diffusers, `alpha`, DoRA's `lora_magnitude_vector` of PEFT and `dora_scale` of
+LyCORIS, and full differences: `diff` of a weight, `diff_b` of a bias and `diff_m` of a modulation table.
+Wrappers leave parts such as `_orig_mod.` inside of names, which are taken out.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from mm_models.lora.adapter import HIGH_NOISE, LOW_NOISE
 from mm_models.weights.names import Dialect
 from mm_models.weights.published import published
 
-Kind = Literal["down", "up", "alpha", "difference"]
+Kind = Literal["down", "up", "bias", "magnitude", "dora_scale", "alpha", "difference"]
 
 
 @attrs.frozen
@@ -44,40 +46,45 @@ _PREFIXES = (
     ("diffusion_model.", HIGH_NOISE, "wan"),
     ("pipe.dit.", HIGH_NOISE, "wan"),
     ("lora_unet_", HIGH_NOISE, "kohya"),
+    ("lora_transformer_", HIGH_NOISE, "kohya"),
+    ("lycoris_", HIGH_NOISE, "kohya"),
     ("", HIGH_NOISE, ""),
 )
 _ENDINGS: tuple[tuple[re.Pattern[str], Kind, str], ...] = (
-    (re.compile(r"\.lora_(?:A|down)(?:\.[^.]+)?\.weight$"), "down", ""),
-    (re.compile(r"\.lora_(?:B|up)(?:\.[^.]+)?\.weight$"), "up", ""),
+    (re.compile(r"\.lora_(?:A|down)(?:(?:\.[^.]+)?\.weight)?$"), "down", ""),
+    (re.compile(r"\.lora_(?:B|up)(?:(?:\.[^.]+)?\.weight)?$"), "up", ""),
+    (re.compile(r"\.lora(?:_linear_layer)?\.down\.weight$"), "down", ""),
+    (re.compile(r"\.lora(?:_linear_layer)?\.up\.weight$"), "up", ""),
+    (re.compile(r"\.lora_(?:B|up)(?:\.[^.]+)?\.bias$"), "bias", ""),
+    (re.compile(r"\.lora_magnitude_vector(?:(?:\.[^.]+)?\.weight)?$"), "magnitude", ""),
+    (re.compile(r"\.dora_scale$"), "dora_scale", ""),
     (re.compile(r"\.alpha$"), "alpha", ""),
-    (re.compile(r"\.diff$"), "difference", ".weight"),
-    (re.compile(r"\.diff_b$"), "difference", ".bias"),
+    (re.compile(r"\.(?:diff|w_norm)$"), "difference", ".weight"),
+    (re.compile(r"\.(?:diff_b|b_norm)$"), "difference", ".bias"),
     (re.compile(r"\.diff_m$"), "difference", ".modulation"),
 )
-_REFUSED = (
-    (re.compile(r"dora_scale|lora_magnitude_vector"), "DoRA"),
-    (re.compile(r"\.hada_w|\.hada_t"), "LoHa"),
-    (re.compile(r"\.lokr_"), "LoKr"),
-    (re.compile(r"\.lora_mid\."), "a Tucker decomposition"),
-    (re.compile(r"\.lora_(?:A|B|down|up)(?:\.[^.]+)?\.bias$"), "lora_bias"),
-    (re.compile(r"\.lora_embedding_"), "an adapter of an embedding"),
-    (re.compile(r"^(?:text_encoder|lora_te)"), "an adapter of a text encoder"),
+_REWRITTEN = (
+    (re.compile(r"(?<![^._])(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)[._]"), ""),
+    (re.compile(r"(?:\.processor)?\.(to_[qkv]|add_[qkv]_proj)_lora\."), r".\1.lora."),
+    (re.compile(r"(?:\.processor)?\.to_out_lora\."), ".to_out.0.lora."),
 )
+"""Parts that wrappers leave, and the names of diffusers' old attention processors."""
+
+
+_LEAF = re.compile(r"\.(?:weight|bias)$")
+"""What `parse` adds to a module's name for a full difference."""
 
 
 def parse(key: str) -> Key | None:
     """What a key says; None where it is no adapter's."""
+    for pattern, replacement in _REWRITTEN:
+        key = pattern.sub(replacement, key)
     prefix, expert, style = next(row for row in _PREFIXES if key.startswith(row[0]))
     rest = key.removeprefix(prefix)
     for ending, kind, leaf in _ENDINGS:
         if (found := ending.search(rest)) and found.start() > 0:
             return Key(expert, style, rest[: found.start()] + leaf, kind)
     return None
-
-
-def refusal(key: str) -> str | None:
-    """What kind of adapter, known and not carried out, a key belongs to."""
-    return next((why for pattern, why in _REFUSED if pattern.search(key)), None)
 
 
 def our_names(names: Iterable[str], *, flattened: bool) -> Mapping[str, str]:
@@ -88,7 +95,7 @@ def our_names(names: Iterable[str], *, flattened: bool) -> Mapping[str, str]:
 
     Args:
         names: Of one file.
-        flattened: Whether dots are written as `_`; a name that no table has is left out then.
+        flattened: Whether dots are written as `_`, all or some; a name that no table has is left out then.
     """
     names = list(names)
     dialects = [dialect for network in published() for dialect in network.dialects]
@@ -110,8 +117,9 @@ def _translated(names: Iterable[str], dialect: Dialect, flattened: bool) -> dict
 
 def _dotted(name: str, dialect: Dialect) -> str | None:
     """`blocks_0_self_attn_q.weight` -> `blocks.0.self_attn.q.weight`."""
-    stem, dot, leaf = name.partition(".")
+    stem, leaf = (name, "") if not (found := _LEAF.search(name)) else (name[: found.start()], found[0])
+    stem = stem.replace(".", "_")
     number = re.match(r"blocks_(\d+)_", stem)
     starred = re.sub(r"^blocks_\d+_", "blocks_*_", stem)
     found = dialect.flattened.get(starred)
-    return None if found is None else found.replace("*", number[1] if number else "") + dot + leaf
+    return None if found is None else found.replace("*", number[1] if number else "") + leaf

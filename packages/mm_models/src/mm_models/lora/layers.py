@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import attrs
 from torch import Tensor
@@ -14,6 +14,16 @@ from mm_models.lora.configuration import Configuration
 from mm_models.lora.keys import Kind
 from mm_models.weights.differences import DTYPES, SHOWN
 from mm_models.weights.tensors import StoredTensor
+
+_SHAPED: Mapping[Kind, Callable[[tuple[int, ...]], tuple[tuple[int, ...], ...]]] = {
+    "bias": lambda weight: ((weight[0],),),
+    "magnitude": lambda weight: ((weight[0],), (1, weight[0], *(1 for _ in weight[2:]))),
+    "dora_scale": lambda weight: (
+        (weight[0], *(1 for _ in weight[1:])),
+        (1, weight[1], *(1 for _ in weight[2:])),
+    ),
+}
+"""The shapes that parts beside both matrices may have, by that of the layer's weight."""
 
 
 @attrs.frozen
@@ -65,10 +75,8 @@ def adapter_of(entries: Iterable[Entry], config: Configuration | None, where: st
         told = config and config.of(next(iter(parts.values())).spelt)
         problems = list(_shape_messages(name, parts, told))
         if not problems and name not in unreadable:
-            down, up = parts["down"].stored.read(), parts["up"].stored.read()
-            alpha = float(parts["alpha"].stored.read()) if "alpha" in parts else None
-            problems = list(_value_messages(name, down, up, alpha, told))
-            layers[name] = _layer(down, up, alpha, told)
+            layers[name] = _layer(parts, told)
+            problems = list(_value_messages(name, layers[name], "alpha" in parts, told))
         messages += problems
     if messages:
         more = [f"and {len(messages) - SHOWN} more problems like these"] if len(messages) > SHOWN else []
@@ -92,26 +100,42 @@ def _shape_messages(name: str, parts: Mapping[Kind, Entry], told: Configuration 
         yield f"{name} lacks {' and '.join(spelt[half] for half in absent)}; there is {held}"
         return
     down, up = parts["down"].stored.shape, parts["up"].stored.shape
-    if len(down) < 2 or len(up) < 2 or up[1] != down[0] or 0 in down + up or set(up[2:]) - {1}:
+    if min(len(down), len(up)) < 2 or up[1] != down[0] or 0 in down + up or set(up[2:]) - {1}:
         yield f"{name} has matrices that don't fit each other: {down} and {up}"
-    elif told is not None and down[0] != told.rank:
+        return
+    if told is not None and down[0] != told.rank:
         yield f"{name} has rank {down[0]}, its configuration says {told.rank}"
+    weight = (up[0], *down[1:])
+    for kind in _SHAPED.keys() & parts.keys():
+        if (shape := parts[kind].stored.shape) not in _SHAPED[kind](weight):
+            yield f"{parts[kind].theirs} is {shape}, which fits no weight of {weight}"
+    held = {"use_dora": bool(parts.keys() & {"magnitude", "dora_scale"}), "lora_bias": "bias" in parts}
+    if all(held.values()):
+        yield f"{name} has a magnitude (DoRA) and a bias, which no program trains together"
+    for field, said in {"use_dora": told.dora, "lora_bias": told.bias}.items() if told is not None else ():
+        if said != held[field]:
+            yield f"{name} has {'one' if held[field] else 'none'} of {field}, its configuration says {said}"
     if "alpha" in parts and parts["alpha"].stored.shape not in ((), (1,)):
         yield f"{parts['alpha'].theirs} must be one number, its shape is {parts['alpha'].stored.shape}"
 
 
-def _value_messages(
-    name: str, down: Tensor, up: Tensor, alpha: float | None, told: Configuration | None
-) -> Iterator[str]:
-    if not (down.isfinite().all() and up.isfinite().all()):
+def _value_messages(name: str, layer: LowRank, has_alpha: bool, told: Configuration | None) -> Iterator[str]:
+    if not all(value.isfinite().all() for value in (layer.down, layer.up, *layer.more.values())):
         yield f"{name} has values that are not finite"
-    if alpha is not None and not math.isfinite(alpha):
-        yield f"the alpha of {name} is {alpha}"
-    if alpha is not None and told is not None and alpha != told.alpha:
-        yield f"the alpha of {name} is {alpha:g}, its configuration says {told.alpha:g}"
+    if not math.isfinite(layer.alpha):
+        yield f"the alpha of {name} is {layer.alpha}"
+    if has_alpha and told is not None and layer.alpha != told.alpha:
+        yield f"the alpha of {name} is {layer.alpha:g}, its configuration says {told.alpha:g}"
 
 
-def _layer(down: Tensor, up: Tensor, alpha: float | None, told: Configuration | None) -> LowRank:
-    if told is not None:
-        return LowRank(down, up, told.alpha, told.rslora)
-    return LowRank(down, up, float(down.shape[0]) if alpha is None else alpha)
+def _layer(parts: Mapping[Kind, Entry], told: Configuration | None) -> LowRank:
+    """A layer from its tensors, whose shapes fit; the file's own alpha goes before the configuration's."""
+    read = {kind: entry.stored.read() for kind, entry in parts.items()}
+    rank = read["down"].shape[0]
+    alpha = float(read["alpha"]) if "alpha" in read else float(rank) if told is None else told.alpha
+    magnitude = read.get("dora_scale")
+    if "magnitude" in read:
+        # PEFT's is one number for each output, without axes or with those of a convolution before it.
+        magnitude = read["magnitude"].view(-1, *(1,) * (read["down"].ndim - 1))
+    rslora = told is not None and told.rslora
+    return LowRank(read["down"], read["up"], alpha, rslora, read.get("bias"), magnitude)

@@ -52,7 +52,7 @@ def merge(
         local = _local(parameter)
         if replaced is not None:
             replaced[name] = local.to(keep_on, copy=True)
-        change = _change(additions, name, parameter.device)[own_region(parameter)]
+        change = change_of(additions, name, parameter)[own_region(parameter)]
         local.copy_(change.add_(local))
     _REPLACED.setdefault(network, []).append(replaced)
 
@@ -78,15 +78,23 @@ def unmerge(network: nn.Module) -> None:
     merges.pop()
 
 
-def _change(additions: Sequence[Addition], name: str, device: torch.device) -> Tensor:
-    """The sum of all changes of a parameter, in float32; at least one adapter changes it."""
+def change_of(additions: Sequence[Addition], name: str, parameter: Tensor) -> Tensor:
+    """The sum of all changes of a parameter, whole, in float32; at least one adapter changes it.
+
+    Each is what the adapter alone would change. Of a sharded parameter DoRA gathers the whole, so every rank
+    calls it.
+    """
+    module, _, leaf = name.rpartition(".")
     changes: list[Tensor] = []
-    for addition in additions:
-        layer = addition.adapter.layers.get(name.removesuffix(".weight"))
-        if layer is not None and name.endswith(".weight"):
-            changes.append(layer.change(addition.strength, device))
-        if (difference := addition.adapter.differences.get(name)) is not None:
-            changes.append(addition.strength * difference.to(device, torch.float32))
+    for strength, adapter in ((one.strength, one.adapter) for one in additions):
+        if (layer := adapter.layers.get(module)) is not None and leaf == "weight":
+            changes.append(
+                layer.change(strength, _whole(parameter) if layer.magnitude is not None else parameter)
+            )
+        if layer is not None and leaf == "bias" and layer.bias is not None:
+            changes.append(strength * layer.scale * layer.bias.to(parameter.device, torch.float32))
+        if (difference := adapter.differences.get(name)) is not None:
+            changes.append(strength * difference.to(parameter.device, torch.float32))
     total, *others = changes
     for other in others:
         total.add_(other)
@@ -99,6 +107,10 @@ def _parameters(network: nn.Module) -> dict[str, Tensor]:
         if isinstance(module, FSDPModule):
             module.reshard()
     return dict(network.named_parameters())
+
+
+def _whole(parameter: Tensor) -> Tensor:
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
 def _local(parameter: Tensor) -> Tensor:

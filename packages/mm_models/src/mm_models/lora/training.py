@@ -49,7 +49,7 @@ def attach_trainable(
     return Attached(
         network,
         {
-            name: adapt(layer, spec.rank, scale, spec.dropout, dtype or layer.weight.dtype)
+            name: [adapt(layer, spec.rank, scale, spec.dropout, dtype or layer.weight.dtype)]
             for name, layer in linear.items()
             if name in chosen
         },
@@ -92,6 +92,7 @@ def fill_adapters(network: nn.Module, adapter: Adapter, *, where: str = "adapter
     differing = {name for name in own.keys() | values.keys() if name not in own or name not in values}
     differing |= {name for name in own.keys() & values.keys() if own[name].shape != values[name].shape}
     differing |= adapter.differences.keys()
+    differing |= {f"{name}.{part}" for name, layer in adapter.layers.items() for part in layer.more}
     if differing:
         listed = ", ".join(sorted(differing)[:10])
         message = f"has other layers or ranks than are trained, in {len(differing)} tensors: {listed}"

@@ -1,13 +1,14 @@
-"""Adapters beside linear layers, computed in each pass.
+"""Adapters beside layers, computed in each pass.
 
-An adapted layer keeps its class, its name and its parameters, and gets two children. So the names of the
+An adapted layer keeps its class, its name and its parameters, and gets children. So the names of the
 network's weights stay, and those of the adapters are `blocks.0.attn1.to_q.lora_A.weight`, as PEFT and
-diffusers write them. A forward hook adds the product to the layer's output.
+diffusers write them. Forward hooks add to the layer's output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -16,9 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mm_config.schema import Problem, UserError
-from mm_models.lora.adapter import Addition
-from mm_models.lora.fitting import fit_problems
+from mm_config.schema import UserError
+from mm_models.lora.adapter import Addition, LowRank
+from mm_models.lora.fitting import changed_shapes, fit_problems
+from mm_models.lora.merging import change_of
+
+_CHILDREN = ("lora_A", "lora_B", "lora_gain", "lora_difference")
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Their output is linear in their weight, so what is added to it can be computed beside it."""
 
 
 @attrs.frozen(eq=False)
@@ -27,61 +33,62 @@ class Attached:
 
     network: nn.Module
     """Whose layers they are."""
-    handles: Mapping[str, Any]
-    """What takes each layer's hook off, by the layer's name."""
+    handles: Mapping[str, Sequence[Any]]
+    """What takes each layer's hooks off, by the layer's name."""
+    replaced: Mapping[str, Tensor] = attrs.field(factory=dict)
+    """What parameters that are no matrices were before their differences were added, by name."""
 
+    @torch.no_grad()
     def detach(self) -> None:
-        """Makes the network what it was; its own parameters were never touched."""
-        for name, handle in self.handles.items():
-            handle.remove()
+        """Makes the network what it was, bit for bit."""
+        for name, handles in self.handles.items():
             layer = self.network.get_submodule(name)
-            del layer.lora_A, layer.lora_B
+            for handle in handles:
+                handle.remove()
+            for child in _CHILDREN:
+                if hasattr(layer, child):
+                    delattr(layer, child)
+        for name, value in self.replaced.items():
+            self.network.get_parameter(name).copy_(value)
 
 
+@torch.no_grad()
 def attach(network: nn.Module, additions: Sequence[Addition], *, where: str = "adapter") -> Attached:
-    """Puts adapters beside a network's layers; those of one layer are joined along their ranks.
+    """Puts adapters beside a network's layers, which must have their weights.
 
-    Their matrices have the dtype of the layer's weight and lie on its device; scale and strength are in the
-    second one.
+    Matrices of one linear layer are joined along their ranks; scale and strength are in the second one. What
+    else changes the weight of a linear layer or of a convolution stands whole beside it. Biases, norms and
+    tables have no product to stand beside: their differences are added to them until `detach`. All have the
+    dtype of the parameter that they change and lie on its device.
 
     Raises:
-        UserError: An adapter matches nothing, doesn't fit, or changes more than linear layers; nothing is
-            attached then.
+        UserError: An adapter matches nothing or doesn't fit; nothing is attached then.
     """
-    shapes = {name: tuple(value.shape) for name, value in network.named_parameters()}
-    problems = [one for addition in additions for one in fit_problems(addition.adapter, shapes, where)]
-    linear = linear_layers(network)
-    names = dict.fromkeys(name for addition in additions for name in addition.adapter.layers)
-    others = [f"{name}.weight" for name in names if name not in linear]
-    others += [name for addition in additions for name in addition.adapter.differences]
-    if others and not problems:
-        listed = ", ".join(others[:10])
-        message = f"changes parameters that are added to the weights alone: {listed}; merge it"
-        problems = [Problem(where, message)]
-    if problems:
+    parameters = dict(network.named_parameters())
+    shapes = {name: tuple(value.shape) for name, value in parameters.items()}
+    if problems := [one for addition in additions for one in fit_problems(addition.adapter, shapes, where)]:
         raise UserError(problems)
-    handles: dict[str, Any] = {}
-    for name in names:
-        layer = linear[name]
-        parts = [
-            (addition.adapter.layers[name], addition.strength)
-            for addition in additions
-            if name in addition.adapter.layers
-        ]
-        down = torch.cat([part.down.to(torch.float32) for part, _ in parts])
-        up = torch.cat([part.up.to(torch.float32) * (strength * part.scale) for part, strength in parts], 1)
-        handles[name] = adapt(layer, len(down), 1.0, 0.0, layer.weight.dtype)
-        for child, values in (("lora_A.weight", down), ("lora_B.weight", up)):
-            layer.get_parameter(child).requires_grad_(False).copy_(values)
-    return Attached(network, handles)
+    handles: dict[str, Sequence[Any]] = {}
+    replaced: dict[str, Tensor] = {}
+    for name in dict.fromkeys(name for addition in additions for name in changed_shapes(addition.adapter)):
+        module, _, leaf = name.rpartition(".")
+        layer = network.get_submodule(module)
+        if leaf == "weight" and isinstance(layer, _LAYERS):
+            handles[module] = _beside(layer, module, additions)
+        else:
+            parameter = parameters[name]
+            replaced[name] = parameter.clone()
+            parameter.copy_(change_of(additions, name, parameter).add_(parameter))
+    return Attached(network, handles, replaced)
 
 
 def linear_layers(network: nn.Module) -> dict[str, nn.Linear]:
     """A network's linear layers by name; adapters' own are none of them."""
+    own = tuple(f".{child}" for child in _CHILDREN)
     return {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and not f".{name}".endswith((".lora_A", ".lora_B"))
+        if isinstance(module, nn.Linear) and not f".{name}".endswith(own)
     }
 
 
@@ -91,6 +98,49 @@ def adapt(layer: nn.Linear, rank: int, scale: float, dropout: float, dtype: torc
     layer.lora_A = _unfilled(layer.in_features, rank, layer.weight.device, dtype)
     layer.lora_B = _unfilled(rank, layer.out_features, layer.weight.device, dtype)
     return layer.register_forward_hook(partial(_add_product, scale=scale, dropout=dropout))
+
+
+def _beside(layer: Any, name: str, additions: Sequence[Addition]) -> list[Any]:
+    """Puts all changes of a layer's weight beside it; returns the handles of the hooks."""
+    products: list[tuple[LowRank, float]] = []
+    whole: list[Tensor] = []
+    for strength, adapter in ((one.strength, one.adapter) for one in additions):
+        if (low := adapter.layers.get(name)) is not None:
+            if isinstance(layer, nn.Linear) and not low.by_columns:
+                products.append((low, strength))
+            else:
+                whole.append(low.change(strength, layer.weight))
+        if (difference := adapter.differences.get(f"{name}.weight")) is not None:
+            whole.append(strength * difference.to(layer.weight.device, torch.float32))
+    handles: list[Any] = []
+    twin = _twin(layer, sum(whole[1:], whole[0])) if whole else None  # A copy of the layer without children.
+    if products:
+        device, dtype = layer.weight.device, layer.weight.dtype
+        down = torch.cat([low.down.to(device, torch.float32) for low, _ in products])
+        ups = [low.up.to(device, torch.float32) * (strength * low.scale) for low, strength in products]
+        gain = torch.zeros(layer.out_features, 1, device=device)
+        for index, (low, strength) in enumerate(products):
+            if low.magnitude is not None:
+                ratio = low.ratio(layer.weight)
+                ups[index] *= ratio
+                gain += strength * (ratio - 1)
+        if any(low.magnitude is not None for low, _ in products):
+            layer.register_buffer("lora_gain", gain.flatten().to(dtype), persistent=False)
+            handles.append(layer.register_forward_hook(_scale_rows))
+        handles.append(adapt(layer, len(down), 1.0, 0.0, dtype))
+        for child, values in (("lora_A.weight", down), ("lora_B.weight", torch.cat(ups, 1))):
+            layer.get_parameter(child).requires_grad_(False).copy_(values)
+    if twin is not None:
+        layer.lora_difference = twin
+        handles.append(layer.register_forward_hook(_add_difference))
+    return handles
+
+
+def _twin(layer: Any, weight: Tensor) -> Any:
+    """A layer of the same class with another weight and no bias."""
+    twin = deepcopy(layer)
+    twin.weight, twin.bias = nn.Parameter(weight.to(layer.weight.dtype), requires_grad=False), None
+    return twin
 
 
 def _unfilled(width: int, out: int, device: torch.device, dtype: torch.dtype) -> nn.Linear:
@@ -107,3 +157,13 @@ def _add_product(
     x = F.dropout(inputs[0].to(output.dtype), dropout, layer.training)
     down, up = layer.lora_A.weight.to(output.dtype), layer.lora_B.weight.to(output.dtype)
     return output + scale * F.linear(F.linear(x, down), up)
+
+
+def _scale_rows(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """What DoRA's ratios add to the layer's own product, which its bias is no part of."""
+    product = output if layer.bias is None else output - layer.bias
+    return output + (layer.lora_gain * product).to(output.dtype)
+
+
+def _add_difference(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output + layer.lora_difference(inputs[0])

@@ -15,6 +15,7 @@ from mm_config.schema import Problem, UserError
 from mm_models.lora import configuration
 from mm_models.lora.adapter import Adapter
 from mm_models.lora.files import METADATA, NAMES
+from mm_models.naming import first_names
 from mm_models.weights.staging import staged
 from mm_models.weights.writing import write_json
 
@@ -48,14 +49,17 @@ def save_adapters(experts: Mapping[str, Adapter], out: Path, style: str = "diffu
         style: One of STYLES.
 
     Raises:
-        UserError: The place is taken or can't be written, or an adapter holds full differences, for which
-            the style has no keys; nothing is left behind.
+        UserError: The place is taken or can't be written, or an adapter holds what the style has no keys
+            for: full differences, DoRA by columns, or DoRA or biases at some of its layers alone; nothing is
+            left behind.
     """
     for adapter in experts.values():
         if adapter.differences:
             names = ", ".join(list(adapter.differences)[:10])
             message = f"the {style} style has no keys for full differences, and the adapter has them: {names}"
             raise UserError(Problem(str(out), message))
+        if problem := _unequal(adapter):
+            raise UserError(Problem(str(out), f"the {style} style can't say {problem}"))
     with staged(out) as folder:
         if style == "diffusers":
             _write_diffusers(folder, experts)
@@ -87,7 +91,21 @@ def _named(adapter: Adapter, prefix: str) -> dict[str, Tensor]:
         f"{prefix}{name}.{half}.weight": value.contiguous()
         for name, layer in adapter.layers.items()
         for half, value in (("lora_A", layer.down), ("lora_B", layer.up))
+    } | {
+        f"{prefix}{name}.{part}": value.contiguous()
+        for name, layer in adapter.layers.items()
+        for part, value in layer.more.items()
     }
+
+
+def _unequal(adapter: Adapter) -> str | None:
+    """What PEFT's configuration has one field for, and the adapter has in several ways."""
+    for part in ("lora_magnitude_vector", "lora_B.bias"):
+        having = [name for name, layer in adapter.layers.items() if part in layer.more]
+        if 0 < len(having) < len(adapter.layers):
+            return f"that {len(having)} of {len(adapter.layers)} layers have {part}: {first_names(having)}"
+    columns = [name for name, layer in adapter.layers.items() if layer.by_columns]
+    return f"DoRA by columns (dora_scale) of {first_names(columns)}" if columns else None
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

@@ -104,10 +104,4 @@ def best_match(names: Sequence[str], dialects: Iterable[Dialect], anchor: str) -
     return best if best.count else None
 
 
-def are_of_adapter(names: Iterable[str]) -> bool:
-    """Whether tensors are what adapters of any kind add to layers, not a network's weights."""
-    return any(_ADAPTER.search(name) for name in names)
-
-
-_ADAPTER = re.compile(r"\.(?:lora_(?:A|B|down|up|mid)|hada_w|lokr_w|diff(?:_[bm])?$)")
 _SIDE = re.compile(r"optim|ema|exp_avg")

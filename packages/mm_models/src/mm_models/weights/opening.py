@@ -15,7 +15,8 @@ from mm_config.specs import ModelSpec
 from mm_models import checkpoint
 from mm_models.naming import first_names
 from mm_models.weights import megatron, pickled, safetensors_files, torch_dcp
-from mm_models.weights.names import Dialect, are_of_adapter
+from mm_models.weights.adapter_names import no_network
+from mm_models.weights.names import Dialect
 from mm_models.weights.published import (
     Guess,
     bears_our_names,
@@ -84,12 +85,8 @@ def open_weights(path: Path) -> Weights:
     layout, (tensors, others) = _read(path)
     found = recognised(tensors)
     if found is None:
-        if are_of_adapter(tensors):
-            message = (
-                "is an adapter (LoRA), not a network's weights; it belongs in spec.loras of a generation, "
-                "or in spec.lora.start_from of a training"
-            )
-            raise UserError(Problem(str(path), message))
+        if why := no_network(tensors, path):
+            raise UserError(Problem(str(path), why))
         known = " or of ".join(one.about for one in published())
         raise UserError(Problem(str(path), f"no tensor has a name of {known}{_holds(tensors)}"))
     network, dialect, prefix = found

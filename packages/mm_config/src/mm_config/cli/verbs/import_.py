@@ -118,14 +118,12 @@ def _experiment(spec: RootSpec, report: Any, tool: str, out: Path) -> str:
     from mm_config.stored.source import to_source
 
     source = to_source(spec)
-    command = report.command(str(out)) if hasattr(report, "command") else ""
-    note = f"Imported by `mm import {tool}`; the ids of the spec were then"
-    if command:
-        # A flag and its value stay on one line.
-        text = command.replace("\\", "\\\\").replace('"', '\\"').replace(" --location ", " --location\u00a0")
-        wrapped = textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False)
-        run_it = " \\\\\n".join(f"    {piece}" for piece in wrapped).replace("\u00a0", " ")
-        note = f"{note.partition(';')[0]}. Run it by\n\n{run_it}\n\nThe ids of the spec were then"
+    command = report.command(str(out)).replace("\\", "\\\\").replace('"', '\\"')
+    # A flag and its value stay on one line.
+    text = command.replace(" --location ", " --location\u00a0")
+    wrapped = textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False)
+    run_it = " \\\\\n".join(f"    {piece}" for piece in wrapped).replace("\u00a0", " ")
+    note = f"Imported by `mm import {tool}`. Run it by\n\n{run_it}\n\nThe ids of the spec were then"
     return source.replace("Written by `mm show --format python`; the ids of the spec were then", note, 1)
 
 

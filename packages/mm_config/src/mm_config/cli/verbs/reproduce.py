@@ -7,22 +7,19 @@ import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
+from mm_config.cli.like import LIKE, threads_like
 from mm_config.cli.main import LOCATION
 from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option, whole_number
-from mm_config.cli.targets import runs_dir_of
+from mm_config.cli.targets import find_run, runs_dir_of
 from mm_config.cli.verb import Usage, Verb
 from mm_config.console.commands import typed_path
-from mm_config.console.output import is_main_rank, say
+from mm_config.console.output import say
 from mm_config.options.locations import load_locations, unused_names
 from mm_config.options.run_options import RunOptions
 from mm_config.reproducing.compare import told
 from mm_config.reproducing.reproduce import Reproduction, report, reproduce
-from mm_config.runs.folder import Run, attach
-from mm_config.runs.index import open_index
-from mm_config.runs.lookup import runs_named, why_none
 from mm_config.runs.provenance_diff import OriginChange
-from mm_config.runs.record import RunStatus
-from mm_config.runs.videos import SUFFIX, trace
+from mm_config.runs.videos import SUFFIX
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import spec_hash
 
@@ -33,7 +30,8 @@ VERIFY_STEPS = Option(
     read=whole_number,
 )
 USAGE = Usage(
-    "mm reproduce HASH|RUN|VIDEO [--verify-steps N] [--json] [--runs-dir DIR] [--location NAME=PATH ...]",
+    "mm reproduce HASH|RUN|VIDEO [--verify-steps N] [--like RUN] [--json] [--runs-dir DIR] "
+    "[--location NAME=PATH ...]",
     "Run a stored run again and compare the outcome bit by bit.",
     "Runs the stored spec of a run again, in a new folder, and compares step by step what both left behind: "
     "loss, norm of the gradients and learning rate, the tensors of the checkpoints that both have, videos "
@@ -45,10 +43,11 @@ USAGE = Usage(
     "finished one that made the videos of its spec is taken. RUN is a run's id or its folder. VIDEO is an "
     ".mp4 that a run made, wherever it lies by now: it alone is compared.\n\n"
     "Exit status: 0 identical, 1 different, 2 for a mistake.",
-    (VERIFY_STEPS, JSON, RUNS_DIR, LOCATION),
+    (VERIFY_STEPS, LIKE, JSON, RUNS_DIR, LOCATION),
     (
         ("mm reproduce 7f3a91c2", "run it again, prove that it is the same"),
         ("mm reproduce circle.mp4", "one video, with the weights and the request that made it"),
+        ("mm reproduce 7f3a91c2 --like 7f3a91c2", "on as many threads as it had, where they differ by now"),
         ("mm reproduce 7f3a91c2 --verify-steps 20", "only its first steps"),
         ("torchrun --nproc-per-node 8 -m mm_config reproduce 7f3a91c2", "a run of 8 ranks"),
         ("mm reproduce runs/tiny_high/20261122-7f3a91c2d0e4-1 --json", "one run, for a script"),
@@ -63,13 +62,14 @@ def run_again(line: CommandLine) -> int:
     options = RunOptions(
         runs_dir=runs_dir_of(line),
         locations=load_locations(line.values(LOCATION)),
+        threads=threads_like(line),
         argv=("mm", "reproduce", *line.argv),
     )
     word = line.words[0]
     video = Path(word) if Path(word).suffix == SUFFIX and Path(word).is_file() else None
     if video and line.has(VERIFY_STEPS):
         raise UserError(Problem(VERIFY_STEPS.flag, f"applies to trainings; {word} is a video"))
-    stored = _find(word, options.runs_dir) if video is None else _of_video(video, options.runs_dir)
+    stored = find_run(word, options.runs_dir)
     if unused := list(unused_names(options.locations, stored.spec)):
         raise UserError(unused)
     # What the run itself prints is no part of the JSON.
@@ -83,33 +83,6 @@ def run_again(line: CommandLine) -> int:
     else:
         print("\n".join(_lines(made)))
     return 0 if made.comparison.identical else 1
-
-
-def _find(target: str, runs_dir: Path) -> Run:
-    """The run that a folder, a run id or the beginning of a hash names.
-
-    Raises:
-        UserError: There is none, or runs of different specs match; all of them are named.
-    """
-    if Path(target).exists():
-        return attach(Path(target))
-    index = open_index(runs_dir)
-    runs = runs_named(index, target)
-    if not runs:
-        nothing = f"no run in {runs_dir} has this id or hash, and there is no such folder"
-        raise UserError(Problem(target, why_none(index, target) or nothing))
-    finished = [record for record in runs if record.status is RunStatus.FINISHED] or list(runs)
-    newest = next((record for record in finished if record.requests_hash is None), finished[0])
-    if len(runs) > 1 and is_main_rank():
-        print(f"{len(runs)} runs match {target}; taking {newest.path}", file=sys.stderr, flush=True)
-    return attach(index.folder(newest))
-
-
-def _of_video(video: Path, runs_dir: Path) -> Run:
-    found = trace(video, runs_dir)
-    if found.missing:
-        raise UserError(Problem(str(video), f"can't be made again: {found.missing}"))
-    return found.run
 
 
 def _warn(change: OriginChange) -> None:

@@ -12,26 +12,12 @@ from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import ROWS, nearest_key, row_of
 from mm_config.importing.mindspeed.values import ReadValue, in_report, number_of
 from mm_config.importing.nodes import Leaf, as_in_file
+from mm_config.importing.report import Entry
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import Problem
 from mm_config.schema.fields import ABSENT
 
 TEXT_KINDS = ("shell flag", "environment variable", "shell variable")
-
-
-@attrs.frozen
-class Entry:
-    """One line of the report."""
-
-    verdict: Verdict
-    text: str
-    place: str = ""
-    """`file:line`; empty where the line is about a missing key."""
-    key: str = ""
-    value: Any = ABSENT
-    kind: str = ""
-    path: str = ""
-    """Kind and path of the row that the fact has."""
 
 
 @attrs.define
@@ -167,7 +153,7 @@ class Book:
 
     def _entry(self, fact: Fact, verdict: Verdict, text: str, row: Row | None) -> Entry:
         kind, path = ("", "") if row is None else (row.kind, row.path)
-        return Entry(verdict, text, fact.place, fact.path, fact.value, kind, path)
+        return Entry(verdict, text, fact.place, fact.path, fact.value, kind=kind, path=path)
 
     def go_through(self, why_not: dict[str, str]) -> None:
         """Every fact by its row: values with a place of their own go into the spec, the rest is said.

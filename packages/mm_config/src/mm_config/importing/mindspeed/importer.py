@@ -12,17 +12,17 @@ import attrs
 from mm_config.importing.facts import Fact, Source, facts_of
 from mm_config.importing.mindspeed import base
 from mm_config.importing.mindspeed.assemble import generation, training
-from mm_config.importing.mindspeed.book import Book, Entry
+from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.dialects import is_script, is_yaml, kind_of
 from mm_config.importing.mindspeed.network import EXPERIMENTS, FAMILIES
-from mm_config.importing.mindspeed.report import Comparison, Report
 from mm_config.importing.mindspeed.schedule import world_size
 from mm_config.importing.nodes import as_in_file
 from mm_config.importing.parsers.json_text import read_json
 from mm_config.importing.parsers.script import Script
 from mm_config.importing.parsers.shell_text import read_shell
 from mm_config.importing.parsers.yaml_text import read_yaml
+from mm_config.importing.report import Comparison, Entry, Report
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.diff import diff
 from mm_config.schema.errors import Problem, UserError
@@ -174,7 +174,7 @@ def _report(book: Book, given: _Given, name: str, spec: Any) -> Report:
         comparisons=tuple(_comparisons(name, spec)),
         flags=(*flags, *(("--runs-dir", runs) if runs else ())),
         launcher=_launcher(book),
-        notes=given.notes,
+        more={"read over": given.notes},
     )
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from mm_config import rules
 from mm_config.importing.nodes import Mapping, Node
 from mm_config.importing.parsers.json_text import read_json
+from mm_config.importing.report import Comparison, Entry, Report
 from mm_config.importing.telefuser.config import Config, Fact, Findings, Value, read_config
 from mm_config.importing.telefuser.families import KNOWN, OTHERS, W22, Known, family_of
 from mm_config.importing.telefuser.models import HIGH, LOW, ROLES, UNUSED, models_of, weights_of
 from mm_config.importing.telefuser.networks import Said, ranks_of
-from mm_config.importing.telefuser.report import Entry, Report
 from mm_config.importing.telefuser.stages import layer2_said
 from mm_config.importing.telefuser.table import CALL, DUMP, rows_of
 from mm_config.importing.verdict import Verdict
@@ -67,17 +67,25 @@ def import_dump(file: Path, *, allow_unknown: bool = False) -> tuple[InferSpec, 
     found.check()
     spec = _spec(known, {**weights, **said}, pipeline, found)
     missing = [role for role in ROLES if not any(model.role == role for model in models)]
-    official = known.official
+    places = tuple(dict.fromkeys((*hints, *adapter_hints)))
+    folders = dict.fromkeys(hint.location for hint in places if hint.path)
+    compared = known.experiment or f"the official values of {known.title}"
+    ranks = ranks_of(spec)
     report = Report(
-        file=found.file,
         family=f"{known.title} ({pipeline.value})",
         entries=tuple(map(_entry_of(found, said), found.facts)),
-        absent=(*_missing_models(missing, spec), *_absent(spec, known)),
-        warnings=(*found.warnings, *_warnings(spec, known)),
-        locations=tuple(dict.fromkeys((*hints, *adapter_hints))),
-        experiment=known.experiment or f"the official values of {known.title}",
-        changes=diff(official, spec),
-        ranks=ranks_of(spec),
+        comparisons=(Comparison(compared, diff(known.official, spec)),),
+        flags=tuple(word for place in folders for word in ("--location", place)),
+        launcher=("python",) if ranks == 1 else ("torchrun", f"--nproc-per-node={ranks}"),
+        more={
+            "not in the dump, so the official values hold": (
+                *_missing_models(missing, spec),
+                *_absent(spec, known),
+            ),
+            "mind": (*found.warnings, *_warnings(spec, known)),
+            "where the weights lay": tuple(hint.line for hint in places),
+        },
+        grouped=True,
     )
     return spec, report
 
@@ -146,9 +154,9 @@ def _entry_of(found: Findings, said: Said) -> Callable[[Fact], Entry]:
         places.setdefault(where.key, []).append(f"spec.{path} = {for_person(value)}")
 
     def entry(fact: Fact) -> Entry:
-        row = fact.row
+        row, place = fact.row, f"{found.file}:{fact.line}"
         if row is None:
-            return Entry(fact.key, fact.line, fact.value, Verdict.UNKNOWN, "TeleFuser has no such field")
+            return Entry(Verdict.UNKNOWN, "TeleFuser has no such field", place, fact.key, fact.value)
         verdict, text = row.verdict, row.reason
         nothing = isinstance(row.holds, str) and fact.value in (None, ())
         if fact.key in found.remarks:
@@ -161,7 +169,8 @@ def _entry_of(found: Findings, said: Said) -> Callable[[Fact], Entry]:
             # What the low-noise expert says otherwise was refused or told as a conflict.
             first = fact.key.replace(".dit_low_config.", ".dit_high_config.")
             text = ", ".join(places.get(first, [f"spec.{_target(fact, row.target)}"]))
-        return Entry(fact.key, fact.line, fact.value, verdict, text, nothing or fact.value == row.default)
+        is_default = nothing or fact.value == row.default
+        return Entry(verdict, text, place, fact.key, fact.value, is_default)
 
     return entry
 

@@ -10,7 +10,6 @@ import attrs
 
 from mm_config.importing.telefuser.config import Config, Findings, Value
 from mm_config.importing.telefuser.families import Known, words_of
-from mm_config.importing.telefuser.report import Hint
 from mm_config.importing.verdict import Verdict
 from mm_config.specs.kinds import Weights
 from mm_config.specs.weights import ReleasedWeights
@@ -37,6 +36,26 @@ _ORIGINAL_ENCODERS = {
 _ORIGINAL_NETWORKS = re.compile(
     r"((high|low)_noise_model(/diffusion_pytorch_model.*)?|diffusion_pytorch_model.*)?"
 )
+
+
+@attrs.frozen
+class Hint:
+    """Where weights of a logical name lay."""
+
+    name: str
+    path: str
+    """Empty where the dump does not say."""
+    note: str
+
+    @property
+    def location(self) -> str:
+        """What `--location` is to say."""
+        return f"{self.name}={self.path or 'DIR'}"
+
+    @property
+    def line(self) -> str:
+        """The same in a report."""
+        return f"--location {self.location}{f'  ({self.note})' if self.note else ''}"
 
 
 @attrs.frozen

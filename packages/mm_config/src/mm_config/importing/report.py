@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
 
-from mm_config.importing.mindspeed.book import Entry
 from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.diff import Change, for_person
 from mm_config.schema.fields import ABSENT
 
-_TITLES = {
-    Verdict.CONFLICT: "in conflict",
-    Verdict.MISSPELT: "misspelt",
-    Verdict.REFUSED: "refused",
-    Verdict.UNKNOWN: "unknown",
-    Verdict.MAPPED: "mapped",
-    Verdict.DEFAULT: "missing in the files, so MindSpeed-MM's defaults hold",
-    Verdict.DERIVED: "derived",
-    Verdict.DEAD: "dead there",
-    Verdict.OUTSIDE: "outside the spec",
-}
+
+@attrs.frozen
+class Entry:
+    """What became of one key."""
+
+    verdict: Verdict
+    text: str
+    """Where it went, or why nowhere."""
+    place: str = ""
+    """`file:line`; empty where the line is about a missing key."""
+    key: str = ""
+    value: Any = ABSENT
+    is_default: bool = False
+    """Whether it is what the tool takes anyway."""
+    kind: str = ""
+    path: str = ""
+    """Kind and path of the row that the fact has."""
 
 
 @attrs.frozen
@@ -48,12 +53,14 @@ class Report:
     flags: tuple[str, ...]
     """`--location NAME=PATH` and `--runs-dir DIR`, with the paths of the files."""
     launcher: tuple[str, ...]
-    """The words that start the run on the script's ranks, before the experiment's file."""
-    notes: tuple[str, ...] = ()
-    """What was read over in the files."""
+    """The words that start the run on its ranks, before the experiment's file."""
+    more: Mapping[str, tuple[str, ...]]
+    """What else is to be told, by its title."""
+    grouped: bool = False
+    """Whether equal findings of one file share a line."""
 
     def command(self, experiment: str) -> str:
-        """The command line that runs the experiment as the script ran MindSpeed-MM."""
+        """The command line that runs the experiment as the files ran the other tool."""
         return shlex.join([*self.launcher, experiment, *self.flags])
 
     def of(self, verdict: Verdict) -> tuple[Entry, ...]:
@@ -68,22 +75,19 @@ class Report:
         """
         yield f"family   {self.family or 'none: no published network has these sizes'}"
         yield f"run it   {self.command(experiment)}"
-        for verdict, title in _TITLES.items():
+        for verdict in Verdict:
             entries = self.of(verdict)
             if entries:
-                yield ""
-                yield f"{title} ({len(entries)})"
-                yield from map(_entry_line, entries)
+                yield from ("", f"{verdict.value} ({len(entries)})")
+                yield from _shared_lines(entries) if self.grouped else map(_entry_line, entries)
         for compared in self.comparisons:
-            yield ""
-            yield f"differs from {compared.name} ({len(compared.changes)})"
+            yield from ("", f"differs from {compared.name} ({len(compared.changes)})")
             for change in compared.changes:
                 yield f"  {change.path}  {for_person(change.old)} -> {for_person(change.new)}"
-        if self.notes:
-            yield ""
-            yield f"read over ({len(self.notes)})"
-            for note in self.notes:
-                yield f"  {note}"
+        for title, texts in self.more.items():
+            if texts:
+                yield from ("", f"{title} ({len(texts)})")
+                yield from (f"  {text}" for text in texts)
 
     def to_json(self, experiment: str) -> dict[str, Any]:
         """The same as plain data."""
@@ -108,13 +112,39 @@ class Report:
                 ]
                 for compared in self.comparisons
             },
-            "notes": list(self.notes),
+            "more": {title: list(texts) for title, texts in self.more.items()},
         }
 
 
 def _entry_line(entry: Entry) -> str:
-    flag = entry.value is True and entry.key.startswith("--")
-    value = "" if entry.value is ABSENT or flag else f" = {' '.join(as_in_file(entry.value).split())}"
     # Each kind of file is given once, so that its name says which it is.
     place = f"{entry.place.rpartition('/')[2]}  " if entry.place else ""
-    return f"  {place}{entry.key}{value}  {'->' if entry.verdict is Verdict.MAPPED else '|'}  {entry.text}"
+    return f"  {place}{_said(entry, entry.key)}"
+
+
+def _said(entry: Entry, key: str) -> str:
+    flag = entry.value is True and key.startswith("--")
+    value = "" if entry.value is ABSENT or flag else f" = {' '.join(as_in_file(entry.value).split())}"
+    return f"{key}{value}  {'->' if entry.verdict is Verdict.MAPPED else '|'}  {entry.text}"
+
+
+def _shared_lines(entries: Iterable[Entry]) -> Iterator[str]:
+    """Keys of several networks by their last two parts, defaults that nothing reads by their reason."""
+    groups: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in entries:
+        unread = entry.verdict is Verdict.DEAD and entry.is_default
+        about = () if unread else (".".join(entry.key.split(".")[-2:]), repr(entry.value))
+        groups.setdefault((entry.text, *about), []).append(entry)
+    for (_, *about), same in groups.items():
+        lines = _ranges({int(entry.place.rpartition(":")[2]) for entry in same})
+        key = about[0] if len(same) > 1 and about else same[0].key
+        defaults = f"{len(same)} defaults  |  {same[0].text}"
+        yield f"  line {lines}  {_said(same[0], key) if about or len(same) == 1 else defaults}"
+
+
+def _ranges(lines: set[int]) -> str:
+    """`3, 5-7` for 3, 5, 6, 7."""
+    firsts = sorted(line for line in lines if line - 1 not in lines)
+    lasts = sorted(line for line in lines if line + 1 not in lines)
+    pairs = zip(firsts, lasts, strict=True)
+    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in pairs)
