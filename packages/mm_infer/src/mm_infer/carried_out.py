@@ -44,6 +44,7 @@ CARRIED_OUT = CarriedOut(
     fields=frozenset(
         {
             "negative_prompt",
+            "float32_residual",
             "distilled",
             "loras",
             "sampler.timesteps",
@@ -52,6 +53,7 @@ CARRIED_OUT = CarriedOut(
             "runtime.npu",
             "runtime.attention",
             "model.conditioning",
+            "text_encoder.truncate",
             "autoencoder.tile_size",
             "autoencoder.tile_stride",
             "autoencoder.patch_size",

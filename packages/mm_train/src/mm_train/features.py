@@ -23,7 +23,7 @@ from mm_config.console import progress, say
 from mm_config.durable import place_folder, stage_of
 from mm_config.options import Locations
 from mm_config.schema import Problem, UserError, canonical
-from mm_config.specs import TrainSpec
+from mm_config.specs import TrainSpec, Umt5TextEncoderSpec
 from mm_data import Bad, Dataset
 from mm_train.encoding import Encoding
 from mm_train.feature_files import ROWS_PER_FILE, file_name, row_reader, rows_of, write_rows, writing
@@ -81,9 +81,12 @@ def feature_identity(spec: TrainSpec, dataset: Dataset) -> dict[str, Any]:
     data = spec.data
     # Rounded products make other features; caches of exact ones keep the name that they had before.
     rounded = {"allow_tf32": True} if spec.precision.allow_tf32 else {}
+    # Before ftfy the same captions gave other tokens, so caches from then are not these.
+    cleaned = {"cleaning": "ftfy"} if isinstance(spec.text_encoder, Umt5TextEncoderSpec) else {}
     return {
         "v": 2,
         **rounded,
+        **cleaned,
         "dataset": dataset.digest,
         "files": _digest_of_clips(dataset),
         "frames": [data.num_frames, data.height, data.width, data.fps],

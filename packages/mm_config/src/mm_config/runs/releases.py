@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mm_config.options.locations import Locations
 from mm_config.schema.errors import UserError
-from mm_config.schema.fields import info_of, spec_fields
-from mm_config.schema.types import class_of, is_spec, is_tuple
+from mm_config.schema.evolve import specs_inside
 from mm_config.specs.weights import ReleasedWeights
 
 _SAMPLE = 2**20
@@ -23,7 +21,8 @@ def used_releases(spec: Any, locations: Locations) -> dict[str, dict[str, str]]:
     Weights of trainings that the spec depends on are theirs to record.
     """
     found: dict[str, dict[str, str]] = {}
-    for release in _releases(spec):
+    named = (value for _, value, _, _ in specs_inside(spec) if isinstance(value, ReleasedWeights))
+    for release in named:
         name = f"{release.name}/{release.subfolder}".rstrip("/")
         try:
             path = locations.resolve(release.name) / release.subfolder
@@ -54,15 +53,3 @@ def fingerprint(path: Path) -> str:
 def _counts(file: Path, folder: Path) -> bool:
     """Files that are not hidden: downloaders keep their own notes in hidden folders."""
     return file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-
-
-def _releases(value: Any) -> Iterator[ReleasedWeights]:
-    if isinstance(value, ReleasedWeights):
-        yield value
-    elif is_tuple(value):
-        for item in value:
-            yield from _releases(item)
-    elif is_spec(value):
-        for attribute in spec_fields(class_of(value)):
-            if not info_of(attribute).by_hash:
-                yield from _releases(getattr(value, attribute.name))

@@ -6,6 +6,7 @@ import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ftfy
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
@@ -53,15 +54,22 @@ class Umt5TextEncoder:
             `[B, max_tokens, text_dim]` float32.
 
         Raises:
-            UserError: Captions with more tokens than `max_tokens`; all such are listed.
+            UserError: Captions with more tokens than `max_tokens`, unless the spec cuts them; all such are
+                listed.
         """
-        tokens = [self.tokenizer(clean(caption)).input_ids for caption in captions]
-        limit = self.spec.max_tokens
+        limit, cut = self.spec.max_tokens, self.spec.truncate
+        tokens = [
+            self.tokenizer(clean(caption), truncation=cut, max_length=limit if cut else None).input_ids
+            for caption in captions
+        ]
         if too_long := [
             (caption, len(t)) for caption, t in zip(captions, tokens, strict=True) if len(t) > limit
         ]:
+            advice = "spec.text_encoder.truncate cuts it, as Wan's code and diffusers do"
             raise UserError(
-                Problem("spec.text_encoder.max_tokens", f"{caption!r} has {count} tokens, {limit} fit")
+                Problem(
+                    "spec.text_encoder.max_tokens", f"{caption!r} has {count} tokens, {limit} fit; {advice}"
+                )
                 for caption, count in too_long
             )
         features = torch.zeros(len(captions), limit, self.spec.text_dim, device=self.device)
@@ -71,12 +79,12 @@ class Umt5TextEncoder:
 
 
 def clean(caption: str) -> str:
-    """Undoes HTML escapes, twice since captions are often escaped twice, and collapses white space.
+    """What Wan's code (`wan/modules/tokenizers.py`, mode "whitespace") and diffusers make of a prompt.
 
-    Wan's authors also repair broken encodings where ftfy is installed; here the result never depends on
-    what is installed.
+    Mends broken encodings and unifies quotes, ligatures and widths (ftfy), undoes HTML escapes twice, since
+    captions are often escaped twice, and collapses white space.
     """
-    return " ".join(html.unescape(html.unescape(caption)).split())
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(caption))).split())
 
 
 def _read_tokenizer(place: Path) -> Any:
