@@ -147,6 +147,8 @@ def test_no_strength_changes_nothing_and_several_add_up_as_each_alone() -> None:
     merge(merged, additions)
     torch.testing.assert_close(merged.get_parameter(f"{QUERY}.weight"), weight + changes[0] + changes[1])
     assert relative_error(forward(beside), forward(merged)) <= 1e-5
+    zeros = attrs.evolve(layer, up=torch.zeros(36, 4), magnitude=torch.full((36, 1), 100.0))
+    assert torch.equal(zeros.change(1.0, torch.zeros(36, 36)), torch.zeros(36, 36))
 
 
 @pytest.mark.parametrize("style", ["diffusers", "peft"])

@@ -18,7 +18,7 @@ from experiments import tiny, tiny_high
 from mm_config import replace, spec_hash
 from mm_config.cli.app import app
 from mm_config.cli.completing import candidates
-from mm_config.cli.registry import verbs
+from mm_config.cli.verb import verbs
 from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
 from mm_config.schema.errors import UserError

@@ -142,7 +142,7 @@ def test_the_page_shows_what_runs_print(project: Path, update: bool) -> None:
 
 
 def test_every_registered_verb_is_on_the_page() -> None:
-    from mm_config.cli.registry import verbs
+    from mm_config.cli.verb import verbs
 
     shown = {command.split()[1] for block in blocks() for command in block.commands() if command[:3] == "mm "}
     assert set(verbs().names) <= shown

@@ -44,8 +44,9 @@ def asked(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-# Figures as NVIDIA prints them. The H200, H100 and L40S datasheets give tensor core rates with structured
-# sparsity, which doubles them; each datasheet adds up both ways of NVLink and of PCIe.
+# Figures as NVIDIA prints them, each from the document's table of technical specifications. The datasheets of
+# H200, H100 and L40S give tensor core rates with structured sparsity, which doubles them; each adds up both
+# ways of NVLink and of PCIe.
 PRINTED = {
     # "NVIDIA H200 Tensor Core GPU" datasheet, column SXM.
     "h200": {"sparse": (1979, 989), "fp32": 67, "memory": 141, "bandwidth": 4800, "both_ways": (900, 128)},
@@ -122,8 +123,10 @@ def test_devices_by_their_names() -> None:
 def test_times_on_an_npu() -> None:
     found = plan(training(batch=1), 1, "atlas-a2").timing
     assert found is not None
+    # 5.035 PFLOP (worked in test_plan.py) at 353.9 TFLOP/s, and at 28 % of that (MindSpeed-MM's README).
     assert found.floor == pytest.approx(14.2, abs=0.06)
     assert found.at_efficiency == pytest.approx(50, abs=1)
+    # Recomputation adds a third: one more forward pass beside three.
     recomputed = plan(training(batch=1, recompute__mode=Recompute.FULL), 1, "atlas-a2").timing
     assert recomputed is not None and recomputed.floor == pytest.approx(18.9, abs=0.1)
     assert recomputed.kernels is None

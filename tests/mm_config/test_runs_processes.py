@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,28 @@ def test_a_run_whose_process_was_killed_is_interrupted(tmp_path: Path) -> None:
     assert index.list(status=RunStatus.RUNNING) == ()
 
 
+def at_once(runs_dir: Path, programs: Sequence[tuple[str, int]]) -> None:
+    """Runs programs side by side: each starts its work, so many times, when all have been imported."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(runs_dir), str(times)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for code, times in programs
+    ]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
+        assert process.returncode == 0
+
+
 REGISTER = """
 import pathlib, sys
 from experiments.tiny_high import SPEC
@@ -49,19 +72,7 @@ for _ in range(int(sys.argv[2])):
 @each_database
 def test_processes_that_register_at_once_lose_nothing(tmp_path: Path) -> None:
     each = 5
-    command = [sys.executable, "-c", REGISTER, str(tmp_path / "runs"), str(each)]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
-    for process in processes:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        process.communicate()
-        assert process.returncode == 0
+    at_once(tmp_path / "runs", [(REGISTER, each), (REGISTER, each)])
     records = open_index(tmp_path / "runs").list()
     assert len(records) == len({record.path for record in records}) == 2 * each
     assert {record.status for record in records} == {RunStatus.FINISHED}
@@ -79,25 +90,7 @@ for _ in range(int(sys.argv[2])):
 
 @each_database
 def test_a_rebuild_beside_processes_that_register_loses_nothing(tmp_path: Path) -> None:
-    programs = [(REGISTER, "3"), (REGISTER, "3"), (REINDEX, "5")]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), count],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for code, count in programs
-    ]
-    for process in processes:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        process.communicate()
-        assert process.returncode == 0
+    at_once(tmp_path, [(REGISTER, 3), (REGISTER, 3), (REINDEX, 5)])
     index = open_index(tmp_path)
     assert [record.status for record in index.list()] == [RunStatus.FINISHED] * 6
     assert len(index.list(where=[parse_condition("seed=0")])) == 6

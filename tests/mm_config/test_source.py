@@ -171,6 +171,28 @@ def test_classes_of_other_packages_are_imported_from_their_modules(
     assert_ruff_changes_nothing(written, [source])
 
 
+def test_classes_are_imported_from_the_public_face_that_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "faced_data"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from faced_data.clips import Hidden, Shown\n__all__ = ['Shown', 'Twin']\nclass Twin: ...\n"
+    )
+    lines = ["from mm_config.schema import spec", "from mm_config.specs import DatasetSpec"]
+    for name in ("Shown", "Hidden", "Twin"):
+        lines += [f"@spec('faced-{name.lower()}')", f"class {name}(DatasetSpec):", "    'Clips.'"]
+    (package / "clips.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    clips: Any = __import__("faced_data.clips").clips
+    for name, home in (("Shown", "faced_data"), ("Hidden", "faced_data.clips"), ("Twin", "faced_data.clips")):
+        source = assert_gives_back(replace(tiny_high.SPEC, "data.dataset", getattr(clips, name)()))
+        assert (
+            f"\nfrom {home} import {name}\n\nfrom mm_config import main\nfrom mm_config.specs import"
+            in source
+        )
+
+
 def test_a_class_that_cannot_be_imported_is_told() -> None:
     @spec("local-optim")
     class LocalOptim(OptimizerSpec):

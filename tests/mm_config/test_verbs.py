@@ -6,9 +6,8 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from mm_config.cli.registry import GROUP, load_verb
 from mm_config.cli.scan import CommandLine, Option, whole_number
-from mm_config.cli.verb import MORE, Action, Usage, Verb
+from mm_config.cli.verb import GROUP, MORE, Action, Usage, Verb, load_verb
 from mm_config.schema.errors import UserError
 
 COUNT = Option("--count", "How many.", "N", read=whole_number)

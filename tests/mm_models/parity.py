@@ -78,11 +78,6 @@ def _largest(values: Tensor) -> float:
     return torch.maximum(-low, high).item()
 
 
-def mean_error(actual: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over the norm of what is expected."""
-    return ((actual - expected).norm() / expected.norm()).item()
-
-
 def assert_equal_passes(
     theirs: nn.Module, ours: nn.Module, *arguments: Tensor, their_arguments: tuple[Tensor, ...] | None = None
 ) -> None:

@@ -1,4 +1,4 @@
-"""Every Wan family, narrowed, against diffusers on the same random weights: values, gradients, bfloat16."""
+"""Every Wan family, narrowed, against diffusers on the same random weights: values and gradients."""
 
 import attrs
 import pytest
@@ -10,7 +10,7 @@ from mm_config.families import wan21, wan22
 from mm_config.specs.family import Family
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models.seeding import generator
-from tests.mm_models.parity import assert_equal_passes, diffusers_of, inputs, mean_error, pair
+from tests.mm_models.parity import assert_equal_passes, diffusers_of, inputs, pair
 
 IMAGE_TOKENS = 9
 TEXT_TOKENS = 512  # diffusers takes all but the last 512 tokens for the image's.
@@ -69,23 +69,6 @@ def test_values_and_gradients_of_every_family_equal_diffusers(name: str) -> None
     theirs, ours = pair(spec)
     for_theirs, for_ours = both_arguments(spec)
     assert_equal_passes(theirs, ours, *for_ours, their_arguments=for_theirs)
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_bfloat16_errs_no_more_than_diffusers_does(name: str) -> None:
-    spec = narrowed(FAMILIES[name])
-    theirs, ours = pair(spec)
-    for_theirs, for_ours = both_arguments(spec)
-    with torch.no_grad():
-        expected = ours(*for_ours)
-        latents, timestep, *features = for_theirs
-        halved = latents.bfloat16(), timestep, *(feature.bfloat16() for feature in features)
-        their_values = theirs.bfloat16()(*halved, return_dict=False)[0].float()
-        narrow = mm_models.build(spec, "cpu", torch.bfloat16)
-        narrow.load_state_dict(ours.state_dict())
-        actual = narrow(*for_ours)
-    assert actual.dtype == torch.float32
-    assert mean_error(actual, expected) <= mean_error(their_values, expected) < 0.02
 
 
 @pytest.mark.parametrize("name", ["Wan2.1 I2V", "Wan2.1 FLF2V"])

@@ -122,6 +122,21 @@ def test_fused_bfloat16_errs_no_more_than_the_plain_form(case: str) -> None:
         assert errors[fused] <= 1.02 * errors[reference] + 1e-6 * true.norm().item(), index
 
 
+def test_a_wide_stream_is_modulated_to_a_narrow_format_alike() -> None:
+    x, shift, scale = normal(2, 40, 64).float(), normal(2, 64).float(), normal(2, 64, seed=1).float()
+    direction = normal(2, 40, 64, seed=2).bfloat16()
+    found: list[tuple[Tensor, ...]] = []
+    for form in (modulate.fused, modulate.reference):
+        inputs = [one.clone().requires_grad_() for one in (x, shift, scale)]
+        value = form(inputs[0], inputs[1], inputs[2], 1e-6, None, torch.bfloat16)
+        assert value.dtype == torch.bfloat16
+        gradients = grad(value, inputs, direction)
+        assert all(one.dtype == torch.float32 for one in gradients)
+        found.append((value.float(), *gradients))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=2**-7, atol=1e-6)
+    torch.testing.assert_close(found[0][1:], found[1][1:], rtol=1e-5, atol=1e-4)
+
+
 def _rounded(one: Tensor | float | None, shape: tuple[int, int, int]) -> Tensor | float | None:
     if not floating(one):
         return one

@@ -19,7 +19,7 @@ from mm_config.specs.diffusion import Expert
 from mm_config.specs.lora import LoraInit, LoraSpec
 from mm_config.stored import files
 from mm_models import checkpoint
-from mm_models.lora.adapter import HIGH_NOISE, Addition
+from mm_models.lora.adapter import HIGH_NOISE, Adapter, Addition
 from mm_models.lora.files import read_adapters
 from mm_models.lora.merging import merge
 from mm_models.lora.training import (
@@ -154,7 +154,10 @@ def test_targets_and_files_that_do_not_fit_are_named() -> None:
     attach_trainable(network, LORA)
     initialize_adapters(network, LoraInit.KAIMING, seed=0)
     before = {name: value.detach().clone() for name, value in adapter_parameters(network).items()}
-    for adapter in (adapter_of(rank=5), adapter_of(ATTENTION[1:]), adapter_of((*ATTENTION, "proj_out"))):
+    (layer,) = adapter_of([QUERY]).layers.values()
+    dora = {QUERY: attrs.evolve(layer, magnitude=torch.ones(36, 1))}
+    others = adapter_of(rank=5), adapter_of(ATTENTION[1:]), adapter_of((*ATTENTION, "proj_out"))
+    for adapter in (*others, Adapter({**adapter_of().layers, **dora})):
         with pytest.raises(UserError, match="has other layers or ranks than are trained, in"):
             fill_adapters(network, adapter)
     assert all(torch.equal(value, before[name]) for name, value in adapter_parameters(network).items())

@@ -156,7 +156,9 @@ def test_a_seed_is_one_network_and_another_seed_another(tiny: WanTransformerSpec
 def test_a_built_network_is_nan_until_it_is_filled(tiny: WanTransformerSpec) -> None:
     network = mm_models.build(tiny, "cpu", torch.bfloat16)
     assert all(parameter.isnan().all() for parameter in network.parameters())
-    assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
+    for name, parameter in network.named_parameters():
+        wide = any(part in name for part in ("norm", "scale_shift_table", "time_embedder"))
+        assert parameter.dtype == (torch.float32 if wide else torch.bfloat16), name
     assert {buffer.dtype for buffer in network.buffers()} == {torch.float32}
 
 
@@ -248,6 +250,10 @@ def test_a_network_of_ones_own_joins_by_one_call() -> None:
     mm_models.initialize(network, seed=0)
     expected = torch.randn(5, 5, generator=generator(0, "linear.weight"))
     assert torch.equal(network.get_parameter("linear.weight"), expected)
+    with pytest.raises(
+        UserError, match="float32_residual is true, but the network of 'test-dense-model' has no such stream"
+    ):
+        mm_models.build(DenseSpec(), float32_residual=True)
 
 
 @pytest.mark.parametrize(

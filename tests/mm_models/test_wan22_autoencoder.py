@@ -16,6 +16,7 @@ from mm_config.options.locations import Location, Locations
 from mm_config.schema.errors import UserError
 from mm_config.specs.encoders import WanAutoencoderSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
+from mm_models.autoencoders.wan_names import LATENT_STATISTICS
 from mm_models.seeding import generator
 
 SPEC = WanAutoencoderSpec(
@@ -91,6 +92,13 @@ def test_diffusers_normalises_16_channels_by_the_published_statistics() -> None:
         defaults: Any = AutoencoderKLWan().config
     assert defaults.latents_mean == numbers(MEAN_16)
     assert defaults.latents_std == numbers(STD_16)
+
+
+def test_original_files_are_normalised_by_the_published_statistics() -> None:
+    known = {16: (MEAN_16, STD_16), 48: (MEAN_48, STD_48)}
+    assert {
+        channels: tuple(tuple(numbers(text)) for text in texts) for channels, texts in known.items()
+    } == LATENT_STATISTICS
 
 
 def test_encode_and_decode_equal_diffusers(release: Path, locations: Locations) -> None:

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
 import mm_models
-from mm_config.families.tiny import TINY
 from mm_config.schema.errors import UserError
 from mm_models import checkpoint
 from mm_models.wan.names import MINDSPEED, WAN
@@ -94,17 +93,6 @@ def test_a_checkpoint_of_ours_tells_its_own_heads(tmp_path: Path) -> None:
     convert(tmp_path / "diffusers", tmp_path / "checkpoint", "dcp")
     convert(tmp_path / "checkpoint", tmp_path / "again")
     assert json.loads((tmp_path / "again" / "config.json").read_text())["num_attention_heads"] == 3
-
-
-def test_heads_that_nothing_tells_are_asked_for(tmp_path: Path) -> None:
-    write_wan(tmp_path / "w.safetensors", T2V)
-    with pytest.raises(
-        UserError, match=r"don't tell the number of attention heads; name a spec .* by --spec"
-    ):
-        convert(tmp_path / "w.safetensors", tmp_path / "out")
-    write_wan(tmp_path / "tiny.safetensors", TINY.model)  # type: ignore[arg-type]
-    convert(tmp_path / "tiny.safetensors", tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["num_attention_heads"] == 4
 
 
 def test_the_original_codes_files_are_read_as_safetensors_and_as_pth(tmp_path: Path) -> None:

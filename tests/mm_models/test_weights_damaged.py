@@ -50,16 +50,17 @@ def test_folders_without_an_index_or_with_a_wrong_one(tmp_path: Path) -> None:
 def test_what_is_no_weights_at_all(tmp_path: Path) -> None:
     (tmp_path / "release" / "transformer").mkdir(parents=True)
     save_file(values(T2V), tmp_path / "release" / "transformer" / "w.safetensors")
-    (tmp_path / "a.bin").touch()
+    (tmp_path / "a.ckpt").touch()
     save_file({"img_in.proj.weight": torch.ones(1)}, tmp_path / "other.safetensors")
     assert refused(tmp_path / "nowhere") == "no such file or folder"
     assert (
         refused(tmp_path / "release")
         == "holds no weights that are known; those of its folders transformer may"
     )
-    assert refused(tmp_path / "a.bin") == "expected a folder, .safetensors, its index, .pt or .pth"
+    assert refused(tmp_path / "a.ckpt") == "expected a folder, .safetensors, its index, .pt, .pth or .bin"
     assert refused(tmp_path / "other.safetensors") == (
-        "no tensor has a name of Wan's transformer; it holds img_in.proj.weight"
+        "no tensor has a name of a known network (Wan's text encoder, Wan's transformer, Wan2.1's "
+        "autoencoder, Wan2.2's autoencoder); it holds img_in.proj.weight"
     )
 
 

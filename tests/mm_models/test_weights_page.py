@@ -28,7 +28,7 @@ from tests.mm_models.lora_files import adapter_of, halves, write
 from tests.mm_models.weight_files import T2V, values, write_diffusers, write_wan
 
 PAGE = (Path(__file__).parents[2] / "docs" / "weights.md").read_text("utf-8")
-TRAINING, GENERATION, WITH_ADAPTER, IN_PYTHON = re.findall(
+TRAINING, GENERATION, ENCODERS, WITH_ADAPTER, IN_PYTHON = re.findall(
     r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
 )
 
@@ -54,6 +54,14 @@ def test_its_generation_has_two_experts_of_ones_own() -> None:
     assert made.high_noise == ReleasedWeights(name="my/high")
     assert made.low_noise == ReleasedWeights(name="my/low")
     assert made.model == wan22_t2v.SPEC.model
+
+
+def test_its_encoders_are_files_of_an_original_release() -> None:
+    made = ran(ENCODERS)["ORIGINAL"]
+    files = {"text_encoder": "models_t5_umt5-xxl-enc-bf16.pth", "autoencoder": "Wan2.1_VAE.pth"}
+    for part, file in files.items():
+        weights = getattr(made, part).weights
+        assert weights == ReleasedWeights(name="Wan-AI/Wan2.1-T2V-14B", subfolder=file)
 
 
 def test_its_generation_with_an_adapter_is_sound() -> None:

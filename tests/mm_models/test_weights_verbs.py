@@ -64,7 +64,7 @@ def test_the_page_says_what_weights_are(wan: Path, capsys: pytest.CaptureFixture
     told = {name: value.strip() for name, value in lines.items()}
     assert told["kind"] == "wan: safetensors, names of the original code's WanModel"
     assert told["architecture"] == "tiny.TINY"
-    assert told["heads"] == "those of the family"
+    assert told["heads"] == "those of the family (tiny.TINY has these shapes)"
     assert told["parameters"] == f"{PARAMETERS:,}"
     assert told["digest"] == inspect_weights(wan).digest
     assert told["fits"] == "its own architecture"
@@ -105,12 +105,10 @@ def test_a_trainings_checkpoint_has_the_spec_of_its_run(
 ) -> None:
     assert isinstance(MODEL, WanTransformerSpec)
     heads = attrs.evolve(MODEL, num_attention_heads=8)
-    (tmp_path / "run" / "spec.json").parent.mkdir()
-    (tmp_path / "run" / "spec.json").write_text(files.dumps(attrs.evolve(SPEC, model=heads), "json"))
-    folder = tmp_path / "run" / "checkpoints" / "step-00000001"
-    folder.parent.mkdir()
+    folder = tmp_path / "step-00000001"
     optimizer = {"proj_out.bias.exp_avg": torch.zeros(2)}
-    checkpoint.save(folder, {"model": values(heads), "optimizer": optimizer}, {"step": 1})
+    state = {"step": 1, "spec": files.to_payload(attrs.evolve(SPEC, model=heads))}
+    checkpoint.save(folder, {"model": values(heads), "optimizer": optimizer}, state)
     assert app(["convert", str(folder), str(tmp_path / "out"), "--shard-gb", "0.001"]) == 0
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (config["num_attention_heads"], config["attention_head_dim"]) == (8, 32)
@@ -126,18 +124,15 @@ def test_a_trainings_checkpoint_has_the_spec_of_its_run(
 def test_a_checkpoint_of_another_network_is_said_to_be_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "run" / "checkpoints" / "step-00000001"
-    folder.parent.mkdir(parents=True)
+    folder = tmp_path / "step-00000001"
     spec = attrs.evolve(custom_dit.SPEC.model, num_layers=1, num_attention_heads=1, ffn_dim=8)
-    (tmp_path / "run" / "spec.json").write_text(
-        files.dumps(attrs.evolve(custom_dit.SPEC, model=spec), "json")
-    )
     tensors = {name: torch.zeros(shape) for name, shape in spec.parameter_shapes().items()}
-    checkpoint.save(folder, {"model": tensors}, {"step": 1})
-    told = "mm inspect and mm convert know Wan's transformer; this is of CustomDiTSpec"
+    state = {"step": 1, "spec": files.to_payload(attrs.evolve(custom_dit.SPEC, model=spec))}
+    checkpoint.save(folder, {"model": tensors}, state)
+    told = "these are weights of Wan's transformer; this is of CustomDiTSpec"
     for words in (["inspect", str(folder)], ["convert", str(folder), str(tmp_path / "out")]):
         assert app(words) == 2
-        assert capsys.readouterr().err == f"{tmp_path / 'run' / 'spec.json'}: {told}\n"
+        assert capsys.readouterr().err == f"{folder}: {told}\n"
     assert app(["inspect", str(folder), "--spec", "experiments.custom_dit"]) == 2
     assert capsys.readouterr().err == f"experiments.custom_dit: {told}\n"
 

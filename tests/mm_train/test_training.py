@@ -154,6 +154,8 @@ def test_bfloat16_on_one_process_computes_in_bfloat16_and_keeps_float32_weights(
     rough = losses_of(result.run_dir)
     assert rough != exact
     assert rough == pytest.approx(exact, rel=0.02)
+    wide = losses_of(mm_train.train(replace(spec, "precision.float32_residual", True), options).run_dir)
+    assert rough != wide == pytest.approx(exact, rel=0.02)
     network = mm_models.build(spec.model, device="cpu")
     mm_models.load(network, result.checkpoint)
     values = torch.cat([parameter.flatten() for parameter in network.parameters()])

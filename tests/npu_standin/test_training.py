@@ -18,7 +18,7 @@ from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.specs.data import Cache
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.train import TrainSpec
-from mm_models.weights.opening import read_group
+from mm_models.weights.layouts import read_group
 from mm_train import train
 from tests.mm_train.conftest import SMALL
 from tests.npu_standin.parity import TOLERANCE, assert_all_equal

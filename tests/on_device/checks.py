@@ -31,7 +31,7 @@ from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
 from mm_infer import load
 from mm_models.seeding import generator
-from mm_models.weights.opening import read_group
+from mm_models.weights.layouts import read_group
 from mm_train import train
 from tests.npu_schema.agreement import normal
 from tests.npu_standin.test_networks import IMAGE_TO_VIDEO, LATENTS, TEXT_TO_VIDEO, drawn, inputs, passes

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_config.cli.registry import verbs
+from mm_config.cli.verb import verbs
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mm_config.cli.registry import verbs
+from mm_config.cli.verb import verbs
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

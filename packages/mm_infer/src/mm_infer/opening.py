@@ -79,7 +79,7 @@ def open_generation(
         with gathering(problems):
             check_requests(spec, requests)
     _raise(problems)
-    network = mm_models.build(spec.model, device="meta", ops=ops)
+    network = mm_models.build(spec.model, device="meta", ops=ops, float32_residual=spec.float32_residual)
     weights: dict[Expert, Path | RandomWeights] = {}
     for expert, source in expert_weights(spec).items():
         if not _may_be_trained(spec, source):

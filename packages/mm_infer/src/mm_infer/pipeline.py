@@ -212,7 +212,11 @@ def _load(
 
 def _load_network(generation: Generation, expert: Expert) -> nn.Module:
     network = mm_models.build(
-        generation.spec.model, device=generation.device, dtype=generation.dtype, ops=generation.ops
+        generation.spec.model,
+        device=generation.device,
+        dtype=generation.dtype,
+        ops=generation.ops,
+        float32_residual=generation.spec.float32_residual,
     )
     weights = generation.weights[expert]
     if isinstance(weights, RandomWeights):
@@ -257,7 +261,7 @@ def _denoised(pipeline: Pipeline, batch: Inputs, on_step: OnStep) -> Tensor:
         pipeline.networks,
         spec.sampler,
         spec.boundary,
-        dtype=torch_dtype(spec.dtype),
+        dtype=torch.float32 if spec.float32_residual else torch_dtype(spec.dtype),
         batched=spec.runtime.guidance is GuidanceMode.BATCHED,
         on_step=on_step,
     )

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm_config.content import Input, Part, parts_input, pinned, printable, sha256_of_files
 from mm_config.running import taken_from, trained_input
 from mm_config.schema import UserError, tag_of
-from mm_config.specs import RandomWeights, ReleasedWeights, Weights
+from mm_config.specs import RandomWeights, ReleasedWeights, Umt5TextEncoderSpec, Weights
 from mm_models import checkpoint
-from mm_models.releases import OURS, located
+from mm_models.releases import OURS, located, tokenizer_places
 from mm_models.weights import megatron, torch_dcp
 from mm_models.weights.pickled import SUFFIXES
 
@@ -68,11 +69,12 @@ def encoder_inputs(encoders: Mapping[str, Any], options: RunOptions) -> dict[str
         if not isinstance(weights, ReleasedWeights):
             continue
         try:
-            folder = located(weights, options.locations, field)
+            place = located(weights, options.locations, field)
         except UserError:
             continue  # Whoever needs it says so; features that were made before need no encoder.
-        files = _encoder_files(folder) if isinstance(spec, OURS) else _visible(folder)
-        found[field] = _released(weights, folder, files, options.contents_dir, field)
+        ours = type(spec) in OURS
+        files = _encoder_files(spec, place) if ours else _visible(place)
+        found[field] = _released(weights, place, files, options.contents_dir, field)
     return found
 
 
@@ -112,12 +114,14 @@ def _released(
     return pinned(one, weights.digest, path)
 
 
-def _encoder_files(folder: Path) -> list[Path]:
-    """Of an encoder, with the tokenizer in its folder or beside it."""
-    beside = folder.parent / "tokenizer"
-    places = [folder] if (folder / "tokenizer_config.json").is_file() else [folder, beside]
-    texts = (file for place in places if place.is_dir() for file in sorted(place.iterdir()))
-    return [*loaded_files(folder), *(file for file in texts if file.suffix in _OF_TOKENIZERS)]
+def _encoder_files(spec: Any, place: Path) -> list[Path]:
+    """Of an encoder, with the tokenizer of a text encoder."""
+    files = loaded_files(place)
+    if isinstance(spec, Umt5TextEncoderSpec):
+        places = (one for one in tokenizer_places(place) if (one / "tokenizer_config.json").is_file())
+        for one in islice(places, 1):
+            files += sorted(file for file in one.iterdir() if file.suffix in _OF_TOKENIZERS)
+    return files
 
 
 def _listed(file: Path) -> list[Path]:
@@ -139,7 +143,7 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _pickled(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix in (*SUFFIXES, ".bin"))
+    return sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
 
 
 def _beside(folder: Path) -> list[Path]:
@@ -148,6 +152,8 @@ def _beside(folder: Path) -> list[Path]:
 
 def _visible(folder: Path) -> list[Path]:
     """All files of another package's encoder; downloaders keep their own notes in hidden folders."""
+    if folder.is_file():
+        return [folder]
     found = (file for file in folder.rglob("*") if file.is_file())
     return sorted(
         file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from mm_config.console import say
 from mm_models.lora.training import base_state
 from mm_models.weights.filling import fill, require_fit
-from mm_models.weights.opening import open_for, read_group
+from mm_models.weights.layouts import read_group
+from mm_models.weights.opening import open_for
+from mm_models.weights.quantised import quantised_lines
 
 
 def load(network: nn.Module, path: Path) -> None:
@@ -27,8 +30,15 @@ def load(network: nn.Module, path: Path) -> None:
             dtypes don't fit, or a configuration beside them has another number of heads or epsilon than the
             network's `spec`; no parameter is touched then.
     """
-    targets = base_state(network)
-    fill(targets, open_for(targets, path, getattr(network, "spec", None)), path)
+    load_tensors(base_state(network), path, getattr(network, "spec", None))
+
+
+def load_tensors(targets: Mapping[str, Tensor], path: Path, model: object = None) -> None:
+    """Fills tensors by their names in a network, as `load` does, whose spec is `model` where it has one."""
+    stored = open_for(targets, path, model)
+    fill(targets, stored, path)
+    for line in quantised_lines(stored):
+        say(f"{path}: {line}")
 
 
 def check(network: nn.Module, path: Path) -> None:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mm_config.schema import tag_of
+from mm_config.schema import Problem, UserError, tag_of
 from mm_config.specs import ModelSpec
 from mm_models.ops.choosing import Ops, choose
+from mm_models.ops.widening import widened
 from mm_models.registered import builder_of, register
 from mm_models.seeding import generator
 
@@ -33,6 +34,8 @@ def build(
     device: torch.device | str = "meta",
     dtype: torch.dtype | None = None,
     ops: Ops | None = None,
+    *,
+    float32_residual: bool = False,
 ) -> nn.Module:
     """A spec's network without weights: `initialize` or `load` fills them.
 
@@ -40,17 +43,27 @@ def build(
         spec: The architecture.
         device: `meta` allocates nothing, for sharding before `to_empty`. On a real device the parameters
             are NaN, so that a forgotten `load` shows at once, and the buffers are ready.
-        dtype: Of the parameters; float32 by default.
+        dtype: Of the parameters, but for those that the spec keeps in float32; float32 by default.
         ops: The forms of the operations; by default those of the device, and on meta those of the CPU.
+        float32_residual: Whether the residual stream is float32 in any case; a network that knows this has
+            an attribute of that name.
 
     Raises:
-        UserError: No installed package has a network for the spec's class.
+        UserError: No installed package has a network for the spec's class, or it knows no float32 residual.
     """
     network_of: Network = builder_of("mm.networks", tag_of(spec))
     on_meta = torch.device(device).type == "meta"
     chosen = ops or choose("cpu" if on_meta else device, dtype=dtype or torch.float32)
     with torch.device("meta"):
         network = network_of(spec, chosen).to(dtype or torch.float32)
+    for name, parameter in network.named_parameters():
+        if spec.stays_float32(name):
+            parameter.data = widened(parameter.data)
+    if float32_residual:
+        if not hasattr(network, "float32_residual"):
+            message = f"float32_residual is true, but the network of {tag_of(spec)!r} has no such stream"
+            raise UserError(Problem("", message))
+        network.float32_residual = True  # type: ignore[assignment]
     if on_meta:
         return network
     network.to_empty(device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,12 +37,51 @@ def release_folder(weights: Weights, locations: Locations | None, path: str) -> 
         UserError: The weights are no release, their name is not in the table, or the folder is missing or
             describes no network.
     """
+    folder = release_place(weights, locations, path)
+    if folder.is_file():
+        raise UserError(Problem(path, f"{folder} is no folder"))
+    return folder
+
+
+def release_place(weights: Weights, locations: Locations | None, path: str) -> Path:
+    """The folder of released weights, or their one file, as `release_folder` finds it.
+
+    Raises:
+        UserError: As `release_folder`, but for files.
+    """
     if not isinstance(weights, ReleasedWeights):
         raise UserError(Problem(path, f"needs released weights, got {type(weights).__name__}"))
-    folder = located(weights, locations, path)
-    if not (folder / "config.json").is_file():
-        raise UserError(Problem(path, f"{folder} has no config.json"))
-    return folder
+    place = located(weights, locations, path)
+    if place.is_dir() and not (place / "config.json").is_file():
+        raise UserError(Problem(path, f"{place} has no config.json"))
+    return place
+
+
+def folder_with_config(place: Path, network: str) -> Path | None:
+    """Where the configuration of weights lies: in their folder, or beside a file if it is of that network.
+
+    The original releases have a `config.json` of their transformer beside the files of other networks.
+    """
+    if place.is_dir():
+        return place
+    beside = place.parent / "config.json"
+    try:
+        found = json.loads(beside.read_text("utf-8")) if beside.is_file() else {}
+    except ValueError:
+        return None
+    named = (found.get("_class_name"), *(found.get("architectures") or ()))
+    return place.parent if network in named else None
+
+
+ORIGINAL_TOKENIZER = Path("google", "umt5-xxl")
+"""Where the original releases have the text encoder's tokenizer."""
+
+
+def tokenizer_places(place: Path) -> tuple[Path, ...]:
+    """The folders that a text encoder's tokenizer is sought in, by the place of the weights; the first that
+    has a `tokenizer_config.json` is taken."""
+    folder = place if place.is_dir() else place.parent
+    return folder, folder.parent / "tokenizer", folder / ORIGINAL_TOKENIZER
 
 
 def located(weights: ReleasedWeights, locations: Locations | None, path: str) -> Path:
@@ -53,16 +93,20 @@ def located(weights: ReleasedWeights, locations: Locations | None, path: str) ->
     if locations is None:
         raise UserError(Problem(path, f"no location table to find {weights.name!r} in"))
     try:
-        folder = locations.resolve(weights.name) / weights.subfolder
+        place = locations.resolve(weights.name) / weights.subfolder
     except UserError as error:
         raise UserError(Problem(path, problem.message) for problem in error.problems) from error
-    if not folder.is_dir():
-        raise UserError(Problem(path, f"{folder} is no folder"))
-    return folder
+    if not place.exists():
+        raise UserError(Problem(path, f"{place} is no folder or file"))
+    return place
 
 
-OURS = (WanAutoencoderSpec, Umt5TextEncoderSpec, ClipImageEncoderSpec)
-"""Encoders whose files are known here."""
+OURS = {
+    WanAutoencoderSpec: release_place,
+    Umt5TextEncoderSpec: release_place,
+    ClipImageEncoderSpec: release_folder,
+}
+"""Encoders whose files are known here, and how they are found."""
 
 
 def require_releases(encoders: Mapping[str, Any], locations: Locations | None) -> None:
@@ -81,7 +125,7 @@ def require_releases(encoders: Mapping[str, Any], locations: Locations | None) -
         if not isinstance(weights, ReleasedWeights):
             continue
         # What the folder of another package's encoder holds is that package's business.
-        find = release_folder if isinstance(spec, OURS) else located
+        find = OURS.get(type(spec), located)
         try:
             find(weights, locations, f"{path}.weights")
         except UserError as error:

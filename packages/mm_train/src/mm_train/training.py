@@ -156,7 +156,9 @@ def _train(
     device.allow_tf32(picked, spec.precision.allow_tf32)
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
     dataset, data = _prepare(spec, options, ranks)
-    network = mm_models.build(spec.model, device="meta", dtype=torch.float32, ops=ops)
+    network = mm_models.build(
+        spec.model, dtype=torch.float32, ops=ops, float32_residual=spec.precision.float32_residual
+    )
     parallelize(network, spec, ranks, picked)
     resumes = options.resume is not None
     if resumes:

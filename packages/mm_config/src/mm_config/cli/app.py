@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, version
 
 from mm_config.cli.exits import exit_status
 from mm_config.cli.page import BLANK, example_lines, flag_line, heading, paragraph, print_page
-from mm_config.cli.registry import load_verb, verb_named, verbs
+from mm_config.cli.verb import load_verb, verb_named, verbs
 from mm_config.schema.errors import Problem, UserError
 
 COMPLETE = "_complete"

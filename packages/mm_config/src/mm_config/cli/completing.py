@@ -15,12 +15,11 @@ from typing import Any
 import attrs
 
 from mm_config.cli.flags import Flag, flags_of, is_settable, normalised
-from mm_config.cli.registry import load_verb, verb_named, verbs
 from mm_config.cli.scan import HELP, CommandLine, Option, is_flag, scan
 from mm_config.cli.sections import sections
 from mm_config.cli.targets import resolve, runs_dir_of
 from mm_config.cli.values import brief
-from mm_config.cli.verb import Usage
+from mm_config.cli.verb import Usage, load_verb, verb_named, verbs
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.root import RootSpec
 

@@ -1,10 +1,11 @@
-"""A verb of `mm`: its page of help, and what it does with a command line."""
+"""A verb of `mm`: its page of help, what it does with a command line, and how packages register it."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from typing import Any, Literal
 
 import attrs
 
@@ -13,6 +14,8 @@ from mm_config.cli.scan import HELP, CommandLine, Option, scan
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.suggestions import did_you_mean
 
+GROUP = "mm.verbs"
+"""Entry points, each a `Verb`."""
 MORE = "..."
 """Behind the name of a word: any number of further ones."""
 
@@ -117,3 +120,38 @@ def _misused(usage: Usage, line: CommandLine) -> Iterator[Problem]:
             order = "; targets come before --spec flags"
         got = shlex.join(line.words) or "none"
         yield Problem("", f"expected {' '.join(names)}, got {got}{order} (usage: {usage.line})")
+
+
+def verbs() -> EntryPoints:
+    """The registered verbs; none is imported."""
+    return entry_points(group=GROUP)
+
+
+def verb_named(name: str) -> EntryPoint:
+    """A registered verb.
+
+    Raises:
+        UserError: There is none of this name; the nearest and all names are told.
+    """
+    known = verbs()
+    if name not in known.names:
+        names = ", ".join(sorted(known.names))
+        raise UserError(f"{name!r} is no verb of mm{did_you_mean(name, known.names)}; verbs: {names}")
+    return known[name]
+
+
+def load_verb(entry: EntryPoint) -> Verb:
+    """Imports a verb.
+
+    Raises:
+        UserError: A library that it needs is not installed, or the entry point names something else.
+    """
+    try:
+        loaded: Any = entry.load()
+    except ModuleNotFoundError as error:
+        raise UserError(f"mm {entry.name} can't be loaded: {error}; install what it needs") from error
+    except AttributeError as error:
+        raise UserError(f"mm {entry.name} can't be loaded: {error}; install its package anew") from error
+    if not isinstance(loaded, Verb):
+        raise UserError(f"mm {entry.name} can't be loaded: {entry.value} is no Verb")
+    return loaded

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import cast
 
 import attrs
 
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError, concerning, gathering
 from mm_config.schema.evolve import leaves
 from mm_config.schema.root import RootSpec
 from mm_config.schema.suggestions import did_you_mean
+from mm_config.schema.types import is_dict
 
 FILE_NAME = "locations.yaml"
 FLAG = "--location"
@@ -71,13 +71,14 @@ def load_locations(flags: Iterable[str] = (), start: Path | None = None) -> Loca
     Raises:
         UserError: A flag or a file is malformed; all problems are reported together.
     """
-    problems: list[Problem] = []
-    from_files = [_read_file(path, problems) for path in (user_file(), project_file(start)) if path]
-    from_flags = _read_flags(flags, problems)
+    problems, found = list[Problem](), list[Location]()
+    for path in (user_file(), project_file(start)):
+        with gathering(problems):
+            found += _read_file(path) if path is not None and path.is_file() else []
+    found += _read_flags(flags, problems)
     if problems:
         raise UserError(problems)
-    merged = {entry.name: entry for entries in (*from_files, from_flags) for entry in entries}
-    return Locations(tuple(merged.values()))
+    return Locations(tuple({entry.name: entry for entry in found}.values()))
 
 
 def unused_names(locations: Locations, spec: RootSpec) -> Iterator[Problem]:
@@ -113,29 +114,23 @@ def _read_flags(flags: Iterable[str], problems: list[Problem]) -> list[Location]
     return list(found.values())
 
 
-def _read_file(path: Path, problems: list[Problem]) -> list[Location]:
-    if not path.is_file():
-        return []
+def _read_file(path: Path) -> list[Location]:
     from mm_config.stored.parsing import checked, parse_yaml
 
-    try:
-        content, unsound = checked(parse_yaml(path.read_text("utf-8")))
-    except UserError as error:
-        problems += [Problem(str(path), str(problem)) for problem in error.problems]
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(str(path), f"can't be read: {error}"))
-        return []
-    problems += [Problem(str(path), str(problem)) for problem in unsound]
-    if content is None:
-        return []
-    if not isinstance(content, dict):
-        problems.append(Problem(str(path), f"expected lines `NAME: PATH`, got a {type(content).__name__}"))
-        return []
-    found: list[Location] = []
-    for name, value in cast("dict[str, object]", content).items():
-        if name and value and isinstance(value, str):
-            found.append(Location(name, path.parent / Path(value).expanduser(), str(path)))
-        else:
-            problems.append(Problem(str(path), f"expected `NAME: PATH`, got `{name}: {value}`"))
-    return found
+    with concerning(str(path)):
+        try:
+            content, problems = checked(parse_yaml(path.read_text("utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"can't be read: {error}") from error
+        if content is not None and not is_dict(content):
+            message = f"expected lines `NAME: PATH`, got a {type(content).__name__}"
+            raise UserError([*problems, Problem("", message)])
+        found: list[Location] = []
+        for name, value in (content or {}).items():
+            if name and value and isinstance(value, str):
+                found.append(Location(name, path.parent / Path(value).expanduser(), str(path)))
+            else:
+                problems.append(Problem("", f"expected `NAME: PATH`, got `{name}: {value}`"))
+        if problems:
+            raise UserError(problems)
+        return found

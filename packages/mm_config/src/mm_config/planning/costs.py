@@ -10,6 +10,9 @@ from mm_config.specs.infer import InferSpec
 from mm_config.specs.serving import GuidanceMode
 from mm_config.specs.train import TrainSpec
 
+STREAMS = 3
+"""Residual streams among the values of a block: its input, and what its first two branches make of it."""
+
 
 @attrs.frozen
 class Work:

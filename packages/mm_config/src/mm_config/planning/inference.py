@@ -7,10 +7,11 @@ from math import prod
 
 import attrs
 
-from mm_config.planning.costs import Memory, Work, ceil_div, infer_layout
+from mm_config.planning.costs import STREAMS, Memory, Work, ceil_div, infer_layout
 from mm_config.planning.encoders import BYTES, autoencoder_working_bytes, encoders, image_tokens
-from mm_config.planning.parameters import block_count, quantized_count
+from mm_config.planning.parameters import block_count, float32_count, quantized_count
 from mm_config.specs.diffusion import NUM_TRAIN_TIMESTEPS
+from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import ATTENTION_CORES
 from mm_config.specs.serving import GuidanceMode, QuantFormat, Residency
@@ -169,13 +170,14 @@ def _expert(spec: InferSpec) -> _Expert:
 
 
 def _weight_bytes(spec: InferSpec, parameters: int) -> int:
-    """Bytes of an expert, whole; quantised matrices with their scales."""
+    """Bytes of an expert, whole; quantised matrices with their scales, and what stays float32 as such."""
     quantization, size = spec.quantization, BYTES[spec.dtype]
+    wider = float32_count(spec.model, quantization) * (BYTES[Dtype.FLOAT32] - size)
     if quantization is None:
-        return parameters * size
+        return parameters * size + wider
     few = quantized_count(spec.model, quantization)
     bits = _BITS[quantization.format] + _SCALE_BITS / (quantization.group_size or math.inf)
-    return (parameters - few) * size + math.ceil(few * bits / 8)
+    return (parameters - few) * size + wider + math.ceil(few * bits / 8)
 
 
 def _layerwise(spec: InferSpec, expert: _Expert, experts: int) -> int:
@@ -188,5 +190,8 @@ def _layerwise(spec: InferSpec, expert: _Expert, experts: int) -> int:
 
 def _activations(spec: InferSpec, branches: int) -> int:
     latent_shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
-    values = spec.model.block_activation_values(latent_shape) * spec.runtime.batch_size * branches
-    return ceil_div(values * BYTES[spec.dtype], infer_layout(spec).sequence)
+    size = BYTES[spec.dtype]
+    block = spec.model.block_activation_values(latent_shape) * size
+    if spec.float32_residual:
+        block += STREAMS * spec.model.block_input_values(latent_shape) * (BYTES[Dtype.FLOAT32] - size)
+    return ceil_div(block * spec.runtime.batch_size * branches, infer_layout(spec).sequence)

@@ -112,12 +112,17 @@ def matched_blocks(model: ModelSpec, patterns: tuple[str, ...]) -> int:
 @cache
 def quantized_count(model: ModelSpec, quantization: QuantizationSpec) -> int:
     """Values of the linear layers' matrices that are stored with few bits."""
+    return sum(parameter.size for parameter in parameters(model) if _is_quantized(parameter, quantization))
+
+
+@cache
+def float32_count(model: ModelSpec, quantization: QuantizationSpec | None) -> int:
+    """Values that stay float32 whatever the network computes in."""
     return sum(
         parameter.size
         for parameter in parameters(model)
-        if parameter.is_linear
-        and _any_matches(parameter.modules, quantization.modules)
-        and not _any_matches(parameter.modules, quantization.skip)
+        if model.stays_float32(parameter.name)
+        and not (quantization is not None and _is_quantized(parameter, quantization))
     )
 
 
@@ -130,6 +135,14 @@ def block_count(model: ModelSpec) -> int:
 @cache
 def _matching_count(model: ModelSpec, patterns: tuple[str, ...]) -> int:
     return sum(parameter.size for parameter in parameters(model) if _is_named(parameter, patterns))
+
+
+def _is_quantized(parameter: Parameter, quantization: QuantizationSpec) -> bool:
+    return (
+        parameter.is_linear
+        and _any_matches(parameter.modules, quantization.modules)
+        and not _any_matches(parameter.modules, quantization.skip)
+    )
 
 
 def _is_named(parameter: Parameter, patterns: tuple[str, ...]) -> bool:

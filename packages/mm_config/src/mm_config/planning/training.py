@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from math import prod
 
-from mm_config.planning.costs import Clip, Layout, Memory, Work, ceil_div, largest_clip, passes, train_layout
+from mm_config.planning.costs import (
+    STREAMS,
+    Clip,
+    Layout,
+    Memory,
+    Work,
+    ceil_div,
+    largest_clip,
+    passes,
+    train_layout,
+)
 from mm_config.planning.encoders import BYTES, autoencoder_working_bytes, encoders, image_tokens
 from mm_config.planning.parameters import (
     block_matrix_count,
@@ -202,12 +212,14 @@ def _activations(spec: TrainSpec, clip: Clip, micro: int, layout: Layout, mode: 
     model, recompute = spec.model, spec.recompute
     latent_shape = spec.autoencoder.latent_shape(clip.num_frames, clip.height, clip.width)
     size = BYTES[spec.precision.compute] * micro
-    block = model.block_activation_values(latent_shape) * size
-    kept = model.block_input_values(latent_shape) * size
+    stream = model.block_input_values(latent_shape)
+    wider = stream * (BYTES[Dtype.FLOAT32] * micro - size) if spec.precision.float32_residual else 0
+    block = model.block_activation_values(latent_shape) * size + STREAMS * wider
+    kept = stream * size + wider
     if mode is Recompute.NONE:
         return ceil_div(model.num_layers * block, layout.sequence), 0
     if mode is Recompute.SELECTIVE:
-        kept += kept + model.tokens(latent_shape) * model.num_attention_heads * micro * 4
+        kept += stream * size + model.tokens(latent_shape) * model.num_attention_heads * micro * 4
     again = matched_blocks(model, recompute.modules)
     one = block if again else 0
     others = (model.num_layers - again) * block

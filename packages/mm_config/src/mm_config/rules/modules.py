@@ -32,13 +32,17 @@ BLOCK_OF_FORMAT = {
 """Weights that share a scale where the format fixes it (OCP Microscaling 1.0; NVIDIA's NVFP4)."""
 
 
-def module_problems(patterns: tuple[str, ...], model: ModelSpec, path: str) -> Iterator[Problem]:
-    """Patterns over modules that are malformed, repeated or match nothing."""
-    yield from _pattern_problems(patterns, module_names(model), path, "module")
+def pattern_problems(
+    patterns: tuple[str, ...], names: tuple[str, ...], path: str, kind: str = "module"
+) -> Iterator[Problem]:
+    """Patterns that are malformed, repeated or match none of the names of modules, or of parameters."""
+    for index in range(len(patterns)):
+        if message := _pattern_message(patterns, index, names, kind):
+            yield Problem(f"{path}.{index}", message)
 
 
 def linear_problems(patterns: tuple[str, ...], model: ModelSpec, path: str) -> Iterator[Problem]:
-    """As `module_problems`, for patterns that may match linear layers alone."""
+    """As `pattern_problems`, for patterns that may match linear layers alone."""
     layers = linear_layers(model)
     others = [name for name in module_names(model) if name not in layers]
     for index, pattern in enumerate(patterns):
@@ -51,8 +55,8 @@ def linear_problems(patterns: tuple[str, ...], model: ModelSpec, path: str) -> I
 
 
 def unit_problems(patterns: tuple[str, ...], model: ModelSpec, path: str) -> Iterator[Problem]:
-    """As `module_problems`, for modules that have to be called: a list of modules never is."""
-    yield from module_problems(patterns, model, path)
+    """As `pattern_problems`, for modules that have to be called: a list of modules never is."""
+    yield from pattern_problems(patterns, module_names(model), path)
     numbered = module_lists(model)
     lists = [name for name in module_names(model) if name in numbered]
     for index, pattern in enumerate(patterns):
@@ -60,16 +64,11 @@ def unit_problems(patterns: tuple[str, ...], model: ModelSpec, path: str) -> Ite
             yield Problem(f"{path}.{index}", f"{name!r} is a list of modules; for its items write '{name}.*'")
 
 
-def parameter_problems(patterns: tuple[str, ...], names: tuple[str, ...], path: str) -> Iterator[Problem]:
-    """Patterns over parameters that are malformed, repeated or match none of these names."""
-    yield from _pattern_problems(patterns, names, path, "parameter")
-
-
 def sharding_problems(spec: TrainSpec) -> Iterator[Problem]:
     """Units, exceptions from sharding, and recomputed modules."""
     model, fsdp = spec.model, spec.fsdp
     yield from unit_problems(fsdp.wrap, model, "fsdp.wrap")
-    yield from module_problems(fsdp.ignore, model, "fsdp.ignore")
+    yield from pattern_problems(fsdp.ignore, module_names(model), "fsdp.ignore")
     yield from unit_problems(spec.recompute.modules, model, "recompute.modules")
     names = module_names(model)
     units = {name for pattern in fsdp.wrap for name in _matching(names, pattern)}
@@ -96,14 +95,14 @@ def trainable_problems(spec: TrainSpec) -> Iterator[Problem]:
     if not spec.frozen and not groups:
         return
     names = tuple(spec.model.parameter_shapes())
-    yield from parameter_problems(spec.frozen, names, "frozen")
+    yield from pattern_problems(spec.frozen, names, "frozen", "parameter")
     taken = _all_matching(names, spec.frozen)
     if len(taken) == len(names):
         yield Problem("frozen", "matches every parameter: nothing is left to train")
         return
     for index, group in enumerate(groups):
         path = f"optim.groups.{index}.parameters"
-        yield from parameter_problems(group.parameters, names, path)
+        yield from pattern_problems(group.parameters, names, path, "parameter")
         matched = _all_matching(names, group.parameters)
         if matched and matched <= taken:
             yield Problem(path, "matches only parameters that are frozen or in a group before")
@@ -115,10 +114,10 @@ def quantization_problems(spec: InferSpec) -> Iterator[Problem]:
     quantization = spec.quantization
     if quantization is None:
         return
-    yield from module_problems(quantization.modules, spec.model, "quantization.modules")
-    yield from module_problems(quantization.skip, spec.model, "quantization.skip")
-    layers = linear_layers(spec.model)
     names = module_names(spec.model)
+    yield from pattern_problems(quantization.modules, names, "quantization.modules")
+    yield from pattern_problems(quantization.skip, names, "quantization.skip")
+    layers = linear_layers(spec.model)
     chosen = _inside(layers, names, quantization.modules) - _inside(layers, names, quantization.skip)
     if not chosen:
         yield Problem("quantization.modules", "holds no linear layer that quantization.skip leaves over")
@@ -156,14 +155,6 @@ def _kept_problems(spec: TrainSpec) -> Iterator[Problem]:
             "is True, but recompute.mode is none: only what full or selective recomputation keeps is moved; "
             "choose one of them, or set it to False",
         )
-
-
-def _pattern_problems(
-    patterns: tuple[str, ...], names: tuple[str, ...], path: str, kind: str
-) -> Iterator[Problem]:
-    for index in range(len(patterns)):
-        if message := _pattern_message(patterns, index, names, kind):
-            yield Problem(f"{path}.{index}", message)
 
 
 def _pattern_message(patterns: tuple[str, ...], index: int, names: tuple[str, ...], kind: str) -> str | None:

@@ -28,6 +28,7 @@ from mm_config.rules.whole import label_problems
 from mm_config.runs import lock
 from mm_config.runs.index import open_index
 from mm_config.runs.inputs import write_inputs
+from mm_config.runs.lookup import folder_to_resume, why_another
 from mm_config.runs.provenance import NO_OPS, provenance, utc_now, write_provenance
 from mm_config.runs.record import (
     PROVENANCE_FILE,
@@ -41,7 +42,6 @@ from mm_config.runs.record import (
     write_record,
 )
 from mm_config.runs.requests import request_inputs, requests_hash, write_requests
-from mm_config.runs.resuming import folder_to_resume, why_another
 from mm_config.runs.stored import spec_problems
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import Problem, SpecError, UserError, prefixed

@@ -63,6 +63,21 @@ def _leaves(spec: Any, prefix: str, outer: Role, by_hash: bool) -> Iterator[Leaf
             yield Leaf(path, value, types[name], info, role, class_of(spec), texts.get(name, ""))
 
 
+def specs_inside(spec: Any, path: str = ROOT) -> Iterator[tuple[str, Any, attrs.Attribute[Any], type[Any]]]:
+    """The specs inside a spec, outer before inner: path, value, the field that holds it and that one's class.
+
+    Specs that enter the identity by their hash are not looked into.
+    """
+    for attribute in spec_fields(class_of(spec)):
+        value, where = getattr(spec, attribute.name), f"{path}.{attribute.name}"
+        several = ((f"{where}.{index}", item) for index, item in enumerate(value)) if is_tuple(value) else ()
+        for at, item in ((where, value), *several):
+            if is_spec(item):
+                yield at, item, attribute, class_of(spec)
+                if not info_of(attribute).by_hash:
+                    yield from specs_inside(item, at)
+
+
 def _holds_specs(value: Any) -> bool:
     return is_tuple(value) and any(map(is_spec, value))
 

@@ -21,9 +21,7 @@ def annotation_problem(expected: Any) -> str | None:
     """Why a field can't be annotated with `expected`, or None where it can."""
     if expected is None or expected in (type(None), bool, int, float, str):
         return None
-    if is_union(expected):
-        return next(filter(None, map(annotation_problem, typing.get_args(expected))), None)
-    if typing.get_origin(expected) is tuple:
+    if is_union(expected) or typing.get_origin(expected) is tuple:
         arguments = [argument for argument in typing.get_args(expected) if argument is not Ellipsis]
         return next(filter(None, map(annotation_problem, arguments)), None)
     if is_kind(expected) or (isinstance(expected, type) and issubclass(expected, enum.Enum)):

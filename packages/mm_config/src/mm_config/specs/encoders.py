@@ -135,3 +135,5 @@ class Umt5TextEncoderSpec(TextEncoderSpec):
     """Width of the feed-forward network."""
     dtype: Dtype = Dtype.BFLOAT16
     """Format of the network."""
+    truncate: bool = field(default=False, neutral=False)
+    """Whether a longer caption is cut to max_tokens, its end mark kept, as Wan's code does; else refused."""

@@ -145,6 +145,10 @@ class InferSpec(RootSpec):
     """Frame rate of the written file."""
     dtype: Dtype = field(default=Dtype.FLOAT32, effect=Effect.MATHEMATICS, group=Group.SAMPLING)
     """Format of the networks' computations; latents and guidance are always float32."""
+    float32_residual: bool = field(
+        default=False, neutral=False, effect=Effect.MATHEMATICS, group=Group.SAMPLING
+    )
+    """Whether the residual stream stays float32 where dtype is narrower, as in Wan's code: half the error."""
     samples: SamplesSpec = field(
         default=SamplesSpec(),
         effect=Effect.REQUESTS,

@@ -85,6 +85,10 @@ class ModelSpec:
         """Values that go into one block for one sample: all that full recomputation keeps of it."""
         return self.block_activation_values(latent_shape)
 
+    def stays_float32(self, parameter: str) -> bool:
+        """Whether a parameter is kept in float32 where the network computes in a narrower format."""
+        return False
+
     def parameter_count(self) -> int:
         """The number of parameters."""
         return sum(math.prod(shape) for shape in self.parameter_shapes().values())

@@ -58,6 +58,8 @@ class PrecisionSpec:
     """Format of the network's output; None leaves it."""
     allow_tf32: bool = field(default=False, neutral=False)
     """Whether float32 products may round their factors to 10 bits (TF32, HF32)."""
+    float32_residual: bool = field(default=False, neutral=False)
+    """Whether the residual stream stays float32 where compute is narrower: about half the error."""
 
 
 @spec("checkpoints")

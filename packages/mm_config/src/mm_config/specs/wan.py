@@ -138,6 +138,11 @@ class WanTransformerSpec(ModelSpec):
         """One token per patch."""
         return math.prod(size // patch for size, patch in zip(latent_shape, self.patch_size, strict=True))
 
+    def stays_float32(self, parameter: str) -> bool:
+        """Norms, modulation tables and the time embedder, which Wan's code and diffusers never round."""
+        parts = parameter.split(".")
+        return "time_embedder" in parts or any(part.startswith(("norm", "scale_shift")) for part in parts)
+
     def parameter_count(self) -> int:
         """The sum over `parameter_shapes`, from one block: it takes no longer for many layers."""
         d, f, patch = self.hidden_size, self.ffn_dim, math.prod(self.patch_size)

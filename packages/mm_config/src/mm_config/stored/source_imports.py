@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,12 +20,22 @@ def imported(
     names: dict[type[Any], str] = {}
     for cls in sorted(classes, key=_own_first):
         outer, dot, inner = cls.__qualname__.partition(".")
-        origin = (cls.__module__, outer)
+        origin = (_public_home(cls.__module__, outer), outer)
         if origin not in here:
             here[origin] = free(outer, taken)
             taken.add(here[origin])
         names[cls] = here[origin] + dot + inner
     return names, [(*origin, name) for origin, name in here.items()]
+
+
+def _public_home(module: str, name: str) -> str:
+    """The nearest package around a module whose `__all__` has what the module calls so, else the module."""
+    value, package = getattr(sys.modules[module], name), module
+    while package := package.rpartition(".")[0]:
+        face = sys.modules.get(package)
+        if name in getattr(face, "__all__", ()) and getattr(face, name, None) is value:
+            return package
+    return module
 
 
 def free(name: str, taken: set[str]) -> str:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from mm_config.rules import wan_autoencoder_problems
 from mm_config.schema import Problem, UserError, prefixed
 from mm_config.specs import LatentMode, RandomWeights, WanAutoencoderSpec
+from mm_models.autoencoders.wan_names import architecture, published_statistics
 from mm_models.dtypes import torch_dtype
 from mm_models.loading import load
-from mm_models.releases import reading, release_folder, require_equal
+from mm_models.releases import folder_with_config, reading, release_place, require_equal
 from mm_models.seeding import generator
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ class WanAutoencoder:
         if misfits := list(prefixed(wan_autoencoder_problems(spec), "spec.autoencoder")):
             raise UserError(misfits)
         if isinstance(spec.weights, RandomWeights):
-            config = {**_architecture(spec), **_unit_statistics(spec.latent_channels)}
+            config = {**architecture(spec), **_unit_statistics(spec.latent_channels)}
             network: Any = AutoencoderKLWan.from_config(config)
             _draw_all(network, spec.weights.seed)
         else:
-            folder = release_folder(spec.weights, locations, "spec.autoencoder.weights")
-            with reading(folder, "spec.autoencoder.weights"):
-                network = _read(spec, folder)
+            place = release_place(spec.weights, locations, "spec.autoencoder.weights")
+            with reading(place, "spec.autoencoder.weights"):
+                network = _read(spec, place)
         self.spec = spec
         # diffusers' own `to` warns of every cast, also where it has nothing to keep in float32.
         self.network: Any = nn.Module.to(network, device=device, dtype=dtype).requires_grad_(False).eval()
@@ -80,40 +81,25 @@ class WanAutoencoder:
         return torch.cat(clips)
 
 
-def _architecture(spec: WanAutoencoderSpec) -> dict[str, Any]:
-    """The spec's fields by their names in diffusers' configuration."""
-    channels = 3 * spec.patch_size**2
-    return {
-        "base_dim": spec.base_dim,
-        "decoder_base_dim": spec.decoder_base_dim or spec.base_dim,
-        "z_dim": spec.latent_channels,
-        "dim_mult": list(spec.dim_mult),
-        "num_res_blocks": spec.num_res_blocks,
-        "temperal_downsample": list(spec.temporal_downsample),
-        "is_residual": spec.is_residual,
-        "in_channels": channels,
-        "out_channels": channels,
-        "patch_size": None if spec.patch_size == 1 else spec.patch_size,
-        "scale_factor_temporal": spec.temporal_stride,
-        "scale_factor_spatial": spec.spatial_stride,
-    }
-
-
 def _unit_statistics(channels: int) -> dict[str, Any]:
     return {"latents_mean": [0.0] * channels, "latents_std": [1.0] * channels}
 
 
-def _read(spec: WanAutoencoderSpec, folder: Path) -> AutoencoderKLWan:
-    config: Any = AutoencoderKLWan.load_config(folder)
+def _read(spec: WanAutoencoderSpec, place: Path) -> AutoencoderKLWan:
+    """The network of a folder of diffusers', or of a file, beside which there may be no configuration."""
+    folder = folder_with_config(place, AutoencoderKLWan.__name__)
+    config: Any = (
+        AutoencoderKLWan.load_config(folder) if folder else architecture(spec) | published_statistics(spec)
+    )
     network: AutoencoderKLWan = AutoencoderKLWan.from_config(config)  # type: ignore[assignment]
     stored: dict[str, Any] = dict(network.config)
     stored["decoder_base_dim"] = stored["decoder_base_dim"] or stored["base_dim"]
-    require_equal(folder, stored, _architecture(spec), "spec.autoencoder")
+    require_equal(place, stored, architecture(spec), "spec.autoencoder")
     for name in ("latents_mean", "latents_std"):
         if len(stored[name]) != spec.latent_channels:
-            problem = f"{folder} has {len(stored[name])} {name} for {spec.latent_channels} channels"
+            problem = f"{place} has {len(stored[name])} {name} for {spec.latent_channels} channels"
             raise UserError(Problem("spec.autoencoder.weights", problem))
-    load(network, folder)
+    load(network, place)
     return network
 
 

@@ -84,7 +84,9 @@ class LowRank:
         assert self.magnitude is not None
         axes = [axis for axis, size in enumerate(self.magnitude.shape) if size == 1]
         # A row of zeros has no direction to scale; without the bound it would become NaN.
-        norms = torch.linalg.vector_norm(changed, dim=axes, keepdim=True).clamp_min(torch.finfo().tiny)
+        norms = torch.linalg.vector_norm(changed, dim=axes, keepdim=True).clamp_min(
+            torch.finfo(changed.dtype).eps
+        )
         return self.magnitude.to(changed) / norms
 
     def _product(self, factor: float, device: torch.device) -> Tensor:

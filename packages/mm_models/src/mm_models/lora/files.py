@@ -20,7 +20,7 @@ from mm_models.lora.layers import Entry, adapter_of
 from mm_models.naming import first_names
 from mm_models.weights.adapter_names import EXECUTED, not_opened, refusal
 from mm_models.weights.differences import SHOWN
-from mm_models.weights.published import published
+from mm_models.weights.published import generating
 from mm_models.weights.safetensors_files import read_files
 from mm_models.weights.tensors import StoredTensor
 
@@ -125,7 +125,7 @@ def _entries(
     flattened = styles == ["kohya"]
     names = our_names({key.name for key in keys.values()}, flattened=flattened)
     if unknown := [theirs for theirs, key in keys.items() if key.name not in names]:
-        known = " and ".join(network.about for network in published())
+        known = " and ".join(network.about for network in generating())
         what = f"flat names are read for {known} alone, which has none of"
         raise UserError(Problem(where, f"{what} {first_names(unknown, SHOWN)}"))
     entries = [

@@ -19,7 +19,7 @@ import attrs
 
 from mm_models.lora.adapter import HIGH_NOISE, LOW_NOISE
 from mm_models.weights.names import Dialect
-from mm_models.weights.published import published
+from mm_models.weights.published import generating
 
 Kind = Literal["down", "up", "bias", "magnitude", "dora_scale", "alpha", "difference"]
 
@@ -98,7 +98,7 @@ def our_names(names: Iterable[str], *, flattened: bool) -> Mapping[str, str]:
         flattened: Whether dots are written as `_`, all or some; a name that no table has is left out then.
     """
     names = list(names)
-    dialects = [dialect for network in published() for dialect in network.dialects]
+    dialects = [dialect for network in generating() for dialect in network.dialects]
     # The first of equals is ours, so names that are ours already stay.
     known = max((_translated(names, dialect, flattened) for dialect in dialects), key=len)
     return known if flattened else {name: known.get(name, name) for name in names}

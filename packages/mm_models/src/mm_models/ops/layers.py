@@ -1,4 +1,4 @@
-"""Layers whose arithmetic is float32 whatever their parameters' dtype."""
+"""Layers whose arithmetic is wider than their parameters' dtype."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +11,15 @@ class Float32Linear(nn.Linear):
         """`[..., in_features]` -> `[..., out_features]` float32."""
         bias = None if self.bias is None else self.bias.float()
         return F.linear(input.float(), self.weight.float(), bias)
+
+
+class InputLinear(nn.Linear):
+    """A linear layer computed in its input's dtype."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[..., in_features]` -> `[..., out_features]` in the input's dtype."""
+        bias = None if self.bias is None else self.bias.type_as(input)
+        return F.linear(input, self.weight.type_as(input), bias)
 
 
 class Float32LayerNorm(nn.LayerNorm):

@@ -17,9 +17,14 @@ from mm_models.ops.widening import widened
 
 
 def reference(
-    x_BSD: Tensor, shift_UD: Tensor, scale_UD: Tensor, eps: float, rows_BS: Tensor | None = None
+    x_BSD: Tensor,
+    shift_UD: Tensor,
+    scale_UD: Tensor,
+    eps: float,
+    rows_BS: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """LayerNorm(x) (1 + scale) + shift, in float32; the result has x's dtype.
+    """LayerNorm(x) (1 + scale) + shift, in float32.
 
     Args:
         x_BSD: The residual stream.
@@ -27,9 +32,11 @@ def reference(
         scale_UD: Float32 rows.
         eps: Of the norm.
         rows_BS: The row of each token; None where sample b uses row b for all its tokens.
+        dtype: Of the result; None takes x's.
     """
     normed = F.layer_norm(widened(x_BSD), x_BSD.shape[-1:], eps=eps)
-    return torch.addcmul(spread(shift_UD, rows_BS), normed, spread(1 + scale_UD, rows_BS)).type_as(x_BSD)
+    wide = torch.addcmul(spread(shift_UD, rows_BS), normed, spread(1 + scale_UD, rows_BS))
+    return wide.to(dtype or x_BSD.dtype)
 
 
 def spread(row_UD: Tensor, rows_BS: Tensor | None) -> Tensor:
@@ -38,20 +45,30 @@ def spread(row_UD: Tensor, rows_BS: Tensor | None) -> Tensor:
 
 
 def compiled(
-    x_BSD: Tensor, shift_UD: Tensor, scale_UD: Tensor, eps: float, rows_BS: Tensor | None = None
+    x_BSD: Tensor,
+    shift_UD: Tensor,
+    scale_UD: Tensor,
+    eps: float,
+    rows_BS: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """`reference` as a compiled kernel."""
-    return as_kernel(reference, x_BSD, shift_UD, scale_UD, eps, rows_BS)
+    return as_kernel(reference, x_BSD, shift_UD, scale_UD, eps, rows_BS, dtype)
 
 
 def fused(
-    x_BSD: Tensor, shift_UD: Tensor, scale_UD: Tensor, eps: float, rows_BS: Tensor | None = None
+    x_BSD: Tensor,
+    shift_UD: Tensor,
+    scale_UD: Tensor,
+    eps: float,
+    rows_BS: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """A step of tokens at a time, for CPUs; keeps x and two numbers per token for the backward pass."""
     parts = None if torch.compiler.is_compiling() else row_chunks(x_BSD, rows_BS)
     if parts is None:
-        return reference(x_BSD, shift_UD, scale_UD, eps, rows_BS)
-    return _Fused.apply(x_BSD, shift_UD, scale_UD, eps, parts)  # type: ignore[no-any-return]
+        return reference(x_BSD, shift_UD, scale_UD, eps, rows_BS, dtype)
+    return _Fused.apply(x_BSD, shift_UD, scale_UD, eps, parts, dtype)  # type: ignore[no-any-return]
 
 
 class _Fused(Function):
@@ -59,11 +76,17 @@ class _Fused(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_BSD: Tensor, shift_UD: Tensor, scale_UD: Tensor, eps: float, parts: list[RowChunk]
+        ctx: Any,
+        x_BSD: Tensor,
+        shift_UD: Tensor,
+        scale_UD: Tensor,
+        eps: float,
+        parts: list[RowChunk],
+        dtype: torch.dtype | None,
     ) -> Tensor:
         x_ND, gain_UD = x_BSD.flatten(0, 1), 1 + scale_UD
         width = x_ND.shape[1]
-        out_ND = torch.empty_like(x_ND)
+        out_ND = torch.empty_like(x_ND, dtype=dtype)
         mean_N1, rstd_N1 = gain_UD.new_empty(2, len(x_ND), 1)
         for row, part in parts:
             out_ND[part], mean_N1[part], rstd_N1[part] = torch.native_layer_norm(
@@ -75,7 +98,7 @@ class _Fused(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         x_BSD, gain_UD, mean_N1, rstd_N1 = ctx.saved_tensors
         x_ND, gradient_ND = x_BSD.flatten(0, 1), gradient_BSD.flatten(0, 1)
         of_x, of_shift, of_scale = (
@@ -97,4 +120,4 @@ class _Fused(Function):
             )
             of_scale[row] += of_gain
             of_shift[row] += of_bias
-        return of_x.view_as(x_BSD), of_shift, of_scale, None, None
+        return of_x.view_as(x_BSD), of_shift, of_scale, None, None, None

@@ -6,14 +6,17 @@ import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ftfy
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
-from mm_config.schema import Problem, UserError
+from mm_config.schema import Problem, UserError, concerning
 from mm_config.specs import Umt5TextEncoderSpec
 from mm_models.dtypes import torch_dtype
-from mm_models.releases import read_pretrained, reading, release_folder, require_equal
+from mm_models.loading import load_tensors
+from mm_models.releases import folder_with_config, reading, release_place, require_equal, tokenizer_places
+from mm_models.text.umt5_names import transformers_config
 
 if TYPE_CHECKING:
     from mm_config.options import Locations
@@ -28,15 +31,16 @@ class Umt5TextEncoder:
         device: torch.device | str = "cpu",
         locations: Locations | None = None,
     ) -> None:
-        """Reads the encoder, and the tokenizer beside it (in its folder or in the neighbour `tokenizer`).
+        """Reads the encoder, and the tokenizer beside it (in its folder or in the neighbour `tokenizer`; in
+        the original releases `google/umt5-xxl`).
 
         Raises:
             UserError: The weights or the tokenizer can't be found or read, or belong to another architecture.
         """
         dtype = torch_dtype(spec.dtype)
-        folder = release_folder(spec.weights, locations, "spec.text_encoder.weights")
-        with reading(folder, "spec.text_encoder.weights"):
-            tokenizer, network = _read_tokenizer(folder), _read_network(spec, folder, dtype)
+        place = release_place(spec.weights, locations, "spec.text_encoder.weights")
+        with reading(place, "spec.text_encoder.weights"):
+            tokenizer, network = _read_tokenizer(place), _read_network(spec, place, dtype)
         self.spec = spec
         self.device = device
         self.tokenizer: Any = tokenizer
@@ -50,15 +54,22 @@ class Umt5TextEncoder:
             `[B, max_tokens, text_dim]` float32.
 
         Raises:
-            UserError: Captions with more tokens than `max_tokens`; all such are listed.
+            UserError: Captions with more tokens than `max_tokens`, unless the spec cuts them; all such are
+                listed.
         """
-        tokens = [self.tokenizer(clean(caption)).input_ids for caption in captions]
-        limit = self.spec.max_tokens
+        limit, cut = self.spec.max_tokens, self.spec.truncate
+        tokens = [
+            self.tokenizer(clean(caption), truncation=cut, max_length=limit if cut else None).input_ids
+            for caption in captions
+        ]
         if too_long := [
             (caption, len(t)) for caption, t in zip(captions, tokens, strict=True) if len(t) > limit
         ]:
+            advice = "spec.text_encoder.truncate cuts it, as Wan's code and diffusers do"
             raise UserError(
-                Problem("spec.text_encoder.max_tokens", f"{caption!r} has {count} tokens, {limit} fit")
+                Problem(
+                    "spec.text_encoder.max_tokens", f"{caption!r} has {count} tokens, {limit} fit; {advice}"
+                )
                 for caption, count in too_long
             )
         features = torch.zeros(len(captions), limit, self.spec.text_dim, device=self.device)
@@ -68,31 +79,46 @@ class Umt5TextEncoder:
 
 
 def clean(caption: str) -> str:
-    """Undoes HTML escapes, twice since captions are often escaped twice, and collapses white space.
+    """What Wan's code (`wan/modules/tokenizers.py`, mode "whitespace") and diffusers make of a prompt.
 
-    Wan's authors also repair broken encodings where ftfy is installed; here the result never depends on
-    what is installed.
+    Mends broken encodings and unifies quotes, ligatures and widths (ftfy), undoes HTML escapes twice, since
+    captions are often escaped twice, and collapses white space.
     """
-    return " ".join(html.unescape(html.unescape(caption)).split())
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(caption))).split())
 
 
-def _read_tokenizer(folder: Path) -> Any:
-    for place in (folder, folder.parent / "tokenizer"):
-        if (place / "tokenizer_config.json").is_file():
-            return AutoTokenizer.from_pretrained(place, local_files_only=True)
-    problem = f"no tokenizer_config.json in {folder} or {folder.parent / 'tokenizer'}"
+def _read_tokenizer(place: Path) -> Any:
+    places = tokenizer_places(place)
+    for one in places:
+        if (one / "tokenizer_config.json").is_file():
+            return AutoTokenizer.from_pretrained(one, local_files_only=True)
+    problem = f"no tokenizer_config.json in {' or '.join(map(str, places))}"
     raise UserError(Problem("spec.text_encoder.weights", problem))
 
 
-def _read_network(spec: Umt5TextEncoderSpec, folder: Path, dtype: torch.dtype) -> UMT5EncoderModel:
-    wanted = {
-        "d_model": spec.text_dim,
-        "vocab_size": spec.vocab_size,
-        "num_layers": spec.num_layers,
-        "num_heads": spec.num_heads,
-        "d_kv": spec.d_kv,
-        "d_ff": spec.d_ff,
-    }
-    stored = UMT5Config.from_pretrained(folder, local_files_only=True).to_dict()
-    require_equal(folder, stored, wanted, "spec.text_encoder")
-    return read_pretrained(UMT5EncoderModel, folder, dtype, "spec.text_encoder.weights")
+def _read_network(spec: Umt5TextEncoderSpec, place: Path, dtype: torch.dtype) -> UMT5EncoderModel:
+    """The network of a folder of transformers', or of a file, beside which there may be no configuration."""
+    wanted = transformers_config(spec)
+    folder = folder_with_config(place, UMT5EncoderModel.__name__)
+    if folder is None:
+        config = UMT5Config(**wanted)
+    else:
+        config = UMT5Config.from_pretrained(folder, local_files_only=True)
+        stored = config.to_dict()
+        require_equal(folder, stored, {name: wanted[name] for name in _COMPARED}, "spec.text_encoder")
+    with torch.device("meta"):
+        network: Any = UMT5EncoderModel(config)
+    network.to(dtype)
+    if dtype is torch.float16:  # Its products leave the range of float16; transformers keeps it as well.
+        for name, module in network.named_modules():
+            if name.endswith(".wo"):
+                module.to(torch.float32)
+    network.to_empty(device="cpu")
+    network.set_input_embeddings(network.shared)
+    own = {name: value for name, value in network.state_dict().items() if "embed_tokens" not in name}
+    with concerning("spec.text_encoder.weights"):
+        load_tensors(own, place)
+    return network
+
+
+_COMPARED = ("d_model", "vocab_size", "num_layers", "num_heads", "d_kv", "d_ff")

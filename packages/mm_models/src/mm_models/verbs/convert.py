@@ -8,7 +8,7 @@ from pathlib import Path
 from mm_config.cli import RUNS_DIR, CommandLine, Option, Usage, Verb
 from mm_config.schema import Problem, UserError
 from mm_config.specs import Dtype
-from mm_models.verbs.words import SPEC, model_of
+from mm_models.verbs.words import SPEC, spec_of
 
 NETWORKS, ADAPTERS = ("diffusers", "wan", "mindspeed", "dcp"), ("diffusers", "peft")
 TO = Option("--to", "What to write (default: diffusers).", "KIND", (*NETWORKS, "peft"))
@@ -30,21 +30,32 @@ SHARD = Option(
 DTYPE = Option(
     "--dtype", "Cast values (default: as they are stored).", "DTYPE", tuple(dtype.value for dtype in Dtype)
 )
+
+
+def _heads(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) >= 1):
+        raise UserError(f"expected a number of attention heads, such as 12, got {text!r}")
+    return int(text)
+
+
+HEADS = Option("--heads", "Attention heads of the network, where nothing tells them.", "N", read=_heads)
 USAGE = Usage(
-    "mm convert SRC DST [--to KIND] [--shard-gb N] [--dtype DTYPE] [--spec TARGET] [--runs-dir DIR]",
+    "mm convert SRC DST [--to KIND] [--shard-gb N] [--dtype DTYPE] [--heads N] [--spec TARGET] "
+    "[--runs-dir DIR]",
     "Write weights as those of another codebase, bit for bit.",
-    "Writes weights of Wan's transformer as another kind, bit for bit. What SRC is, its content tells: a "
-    "folder of diffusers or of the original Wan code, MindSpeed-MM's release or distributed checkpoint, our "
-    "checkpoint, or one file (.safetensors, .pt, .pth). Files that would have to be executed are "
-    "refused.\n\n"
+    "Writes weights of Wan's transformer, text encoder or autoencoders as another kind, bit for bit. What "
+    "SRC is, its content tells: a folder of diffusers or of the original Wan code, MindSpeed-MM's release or "
+    "distributed checkpoint, our checkpoint, or one file (.safetensors, .pt, .pth, .bin). Files that would "
+    "have to be executed are refused. 8-bit floats with scales are multiplied by them, and that is said.\n\n"
     "diffusers: config.json, safetensors and their index. wan: the same files under the original code's "
     "names. mindspeed: release/mp_rank_00/model_optim_rng.pt, which needs memory for the whole network. dcp: "
     "a checkpoint that trainings start from.\n\n"
     "A LoRA adapter in any key style (safetensors of diffusers, PEFT, kohya's tools or tools around the "
     "original code, or the checkpoint of a training) is written as diffusers or peft, as it is stored.\n\n"
     "DST must not exist; it is written beside its place and renamed when complete. Tensors that are missing, "
-    "too many or of another shape are named and nothing is written.",
-    (TO, SHARD, DTYPE, SPEC, RUNS_DIR),
+    "too many or of another shape are named and nothing is written. The number of attention heads is not in "
+    "weights: where no config.json, no spec and no published network of these widths tells it, --heads must.",
+    (TO, SHARD, DTYPE, HEADS, SPEC, RUNS_DIR),
     (
         ("mm convert Wan2.1-T2V-1.3B wan-1.3b-diffusers", "the original release for diffusers"),
         ("mm convert RUN/checkpoints/step-00000450 trained", "what a training made, for diffusers"),
@@ -59,18 +70,21 @@ USAGE = Usage(
 def convert_weights(line: CommandLine) -> int:
     """Writes SRC as another kind."""
     source, out = line.words
-    spec = model_of(line)
+    spec = spec_of(line)
 
     from mm_models.dtypes import torch_dtype
     from mm_models.lora.files import holds_adapter
     from mm_models.weights.converting import SHARD_BYTES, convert
+    from mm_models.weights.quantised import quantised_lines
 
     kind = line.value(TO, "diffusers")
     if holds_adapter(Path(source)):
         return _convert_adapter(line, Path(source), Path(out), kind)
     if kind not in NETWORKS:
         raise UserError(Problem(TO.flag, f"{kind} is for adapters, and {source} holds none"))
-    dtype = line.value(DTYPE)
+    dtype, heads = line.value(DTYPE), line.value(HEADS)
+    if heads is not None and spec is not None:
+        raise UserError(Problem(HEADS.flag, f"{line.value(SPEC)} of --spec tells it"))
     read = convert(
         Path(source),
         Path(out),
@@ -78,11 +92,14 @@ def convert_weights(line: CommandLine) -> int:
         shard_bytes=line.value(SHARD, SHARD_BYTES),
         dtype=torch_dtype(Dtype(dtype)) if dtype else None,
         spec=spec,
+        heads=heads,
     )
     if read.left_out:
         more = ", ..." if len(read.left_out) > 3 else ""
         names = ", ".join(read.left_out[:3])
         print(f"left out  {len(read.left_out)} entries that are no weights: {names}{more}")
+    for told in quantised_lines(read.tensors):
+        print(f"read      {told}")
     print(f"written   {out} ({kind}, from {read.kind})")
     return 0
 
@@ -94,7 +111,7 @@ def _convert_adapter(line: CommandLine, source: Path, out: Path, kind: str) -> i
 
     problems = [
         Problem(option.flag, "is for networks; an adapter is written as it is stored")
-        for option in (SHARD, DTYPE, SPEC)
+        for option in (SHARD, DTYPE, HEADS, SPEC)
         if line.value(option) is not None
     ]
     if kind not in ADAPTERS:

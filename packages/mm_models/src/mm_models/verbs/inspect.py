@@ -6,17 +6,17 @@ import json
 from pathlib import Path
 
 from mm_config.cli import JSON, RUNS_DIR, CommandLine, Usage, Verb
-from mm_models.verbs.words import SPEC, model_of
+from mm_models.verbs.words import SPEC, spec_of
 
 DIFFERS = 1
 """Exit status where weights do not fit."""
 USAGE = Usage(
     "mm inspect PATH [--spec TARGET] [--json] [--runs-dir DIR]",
     "Say what weights are: kind, architecture, dtypes, digest, and what differs from a spec.",
-    "Says what weights of Wan's transformer are: their kind, the architecture that their shapes tell and the "
-    "known family that has it, dtypes, parameters, and a digest of all values that is equal for equal "
-    "weights of every kind. With a spec it names what is missing, not wanted or of another shape, and what "
-    "probably happened.\n\n"
+    "Says what weights of Wan's transformer, text encoder or autoencoders are: their kind, the architecture "
+    "that their shapes tell and the known family that has it, dtypes, parameters, and a digest of all values "
+    "that is equal for equal weights of every kind. With a spec it names what is missing, not wanted or of "
+    "another shape, and what probably happened.\n\n"
     "Of a LoRA adapter (safetensors of diffusers, PEFT, kohya's tools or tools around the original code, or "
     "the checkpoint of a training) it says key style, expert, rank, alpha, layers, and the networks that it "
     "fits.\n\n"
@@ -36,14 +36,19 @@ USAGE = Usage(
 def describe_weights(line: CommandLine) -> int:
     """Prints what the weights are."""
     (path,) = line.words
-    spec = model_of(line)
+    spec = spec_of(line)
 
     from mm_models.lora.describing import inspect_adapters
     from mm_models.lora.files import holds_adapter
     from mm_models.weights.inspecting import inspect_weights
+    from mm_models.weights.published import published_model
 
-    inspect = inspect_adapters if holds_adapter(Path(path)) else inspect_weights
-    found = inspect(Path(path), spec, line.value(SPEC))
+    named = line.value(SPEC)
+    if holds_adapter(Path(path)):
+        model = None if spec is None else published_model(spec, named)
+        found = inspect_adapters(Path(path), model, named)
+    else:
+        found = inspect_weights(Path(path), spec, named)
     if line.has(JSON):
         print(json.dumps(found.to_json(), indent=2))
     else:

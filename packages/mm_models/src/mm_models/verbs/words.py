@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mm_config.cli import CommandLine, Option, resolve, runs_dir_of
 from mm_config.options import RunOptions
-
-if TYPE_CHECKING:
-    from mm_config.specs import ModelSpec
 
 SPEC = Option(
     "--spec",
@@ -18,17 +13,11 @@ SPEC = Option(
 )
 
 
-def model_of(line: CommandLine) -> ModelSpec | None:
-    """The network of `--spec`, where it was given.
+def spec_of(line: CommandLine) -> object:
+    """What `--spec` names; None where it was not given.
 
     Raises:
-        UserError: The target is no spec, or the weights of its network are not published.
+        UserError: The target is no spec.
     """
     target = line.value(SPEC)
-    if target is None:
-        return None
-    spec = resolve(target, RunOptions(runs_dir=runs_dir_of(line)))
-
-    from mm_models.weights.published import published_model
-
-    return published_model(spec, target)
+    return None if target is None else resolve(target, RunOptions(runs_dir=runs_dir_of(line)))

@@ -15,8 +15,6 @@ from mm_config.schema import UserError
 from mm_config.specs import Conditioning, Family, WanTransformerSpec
 from mm_models.weights.published import Guess, Shapes
 
-PUBLISHED_HEAD_DIM = 128
-"""Width of a head in all published Wan networks."""
 _COMPUTED_WITH = frozenset(("num_attention_heads", "eps"))
 _UNSEEN = _COMPUTED_WITH | {"rope_max_seq_len", "conditioning"}
 
@@ -36,7 +34,8 @@ def guess(shapes: Shapes, config: Mapping[str, Any]) -> Guess | None:
     """The spec that some weights have, or None where the tensors that tell it are missing.
 
     Weights don't show the number of heads, the norms' epsilon and the rotary table's length: these are the
-    configuration's, else those of a family with the same shapes, else heads of width 128 and the defaults.
+    configuration's, else those of a family with the same shapes, else the heads of the published family
+    with the same two widths, and the defaults.
 
     Args:
         shapes: By our names.
@@ -50,19 +49,31 @@ def guess(shapes: Shapes, config: Mapping[str, Any]) -> Guess | None:
     except (ArithmeticError, LookupError, ValueError):
         return None
     told = _unseen(config)
+    exact = {name: one for name, one in families().items() if one.parameter_shapes() == dict(shapes)}
+    alike = {name: one for name, one in _of_published_width().items() if _widths(one) == _widths(seen)}
     if "num_attention_heads" in told:
-        heads, spec = "configuration", seen
-    elif known := [one for one in families().values() if one.parameter_shapes() == dict(shapes)]:
-        heads, spec = "family", known[0]
-    elif seen.hidden_size % PUBLISHED_HEAD_DIM == 0:
-        count = seen.hidden_size // PUBLISHED_HEAD_DIM
-        heads, spec = "assumed", attrs.evolve(seen, num_attention_heads=count)
+        heads, heads_of, spec = "configuration", "", seen
+    elif exact:
+        name, spec = next(iter(exact.items()))
+        heads, heads_of = "family", f"{name} has these shapes"
+    elif alike:
+        name, one = next(iter(alike.items()))
+        spec = attrs.evolve(seen, num_attention_heads=one.num_attention_heads)
+        heads, heads_of = "size", f"{name} has hidden size {seen.hidden_size} and ffn_dim {seen.ffn_dim} too"
     else:
-        heads, spec = "unknown", seen
+        heads, heads_of, spec = "unknown", "", seen
     spec = attrs.evolve(spec, **told)
     if heads == "configuration" and (problems := list(spec.problems())):
         raise UserError(problems)
-    return Guess(spec, heads, _UNSEEN, _COMPUTED_WITH & told.keys())
+    return Guess(spec, heads, _UNSEEN, _COMPUTED_WITH & told.keys(), heads_of)
+
+
+def _of_published_width() -> Mapping[str, WanTransformerSpec]:
+    return {name: one for name, one in families().items() if not name.startswith("tiny.")}
+
+
+def _widths(spec: WanTransformerSpec) -> tuple[int, int]:
+    return spec.hidden_size, spec.ffn_dim
 
 
 def _seen(shapes: Shapes) -> dict[str, Any]:

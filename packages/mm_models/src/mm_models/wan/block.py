@@ -100,11 +100,11 @@ class Block(nn.Module):
         rope: Rope,
         image_BID: Tensor | None = None,
     ) -> Tensor:
-        """One residual step of the stream."""
-        ops, eps, rows = self.ops, self.eps, modulation.rows_BS
+        """One residual step of the stream, which may be wider than the layers beside it."""
+        ops, eps, rows, dtype = self.ops, self.eps, modulation.rows_BS, text_BLD.dtype
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation.of_block(self.scale_shift_table)
-        attended = self.attn1(ops.modulate(x_BSD, shift, scale, eps, rows), rope)
+        attended = self.attn1(ops.modulate(x_BSD, shift, scale, eps, rows, dtype), rope)
         x_BSD = ops.gate_residual(x_BSD, attended, gate, rows)
-        x_BSD = x_BSD + self.attn2(self.norm2(x_BSD), text_BLD, image_BID)
-        fed = self.ffn(ops.modulate(x_BSD, ffn_shift, ffn_scale, eps, rows))
+        x_BSD = x_BSD + self.attn2(self.norm2(x_BSD).to(dtype), text_BLD, image_BID)
+        fed = self.ffn(ops.modulate(x_BSD, ffn_shift, ffn_scale, eps, rows, dtype))
         return ops.gate_residual(x_BSD, fed, ffn_gate, rows)

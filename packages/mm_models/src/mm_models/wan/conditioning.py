@@ -84,7 +84,7 @@ class ImageEmbedder(nn.Module):
         image_BIK = image_BIK.float()
         if self.pos_embed is not None:
             image_BIK = image_BIK + self.pos_embed.float()
-        normed = self.norm1(image_BIK).to(self.norm2.weight.dtype)
+        normed = self.norm1(image_BIK).to(next(self.ff.parameters()).dtype)
         return self.norm2(self.ff(normed))
 
 

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from mm_config.specs import WanTransformerSpec
 from mm_models.ops.choosing import Ops
+from mm_models.ops.layers import InputLinear
 from mm_models.ops.rope import Rope, axis_table, grid_table
+from mm_models.ops.widening import widened
 from mm_models.wan.block import Block
 from mm_models.wan.conditioning import ConditionEmbedder
 from mm_models.wan.inputs import token_grid
@@ -63,6 +65,9 @@ class WanTransformer(nn.Module):
     `MixedPrecisionPolicy(cast_forward_inputs=False)`, which keeps timesteps and modulation exact.
     """
 
+    float32_residual = False
+    """Whether the residual stream and the output layer are float32 where the layers are narrower."""
+
     def __init__(self, spec: WanTransformerSpec, ops: Ops) -> None:
         super().__init__()
         dim, patch = spec.hidden_size, spec.patch_size
@@ -71,7 +76,7 @@ class WanTransformer(nn.Module):
         self.patch_embedding = PatchEmbedding(spec.in_channels, dim, kernel_size=patch, stride=patch)
         self.condition_embedder = ConditionEmbedder(spec)
         self.blocks = nn.ModuleList([Block(spec, ops) for _ in range(spec.num_layers)])
-        self.proj_out = nn.Linear(dim, spec.out_channels * math.prod(patch))
+        self.proj_out = InputLinear(dim, spec.out_channels * math.prod(patch))
         self.scale_shift_table = nn.Parameter(torch.empty(1, 2, dim))
 
     def forward(
@@ -95,6 +100,8 @@ class WanTransformer(nn.Module):
         rope = self.rope(grid)
         modulation, text_BLD, image_BID = self.condition_embedder(timestep, text_BLT, image_BIK)
         x_BSD = self.patch_embedding(latents_BCTHW)
+        if self.float32_residual:
+            x_BSD = widened(x_BSD)
         for block in self.blocks:
             x_BSD = block(x_BSD, text_BLD, modulation, rope, image_BID)
         shift, scale = modulation.of_output(self.scale_shift_table)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 
-from mm_config.console import progress
-from mm_config.schema import Problem, UserError
-from mm_config.specs import ModelSpec
+from mm_config.console import progress, say
+from mm_config.schema import Problem, UserError, prefixed
 from mm_models import checkpoint
 from mm_models.weights.differences import compare
 from mm_models.weights.opening import (
@@ -21,9 +21,9 @@ from mm_models.weights.opening import (
     open_weights,
     spec_of_run,
 )
-from mm_models.weights.published import families, nearest_family, published_of
+from mm_models.weights.published import nearest_family
 from mm_models.weights.staging import require_free, staged
-from mm_models.weights.writing import STEM, Item, write_json, write_release, write_sharded
+from mm_models.weights.writing import Item, write_json, write_release, write_sharded
 
 SHARD_BYTES = 10**10
 
@@ -35,7 +35,8 @@ def convert(
     *,
     shard_bytes: int = SHARD_BYTES,
     dtype: torch.dtype | None = None,
-    spec: ModelSpec | None = None,
+    spec: object = None,
+    heads: int | None = None,
 ) -> Weights:
     """Writes weights as another kind, beside their place first and renamed when complete.
 
@@ -45,34 +46,28 @@ def convert(
         kind: A dialect of the network's, such as `wan`, or `dcp` for our checkpoint.
         shard_bytes: The largest file of safetensors.
         dtype: What values are cast to; None leaves each tensor's own.
-        spec: Their network; otherwise the spec of the run that made them, or read off their shapes.
+        spec: Of their network, or of what has one; otherwise that of the run that made them, or read off
+            their shapes.
+        heads: The number of attention heads, where nothing else tells it.
 
     Returns:
         What was read.
 
     Raises:
-        UserError: The source can't be read or is not whole, the place is taken, or the disk too small;
-            nothing is left behind.
+        UserError: The source can't be read or is not whole, nothing tells its number of heads, the place is
+            taken, or the disk too small; nothing is left behind.
     """
     require_free(out)
     weights = open_weights(source)
-    found = architecture_of(weights)
-    model = spec or spec_of_run(weights)
-    if model is None:
-        model = found.spec if found else families()[nearest_family(weights.shapes)]
-    wanted = model.parameter_shapes()
-    if differing := compare(weights.tensors, wanted, settings=contradictions(found, model)):
-        raise UserError(differing.problems(str(source)))
-    if found is not None and found.heads == "unknown" and found.spec is model:
-        message = "its shapes don't tell the number of attention heads; name a spec that has them by --spec"
-        raise UserError(Problem(str(source), message))
-    network = published_of(model)
+    network = weights.network
     dialect = network.dialects[0] if kind == "dcp" else network.dialect(kind)
     if dialect is None:
         known = ", ".join((*(one.name for one in network.dialects), "dcp"))
         raise UserError(
             Problem(str(source), f"{network.about} has no weights of kind {kind}; it has {known}")
         )
+    model = _model_of(weights, spec, heads, is_told=kind == "dcp" or kind in network.configs)
+    wanted = network.shapes(model)
     items = [
         Item(dialect.theirs(name), weights.tensors[name], dtype or weights.tensors[name].dtype)
         for name in wanted
@@ -86,16 +81,47 @@ def convert(
     return weights
 
 
+def _model_of(weights: Weights, spec: object, heads: int | None, is_told: bool) -> Any:
+    """The spec that weights have, held against them; `is_told` where a configuration will say the heads."""
+    network, where = weights.network, str(weights.path)
+    model = spec_of_run(weights) if spec is None else network.part_of(spec, "--spec")
+    found = architecture_of(weights)
+    guessed = model is None
+    if guessed:
+        model = found.spec if found else network.families()[nearest_family(network, weights.shapes)]
+    if heads is not None:
+        if not hasattr(model, "num_attention_heads"):
+            message = f"is for Wan's transformer; these are weights of {network.about}"
+            raise UserError(Problem("--heads", message))
+        model = attrs.evolve(model, num_attention_heads=heads)
+        if problems := list(prefixed(model.problems(), "--heads")):
+            raise UserError(problems)
+    differing = compare(
+        weights.tensors, network.shapes(model), settings=contradictions(weights, found, model)
+    )
+    if differing:
+        raise UserError(differing.problems(where))
+    if guessed and heads is None and is_told and found is not None:
+        if found.heads == "unknown":
+            raise UserError(Problem(where, f"its shapes don't tell the number of attention heads; {_ASK}"))
+        if found.heads_of:
+            say(f"heads     {model.num_attention_heads}: {found.heads_of}")
+    return model
+
+
+_ASK = "give it by --heads, or a spec that has it by --spec (published networks: hidden size / 128)"
+
+
 def _write(
     weights: Weights,
     folder: Path,
     kind: str,
     items: Sequence[Item],
-    model: ModelSpec,
+    model: Any,
     shard_bytes: int,
     tick: Callable[[], None],
 ) -> None:
-    network = published_of(model)
+    network = weights.network
     match kind:
         case "mindspeed":
             write_release(folder, items, tick)
@@ -104,12 +130,12 @@ def _write(
             shards = write_sharded(folder / "model", items, shard_bytes, "model", tick)
             state: dict[str, Any] = {
                 "converted": {"kind": weights.kind, "layout": weights.layout, "path": str(weights.path)},
-                "config": network.config(model),
+                "config": network.config(model, beside=weights.config),
             }
             written = {f"model/{name}": entry for name, entry in shards.items()}
             written[checkpoint.STATE] = write_json(folder / checkpoint.STATE, state)
             write_json(folder / checkpoint.MANIFEST, {"v": 1, "files": written})
         case _:
-            write_sharded(folder, items, shard_bytes, STEM, tick)
-            if (config := network.configs.get(kind)) is not None:
-                write_json(folder / "config.json", config(model))
+            write_sharded(folder, items, shard_bytes, network.stem, tick)
+            if config := network.config(model, kind, weights.config):
+                write_json(folder / "config.json", config)

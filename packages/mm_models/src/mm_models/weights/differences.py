@@ -10,12 +10,13 @@ import torch
 
 from mm_config.schema import Problem
 from mm_models.weights.published import Shapes, exact_families, guess
+from mm_models.weights.quantised import FLOAT8
 from mm_models.weights.tensors import StoredTensor
 
 SHOWN = 10
 """How many tensors are named of each kind of difference."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-"""What weights may be stored in; values of a quantised file mean nothing without its scales."""
+"""What weights may be stored in, beside 8-bit floats; integers of a quantised file mean nothing here."""
 
 
 @attrs.frozen
@@ -47,7 +48,7 @@ class Differences:
             "not wanted": self.extra,
             "of another shape": self.misshapen,
             "not whole": self.incomplete,
-            "of a dtype that is not loaded (allowed: float32, bfloat16, float16)": self.wrong_dtype,
+            "of a dtype that is not loaded (allowed: float32, bfloat16, float16, float8)": self.wrong_dtype,
         }
         for what, names in found.items():
             if names:
@@ -105,7 +106,7 @@ def compare(
     wrong = tuple(
         f"{name} is {str(stored[name].dtype).removeprefix('torch.')}"
         for name in both
-        if stored[name].dtype not in (*DTYPES, own.get(name))
+        if stored[name].dtype not in (*DTYPES, *FLOAT8, own.get(name))
     )
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     cause = _cause(shapes, wanted) if missing or extra or misshapen else None

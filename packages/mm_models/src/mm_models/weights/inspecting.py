@@ -11,16 +11,17 @@ from typing import Any
 
 import attrs
 
-from mm_config.specs import ModelSpec
 from mm_models.weights.differences import Differences, compare
 from mm_models.weights.opening import Weights, architecture_of, contradictions, open_weights
-from mm_models.weights.published import Guess, exact_families, families, nearest_family
+from mm_models.weights.published import Guess, exact_families, nearest_family
+from mm_models.weights.quantised import quantised_lines
 from mm_models.weights.tensors import StoredTensor, raw_bytes
 
 _HEADS = {
     "configuration": "told by the configuration",
     "family": "those of the family",
-    "assumed": "assumed: nothing tells them, and published networks have heads of width 128",
+    "size": "those of a published network with these widths",
+    "shapes": "told by the shapes",
     "unknown": "unknown: nothing tells them; a spec or a config.json can",
 }
 Tick = Callable[[], None]
@@ -52,13 +53,15 @@ class Inspection:
         yield f"kind          {weights.kind}: {weights.layout}, names of {weights.dialect.about}"
         yield f"architecture  {self._architecture()}"
         if self.architecture is not None:
-            shown = {name: value for name, value in _fields(self.architecture).items() if value is not None}
+            shown = {name: value for name, value in self._fields().items() if value is not None}
             yield f"              {', '.join(f'{name} {value}' for name, value in shown.items())}"
-            yield f"heads         {_HEADS[self.architecture.heads]}"
+            why = f" ({self.architecture.heads_of})" if self.architecture.heads_of else ""
+            yield f"heads         {_HEADS[self.architecture.heads]}{why}"
         yield f"tensors       {len(weights.tensors):,}"
         yield f"parameters    {_parameters(weights.tensors):,}"
         dtypes = (f"{name} ({count:,} tensors)" for name, count in _dtypes(weights.tensors).items())
         yield f"dtypes        {', '.join(dtypes)}"
+        yield from (f"quantised     {line}" for line in quantised_lines(weights.tensors))
         yield f"bytes         {_bytes(weights.tensors):,}"
         yield f"digest        {self.digest or 'none: not all tensors are whole'}"
         if weights.left_out:
@@ -79,7 +82,7 @@ class Inspection:
             "kind": weights.kind,
             "layout": weights.layout,
             "dialect": weights.dialect.name,
-            "architecture": None if self.architecture is None else _fields(self.architecture),
+            "architecture": self._fields() or None,
             "heads": None if self.architecture is None else self.architecture.heads,
             "families": list(self.families),
             "nearest": self.nearest,
@@ -87,6 +90,7 @@ class Inspection:
             "parameters": _parameters(weights.tensors),
             "dtypes": _dtypes(weights.tensors),
             "bytes": _bytes(weights.tensors),
+            "quantised": list(quantised_lines(weights.tensors)),
             "digest": self.digest,
             "left_out": list(weights.left_out),
             "spec": self.spec,
@@ -99,25 +103,38 @@ class Inspection:
             return " or ".join(self.families)
         return f"of no known family; nearest is {self.nearest}"
 
+    def _fields(self) -> dict[str, Any]:
+        """The spec's fields; the number of heads is None where nothing tells it."""
+        found = self.architecture
+        if found is None:
+            return {}
+        values = {
+            name: list(value) if isinstance(value, tuple) else getattr(value, "value", value)
+            for name, value in attrs.asdict(found.spec, recurse=False).items()
+            if name not in self.weights.network.settings
+        }
+        return values | ({"num_attention_heads": None} if found.heads == "unknown" else {})
+
 
 def inspect_weights(
-    path: Path, spec: ModelSpec | None = None, named: str | None = None, tick: Tick = lambda: None
+    path: Path, spec: object = None, named: str | None = None, tick: Tick = lambda: None
 ) -> Inspection:
     """Reads all of the weights at a path, one tensor at a time.
 
     Args:
         path: Weights of any kind that `open_weights` knows.
-        spec: What they are held against.
+        spec: What they are held against: of a network, or of what has one.
         named: How that is named.
         tick: Called after each tensor.
 
     Raises:
-        UserError: They can't be read.
+        UserError: They can't be read, or the spec is of another kind of network.
     """
     weights = open_weights(path)
-    shapes = weights.shapes
-    architecture, nearest = architecture_of(weights), nearest_family(shapes)
-    wanted = spec or (architecture and architecture.spec) or families()[nearest]
+    shapes, network = weights.shapes, weights.network
+    asked = None if spec is None else network.part_of(spec, named or "spec")
+    architecture, nearest = architecture_of(weights), nearest_family(network, shapes)
+    wanted = asked or (architecture and architecture.spec) or network.families()[nearest]
     return Inspection(
         weights=weights,
         architecture=architecture,
@@ -125,7 +142,7 @@ def inspect_weights(
         nearest=nearest,
         digest=digest_of(weights.tensors, tick) if _are_whole(weights.tensors) else None,
         differences=compare(
-            weights.tensors, wanted.parameter_shapes(), settings=contradictions(architecture, wanted)
+            weights.tensors, network.shapes(wanted), settings=contradictions(weights, architecture, wanted)
         ),
         spec=named,
     )
@@ -140,15 +157,6 @@ def digest_of(tensors: Mapping[str, StoredTensor], tick: Tick = lambda: None) ->
         lines.update(f"{name} {tensor.dtype} {list(tensor.shape)} {content}\n".encode())
         tick()
     return lines.hexdigest()
-
-
-def _fields(found: Guess) -> dict[str, Any]:
-    """The spec's fields; the number of heads is None where nothing tells it."""
-    spec = found.spec
-    values = attrs.asdict(spec)
-    heads = None if found.heads == "unknown" else spec.num_attention_heads
-    plain = {"conditioning": spec.conditioning.value, "patch_size": list(spec.patch_size)}
-    return values | plain | {"num_attention_heads": heads}
 
 
 def _are_whole(tensors: Mapping[str, StoredTensor]) -> bool:

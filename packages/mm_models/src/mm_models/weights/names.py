@@ -8,12 +8,13 @@ dialects.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import attrs
 
-_NUMBER = re.compile(r"(?<=\bblocks\.)\d+(?=\.)")
+_NUMBER = re.compile(r"(?:(?<=\bblocks\.)|(?<=\bblock\.))\d+(?=\.)")
+_WRAPPERS = frozenset(("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "module"))
 
 
 @attrs.frozen
@@ -74,7 +75,7 @@ class Match:
     """Names that it knows."""
 
 
-def best_match(names: Sequence[str], dialects: Iterable[Dialect], anchor: str) -> Match | None:
+def best_match(names: Sequence[str], dialects: Sequence[Dialect], anchor: str) -> Match | None:
     """The dialect that knows most of the names, and the prefix under which they stand; None where none does.
 
     Moments of optimizers and averages bear a network's names too: their prefixes are taken last.
@@ -82,9 +83,12 @@ def best_match(names: Sequence[str], dialects: Iterable[Dialect], anchor: str) -
     Args:
         names: Of the tensors that lie together.
         dialects: Those of one network.
-        anchor: A name that all dialects share; what stands before it is a prefix.
+        anchor: One of our names; what stands before it in the names, in any dialect, is a prefix.
     """
-    prefixes = {""} | {name.removesuffix(anchor) for name in names if name.endswith("." + anchor)}
+    anchors = {dialect.theirs(anchor) for dialect in dialects}
+    prefixes = {""} | {
+        name.removesuffix(end) for name in names for end in anchors if name.endswith("." + end)
+    }
     matches = [
         Match(
             dialect,
@@ -102,6 +106,11 @@ def best_match(names: Sequence[str], dialects: Iterable[Dialect], anchor: str) -
         matches, key=lambda one: (one.count > 0, not _SIDE.search(one.prefix), one.count, -len(one.prefix))
     )
     return best if best.count else None
+
+
+def unwrapped(name: str) -> str:
+    """A name without the parts that `torch.compile`, recomputation, FSDP and DDP put into names."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 _SIDE = re.compile(r"optim|ema|exp_avg")

@@ -1,8 +1,9 @@
-"""`.pt` and `.pth` files: tensors mapped from the file, nothing of it executed."""
+"""`.pt`, `.pth` and `.bin` files: tensors mapped from the file, nothing of it executed."""
 
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from mm_config.schema import Problem, UserError
 from mm_models.weights.placeholders import placeholder
 from mm_models.weights.tensors import StoredTensor, in_memory
 
-SUFFIXES = (".pt", ".pth")
+SUFFIXES = (".pt", ".pth", ".bin")
 _DEEPEST = 20
 """A dictionary that holds itself has no end."""
 
@@ -32,9 +33,12 @@ def read_pickled(path: Path) -> tuple[dict[str, StoredTensor], list[str]]:
 
 
 def load_payload(path: Path) -> Any:
-    """What a file holds, where that is tensors, numbers, texts and their containers."""
+    """What a file holds, where that is tensors, numbers, texts and their containers.
+
+    Files of torch before 1.6 are no zip files; they can't be mapped and are read into memory.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # A damaged pickle raises anything.
         raise UserError(Problem(str(path), _why(path, error))) from error
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
+from operator import methodcaller
+from types import MappingProxyType
 from typing import Any, Literal
 
 import attrs
@@ -23,14 +25,16 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Guess:
     """An architecture read off weights."""
 
-    spec: ModelSpec
+    spec: Any
     """The architecture."""
-    heads: Literal["configuration", "family", "assumed", "unknown"]
-    """What tells the number of heads: weights don't show it. Where it is unknown the spec has one."""
+    heads: Literal["configuration", "family", "size", "shapes", "unknown"]
+    """What tells the number of heads, where shapes don't. Where it is unknown the spec has one."""
     unseen: frozenset[str]
     """Fields of the spec that weights don't show."""
     told: frozenset[str] = frozenset()
     """Those of them that the configuration tells and that change what the network computes."""
+    heads_of: str = ""
+    """The family whose heads are taken, and why."""
 
 
 @attrs.frozen
@@ -39,26 +43,56 @@ class Published:
 
     about: str
     """What the network is, such as `Wan's transformer`."""
-    spec: type[ModelSpec]
+    spec: type[Any]
     """The class of its specs."""
     dialects: tuple[Dialect, ...]
     """Whose names there are; the first has ours."""
     anchor: str
-    """A tensor that all of them call the same; what stands before it is a wrapper's prefix."""
+    """Our name of a tensor that every such network has; what stands before it is a wrapper's prefix."""
     unused: frozenset[str]
     """Parts of names that published files hold and no computation uses; reading leaves them out."""
-    families: Callable[[], Mapping[str, ModelSpec]]
+    families: Callable[[], Mapping[str, Any]]
     """The known networks by name, such as `wan22.TI2V_5B`."""
     guess: Callable[[Shapes, Mapping[str, Any]], Guess | None]
     """The spec that weights of these shapes and this configuration have; None for another network's. A
     configuration that no such network has is a UserError."""
     configs: Mapping[str, Callable[[Any], dict[str, Any]]]
     """`config.json` of a spec, by the dialect that has one."""
+    shapes: Callable[[Any], Shapes] = methodcaller("parameter_shapes")
+    """Our names and shapes of a spec."""
+    part: str = "model"
+    """The field of a training or a generation that holds such a spec."""
+    stem: str = "diffusion_pytorch_model"
+    """How the names of their files of safetensors begin."""
+    kept: frozenset[str] = frozenset()
+    """Entries of a configuration beside weights that specs don't have; they are written again."""
+    settings: frozenset[str] = frozenset()
+    """Fields of its specs that are no architecture."""
 
-    def config(self, model: ModelSpec) -> dict[str, Any]:
-        """`config.json` of a spec in our dialect; empty where that has none."""
-        of_spec = self.configs.get(self.dialects[0].name)
-        return of_spec(model) if of_spec else {}
+    def part_of(self, spec: object, path: str) -> Any:
+        """The spec of such a network in that of a training or a generation, which may be one itself.
+
+        Raises:
+            UserError: It has another network; `path` is where it stands.
+        """
+        found = getattr(spec, self.part, spec)
+        if not isinstance(found, self.spec):
+            message = f"these are weights of {self.about}; this is of {type(found).__name__}"
+            raise UserError(Problem(path, message))
+        return found
+
+    def config(self, model: Any, kind: str = "", beside: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        """`config.json` of a spec in a dialect, ours by default; empty where it has none.
+
+        Args:
+            model: The spec.
+            kind: The dialect's name.
+            beside: The configuration that lay beside the weights, of which `kept` entries stay.
+        """
+        of_spec = self.configs.get(kind or self.dialects[0].name)
+        if of_spec is None:
+            return {}
+        return of_spec(model) | {name: value for name, value in beside.items() if name in self.kept}
 
     def dialect(self, name: str) -> Dialect | None:
         """The dialect of that name."""
@@ -68,7 +102,13 @@ class Published:
 @cache
 def published() -> tuple[Published, ...]:
     """What installed packages declare."""
-    return tuple(point.load() for point in entry_points(group="mm.published"))
+    found = sorted(entry_points(group="mm.published"), key=lambda point: point.name)
+    return tuple(point.load() for point in found)
+
+
+def generating() -> tuple[Published, ...]:
+    """Those of them that adapters change: networks of trainings and generations, no encoders."""
+    return tuple(one for one in published() if one.part == "model")
 
 
 def bears_our_names(names: Iterable[str]) -> bool:
@@ -88,24 +128,30 @@ def recognised(names: Iterable[str]) -> tuple[Published, Dialect, str] | None:
 
 
 def families() -> dict[str, ModelSpec]:
-    """The known networks by their families' names."""
-    return {name: spec for one in published() for name, spec in one.families().items()}
+    """The known networks that generate, by their families' names."""
+    return {name: spec for one in published() if one.part == "model" for name, spec in one.families().items()}
 
 
 def exact_families(shapes: Shapes) -> tuple[str, ...]:
     """The families whose networks have exactly these names and shapes."""
-    return tuple(name for name, model in families().items() if model.parameter_shapes() == dict(shapes))
+    return tuple(
+        name
+        for one in published()
+        if one.anchor in shapes
+        for name, spec in one.families().items()
+        if one.shapes(spec) == dict(shapes)
+    )
 
 
-def nearest_family(shapes: Shapes) -> str:
-    """The family that shares most names with equal shapes."""
+def nearest_family(network: Published, shapes: Shapes) -> str:
+    """The family of that network that shares most names with equal shapes."""
 
-    def likeness(model: ModelSpec) -> float:
-        wanted = model.parameter_shapes()
+    def likeness(spec: Any) -> float:
+        wanted = network.shapes(spec)
         shared = sum(wanted.get(key) == shape for key, shape in shapes.items())
         return shared / len(wanted.keys() | shapes.keys())
 
-    known = families()
+    known = network.families()
     return max(known, key=lambda name: likeness(known[name]))
 
 
@@ -123,13 +169,8 @@ def guess(shapes: Shapes, config: Mapping[str, Any]) -> Guess | None:
     return next((one for one in found if one is not None), None)
 
 
-def published_of(model: ModelSpec) -> Published:
-    """How the weights of a spec's network are published; it is one of those that are."""
-    return next(one for one in published() if isinstance(model, one.spec))
-
-
 def published_model(spec: object, path: str) -> ModelSpec:
-    """A spec's network, where its weights are published.
+    """The network of a training or a generation, where its weights are published.
 
     Args:
         spec: Of a training, a generation or a network.
@@ -138,11 +179,10 @@ def published_model(spec: object, path: str) -> ModelSpec:
     Raises:
         UserError: It is another.
     """
-    model = getattr(spec, "model", spec)
-    for one in published():
-        if isinstance(model, one.spec):
-            return model
-    known = ", ".join(one.about for one in published())
+    model: Any = getattr(spec, "model", spec)
+    if any(isinstance(model, one.spec) for one in generating()):
+        return model
+    known = ", ".join(one.about for one in generating())
     raise UserError(
         Problem(path, f"mm inspect and mm convert know {known}; this is of {type(model).__name__}")
     )

@@ -1,4 +1,4 @@
-"""Safetensors: one file, several with an index, or the shards of a distributed checkpoint."""
+"""Safetensors: whole files, or the shards of a distributed checkpoint."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mm_config.schema import Problem, UserError
-from mm_models.naming import first_names
 from mm_models.weights.placeholders import placeholder
 from mm_models.weights.tensors import Piece, Region, StoredTensor, raw_bytes
 
-INDEX_SUFFIX = ".safetensors.index.json"
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -36,58 +34,6 @@ DTYPES = {
 """The format's names of dtypes."""
 BUFFER_BYTES = 2**24
 """What values pass through that are cast, moved to a device, or no whole rows; a single row may be larger."""
-
-
-def read_folder(folder: Path) -> dict[str, StoredTensor]:
-    """The tensors of a folder with one file, or with several and an index.
-
-    Raises:
-        UserError: A file can't be read; there are several files without an index, or several indexes; or the
-            index names files or tensors that are not there.
-    """
-    indexes = sorted(folder.glob("*" + INDEX_SUFFIX))
-    files = sorted(folder.glob("*.safetensors"))
-    if len(indexes) > 1:
-        names = first_names(path.name for path in indexes)
-        raise UserError(Problem(str(folder), f"holds several indexes; name one of {names}"))
-    if indexes:
-        return read_index(indexes[0])
-    if len(files) > 1:
-        names = first_names(path.name for path in files)
-        raise UserError(
-            Problem(
-                str(folder),
-                f"holds {len(files)} safetensors files and no index (*{INDEX_SUFFIX}), so nothing "
-                f"tells which belong together; download the index, or name one of {names}",
-            )
-        )
-    return read_files(files)
-
-
-def read_index(index: Path) -> dict[str, StoredTensor]:
-    """The tensors that an index lists; its files lie beside it."""
-    try:
-        placed = dict(json.loads(index.read_text("utf-8"))["weight_map"])
-        names = sorted(set(placed.values()))
-        outside = [name for name in names if Path(name).name != name]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        stands = placeholder(index)
-        why = f"it is {stands}" if stands else f"{type(error).__name__}: {error}"
-        message = f"is no index of safetensors files: {why}"
-        raise UserError(Problem(str(index), message)) from error
-    if outside:
-        raise UserError(Problem(str(index), f"lists files outside its folder: {', '.join(outside[:10])}"))
-    if absent := [name for name in names if not (index.parent / name).is_file()]:
-        gone = first_names(absent)
-        raise UserError(
-            Problem(str(index), f"lists files that are missing: {gone}; the download is not complete")
-        )
-    tensors = read_files(index.parent / name for name in names)
-    if lost := sorted(placed.keys() - tensors.keys()):
-        raise UserError(
-            Problem(str(index), f"lists tensors that its files do not hold: {', '.join(lost[:10])}")
-        )
-    return tensors
 
 
 def read_files(files: Iterable[Path]) -> dict[str, StoredTensor]:

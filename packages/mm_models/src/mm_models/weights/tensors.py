@@ -38,6 +38,8 @@ class StoredTensor:
     """As it is stored."""
     pieces: tuple[Piece, ...]
     """In any order; together they are the tensor."""
+    quantised: str = ""
+    """What becomes of values that lie in fewer bits than networks have, as it is said; empty for others."""
 
     @property
     def bytes(self) -> int:

@@ -17,7 +17,6 @@ from mm_config.schema import Problem, UserError
 from mm_models.weights.safetensors_files import DTYPES
 from mm_models.weights.tensors import StoredTensor, raw_bytes
 
-STEM = "diffusion_pytorch_model"
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 

@@ -198,7 +198,7 @@ def _captions(book: Book) -> Conflicts:
         return
     text = (
         "clean_caption is MindSpeed-MM's default, which lower-cases captions and strips Chinese ones; here "
-        "they lose entities and white space alone"
+        "broken encodings, entities and white space alone are mended"
     )
     fact = book.fact("data.json", methods)
     yield (methods, f"is missing: {text}") if fact is None else (fact, text)

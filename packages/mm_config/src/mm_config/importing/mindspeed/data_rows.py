@@ -98,7 +98,7 @@ _PREPROCESSING: tuple[Row, ...] = (
     *(row for name in CHAINS for row in _chain_rows(name)),
 )
 
-_CLEANING = "captions are always cleaned so (entities, then white space)"
+_CLEANING = "captions are always cleaned so (encodings, entities, white space)"
 
 _DATASET: tuple[Row, ...] = (
     *group("dataset_param", "dataset_param.basic_parameters"),

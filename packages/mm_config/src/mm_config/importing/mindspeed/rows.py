@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -40,24 +41,18 @@ def mapped(path: str, target: str, read: ReadValue | None, **more: Any) -> Row:
     return Row("", path, Verdict.MAPPED, target, read=read, **more)
 
 
-def derived(path: str, reason: str, *only: Leaf, **more: Any) -> Row:
-    """A key that follows from others; with `only`, other values are refused."""
-    return Row("", path, Verdict.DERIVED, reason=reason, only=only, **more)
+def _told(verdict: Verdict) -> Callable[..., Row]:
+    """Rows without a place in our spec: a path, the reason, and the only values that have this verdict."""
+
+    def row(path: str, reason: str, *only: Leaf, **more: Any) -> Row:
+        return Row("", path, verdict, reason=reason, only=only, **more)
+
+    return row
 
 
-def dead(path: str, reason: str, **more: Any) -> Row:
-    """A key that nothing reads."""
-    return Row("", path, Verdict.DEAD, reason=reason, **more)
-
-
-def outside(path: str, reason: str, **more: Any) -> Row:
-    """A key about the machine or one request."""
-    return Row("", path, Verdict.OUTSIDE, reason=reason, **more)
-
-
-def refused(path: str, reason: str, **more: Any) -> Row:
-    """A key that our spec can't say."""
-    return Row("", path, Verdict.REFUSED, reason=reason, **more)
+derived, dead, outside, refused = map(
+    _told, (Verdict.DERIVED, Verdict.DEAD, Verdict.OUTSIDE, Verdict.REFUSED)
+)
 
 
 def misspelt(path: str, meant: str, effect: str, **more: Any) -> Row:

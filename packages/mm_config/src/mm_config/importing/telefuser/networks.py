@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any, TypeAlias
 
+from mm_config.importing.names import MODULES
 from mm_config.importing.telefuser.config import Config, Findings, Value
 from mm_config.importing.telefuser.runtime_rows import ATTENTION, BACKENDS, MODES, QUANT, SPARSE
 from mm_config.importing.verdict import Verdict
@@ -38,16 +39,7 @@ _PRESETS = {
     (True, False, True): CompileMode.MAX_AUTOTUNE_NO_CUDAGRAPHS,
 }
 
-_MODULES = {
-    "patch_embedding": "patch_embedding",
-    "text_embedding": "condition_embedder.text_embedder",
-    "time_embedding": "condition_embedder.time_embedder",
-    "time_projection": "condition_embedder.time_proj",
-    "img_emb": "condition_embedder.image_embedder",
-    "blocks": "blocks.*",
-    "head": "proj_out",
-}
-"""Modules of the original networks and ours."""
+_MODULES = {**MODULES, "blocks": "blocks.*"}
 _CONDITION = ("text_embedding", "time_embedding", "time_projection")
 
 

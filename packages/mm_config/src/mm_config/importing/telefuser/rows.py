@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -36,24 +37,19 @@ def mapped(name: str, holds: Any, default: Leaf, target: str, reason: str = "", 
     return Row("", name, holds, default, Verdict.MAPPED, target, reason, **more)
 
 
-def derived(name: str, holds: Any, default: Leaf, reason: str, target: str = "", **more: Any) -> Row:
-    """A field that follows from others."""
-    return Row("", name, holds, default, Verdict.DERIVED, target, reason, **more)
+def _told(verdict: Verdict) -> Callable[..., Row]:
+    """Rows of a name, what it holds, its default, the reason and perhaps a target."""
+
+    def row(name: str, holds: Any, default: Leaf, reason: str, target: str = "", **more: Any) -> Row:
+        return Row("", name, holds, default, verdict, target, reason, **more)
+
+    return row
 
 
-def dead(name: str, holds: Any, default: Leaf, reason: str, **more: Any) -> Row:
-    """A field that nothing reads."""
-    return Row("", name, holds, default, Verdict.DEAD, "", reason, **more)
-
-
-def outside(name: str, holds: Any, default: Leaf, reason: str, **more: Any) -> Row:
-    """A field about the machine or one request."""
-    return Row("", name, holds, default, Verdict.OUTSIDE, "", reason, **more)
-
-
-def refused(name: str, holds: Any, default: Leaf, reason: str, **more: Any) -> Row:
-    """A field that our spec can't say; its default is accepted."""
-    return Row("", name, holds, default, Verdict.REFUSED, "", reason, **more)
+derived, dead, outside, refused = map(
+    _told, (Verdict.DERIVED, Verdict.DEAD, Verdict.OUTSIDE, Verdict.REFUSED)
+)
+"""What is refused is so at any value but its default."""
 
 
 def group(name: str, cls: str, target: str = "", **more: Any) -> Row:

@@ -1,10 +1,10 @@
-"""MindSpeed-MM's names of modules as ours, which are diffusers'."""
+"""Names of modules in the original networks as ours, which are diffusers'."""
 
 from __future__ import annotations
 
 import re
 
-_PARTS = {
+MODULES = {
     "head": "proj_out",
     "patch_embedding": "patch_embedding",
     "text_embedding": "condition_embedder.text_embedder",
@@ -29,8 +29,8 @@ ENCODERS = ("ae", "text_encoder")
 def module_pattern(name: str) -> str | None:
     """`predictor.blocks.{*}` as `blocks.*`; None for a module that the network has not."""
     name = name.removeprefix("predictor.")
-    if name in _PARTS:
-        return _PARTS[name]
+    if name in MODULES:
+        return MODULES[name]
     found = _BLOCK.fullmatch(name)
     if found is None:
         return None
