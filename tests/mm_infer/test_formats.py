@@ -92,7 +92,7 @@ def _cut(file: Path) -> None:
 
 def _quantise(file: Path) -> None:
     tensors = {name: value.clone() for name, value in load_file(file).items()}
-    save_file({**tensors, "proj_out.weight": tensors["proj_out.weight"].to(torch.float8_e4m3fn)}, file)
+    save_file({**tensors, "proj_out.weight": tensors["proj_out.weight"].to(torch.int8)}, file)
 
 
 def _rename(file: Path) -> None:
@@ -108,7 +108,7 @@ def _split(file: Path) -> None:
     ("damage", "message"),
     [
         (_cut, "can't be read: .*; it was cut short"),
-        (_quantise, "of a dtype that is not loaded .*: proj_out.weight is float8_e4m3fn"),
+        (_quantise, "of a dtype that is not loaded .*: proj_out.weight is int8"),
         (_rename, "2 tensors are missing: proj_out.weight, proj_out.bias"),
         (_split, "2 safetensors files and no index"),
     ],

@@ -19,6 +19,7 @@ from mm_infer.adapters import ReadAdapter, adapter_fields, read_fields
 from mm_infer.carried_out import CARRIED_OUT, request_refusals
 from mm_infer.requests import check_requests
 from mm_infer.samplers import sigmas
+from mm_infer.trained_as import check_trained_as
 from mm_models import check_weights, device, require_releases, torch_dtype
 from mm_models.ops import Ops, choose
 
@@ -129,6 +130,7 @@ def _found(spec: InferSpec, options: RunOptions, expert: Expert, network: nn.Mod
     found = resolve_weights(expert_weights(spec)[expert], options, spec.runtime.build_missing, path)
     if isinstance(found, Path):
         with concerning(path):
+            check_trained_as(expert, spec, found)
             check_weights(network, found)
     return found
 

@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
+from mm_config.content import sha256_of_files
 from mm_config.durable import place_folder, sha256_of, size_and_sha256, synced_file
 from mm_models.collectives import gather_json, rank_and_world_size, write_on_first
 
@@ -95,13 +96,9 @@ def verify(folder: Path, *, hashed: bool = True) -> list[str]:
         folder: The checkpoint.
         hashed: Whether files are read and hashed; otherwise only their names and sizes are compared.
     """
-    try:
-        files: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
-    except FileNotFoundError:
-        return [f"{MANIFEST} is missing"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return [f"{MANIFEST} is unreadable"]
+    listed = _listed(folder)
+    if isinstance(listed, str):
+        return [listed]
     problems = []
     for name, (size, digest) in listed.items():
         path = folder / name
@@ -110,9 +107,38 @@ def verify(folder: Path, *, hashed: bool = True) -> list[str]:
         elif path.stat().st_size != size:
             problems.append(f"{name} has {path.stat().st_size} bytes, {size} were written")
         elif hashed and sha256_of(path) != digest:
-            problems.append(f"{name} has changed since it was written")
+            problems.append(_changed(name))
     strangers = {_name(folder, path) for path in _files(folder)} - {*listed, MANIFEST}
     return problems + [f"{name} is not in {MANIFEST}" for name in sorted(strangers)]
+
+
+def verify_group(folder: Path, group: str) -> list[str]:
+    """What is wrong with what is loaded of a checkpoint: a group's files and the state, whose bytes count.
+
+    A file is hashed once, until it changes: a digest is remembered. Of other groups names and sizes are
+    compared.
+    """
+    problems, listed = verify(folder, hashed=False), _listed(folder)
+    if problems or isinstance(listed, str):
+        return problems
+    names = [name for name in listed if name == STATE or name.startswith(f"{group}/")]
+    digests = sha256_of_files(folder / name for name in names)
+    return [_changed(name) for name, found in zip(names, digests, strict=True) if found != listed[name][1]]
+
+
+def _listed(folder: Path) -> dict[str, tuple[int, str]] | str:
+    """Size and sha256 of each file as they were written, or why they can't be told."""
+    try:
+        files: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        return {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is unreadable"
+
+
+def _changed(name: str) -> str:
+    return f"{name} has changed since it was written"
 
 
 def latest(checkpoints_dir: Path) -> Path | None:

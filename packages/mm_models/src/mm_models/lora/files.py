@@ -20,6 +20,7 @@ from mm_models.lora.layers import Entry, adapter_of
 from mm_models.naming import first_names
 from mm_models.weights.adapter_names import EXECUTED, not_opened, refusal
 from mm_models.weights.differences import SHOWN
+from mm_models.weights.layouts import read_checkpoint
 from mm_models.weights.published import generating
 from mm_models.weights.safetensors_files import read_files
 from mm_models.weights.tensors import StoredTensor
@@ -83,9 +84,7 @@ def holds_adapter(path: Path) -> bool:
 def _open(path: Path) -> tuple[str, dict[str, StoredTensor], Mapping[str, str]]:
     """The layout, the tensors, and the metadata of the file."""
     if (path / checkpoint.MANIFEST).is_file():
-        if damage := checkpoint.verify(path, hashed=False):
-            raise UserError(Problem(str(path), f"is damaged: {'; '.join(damage[:SHOWN])}"))
-        return "dcp", read_files(sorted((path / "model").glob("*.safetensors"))), {}
+        return "dcp", read_checkpoint(path), {}
     file = _file_of(path)
     tensors = read_files([file])
     with safe_open(file, framework="pt") as opened:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def read(path: Path) -> tuple[str, Found]:
     if not path.is_dir():
         raise UserError(Problem(str(path), "no such file or folder"))
     if (path / checkpoint.MANIFEST).is_file():
-        return CHECKPOINT, (read_group(path, "model"), [])
+        return CHECKPOINT, (read_checkpoint(path), [])
     if indexed.holds(path, ".safetensors"):
         return "safetensors", indexed.read_folder(path, ".safetensors")
     inner = megatron.iteration_folder(path)
@@ -51,17 +51,31 @@ def read(path: Path) -> tuple[str, Found]:
     raise UserError(Problem(str(path), f"holds no weights that are known{_advice(path, files)}"))
 
 
+def read_checkpoint(folder: Path) -> dict[str, StoredTensor]:
+    """The network of one of our checkpoints, by name.
+
+    Raises:
+        UserError: Files are missing or are not those that were written, or it holds no network.
+    """
+    _require_intact(folder, checkpoint.verify_group(folder, "model"))
+    return read_group(folder, "model")
+
+
 def read_group(folder: Path, group: str) -> dict[str, StoredTensor]:
     """The tensors of a group of one of our checkpoints, such as `model`, by name.
 
     Raises:
         UserError: Files are missing or cut short (their content is not hashed), or the group is missing.
     """
-    if damage := checkpoint.verify(folder, hashed=False):
-        raise UserError(Problem(str(folder), f"is damaged: {'; '.join(damage[:10])}"))
+    _require_intact(folder, checkpoint.verify(folder, hashed=False))
     if not (folder / group).is_dir():
         raise UserError(Problem(str(folder), f"holds no {group!r}"))
     return safetensors_files.read_files(sorted((folder / group).glob("*.safetensors")))
+
+
+def _require_intact(folder: Path, damage: Sequence[str]) -> None:
+    if damage:
+        raise UserError(Problem(str(folder), f"is damaged: {'; '.join(damage[:10])}"))
 
 
 def holdings(tensors: Collection[str]) -> str:
