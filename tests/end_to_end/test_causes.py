@@ -88,7 +88,12 @@ def test_the_very_weights_are_taken_and_where_they_are_gone_what_they_were_made_
 def test_another_number_of_threads_is_the_cause_and_like_undoes_it(
     training: TrainSpec, options: RunOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wide = {"model.hidden_size": 256, "model.num_attention_heads": 4, "model.ffn_dim": 512}
+    wide = {
+        "model.hidden_size": 256,
+        "model.num_attention_heads": 4,
+        "model.ffn_dim": 512,
+        "schedule.steps": 1,
+    }
     stored = mm_train.train(replace(training, wide), options).run_dir
     words = ["reproduce", str(stored), "--runs-dir", str(options.runs_dir)]
     with on_threads(Threads(openmp=2, torch=2)):
