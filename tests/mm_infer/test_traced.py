@@ -143,8 +143,9 @@ def test_show_tells_the_spec_and_the_request_of_a_video(way: str, made: Made, mm
         (line,) = (line for line in lines.splitlines() if line.startswith(f"request.{name} = "))
         assert line.partition(" = ")[2].strip("'\"") == str(getattr(request, name))
     _, page, _ = mm("show", path)
-    run = json.loads(read_comment(path))["run"]["id"]
-    assert page.startswith(f"made by the run {run}\n") and request.prompt in page
+    comment = json.loads(read_comment(path))
+    origin = f"made by the run {comment['run']['id']}  made of {comment['made_of'][:12]}\n"
+    assert page.startswith(origin) and request.prompt in page
 
 
 @pytest.mark.parametrize("way", WAYS)
