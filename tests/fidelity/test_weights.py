@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import UMT5EncoderModel
 
 import mm_models
+from mm_config.cli.app import app
 from mm_config.families import wan21, wan22
 from mm_config.options.locations import Location, Locations
 from mm_config.specs.dtype import Dtype
@@ -27,6 +28,7 @@ from mm_models.autoencoders.wan_names import WAN21, WAN22, architecture
 from mm_models.text.umt5_names import UMT5
 from mm_models.wan.names import WAN
 from mm_models.weights.converting import convert
+from mm_models.weights.inspecting import inspect_weights
 from mm_models.weights.opening import open_weights
 from tests.fidelity.official_encoders import decode, encode, t5
 from tests.mm_models.parity import fill
@@ -158,6 +160,34 @@ def test_autoencoders_are_told_by_their_shapes_and_converted_for_diffusers(
         torch.testing.assert_close(latents, encode(state, frame), atol=1e-5, rtol=1e-5)
     convert(tmp_path / "vae", tmp_path / "again", "wan")
     assert open_weights(tmp_path / "again").dialect.name == "wan"
+
+
+def test_original_files_are_inspected_and_a_conversion_leaves_their_digest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for (spec, published), told in (
+        (VAES["wan22"], "latent_channels 48, temporal_stride 4, spatial_stride 16, base_dim 4"),
+        ((TEXT, UMT5), "text_dim 16, vocab_size 13, num_layers 2, num_heads 2, d_kv 8, d_ff 24"),
+    ):
+        file, out = tmp_path / f"{published.part}.pth", tmp_path / published.part
+        torch.save(official(published.shapes(spec), published.dialects[1]), file)
+        assert app(["inspect", str(file)]) == 0
+        page = capsys.readouterr().out
+        assert f"torch.save, names of {published.dialects[1].about}\n" in page and told in page
+        assert "fits          its own architecture\n" in page
+        convert(file, out)
+        assert inspect_weights(out).digest == inspect_weights(file).digest
+
+
+def test_an_encoder_of_another_spec_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(official(UMT5.shapes(TEXT), UMT5.dialects[1]), tmp_path / "t5.pth")
+    assert app(["inspect", str(tmp_path / "t5.pth"), "--spec", "experiments.wan22_t2v"]) == 1
+    page = capsys.readouterr().out
+    assert "shared.weight is (13, 16), (256384, 4096) is wanted\n" in page
+    assert "text_dim 16 instead of 4096, vocab_size 13 instead of 256384, num_layers 2 instead of 24" in page
+    assert app(["inspect", str(tmp_path / "t5.pth"), "--spec", "experiments.tiny"]) == 2
+    told = "experiments.tiny: these are weights of Wan's text encoder; this is of HashedTextEncoderSpec\n"
+    assert capsys.readouterr().err == told
 
 
 def test_the_statistics_of_a_fine_tuned_autoencoder_stay_in_its_configuration(tmp_path: Path) -> None:

@@ -98,11 +98,12 @@ def test_targets_are_experiments_files_and_runs(tmp_path: Path, monkeypatch: pyt
         "experiments/__init__.py",
         "my specs/c.yaml",
         "d.txt",
+        "e.mp4",
     ):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
     monkeypatch.chdir(tmp_path)
-    assert texts("hash", "") == ["experiments/a.py", "experiments/b.py", "my specs/"]
+    assert texts("hash", "") == ["e.mp4", "experiments/a.py", "experiments/b.py", "my specs/"]
     assert texts("diff", "experiments/a.py", "exp") == ["experiments/a.py", "experiments/b.py"]
     assert texts("hash", "my specs/") == ["my specs/c.yaml"]
     assert texts("hash", f"{tmp_path}/my") == [f"{tmp_path}/my specs/"]
@@ -111,7 +112,7 @@ def test_targets_are_experiments_files_and_runs(tmp_path: Path, monkeypatch: pyt
     run.finish({})
     run_id, digits = f"high/{run.path.name}", spec_hash(tiny_high.SPEC)[:12]
     assert run_id in texts("hash", "")
-    assert texts("hash", "hi") == [run_id]
+    assert texts("hash", "hi") == texts("generate", "e.mp4", "--like", "") == [run_id]
     assert texts("hash", digits[:6]) == [digits]
     assert texts("hash", run.path.name[:-1]) == [run.path.name]
     assert "--spec.optim.lr" in texts("hash", digits, "--spec.op")

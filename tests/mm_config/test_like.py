@@ -1,4 +1,4 @@
-"""`--like RUN`: as many threads as a stored run had, in processes that load torch late, early or never."""
+"""`--like RUN`: as many threads as a stored run had, in processes that load torch early or late."""
 
 from __future__ import annotations
 
@@ -57,9 +57,8 @@ def test_threads_are_set_for_a_block_and_put_back(monkeypatch: pytest.MonkeyPatc
     assert "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize("early", ["", "import torch"])
-def test_torch_computes_on_them_whenever_it_is_loaded(early: str) -> None:
-    code = f"""{early}
+def test_torch_that_is_loaded_in_the_block_computes_on_them() -> None:
+    code = """
 from mm_config.options import Threads
 from mm_config.running import on_threads
 threads = Threads(openmp=3, torch=2)

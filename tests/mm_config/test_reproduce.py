@@ -87,7 +87,8 @@ def test_the_first_value_that_differs_is_named_and_the_rest_counted(place: Place
     assert not report["identical"]
     assert report["compared"] == {"steps": 4, "checkpoints": [4], "videos": 0, "scores": ["luck"]}
     first, second = report["differences"]
-    assert first == {"where": "step 2", "value": "loss", "old": "0.5", "new": "0.75"}
+    assert [first[name] for name in ("where", "value", "old", "new")] == ["step 2", "loss", "0.5", "0.75"]
+    assert (first["share"], first["damaged"], second["damaged"]) == (1 / 3, False, True)
     assert (second["where"], second["value"]) == ("step 4", "checkpoint weights")
     assert "since it was written" in second["old"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from mm_config import dump, exact_hash, load, replace, spec_hash
 from mm_config.cli.app import app
@@ -142,8 +143,9 @@ def test_show_tells_the_spec_and_the_request_of_a_video(way: str, made: Made, mm
         (line,) = (line for line in lines.splitlines() if line.startswith(f"request.{name} = "))
         assert line.partition(" = ")[2].strip("'\"") == str(getattr(request, name))
     _, page, _ = mm("show", path)
-    run = json.loads(read_comment(path))["run"]["id"]
-    assert page.startswith(f"made by the run {run}\n") and request.prompt in page
+    comment = json.loads(read_comment(path))
+    origin = f"made by the run {comment['run']['id']}  made of {comment['made_of'][:12]}\n"
+    assert page.startswith(origin) and request.prompt in page
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -252,6 +254,35 @@ def test_a_video_that_no_run_records_says_so(place: tuple[Path, InferSpec], mm: 
     assert "carries a comment that is none of ours: 'holiday'" in mm("show", tmp_path / "z.mp4")[2]
     (tmp_path / "w.mp4").write_text("no video")
     assert "carries no comment" in mm("show", tmp_path / "w.mp4")[2]
+
+
+def test_other_weights_under_a_name_are_the_cause(made: Made, place: tuple[Path, InferSpec], mm: Mm) -> None:
+    path, _, request = made["adapters"]
+    (file,) = (place[0] / "lora").glob("*.safetensors")
+    before = file.read_bytes()
+    try:
+        save_file({name: tensor * -3 for name, tensor in load_file(file).items()}, file)
+        status, told, _ = mm("reproduce", path)
+        assert status == 1
+        (likely,) = (line for line in told.splitlines() if line.startswith("  likely "))
+        assert likely.startswith("  likely      weights: spec.loras.0.high_noise: ")
+        assert f"({file.name} is " in likely
+        assert any(line.startswith("  largest     frames ") for line in told.splitlines())
+        words = ("--prompt", request.prompt, "--seed", request.seed, "--out", place[0] / "new.mp4")
+        assert mm("generate", "adapted.json", *words)[0] == 2, "the name met another content"
+    finally:
+        file.write_bytes(before)
+
+
+def test_runs_are_compared_by_what_they_were_made_of_first(made: Made, mm: Mm) -> None:
+    adapted, plain = made["adapters"][0], made["experiment"][0]
+    status, told, _ = mm("runs", "compare", adapted, plain, "--json")
+    report = json.loads(told)
+    assert status == 0 and set(report["inputs"]) == {"spec.loras.0.high_noise", "requests.0.seed"}
+    assert sorted(report["inputs"]["requests.0.seed"].values()) == [0, 3]
+    _, told, _ = mm("runs", "compare", adapted, plain)
+    titles = [line for line in told.splitlines() if line in ("inputs that differ", "fields that differ")]
+    assert titles == ["inputs that differ", "fields that differ"]
 
 
 def test_a_given_image_is_part_of_what_is_told(place: tuple[Path, InferSpec], mm: Mm, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -83,6 +84,19 @@ def test_the_network_runs_in_the_specs_dtype(locations: Locations) -> None:
     assert features.dtype == torch.float32
     assert torch.equal(features, features.bfloat16().float())
     torch.testing.assert_close(features, wide.encode(["red circle"]), atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("dtype", list(Dtype))
+def test_each_parameter_has_the_dtype_and_the_values_that_transformers_gives_it(
+    dtype: Dtype, release: Path, locations: Locations
+) -> None:
+    ours: Any = mm_models.build_text_encoder(attrs.evolve(SPEC, dtype=dtype), locations=locations)
+    theirs = UMT5EncoderModel.from_pretrained(release / "text_encoder", dtype=getattr(torch, dtype.value))
+    wanted = theirs.state_dict()
+    assert {name: value.dtype for name, value in ours.network.state_dict().items()} == {
+        name: value.dtype for name, value in wanted.items()
+    }
+    assert all(torch.equal(value, wanted[name]) for name, value in ours.network.state_dict().items())
 
 
 def test_a_caption_that_does_not_fit_is_named(locations: Locations) -> None:

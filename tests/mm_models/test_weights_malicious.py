@@ -49,14 +49,17 @@ def test_the_attack_works_on_a_loader_that_executes(made: Path, tmp_path: Path) 
     assert made.exists()
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin"])
 def test_a_file_of_torch_save(suffix: str, made: Path, tmp_path: Path) -> None:
-    torch.save({**values(T2V), "x": Touch(made)}, tmp_path / f"w{suffix}")
+    content = {**values(T2V), "x": Touch(made)}
+    torch.save(content, tmp_path / f"w{suffix}")
     assert_refused(tmp_path / f"w{suffix}", made, "holds Python objects that are never loaded: posix.mkdir")
+    torch.save(content, tmp_path / f"old{suffix}", _use_new_zipfile_serialization=False)
+    assert_refused(tmp_path / f"old{suffix}", made, "can't be read as tensors of torch.save")
 
 
 def test_a_plain_pickle_under_the_suffixes_of_weights(made: Path, tmp_path: Path) -> None:
-    for suffix in (".pt", ".pth", ".safetensors"):
+    for suffix in (".pt", ".pth", ".bin", ".safetensors"):
         (tmp_path / f"w{suffix}").write_bytes(pickle.dumps(Touch(made)))
         assert_refused(tmp_path / f"w{suffix}", made, "can't be read")
 

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from mm_config.cli.flags import Flag, flags_of, is_settable, normalised
-from mm_config.cli.scan import HELP, CommandLine, Option, is_flag, scan
+from mm_config.cli.scan import HELP, RUN, CommandLine, Option, is_flag, scan
 from mm_config.cli.sections import sections
 from mm_config.cli.targets import resolve, runs_dir_of
 from mm_config.cli.values import brief
@@ -23,7 +23,7 @@ from mm_config.cli.verb import Usage, load_verb, verb_named, verbs
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.root import RootSpec
 
-SPEC_FILES = (".py", ".json", ".yaml", ".yml")
+TARGET_FILES = (".py", ".json", ".yaml", ".yml", ".mp4")
 RUN_FOLDER = re.compile(r"\d{8}-([0-9a-f]{12})-\d+")
 
 
@@ -131,6 +131,8 @@ def _values(usage: Usage, line: CommandLine, flag: str) -> Iterator[Candidate]:
     option = _option(usage, flag)
     if option is not None:
         yield from map(Candidate, option.choices)
+        if option.metavar == RUN:
+            yield from _runs(runs_dir_of(line), "")
     elif line.words:
         found = flags_of(_spec(line)).get(normalised(flag))
         if found is not None and not found.negated:
@@ -167,14 +169,14 @@ def _runs(runs_dir: Path, typed: str) -> Iterator[Candidate]:
 
 
 def _paths(typed: str) -> Iterator[Candidate]:
-    """Experiments, saved specs and the folders on the way to them."""
+    """Experiments, saved specs, videos and the folders on the way to them."""
     head, slash, name = typed.rpartition("/")
     folder = Path(head + slash).expanduser()
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith(("_", ".")) and not name.startswith(path.name[0]):
             continue
         text = f"{head}{slash}{path.name}"
-        if path.suffix in SPEC_FILES and path.is_file():
+        if path.suffix in TARGET_FILES and path.is_file():
             yield Candidate(text)
         elif path.is_dir() and text == "experiments":
             yield from _paths("experiments/")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mm_config.cli.scan import CommandLine, Option
+from mm_config.cli.scan import RUN, CommandLine, Option
 from mm_config.cli.targets import find_run, runs_dir_of
 from mm_config.options.run_options import Threads
 from mm_config.schema.errors import Problem, UserError
 
-LIKE = Option("--like", "Compute on as many threads as a run: its folder, id, hash prefix or video.", "RUN")
+LIKE = Option("--like", "Compute on as many threads as a run: its folder, id, hash prefix or video.", RUN)
 
 
 def threads_like(line: CommandLine) -> Threads | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,13 +12,16 @@ import attrs
 from mm_config.cli.runs_page import REPEATED, SHORT, origin_of, result_of
 from mm_config.console.output import table
 from mm_config.runs.index import Index
+from mm_config.runs.inputs import read_inputs
 from mm_config.runs.record import SPEC_FILE, RunRecord, to_row
+from mm_config.runs.requests import stored_requests
 from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import ROOT, leaves
 from mm_config.schema.types import is_dict, is_list
 from mm_config.stored.files import load
 
-_HASHES = ("spec_hash", "exact_hash")
+_HASHES = ("spec_hash", "exact_hash", "made_of")
+_UNRECORDED = "content not recorded"
 
 
 @attrs.frozen
@@ -29,6 +33,26 @@ class Row:
     values: dict[str, Any]
     """By run id; a run that has none is left out."""
     unit: str | None = None
+
+
+def differing_inputs(index: Index, records: Sequence[RunRecord]) -> list[Row]:
+    """Data, weights and files that are other content, by digest, and the fields of stored requests."""
+    contents: dict[str, dict[str, Any] | None] = {}
+    for record in records:
+        inputs = read_inputs(index.folder(record)) if index.is_here(record) else None
+        contents[record.path] = inputs and {path: one.digest for path, one in inputs.items()}
+    paths = sorted({path for found in contents.values() for path in found or ()})
+    rows = [
+        Row(path, {run: _UNRECORDED if found is None else found.get(path) for run, found in contents.items()})
+        for path in paths
+        if not path.startswith("requests.")
+    ]
+    requests = {record.path: dict(_asked(index, record)) for record in records}
+    rows += [
+        Row(name, {run: asked[name] for run, asked in requests.items() if name in asked})
+        for name in dict.fromkeys(name for asked in requests.values() for name in asked)
+    ]
+    return [row for row in rows if _differ(row.values, contents)]
 
 
 def differing_fields(index: Index, records: Sequence[RunRecord]) -> list[Row]:
@@ -63,9 +87,14 @@ def figures(index: Index, records: Sequence[RunRecord]) -> list[Row]:
     return rows
 
 
-def print_comparison(records: Sequence[RunRecord], fields: Sequence[Row], results: Sequence[Row]) -> None:
-    """Prints two tables with a column per run."""
+def print_comparison(
+    records: Sequence[RunRecord], inputs: Sequence[Row], fields: Sequence[Row], results: Sequence[Row]
+) -> None:
+    """Prints three tables with a column per run."""
     runs = [record.path for record in records]
+    if inputs:
+        lines = [(row.name, *_cells(row, runs)) for row in inputs]
+        table("inputs that differ", lines, header=("input", *runs))
     if fields:
         lines = [(row.name, *_cells(row, runs), row.unit or "") for row in fields]
         table("fields that differ", lines, header=("field", *runs, "unit"))
@@ -76,11 +105,12 @@ def print_comparison(records: Sequence[RunRecord], fields: Sequence[Row], result
 
 
 def comparison_report(
-    records: Sequence[RunRecord], fields: Sequence[Row], results: Sequence[Row]
+    records: Sequence[RunRecord], inputs: Sequence[Row], fields: Sequence[Row], results: Sequence[Row]
 ) -> dict[str, Any]:
     """The same as a JSON object; values by run id, a run that has none is left out."""
     return {
         "runs": [to_row(record) for record in records],
+        "inputs": {row.name: row.values for row in inputs},
         "fields": [{"path": row.name, "unit": row.unit, "values": row.values} for row in fields],
         "figures": {row.name: row.values for row in results},
     }
@@ -102,6 +132,14 @@ def _by_item(row: Row, runs: Mapping[str, Any]) -> Iterator[Row]:
         values = {run: items[index] for run, items in row.values.items()}
         if _differ(values, runs):
             yield Row(f"{row.name}.{index}", values, row.unit)
+
+
+def _asked(index: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
+    """The fields of the requests that a run made in place of those of its spec."""
+    requests = stored_requests(index.folder(record), record) if index.is_here(record) else None
+    for place, request in enumerate(requests or ()):
+        for leaf in leaves(request):
+            yield f"requests.{place}.{leaf.path}", leaf.value
 
 
 def _units(index: Index, record: RunRecord) -> Iterator[tuple[str, str]]:
@@ -143,11 +181,12 @@ def _scalars(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any
 
 
 def _cells(row: Row, runs: Sequence[str]) -> list[str]:
-    digits = SHORT if row.name in _HASHES else None
-    return [_cell(row.values[run])[:digits] if run in row.values else "-" for run in runs]
+    return [_cell(row.values[run]) if run in row.values else "-" for run in runs]
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
+        return value[:SHORT]
     if isinstance(value, str) and value and value.isprintable():
         return value
     text = json.dumps(value, ensure_ascii=False)

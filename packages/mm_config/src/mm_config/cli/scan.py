@@ -34,6 +34,8 @@ class Option:
     """What to say where it is not given; empty where it may be left out."""
 
 
+RUN = "RUN"
+"""What the value of an option is that names a run."""
 HELP = Option("--help", "Show this page.")
 RUNS_DIR = Option("--runs-dir", "Folder of all run folders and of their index (default: runs).", "DIR")
 JSON = Option("--json", "Print JSON.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -30,6 +30,9 @@ from mm_config.schema.types import class_of, is_spec, is_spec_class, is_tuple
 from mm_config.specs.infer import GenerationRequest
 from mm_config.stored.describe import describe
 from mm_config.stored.text_width import columns
+
+if TYPE_CHECKING:
+    from mm_config.runs.videos import Mark
 
 _LEAST_ROOM = 24
 """Columns that a value gets at least, however narrow the terminal."""
@@ -71,15 +74,20 @@ def summary_lines(spec: RootSpec, width: int) -> list[Line]:
     return lines
 
 
-def request_lines(requests: Sequence[tuple[str, GenerationRequest]], run: str, width: int) -> list[Line]:
+def request_lines(
+    requests: Sequence[tuple[str, GenerationRequest]], mark: Mark | None, width: int
+) -> list[Line]:
     """What stands beside a spec, above its page: the run that made a video, and what requests say.
 
     Args:
         requests: Each by the first segment of its paths.
-        run: Id of the run; empty where none is to be named.
+        mark: What a video says of itself; None for no video.
         width: Columns of the terminal.
     """
-    lines: list[Line] = [(("made by the run ", ""), (run, "bold"))] if run else []
+    lines: list[Line] = []
+    if mark is not None:
+        run, content = mark.run or "none that was recorded", (mark.made_of or "")[:12] or "not recorded"
+        lines = [(("made by the run ", ""), (run, "bold"), ("  made of ", "dim"), (content, "cyan"))]
     for name, request in requests:
         rows = [row for row in _rows(request) if not row.is_default]
         named = max(len(row.path) for row in rows)

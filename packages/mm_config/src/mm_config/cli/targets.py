@@ -29,6 +29,7 @@ from mm_config.specs.infer import GenerationRequest
 
 if TYPE_CHECKING:
     from mm_config.runs.folder import Run
+    from mm_config.runs.videos import Mark
 
 TARGET_HELP = (
     "A target is an experiment file, a saved spec, a run folder, a video that a run made, a module, a run id "
@@ -45,8 +46,8 @@ class Target:
     """The spec."""
     requests: tuple[GenerationRequest, ...] = ()
     """What stands beside the spec: a video's request, or those of a run that made others than the spec's."""
-    run: str = ""
-    """Id of the run that made a video."""
+    mark: Mark | None = None
+    """What a video says of itself."""
 
     @property
     def named_requests(self) -> list[tuple[str, GenerationRequest]]:
@@ -177,7 +178,7 @@ def _of_video(path: Path, options: RunOptions) -> Target:
     found = trace(path, options.runs_dir)
     if found.missing:
         print(f"{path}: {found.missing}", file=sys.stderr, flush=True)
-    return Target(found.run.spec, (found.mark.request,), found.mark.run or "")
+    return Target(found.run.spec, (found.mark.request,), found.mark)
 
 
 def _loaded(path: Path) -> RootSpec:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mm_config.durable.digests import sha256_of
-from mm_config.reproducing.difference import Difference, changed
+from mm_config.reproducing.difference import TENSORS, Difference, changed
+from mm_config.reproducing.measuring import shares
 from mm_config.runs.record import read_json
 from mm_config.schema.errors import Problem, UserError
 
@@ -38,20 +39,24 @@ def checkpoint_differences(step: int, old: Path, new: Path) -> Iterator[Differen
     """
     before, after = _listed(old), _listed(new)
     if before is None or after is None:
-        found = ("missing or unreadable" if files is None else "whole" for files in (before, after))
-        yield Difference(f"step {step}", f"checkpoint {_MANIFEST}", *found)
+        was, is_now = ("missing or unreadable" if files is None else "whole" for files in (before, after))
+        yield Difference(f"step {step}", f"checkpoint {_MANIFEST}", was, is_now, TENSORS)
         return
     for name in sorted({*before, *after}):
         written, rewritten = before.get(name), after.get(name)
         where, value = f"step {step}", f"checkpoint {name}"
         if written is not None and (damage := _damage(old / name, written)):
-            yield Difference(where, value, f"{_shown(written)} ({damage})", _shown(rewritten))
+            was = f"{_shown(written)} ({damage})"
+            yield Difference(where, value, was, _shown(rewritten), TENSORS, damaged=True)
         elif written is None or rewritten is None:
-            yield Difference(where, value, _shown(written), _shown(rewritten))
+            yield Difference(where, value, _shown(written), _shown(rewritten), TENSORS)
         elif written != rewritten:
             content, content_now = _content(old / name, written), _content(new / name, rewritten)
-            for key, was, is_now in changed(content, content_now):
-                yield Difference(where, f"{value} {key}".rstrip(), was, is_now)
+            parts = list(changed(content, content_now))
+            measured = shares(old / name, new / name) if parts else {}
+            for key, was, is_now in parts:
+                part = f"{value} {key}".rstrip()
+                yield Difference(where, part, was, is_now, TENSORS, measured.get(key))
 
 
 def tensor_digests(path: Path) -> dict[str, str]:

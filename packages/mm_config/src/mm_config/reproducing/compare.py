@@ -9,9 +9,9 @@ from typing import Any
 import attrs
 
 from mm_config.reproducing.checkpoints import checkpoint_differences, checkpoints_of
-from mm_config.reproducing.difference import Difference, changed
+from mm_config.reproducing.difference import Difference, changed_numbers
 from mm_config.reproducing.metrics import COMPARED, metric_differences, read_metrics
-from mm_config.reproducing.videos import frames_of, score_of, videos_of
+from mm_config.reproducing.videos import score_of, video_differences, videos_of
 from mm_config.rules.wording import counted
 from mm_config.stored.mp4 import frames_digest
 
@@ -66,10 +66,9 @@ def compare(old: Path, new: Path, last_step: int | None = None, whole: bool = Tr
             yield from metric_differences(step, before.get(step), after.get(step))
             if step in both:
                 yield from checkpoint_differences(step, kept[step], rewritten[step])
-        for name, was, is_now in sorted(changed(frames_of(films, videos), frames_of(refilmed, videos))):
-            yield Difference(f"video {name}", "frames", was, is_now)
-        for change in changed(*scores):
-            yield Difference("score", *change)
+        for name in sorted(videos):
+            yield from video_differences(name, films.get(name), refilmed.get(name))
+        yield from changed_numbers("score", *scores)
 
     return Comparison(
         steps=len(steps),
@@ -80,13 +79,17 @@ def compare(old: Path, new: Path, last_step: int | None = None, whole: bool = Tr
     )
 
 
-def compare_video(old: Path, new: Path) -> Comparison:
-    """Compares a video with the one that was made again."""
-    frames = ({old.name: digest} for digest in (frames_digest(old), frames_digest(new)))
-    differences = tuple(
-        Difference(f"video {name}", "frames", was[:12], now[:12]) for name, was, now in changed(*frames)
-    )
-    return Comparison(steps=0, checkpoints=(), videos=1, scores=(), differences=differences)
+def compare_video(old: Path, new: Path, written: str | None) -> Comparison:
+    """Compares a video with the one that was made again.
+
+    Args:
+        old, new: The files.
+        written: The digest of the old frames when they were written; None where it is not known.
+    """
+    found = tuple(video_differences(old.name, old, new))
+    if written is not None and frames_digest(old) != written:
+        found = tuple(attrs.evolve(one, damaged=True) for one in found)
+    return Comparison(steps=0, checkpoints=(), videos=1, scores=(), differences=found)
 
 
 def told(comparison: Comparison) -> str:

@@ -1,10 +1,15 @@
-"""Values in which two runs differ."""
+"""Values in which two runs differ, and by how much."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import attrs
+
+NUMBERS, TENSORS, FRAMES = "numbers", "tensors", "frames"
+KINDS = (NUMBERS, TENSORS, FRAMES)
+"""What is measured each in its own way, so that the largest difference is told of each."""
 
 
 @attrs.frozen
@@ -19,6 +24,13 @@ class Difference:
     """In the stored run."""
     new: str
     """In the reproduced run."""
+    kind: str = NUMBERS
+    """One of `KINDS`."""
+    share: float | None = None
+    """The difference as a share of the larger magnitude, of tensors and frames the largest of all elements;
+    None where it can't be measured."""
+    damaged: bool = False
+    """Whether the stored file is not the one that was written."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.value} {self.old} -> {self.new}"
@@ -31,3 +43,25 @@ def changed(before: Mapping[str, object], after: Mapping[str, object]) -> Iterat
         # The shortest text that gives a float tells all floats apart, 0.0 and -0.0 as well.
         if repr(was) != repr(is_now):
             yield name, str(was), str(is_now)
+
+
+def changed_numbers(
+    where: str, before: Mapping[str, object], after: Mapping[str, object]
+) -> Iterator[Difference]:
+    """A difference for each name whose number is not the same to the last bit."""
+    for name, was, is_now in changed(before, after):
+        yield Difference(where, name, was, is_now, share=_share(before.get(name), after.get(name)))
+
+
+def largest(differences: tuple[Difference, ...]) -> dict[str, Difference]:
+    """The largest measured difference of each kind that has one."""
+    measured = [one for one in differences if one.share is not None]
+    found = {kind: [one for one in measured if one.kind == kind] for kind in KINDS}
+    return {kind: max(ones, key=lambda one: one.share or 0.0) for kind, ones in found.items() if ones}
+
+
+def _share(was: object, is_now: object) -> float | None:
+    if not isinstance(was, (int, float)) or not isinstance(is_now, (int, float)):
+        return None
+    magnitude = max(abs(was), abs(is_now))
+    return abs(was - is_now) / magnitude if math.isfinite(magnitude) and magnitude else 0.0

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mm_config.reproducing.difference import Difference, changed
+from mm_config.reproducing.difference import Difference, changed_numbers
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.types import is_dict
 
@@ -41,12 +41,11 @@ def metric_differences(step: int, old: Line | None, new: Line | None) -> Iterato
     """The compared numbers of a step that are not the same float to the last bit."""
     if old is None or new is None:
         if old is not new:
-            found = ("none" if line is None else "logged" for line in (old, new))
-            yield Difference(f"step {step}", "metrics", *found)
+            was, is_now = ("none" if line is None else "logged" for line in (old, new))
+            yield Difference(f"step {step}", "metrics", was, is_now)
         return
-    compared = ({name: line.get(name, "none") for name in COMPARED} for line in (old, new))
-    for change in changed(*compared):
-        yield Difference(f"step {step}", *change)
+    before, after = ({name: line.get(name, "none") for name in COMPARED} for line in (old, new))
+    yield from changed_numbers(f"step {step}", before, after)
 
 
 def _read(text: str, where: str) -> Line:

@@ -11,21 +11,22 @@ import attrs
 from mm_config.console.output import is_main_rank
 from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
+from mm_config.reproducing.causes import Suspect, suspects
 from mm_config.reproducing.compare import Comparison, compare, compare_video
-from mm_config.reproducing.difference import changed
+from mm_config.reproducing.difference import largest
+from mm_config.reproducing.inputs import input_changes
 from mm_config.reproducing.metrics import read_metrics
-from mm_config.reproducing.videos import video_at, videos_of
+from mm_config.reproducing.videos import frames_at, video_at, videos_of
 from mm_config.running.runners import run
 from mm_config.running.threads import on_threads
 from mm_config.runs.folder import Run, attach
-from mm_config.runs.inputs import read_inputs
 from mm_config.runs.provenance_diff import Origin, OriginChange, changes, origin_here, stored_origins
-from mm_config.runs.record import RESULT_FILE, RunStatus, read_json, write_json
+from mm_config.runs.record import RunStatus, write_json
 from mm_config.runs.requests import stored_requests
 from mm_config.runs.videos import mark_of, requests_of
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import spec_hash
-from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.infer import InferSpec
 
 REPORT_FILE = "reproduction.json"
 """In the new run folder: which run it repeats, and what came of it."""
@@ -45,6 +46,11 @@ class Reproduction:
     """What is not as it was: code, packages, machine, inputs."""
     comparison: Comparison
     """What was compared, and what differed."""
+
+    @property
+    def suspects(self) -> tuple[Suspect, ...]:
+        """What may have made the difference, the likeliest first."""
+        return suspects(self.origin, self.comparison.differences)
 
 
 def reproduce(
@@ -78,9 +84,11 @@ def reproduce(
     steps = read_metrics(stored.path)
     finished = stored.record.status is RunStatus.FINISHED
     last_step = None if video else _last_step(stored, max(steps, default=0), finished, verify_steps)
-    place, requests = (
-        (0, stored_requests(stored.path, stored.record)) if video is None else _batch_of(stored, video)
-    )
+    requests, place = stored_requests(stored.path, stored.record), 0
+    if video is not None:
+        place, requests = _place_of(stored, video), requests_of(stored)
+        start, size = _batch_of(stored, place)
+        requests = requests[start : start + size]
     origins = stored_origins(stored.path)
     said: list[OriginChange] = []
 
@@ -103,11 +111,12 @@ def reproduce(
         return None
     (now,) = stored_origins(new).values()
     say_new(_origin_changes(origins, now))
-    say_new(_input_changes(stored.path, new))
+    say_new(input_changes(stored.path, new, options.contents_dir))
     if video is None:
         comparison = compare(stored.path, new, last_step, finished)
     else:
-        comparison = compare_video(video, video_at(new, place))
+        again = video_at(new, place - _batch_of(stored, place)[0])
+        comparison = compare_video(video, again, frames_at(stored.path, place))
     made = Reproduction(stored.path, new, tuple(said), comparison)
     write_json(new / REPORT_FILE, report(made))
     return made
@@ -127,6 +136,11 @@ def report(made: Reproduction) -> dict[str, Any]:
             "scores": list(comparison.scores),
         },
         "differences": [attrs.asdict(difference) for difference in comparison.differences],
+        "largest": {kind: attrs.asdict(one) for kind, one in largest(comparison.differences).items()},
+        "suspects": [
+            {"cause": one.cause.value, "changes": [change.name for change in one.changes]}
+            for one in made.suspects
+        ],
         "provenance": [attrs.asdict(change) for change in made.origin],
     }
 
@@ -148,15 +162,20 @@ def _last_step(stored: Run, done: int, finished: bool, verify_steps: int | None)
     return verify_steps
 
 
-def _batch_of(stored: Run, video: Path) -> tuple[int, tuple[GenerationRequest, ...]]:
-    """The requests of the batch that a video was made in, and its place among them."""
+def _place_of(stored: Run, video: Path) -> int:
+    """The place of a video's request among those of its run."""
     request, requests = mark_of(video).request, requests_of(stored)
     if request not in requests:
         why = f"asks for what is not among the requests of its run {stored.record.path}"
         raise UserError(Problem(str(video), why))
+    return requests.index(request)
+
+
+def _batch_of(stored: Run, place: int) -> tuple[int, int]:
+    """Where the batch of a request starts, and how many requests a batch has."""
     assert isinstance(stored.spec, InferSpec), "only a generation has requests"
-    at, size = requests.index(request), stored.spec.runtime.batch_size
-    return at % size, requests[at - at % size :][:size]
+    size = stored.spec.runtime.batch_size
+    return place - place % size, size
 
 
 def _run(stored: Run, options: RunOptions) -> Path:
@@ -184,31 +203,3 @@ def _spec_changes(stored: Run) -> Iterator[OriginChange]:
         yield OriginChange("spec_hash by the schema of today", then, now)
     for file in sorted(stored.path.glob("spec-[0-9]*.json")):
         yield OriginChange("execution settings", f"changed by a resume ({file.name})", "those of spec.json")
-
-
-def _input_changes(old: Path, new: Path) -> Iterator[OriginChange]:
-    """Data and weights that are not the same: by their content or, where the older run recorded none, as far
-    as the results of two finished runs name them."""
-    then, now = read_inputs(old), read_inputs(new)
-    if then is not None and now is not None:
-        digests = ({path: one.digest for path, one in inputs.items()} for inputs in (then, now))
-        yield from (
-            OriginChange(f"content of {path}", was, is_now) for path, was, is_now in changed(*digests)
-        )
-        return
-    if then is None and now is not None:
-        yield OriginChange("content", "not recorded", "recorded")
-    results = [file for file in (old / RESULT_FILE, new / RESULT_FILE) if file.is_file()]
-    if len(results) == 2:
-        for change in changed(*(_inputs(read_json(file)) for file in results)):
-            yield OriginChange(*change)
-
-
-def _inputs(result: dict[str, Any]) -> dict[str, str]:
-    inputs = {"data digest": result["data_digest"]} if "data_digest" in result else {}
-    experts: dict[str, dict[str, Any]] = result.get("experts", {})
-    return inputs | {
-        f"weights of {name}": str(expert["weights"])
-        for name, expert in experts.items()
-        if "weights" in expert
-    }

@@ -37,6 +37,8 @@ class Mark:
     """Id of the run that made it; None where none was recorded."""
     uid: str | None
     """Of that run."""
+    made_of: str | None
+    """What the run was made of; None where that was not recorded."""
 
 
 @attrs.frozen
@@ -92,7 +94,13 @@ def mark_of(path: Path) -> Mark:
     try:
         content: Any = json.loads(comment)
         run: dict[str, str] = content.get("run") or {}
-        return Mark(content["spec_hash"], _request(content["request"]), run.get("id"), run.get("uid"))
+        return Mark(
+            content["spec_hash"],
+            _request(content["request"]),
+            run.get("id"),
+            run.get("uid"),
+            content.get("made_of"),
+        )
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         why = f"carries a comment that is none of ours: {comment[:40]!r}"
         raise UserError(Problem(str(path), why)) from error

@@ -40,11 +40,11 @@ class Umt5TextEncoder:
         dtype = torch_dtype(spec.dtype)
         place = release_place(spec.weights, locations, "spec.text_encoder.weights")
         with reading(place, "spec.text_encoder.weights"):
-            tokenizer, network = _read_tokenizer(place), _read_network(spec, place, dtype)
+            tokenizer, network = _read_tokenizer(place), _read_network(spec, place, dtype, device)
         self.spec = spec
         self.device = device
         self.tokenizer: Any = tokenizer
-        self.network: Any = network.to(device).requires_grad_(False).eval()  # type: ignore[arg-type]
+        self.network: Any = network.requires_grad_(False).eval()
 
     @torch.no_grad()
     def encode(self, captions: list[str]) -> Tensor:
@@ -96,7 +96,9 @@ def _read_tokenizer(place: Path) -> Any:
     raise UserError(Problem("spec.text_encoder.weights", problem))
 
 
-def _read_network(spec: Umt5TextEncoderSpec, place: Path, dtype: torch.dtype) -> UMT5EncoderModel:
+def _read_network(
+    spec: Umt5TextEncoderSpec, place: Path, dtype: torch.dtype, device: torch.device | str
+) -> UMT5EncoderModel:
     """The network of a folder of transformers', or of a file, beside which there may be no configuration."""
     wanted = transformers_config(spec)
     folder = folder_with_config(place, UMT5EncoderModel.__name__)
@@ -113,7 +115,7 @@ def _read_network(spec: Umt5TextEncoderSpec, place: Path, dtype: torch.dtype) ->
         for name, module in network.named_modules():
             if name.endswith(".wo"):
                 module.to(torch.float32)
-    network.to_empty(device="cpu")
+    network.to_empty(device=device)
     network.set_input_embeddings(network.shared)
     own = {name: value for name, value in network.state_dict().items() if "embed_tokens" not in name}
     with concerning("spec.text_encoder.weights"):

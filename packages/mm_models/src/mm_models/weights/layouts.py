@@ -17,7 +17,7 @@ from mm_models.weights.tensors import StoredTensor
 
 CHECKPOINT = "our checkpoint"
 _MARKS = (
-    *("*.safetensors", "*.safetensors.index*.json", checkpoint.MANIFEST),
+    *("*.safetensors", "*.safetensors.index*.json", "*.bin.index*.json", checkpoint.MANIFEST),
     *("mp_rank_*", "release", megatron.TRACKER, torch_dcp.METADATA),
     *("*" + suffix for suffix in pickled.SUFFIXES),
 )

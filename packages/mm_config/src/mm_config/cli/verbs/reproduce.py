@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from mm_config.console.commands import typed_path
 from mm_config.console.output import say
 from mm_config.options.locations import load_locations, unused_names
 from mm_config.options.run_options import RunOptions
+from mm_config.reproducing.causes import Suspect
 from mm_config.reproducing.compare import told
+from mm_config.reproducing.difference import largest
 from mm_config.reproducing.reproduce import Reproduction, report, reproduce
 from mm_config.runs.provenance_diff import OriginChange
 from mm_config.runs.videos import SUFFIX
@@ -35,7 +38,8 @@ USAGE = Usage(
     "Run a stored run again and compare the outcome bit by bit.",
     "Runs the stored spec of a run again, in a new folder, and compares step by step what both left behind: "
     "loss, norm of the gradients and learning rate, the tensors of the checkpoints that both have, videos "
-    "and scores. Prints `identical` or the first value that differs. The stored run is only read.\n\n"
+    "and scores. Prints `identical`, or the first value that differs, the largest difference of all, and the "
+    "likely cause: data, weights, code, versions, threads or device. The stored run is only read.\n\n"
     "Before it starts, it warns of each difference between then and now: commits, uncommitted code, "
     "packages, Python, machine, threads. The new run lies in RUNS_DIR/reproductions, so that a hash still "
     "finds the stored one. Weights that the spec takes from other trainings are taken from their runs.\n\n"
@@ -96,7 +100,27 @@ def _lines(made: Reproduction) -> list[str]:
         return [f"identical: {told(comparison)}", *folders]
     count = len(comparison.differences)
     values = "1 value" if count == 1 else f"the first of {count} values"
-    return [str(comparison.differences[0]), f"  different   {values}; compared {told(comparison)}", *folders]
+    lines = [str(comparison.differences[0]), f"  different   {values}; compared {told(comparison)}"]
+    sizes = largest(comparison.differences).values()
+    lines += [f"  largest     {one.kind} {_percent(one.share or 0.0)}  {one}" for one in sizes]
+    return [*lines, *_suspected(made.suspects), *folders]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}" if share >= 1e-4 else f"{share:.1e}"
+
+
+def _suspected(found: Sequence[Suspect]) -> Iterator[str]:
+    """The likely cause with what speaks for it, then the other causes that something speaks for."""
+    if not found:
+        yield "  likely      nothing that is recorded has changed: an operation that is not deterministic"
+        return
+    first, *others = found
+    named = (str(change).removeprefix(f"{first.cause.value} ") for change in first.changes)
+    because = "; ".join(named) or "they are not what was written"
+    yield f"  likely      {first.cause.value}: {because}"
+    if others:
+        yield f"  or          {', '.join(one.cause.value for one in others)}"
 
 
 VERB = Verb(USAGE, run_again)

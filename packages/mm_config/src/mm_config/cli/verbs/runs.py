@@ -42,7 +42,7 @@ USAGE = Usage(
     "List, find, show and compare runs.",
     "list: all runs, newest first. find: the runs whose id or label is TEXT, or whose spec_hash or "
     "exact_hash starts with it. show: all that is known of one run and what it left behind. compare: the "
-    "fields of their specs in which runs differ, and what came of each. reindex: makes the index anew from "
+    "content and the fields in which runs differ, and what came of each. reindex: makes the index anew from "
     "the run folders, as after moving some or after an update that changed the fields of specs.\n\n"
     "RUN is a run folder, a video that a run made, or what find takes; of several matches, the newest is "
     "meant.",
@@ -110,7 +110,13 @@ def _show(index: Index, line: CommandLine, words: Sequence[str]) -> None:
 
 
 def _compare(index: Index, line: CommandLine, words: Sequence[str]) -> None:
-    from mm_config.cli.runs_compare import comparison_report, differing_fields, figures, print_comparison
+    from mm_config.cli.runs_compare import (
+        comparison_report,
+        differing_fields,
+        differing_inputs,
+        figures,
+        print_comparison,
+    )
 
     problems: list[Problem] = []
     by_path: dict[str, str] = {}
@@ -124,11 +130,11 @@ def _compare(index: Index, line: CommandLine, words: Sequence[str]) -> None:
             records.append(record)
     if problems:
         raise UserError(problems)
-    fields, results = differing_fields(index, records), figures(index, records)
+    compared = (differing_inputs(index, records), differing_fields(index, records), figures(index, records))
     if line.has(JSON):
-        print(json.dumps(comparison_report(records, fields, results), indent=2, ensure_ascii=False))
+        print(json.dumps(comparison_report(records, *compared), indent=2, ensure_ascii=False))
     else:
-        print_comparison(records, fields, results)
+        print_comparison(records, *compared)
 
 
 def _reindex(index: Index, line: CommandLine, words: Sequence[str]) -> None:

@@ -59,7 +59,7 @@ def show(line: CommandLine) -> int:
 
             width = page_width()
             print_page(
-                [*request_lines(target.named_requests, target.run, width), *summary_lines(spec, width)]
+                [*request_lines(target.named_requests, target.mark, width), *summary_lines(spec, width)]
             )
     return 0
 
