@@ -30,6 +30,25 @@ Losses = Callable[[Path], list[float]]
 Experiment = Callable[[TrainSpec], Path]
 
 
+COUNTED = """import hashlib
+import os
+from pathlib import Path
+
+digest = hashlib.file_digest
+
+
+def counted(file, *rest):
+    if file.name.endswith(".mp4"):
+        with Path(__file__).with_suffix(".hashed").open("a") as log:
+            log.write(os.environ["RANK"])
+    return digest(file, *rest)
+
+
+hashlib.file_digest = counted
+"""
+"""Makes an experiment file write down which rank hashes a clip."""
+
+
 def torchrun(file: Path, runs_dir: Path) -> tuple[int, str, str]:
     """Starts two ranks as a user does; returns the status, stdout and stderr of both together."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -136,8 +155,11 @@ def test_an_error_on_one_rank_ends_all_with_a_line_said_once(
         "data.max_bad_share": 0.0,
     }
     spec = replace(small, {**changes, "name": "unreadable"})
-    first, second = two_ranks(experiment(spec), options.runs_dir)
+    file = experiment(spec)
+    file.write_text(COUNTED + file.read_text())
+    first, second = two_ranks(file, options.runs_dir)
     assert (first[0], second[0]) == (2, 2)
+    assert file.with_suffix(".hashed").read_text() == "0" * len(dataset.records)
     assert first[2].count("spec.data.max_bad_share: 1 of 32 clips can't be read, 0 are allowed") == 1
     assert "Traceback" not in first[2] + second[2]
     assert "spec.data.max_bad_share" not in second[2]

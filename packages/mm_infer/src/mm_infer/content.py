@@ -8,7 +8,7 @@ from pathlib import Path
 from mm_config.content import Input, file_input
 from mm_config.options import RunOptions
 from mm_config.running import resolve_weights
-from mm_config.schema import Problem, UserError, concerning, gathering
+from mm_config.schema import Problem, UserError, concerning, gathering, leaves
 from mm_config.specs import InferSpec, RandomWeights, Weights
 from mm_infer.adapters import adapter_fields
 from mm_infer.opening import PATH_OF, Generation, encoders_of, expert_weights
@@ -43,6 +43,16 @@ def inputs_of(generation: Generation) -> dict[str, Input]:
     for one in generation.adapters:
         named[one.field.path], found[one.field.path] = one.field.weights, one.stored.path
     return _inputs_of(spec, generation.options, named, found)
+
+
+def require_pinned(generation: Generation) -> None:
+    """Holds weights against the digests that a spec says; where it says none, nothing is hashed.
+
+    Raises:
+        UserError: A digest is another.
+    """
+    if any(leaf.path.endswith(".digest") and leaf.value for leaf in leaves(generation.spec)):
+        inputs_of(generation)
 
 
 def given_inputs(spec: InferSpec) -> dict[str, Input]:

@@ -19,6 +19,7 @@ from mm_config.options import RunOptions, load_locations
 from mm_config.schema import UserError
 from mm_config.specs import Expert, GenerationRequest, GuidanceMode, InferSpec, RandomWeights
 from mm_infer.adapters import add_adapters
+from mm_infer.content import require_pinned
 from mm_infer.denoise import OnStep, denoise
 from mm_infer.opening import Generation, open_generation, train_missing
 from mm_infer.requests import (
@@ -207,7 +208,9 @@ def _load(
         options = RunOptions(locations=load_locations())
     expect("options", options, RunOptions)
     check_environment(spec)
-    return load_pipeline(train_missing(open_generation(spec, options, requests)))
+    generation = train_missing(open_generation(spec, options, requests))
+    require_pinned(generation)
+    return load_pipeline(generation)
 
 
 def _load_network(generation: Generation, expert: Expert) -> nn.Module:
