@@ -45,9 +45,7 @@ WAYS = [
     "reproduced",
     "video",
 ]
-EXPERIMENT = (
-    "from mm_config import load, main\nSPEC = load('tiny.json')\nif __name__ == '__main__':\n    main(SPEC)\n"
-)
+EXPERIMENT = "from mm_config import load\nSPEC = load('tiny.json')\n"
 
 Made = dict[str, tuple[Path, InferSpec, GenerationRequest]]
 Mm = Callable[..., tuple[int, str, str]]
@@ -222,13 +220,10 @@ def test_what_is_missing_is_said(made: Made, mm: Mm, tmp_path: Path) -> None:
     digits = spec_hash(spec)[:12]
     elsewhere = ("--runs-dir", tmp_path)
     expected = (
-        f"{path}: was made by the run {run}, which is not in {tmp_path}, and {tmp_path} has no other run of "
+        f"{path}: was made by the run {run}, which is not in {tmp_path}, and {tmp_path} has no other run "
     )
-    assert mm("show", path, *elsewhere) == (
-        2,
-        "",
-        f"{expected}its spec {digits}; --runs-dir names another folder\n",
-    )
+    told = f"{expected}of its spec {digits}; --runs-dir names another folder\n"
+    assert mm("show", path, *elsewhere) == (2, "", told)
     shutil.copytree("runs", tmp_path, dirs_exist_ok=True)
     for gone in (run, "reproductions"):
         shutil.rmtree(tmp_path / gone)
