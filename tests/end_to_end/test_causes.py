@@ -92,7 +92,6 @@ def test_another_number_of_threads_is_the_cause_and_like_undoes_it(
         "model.hidden_size": 256,
         "model.num_attention_heads": 4,
         "model.ffn_dim": 512,
-        "schedule.steps": 1,
     }
     stored = mm_train.train(replace(training, wide), options).run_dir
     words = ["reproduce", str(stored), "--runs-dir", str(options.runs_dir)]
