@@ -31,23 +31,21 @@ from mm_models.lora.writing import save_adapters
 from mm_models.seeding import generator
 
 RED, BLUE = "a red circle moving right", "a blue square moving up"
-WAYS = (
+WAYS = [
     "experiment",
     "run",
     "overrides",
     "adapters",
-    "several, first",
-    "several, second",
+    "first",
+    "second",
     "hash",
-    "run id",
+    "id",
     "moved",
     "negative",
     "reproduced",
     "video",
-)
-EXPERIMENT = (
-    "from mm_config import load, main\nSPEC = load('tiny.json')\nif __name__ == '__main__':\n    main(SPEC)\n"
-)
+]
+EXPERIMENT = "from mm_config import load\nSPEC = load('tiny.json')\n"
 
 Made = dict[str, tuple[Path, InferSpec, GenerationRequest]]
 Mm = Callable[..., tuple[int, str, str]]
@@ -95,11 +93,11 @@ def made(place: tuple[Path, InferSpec]) -> Made:
     found["adapters"] = (generate("adapted.json", "c.mp4", "--seed", "3"), adapted, replace(red, "seed", 3))
     both = generate("mine.py", "both", "--prompt", BLUE)
     first, second = (next(both.glob(f"{start}*.mp4")) for start in ("a-red", "a-blue"))
-    found["several, first"] = (first, tiny, red)
-    found["several, second"] = (second, tiny, GenerationRequest(prompt=BLUE))
+    found["first"] = (first, tiny, red)
+    found["second"] = (second, tiny, GenerationRequest(prompt=BLUE))
     found["hash"] = (generate(spec_hash(tiny)[:8], "d.mp4", "--seed", "4"), tiny, replace(red, "seed", 4))
     run_id = open_index(folder / "runs").find_finished(spec_hash(tiny))[0].path
-    found["run id"] = (
+    found["id"] = (
         generate(run_id, "e.mp4", "--spec.shift", "3"),
         replace(tiny, "sampler.shift", 3.0),
         red,
@@ -114,7 +112,7 @@ def made(place: tuple[Path, InferSpec]) -> Made:
     (again,) = (folder / "runs" / "reproductions").glob("tiny/*/samples/*.mp4")
     found["reproduced"] = (again, tiny, red)
     found["video"] = (generate("a.mp4", "h.mp4", prompt=BLUE), tiny, GenerationRequest(prompt=BLUE))
-    assert tuple(sorted(found)) == tuple(sorted(WAYS))
+    assert sorted(found) == sorted(WAYS)
     return found
 
 
@@ -187,7 +185,7 @@ def test_diff_tells_what_differs_between_two_videos(made: Made, mm: Mm) -> None:
 def test_a_run_keeps_its_requests_and_where_its_videos_went(
     made: Made, place: tuple[Path, InferSpec], mm: Mm
 ) -> None:
-    first, second = made["several, first"][0], made["several, second"][0]
+    first, second = made["first"][0], made["second"][0]
     folder = place[0] / "runs" / json.loads(read_comment(first))["run"]["id"]
     videos = read_json(folder / "result.json")["videos"]
     assert [video["path"] for video in videos] == [str(first), str(second)]
@@ -222,13 +220,10 @@ def test_what_is_missing_is_said(made: Made, mm: Mm, tmp_path: Path) -> None:
     digits = spec_hash(spec)[:12]
     elsewhere = ("--runs-dir", tmp_path)
     expected = (
-        f"{path}: was made by the run {run}, which is not in {tmp_path}, and {tmp_path} has no other run of "
+        f"{path}: was made by the run {run}, which is not in {tmp_path}, and {tmp_path} has no other run "
     )
-    assert mm("show", path, *elsewhere) == (
-        2,
-        "",
-        f"{expected}its spec {digits}; --runs-dir names another folder\n",
-    )
+    told = f"{expected}of its spec {digits}; --runs-dir names another folder\n"
+    assert mm("show", path, *elsewhere) == (2, "", told)
     shutil.copytree("runs", tmp_path, dirs_exist_ok=True)
     for gone in (run, "reproductions"):
         shutil.rmtree(tmp_path / gone)
@@ -270,8 +265,16 @@ def test_other_weights_under_a_name_are_the_cause(made: Made, place: tuple[Path,
         assert any(line.startswith("  largest     frames ") for line in told.splitlines())
         words = ("--prompt", request.prompt, "--seed", request.seed, "--out", place[0] / "new.mp4")
         assert mm("generate", "adapted.json", *words)[0] == 2, "the name met another content"
+        assert mm("generate", "adapted.json", *words, "--accept-content")[0] == 0
     finally:
         file.write_bytes(before)
+    # Nothing was asked otherwise, and yet the pixels are others.
+    status, told, _ = mm("diff", path, place[0] / "new.mp4", "--json")
+    report = json.loads(told)
+    assert (status, report["changes"], report["requests"]) == (1, [], [])
+    assert [one["name"] for one in report["content"]] == ["weights spec.loras.0.high_noise"]
+    _, told, _ = mm("diff", path, place[0] / "new.mp4")
+    assert "made_of differs: 1 input\nequal in every field\n" in told
 
 
 def test_runs_are_compared_by_what_they_were_made_of_first(made: Made, mm: Mm) -> None:

@@ -10,6 +10,7 @@ import attrs
 from mm_config.cli.page import BLANK, Line, paragraph
 from mm_config.cli.values import outline
 from mm_config.rules.wording import counted
+from mm_config.runs.provenance_diff import OriginChange
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import Change, diff, for_person, unshared
 from mm_config.schema.evolve import ROOT
@@ -50,14 +51,28 @@ class Comparison:
     only_new: tuple[str, ...]
     requests: tuple[Change, ...]
     """The fields in which the requests beside them differ."""
+    content: tuple[OriginChange, ...] | None
+    """What runs of them were made of and is not the same; None where that is not known of both."""
     same_result: bool
     """Whether the spec_hashes are equal."""
     equal: bool
-    """Whether the exact_hashes are equal, and the requests but for their paths."""
+    """Whether the exact_hashes are equal, the requests but for their paths, and the content."""
 
 
-def compare(old: RootSpec, new: RootSpec, asked: Requests = (), asked_now: Requests = ()) -> Comparison:
-    """How two specs differ, and the requests beside them, each by the first segment of its paths."""
+def compare(
+    old: RootSpec,
+    new: RootSpec,
+    asked: Requests = (),
+    asked_now: Requests = (),
+    content: tuple[OriginChange, ...] | None = None,
+) -> Comparison:
+    """How two specs differ, and what stands beside them.
+
+    Args:
+        old, new: The specs.
+        asked, asked_now: The requests beside them, each by the first segment of its paths.
+        content: What runs of them were made of and is not the same.
+    """
     requests = tuple(_request_changes(asked, asked_now))
     return Comparison(
         old=old,
@@ -66,8 +81,11 @@ def compare(old: RootSpec, new: RootSpec, asked: Requests = (), asked_now: Reque
         only_old=unshared(old, new) + tuple(name for name, _ in asked if not asked_now),
         only_new=unshared(new, old) + tuple(name for name, _ in asked_now if not asked),
         requests=requests,
+        content=content,
         same_result=spec_hash(old) == spec_hash(new),
-        equal=exact_hash(old) == exact_hash(new) and all(one.role is LOCATION for one in requests),
+        equal=exact_hash(old) == exact_hash(new)
+        and all(one.role is LOCATION for one in requests)
+        and not content,
     )
 
 
@@ -83,6 +101,12 @@ def diff_lines(compared: Comparison, labels: tuple[str, str], width: int) -> lis
     fields = [pair for pair in compared.changes if pair[0].path != ROOT]
     asked = [(change, Effect.REQUESTS) for change in compared.requests]
     named = max((len(change.path) for change, _ in (*asked, *fields)), default=0)
+    if compared.content:
+        lines += [BLANK, (("was made of other content", "bold"),)]
+        lines += [
+            ((f"  {change.name}  ", "dim"), (f"{change.old} -> {change.new}", ""))
+            for change in compared.content
+        ]
     if asked:
         title = "changes what was asked for (beside the spec)"
         lines += [BLANK, ((title, "bold"),), *_group_lines(asked, named, width)]
@@ -128,9 +152,11 @@ def _sides(compared: Comparison, labels: tuple[str, str]) -> list[Line]:
 
 
 def _verdicts(compared: Comparison) -> list[Line]:
-    if not compared.changes and not compared.requests:
-        return [(("equal in every field", "green"),)]
     verdicts: list[tuple[str, str]] = []
+    if compared.content:
+        verdicts.append((f"made_of differs: {counted(len(compared.content), 'input')}", "red"))
+    if not compared.changes and not compared.requests:
+        return [(verdict,) for verdict in (*verdicts, ("equal in every field", "green"))]
     if compared.requests:
         verdicts.append((f"the requests differ in {counted(len(compared.requests), 'field')}", "red"))
     if compared.changes and compared.changes[0][0].path == ROOT:

@@ -48,6 +48,8 @@ class Target:
     """What stands beside the spec: a video's request, or those of a run that made others than the spec's."""
     mark: Mark | None = None
     """What a video says of itself."""
+    run_dir: Path | None = None
+    """The folder of the run that is named, or that made the video."""
 
     @property
     def named_requests(self) -> list[tuple[str, GenerationRequest]]:
@@ -169,7 +171,8 @@ def _of_run(folder: Path) -> Target:
     if not (folder / STATUS_FILE).is_file():
         return Target(_loaded(folder / SPEC_FILE))
     run = attach(folder)
-    return Target(_root(run.spec, str(folder)), stored_requests(folder, run.record) or ())
+    requests = stored_requests(folder, run.record) or ()
+    return Target(_root(run.spec, str(folder)), requests, run_dir=folder)
 
 
 def _of_video(path: Path, options: RunOptions) -> Target:
@@ -178,7 +181,8 @@ def _of_video(path: Path, options: RunOptions) -> Target:
     found = trace(path, options.runs_dir)
     if found.missing:
         print(f"{path}: {found.missing}", file=sys.stderr, flush=True)
-    return Target(found.run.spec, (found.mark.request,), found.mark)
+    run_dir = None if found.missing else found.run.path
+    return Target(found.run.spec, (found.mark.request,), found.mark, run_dir)
 
 
 def _loaded(path: Path) -> RootSpec:

@@ -57,7 +57,7 @@ def _changes(path: str, old: Input | None, new: Input | None, contents_dir: Path
 
 def _shown(one: Input | None) -> str:
     if one is None:
-        return "not recorded"
+        return "none"
     run = one.details.get("run")
     return f"{one.digest[:_SHOWN_DIGITS]} of {run}" if run else one.digest[:_SHOWN_DIGITS]
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from mm_config.cli.diff_page import Comparison, compare, diff_lines
 from mm_config.cli.page import page_width, print_page
 from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine
-from mm_config.cli.targets import TARGET_HELP, read_whole_targets
+from mm_config.cli.targets import TARGET_HELP, Target, read_whole_targets, runs_dir_of
 from mm_config.cli.values import plain
 from mm_config.cli.verb import Usage, Verb
+from mm_config.options.run_options import RunOptions
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import Change
 from mm_config.schema.evolve import ROOT
 from mm_config.schema.fields import Effect
 from mm_config.schema.identity import exact_hash, spec_hash
+
+if TYPE_CHECKING:
+    from mm_config.runs.provenance_diff import OriginChange
 
 USAGE = Usage(
     "mm diff A B [--json] [--spec.FIELD VALUE ...] [--runs-dir DIR]",
@@ -24,9 +30,9 @@ USAGE = Usage(
     "Prints each field that differs between two specs, old value and new, grouped by what it can change, "
     "and whether it alters the mathematics, the weights, the data order or only the execution. "
     "Fields on the command line are put into the second. Of two videos, or runs of mm generate, the requests "
-    "that stand beside the specs are compared as well.\n\n"
-    "Exit status: 0 where the exact ids and the requests are equal (labels and paths may differ), 1 where "
-    f"they differ, 2 for a mistake.\n\n{TARGET_HELP}",
+    "that stand beside the specs are compared as well, and of two runs or videos what they were made of.\n\n"
+    "Exit status: 0 where the exact ids, requests and content are equal (labels and paths may differ), 1 "
+    f"where they differ, 2 for a mistake.\n\n{TARGET_HELP}",
     (JSON, RUNS_DIR),
     (
         ("mm diff experiments/tiny_high.py experiments/tiny_low.py", "two experiments"),
@@ -41,12 +47,26 @@ USAGE = Usage(
 def print_diff(line: CommandLine) -> int:
     """Prints what differs between the two targets."""
     old, new = read_whole_targets(line)
-    compared = compare(old.spec, new.spec, old.named_requests, new.named_requests)
+    content = _content_changes(old, new, RunOptions(runs_dir=runs_dir_of(line)))
+    compared = compare(old.spec, new.spec, old.named_requests, new.named_requests, content)
     if line.has(JSON):
         print(json.dumps(_report(compared), indent=2, ensure_ascii=False))
     else:
         print_page(diff_lines(compared, _labels(line), page_width()))
     return 0 if compared.equal else 1
+
+
+def _content_changes(old: Target, new: Target, options: RunOptions) -> tuple[OriginChange, ...] | None:
+    """What two runs were made of and is not the same; None where one has no run, or did not record it."""
+    from mm_config.reproducing.inputs import input_changes
+    from mm_config.runs.inputs import INPUTS_FILE
+
+    folders = [target.run_dir for target in (old, new)]
+    if folders[0] is None or folders[1] is None:
+        return None
+    if not all((folder / INPUTS_FILE).is_file() for folder in folders if folder):
+        return None
+    return tuple(input_changes(folders[0], folders[1], options.contents_dir))
 
 
 def _labels(line: CommandLine) -> tuple[str, str]:
@@ -73,6 +93,7 @@ def _report(compared: Comparison) -> dict[str, Any]:
             }
             for change in compared.requests
         ],
+        "content": None if compared.content is None else [attrs.asdict(one) for one in compared.content],
         "only_in": [list(compared.only_old), list(compared.only_new)],
     }
 
