@@ -42,6 +42,24 @@ if __name__ == "__main__":
     main(load(Path(__file__).with_suffix(".json")))
 '''
 
+COUNTED = """import hashlib
+import os
+from pathlib import Path
+
+digest = hashlib.file_digest
+
+
+def counted(file, *rest):
+    if file.name.endswith(".mp4"):
+        with Path(__file__).with_suffix(".hashed").open("a") as log:
+            log.write(os.environ["RANK"])
+    return digest(file, *rest)
+
+
+hashlib.file_digest = counted
+"""
+"""Makes an experiment file write down which rank hashes a clip."""
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
@@ -92,3 +110,14 @@ def metrics_of() -> Callable[[Path], list[dict[str, Any]]]:
 def losses_of(metrics_of: Callable[[Path], list[dict[str, Any]]]) -> Callable[[Path], list[float]]:
     """Reads the losses of a run folder, in the order in which they were logged."""
     return lambda run_dir: [line["loss"] for line in metrics_of(run_dir)]
+
+
+@pytest.fixture
+def count_hashes() -> Callable[[Path], Path]:
+    """Makes an experiment file write its rank into a file for each clip that it hashes."""
+
+    def count(file: Path) -> Path:
+        file.write_text(COUNTED + file.read_text())
+        return file.with_suffix(".hashed")
+
+    return count

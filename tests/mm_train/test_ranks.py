@@ -30,25 +30,6 @@ Losses = Callable[[Path], list[float]]
 Experiment = Callable[[TrainSpec], Path]
 
 
-COUNTED = """import hashlib
-import os
-from pathlib import Path
-
-digest = hashlib.file_digest
-
-
-def counted(file, *rest):
-    if file.name.endswith(".mp4"):
-        with Path(__file__).with_suffix(".hashed").open("a") as log:
-            log.write(os.environ["RANK"])
-    return digest(file, *rest)
-
-
-hashlib.file_digest = counted
-"""
-"""Makes an experiment file write down which rank hashes a clip."""
-
-
 def torchrun(file: Path, runs_dir: Path) -> tuple[int, str, str]:
     """Starts two ranks as a user does; returns the status, stdout and stderr of both together."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -142,7 +123,12 @@ def test_two_ranks_with_micro_batches_units_and_clips_that_are_encoded_as_they_c
 
 
 def test_an_error_on_one_rank_ends_all_with_a_line_said_once(
-    small: TrainSpec, options: RunOptions, losses_of: Losses, tmp_path: Path, experiment: Experiment
+    small: TrainSpec,
+    options: RunOptions,
+    losses_of: Losses,
+    tmp_path: Path,
+    experiment: Experiment,
+    count_hashes: Callable[[Path], Path],
 ) -> None:
     dataset = mm_data.prepare(small.data.dataset, cache_dir=options.cache_dir)
     clips = tmp_path / "clips"
@@ -155,11 +141,10 @@ def test_an_error_on_one_rank_ends_all_with_a_line_said_once(
         "data.max_bad_share": 0.0,
     }
     spec = replace(small, {**changes, "name": "unreadable"})
-    file = experiment(spec)
-    file.write_text(COUNTED + file.read_text())
+    hashed_by = count_hashes(file := experiment(spec))
     first, second = two_ranks(file, options.runs_dir)
     assert (first[0], second[0]) == (2, 2)
-    assert file.with_suffix(".hashed").read_text() == "0" * len(dataset.records)
+    assert hashed_by.read_text() == "0" * len(dataset.records)
     assert first[2].count("spec.data.max_bad_share: 1 of 32 clips can't be read, 0 are allowed") == 1
     assert "Traceback" not in first[2] + second[2]
     assert "spec.data.max_bad_share" not in second[2]
