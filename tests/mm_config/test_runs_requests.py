@@ -11,6 +11,7 @@ import pytest
 
 from experiments.tiny import SPEC
 from mm_config import spec_hash
+from mm_config.cli.app import app
 from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import Run, attach, open_run
 from mm_config.runs.inputs import read_inputs
@@ -37,6 +38,15 @@ def test_they_are_read_as_they_were_written(run: Run) -> None:
     own = open_run(SPEC, RunOptions(run.path.parents[1]))
     assert stored_requests(own.path, own.record) is None
     assert requests_of(own) == SPEC.samples.requests
+
+
+def test_a_list_of_runs_tells_them_from_those_of_the_spec(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_run(SPEC, RunOptions(run.path.parents[1]))
+    assert app(["runs", "--runs-dir", str(run.path.parents[1])]) == 0
+    kinds = sorted(line.split("  ")[2].strip() for line in capsys.readouterr().out.splitlines()[2:])
+    assert kinds == ["infer", "infer (requests)"]
 
 
 def test_requests_and_the_files_that_they_give_are_inputs(run: Run) -> None:
