@@ -88,6 +88,8 @@ def _of_today(
 ) -> tuple[Path, str]:
     """The newest run whose inputs are what they are today, else the newest, and why it is that one."""
     newest = next(iter(digests))
+    if not any(digests.values()):
+        return newest, "the newest: what they were made of is not recorded"
     try:
         inputs = inputs_here(trained, options) or {}
     except UserError as error:
