@@ -143,7 +143,7 @@ def test_show_tells_the_spec_and_the_request_of_a_video(way: str, made: Made, mm
     _, page, _ = mm("show", path)
     comment = json.loads(read_comment(path))
     origin = f"made by the run {comment['run']['id']}  made of {comment['made_of'][:12]}\n"
-    assert page.startswith(origin) and request.prompt in page
+    assert page.startswith(origin) and request.prompt in page and f"  {request.seed}\n" in page
 
 
 @pytest.mark.parametrize("way", WAYS)
