@@ -47,8 +47,8 @@ class RunOptions:
     the spec."""
     repeats: Path | None = None
     """Folder of the run that is repeated: weights of trainings are those of the very runs that it took. The
-    new folder then lies in `runs_dir/reproductions`, with an index of its own: whoever looks up the spec's hash,
-    or resumes the latest run, finds the earlier one."""
+    new folder then lies in `runs_dir/reproductions`, with an index of its own: whoever looks up the spec's
+    hash, or resumes the latest run, finds the earlier one."""
     accept_content: bool = False
     """Whether a name of data or weights may mean another content than it did before."""
     threads: Threads | None = None
