@@ -32,7 +32,7 @@ from mm_config.stored.describe import describe
 from mm_config.stored.text_width import width_of
 
 if TYPE_CHECKING:
-    from mm_config.runs.videos import Mark
+    from mm_config.runs.marks import Mark
 
 _LEAST_ROOM = 24
 """Columns that a value gets at least, however narrow the terminal."""
