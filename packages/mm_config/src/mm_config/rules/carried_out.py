@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from importlib.metadata import entry_points
 from typing import Any
 
 import attrs
@@ -12,6 +11,7 @@ from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import for_person
 from mm_config.schema.errors import Problem, prefixed
 from mm_config.schema.fields import ABSENT, info_of, spec_fields
+from mm_config.schema.installed import loaded, registered
 from mm_config.schema.types import class_of, is_spec
 
 REFUSALS = "mm.refusals"
@@ -48,7 +48,8 @@ def not_carried_out(spec: Any) -> set[str]:
 
 
 def _known(spec: Any) -> list[CarriedOut]:
-    return [entry.load() for entry in entry_points(group=REFUSALS, name=tag_of(spec))]
+    entry = registered(REFUSALS, tag_of(spec))
+    return [] if entry is None else [loaded(entry, entry.value)]
 
 
 def beyond(spec: Any, carried_out: Collection[str], runner: str, path: str = "spec") -> Iterator[Problem]:
