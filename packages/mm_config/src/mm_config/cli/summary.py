@@ -32,7 +32,7 @@ from mm_config.stored.describe import describe
 from mm_config.stored.text_width import columns
 
 if TYPE_CHECKING:
-    from mm_config.runs.videos import Mark
+    from mm_config.runs.marks import Mark
 
 _LEAST_ROOM = 24
 """Columns that a value gets at least, however narrow the terminal."""
@@ -89,7 +89,7 @@ def request_lines(
         run, content = mark.run or "none that was recorded", (mark.made_of or "")[:12] or "not recorded"
         lines = [(("made by the run ", ""), (run, "bold"), ("  made of ", "dim"), (content, "cyan"))]
     for name, request in requests:
-        rows = [row for row in _rows(request) if not row.is_default]
+        rows = [row for row in _rows(request) if not row.is_default or row.path == "seed"]
         named = max(len(row.path) for row in rows)
         lines += [((name, "bold"),), *(_line(row, named, width) for row in rows), BLANK]
     return lines

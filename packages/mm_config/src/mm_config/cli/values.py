@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import shlex
 from collections.abc import Iterable
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 import attrs
 
 from mm_config.schema.decorator import tag_of
+from mm_config.schema.evolve import is_inside
 from mm_config.schema.fields import spec_fields
 from mm_config.schema.types import class_of, is_spec, is_tuple
 from mm_config.stored.text_width import columns, cut
 
+MARK = "(not carried out yet)"
+"""Stands behind what a spec's runner would only refuse."""
 MANY = 4
 """More items than this are abbreviated where space is short."""
 
@@ -87,7 +91,14 @@ def plain(value: Any) -> Any:
 
 def mark(path: str, refused: Iterable[str]) -> str:
     """What to say beside a field that the runner can't do, or that lies in a spec that it can't."""
-    return "(not carried out yet)" if any(f"{path}.".startswith(f"{one}.") for one in refused) else ""
+    return MARK if is_inside(path, refused) else ""
+
+
+def marked(text: str, refused: Iterable[Any]) -> str:
+    """A text that lists choices, `{none,full}`, with the mark behind those that the runner refuses."""
+    for word in map(for_shell, refused):
+        text = re.sub(rf"([{{,]{re.escape(word)})(?=[,}}])", rf"\1 {MARK}", text)
+    return text
 
 
 def _start(text: str, width: int) -> str:

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 from mm_config.durable.digests import sha256_of
 from mm_config.reproducing.difference import TENSORS, Difference, changed
 from mm_config.reproducing.measuring import shares
-from mm_config.runs.record import read_json
 from mm_config.schema.errors import Problem, UserError
+from mm_config.stored.json_files import read_json
 
 _MANIFEST = "manifest.json"
 _STATE = "state.json"

@@ -12,9 +12,10 @@ from mm_config.content.parts import differences, kept_parts
 from mm_config.reproducing.difference import changed
 from mm_config.runs.inputs import INPUTS_FILE, read_inputs
 from mm_config.runs.provenance_diff import OriginChange
-from mm_config.runs.record import RESULT_FILE, read_json
+from mm_config.runs.record import RESULT_FILE
 from mm_config.schema.decorator import tag_of
 from mm_config.specs.weights import ReleasedWeights, TrainedBy
+from mm_config.stored.json_files import read_json
 
 _WEIGHTS = (tag_of(ReleasedWeights), tag_of(TrainedBy))
 _SHOWN_DIGITS = 12

@@ -38,7 +38,6 @@ from mm_config.runs.record import (
     RunRecord,
     RunStatus,
     read_record,
-    write_json,
     write_record,
 )
 from mm_config.runs.requests import request_inputs, requests_hash, write_requests
@@ -48,6 +47,7 @@ from mm_config.schema.errors import Problem, SpecError, UserError, prefixed
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec
 from mm_config.stored.files import dump, load
+from mm_config.stored.json_files import write_json
 
 HASH_DIGITS = 12
 

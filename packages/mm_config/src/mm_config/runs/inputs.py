@@ -11,8 +11,8 @@ import attrs
 
 from mm_config.content.inputs import Input, made_of
 from mm_config.content.numerics import NUMERICS
-from mm_config.runs.record import read_json, write_json
 from mm_config.schema.errors import Problem, UserError
+from mm_config.stored.json_files import read_json, write_json
 
 INPUTS_FILE = "inputs.json"
 

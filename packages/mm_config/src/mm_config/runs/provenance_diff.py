@@ -16,9 +16,10 @@ from mm_config.runs.provenance import (
     provenance,
     uncommitted_patch,
 )
-from mm_config.runs.record import PROVENANCE_FILE, read_json
+from mm_config.runs.record import PROVENANCE_FILE
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.types import is_dict, is_list
+from mm_config.stored.json_files import read_json
 
 _ALWAYS_RECORDED = (
     "host",

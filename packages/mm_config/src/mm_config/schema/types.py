@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-import types
 import typing
+from collections.abc import Iterator
+from types import UnionType
 from typing import Any, TypeGuard
 
 
@@ -68,7 +69,7 @@ def is_dict(value: object) -> TypeGuard[dict[Any, Any]]:
 
 def is_union(expected: Any) -> bool:
     """Whether an annotation is `X | Y` or `Optional[X]`."""
-    return typing.get_origin(expected) in (typing.Union, types.UnionType)
+    return typing.get_origin(expected) in (typing.Union, UnionType)
 
 
 def item_types(expected: Any, length: int) -> tuple[Any, ...] | None:
@@ -77,6 +78,19 @@ def item_types(expected: Any, length: int) -> tuple[Any, ...] | None:
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return (arguments[0],) * length
     return arguments if len(arguments) == length else None
+
+
+def choices_of(expected: Any) -> Iterator[Any]:
+    """The values of an annotation that can be listed: True and False, None, the members of enums."""
+    if is_union(expected):
+        for argument in typing.get_args(expected):
+            yield from choices_of(argument)
+    elif expected is bool:
+        yield from (True, False)
+    elif expected in (None, type(None)):
+        yield None
+    elif isinstance(expected, type) and issubclass(expected, enum.Enum):
+        yield from expected
 
 
 def describe(expected: Any) -> str:

@@ -21,8 +21,8 @@ from mm_config.reproducing.causes import Suspect
 from mm_config.reproducing.compare import told
 from mm_config.reproducing.difference import largest
 from mm_config.reproducing.reproduce import Reproduction, report, reproduce
+from mm_config.runs.marks import SUFFIX
 from mm_config.runs.provenance_diff import OriginChange
-from mm_config.runs.videos import SUFFIX
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import spec_hash
 
