@@ -81,6 +81,15 @@ def differences(old: Iterable[Part], new: Iterable[Part]) -> Iterator[str]:
             yield f"{name} {_change(was, now)}"
 
 
+def told_differences(contents_dir: Path, old: str, new: str, most: int) -> str | None:
+    """The first differences of two contents, and how many more; None where one's parts are not kept here."""
+    before, after = kept_parts(contents_dir, old), kept_parts(contents_dir, new)
+    if before is None or after is None:
+        return None
+    found = list(differences(before, after))
+    return "; ".join([*found[:most], *([f"and {len(found) - most} more"] if len(found) > most else [])])
+
+
 def printable(name: str) -> str:
     """A file's name as text that JSON and UTF-8 can hold: bytes that are no UTF-8 become escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

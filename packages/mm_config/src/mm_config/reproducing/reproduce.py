@@ -107,7 +107,7 @@ def reproduce(
         say_new(_origin_changes(origins, here))
     new = _run(
         stored,
-        attrs.evolve(options, reproduces=True, repeats=stored.path, stop_after=last_step, requests=requests),
+        attrs.evolve(options, repeats=stored.path, stop_after=last_step, requests=requests),
     )
     if not is_main_rank():
         return None

@@ -1,34 +1,23 @@
-"""Checkpoints compared by what was written into them, as their manifests tell; the format is mm_models'."""
+"""Checkpoints compared by what was written into them, as their manifests tell."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mm_config.durable.digests import sha256_of
-from mm_config.reproducing.difference import TENSORS, Difference, changed
-from mm_config.reproducing.measuring import shares
-from mm_config.schema.errors import Problem, UserError
-from mm_config.stored.json_files import read_json
+from mm_config.durable import sha256_of
+from mm_config.reproducing import TENSORS, Difference, changed, shares
+from mm_config.schema import Problem, UserError
+from mm_config.stored import read_json
+from mm_models.checkpoint import MANIFEST, STATE
 
-_MANIFEST = "manifest.json"
-_STATE = "state.json"
-_STEP_FOLDER = re.compile(r"step-(\d{8,})")
 _HOW_IT_WAS_CARRIED_OUT = ("seconds", "spec", "exact_hash", "world_size")
 """Keys of a checkpoint's state that equal runs need not share: the spec is there with its label."""
 _CHUNK_BYTES = 1 << 20
 _SHOWN_DIGITS = 12
-
-
-def checkpoints_of(run_dir: Path) -> dict[int, Path]:
-    """The checkpoints of a run folder by step; those still being written are left out."""
-    folders = sorted((run_dir / "checkpoints").glob("step-*"))
-    matches = ((_STEP_FOLDER.fullmatch(folder.name), folder) for folder in folders)
-    return {int(match[1]): folder for match, folder in matches if match}
 
 
 def checkpoint_differences(step: int, old: Path, new: Path) -> Iterator[Difference]:
@@ -40,7 +29,7 @@ def checkpoint_differences(step: int, old: Path, new: Path) -> Iterator[Differen
     before, after = _listed(old), _listed(new)
     if before is None or after is None:
         was, is_now = ("missing or unreadable" if files is None else "whole" for files in (before, after))
-        yield Difference(f"step {step}", f"checkpoint {_MANIFEST}", was, is_now, TENSORS)
+        yield Difference(f"step {step}", f"checkpoint {MANIFEST}", was, is_now, TENSORS)
         return
     for name in sorted({*before, *after}):
         written, rewritten = before.get(name), after.get(name)
@@ -87,7 +76,7 @@ def tensor_digests(path: Path) -> dict[str, str]:
 def _listed(folder: Path) -> dict[str, str] | None:
     """The sha256 of each file by the manifest, or None where there is no sound manifest."""
     try:
-        files: Mapping[str, Any] = read_json(folder / _MANIFEST)["files"]
+        files: Mapping[str, Any] = read_json(folder / MANIFEST)["files"]
         return {name: str(entry["sha256"]) for name, entry in files.items()}
     except (UserError, AttributeError, LookupError, TypeError):
         return None
@@ -104,7 +93,7 @@ def _content(path: Path, digest: str) -> dict[str, str]:
     """What a file says, by name: tensors, keys of the state; of any other file, its digest alone."""
     if path.suffix == ".safetensors":
         return tensor_digests(path)
-    if path.name != _STATE:
+    if path.name != STATE:
         return {"": _shown(digest)}
     state = read_json(path)
     compared = sorted(state.keys() - set(_HOW_IT_WAS_CARRIED_OUT))
