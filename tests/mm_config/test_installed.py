@@ -10,6 +10,7 @@ from experiments import tiny_high
 from mm_config.cli.app import app
 from mm_config.doctor.checks import BROKEN, all_checks
 from mm_config.options.run_options import RunOptions
+from mm_config.reproducing.compare import compare
 from mm_config.reproducing.measuring import shares
 from mm_config.rules.carried_out import refusals
 from mm_config.running.contents import inputs_here
@@ -23,6 +24,7 @@ NAMES = {
     "mm.verbs": ("hash", "mm-config"),
     "mm.checks": ("data", "mm-data"),
     "mm.measures": ("mp4", "mm-data"),
+    "mm.checkpoints": ("differences", "mm-models"),
     "mm.refusals": ("train", "mm-train"),
     "mm.contents": ("train", "mm-train"),
     "mm.runners": ("train", "mm-train"),
@@ -56,13 +58,15 @@ def test_a_verb_and_a_format(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == f"{refused('mm.exporters', 'size', 'another and scratch')}\n"
 
 
-def test_what_runs_a_spec_and_what_is_asked_of_packages() -> None:
+def test_what_runs_a_spec_and_what_is_asked_of_packages(tmp_path: Path) -> None:
     spec, options = tiny_high.SPEC, RunOptions()
+    (tmp_path / "run" / "checkpoints" / "step-00000001").mkdir(parents=True)
     for group, asked in {
         "mm.refusals": lambda: refusals(spec),
         "mm.contents": lambda: inputs_here(spec, options),
         "mm.runners": lambda: runner_of(spec),
         "mm.measures": lambda: shares(Path("a.mp4"), Path("b.mp4")),
+        "mm.checkpoints": lambda: compare(tmp_path / "run", tmp_path / "run"),
         "mm.published": lambda: all_registered("mm.published"),
     }.items():
         name, owner = NAMES[group]
