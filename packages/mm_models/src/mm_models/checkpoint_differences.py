@@ -26,7 +26,7 @@ def checkpoint_differences(step: int, old: Path, new: Path) -> Iterator[Differen
     Files of the old checkpoint are read, because they may have changed since they were written; those of
     the new one were read when its manifest was made.
     """
-    before, after = _listed(old), _listed(new)
+    before, after = _digests_by_manifest(old), _digests_by_manifest(new)
     if before is None or after is None:
         was, is_now = ("missing or unreadable" if files is None else "whole" for files in (before, after))
         yield Difference(f"step {step}", f"checkpoint {MANIFEST}", was, is_now, TENSORS)
@@ -35,10 +35,10 @@ def checkpoint_differences(step: int, old: Path, new: Path) -> Iterator[Differen
         written, rewritten = before.get(name), after.get(name)
         where, value = f"step {step}", f"checkpoint {name}"
         if written is not None and (damage := _damage(old / name, written)):
-            was = f"{_shown(written)} ({damage})"
-            yield Difference(where, value, was, _shown(rewritten), TENSORS, damaged=True)
+            was = f"{_short_digest(written)} ({damage})"
+            yield Difference(where, value, was, _short_digest(rewritten), TENSORS, damaged=True)
         elif written is None or rewritten is None:
-            yield Difference(where, value, _shown(written), _shown(rewritten), TENSORS)
+            yield Difference(where, value, _short_digest(written), _short_digest(rewritten), TENSORS)
         elif written != rewritten:
             content, content_now = _content(old / name, written), _content(new / name, rewritten)
             parts = list(changed(content, content_now))
@@ -73,7 +73,7 @@ def tensor_digests(path: Path) -> dict[str, str]:
         raise UserError(Problem(str(path), f"can't be read as safetensors: {error}")) from error
 
 
-def _listed(folder: Path) -> dict[str, str] | None:
+def _digests_by_manifest(folder: Path) -> dict[str, str] | None:
     """The sha256 of each file by the manifest, or None where there is no sound manifest."""
     try:
         files: Mapping[str, Any] = read_json(folder / MANIFEST)["files"]
@@ -86,7 +86,7 @@ def _damage(path: Path, written: str) -> str | None:
     if not path.is_file():
         return "missing by now"
     found = sha256_of(path)
-    return None if found == written else f"changed to {_shown(found)} since it was written"
+    return None if found == written else f"changed to {_short_digest(found)} since it was written"
 
 
 def _content(path: Path, digest: str) -> dict[str, str]:
@@ -94,13 +94,13 @@ def _content(path: Path, digest: str) -> dict[str, str]:
     if path.suffix == ".safetensors":
         return tensor_digests(path)
     if path.name != STATE:
-        return {"": _shown(digest)}
+        return {"": _short_digest(digest)}
     state = read_json(path)
     compared = sorted(state.keys() - set(_HOW_IT_WAS_CARRIED_OUT))
     return {key: json.dumps(state[key], sort_keys=True) for key in compared}
 
 
-def _shown(digest: str | None) -> str:
+def _short_digest(digest: str | None) -> str:
     return "none" if digest is None else digest[:_SHOWN_DIGITS]
 
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from mm_config.cli.scan import Option
 from mm_config.console.output import console, is_live
-from mm_config.stored.text_width import columns
+from mm_config.stored.text_width import width_of
 
 Line: TypeAlias = "tuple[tuple[str, str], ...]"
 """Pieces of a line, each with its style (`bold`, `dim`, `cyan`) or an empty one."""
@@ -87,7 +87,7 @@ def flag_line(flags: Sequence[str], value: str, note: str = "") -> Line:
         shown = value if before == " " else _after_commas(value, below, width)
         ending = (f"{before}{shown}" if value else "", "")
         line = (("  ", ""), *spellings, ending, (f"{beside}{note}" if note else "", "dim"))
-        if all(columns(part) <= width for part in unstyled(line).split("\n")):
+        if all(width_of(part) <= width for part in unstyled(line).split("\n")):
             break
     return line
 
@@ -96,7 +96,7 @@ def _after_commas(text: str, below: str, width: int) -> str:
     """A list of choices in lines of its own, broken after commas where one line is too narrow."""
     lines = [""]
     for part in re.findall(r"[^,]+,?", text):
-        if lines[-1] and columns(below.strip("\n") + lines[-1] + part) > width:
+        if lines[-1] and width_of(below.strip("\n") + lines[-1] + part) > width:
             lines.append("")
         lines[-1] += part
     return below.join(lines)

@@ -29,7 +29,7 @@ from mm_config.schema.root import RootSpec
 from mm_config.schema.types import class_of, is_spec, is_spec_class, is_tuple
 from mm_config.specs.infer import GenerationRequest
 from mm_config.stored.describe import describe
-from mm_config.stored.text_width import columns
+from mm_config.stored.text_width import width_of
 
 if TYPE_CHECKING:
     from mm_config.runs.marks import Mark
@@ -111,7 +111,7 @@ def _line(row: _Row, named: int, width: int) -> Line:
     margin, gap = "  ", " " * (named - len(row.path) + 2)
     unit = f" {row.unit}" if row.unit else ""
     note = f"  {row.note}" if row.note else ""
-    room = max(width - len(margin) - named - 2 - columns(unit + note), _LEAST_ROOM)
+    room = max(width - len(margin) - named - 2 - width_of(unit + note), _LEAST_ROOM)
     text = (row.about, "") if row.about else (fitted(row.value, room), "cyan")
     return ((margin, ""), (outer + dot, "dim"), (name + gap, ""), text, (unit + note, "dim"))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import attrs
 
 from mm_config.durable.writing import write_text
+from mm_config.schema.diff import for_person
 from mm_config.schema.identity import JSON, encoded
 
 
@@ -113,7 +114,7 @@ def _short(value: JSON) -> str:
         return "missing"
     if isinstance(value, str) and len(value) == 64:
         return f"sha256 {value[:12]}"
-    return repr(value) if isinstance(value, str) else str(value)
+    return for_person(value)
 
 
 def _beyond(parts: Iterable[Part], others: Iterable[Part], key: Callable[[Part], bytes]) -> list[Part]:

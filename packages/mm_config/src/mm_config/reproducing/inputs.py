@@ -49,14 +49,16 @@ def _changes(path: str, old: Input | None, new: Input | None, contents_dir: Path
     kind = next(one.kind for one in (old, new) if one)
     name = f"{'weights' if kind in _WEIGHTS else 'data'} {path}"
     told = told_differences(contents_dir, old.digest, new.digest, _SHOWN_PARTS) if old and new else None
-    yield OriginChange(name, _shown(old), _shown(new) + (f" ({told})" if told is not None else ""))
+    yield OriginChange(
+        name, _digest_and_run(old), _digest_and_run(new) + (f" ({told})" if told is not None else "")
+    )
     runs = [Path(one.details["run_dir"]) for one in (old, new) if one and "run_dir" in one.details]
     if len(runs) == 2 and runs[0] != runs[1] and all(run.is_dir() for run in runs):
         for change in input_changes(runs[0], runs[1], contents_dir):
             yield OriginChange(f"{name}, {change.name}", change.old, change.new)
 
 
-def _shown(one: Input | None) -> str:
+def _digest_and_run(one: Input | None) -> str:
     if one is None:
         return "none"
     run = one.details.get("run")
@@ -66,11 +68,11 @@ def _shown(one: Input | None) -> str:
 def _named_by_results(old: Path, new: Path) -> Iterator[OriginChange]:
     results = [file for file in (old / RESULT_FILE, new / RESULT_FILE) if file.is_file()]
     if len(results) == 2:
-        for change in changed(*(_listed(read_json(file)) for file in results)):
+        for change in changed(*(_named_by_result(read_json(file)) for file in results)):
             yield OriginChange(*change)
 
 
-def _listed(result: dict[str, Any]) -> dict[str, str]:
+def _named_by_result(result: dict[str, Any]) -> dict[str, str]:
     inputs = {"data digest": result["data_digest"]} if "data_digest" in result else {}
     experts: dict[str, dict[str, Any]] = result.get("experts", {})
     return inputs | {

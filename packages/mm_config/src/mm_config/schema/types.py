@@ -115,15 +115,16 @@ def in_error(value: Any) -> str:
         return "None"
     if is_spec(value):
         return type(value).__name__
-    text = ascii(value) if isinstance(value, str) else _shown_number(value)
-    return f"{type(value).__name__} {text if len(text) <= 80 else text[:77] + '...'}"
+    return f"{type(value).__name__} {literal(value)}"
 
 
-def _shown_number(value: Any) -> str:
+def literal(value: Any) -> str:
+    """A text or a number as Python writes it, cut where it is long."""
     # Python refuses to print integers of more than 4300 digits.
     if isinstance(value, int) and abs(value) >= 10**40:
         return f"of about 2**{value.bit_length()}"
-    return repr(value)
+    text = ascii(value) if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _matches(value: Any, expected: Any) -> bool:
