@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from mm_config.schema.errors import UserError
+from mm_config.schema.installed import loaded, registered
 
 GROUP = "mm.measures"
 """Functions `(old, new) -> shares` of packages, by the ending of the files; see `shares`."""
@@ -73,10 +72,10 @@ def shares(old: Path, new: Path) -> dict[str, float]:
     The frames of a video are one part, by the name "". Parts that only one file has, or that have other
     shapes, are left out; so are all where no package reads such files, or one of them can't be read.
     """
-    found = tuple(entry_points(group=GROUP, name=new.suffix.removeprefix(".")))
-    if not found:
+    entry = registered(GROUP, new.suffix.removeprefix("."))
+    if entry is None:
         return {}
-    measure: Any = found[0].load()
+    measure = loaded(entry, entry.value)
     try:
         return measure(old, new)
     except (UserError, OSError):
