@@ -108,7 +108,7 @@ def test_a_signal_while_the_caller_has_a_step_stops_the_run_when_the_next_is_ask
     [
         ({"spec": "tiny_high.py"}, "spec: expected TrainSpec, got str"),
         ({"options": {"resume": "latest"}}, "options: expected RunOptions, got dict"),
-        ({"on_step": "print"}, "on_step: expected a function of a Step, got str"),
+        ({"on_step": "print"}, "on_step: expected a function, got str"),
     ],
 )
 def test_a_wrong_argument_is_a_type_error_that_says_what_was_expected(

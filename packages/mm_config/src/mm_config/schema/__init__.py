@@ -16,6 +16,6 @@ if TYPE_CHECKING:
     from mm_config.schema.identity import canonical, canonical_bytes, exact_hash, spec_hash
     from mm_config.schema.root import RootSpec
     from mm_config.schema.suggestions import did_you_mean
-    from mm_config.schema.types import is_spec
+    from mm_config.schema.types import expect, expect_function, is_spec
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

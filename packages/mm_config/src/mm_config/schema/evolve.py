@@ -27,9 +27,11 @@ class Leaf:
     path: str
     """Canonical path without the leading `spec.`: `optim.lr`."""
     value: Any
+    """What it is now."""
     type: Any
     """The field's resolved annotation."""
     info: FieldInfo
+    """What its field declares."""
     role: Role
     """The role in force: a field inside an execution field is never semantic."""
     owner: type[Any]
@@ -130,6 +132,7 @@ class _Set:
     """A leaf of the tree of changes."""
 
     value: Any
+    """The new value."""
 
 
 def _segments(path: str) -> list[str]:

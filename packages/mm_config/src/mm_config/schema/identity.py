@@ -110,8 +110,11 @@ class _Emitted:
     """What canonical bytes take of one field: everything that follows from its declaration."""
 
     name: str
+    """In Python."""
     wire: str
+    """In canonical bytes."""
     by_hash: bool
+    """Whether the hash of the spec in it is written."""
     widened: Any
     """The annotation where integers have to become floats, else None."""
     neutral: Any

@@ -5,7 +5,10 @@ from __future__ import annotations
 import enum
 import types
 import typing
+from functools import cache
 from typing import Any, TypeGuard
+
+import attrs
 
 
 def type_problem(value: Any, expected: Any) -> str | None:
@@ -15,6 +18,38 @@ def type_problem(value: Any, expected: Any) -> str | None:
     spec classes and their abstract bases, unions, `tuple[X, ...]` and `tuple[X, Y]`.
     """
     return None if _matches(value, expected) else f"expected {describe(expected)}, got {in_error(value)}"
+
+
+def expect(name: str, value: object, expected: Any) -> None:
+    """Holds an argument of a function against its annotation: a class, a union, `tuple[X, ...]`.
+
+    Raises:
+        TypeError: It is of another type; one line says what was expected.
+    """
+    if not _is(value, expected):
+        raise TypeError(f"{name}: expected {describe(expected)}, got {type(value).__name__}")
+
+
+def expect_function(name: str, value: object) -> None:
+    """Raises TypeError where an argument is neither None nor can be called."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}: expected a function, got {type(value).__name__}")
+
+
+def typed(cls: type[Any], fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """The `field_transformer` of an attrs class that people make: wrong types are told as by `expect`."""
+
+    def check(instance: Any, field: attrs.Attribute[Any], value: object) -> None:
+        expect(field.name, value, _annotations(type(instance))[field.name])
+
+    return [
+        field.evolve(validator=[check, *([field.validator] if field.validator else [])]) for field in fields
+    ]
+
+
+@cache
+def _annotations(cls: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def annotation_problem(expected: Any) -> str | None:
@@ -110,6 +145,17 @@ def _shown_number(value: Any) -> str:
     if isinstance(value, int) and abs(value) >= 10**40:
         return f"of about 2**{value.bit_length()}"
     return repr(value)
+
+
+def _is(value: object, expected: Any) -> bool:
+    if is_union(expected):
+        return any(_is(value, argument) for argument in typing.get_args(expected))
+    if typing.get_origin(expected) is tuple:
+        items = item_types(expected, len(value)) if is_tuple(value) else None
+        return items is not None and all(map(_is, value, items))
+    if expected is int:
+        return type(value) is int
+    return value is None if expected is None else isinstance(value, expected)
 
 
 def _matches(value: Any, expected: Any) -> bool:

@@ -18,12 +18,15 @@ class Row:
     """One key of one kind of file."""
 
     kind: str
+    """The kind of file."""
     path: str
     """The path with `[]` for each list element."""
     verdict: Verdict
+    """What becomes of the key."""
     target: str = ""
     """Canonical path without `spec.`, or the flag beside the spec, of a mapped key."""
     reason: str = ""
+    """Why, where it is not carried over."""
     read: ReadValue | None = None
     """How a mapped value is read; None where several keys are read together."""
     only: tuple[Leaf, ...] = ()
