@@ -76,13 +76,14 @@ def test_the_very_weights_are_taken_and_where_they_are_gone_what_they_were_made_
     made = again(stored, options)
     assert made.comparison.identical and made.suspects == ()
 
-    for folder in sorted((options.runs_dir / "clips").iterdir())[:1]:
-        shutil.rmtree(folder)
+    first_training = min((options.runs_dir / "clips").iterdir())
+    shutil.rmtree(first_training / "checkpoints")
     made = again(stored, options)
     (first, *_) = made.suspects
     assert (made.comparison.identical, first.cause) == (False, Cause.WEIGHTS)
-    (change,) = first.changes
-    assert change.name == "weights spec.high_noise" and "of clips/" in change.old + change.new
+    weights, data = first.changes
+    assert weights.name == "weights spec.high_noise" and f"of clips/{first_training.name}" in weights.old
+    assert data.name == "weights spec.high_noise, data spec.data.dataset" and "b.mp4 is sha256" in data.new
 
 
 def test_another_number_of_threads_is_the_cause_and_like_undoes_it(

@@ -40,6 +40,9 @@ def test_each_change_of_the_origin_is_a_cause() -> None:
     assert causes([], differing(0.5)) == []
     assert causes(["threads"]) == [], "nothing differs"
     assert causes(["TORCHELASTIC_RUN_ID"], differing(0.5)) == []
+    for files, found in (("notes.txt", []), ("new.py", [Cause.CODE]), ("a, b, c and 2 more", [Cause.CODE])):
+        change = OriginChange("git main, untracked files", "none", files)
+        assert [one.cause for one in suspects([change], [differing(0.5)])] == found
 
 
 @pytest.mark.parametrize(

@@ -188,3 +188,12 @@ def test_help_teaches_and_needs_no_torch():
         "mm generate 7f3a91c2",
     ):
         assert taught in done.stdout
+
+
+def test_a_runs_folder_that_can_not_be_made_is_refused_before_any_work(
+    place: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ("--prompt", RED, "--out", "x.mp4", "--runs-dir", "/proc/runs")
+    (line,) = problems_of(capsys, "spec.json", *words)
+    assert line.startswith("/proc/runs: the run folder can't be written: ")
+    assert not (place / "x.mp4").exists()

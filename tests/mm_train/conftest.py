@@ -1,6 +1,7 @@
 """Small trainings on real rendered clips."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,10 +114,11 @@ def losses_of(metrics_of: Callable[[Path], list[dict[str, Any]]]) -> Callable[[P
 
 
 @pytest.fixture
-def count_hashes() -> Callable[[Path], Path]:
-    """Makes an experiment file write its rank into a file for each clip that it hashes."""
+def count_hashes(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
+    """Makes an experiment file note its rank for each clip that it hashes; no digest is remembered."""
 
     def count(file: Path) -> Path:
+        monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
         file.write_text(COUNTED + file.read_text())
         return file.with_suffix(".hashed")
 

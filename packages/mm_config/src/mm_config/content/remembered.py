@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from mm_config.console.output import progress
@@ -63,13 +64,22 @@ def cache_file() -> Path:
 
 def _known(database: sqlite3.Connection, paths: Sequence[Path]) -> dict[Path, str | None]:
     """The digests that are remembered of files that have not changed since."""
-    found: dict[Path, str | None] = {}
+    states: dict[Path, State] = {}
     for path in paths:
-        with suppress(OSError, sqlite3.Error):
-            asked = "SELECT sha256 FROM digests WHERE place = ? AND state = ?"
-            if row := database.execute(asked, _state(path.stat())).fetchone():
-                found[path] = row[0]
-    return found
+        with suppress(OSError):
+            states[path] = _state(path.stat())
+    digests: dict[State, str] = {}
+    with suppress(sqlite3.Error):
+        for places in _batched((place for place, _ in states.values())):
+            marks = ", ".join("?" * len(places))
+            asked = f"SELECT place, state, sha256 FROM digests WHERE place IN ({marks})"
+            digests |= {(place, state): digest for place, state, digest in database.execute(asked, places)}
+    return {path: digests[state] for path, state in states.items() if state in digests}
+
+
+def _batched(places: Iterator[str]) -> Iterator[tuple[str, ...]]:
+    while batch := tuple(islice(places, _CHUNK_FILES)):
+        yield batch
 
 
 def _read(database: sqlite3.Connection, paths: Sequence[Path]) -> dict[Path, str | None]:

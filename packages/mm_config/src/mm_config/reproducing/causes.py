@@ -68,12 +68,18 @@ def suspects(origin: Sequence[OriginChange], differences: Sequence[Difference]) 
     found = [
         Suspect(cause, changes)
         for cause in order
-        if (changes := tuple(one for one in origin if re.match(_NAMES[cause], one.name)))
+        if (changes := tuple(one for one in origin if re.match(_NAMES[cause], one.name) and _counts(one)))
     ]
     if any(one.damaged for one in differences):
         damage = Suspect(Cause.FILES, ())
         return (damage, *found) if all(one.damaged for one in differences) else (*found, damage)
     return tuple(found)
+
+
+def _counts(change: OriginChange) -> bool:
+    """Whether a change can alter an outcome: untracked files that are no code can't."""
+    listed = f"{change.old} {change.new}"
+    return "untracked files" not in change.name or bool(re.search(r"\.(py|so|toml)\b| more\b", listed))
 
 
 def _is_rounding(first: Difference | None) -> bool:

@@ -105,7 +105,12 @@ def equal_run(spec: RootSpec, options: RunOptions) -> Path | None:
     if not (finished := index.find_finished(spec_hash(spec))):
         return None
     newest = index.folder(finished[0])
-    if (inputs := inputs_here(spec, options)) is None:
+    try:
+        inputs = inputs_here(spec, options)
+    except UserError as error:
+        say(f"runs again: whether {newest} was made of the same can't be told ({error.problems[0]})")
+        return None
+    if inputs is None:
         say(f"the content that {newest} was made of is not recorded: only its spec is equal")
         return newest
     here = made_of(spec_hash(spec), inputs)

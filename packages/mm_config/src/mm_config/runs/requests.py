@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mm_config.content.inputs import Input, file_input
 from mm_config.runs.record import REQUESTS_FILE, RunRecord, read_json, write_json
@@ -12,7 +13,7 @@ from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import Problem, UserError, concerning
 from mm_config.schema.identity import spec_hash
 from mm_config.specs.infer import GenerationRequest
-from mm_config.stored.files import from_payload, to_payload
+from mm_config.stored.files import stored_identity, to_payload
 
 
 def requests_hash(requests: Sequence[GenerationRequest]) -> str:
@@ -51,13 +52,15 @@ def stored_requests(folder: Path, record: RunRecord) -> tuple[GenerationRequest,
     if record.requests_hash is None:
         return None
     file = folder / REQUESTS_FILE
-    content = read_json(file).get("requests")
+    content: Any = read_json(file).get("requests")
     try:
-        requests = tuple(from_payload(one, "request") for one in content)  # type: ignore[union-attr]
-    except (TypeError, UserError) as error:
+        found = [stored_identity(one) for one in content]
+    except (TypeError, LookupError, UserError) as error:
         raise UserError(Problem(str(file), f"holds no requests: {error}")) from error
+    requests = tuple(one.spec for one in found)
     if not all(isinstance(one, GenerationRequest) for one in requests):
         raise UserError(Problem(str(file), "holds no requests but other specs"))
-    if requests_hash(requests) != record.requests_hash:
+    # Of requests of an older schema, the hash of today is another.
+    if requests_hash(requests) != record.requests_hash and not any(one.migrated for one in found):
         raise UserError(Problem(str(file), "is not what the run was started with: it was edited"))
     return requests
