@@ -68,8 +68,7 @@ def folder_to_resume(spec: RootSpec, options: RunOptions) -> Path:
     label, option = spec.name or tag_of(spec), options.name_of("resume")
     found = index.list(name=label) if latest else index.list(matching=target)
     if not found:
-        of = f"of {label!r}" if latest else repr(target)
-        raise UserError(Problem(option, f"no run {of} in {options.runs_dir}"))
+        raise UserError(Problem(option, f"no run {target!r} of {label!r} in {options.runs_dir}"))
     if not latest and len({record.spec_hash_now or record.spec_hash for record in found}) > 1:
         candidates = ", ".join(record.path for record in found)
         raise UserError(Problem(option, f"{target!r} is ambiguous: {candidates}"))

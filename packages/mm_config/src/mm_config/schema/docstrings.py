@@ -10,6 +10,8 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+from mm_config.schema.types import is_tuple
+
 
 @cache
 def help_texts(cls: type[Any]) -> dict[str, str]:
@@ -23,7 +25,7 @@ def help_texts(cls: type[Any]) -> dict[str, str]:
 def shown_by_help(value: Any) -> Any:
     """The same value; where it is a class with slots, `help` shows the docstrings of its fields."""
     slots = vars(value).get("__slots__") if isinstance(value, type) else None
-    if isinstance(slots, tuple):
+    if is_tuple(slots):
         value.__slots__ = _Slots(value, slots)
     return value
 

@@ -30,6 +30,12 @@ def expect(name: str, value: object, expected: Any) -> None:
         raise TypeError(f"{name}: expected {describe(expected)}, got {type(value).__name__}")
 
 
+def expect_spec(name: str, value: object) -> None:
+    """Raises TypeError where an argument is no spec."""
+    if not is_spec(value):
+        raise TypeError(f"{name}: expected a spec, got {type(value).__name__}")
+
+
 def expect_function(name: str, value: object) -> None:
     """Raises TypeError where an argument is neither None nor can be called."""
     if value is not None and not callable(value):
@@ -39,12 +45,11 @@ def expect_function(name: str, value: object) -> None:
 def typed(cls: type[Any], fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
     """The `field_transformer` of an attrs class that people make: wrong types are told as by `expect`."""
 
-    def check(instance: Any, field: attrs.Attribute[Any], value: object) -> None:
-        expect(field.name, value, _annotations(type(instance))[field.name])
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        expect(field.name, value, _annotations(cls)[field.name])
 
-    return [
-        field.evolve(validator=[check, *([field.validator] if field.validator else [])]) for field in fields
-    ]
+    checks = attrs.validators
+    return [field.evolve(validator=checks.and_(check, *filter(None, [field.validator]))) for field in fields]
 
 
 @cache
@@ -147,7 +152,7 @@ def _shown_number(value: Any) -> str:
     return repr(value)
 
 
-def _is(value: object, expected: Any) -> bool:
+def _is(value: Any, expected: Any) -> bool:
     if is_union(expected):
         return any(_is(value, argument) for argument in typing.get_args(expected))
     if typing.get_origin(expected) is tuple:
