@@ -73,8 +73,8 @@ def mindspeed_keys() -> str:
 
 def _mindspeed_lines() -> Iterator[str]:
     yield _INTRODUCTION
-    for kind in dict.fromkeys(row.kind for row in mindspeed.ROWS):
-        rows = [row for row in mindspeed.ROWS if row.kind == kind]
+    for kind in dict.fromkeys(row.kind for row in mindspeed.TABLE.rows):
+        rows = [row for row in mindspeed.TABLE.rows if row.kind == kind]
         cells = [(f"`{row.path}`", row.verdict.value, _about(row).replace("|", "\\|")) for row in rows]
         yield from (f"## {kind}", "", _table(("Key", "Verdict", "What becomes of it"), cells), "")
 

@@ -276,3 +276,24 @@ def test_a_run_goes_on_with_its_content_and_its_order(
     assert trained(options.runs_dir / "other", resume="latest", accept_content=True)[:3] == expected[:3]
     after = inputs_of(next((options.runs_dir / "other" / "clips").iterdir()))[DATA]
     assert after.details["in_turn"][0] == before.digest and after.digest != before.digest
+
+
+def test_a_run_whose_content_is_not_recorded_goes_on_over_the_same_rows(
+    data: Path, training: TrainSpec, options: RunOptions
+) -> None:
+    spec = replace(training, "schedule.steps", 4)
+    with pytest.raises(StoppedEarly):
+        mm_train.train(spec, RunOptions(runs_dir=options.runs_dir, stop_after=2))
+    (folder,) = (options.runs_dir / "clips").iterdir()
+    (folder / "inputs.json").unlink()
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps({**status, "made_of": None}))
+    resuming = RunOptions(runs_dir=options.runs_dir, resume=str(folder))
+    (options.runs_dir / "index.sqlite").unlink()
+    rows = manifest_rows(data)
+    write_manifest(data, rows[::-1])
+    with pytest.raises(UserError, match="the order's key"):
+        mm_train.train(spec, resuming)
+    write_manifest(data, rows)
+    mm_train.train(spec, resuming)
+    assert attach(folder).record.made_of is None and read_inputs(folder) is None

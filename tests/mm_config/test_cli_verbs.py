@@ -219,7 +219,7 @@ def test_a_whole_number_that_is_none_is_one_line(
     for text in ("0", "-1", "1e3", "1.5", "\u0663", "9" * 5000):
         (told,) = mm(capsys, *words, f"{flag}={text}", status=2).splitlines()
         assert told.startswith(f"{flag}: expected a whole number of at least 1, got '")
-        assert len(told) < 120
+        assert len(told) < 150
 
 
 def test_run_page_tells_where_the_run_came_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

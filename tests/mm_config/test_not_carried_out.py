@@ -12,7 +12,7 @@ from mm_config import replace
 from mm_config.cli.help import help_lines
 from mm_config.cli.page import unstyled
 from mm_config.cli.summary import summary_lines
-from mm_config.rules.carried_out import CarriedOut, not_carried_out, refusals
+from mm_config.rules.carried_out import CarriedOut, NotCarriedOut, not_carried_out, refusals
 from mm_config.schema.decorator import spec
 from mm_config.schema.errors import Problem
 from mm_config.schema.fields import LOCATION, field
@@ -30,6 +30,8 @@ class Rendering(RootSpec):
     """Label."""
     size: int = 4
     """A field of birth, of which the runner can do some values."""
+    lights: bool = True
+    """A switch that can't be turned off."""
     data: DataSpec = DataSpec(dataset=ShapesSpec(), batch_size=1)
     """A part with later fields."""
 
@@ -37,6 +39,8 @@ class Rendering(RootSpec):
 def value_problems(value: Rendering) -> Iterator[Problem]:
     if value.size > 8:
         yield Problem("size", "is too much")
+    if not value.lights:
+        yield Problem("lights", "are always on")
 
 
 RUNNER = CarriedOut("rendering", frozenset({"data.order"}), value_problems)
@@ -70,6 +74,12 @@ def test_the_help_marks_the_flags_that_only_refuse() -> None:
     assert not marked["--spec.size"], "some of its values can be run"
 
 
+def test_one_side_of_a_switch_is_marked_alone() -> None:
+    (line,) = (line for line in map(unstyled, help_lines(VALUE, "x.py", "", ())) if "--spec.lights" in line)
+    assert line == "  --spec.lights, --spec.no_lights (not carried out yet)"
+    assert not_carried_out(VALUE).choices["spec.lights"] == (False,)
+
+
 def test_the_mark_of_a_flag_is_dim() -> None:
     lines = help_lines(VALUE, "x.py", "", ())
     (line,) = (line for line in lines if "--spec.data.resize" in unstyled(line))
@@ -92,7 +102,7 @@ def test_a_spec_without_a_runner_has_no_marks() -> None:
         later: int = field(default=1, neutral=1)
 
     assert not any(flags(Runnerless(name="x")).values())
-    assert not_carried_out(Runnerless()) == set()
+    assert not_carried_out(Runnerless()) == NotCarriedOut(frozenset(), {})
 
 
 def test_refusals_and_marks_have_one_source() -> None:

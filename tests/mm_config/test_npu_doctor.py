@@ -167,7 +167,8 @@ def test_both_names_of_the_allocator_s_variable_are_broken() -> None:
 
 
 def test_what_does_nothing_and_what_is_misspelt_are_warnings() -> None:
-    named = {"CUDA_DEVICE_MAX_CONNECTIONS": "1", "HCCL_EXEC_TIMOUT": "600", "HCCL_SOCKET_IFNAME": "eth0"}
+    others = dict.fromkeys(("HCCL_SOCKET_IFNAME", "HCCL_RDMA_TIMEOUT", "ASCEND_AICPU_PATH"), "of CANN's own")
+    named = {"CUDA_DEVICE_MAX_CONNECTIONS": "1", "HCCL_EXEC_TIMOUT": "600", **others}
     warned = {check.name: check for check in variable_checks(named) if check.status is WARNING}
     assert warned.keys() == {"CUDA_DEVICE_MAX_CONNECTIONS", "HCCL_EXEC_TIMOUT"}
     assert warned["HCCL_EXEC_TIMOUT"].remedy == "did you mean HCCL_EXEC_TIMEOUT?"

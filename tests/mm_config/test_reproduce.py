@@ -248,7 +248,7 @@ def test_reproductions_are_apart_from_the_runs_that_lookups_find(tmp_path: Path)
     named = replace(SPEC, "name", "tiny_high")
     stored = open_run(named, RunOptions(tmp_path))
     stored.fail("a signal", RunStatus.INTERRUPTED)
-    again = open_run(named, RunOptions(tmp_path, reproduces=True))
+    again = open_run(named, RunOptions(tmp_path, repeats=stored.path))
     again.finish({"checkpoint": "elsewhere"})
     assert again.path.parent == tmp_path / "reproductions" / "tiny_high"
     for _ in range(2):

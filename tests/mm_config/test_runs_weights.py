@@ -9,10 +9,12 @@ import pytest
 
 import experiments.tiny_high
 from mm_config import replace, spec_hash
+from mm_config.content import Input
 from mm_config.options.locations import load_locations
 from mm_config.options.run_options import RunOptions
 from mm_config.running.trained_by import resolve_weights
 from mm_config.runs.folder import open_run
+from mm_config.runs.inputs import write_inputs
 from mm_config.schema.errors import UserError
 from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
 
@@ -56,6 +58,35 @@ def test_the_newest_whole_final_checkpoint_is_taken(tmp_path: Path) -> None:
     assert resolve_weights(TRAINED, RunOptions(tmp_path), False) == newer
     (newer / "manifest.json").unlink()
     assert resolve_weights(TRAINED, RunOptions(tmp_path), False) == older
+
+
+def test_a_repetition_takes_the_run_that_the_repeated_one_took(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older, newer = train(tmp_path, 100), train(tmp_path, 100)
+    assert resolve_weights(TRAINED, RunOptions(tmp_path), False) == newer
+    told = f"spec.high_noise: 2 finished runs made these weights; {newer.parents[1]} is taken, the newest: "
+    assert capsys.readouterr().out == f"{told}what they were made of is not recorded\n"
+    # As results named it before inputs were recorded, in a runs folder that was moved since.
+    run = open_run(replace(SPEC, "name", "videos"), RunOptions(tmp_path / "other"))
+    taken = Path("elsewhere", *older.parts[-4:-2])
+    result = run.finish({"experts": {"high_noise": {"run_dir": str(taken)}, "low_noise": {"seed": 1}}})
+    repeating = RunOptions(tmp_path, repeats=run.path)
+    assert resolve_weights(TRAINED, repeating, False) == older
+    assert resolve_weights(TRAINED, repeating, False, "spec.low_noise") == newer
+    # As inputs.json names it.
+    taken_now = {
+        "spec.high_noise": Input(digest="a" * 64, kind="trained-by", details={"run_dir": str(taken)})
+    }
+    write_inputs(run.path, spec_hash(SPEC), taken_now)
+    result.unlink()
+    assert resolve_weights(TRAINED, repeating, False) == older
+    (older / "manifest.json").unlink()
+    capsys.readouterr()
+    assert resolve_weights(TRAINED, repeating, False) == newer
+    assert (
+        capsys.readouterr().out == f"spec.high_noise: the weights that {run.path} took are gone ({taken})\n"
+    )
 
 
 def test_a_label_does_not_matter_and_a_setting_does(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from mm_config.specs.lora import LoraSpec
 from mm_config.specs.optim import EmaSpec, MuonSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
 from mm_config.stored.describe import describe, magnitude
-from mm_config.stored.text_width import columns, cut
+from mm_config.stored.text_width import cut, width_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,7 +119,7 @@ def test_kinds_of_other_packages_have_a_page() -> None:
 def test_a_page_fits_its_width(width: int) -> None:
     wide = {"negative_prompt": "色调艳丽，过曝，" * 40, "samples.prompts": ("word " * 80, "x")}
     for value in (tiny_high.SPEC, tiny_low.SPEC, tiny.SPEC, replace(tiny.SPEC, wide)):
-        assert max(map(columns, page(value, width))) <= width
+        assert max(map(width_of, page(value, width))) <= width
 
 
 def on_terminal(*argv: str) -> str:
@@ -239,8 +239,8 @@ def test_long_values_are_shortened_to_their_room() -> None:
 
 
 def test_columns_are_counted_as_a_terminal_shows_them() -> None:
-    assert columns("abc") == 3
-    assert columns("色调") == 4
-    assert columns("e\u0301") == 1
+    assert width_of("abc") == 3
+    assert width_of("色调") == 4
+    assert width_of("e\u0301") == 1
     assert cut("色调艳丽", 5) == "色调"
     assert cut("abc", 5) == "abc"

@@ -21,7 +21,7 @@ WALKING = '''
 import hashlib, json, os
 from mm_config.options.run_options import RunOutcome, StoppedEarly
 from mm_config.runs.folder import open_run, recorded
-from mm_config.runs.record import write_json
+from mm_config.stored.json_files import write_json
 from mm_config.schema.decorator import spec
 from mm_config.schema.fields import LOCATION, field
 from mm_config.schema.root import RootSpec

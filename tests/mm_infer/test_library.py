@@ -220,7 +220,7 @@ def test_what_on_step_writes_into_latents_is_what_the_next_step_begins_with(pipe
 
 def test_options_that_only_a_run_could_heed_are_refused(spec: InferSpec, places: RunOptions):
     refused: dict[str, Any] = {"resume": "latest", "if_needed": True, "stop_after": 3, "requests": ()}
-    refused |= {"threads": Threads(1, 1), "reproduces": True}
+    refused["threads"] = Threads(1, 1)
     told = mistake(UserError, mm_infer.load, spec, attrs.evolve(places, **refused)).splitlines()
     assert {line.partition(":")[0] for line in told} == {f"options.{name}" for name in refused}
     assert "options.resume: loading starts no run, so there is none to resume" in told

@@ -19,10 +19,10 @@ from mm_config.options.run_options import RunOptions
 from mm_config.running import runners
 from mm_config.runs.folder import open_run
 from mm_config.runs.index import open_index
-from mm_config.runs.record import read_json
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.lora import AppliedLoraSpec
 from mm_config.specs.weights import ReleasedWeights
+from mm_config.stored.json_files import read_json
 from mm_data import read_comment, write_mp4
 from mm_infer.pipeline import Video
 from mm_infer.writing import write_video
@@ -143,7 +143,7 @@ def test_show_tells_the_spec_and_the_request_of_a_video(way: str, made: Made, mm
     _, page, _ = mm("show", path)
     comment = json.loads(read_comment(path))
     origin = f"made by the run {comment['run']['id']}  made of {comment['made_of'][:12]}\n"
-    assert page.startswith(origin) and request.prompt in page
+    assert page.startswith(origin) and request.prompt in page and f"  {request.seed}\n" in page
 
 
 @pytest.mark.parametrize("way", WAYS)

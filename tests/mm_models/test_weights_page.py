@@ -28,7 +28,7 @@ from tests.mm_models.lora_files import adapter_of, halves, write
 from tests.mm_models.weight_files import T2V, values, write_diffusers, write_wan
 
 PAGE = (Path(__file__).parents[2] / "docs" / "weights.md").read_text("utf-8")
-TRAINING, GENERATION, ENCODERS, WITH_ADAPTER, IN_PYTHON = re.findall(
+TRAINING, GENERATION, ENCODERS, WITH_ADAPTER, IN_PYTHON, TRAINED = re.findall(
     r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
 )
 
@@ -118,6 +118,11 @@ def test_its_functions_of_adapters_run_as_they_are_shown(
     stored = values(model)
     for name, parameter in names["network"].named_parameters():
         assert torch.equal(parameter, stored[name]), name
+    exec(TRAINED, names)
+    saved = names["read_adapters"](Path("trained")).of(names["Expert"].HIGH_NOISE)
+    assert {name.rpartition(".")[2] for name in saved.layers} == {"to_q", "to_v"}
+    assert len(names["trained"]) == 2 * len(saved.layers)
+    assert all(layer.down.any() and not layer.up.any() for layer in saved.layers.values())
 
 
 def test_the_functions_of_adapters_are_imported_when_they_are_used() -> None:

@@ -102,3 +102,16 @@ def test_a_chain_of_folders_that_is_too_long(
     assert broken(tmp_path, capsys) == ["every limit is kept"]
     plant(tmp_path, {"g/y.py": "import mm_config.f.x"})
     assert broken(tmp_path, capsys) == ["value has 7 floors, at most 6 are wanted"]
+
+
+@pytest.mark.parametrize(("folder", "most"), [("runs", 6), ("importing", 8)])
+def test_a_chain_of_files_that_is_too_long(
+    folder: str, most: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(tmp_path, {f"{folder}/a0.py": ""})
+    for above in range(1, most):
+        plant(tmp_path, {f"{folder}/a{above}.py": f"import mm_config.{folder}.a{above - 1}"})
+    assert broken(tmp_path, capsys) == ["every limit is kept"]
+    plant(tmp_path, {f"{folder}/inner/x.py": f"import mm_config.{folder}.a{most - 1}"})
+    told = f"the files of {folder} have {most + 1} floors, at most {most} are wanted"
+    assert broken(tmp_path, capsys) == [told]

@@ -9,7 +9,7 @@ from typing import Any
 from mm_config.importing.mindspeed.boundaries import points_above
 from mm_config.importing.mindspeed.noise import MAX, MIN
 from mm_config.importing.mindspeed.rows import Row
-from mm_config.importing.mindspeed.table import ROWS
+from mm_config.importing.mindspeed.table import TABLE
 from mm_config.importing.nodes import Leaf
 from mm_config.importing.verdict import Verdict
 from mm_config.npu.variables import VARIABLES, is_set
@@ -36,7 +36,7 @@ def values(spec: TrainSpec | InferSpec) -> dict[tuple[str, str], Leaf]:
     Keys are those of training for a training spec, else those of generation. Numbers of scripts are numbers.
     """
     found: dict[tuple[str, str], Leaf] = {}
-    for row in ROWS:
+    for row in TABLE.rows:
         value = _value(row, spec)
         if value is not ABSENT:
             found[row.kind, row.path] = value

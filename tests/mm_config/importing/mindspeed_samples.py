@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_config.importing.mindspeed.rows import Row
-from mm_config.importing.mindspeed.table import ROWS
+from mm_config.importing.mindspeed.table import TABLE
 from mm_config.importing.verdict import Verdict
 
 OWN_VALUES = frozenset(
@@ -73,7 +73,7 @@ def rows(kind: str, *, without: frozenset[str] = frozenset()) -> list[Row]:
     refused = (Verdict.REFUSED, Verdict.UNKNOWN)
     return [
         row
-        for row in ROWS
+        for row in TABLE.rows
         if row.kind == kind and samples(row) and row.verdict not in refused and row.path not in without
     ]
 

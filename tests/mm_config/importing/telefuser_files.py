@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mm_config.importing.report import Entry
-from mm_config.importing.telefuser import import_dump
+from mm_config.importing.telefuser.importer import import_dump
 from mm_config.schema.errors import UserError
 from mm_config.specs.infer import InferSpec
 

@@ -8,7 +8,7 @@ from mm_config import replace
 from mm_config.families import wan21
 from mm_config.importing.mindspeed import base
 from mm_config.importing.mindspeed.rows import Row
-from mm_config.importing.mindspeed.table import ROWS, row_of
+from mm_config.importing.mindspeed.table import TABLE
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.evolve import get
 from mm_config.specs.data import PrecomputedSpec
@@ -30,16 +30,16 @@ def keys() -> list[tuple[str, str]]:
 
 def test_every_key_of_the_examples_has_a_row() -> None:
     assert len(keys()) == 394
-    assert [key for key in keys() if row_of(*key) is None] == []
+    assert [key for key in keys() if TABLE.row_of(*key) is None] == []
 
 
 def test_no_key_has_two_rows() -> None:
-    found = [(row.kind, row.path) for row in ROWS]
+    found = [(row.kind, row.path) for row in TABLE.rows]
     assert len(found) == len(set(found))
 
 
 def test_every_row_gives_a_target_or_a_reason() -> None:
-    for row in ROWS:
+    for row in TABLE.rows:
         assert row.target if row.verdict is Verdict.MAPPED else row.reason, row
 
 
@@ -65,7 +65,7 @@ def targets(row: Row, *, generation: bool) -> list[str]:
 
 def test_every_mapped_row_names_fields_that_there_are() -> None:
     training, generation = everything(), base.generation(wan21.I2V_14B_480P)
-    mapped = [row for row in ROWS if row.verdict is Verdict.MAPPED]
+    mapped = [row for row in TABLE.rows if row.verdict is Verdict.MAPPED]
     assert len(mapped) > 150
     for row in mapped:
         if row.kind == "inference_model.json":
@@ -77,7 +77,7 @@ def test_every_mapped_row_names_fields_that_there_are() -> None:
 
 
 def test_samples_are_read_by_their_rows() -> None:
-    sampled = [(row, sample) for row in ROWS if row.read is not None for sample in samples(row)]
+    sampled = [(row, sample) for row in TABLE.rows if row.read is not None for sample in samples(row)]
     assert len(sampled) > 150
     for row, sample in sampled:
         assert row.read is not None
@@ -85,13 +85,13 @@ def test_samples_are_read_by_their_rows() -> None:
 
 
 def test_samples_are_of_keys_that_have_a_row() -> None:
-    assert all(row_of(kind, path) for kind, paths in SAMPLES.items() for path in paths)
+    assert all(TABLE.row_of(kind, path) for kind, paths in SAMPLES.items() for path in paths)
 
 
 def test_defaults_are_read_by_their_rows() -> None:
     from mm_config.schema.fields import ABSENT
 
-    for row in ROWS:
+    for row in TABLE.rows:
         if row.read is not None and row.default is not ABSENT:
             row.read(row.default)
 

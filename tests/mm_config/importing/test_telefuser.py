@@ -11,8 +11,8 @@ import attrs
 import pytest
 
 from mm_config.families import wan21, wan22
-from mm_config.importing.telefuser import import_dump
 from mm_config.importing.telefuser.families import KNOWN
+from mm_config.importing.telefuser.importer import import_dump
 from mm_config.importing.verdict import Verdict
 from mm_config.rules import problems
 from mm_config.schema.errors import UserError

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mm_config import rules
-from mm_config.importing.telefuser import import_dump
+from mm_config.importing.telefuser.importer import import_dump
 from mm_config.schema.errors import UserError
 
 DATA = Path(__file__).parent / "data"

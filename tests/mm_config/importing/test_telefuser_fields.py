@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from mm_config.families import wan21
-from mm_config.importing.telefuser import import_dump
+from mm_config.importing.telefuser.importer import import_dump
 from mm_config.importing.telefuser.table import CALL, ROWS, rows_of
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.evolve import get

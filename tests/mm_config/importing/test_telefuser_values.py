@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mm_config.importing.telefuser import import_dump
+from mm_config.importing.telefuser.importer import import_dump
 from mm_config.schema.diff import diff
 from mm_config.schema.evolve import get
 from mm_config.specs.diffusion import SigmaTable, Solver

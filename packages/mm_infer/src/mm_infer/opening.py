@@ -35,7 +35,6 @@ UNHEARD = {
     "resume": "loading starts no run, so there is none to resume",
     "if_needed": "loading starts no run, so none can be saved",
     "stop_after": "loading starts no run, so there are no steps",
-    "reproduces": "loading starts no run, so none is repeated",
     "requests": "requests are given to the call",
     "threads": "a pipeline computes on the threads that the process has: torch.set_num_threads sets them",
 }

@@ -11,9 +11,10 @@ from typing import Any
 from mm_config.console import say
 from mm_config.options import RunOptions, RunOutcome
 from mm_config.running import checked_inputs
-from mm_config.runs import Run, check_opens, digests_of, open_run, recorded, write_json
+from mm_config.runs import Run, check_opens, digests_of, open_run, recorded
 from mm_config.schema import Problem, UserError, exact_hash, gathering, spec_hash
 from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights, TrainedBy
+from mm_config.stored import write_json
 from mm_infer import scoring
 from mm_infer.contact_sheet import write_contact_sheet
 from mm_infer.content import inputs_of

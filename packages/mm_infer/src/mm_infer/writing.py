@@ -21,6 +21,6 @@ def write_video(path: Path, video: Video, spec: InferSpec, run: Run | None = Non
     """
     try:
         path.parent.mkdir(exist_ok=True)
-        write_mp4(path, video.frames, spec.fps, comment=comment_for(spec, video.request, run))
+        write_mp4(path, video.frames, spec.fps, comment=comment_for(spec, video.request, run and run.record))
     except OSError as error:
         raise UserError(f"{path}: can't be written: {error.strerror or error}") from error

@@ -96,7 +96,7 @@ def verify(folder: Path, *, hashed: bool = True) -> list[str]:
         folder: The checkpoint.
         hashed: Whether files are read and hashed; otherwise only their names and sizes are compared.
     """
-    listed = _listed(folder)
+    listed = _files_by_manifest(folder)
     if isinstance(listed, str):
         return [listed]
     problems = []
@@ -118,7 +118,7 @@ def verify_group(folder: Path, group: str) -> list[str]:
     A file is hashed once, until it changes: a digest is remembered. Of other groups names and sizes are
     compared.
     """
-    problems, listed = verify(folder, hashed=False), _listed(folder)
+    problems, listed = verify(folder, hashed=False), _files_by_manifest(folder)
     if problems or isinstance(listed, str):
         return problems
     names = [name for name in listed if name == STATE or name.startswith(f"{group}/")]
@@ -126,7 +126,7 @@ def verify_group(folder: Path, group: str) -> list[str]:
     return [_changed(name) for name, found in zip(names, digests, strict=True) if found != listed[name][1]]
 
 
-def _listed(folder: Path) -> dict[str, tuple[int, str]] | str:
+def _files_by_manifest(folder: Path) -> dict[str, tuple[int, str]] | str:
     """Size and sha256 of each file as they were written, or why they can't be told."""
     try:
         files: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]

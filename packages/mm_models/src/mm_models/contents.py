@@ -81,7 +81,7 @@ def encoder_inputs(encoders: Mapping[str, Any], options: RunOptions) -> dict[str
 def loaded_files(path: Path) -> list[Path]:
     """The files that are read of a network's weights or of an adapter, with the configuration beside them."""
     if path.is_file():
-        return [*_listed(path), *_beside(path.parent)]
+        return [*_with_indexed_files(path), *_beside(path.parent)]
     if (path / checkpoint.MANIFEST).is_file():
         return sorted((path / "model").glob("*.safetensors"))
     inner = megatron.iteration_folder(path)
@@ -124,7 +124,7 @@ def _encoder_files(spec: Any, place: Path) -> list[Path]:
     return files
 
 
-def _listed(file: Path) -> list[Path]:
+def _with_indexed_files(file: Path) -> list[Path]:
     """A file, and those beside it that it lists where it is an index."""
     if file.suffix != ".json":
         return [file]

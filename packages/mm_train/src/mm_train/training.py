@@ -20,9 +20,10 @@ from mm_config.content import Input
 from mm_config.npu import check_environment
 from mm_config.options import RunOptions, StoppedEarly
 from mm_config.running import equal_run, on_threads
-from mm_config.runs import Run, attach, open_run, read_json, recorded
+from mm_config.runs import Run, attach, open_run, recorded
 from mm_config.schema import UserError, exact_hash, expect, expect_function, spec_hash
 from mm_config.specs import Cache, TrainSpec
+from mm_config.stored import read_json
 from mm_data import Dataset, Quarantine
 from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described

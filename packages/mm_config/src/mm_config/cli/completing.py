@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 import importlib.util
+import itertools
 import pkgutil
 import re
-import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,11 +17,14 @@ from mm_config.cli.flags import Flag, flags_of, is_settable, normalised
 from mm_config.cli.scan import HELP, RUN, CommandLine, Option, is_flag, scan
 from mm_config.cli.sections import sections
 from mm_config.cli.targets import resolve, runs_dir_of
-from mm_config.cli.values import brief
+from mm_config.cli.values import MARK, brief, for_shell, mark
 from mm_config.cli.verb import Usage, load_verb, verb_named, verbs
 from mm_config.options.locations import Locations
 from mm_config.options.run_options import RunOptions
+from mm_config.rules.carried_out import NotCarriedOut, not_carried_out
+from mm_config.schema.evolve import ROOT
 from mm_config.schema.root import RootSpec
+from mm_config.schema.types import choices_of
 
 TARGET_FILES = (".py", ".json", ".yaml", ".yml", ".mp4")
 RUN_FOLDER = re.compile(r"\d{8}-([0-9a-f]{12})-\d+")
@@ -114,9 +116,10 @@ def _flags(usage: Usage, line: CommandLine, typed: str) -> Iterator[Candidate]:
     }
     for group in hidden:
         yield Candidate(_spelt(group, typed), "Fields of the training whose outcome is used.")
+    refused = not_carried_out(spec)
     for name, flag in offered.items():
         if name not in given and not name.startswith(hidden):
-            yield Candidate(_spelt(name, typed), _about(flag))
+            yield Candidate(_spelt(name, typed), _about(flag, refused))
 
 
 def _spelt(name: str, typed: str) -> str:
@@ -124,9 +127,11 @@ def _spelt(name: str, typed: str) -> str:
     return f"--{name.replace('_', '-') if '-' in typed[2:] else name}"
 
 
-def _about(flag: Flag) -> str:
-    stands_for = f"{flag.leaf.path}: " if flag.alias else ""
-    return " ".join(f"{stands_for}{flag.leaf.help} (default: {brief(flag.leaf.value)})".split())
+def _about(flag: Flag, refused: NotCarriedOut) -> str:
+    path, stands_for = f"{ROOT}.{flag.leaf.path}", f"{flag.leaf.path}: " if flag.alias else ""
+    only_refused = flag.leaf.type is bool and (not flag.negated) in refused.choices.get(path, ())
+    note = MARK if only_refused else mark(path, refused.fields)
+    return " ".join(f"{stands_for}{flag.leaf.help} (default: {brief(flag.leaf.value)}) {note}".split())
 
 
 def _values(usage: Usage, line: CommandLine, flag: str) -> Iterator[Candidate]:
@@ -136,22 +141,19 @@ def _values(usage: Usage, line: CommandLine, flag: str) -> Iterator[Candidate]:
         if option.metavar == RUN:
             yield from _runs(runs_dir_of(line), "")
     elif line.words:
-        found = flags_of(_spec(line)).get(normalised(flag))
+        spec = _spec(line)
+        found = flags_of(spec).get(normalised(flag))
         if found is not None and not found.negated:
-            yield from map(Candidate, _choices(found.leaf.type))
+            path = f"{ROOT}.{found.leaf.path}"
+            refused = not_carried_out(spec).choices.get(path, ())
+            for choice in _choices(found.leaf.type):
+                yield Candidate(for_shell(choice), MARK if choice in refused else "")
 
 
-def _choices(kind: Any) -> Iterator[str]:
-    """The words that a type accepts, where they can be listed; of a list, those of its items."""
-    if typing.get_origin(kind) in (tuple, typing.Union, types.UnionType):
-        for argument in typing.get_args(kind):
-            yield from _choices(argument)
-    elif kind is bool:
-        yield from ("True", "False")
-    elif kind is type(None):
-        yield "None"
-    elif isinstance(kind, type) and issubclass(kind, enum.Enum):
-        yield from (str(member.value) for member in kind)
+def _choices(kind: Any) -> Iterator[Any]:
+    """The values of a type that can be listed; of a list, those of its items."""
+    items = typing.get_args(kind) if typing.get_origin(kind) is tuple else (kind,)
+    return itertools.chain.from_iterable(map(choices_of, items))
 
 
 def _spec(line: CommandLine) -> RootSpec:

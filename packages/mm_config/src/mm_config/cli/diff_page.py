@@ -20,7 +20,7 @@ from mm_config.schema.root import RootSpec, effect_of
 from mm_config.schema.types import is_spec
 from mm_config.specs.infer import GenerationRequest
 from mm_config.specs.weights import TrainedBy
-from mm_config.stored.text_width import columns, cut
+from mm_config.stored.text_width import cut, width_of
 
 # By role and by whether the field lies in a spec that enters the identity by its spec_hash.
 _HEADINGS = {
@@ -192,9 +192,9 @@ def _group_lines(group: list[tuple[Change, Effect]], named: int, width: int) -> 
     room = width - _MARGIN - named - 2
     notes = [effect.value if change.role is SEMANTIC else "" for change, effect in group]
     texts = [f"{_whole(change.old)} -> {_whole(change.new)}{_unit(change)}" for change, _ in group]
-    short = [columns(text) + 2 + columns(note) <= room for text, note in zip(texts, notes, strict=True)]
-    widest = max((columns(text) for text, fits in zip(texts, short, strict=True) if fits), default=0)
-    column = min(widest, room - 2 - max(map(columns, notes)))
+    short = [width_of(text) + 2 + width_of(note) <= room for text, note in zip(texts, notes, strict=True)]
+    widest = max((width_of(text) for text, fits in zip(texts, short, strict=True) if fits), default=0)
+    column = min(widest, room - 2 - max(map(width_of, notes)))
     for (change, _), text, fits, note in zip(group, texts, short, notes, strict=True):
         outer, dot, name = change.path.rpartition(".")
         path: Line = ((" " * _MARGIN + outer + dot, "dim"), (name + " " * (named - len(change.path) + 2), ""))
@@ -203,7 +203,7 @@ def _group_lines(group: list[tuple[Change, Effect]], named: int, width: int) -> 
             old, new = _whole(change.old), _whole(change.new)
             yield (*path, (old, "red"), (" -> ", "dim"), (new, "green"), *ending, _note(text, note, column))
         else:
-            old, new = _cut_values(change, max(room - columns(_unit(change) + note) - 2, _LEAST_ROOM))
+            old, new = _cut_values(change, max(room - width_of(_unit(change) + note) - 2, _LEAST_ROOM))
             arrow = " " * (named + _MARGIN - 1) + "-> "
             yield (*path, (old, "red"))
             yield ((arrow, "dim"), (new, "green"), *ending, _note(new + _unit(change), note, column))
@@ -211,7 +211,7 @@ def _group_lines(group: list[tuple[Change, Effect]], named: int, width: int) -> 
 
 def _note(before: str, note: str, column: int) -> tuple[str, str]:
     """A note in its column, or behind what reaches beyond it."""
-    return (" " * (max(column - columns(before), 0) + 2) + note if note else "", "yellow")
+    return (" " * (max(column - width_of(before), 0) + 2) + note if note else "", "yellow")
 
 
 def _unit(change: Change) -> str:
@@ -227,7 +227,7 @@ def _whole(value: Any) -> str:
 def _cut_values(change: Change, room: int) -> tuple[str, str]:
     """Both values in about `room` columns each; of long texts, the part where they begin to differ."""
     old, new = change.old, change.new
-    if isinstance(old, str) and isinstance(new, str) and max(columns(repr(old)), columns(repr(new))) > room:
+    if isinstance(old, str) and isinstance(new, str) and max(width_of(repr(old)), width_of(repr(new))) > room:
         pairs = enumerate(zip(old, new, strict=False))
         same = next((index for index, (a, b) in pairs if a != b), min(len(old), len(new)))
         start = max(same - room // 4, 0)
@@ -242,4 +242,4 @@ def _excerpt(text: str, start: int, room: int) -> str:
 
 
 def _cut(text: str, room: int) -> str:
-    return text if columns(text) <= room else f"{cut(text, room - 4)} ..."
+    return text if width_of(text) <= room else f"{cut(text, room - 4)} ..."

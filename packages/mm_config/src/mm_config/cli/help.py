@@ -10,8 +10,8 @@ from mm_config.cli.flags import as_text, is_settable
 from mm_config.cli.page import BLANK, Line, example_lines, flag_line, heading, option_lines, paragraph
 from mm_config.cli.scan import Option
 from mm_config.cli.sections import Section, sections
-from mm_config.cli.values import brief, mark
-from mm_config.rules.carried_out import not_carried_out
+from mm_config.cli.values import MARK, brief, mark, marked
+from mm_config.rules.carried_out import NotCarriedOut, not_carried_out
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.evolve import ROOT, Leaf
 from mm_config.schema.fields import FieldInfo, field_types
@@ -39,9 +39,9 @@ def help_lines(spec: RootSpec, file: str, about: str, options: Iterable[Option])
     aliases = {path: alias for alias, path in aliases_of(type(spec)).items()}
     refused = not_carried_out(spec)
     for section in sections(spec):
-        lines.extend(_section_lines(section, mark(section.path, refused)))
+        lines.extend(_section_lines(section, mark(section.path, refused.fields)))
         for leaf in section.leaves:
-            lines.extend(_leaf_lines(leaf, aliases.get(leaf.path), mark(f"{ROOT}.{leaf.path}", refused)))
+            lines.extend(_leaf_lines(leaf, aliases.get(leaf.path), refused))
     lines.extend(example_lines(_examples(spec, file)))
     return lines
 
@@ -59,7 +59,9 @@ def _section_lines(section: Section, note: str) -> list[Line]:
     ]
 
 
-def _leaf_lines(leaf: Leaf, alias: str | None, note: str) -> list[Line]:
+def _leaf_lines(leaf: Leaf, alias: str | None, refused: NotCarriedOut) -> list[Line]:
+    path = f"{ROOT}.{leaf.path}"
+    note, choices = mark(path, refused.fields), refused.choices.get(path, ())
     flags = [f"--spec.{leaf.path}", *([f"--spec.{alias}"] if alias else [])]
     if not is_settable(leaf.type):
         facts = f"{leaf.help} (default: {brief(leaf.value)}; {describe(leaf.type)}, chosen in Python)"
@@ -67,8 +69,10 @@ def _leaf_lines(leaf: Leaf, alias: str | None, note: str) -> list[Line]:
     if leaf.type is bool:
         section, _, name = flags[0].rpartition(".")
         flags.insert(1, f"{section}.no_{name}")
+        spellings = ((flag, flag != flags[1]) for flag in flags)
+        flags = [f"{flag} {MARK}" if value in choices else flag for flag, value in spellings]
     return [
-        flag_line(flags, "" if leaf.type is bool else as_text(leaf.type).metavar, note),
+        flag_line(flags, "" if leaf.type is bool else marked(as_text(leaf.type).metavar, choices), note),
         *paragraph(f"{leaf.help} ({'; '.join(_facts(leaf.value, leaf.info))})", indent=6),
     ]
 

@@ -19,7 +19,8 @@ def threads_like(line: CommandLine) -> Threads | None:
     if not line.has(LIKE):
         return None
     from mm_config.runs.provenance import recorded_threads
-    from mm_config.runs.record import PROVENANCE_FILE, read_json
+    from mm_config.runs.record import PROVENANCE_FILE
+    from mm_config.stored.json_files import read_json
 
     file = find_run(line.value(LIKE), runs_dir_of(line)).path / PROVENANCE_FILE
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,7 @@ from typing import TypeAlias
 
 from mm_config.cli.scan import Option
 from mm_config.console.output import console, is_live
-from mm_config.stored.text_width import columns
+from mm_config.stored.text_width import width_of
 
 Line: TypeAlias = "tuple[tuple[str, str], ...]"
 """Pieces of a line, each with its style (`bold`, `dim`, `cyan`) or an empty one."""
@@ -83,11 +84,22 @@ def flag_line(flags: Sequence[str], value: str, note: str = "") -> Line:
         (f",{below}", below, below),
     ):
         spellings = [piece for flag in flags for piece in ((between, ""), (flag, "cyan"))][1:]
-        ending = (f"{before}{value}" if value else "", "")
+        shown = value if before == " " else _after_commas(value, below, width)
+        ending = (f"{before}{shown}" if value else "", "")
         line = (("  ", ""), *spellings, ending, (f"{beside}{note}" if note else "", "dim"))
-        if all(columns(part) <= width for part in unstyled(line).split("\n")):
+        if all(width_of(part) <= width for part in unstyled(line).split("\n")):
             break
     return line
+
+
+def _after_commas(text: str, below: str, width: int) -> str:
+    """A list of choices in lines of its own, broken after commas where one line is too narrow."""
+    lines = [""]
+    for part in re.findall(r"[^,]+,?", text):
+        if lines[-1] and width_of(below.strip("\n") + lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return below.join(lines)
 
 
 def heading(title: str, about: str = "", note: str = "") -> Line:

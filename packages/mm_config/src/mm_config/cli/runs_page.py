@@ -10,9 +10,10 @@ from typing import Any
 from mm_config.console.output import table
 from mm_config.runs.index import Index
 from mm_config.runs.inputs import read_inputs
-from mm_config.runs.record import PROVENANCE_FILE, RESULT_FILE, RunRecord, read_json, to_row
+from mm_config.runs.record import PROVENANCE_FILE, RESULT_FILE, RunRecord, to_row
 from mm_config.runs.stored import spec_problems
 from mm_config.schema.types import is_list
+from mm_config.stored.json_files import read_json
 
 SHORT = 12
 """Digits of a hash that are shown."""

@@ -10,6 +10,7 @@ import attrs
 
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.suggestions import did_you_mean
+from mm_config.schema.types import literal
 
 
 @attrs.frozen
@@ -164,8 +165,7 @@ def whole_number(text: str, least: int = 1) -> int:
         UserError: It is none, is less than the least, or has more digits than a 64-bit number.
     """
     if not re.fullmatch("[0-9]{1,20}", text) or int(text) < least:
-        given = repr(text) if len(text) <= 40 else f"{text[:20]!r}... ({len(text)} characters)"
-        raise UserError(f"expected a whole number of at least {least}, got {given}")
+        raise UserError(f"expected a whole number of at least {least}, got {literal(text)}")
     return int(text)
 
 

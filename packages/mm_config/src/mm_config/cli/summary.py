@@ -29,10 +29,10 @@ from mm_config.schema.root import RootSpec
 from mm_config.schema.types import class_of, is_spec, is_spec_class, is_tuple
 from mm_config.specs.infer import GenerationRequest
 from mm_config.stored.describe import describe
-from mm_config.stored.text_width import columns
+from mm_config.stored.text_width import width_of
 
 if TYPE_CHECKING:
-    from mm_config.runs.videos import Mark
+    from mm_config.runs.marks import Mark
 
 _LEAST_ROOM = 24
 """Columns that a value gets at least, however narrow the terminal."""
@@ -93,7 +93,7 @@ def request_lines(
         run, content = mark.run or "none that was recorded", (mark.made_of or "")[:12] or "not recorded"
         lines = [(("made by the run ", ""), (run, "bold"), ("  made of ", "dim"), (content, "cyan"))]
     for name, request in requests:
-        rows = [row for row in _rows(request) if not row.is_default]
+        rows = [row for row in _rows(request) if not row.is_default or row.path == "seed"]
         named = max(len(row.path) for row in rows)
         lines += [((name, "bold"),), *(_line(row, named, width) for row in rows), BLANK]
     return lines
@@ -115,7 +115,7 @@ def _line(row: _Row, named: int, width: int) -> Line:
     margin, gap = "  ", " " * (named - len(row.path) + 2)
     unit = f" {row.unit}" if row.unit else ""
     note = f"  {row.note}" if row.note else ""
-    room = max(width - len(margin) - named - 2 - columns(unit + note), _LEAST_ROOM)
+    room = max(width - len(margin) - named - 2 - width_of(unit + note), _LEAST_ROOM)
     text = (row.about, "") if row.about else (fitted(row.value, room), "cyan")
     return ((margin, ""), (outer + dot, "dim"), (name + gap, ""), text, (unit + note, "dim"))
 

@@ -30,7 +30,7 @@ from mm_config.specs.infer import GenerationRequest
 
 if TYPE_CHECKING:
     from mm_config.runs.folder import Run
-    from mm_config.runs.videos import Mark
+    from mm_config.runs.marks import Mark
 
 TARGET_HELP = (
     "A target is an experiment file, a saved spec, a run folder, a video that a run made, a module, a run id "
@@ -121,8 +121,9 @@ def find_run(target: str, runs_dir: Path) -> Run:
     from mm_config.runs.folder import attach
     from mm_config.runs.index import open_index
     from mm_config.runs.lookup import runs_named, why_none
+    from mm_config.runs.marks import SUFFIX
     from mm_config.runs.record import RunStatus
-    from mm_config.runs.videos import SUFFIX, trace
+    from mm_config.runs.videos import trace
 
     path = Path(target)
     if path.suffix == SUFFIX and path.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import shlex
 from collections.abc import Iterable
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 import attrs
 
 from mm_config.schema.decorator import tag_of
+from mm_config.schema.evolve import is_inside
 from mm_config.schema.fields import spec_fields
 from mm_config.schema.types import class_of, is_spec, is_tuple
-from mm_config.stored.text_width import columns, cut
+from mm_config.stored.text_width import cut, width_of
 
+MARK = "(not carried out yet)"
+"""Stands behind what a spec's runner would only refuse."""
 MANY = 4
 """More items than this are abbreviated where space is short."""
 
@@ -39,7 +43,7 @@ def brief(value: Any) -> str:
 def fitted(value: Any, width: int) -> str:
     """As `for_shell`, but in at most about `width` columns: long texts and tuples by their starts."""
     whole = for_shell(value)
-    if columns(whole) <= width:
+    if width_of(whole) <= width:
         return whole
     if is_tuple(value):
         if len(value) == 1:
@@ -47,7 +51,7 @@ def fitted(value: Any, width: int) -> str:
         note = f"... ({len(value)} in all)"
         for count in range(len(value) - 1, 0, -1):
             start = f"{for_shell(value[:count])} {note}"
-            if columns(start) <= width:
+            if width_of(start) <= width:
                 return start
         return f"{_start(for_shell(value[0]), width - len(note) - 1)} {note}"
     if isinstance(value, str):
@@ -87,12 +91,19 @@ def plain(value: Any) -> Any:
 
 def mark(path: str, refused: Iterable[str]) -> str:
     """What to say beside a field that the runner can't do, or that lies in a spec that it can't."""
-    return "(not carried out yet)" if any(f"{path}.".startswith(f"{one}.") for one in refused) else ""
+    return MARK if is_inside(path, refused) else ""
+
+
+def marked(text: str, refused: Iterable[Any]) -> str:
+    """A text that lists choices, `{none,full}`, with the mark behind those that the runner refuses."""
+    for word in map(for_shell, refused):
+        text = re.sub(rf"([{{,]{re.escape(word)})(?=[,}}])", rf"\1 {MARK}", text)
+    return text
 
 
 def _start(text: str, width: int) -> str:
     """The start of a text that is cut, in its quotes, in at most `width` columns but some characters."""
-    if columns(text) <= width:
+    if width_of(text) <= width:
         return text
     end = "'" if text.endswith("'") else ""
     return f"{cut(text, max(width - 3 - len(end), 4))}...{end}"

@@ -134,11 +134,14 @@ class Progress:
         before = self.completed
         self.completed += count
         if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], advance=count, metrics="  ".join(_shown(metrics)))
+            self.bar.update(self.bar.task_ids[0], advance=count, metrics="  ".join(_in_texts(metrics)))
         elif is_main_rank() and (
             before // self.every != self.completed // self.every or before < self.total <= self.completed
         ):
-            print("  ".join([self.description, self._count(), *_shown(metrics), self._time()]), flush=True)
+            print(
+                "  ".join([self.description, self._count(), *_in_texts(metrics), self._time()]),
+                flush=True,
+            )
 
     def _count(self) -> str:
         return f"{self.unit} {self.completed}/{self.total}"
@@ -186,7 +189,7 @@ def _live_bar(unit: str) -> RichProgress:
     return Progress(*columns, console=console(), refresh_per_second=4)
 
 
-def _shown(metrics: dict[str, float | str]) -> list[str]:
+def _in_texts(metrics: dict[str, float | str]) -> list[str]:
     return [value if isinstance(value, str) else f"{name} {value:.4g}" for name, value in metrics.items()]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import attrs
 
 from mm_config.durable.writing import write_text
+from mm_config.schema.diff import for_person
 from mm_config.schema.identity import JSON, encoded
 
 
@@ -81,6 +82,15 @@ def differences(old: Iterable[Part], new: Iterable[Part]) -> Iterator[str]:
             yield f"{name} {_change(was, now)}"
 
 
+def told_differences(contents_dir: Path, old: str, new: str, most: int) -> str | None:
+    """The first differences of two contents, and how many more; None where one's parts are not kept here."""
+    before, after = kept_parts(contents_dir, old), kept_parts(contents_dir, new)
+    if before is None or after is None:
+        return None
+    found = list(differences(before, after))
+    return "; ".join([*found[:most], *([f"and {len(found) - most} more"] if len(found) > most else [])])
+
+
 def printable(name: str) -> str:
     """A file's name as text that JSON and UTF-8 can hold: bytes that are no UTF-8 become escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
@@ -104,7 +114,7 @@ def _short(value: JSON) -> str:
         return "missing"
     if isinstance(value, str) and len(value) == 64:
         return f"sha256 {value[:12]}"
-    return repr(value) if isinstance(value, str) else str(value)
+    return for_person(value)
 
 
 def _beyond(parts: Iterable[Part], others: Iterable[Part], key: Callable[[Part], bytes]) -> list[Part]:

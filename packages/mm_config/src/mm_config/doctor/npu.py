@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import platform
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution, version
+from itertools import zip_longest
 from pathlib import Path
 
 from mm_config.doctor.checks import BROKEN, OK, WARNING, Check
@@ -26,6 +26,7 @@ from mm_config.npu.versions import (
 )
 from mm_config.rules.npu import group_timeout, hccl_seconds
 from mm_config.schema.root import RootSpec
+from mm_config.schema.suggestions import nearest
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec
 
@@ -188,9 +189,15 @@ def _misspelt(environment: Mapping[str, str]) -> Iterator[Check]:
     """Names so near to a known one that nothing reads them."""
     known = {*RECORDED, *USELESS}
     for name in sorted(environment.keys() - known):
-        near = difflib.get_close_matches(name, known, 1, 0.88) if _OURS.match(name) else []
-        if near:
+        near = [one for one in nearest(name, known) if _differs_in_spelling(name, one)]
+        if near and _OURS.match(name):
             yield Check(name, WARNING, "is no variable that is known here", f"did you mean {near[0]}?")
+
+
+def _differs_in_spelling(name: str, known: str) -> bool:
+    """Whether each word is near its counterpart: ASCEND_AICPU_PATH is no misspelt ASCEND_OPP_PATH."""
+    words = zip_longest(name.split("_"), known.split("_"), fillvalue="")
+    return all(nearest(word, [other]) for word, other in words)
 
 
 def run_checks(spec: RootSpec, environment: Mapping[str, str]) -> Iterator[Check]:

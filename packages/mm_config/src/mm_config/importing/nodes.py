@@ -52,6 +52,13 @@ class Node:
     """Line of the value's key, or of the value itself in a list and at the root; the first is 1."""
 
 
+def node_in_file(node: Node) -> str:
+    """As `as_in_file`; a mapping or a list by what it is."""
+    if isinstance(node.value, Mapping):
+        return "an object"
+    return "a list" if isinstance(node.value, Sequence) else as_in_file(node.value)
+
+
 def leaves(node: Node, path: str = "") -> Iterator[tuple[str, Leaf, int]]:
     """The path, value and line of every leaf, in the file's order.
 

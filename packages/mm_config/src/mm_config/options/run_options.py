@@ -62,14 +62,13 @@ class RunOptions:
     )
     """Optimizer step after which a training saves its state and leaves by `StoppedEarly`; the schedule stays
     that of the whole run. None goes to the end."""
-    reproduces: bool = False
-    """Whether the run only repeats an earlier one. Its folder then lies in `runs_dir/reproductions`, with an
-    index of its own: whoever looks up the spec's hash, or resumes the latest run, finds the earlier one."""
     requests: tuple[GenerationRequest, ...] | None = None
     """What a generation makes in place of the videos that its spec asks for; None makes those. Stored beside
     the spec."""
     repeats: Path | None = attrs.field(default=None, converter=_path)
-    """Folder of the run that is repeated: weights of trainings are those of the very runs that it took."""
+    """Folder of the run that is repeated: weights of trainings are those of the very runs that it took. The
+    new folder then lies in `runs_dir/reproductions`, with an index of its own: whoever looks up the spec's
+    hash, or resumes the latest run, finds the earlier one."""
     accept_content: bool = False
     """Whether a name of data or weights may mean another content than it did before."""
     threads: Threads | None = None
@@ -91,7 +90,7 @@ class RunOptions:
     @property
     def new_runs_dir(self) -> Path:
         """Folder in which a new run's folder is made; everything else is looked up in `runs_dir`."""
-        return self.runs_dir / REPRODUCTIONS if self.reproduces else self.runs_dir
+        return self.runs_dir / REPRODUCTIONS if self.repeats else self.runs_dir
 
     @property
     def cache_dir(self) -> Path:

@@ -51,8 +51,6 @@ class Device:
     """Memory of one."""
     sources: dict[str, str]
     """Where each figure is from, by the name of its field."""
-    memory_bandwidth: float | None = None
-    """Bytes per second."""
     link_bandwidth: float | None = None
     """Bytes per second that a rank sends to the others of its node."""
     network_bandwidth: float | None = None
@@ -113,7 +111,6 @@ _H200 = Device(
     tf32_flops=494.5e12,
     fp32_flops=67e12,
     memory_bytes=141 * 10**9,
-    memory_bandwidth=4.8e12,
     link_bandwidth=450e9,
     network_bandwidth=50e9,
     host_bandwidth=_PCIE5,
@@ -126,7 +123,6 @@ _H100 = attrs.evolve(
     _H200,
     name="h100",
     memory_bytes=80 * 10**9,
-    memory_bandwidth=3.35e12,
     sources=_hopper("H100"),
 )
 _A100_80GB = Device(
@@ -135,7 +131,6 @@ _A100_80GB = Device(
     tf32_flops=156e12,
     fp32_flops=19.5e12,
     memory_bytes=80 * 10**9,
-    memory_bandwidth=2.039e12,
     link_bandwidth=300e9,
     network_bandwidth=25e9,
     host_bandwidth=_PCIE4,
@@ -149,14 +144,13 @@ _A100_80GB = Device(
         "0.160 samples/s on eight",
     ),
 )
-_A100_40GB = attrs.evolve(_A100_80GB, name="a100-40gb", memory_bytes=40 * 10**9, memory_bandwidth=1.555e12)
+_A100_40GB = attrs.evolve(_A100_80GB, name="a100-40gb", memory_bytes=40 * 10**9)
 _L40S = Device(
     name="l40s",
     bf16_flops=362e12,
     tf32_flops=183e12,
     fp32_flops=91.6e12,
     memory_bytes=48 * 10**9,
-    memory_bandwidth=864e9,
     link_bandwidth=_PCIE4,
     host_bandwidth=_PCIE4,
     sources=_datasheet("NVIDIA L40S datasheet; ranks are linked by PCIe"),
@@ -167,7 +161,6 @@ _RTX_4090 = Device(
     tf32_flops=82.6e12,
     fp32_flops=82.6e12,
     memory_bytes=24 * 10**9,
-    memory_bandwidth=1.008e12,
     link_bandwidth=_PCIE4,
     host_bandwidth=_PCIE4,
     infer_efficiency=0.58,
@@ -181,7 +174,6 @@ _ATLAS_A2 = Device(
     bf16_flops=354e12,
     fp32_flops=88.5e12,
     memory_bytes=64 * 10**9,
-    memory_bandwidth=1.6e12,
     link_bandwidth=196e9,
     network_bandwidth=25e9,
     train_efficiency=0.28,
@@ -190,7 +182,6 @@ _ATLAS_A2 = Device(
         "Ascend 910B of Atlas 800T A2: 24 cores, 8,192 bfloat16 FLOP per cycle each, 1.8 GHz",
         fp32_flops="Ascend 910B: a quarter of the bfloat16 rate",
         memory_bytes="Huawei Atlas 800T A2 product page: 64 GB HBM for each NPU",
-        memory_bandwidth="one die of Ascend 910C, the same memory (arXiv 2506.12708)",
         link_bandwidth="Huawei Atlas 800T A2 user guide: seven HCCS links of 28 GB/s each way",
         network_bandwidth="Huawei Atlas 800T A2 product page: one 200 Gb/s RoCE port for each NPU",
         train_efficiency=_MINDSPEED,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from mm_config.reproducing.checkpoints import checkpoint_differences, checkpoints_of
 from mm_config.reproducing.difference import Difference, changed_numbers
 from mm_config.reproducing.metrics import COMPARED, metric_differences, read_metrics
 from mm_config.reproducing.videos import score_of, video_differences, videos_of
 from mm_config.rules.wording import counted
+from mm_config.schema.errors import UserError
 from mm_config.stored.mp4 import frames_digest
+
+GROUP = "mm.checkpoints"
+"""The function `differences(step, old, new)` of the package that writes checkpoints, of two folders."""
+_STEP_FOLDER = re.compile(r"step-(\d{8,})")
 
 
 @attrs.frozen
@@ -52,7 +58,7 @@ def compare(old: Path, new: Path, last_step: int | None = None, whole: bool = Tr
         UserError: A file of a run can't be read.
     """
     before, after = read_metrics(old), read_metrics(new)
-    kept, rewritten = checkpoints_of(old), checkpoints_of(new)
+    kept, rewritten = _checkpoints_of(old), _checkpoints_of(new)
     steps = [step for step in sorted({*before, *after}) if last_step is None or step <= last_step]
     both = [step for step in sorted({*kept} & {*rewritten}) if last_step is None or step <= last_step]
     # What comes after the last step is there only where both went on to it.
@@ -65,7 +71,7 @@ def compare(old: Path, new: Path, last_step: int | None = None, whole: bool = Tr
         for step in sorted({*steps, *both}):
             yield from metric_differences(step, before.get(step), after.get(step))
             if step in both:
-                yield from checkpoint_differences(step, kept[step], rewritten[step])
+                yield from _checkpoint_differences(step, kept[step], rewritten[step])
         for name in sorted(videos):
             yield from video_differences(name, films.get(name), refilmed.get(name))
         yield from changed_numbers("score", *scores)
@@ -106,3 +112,18 @@ def told(comparison: Comparison) -> str:
     if comparison.scores:
         parts.append(f"score ({', '.join(comparison.scores)})")
     return ", ".join(parts)
+
+
+def _checkpoints_of(run_dir: Path) -> dict[int, Path]:
+    """The checkpoints of a run folder by step; those still being written are left out."""
+    folders = sorted((run_dir / "checkpoints").glob("step-*"))
+    matches = ((_STEP_FOLDER.fullmatch(folder.name), folder) for folder in folders)
+    return {int(match[1]): folder for match, folder in matches if match}
+
+
+def _checkpoint_differences(step: int, old: Path, new: Path) -> Iterator[Difference]:
+    found = tuple(entry_points(group=GROUP, name="differences"))
+    if not found:
+        raise UserError(f"no installed package compares checkpoints, such as {old}")
+    differences: Any = found[0].load()
+    return differences(step, old, new)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mm_config.content.inputs import Input
-from mm_config.content.parts import differences, kept_parts
+from mm_config.content.parts import told_differences
 from mm_config.reproducing.difference import changed
 from mm_config.runs.inputs import INPUTS_FILE, read_inputs
 from mm_config.runs.provenance_diff import OriginChange
-from mm_config.runs.record import RESULT_FILE, read_json
+from mm_config.runs.record import RESULT_FILE
 from mm_config.schema.decorator import tag_of
 from mm_config.specs.weights import ReleasedWeights, TrainedBy
+from mm_config.stored.json_files import read_json
 
 _WEIGHTS = (tag_of(ReleasedWeights), tag_of(TrainedBy))
 _SHOWN_DIGITS = 12
@@ -48,38 +48,31 @@ def _changes(path: str, old: Input | None, new: Input | None, contents_dir: Path
         return
     kind = next(one.kind for one in (old, new) if one)
     name = f"{'weights' if kind in _WEIGHTS else 'data'} {path}"
-    yield OriginChange(name, _shown(old), _shown(new) + _parts(old, new, contents_dir))
+    told = told_differences(contents_dir, old.digest, new.digest, _SHOWN_PARTS) if old and new else None
+    yield OriginChange(
+        name, _digest_and_run(old), _digest_and_run(new) + (f" ({told})" if told is not None else "")
+    )
     runs = [Path(one.details["run_dir"]) for one in (old, new) if one and "run_dir" in one.details]
     if len(runs) == 2 and runs[0] != runs[1] and all(run.is_dir() for run in runs):
         for change in input_changes(runs[0], runs[1], contents_dir):
             yield OriginChange(f"{name}, {change.name}", change.old, change.new)
 
 
-def _shown(one: Input | None) -> str:
+def _digest_and_run(one: Input | None) -> str:
     if one is None:
         return "none"
     run = one.details.get("run")
     return f"{one.digest[:_SHOWN_DIGITS]} of {run}" if run else one.digest[:_SHOWN_DIGITS]
 
 
-def _parts(old: Input | None, new: Input | None, contents_dir: Path) -> str:
-    """What of two contents differs, where their parts are kept."""
-    parts = [kept_parts(contents_dir, one.digest) if one else None for one in (old, new)]
-    if parts[0] is None or parts[1] is None:
-        return ""
-    found = list(differences(parts[0], parts[1]))
-    more = f"; and {len(found) - _SHOWN_PARTS} more" if len(found) > _SHOWN_PARTS else ""
-    return f" ({'; '.join(islice(found, _SHOWN_PARTS))}{more})"
-
-
 def _named_by_results(old: Path, new: Path) -> Iterator[OriginChange]:
     results = [file for file in (old / RESULT_FILE, new / RESULT_FILE) if file.is_file()]
     if len(results) == 2:
-        for change in changed(*(_listed(read_json(file)) for file in results)):
+        for change in changed(*(_named_by_result(read_json(file)) for file in results)):
             yield OriginChange(*change)
 
 
-def _listed(result: dict[str, Any]) -> dict[str, str]:
+def _named_by_result(result: dict[str, Any]) -> dict[str, str]:
     inputs = {"data digest": result["data_digest"]} if "data_digest" in result else {}
     experts: dict[str, dict[str, Any]] = result.get("experts", {})
     return inputs | {

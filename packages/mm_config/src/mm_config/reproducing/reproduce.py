@@ -20,13 +20,15 @@ from mm_config.reproducing.videos import frames_at, video_at, videos_of
 from mm_config.running.runners import run
 from mm_config.running.threads import on_threads
 from mm_config.runs.folder import Run, attach
+from mm_config.runs.marks import mark_of
 from mm_config.runs.provenance_diff import Origin, OriginChange, changes, origin_here, stored_origins
-from mm_config.runs.record import RunStatus, write_json
+from mm_config.runs.record import RunStatus
 from mm_config.runs.requests import stored_requests
-from mm_config.runs.videos import mark_of, requests_of
+from mm_config.runs.videos import requests_of
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import spec_hash
 from mm_config.specs.infer import InferSpec
+from mm_config.stored.json_files import write_json
 
 REPORT_FILE = "reproduction.json"
 """In the new run folder: which run it repeats, and what came of it."""
@@ -105,7 +107,7 @@ def reproduce(
         say_new(_origin_changes(origins, here))
     new = _run(
         stored,
-        attrs.evolve(options, reproduces=True, repeats=stored.path, stop_after=last_step, requests=requests),
+        attrs.evolve(options, repeats=stored.path, stop_after=last_step, requests=requests),
     )
     if not is_main_rank():
         return None

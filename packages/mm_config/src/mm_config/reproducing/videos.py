@@ -8,7 +8,8 @@ from typing import Any
 
 from mm_config.reproducing.difference import FRAMES, Difference
 from mm_config.reproducing.measuring import shares
-from mm_config.runs.record import REQUESTS_FILE, RESULT_FILE, read_json
+from mm_config.runs.record import REQUESTS_FILE, RESULT_FILE
+from mm_config.stored.json_files import read_json
 from mm_config.stored.mp4 import frames_digest
 
 _SHOWN_DIGITS = 12

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+import copy
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -11,8 +12,9 @@ import attrs
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import for_person
 from mm_config.schema.errors import Problem, prefixed
+from mm_config.schema.evolve import ROOT, is_inside, leaves
 from mm_config.schema.fields import ABSENT, info_of, spec_fields
-from mm_config.schema.types import class_of, is_spec
+from mm_config.schema.types import choices_of, class_of, is_spec, is_tuple
 
 REFUSALS = "mm.refusals"
 """Entry points: the `CarriedOut` of the runner of a root spec's tag; importing it needs no torch."""
@@ -41,10 +43,45 @@ def refusals(spec: Any) -> list[Problem]:
     return [problem for carried_out in _known(spec) for problem in carried_out.refusals(spec)]
 
 
-def not_carried_out(spec: Any) -> set[str]:
-    """The paths of the fields and specs inside a spec that can only be refused, whatever they are set to."""
-    unknown = (one for carried_out in _known(spec) for one in _unknown(spec, carried_out.fields, "spec"))
-    return {path for path, _, _ in unknown}
+@attrs.frozen
+class NotCarriedOut:
+    """What can only be refused of all that could be put into a spec; paths start with `spec.`."""
+
+    fields: frozenset[str]
+    """The fields and specs inside it of which no other value can be run, whatever they are set to."""
+    choices: Mapping[str, tuple[Any, ...]]
+    """Of fields with some values that can be run: the listed ones that can't."""
+
+
+def not_carried_out(spec: Any) -> NotCarriedOut:
+    """What a spec's runner would only refuse, asked of the runner for each choice of each field."""
+    known = _known(spec)
+    fields = frozenset(path for one in known for path, _, _ in _unknown(spec, one.fields, ROOT))
+    choices: dict[str, tuple[Any, ...]] = {}
+    for leaf in leaves(spec, by_hash=False) if known else ():
+        path, listed = f"{ROOT}.{leaf.path}", list(choices_of(leaf.type))
+        if listed and not is_inside(path, fields):
+            choices[path] = tuple(one for one in listed if _is_refused(known, spec, leaf.path, one))
+    return NotCarriedOut(fields, choices)
+
+
+def _is_refused(known: Sequence[CarriedOut], spec: Any, path: str, choice: Any) -> bool:
+    changed = _with(spec, path.split("."), choice)
+    return any(problem.path == path for one in known for problem in one.problems(changed))
+
+
+def _with(value: Any, path: Sequence[str], choice: Any) -> Any:
+    """A copy of a spec with one value put in. The choices of a field need no checks, which take the time."""
+    if not path:
+        return choice
+    name, *inside = path
+    if is_tuple(value):
+        return tuple(
+            _with(item, inside, choice) if str(at) == name else item for at, item in enumerate(value)
+        )
+    changed = copy.copy(value)
+    object.__setattr__(changed, name, _with(getattr(value, name), inside, choice))
+    return changed
 
 
 def _known(spec: Any) -> list[CarriedOut]:

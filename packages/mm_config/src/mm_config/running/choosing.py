@@ -12,10 +12,11 @@ from mm_config.options.run_options import RunOptions
 from mm_config.running.contents import changes_since, inputs_here
 from mm_config.runs.index import open_index
 from mm_config.runs.inputs import read_inputs
-from mm_config.runs.record import RESULT_FILE, STATUS_FILE, read_json
+from mm_config.runs.record import RESULT_FILE, STATUS_FILE
 from mm_config.schema.errors import UserError
 from mm_config.schema.identity import spec_hash
 from mm_config.schema.root import RootSpec
+from mm_config.stored.json_files import read_json
 
 MANIFEST_FILE = "manifest.json"
 """Written last into a checkpoint folder: a folder that has it is whole."""
@@ -88,6 +89,8 @@ def _of_today(
 ) -> tuple[Path, str]:
     """The newest run whose inputs are what they are today, else the newest, and why it is that one."""
     newest = next(iter(digests))
+    if not any(digests.values()):
+        return newest, "the newest: what they were made of is not recorded"
     try:
         inputs = inputs_here(trained, options) or {}
     except UserError as error:

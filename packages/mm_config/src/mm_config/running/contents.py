@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import attrs
 
 from mm_config.console.output import say
 from mm_config.content.inputs import Input, in_turn, last_in_turn
-from mm_config.content.parts import differences, kept_parts
+from mm_config.content.parts import told_differences
 from mm_config.options.run_options import RunOptions
 from mm_config.runs.index import open_index
 from mm_config.runs.inputs import name_key, read_inputs
@@ -54,7 +53,7 @@ def checked_inputs(
     Raises:
         UserError: A name met another content before, or the run that goes on did; what differs is said.
     """
-    if options.reproduces:
+    if options.repeats:
         return dict(inputs)  # What differs from the repeated run is told by who repeats it.
     changes = tuple(_changes(inputs, options, earlier))
     if changes and not options.accept_content:
@@ -85,12 +84,8 @@ def changes_since(folder: Path, inputs: Mapping[str, Input], options: RunOptions
 
 def content_changes(old: Input, new: Input, contents_dir: Path) -> str:
     """What differs between two contents, the first few things and how many more."""
-    before, after = kept_parts(contents_dir, old.digest), kept_parts(contents_dir, new.digest)
-    if before is None or after is None:
-        return f"digest {new.digest[:12]}, was {old.digest[:12]}"
-    found = list(differences(before, after))
-    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return "; ".join(islice(found, _SHOWN)) + more
+    told = told_differences(contents_dir, old.digest, new.digest, _SHOWN)
+    return f"digest {new.digest[:12]}, was {old.digest[:12]}" if told is None else told
 
 
 def _changes(

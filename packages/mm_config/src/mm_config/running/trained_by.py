@@ -67,7 +67,6 @@ def _build(trained: RootSpec, options: RunOptions) -> Path:
         if_needed=False,
         stop_after=None,
         requests=None,
-        reproduces=False,
         repeats=None,
     )
     outcome = run(labelled, whole)

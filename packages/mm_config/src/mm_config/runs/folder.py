@@ -20,7 +20,7 @@ from typing import Any
 
 import attrs
 
-from mm_config.content.inputs import Input, made_of
+from mm_config.content.inputs import Input
 from mm_config.durable.writing import write_text
 from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
@@ -38,7 +38,6 @@ from mm_config.runs.record import (
     RunRecord,
     RunStatus,
     read_record,
-    write_json,
     write_record,
 )
 from mm_config.runs.requests import request_inputs, requests_hash, write_requests
@@ -48,6 +47,7 @@ from mm_config.schema.errors import Problem, SpecError, UserError, prefixed
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec
 from mm_config.stored.files import dump, load
+from mm_config.stored.json_files import write_json
 
 HASH_DIGITS = 12
 
@@ -163,8 +163,6 @@ def open_run(
             write_requests(path, options.requests)
         lock.acquire(path)
         write_provenance(path / PROVENANCE_FILE, origin)
-        if inputs is not None:
-            write_inputs(path, spec_hash(spec), inputs)
         record = RunRecord(
             uid=uuid.uuid4().hex,
             path=path.relative_to(runs_dir).as_posix(),
@@ -176,7 +174,7 @@ def open_run(
             host=platform.node(),
             started_at=utc_now(),
             requests_hash=None if options.requests is None else requests_hash(options.requests),
-            made_of=None if inputs is None else made_of(spec_hash(spec), inputs),
+            made_of=None if inputs is None else write_inputs(path, spec_hash(spec), inputs),
         )
         write_record(record, path)
     open_index(runs_dir).add(record)
@@ -273,8 +271,7 @@ def _resume(
             dump(spec, path / f"spec-{again}.json")
         record = attrs.evolve(earlier.record, status=RunStatus.RUNNING, finished_at=None, reason=None)
         if inputs is not None and record.made_of is not None:
-            write_inputs(path, record.spec_hash, inputs)
-            record = attrs.evolve(record, made_of=made_of(record.spec_hash, inputs))
+            record = attrs.evolve(record, made_of=write_inputs(path, record.spec_hash, inputs))
         write_record(record, path)
     open_index(runs_dir_of(path)).add(record)
     return Run(path, spec, record)

@@ -17,20 +17,13 @@ import attrs
 from mm_config.runs import conditions as asked
 from mm_config.runs.conditions import Aliases, Condition
 from mm_config.runs.database import database_errors, engine_of, is_shared, writing
-from mm_config.runs.field_texts import value_of
+from mm_config.runs.field_texts import text_of, value_of
 from mm_config.runs.lock import is_held
-from mm_config.runs.record import (
-    RESULT_FILE,
-    STATUS_FILE,
-    RunRecord,
-    RunStatus,
-    is_storable,
-    read_json,
-    read_record,
-)
+from mm_config.runs.record import RESULT_FILE, STATUS_FILE, RunRecord, RunStatus, is_storable, read_record
 from mm_config.runs.stored import Stored, read_stored
-from mm_config.runs.tables import HASHES, RECORD, RUNS, decoded, encoded, key_of, row_of, runs_table
+from mm_config.runs.tables import HASHES, RECORD, RUNS, decoded, encoded, key_of, runs_table
 from mm_config.schema.errors import Problem, UserError
+from mm_config.stored.json_files import read_json
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine, Table
@@ -198,7 +191,7 @@ class Index:
         while chunk := list(islice(rest, _CHUNK)):
             keys = [key_of(record) for record, _ in chunk]
             connection.execute(self.runs.delete().where(self.runs.c.key.in_(keys)))
-            connection.execute(self.runs.insert(), [row_of(record, content) for record, content in chunk])
+            connection.execute(self.runs.insert(), [_row(record, content) for record, content in chunk])
 
     def _named_or_hashed(self, text: str) -> ColumnElement[bool]:
         columns = self.runs.c
@@ -279,3 +272,8 @@ def run_folders(runs_dir: Path) -> Iterator[Path]:
     for status in sorted(runs_dir.glob(f"*/*/{STATUS_FILE}")):
         if not status.parent.parent.name.startswith("."):
             yield status.parent
+
+
+def _row(record: RunRecord, content: Stored) -> dict[str, Any]:
+    fields = {path: text_of(value) for path, value in content.fields.items()}
+    return {**encoded(content.updated(record)), "fields": fields, "named": dict(content.named)}

@@ -11,23 +11,24 @@ import attrs
 
 from mm_config.content.inputs import Input, made_of
 from mm_config.content.numerics import NUMERICS
-from mm_config.runs.record import read_json, write_json
 from mm_config.schema.errors import Problem, UserError
+from mm_config.stored.json_files import read_json, write_json
 
 INPUTS_FILE = "inputs.json"
 
 
-def write_inputs(folder: Path, spec_hash: str, inputs: Mapping[str, Input]) -> None:
-    """Writes what a run is made of. Raises OSError where that fails."""
+def write_inputs(folder: Path, spec_hash: str, inputs: Mapping[str, Input]) -> str:
+    """Writes what a run is made of, and returns its digest. Raises OSError where that fails."""
     listed = {path: attrs.asdict(one) for path, one in sorted(inputs.items())}
     content: dict[str, Any] = {
         "v": 1,
-        "made_of": made_of(spec_hash, inputs),
+        "made_of": (digest := made_of(spec_hash, inputs)),
         "spec_hash": spec_hash,
         "numerics": NUMERICS,
         "inputs": listed,
     }
     write_json(folder / INPUTS_FILE, content)
+    return digest
 
 
 def read_inputs(folder: Path) -> dict[str, Input] | None:

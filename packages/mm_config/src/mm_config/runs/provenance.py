@@ -17,7 +17,7 @@ from typing import Any
 from mm_config.durable.writing import write_bytes
 from mm_config.npu.variables import RECORDED
 from mm_config.options.run_options import Threads
-from mm_config.runs.record import write_json
+from mm_config.stored.json_files import write_json
 
 LAUNCHER_VARIABLES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "TORCHELASTIC_RUN_ID")
 """What torchrun says of the job; beside it only an NPU's variables are stored, since more holds secrets."""

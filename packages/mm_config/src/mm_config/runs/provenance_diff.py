@@ -16,9 +16,10 @@ from mm_config.runs.provenance import (
     provenance,
     uncommitted_patch,
 )
-from mm_config.runs.record import PROVENANCE_FILE, read_json
+from mm_config.runs.record import PROVENANCE_FILE
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.types import is_dict, is_list
+from mm_config.stored.json_files import read_json
 
 _ALWAYS_RECORDED = (
     "host",
@@ -116,7 +117,7 @@ def _facts(origin: Origin) -> Iterator[tuple[str, str]]:
     content = origin.content
     for name in _ALWAYS_RECORDED:
         if name in content:
-            yield name, _shown(content[name])
+            yield name, _joined(content[name])
     for name, value in content["launcher"].items():
         if name not in _OTHER_IN_EACH_RUN:
             yield name, value
@@ -132,7 +133,7 @@ def _facts(origin: Origin) -> Iterator[tuple[str, str]]:
         yield f"{name}, uncommitted changes", f"patch {patch[:_SHOWN_DIGITS]}" if patch else "none"
 
 
-def _shown(value: Any) -> str:
+def _joined(value: Any) -> str:
     if is_dict(value):
         return ", ".join(f"{name} {what}" for name, what in value.items()) or "none"
     return ", ".join(map(str, value)) or "none" if is_list(value) else str(value)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import enum
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from mm_config.durable.writing import write_bytes
 from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.types import is_dict
+from mm_config.stored.json_files import read_json, write_json
 
 SPEC_FILE = "spec.json"
 STATUS_FILE = "status.json"
@@ -141,31 +139,3 @@ def _check_text(name: str, value: Any, optional: bool) -> None:
         raise TypeError(f"{name} is no text but {value!r}")
     if name in MAX_LENGTHS and (len(value) > MAX_LENGTHS[name] or not is_storable(value)):
         raise ValueError(f"{name} is no text of at most {MAX_LENGTHS[name]} characters: {value[:80]!a}")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads what `write_json` wrote.
-
-    Raises:
-        UserError: The file can't be read, or holds no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(Problem(str(path), f"can't be read: {error.strerror}")) from error
-    except ValueError as error:
-        raise UserError(Problem(str(path), f"is no JSON: {error}")) from error
-    if not is_dict(content):
-        raise UserError(Problem(str(path), f"holds no JSON object but a {type(content).__name__}"))
-    return content
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON file that is either whole or absent, also after a power cut.
-
-    Raises:
-        ValueError: A number is not finite; JSON has no such numbers.
-    """
-    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    # A file name in no encoding, such as in an argv, becomes a JSON escape.
-    write_bytes(path, text.encode(errors="backslashreplace"))

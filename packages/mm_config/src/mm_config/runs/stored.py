@@ -10,13 +10,14 @@ from typing import Any
 import attrs
 
 from mm_config.runs.inputs import named_contents
-from mm_config.runs.record import SPEC_FILE, RunRecord, read_json
+from mm_config.runs.record import SPEC_FILE, RunRecord
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.fields import info_of, spec_fields
 from mm_config.schema.identity import spec_hash
 from mm_config.schema.types import class_of, is_dict, is_list, is_spec, is_tuple
 from mm_config.stored.files import load_identity, wire_value
+from mm_config.stored.json_files import read_json
 
 
 @attrs.frozen

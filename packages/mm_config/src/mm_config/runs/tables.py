@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from mm_config.runs.field_texts import text_of
 from mm_config.runs.record import MAX_LENGTHS, RunRecord, from_row, to_row
-from mm_config.runs.stored import Stored
 
 if TYPE_CHECKING:
     from sqlalchemy import Column, Table
@@ -60,12 +58,6 @@ def encoded(record: RunRecord) -> dict[str, Any]:
     reason = None if record.reason is None else json.dumps(record.reason)
     folder = record.path.rpartition("/")[2]
     return {**to_row(record), "key": key_of(record), "folder": folder, "reason": reason}
-
-
-def row_of(record: RunRecord, content: Stored) -> dict[str, Any]:
-    """The whole row of a run."""
-    fields = {path: text_of(value) for path, value in content.fields.items()}
-    return {**encoded(content.updated(record)), "fields": fields, "named": dict(content.named)}
 
 
 def decoded(row: Mapping[str, Any]) -> RunRecord:

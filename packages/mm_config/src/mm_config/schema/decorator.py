@@ -53,7 +53,7 @@ def spec(tag: str, *, schema: int = 1, layer: Layer | None = None) -> Callable[[
 
         cls.__attrs_post_init__ = check_fields  # type: ignore[attr-defined]
         # attrs would compile these anew for each class, a third of the time that importing specs takes.
-        cls.__eq__, cls.__hash__, cls.__repr__ = _equal, _hash, _shown  # type: ignore[assignment,method-assign]
+        cls.__eq__, cls.__hash__, cls.__repr__ = _equal, _hash, _repr  # type: ignore[assignment,method-assign]
         made: Any = attrs.frozen(kw_only=True, eq=False, repr=False)(cls)
         names = [wire_name(attribute) for attribute in spec_fields(made)]
         if wrong := [name for name in names if names.count(name) > 1 or name.startswith("~")]:
@@ -81,7 +81,7 @@ def _hash(self: Any) -> int:
     return hash((self.__spec_tag__, _values(self)))
 
 
-def _shown(self: Any) -> str:
+def _repr(self: Any) -> str:
     fields = (f"{attribute.name}={getattr(self, attribute.name)!r}" for attribute in self.__attrs_attrs__)
     return f"{type(self).__name__}({', '.join(fields)})"
 

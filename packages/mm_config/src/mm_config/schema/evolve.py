@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
 import attrs
@@ -78,6 +78,11 @@ def specs_inside(spec: Any, path: str = ROOT) -> Iterator[tuple[str, Any, attrs.
                 yield at, item, attribute, class_of(spec)
                 if not info_of(attribute).by_hash:
                     yield from specs_inside(item, at)
+
+
+def is_inside(path: str, others: Iterable[str]) -> bool:
+    """Whether a path is one of others or leads into one of them."""
+    return any(f"{path}.".startswith(f"{other}.") for other in others)
 
 
 def _holds_specs(value: Any) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-import types
 import typing
+from collections.abc import Iterator
 from functools import cache
+from types import UnionType
 from typing import Any, TypeGuard
 
 import attrs
@@ -108,7 +109,7 @@ def is_dict(value: object) -> TypeGuard[dict[Any, Any]]:
 
 def is_union(expected: Any) -> bool:
     """Whether an annotation is `X | Y` or `Optional[X]`."""
-    return typing.get_origin(expected) in (typing.Union, types.UnionType)
+    return typing.get_origin(expected) in (typing.Union, UnionType)
 
 
 def item_types(expected: Any, length: int) -> tuple[Any, ...] | None:
@@ -117,6 +118,19 @@ def item_types(expected: Any, length: int) -> tuple[Any, ...] | None:
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return (arguments[0],) * length
     return arguments if len(arguments) == length else None
+
+
+def choices_of(expected: Any) -> Iterator[Any]:
+    """The values of an annotation that can be listed: True and False, None, the members of enums."""
+    if is_union(expected):
+        for argument in typing.get_args(expected):
+            yield from choices_of(argument)
+    elif expected is bool:
+        yield from (True, False)
+    elif expected in (None, type(None)):
+        yield None
+    elif isinstance(expected, type) and issubclass(expected, enum.Enum):
+        yield from expected
 
 
 def describe(expected: Any) -> str:
@@ -141,15 +155,16 @@ def in_error(value: Any) -> str:
         return "None"
     if is_spec(value):
         return type(value).__name__
-    text = ascii(value) if isinstance(value, str) else _shown_number(value)
-    return f"{type(value).__name__} {text if len(text) <= 80 else text[:77] + '...'}"
+    return f"{type(value).__name__} {literal(value)}"
 
 
-def _shown_number(value: Any) -> str:
+def literal(value: Any) -> str:
+    """A text or a number as Python writes it, cut where it is long."""
     # Python refuses to print integers of more than 4300 digits.
     if isinstance(value, int) and abs(value) >= 10**40:
         return f"of about 2**{value.bit_length()}"
-    return repr(value)
+    text = ascii(value) if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _is(value: Any, expected: Any) -> bool:

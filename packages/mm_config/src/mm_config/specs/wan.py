@@ -60,10 +60,10 @@ class WanTransformerSpec(ModelSpec):
         heads, width = self.num_attention_heads, self.hidden_size
         if width % heads:
             divisors = (n for n in range(1, width + 1) if width % n == 0)
-            near = sorted(divisors, key=lambda n: abs(n - heads))[:2]
+            near = " or ".join(map(str, sorted(sorted(divisors, key=lambda n: abs(n - heads))[:2])))
             yield Problem(
                 "num_attention_heads",
-                f"{heads} heads do not divide hidden_size {width}; nearest that do: {_listed(near)}",
+                f"{heads} heads do not divide hidden_size {width}; nearest that do: {near}",
             )
         elif self.attention_head_dim % 2:
             yield Problem(
@@ -206,7 +206,3 @@ class WanTransformerSpec(ModelSpec):
     def block_input_values(self, latent_shape: tuple[int, int, int]) -> int:
         """The residual stream."""
         return self.tokens(latent_shape) * self.hidden_size
-
-
-def _listed(numbers: list[int]) -> str:
-    return " or ".join(str(number) for number in sorted(numbers))

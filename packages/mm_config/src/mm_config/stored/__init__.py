@@ -8,6 +8,7 @@ from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
     from mm_config.stored.files import dump, dumps, from_payload, load, to_payload
+    from mm_config.stored.json_files import read_json, write_json
     from mm_config.stored.parsing import parse_json
     from mm_config.stored.source import to_source
 else:

@@ -23,7 +23,7 @@ from mm_config.schema.root import RootSpec
 from mm_config.schema.types import class_of, is_spec, is_tuple
 from mm_config.stored.describe import describe
 from mm_config.stored.source_imports import LINE_LENGTH, free, import_lines, imported
-from mm_config.stored.text_width import columns
+from mm_config.stored.text_width import width_of
 
 _MAIN, _SPEC = "main", "SPEC"
 
@@ -221,7 +221,7 @@ def _laid_out(prefix: str, expression: _Expression, indent: int, suffix: str, na
     """`prefix expression suffix`: what has items one item a line, each with a comma; short tuples on one."""
     margin, flat = " " * indent, _flat(expression, names)
     line = f"{margin}{prefix}{flat}{suffix}"
-    if flat is not None and (not isinstance(expression, _Items) or columns(line) <= LINE_LENGTH):
+    if flat is not None and (not isinstance(expression, _Items) or width_of(line) <= LINE_LENGTH):
         return line
     opening, items = prefix, list[str]()
     if isinstance(expression, _Call):

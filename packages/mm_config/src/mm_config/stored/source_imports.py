@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from mm_config.stored.text_width import columns
+from mm_config.stored.text_width import width_of
 
 LINE_LENGTH = 110
 
@@ -80,7 +80,7 @@ def import_lines(imports: Iterable[tuple[str, str, str]]) -> list[str]:
 
 def _import_line(module: str, names: list[str]) -> str:
     line = f"from {module} import {', '.join(names)}"
-    if columns(line) <= LINE_LENGTH:
+    if width_of(line) <= LINE_LENGTH:
         return line
     return "\n".join([f"from {module} import (", *(f"    {name}," for name in names), ")"])
 

@@ -108,7 +108,7 @@ def class_of_tag(tag: object, allowed: Iterable[type[Any]], path: str) -> type[A
     if isinstance(tag, str) and tag in classes:
         return classes[tag]
     meant = did_you_mean(tag, classes)
-    raise UserError(Problem(path, f"unknown kind {in_error(tag)}{meant} (allowed: {_listed(classes)})"))
+    raise UserError(Problem(path, f"unknown kind {in_error(tag)}{meant} (allowed: {_quoted(classes)})"))
 
 
 def _structure(data: Any, expected: Any, path: str) -> Any:
@@ -182,7 +182,7 @@ def _member(value: str, enums: tuple[type[enum.Enum], ...], path: str) -> enum.E
 def _nested(data: dict[str, Any], kinds: tuple[type[Any], ...], path: str) -> Any:
     allowed = [cls for cls in known_specs().values() if issubclass(cls, kinds)]
     if "~" not in data:
-        tags = _listed(map(tag_of, allowed))
+        tags = _quoted(map(tag_of, allowed))
         raise UserError(Problem(path, f"the key '~' that names the kind is missing; allowed: {tags}"))
     cls = class_of_tag(data["~"], allowed, path)
     return structure({key: data[key] for key in data if key != "~"}, cls, path)
@@ -233,7 +233,7 @@ def _unknown_keys(fields: dict[str, Any], known: list[str], path: str) -> tuple[
         if key not in known:
             hint = did_you_mean(key, missing) or did_you_mean(key, known)
             where = f"{path}.{shown_key(key)}"
-            problems.append(Problem(where, f"unknown key{hint or f' (allowed: {_listed(known)})'}"))
+            problems.append(Problem(where, f"unknown key{hint or f' (allowed: {_quoted(known)})'}"))
             meant.update(nearest(key, missing)[:1])
     return problems, meant
 
@@ -246,5 +246,5 @@ def _missing_hint(attribute: attrs.Attribute[Any]) -> str:
     return key
 
 
-def _listed(names: Iterable[str]) -> str:
+def _quoted(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)

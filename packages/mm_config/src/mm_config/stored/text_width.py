@@ -8,14 +8,14 @@ _WIDE = ("W", "F")
 _COMBINING = ("Mn", "Me")
 
 
-def columns(text: str) -> int:
+def width_of(text: str) -> int:
     """The width of a text without control characters: Chinese counts two, combining marks none."""
     return len(text) if text.isascii() else sum(map(_width, text))
 
 
 def cut(text: str, limit: int) -> str:
     """The longest start of a text that takes at most `limit` columns."""
-    if columns(text) <= limit:
+    if width_of(text) <= limit:
         return text
     taken = 0
     for index, character in enumerate(text):

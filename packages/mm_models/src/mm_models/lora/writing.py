@@ -19,7 +19,6 @@ from mm_models.naming import first_names
 from mm_models.weights.staging import staged
 from mm_models.weights.writing import write_json
 
-STYLES = ("diffusers", "peft")
 _DIFFUSERS, _PEFT = NAMES
 _CONFIG: dict[str, Any] = {
     "peft_type": "LORA",
@@ -46,7 +45,7 @@ def save_adapters(experts: Mapping[str, Adapter], out: Path, style: str = "diffu
     Args:
         experts: By HIGH_NOISE and LOW_NOISE, as they were read.
         out: A folder that doesn't exist; its parent does.
-        style: One of STYLES.
+        style: `diffusers` or `peft`.
 
     Raises:
         UserError: The place is taken or can't be written, or an adapter holds what the style has no keys

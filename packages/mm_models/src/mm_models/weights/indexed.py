@@ -43,7 +43,7 @@ def read_folder(folder: Path, suffix: str) -> Found:
         names = first_names(path.name for path in indexes)
         raise UserError(Problem(str(folder), f"holds several indexes; name one of {names}"))
     if indexes:
-        listed = {name for name, _ in _listed(indexes[0])}
+        listed = {name for name, _ in _files_and_tensors(indexes[0])}
         if others := [path.name for path in files if path.name not in listed]:
             message = (
                 f"holds {indexes[0].name} and, beside its files, {first_names(others)}, so nothing tells "
@@ -74,7 +74,7 @@ def read_index(index: Path) -> Found:
     Raises:
         UserError: It is no index, or names files outside its folder, or files or tensors that are not there.
     """
-    placed = _listed(index)
+    placed = _files_and_tensors(index)
     names = sorted({name for name, _ in placed})
     if absent := [name for name in names if not (index.parent / name).is_file()]:
         gone = first_names(absent)
@@ -90,7 +90,7 @@ def read_index(index: Path) -> Found:
     return tensors, others
 
 
-def _listed(index: Path) -> list[tuple[str, str]]:
+def _files_and_tensors(index: Path) -> list[tuple[str, str]]:
     """The files and tensors of an index."""
     try:
         placed = dict(json.loads(index.read_text("utf-8"))["weight_map"])

@@ -72,7 +72,7 @@ def _imported(tool: str, line: CommandLine) -> tuple[RootSpec, Any]:
         from mm_config.importing.mindspeed.importer import import_files
 
         return import_files(files, allow_unknown=line.has(UNKNOWN))
-    from mm_config.importing.telefuser import import_dump
+    from mm_config.importing.telefuser.importer import import_dump
 
     return import_dump(files[0], allow_unknown=line.has(UNKNOWN))
 

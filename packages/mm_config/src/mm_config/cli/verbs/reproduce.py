@@ -13,7 +13,7 @@ from mm_config.cli.main import LOCATION
 from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option, whole_number
 from mm_config.cli.targets import find_run, runs_dir_of
 from mm_config.cli.verb import Usage, Verb
-from mm_config.console.commands import typed_path
+from mm_config.console.copyable import typed_path
 from mm_config.console.output import say
 from mm_config.options.locations import load_locations, unused_names
 from mm_config.options.run_options import RunOptions
@@ -21,8 +21,8 @@ from mm_config.reproducing.causes import Suspect
 from mm_config.reproducing.compare import told
 from mm_config.reproducing.difference import largest
 from mm_config.reproducing.reproduce import Reproduction, report, reproduce
+from mm_config.runs.marks import SUFFIX
 from mm_config.runs.provenance_diff import OriginChange
-from mm_config.runs.videos import SUFFIX
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import spec_hash
 

@@ -11,8 +11,9 @@ from mm_config.cli.targets import runs_dir_of
 from mm_config.cli.verb import MORE, Action, Usage, Verb
 from mm_config.runs.conditions import Aliases, moment, parse_condition
 from mm_config.runs.index import Index, open_index, run_folders, unfilled_index
+from mm_config.runs.marks import SUFFIX
 from mm_config.runs.record import RunRecord, RunStatus, to_row
-from mm_config.runs.videos import SUFFIX, trace
+from mm_config.runs.videos import trace
 from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.root import RootSpec, aliases_of
 from mm_config.stored.structuring import known_specs

@@ -7,12 +7,13 @@ from typing import Any
 from mm_config.importing.mindspeed import base
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.clips import read_clips
-from mm_config.importing.mindspeed.conditions import FLAG, WHY_NOT, conditions
+from mm_config.importing.mindspeed.conditions import WHY_NOT, conditions
 from mm_config.importing.mindspeed.conflicts import tell_conflicts
 from mm_config.importing.mindspeed.locations import read_locations
 from mm_config.importing.mindspeed.network import FAMILIES, family_of, release_of
 from mm_config.importing.mindspeed.noise import expert_of, place_boundary
 from mm_config.importing.mindspeed.prompts import read_generation
+from mm_config.importing.mindspeed.rows import FLAG
 from mm_config.importing.mindspeed.schedule import read_batch, read_learning_rate, read_start, world_size
 from mm_config.importing.mindspeed.sharding import (
     read_adapters,

@@ -8,8 +8,7 @@ from typing import Any
 import attrs
 
 from mm_config.importing.facts import Fact, generic
-from mm_config.importing.mindspeed.rows import Row
-from mm_config.importing.mindspeed.table import ROWS, nearest_key, row_of
+from mm_config.importing.mindspeed.rows import FLAG, Row, Table
 from mm_config.importing.mindspeed.values import ReadValue, in_report, number_of
 from mm_config.importing.nodes import Leaf, as_in_file
 from mm_config.importing.report import Entry
@@ -17,13 +16,15 @@ from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import Problem
 from mm_config.schema.fields import ABSENT
 
-TEXT_KINDS = ("shell flag", "environment variable", "shell variable")
+TEXT_KINDS = (FLAG, "environment variable", "shell variable")
 
 
 @attrs.define
 class Book:
     """Written while an import goes on."""
 
+    table: Table
+    """What becomes of each."""
     facts: tuple[Fact, ...]
     """All that the files give."""
     generation: bool
@@ -54,7 +55,7 @@ class Book:
     def __attrs_post_init__(self) -> None:
         self._places = {id(fact): number for number, fact in enumerate(self.facts)}
         for number, fact in enumerate(self.facts):
-            row = row_of(fact.source.kind, generic(fact.path))
+            row = self.table.row_of(fact.source.kind, generic(fact.path))
             if row is None:
                 continue
             key = (row.kind, row.path)
@@ -72,7 +73,7 @@ class Book:
 
     def row(self, fact: Fact) -> Row | None:
         """The row of a fact."""
-        return row_of(fact.source.kind, generic(fact.path))
+        return self.table.row_of(fact.source.kind, generic(fact.path))
 
     def fact(self, kind: str, path: str) -> Fact | None:
         """The last fact of a key."""
@@ -98,7 +99,7 @@ class Book:
         A default holds only where another key of the same group is given. A value that can't be read is
         reported when its row is gone through, and counts as missing here.
         """
-        row = row_of(kind, path)
+        row = self.table.row_of(kind, path)
         if row is None or row.read is None:
             return self.raw(kind, path, otherwise)
         fact = self.fact(kind, path)
@@ -175,7 +176,7 @@ class Book:
             if number in self.entries:
                 continue
             unmet = next((name for name in row.when.split() if not self.conditions[name]), None)
-            target = row.infer if self.generation and row.kind == "shell flag" else row.target
+            target = row.infer if self.generation and row.kind == FLAG else row.target
             if unmet is not None:
                 self.mark(fact, Verdict.DEAD, why_not[unmet])
             elif row.verdict is Verdict.REFUSED:
@@ -206,10 +207,10 @@ class Book:
             self.map(fact, target, value)
 
     def _defaults(self) -> None:
-        for row in ROWS:
+        for row in self.table.rows:
             if row.default is ABSENT or row.read is None or (row.kind, row.path) in self._numbers:
                 continue
-            target = row.infer if self.generation and row.kind == "shell flag" else row.target
+            target = row.infer if self.generation and row.kind == FLAG else row.target
             if not target or "," in target or target in self.changes or not self._grouped(row):
                 continue
             if all(self.conditions[name] for name in row.when.split()):
@@ -231,7 +232,7 @@ class Book:
 
     def unknown(self, fact: Fact) -> str:
         """Why a key without a row is unknown, with the nearest one."""
-        near = nearest_key(fact.source.kind, generic(fact.path))
+        near = self.table.nearest_key(fact.source.kind, generic(fact.path))
         return (
             f"nothing reads it; did you mean {near}?"
             if near

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from mm_config.importing.mindspeed.book import Book
+from mm_config.importing.mindspeed.data_rows import PRE
 from mm_config.importing.mindspeed.network import has_image_branch
-
-PRE = "dataset_param.preprocess_parameters"
-FLAG = "shell flag"
+from mm_config.importing.mindspeed.rows import FLAG
 
 WHY_NOT = {
     "cp": "there is no context parallelism",

@@ -10,7 +10,8 @@ from typing import TypeAlias
 from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.boundaries import NEAR
-from mm_config.importing.mindspeed.conditions import FLAG, PRE
+from mm_config.importing.mindspeed.data_rows import PRE
+from mm_config.importing.mindspeed.rows import FLAG
 from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
 from mm_config.specs.infer import InferSpec

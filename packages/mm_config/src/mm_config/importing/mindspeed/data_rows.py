@@ -5,8 +5,8 @@ from __future__ import annotations
 from mm_config.importing.mindspeed.rows import Row, dead, derived, group, mapped, of_kind, outside
 from mm_config.importing.mindspeed.values import COUNT, READER, real, switch, whole
 
-_PRE = "dataset_param.preprocess_parameters"
-_CHAIN = f"{_PRE}.train_pipeline"
+PRE = "dataset_param.preprocess_parameters"
+_CHAIN = f"{PRE}.train_pipeline"
 _RAW = "raw"
 _RANGE = "pixels always become -1 to 1"
 _KERNEL = "frames are resized by a bicubic filter here, there by this one"
@@ -60,41 +60,41 @@ def _tokenizer_rows(path: str) -> tuple[Row, ...]:
     )
 
 
-_PREPROCESSING: tuple[Row, ...] = (
-    *group(_PRE, _CHAIN),
+PREPROCESSING: tuple[Row, ...] = (
+    *group(PRE, _CHAIN),
     derived(
-        f"{_PRE}.video_processor_type",
+        f"{PRE}.video_processor_type",
         "clips are read by the spec's own rules",
         "OpensoraplanVideoProcessor",
         when=_RAW,
     ),
-    mapped(f"{_PRE}.video_reader_type", "data.reader", READER, when=_RAW),
-    dead(f"{_PRE}.image_processer_type", "is read for pictures, and these are videos"),
-    derived(f"{_PRE}.use_aesthetic", "captions get no sentence about looks", False),
-    derived(f"{_PRE}.min_hxw", "a least size is not in our specs", None, when="raw dynamic"),
-    derived(f"{_PRE}.train_sp_batch_size", "context parallelism splits one clip", 1),
-    dead(f"{_PRE}.skip_frame_num", "another model's clips are read by it"),
-    dead(f"{_PRE}.image_reader_type", "is read for pictures, and these are videos"),
-    mapped(f"{_PRE}.cfg", "data.caption_dropout", real, when=_RAW, default=0.1),
-    mapped(f"{_PRE}.num_frames", "data.num_frames", whole, when=_RAW, default=16),
-    mapped(f"{_PRE}.min_num_frames", "data.min_num_frames", whole, when="raw short", default=29),
-    mapped(f"{_PRE}.drop_short_ratio", "data.drop_short_share", real, when=_RAW, default=1.0),
-    mapped(f"{_PRE}.auto_interval", "data.frame_interval, data.fps", None, when=_RAW, default=True),
-    mapped(f"{_PRE}.frame_interval", "data.frame_interval", COUNT, when="raw interval", default=1),
-    mapped(f"{_PRE}.train_fps", "data.fps", real, when="raw rate", default=24),
-    mapped(f"{_PRE}.speed_factor", "data.speed_factor", real, when=_RAW, default=1.0),
-    mapped(f"{_PRE}.force_resolution", "data.resize", None, when=_RAW, default=True),
-    mapped(f"{_PRE}.max_height", "data.height", whole, when=_RAW, default=480),
-    mapped(f"{_PRE}.max_width", "data.width", whole, when=_RAW, default=640),
-    derived(f"{_PRE}.max_hxw", "is data.height x data.width", when="raw dynamic"),
-    mapped(f"{_PRE}.hw_stride", "data.size_multiple", None, when="raw dynamic", default=32),
-    mapped(f"{_PRE}.hw_aspect_thr", "data.max_aspect_ratio", None, when="raw dynamic", default=1.5),
+    mapped(f"{PRE}.video_reader_type", "data.reader", READER, when=_RAW),
+    dead(f"{PRE}.image_processer_type", "is read for pictures, and these are videos"),
+    derived(f"{PRE}.use_aesthetic", "captions get no sentence about looks", False),
+    derived(f"{PRE}.min_hxw", "a least size is not in our specs", None, when="raw dynamic"),
+    derived(f"{PRE}.train_sp_batch_size", "context parallelism splits one clip", 1),
+    dead(f"{PRE}.skip_frame_num", "another model's clips are read by it"),
+    dead(f"{PRE}.image_reader_type", "is read for pictures, and these are videos"),
+    mapped(f"{PRE}.cfg", "data.caption_dropout", real, when=_RAW, default=0.1),
+    mapped(f"{PRE}.num_frames", "data.num_frames", whole, when=_RAW, default=16),
+    mapped(f"{PRE}.min_num_frames", "data.min_num_frames", whole, when="raw short", default=29),
+    mapped(f"{PRE}.drop_short_ratio", "data.drop_short_share", real, when=_RAW, default=1.0),
+    mapped(f"{PRE}.auto_interval", "data.frame_interval, data.fps", None, when=_RAW, default=True),
+    mapped(f"{PRE}.frame_interval", "data.frame_interval", COUNT, when="raw interval", default=1),
+    mapped(f"{PRE}.train_fps", "data.fps", real, when="raw rate", default=24),
+    mapped(f"{PRE}.speed_factor", "data.speed_factor", real, when=_RAW, default=1.0),
+    mapped(f"{PRE}.force_resolution", "data.resize", None, when=_RAW, default=True),
+    mapped(f"{PRE}.max_height", "data.height", whole, when=_RAW, default=480),
+    mapped(f"{PRE}.max_width", "data.width", whole, when=_RAW, default=640),
+    derived(f"{PRE}.max_hxw", "is data.height x data.width", when="raw dynamic"),
+    mapped(f"{PRE}.hw_stride", "data.size_multiple", None, when="raw dynamic", default=32),
+    mapped(f"{PRE}.hw_aspect_thr", "data.max_aspect_ratio", None, when="raw dynamic", default=1.5),
     derived(
-        f"{_PRE}.truncate_t_by_sp",
+        f"{PRE}.truncate_t_by_sp",
         "without context parallelism a clip keeps the frames that fill latent frames",
         when=_RAW,
     ),
-    derived(f"{_PRE}.seed", "only draws which short clips are left out; the spec has one seed", when=_RAW),
+    derived(f"{PRE}.seed", "only draws which short clips are left out; the spec has one seed", when=_RAW),
     *(row for name in CHAINS for row in _chain_rows(name)),
 )
 
@@ -161,4 +161,4 @@ _LOADER: tuple[Row, ...] = (
     outside("dataloader_param.prefetch_factor", "data.prefetch counts batches of the whole run"),
 )
 
-DATA: tuple[Row, ...] = of_kind("data.json", *_DATASET, *_PREPROCESSING, *_LOADER)
+DATA: tuple[Row, ...] = of_kind("data.json", *_DATASET, *PREPROCESSING, *_LOADER)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mm_config.importing.mindspeed.table import top_keys
+from mm_config.importing.mindspeed.table import TABLE
 from mm_config.importing.nodes import Mapping, Node, Sequence
 from mm_config.schema.errors import Problem, UserError
 
@@ -50,8 +50,8 @@ def kind_of(file: Path, node: Node) -> str:
     kinds = _YAML if is_yaml(file) else _JSON
     if keys & _GENERATION and not is_yaml(file):
         return _INFERENCE
-    best = max(kinds, key=lambda kind: len(keys & top_keys(kind)))
-    if not keys & top_keys(best):
+    best = max(kinds, key=lambda kind: len(keys & TABLE.top_keys(kind)))
+    if not keys & TABLE.top_keys(best):
         known = ", ".join(kinds if is_yaml(file) else (*kinds, _INFERENCE))
         raise UserError(
             Problem(

@@ -13,10 +13,11 @@ from mm_config.importing.facts import Fact, Source, facts_of
 from mm_config.importing.mindspeed import base
 from mm_config.importing.mindspeed.assemble import generation, training
 from mm_config.importing.mindspeed.book import Book
-from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.dialects import is_script, is_yaml, kind_of
 from mm_config.importing.mindspeed.network import EXPERIMENTS, FAMILIES
+from mm_config.importing.mindspeed.rows import FLAG
 from mm_config.importing.mindspeed.schedule import world_size
+from mm_config.importing.mindspeed.table import TABLE
 from mm_config.importing.nodes import as_in_file
 from mm_config.importing.parsers.json_text import read_json
 from mm_config.importing.parsers.script import Script
@@ -70,7 +71,7 @@ def import_files(
             breaks a rule: all of them, each with its file, line and key.
     """
     given = _read(files)
-    book = Book(given.facts, _is_generation(given), given.script.reached if given.script else {})
+    book = Book(TABLE, given.facts, _is_generation(given), given.script.reached if given.script else {})
     _leave_out(book)
     unknown = [] if allow_unknown else list(_unknown(book))
     try:

@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.base import CLIPS, FEATURES
 from mm_config.importing.mindspeed.book import Book
-from mm_config.importing.mindspeed.conditions import FLAG
 from mm_config.importing.mindspeed.network import FAMILIES, release_of
+from mm_config.importing.mindspeed.rows import FLAG
 from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.types import is_tuple

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
-from mm_config.importing.mindspeed.conditions import FLAG
+from mm_config.importing.mindspeed.rows import FLAG
 from mm_config.importing.mindspeed.schedule import in_words, world_size
 from mm_config.importing.mindspeed.values import in_report, real
 from mm_config.importing.verdict import Verdict

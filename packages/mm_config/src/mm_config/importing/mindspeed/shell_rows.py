@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from mm_config.importing.mindspeed.rows import Row, dead, derived, mapped, misspelt, of_kind, outside, refused
+from mm_config.importing.mindspeed.rows import (
+    FLAG,
+    Row,
+    dead,
+    derived,
+    mapped,
+    misspelt,
+    of_kind,
+    outside,
+    refused,
+)
 from mm_config.importing.mindspeed.values import COUNT, DECAY, at_least, real, switch, whole
 
 _TORCHRUN = "is given to torchrun, see the command"
@@ -180,7 +190,7 @@ _FILES: tuple[Row, ...] = (
 )
 
 FLAGS: tuple[Row, ...] = of_kind(
-    "shell flag",
+    FLAG,
     *_LAUNCH,
     *_PARALLEL,
     *_BATCH,

@@ -1,5 +1,1 @@
 """TeleFuser's `dump_config` files, read as inference specs."""
-
-from mm_config.importing.telefuser.importer import import_dump
-
-__all__ = ["import_dump"]

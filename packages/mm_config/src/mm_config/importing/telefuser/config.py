@@ -7,14 +7,14 @@ from typing import Any
 
 import attrs
 
-from mm_config.importing.nodes import Leaf, Mapping, Node, Sequence, leaves, plain
+from mm_config.importing.nodes import Leaf, Mapping, Node, Sequence, leaves, node_in_file, plain
 from mm_config.importing.telefuser.rows import Row
 from mm_config.importing.telefuser.runtime_rows import DTYPES
 from mm_config.importing.telefuser.table import rows_of
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.suggestions import did_you_mean
-from mm_config.schema.types import in_error, is_tuple
+from mm_config.schema.types import is_tuple
 from mm_config.stored.parsing import shown_key
 
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -137,7 +137,7 @@ def read_config(node: Node, owner: str, key: str, found: Findings, **classes: st
     """
     if not isinstance(node.value, Mapping):
         found.refuse(
-            Config(owner, key or "the dump", node.line, {}), f"expected an object, got {_in_words(node)}"
+            Config(owner, key or "the dump", node.line, {}), f"expected an object, got {node_in_file(node)}"
         )
         return Config(owner, key, node.line, {})
     rows, fields = rows_of(owner), dict[str, Any]()
@@ -166,7 +166,7 @@ def _field(node: Node, row: Row, holds: Any, key: str, found: Findings) -> Any:
         return Value(None, key, node.line)
     if row.many:
         if not isinstance(node.value, Sequence):
-            found.refuse(Value(None, key, node.line), f"expected a list, got {_in_words(node)}")
+            found.refuse(Value(None, key, node.line), f"expected a list, got {node_in_file(node)}")
             return ()
         items = node.value.items
         if is_class:
@@ -193,23 +193,14 @@ def _scalar(node: Node, row: Row, holds: Any, key: str, found: Findings) -> Any:
         if holds == DTYPES and isinstance(value, str):
             value = value.removeprefix("torch.")
         if value not in holds or not isinstance(value, str):
-            given = repr(value) if isinstance(value, str) else _in_words(node)
-            near = did_you_mean(value, holds) if isinstance(value, str) else ""
-            names = ", ".join(holds)
-            found.refuse(Value(None, key, node.line), f"expected one of {names}, got {given}{near}")
+            near = did_you_mean(value, holds)
+            expected = f"expected one of {', '.join(holds)}"
+            found.refuse(Value(None, key, node.line), f"{expected}, got {node_in_file(node)}{near}")
             return row.default
         return value
     if holds is float and type(value) is int and abs(value) <= 2**53:
         return float(value)
     if type(value) is not holds:
-        found.refuse(Value(None, key, node.line), f"expected {_NAMES[holds]}, got {_in_words(node)}")
+        found.refuse(Value(None, key, node.line), f"expected {_NAMES[holds]}, got {node_in_file(node)}")
         return row.default
     return value
-
-
-def _in_words(node: Node) -> str:
-    if isinstance(node.value, Mapping):
-        return "an object"
-    if isinstance(node.value, Sequence):
-        return "a list"
-    return "null" if node.value is None else in_error(node.value)

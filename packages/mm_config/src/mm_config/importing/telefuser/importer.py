@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_config import rules
-from mm_config.importing.nodes import Mapping, Node
+from mm_config.importing.nodes import Mapping, Node, node_in_file
 from mm_config.importing.parsers.json_text import read_json
 from mm_config.importing.report import Comparison, Entry, Report
 from mm_config.importing.telefuser.config import Config, Fact, Findings, Value, read_config
@@ -104,9 +104,8 @@ def _pipeline_type(node: Node, found: Findings) -> Value:
     if value.value in OTHERS:
         found.refuse(value, f"{value.value} is no pipeline of Wan's networks, which alone have families here")
     elif given and value.value not in kinds:
-        given_text = repr(value.value) if isinstance(value.value, str) else "no text"
-        near = did_you_mean(value.value, kinds) if isinstance(value.value, str) else ""
-        found.refuse(value, f"expected one of {', '.join(kinds)}, got {given_text}{near}")
+        near = did_you_mean(value.value, kinds)
+        found.refuse(value, f"expected one of {', '.join(kinds)}, got {node_in_file(given)}{near}")
     return value
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from mm_config.importing.telefuser.config import Config, Findings, Value
 from mm_config.importing.telefuser.families import W22, Known
-from mm_config.importing.telefuser.models import Hint, named_after
+from mm_config.importing.telefuser.locations import Hint, named_after
 from mm_config.importing.telefuser.networks import DEGREES, Said, merged, network_said, parallel_said, unread
 from mm_config.importing.telefuser.runtime_rows import ATTENTION
 from mm_config.importing.verdict import Verdict

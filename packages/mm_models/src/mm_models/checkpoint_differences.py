@@ -1,34 +1,23 @@
-"""Checkpoints compared by what was written into them, as their manifests tell; the format is mm_models'."""
+"""Checkpoints compared by what was written into them, as their manifests tell."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mm_config.durable.digests import sha256_of
-from mm_config.reproducing.difference import TENSORS, Difference, changed
-from mm_config.reproducing.measuring import shares
-from mm_config.runs.record import read_json
-from mm_config.schema.errors import Problem, UserError
+from mm_config.durable import sha256_of
+from mm_config.reproducing import TENSORS, Difference, changed, shares
+from mm_config.schema import Problem, UserError
+from mm_config.stored import read_json
+from mm_models.checkpoint import MANIFEST, STATE
 
-_MANIFEST = "manifest.json"
-_STATE = "state.json"
-_STEP_FOLDER = re.compile(r"step-(\d{8,})")
 _HOW_IT_WAS_CARRIED_OUT = ("seconds", "spec", "exact_hash", "world_size")
 """Keys of a checkpoint's state that equal runs need not share: the spec is there with its label."""
 _CHUNK_BYTES = 1 << 20
 _SHOWN_DIGITS = 12
-
-
-def checkpoints_of(run_dir: Path) -> dict[int, Path]:
-    """The checkpoints of a run folder by step; those still being written are left out."""
-    folders = sorted((run_dir / "checkpoints").glob("step-*"))
-    matches = ((_STEP_FOLDER.fullmatch(folder.name), folder) for folder in folders)
-    return {int(match[1]): folder for match, folder in matches if match}
 
 
 def checkpoint_differences(step: int, old: Path, new: Path) -> Iterator[Difference]:
@@ -37,19 +26,19 @@ def checkpoint_differences(step: int, old: Path, new: Path) -> Iterator[Differen
     Files of the old checkpoint are read, because they may have changed since they were written; those of
     the new one were read when its manifest was made.
     """
-    before, after = _listed(old), _listed(new)
+    before, after = _digests_by_manifest(old), _digests_by_manifest(new)
     if before is None or after is None:
         was, is_now = ("missing or unreadable" if files is None else "whole" for files in (before, after))
-        yield Difference(f"step {step}", f"checkpoint {_MANIFEST}", was, is_now, TENSORS)
+        yield Difference(f"step {step}", f"checkpoint {MANIFEST}", was, is_now, TENSORS)
         return
     for name in sorted({*before, *after}):
         written, rewritten = before.get(name), after.get(name)
         where, value = f"step {step}", f"checkpoint {name}"
         if written is not None and (damage := _damage(old / name, written)):
-            was = f"{_shown(written)} ({damage})"
-            yield Difference(where, value, was, _shown(rewritten), TENSORS, damaged=True)
+            was = f"{_short_digest(written)} ({damage})"
+            yield Difference(where, value, was, _short_digest(rewritten), TENSORS, damaged=True)
         elif written is None or rewritten is None:
-            yield Difference(where, value, _shown(written), _shown(rewritten), TENSORS)
+            yield Difference(where, value, _short_digest(written), _short_digest(rewritten), TENSORS)
         elif written != rewritten:
             content, content_now = _content(old / name, written), _content(new / name, rewritten)
             parts = list(changed(content, content_now))
@@ -84,10 +73,10 @@ def tensor_digests(path: Path) -> dict[str, str]:
         raise UserError(Problem(str(path), f"can't be read as safetensors: {error}")) from error
 
 
-def _listed(folder: Path) -> dict[str, str] | None:
+def _digests_by_manifest(folder: Path) -> dict[str, str] | None:
     """The sha256 of each file by the manifest, or None where there is no sound manifest."""
     try:
-        files: Mapping[str, Any] = read_json(folder / _MANIFEST)["files"]
+        files: Mapping[str, Any] = read_json(folder / MANIFEST)["files"]
         return {name: str(entry["sha256"]) for name, entry in files.items()}
     except (UserError, AttributeError, LookupError, TypeError):
         return None
@@ -97,21 +86,21 @@ def _damage(path: Path, written: str) -> str | None:
     if not path.is_file():
         return "missing by now"
     found = sha256_of(path)
-    return None if found == written else f"changed to {_shown(found)} since it was written"
+    return None if found == written else f"changed to {_short_digest(found)} since it was written"
 
 
 def _content(path: Path, digest: str) -> dict[str, str]:
     """What a file says, by name: tensors, keys of the state; of any other file, its digest alone."""
     if path.suffix == ".safetensors":
         return tensor_digests(path)
-    if path.name != _STATE:
-        return {"": _shown(digest)}
+    if path.name != STATE:
+        return {"": _short_digest(digest)}
     state = read_json(path)
     compared = sorted(state.keys() - set(_HOW_IT_WAS_CARRIED_OUT))
     return {key: json.dumps(state[key], sort_keys=True) for key in compared}
 
 
-def _shown(digest: str | None) -> str:
+def _short_digest(digest: str | None) -> str:
     return "none" if digest is None else digest[:_SHOWN_DIGITS]
 
 

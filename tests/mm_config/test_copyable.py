@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_config.console.commands import shell_command, typed_path
+from mm_config.console.copyable import shell_command, typed_path
 from mm_config.options.run_options import RunOptions
 
 
