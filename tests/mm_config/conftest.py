@@ -1,5 +1,6 @@
-"""Databases for the run index's tests."""
+"""Databases for the run index's tests, and a full disk."""
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -32,3 +33,13 @@ def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     if request.param == "postgresql":
         monkeypatch.setenv("MM_RUNS_URL", request.getfixturevalue("postgres_url"))
     return request.param
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that takes no more: what is written into a file is lost where it has to last."""
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", refuse)

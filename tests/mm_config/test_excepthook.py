@@ -24,6 +24,11 @@ def run(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
         'if __name__ == "__main__":\n    from mm_config import main\n    main(SPEC)\n',
         "from mm_config import dump, main\nmain(SPEC)\n",
         "import mm_config\nmm_config.main(SPEC)\n",
+        "import mm_config as mm\nmm.main(SPEC)\n",
+        "from mm_config import main as go\ngo(SPEC)\n",
+        "from mm_config import *\nmain(SPEC)\n",
+        "from mm_config.cli.main import main\nfrom os.path import *\nmain(SPEC)\n",
+        "from mm_config.cli import main\nmain(SPEC)\n",
     ],
 )
 def test_every_problem_of_an_experiment_is_a_line_with_the_place_that_made_it(
@@ -51,6 +56,20 @@ def test_another_program_keeps_its_hook_and_its_traceback(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last):\n")
     assert "SpecError: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "library",
+    [
+        "def serve():\n    from mm_config import main\n    main(None)\n",
+        "import mm_config\nclass Server:\n    def serve(self):\n        mm_config.main(None)\n",
+        "import mm_config as mm\nserve = lambda: mm.main(None)\n",
+        "import mm_config\nclass mm:\n    main = mm_config.spec_hash\nmm.main\n",
+    ],
+)
+def test_a_program_that_would_run_one_keeps_its_hook(library: str, tmp_path: Path) -> None:
+    done = run(tmp_path, f"{library}import sys, mm_config\nassert sys.excepthook is sys.__excepthook__\n")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_hook_that_was_there_is_kept_by_others_and_asked_by_experiments(tmp_path: Path) -> None:

@@ -52,6 +52,31 @@ def test_what_is_no_format(site: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "expected FORMAT TARGET, got size" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("nowhere_at_all:size", "No module named 'nowhere_at_all'; install what it needs"),
+        ("scratch_format:gone", "module 'scratch_format' has no attribute 'gone'; install its package anew"),
+        ("scratch_format:__name__", "scratch_format:__name__ is no function"),
+    ],
+)
+def test_a_format_that_can_not_be_loaded_is_one_line(
+    site: Path, capsys: pytest.CaptureFixture[str], value: str, told: str
+) -> None:
+    install(site, "broken-format", "1.0", entries=f"[mm.exporters]\nbroken = {value}\n")
+    assert app(["export", "broken", EXPERIMENT]) == 2
+    assert capsys.readouterr().err == f"the format broken can't be loaded: {told}\n"
+
+
+def test_a_file_is_whole_or_not_there(
+    site: Path, capsys: pytest.CaptureFixture[str], full_disk: None
+) -> None:
+    out = site.parent / "size.txt"
+    assert app(["export", "size", EXPERIMENT, "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"{out}: can't be written: No space left on device\n"
+    assert list(site.parent.iterdir()) == [site]
+
+
 def test_without_a_format_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert app(["export", "size", EXPERIMENT]) == 2
     assert (

@@ -42,6 +42,7 @@ def test_an_option_of_another_type_says_what_was_expected(given: dict[str, Any],
 
 def test_what_options_are_made_of_says_so_too() -> None:
     wrong: Any = "runs"
+    make: Any = RunOptions
     with pytest.raises(TypeError, match="entries: expected tuple of Location, got str"):
         Locations(wrong)
     with pytest.raises(TypeError, match="path: expected Path, got str"):
@@ -49,7 +50,7 @@ def test_what_options_are_made_of_says_so_too() -> None:
     with pytest.raises(TypeError, match="openmp: expected int, got str"):
         Threads(wrong, None)
     with pytest.raises(TypeError, match="unexpected keyword argument 'device'"):
-        RunOptions(device="gpu")
+        make(device="gpu")
     with pytest.raises(ValueError, match="'openmp' must be >= 1"):
         Threads(0, None)
 

@@ -39,7 +39,7 @@ def test_every_experiment_can_be_written_again(name: str, tmp_path: Path) -> Non
 def test_a_written_file_says_what_one_by_hand_would() -> None:
     source = to_source(tiny_high.SPEC)
     assert source.startswith(
-        '"""Trains the high-noise expert (sigma 0.875 to 1) of a Wan transformer with 3.06 M '
+        '"""Trains the high-noise expert (sigma 0.875 to 1) of a WanTransformer with 3.06 M '
     )
     assert source.endswith('\n\nif __name__ == "__main__":\n    main(SPEC)\n')
     assert "    expert=Expert.HIGH_NOISE,\n" in source

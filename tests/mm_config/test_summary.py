@@ -14,8 +14,10 @@ import pytest
 from experiments import tiny, tiny_high, tiny_low
 from mm_config import exact_hash, replace, spec_hash
 from mm_config.cli.page import unstyled
+from mm_config.cli.plan_page import plan_lines
 from mm_config.cli.summary import summary_lines
 from mm_config.cli.values import brief, fitted, for_shell, outline
+from mm_config.families import wan21
 from mm_config.schema.decorator import spec
 from mm_config.schema.fields import field
 from mm_config.schema.root import RootSpec
@@ -26,6 +28,7 @@ from mm_config.specs.optim import EmaSpec, MuonSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
 from mm_config.stored.describe import describe, magnitude
 from mm_config.stored.text_width import cut, width_of
+from tests.mm_config.test_plan import OwnModel, training
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +51,7 @@ def test_the_head_names_the_spec_and_says_what_it_does() -> None:
     head, blank, first, *_ = page(value)
     assert head == f"mine  train  spec {spec_hash(value)[:12]}  exact {exact_hash(value)[:12]}"
     assert blank == ""
-    assert first.startswith("Trains the high-noise expert (sigma 0.875 to 1) of a Wan transformer")
+    assert first.startswith("Trains the high-noise expert (sigma 0.875 to 1) of a WanTransformer")
     assert page(tiny.SPEC)[0].startswith("(unnamed)  infer  ")
 
 
@@ -164,7 +167,7 @@ def test_a_pipe_gets_its_page_without_the_library_of_colours() -> None:
 
 def test_a_training_in_words() -> None:
     assert describe(tiny_low.SPEC) == (
-        "Trains the low-noise expert (sigma 0 to 0.875) of a Wan transformer with 3.06 M parameters on 17 "
+        "Trains the low-noise expert (sigma 0 to 0.875) of a WanTransformer with 3.06 M parameters on 17 "
         "frames of 64x64 at 8 fps. 1,400 steps of 32 clips with AdamW at a peak learning rate of 0.003, "
         f"starting from the outcome of another training (spec {spec_hash(tiny_high.SPEC)[:12]})."
     )
@@ -181,7 +184,7 @@ def test_a_training_in_words() -> None:
         },
     )
     assert describe(changed) == (
-        "Trains rank-4 adapters of a Wan transformer with 3.06 M parameters on clips of 2 sizes at 8 fps. "
+        "Trains rank-4 adapters of a WanTransformer with 3.06 M parameters on clips of 2 sizes at 8 fps. "
         "1 step of 32 clips with Muon at a peak learning rate of 1e-05, starting from Wan-AI/Wan2.2 (main, "
         "transformer_2)."
     )
@@ -190,7 +193,7 @@ def test_a_training_in_words() -> None:
 def test_a_generation_in_words() -> None:
     assert describe(tiny.SPEC) == (
         "Generates 64 videos (32 prompts, 2 seeds) of 17 frames of 64x64 at 8 fps with the high-noise and "
-        "the low-noise expert of a Wan transformer with 3.06 M parameters each; they change at sigma 0.875. "
+        "the low-noise expert of a WanTransformer with 3.06 M parameters each; they change at sigma 0.875. "
         "20 steps of unipc, shift 12, guidance 3 at high and 2 at low noise."
     )
     changed = replace(
@@ -204,7 +207,7 @@ def test_a_generation_in_words() -> None:
         },
     )
     assert describe(changed) == (
-        "Generates videos of 17 frames of 64x64 at 8 fps with a Wan transformer with 3.06 M parameters. "
+        "Generates videos of 17 frames of 64x64 at 8 fps with a WanTransformer with 3.06 M parameters. "
         "20 steps of unipc, shift 12, no guidance."
     )
 
@@ -244,3 +247,11 @@ def test_columns_are_counted_as_a_terminal_shows_them() -> None:
     assert width_of("e\u0301") == 1
     assert cut("色调艳丽", 5) == "色调"
     assert cut("abc", 5) == "abc"
+
+
+def test_a_network_of_ones_own_in_words_and_in_figures() -> None:
+    root = replace(training(wan21.T2V_14B), "model", OwnModel())
+    assert describe(root).startswith("Trains an OwnModel with 128 parameters on ")
+    lines = plan_lines(root, 1)
+    assert "  forward      256 FLOP per sample" in lines
+    assert "  network                             256 FLOP  100.0 %" in lines

@@ -145,7 +145,7 @@ def test_every_command_and_file_that_the_pages_name_is_there() -> None:
         pair for target in targets for pair in ((target, ""), ("", target))
     }
     named = set(re.findall(r"(?:`|    )mm ([a-z]+)", text)) - {"size"}
-    assert named and named <= verbs().names
+    assert named and named <= set(verbs())
     files = set(re.findall(r"(?:python|pytest) ((?:scripts|tests)/\S+?\.py)|\]\(([^)]+)\)", text))
     names = {first or second for first, second in files}
     assert len(names) > 5 and not [name for name in names if not (ROOT / name).exists()]

@@ -77,7 +77,7 @@ def test_the_bug_form_asks_for_the_machine_and_the_spec() -> None:
     assert "mm doctor" in fields["doctor"]["attributes"]["label"]
     assert "mm hash" in fields["spec-hash"]["attributes"]["description"]
     named = set(re.findall(r"`mm (\w+)", str(BUG_FORM)))
-    assert named <= verbs().names and {"doctor", "hash", "show"} <= named
+    assert named <= set(verbs()) and {"doctor", "hash", "show"} <= named
 
 
 def test_the_citation_is_of_this_version() -> None:

@@ -81,6 +81,16 @@ def test_a_file_that_can_not_be_written_is_told(
     assert not any(place.exists() for place in places.values())
 
 
+def test_an_experiment_is_whole_or_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], full_disk: None
+) -> None:
+    out = tmp_path / "imported.py"
+    out.write_text("mine", "utf-8")
+    assert run(*paths(*FILES), "--out", out, "--force") == 2
+    assert capsys.readouterr().err == f"--out: '{out}' can't be written: No space left on device\n"
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("imported.py", "mine")]
+
+
 def test_a_refused_import_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "imported.py"
     assert run(DATA / "seed_model_as_printed.json", "--out", out) == 2
@@ -113,6 +123,22 @@ def test_mistakes_of_the_command_line_are_told(tmp_path: Path, capsys: pytest.Ca
     assert run(DATA / "data.json", "--out", tmp_path / "a.json", "--alow-unknown") == 2
     shown = capsys.readouterr().err
     assert "did you mean --allow-unknown?" in shown
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing, report = tmp_path / "nope.json", tmp_path / "none" / "report.txt"
+    unread = f"{missing}: can't be read: No such file or directory\n"
+    assert app(["import", "telefuser", str(missing)]) == 2
+    named = "--out: is missing; name the experiment to write, such as experiments/mine.py\n"
+    assert capsys.readouterr().err == f"{named}{unread}"
+    out = tmp_path / "2 foo-bar.py"
+    assert run(missing, "--out", out, "--report", report, "--alow-unknown") == 2
+    assert capsys.readouterr().err == (
+        "--alow-unknown: unknown flag; did you mean --allow-unknown?\n"
+        "--out: the name of a Python file has letters, digits and _ and begins with no digit, "
+        "got '2 foo-bar.py'; did you mean _2_foo_bar.py?\n"
+        f"--report: the folder '{report.parent}' does not exist\n{unread}"
+    )
 
 
 def test_help_tells_the_tools(capsys: pytest.CaptureFixture[str]) -> None:

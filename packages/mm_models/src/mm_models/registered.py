@@ -4,11 +4,9 @@ Installed packages declare builders as entry points, each named by a tag, in the
 also register one in a call.
 """
 
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from mm_config.schema import UserError
+from mm_config.schema import UserError, registered, registered_names
 
 KINDS = {
     "mm.networks": "network",
@@ -31,26 +29,21 @@ def builder_of(group: str, tag: str) -> Any:
     """What builds for the specs with a wire tag.
 
     Raises:
-        UserError: No installed package has it, or the one that has it can't be loaded.
+        UserError: No installed package has it, several have, or the one that has it can't be loaded.
     """
     if (group, tag) in _REGISTERED:
         return _REGISTERED[group, tag]
-    kind, installed = KINDS[group], _installed(group)
-    if tag not in installed:
+    kind = KINDS[group]
+    if (entry := registered(group, tag)) is None:
         known = ", ".join(tags_of(group)) or "none"
         raise UserError(f"no {kind} is installed for {tag!r}; installed: {known}")
     try:
-        return installed[tag].load()
+        return entry.load()
     except Exception as error:  # It is another package's code: whatever it raises becomes one line.
-        what = f"the {kind} of {tag!r}, {installed[tag].value} under {group}, can't be loaded"
+        what = f"the {kind} of {tag!r}, {entry.value} under {group}, can't be loaded"
         raise UserError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def tags_of(group: str) -> list[str]:
     """The wire tags that something builds for; nothing is loaded."""
-    return sorted({*_installed(group), *(tag for other, tag in _REGISTERED if other == group)})
-
-
-@cache
-def _installed(group: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=group)}
+    return sorted({*registered_names(group), *(tag for other, tag in _REGISTERED if other == group)})

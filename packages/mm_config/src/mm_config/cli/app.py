@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, version
+from importlib.metadata import version
 
 from mm_config.cli.exits import exit_status
 from mm_config.cli.page import BLANK, example_lines, flag_line, heading, paragraph, print_page
@@ -55,9 +55,9 @@ def _app(words: list[str]) -> int:
     return load_verb(verb_named(words[0])).run(words[1:])
 
 
-def _about(entry: EntryPoint) -> str:
+def _about(name: str) -> str:
     try:
-        return load_verb(entry).usage.summary
+        return load_verb(verb_named(name)).usage.summary
     except UserError as error:
         return str(error)
 
@@ -66,9 +66,9 @@ def _print_help() -> None:
     about = "Answers questions about specs and runs of video diffusion."
     lines = [*paragraph("usage: mm VERB ..."), BLANK, *paragraph(about)]
     lines += [BLANK, heading("verbs", "mm VERB --help tells more")]
-    entries = sorted(verbs(), key=lambda entry: entry.name)
-    width = max(len(entry.name) for entry in entries)
-    for entry in entries:
-        first, *others = paragraph(_about(entry), indent=width + 4)
-        lines += [flag_line([entry.name.ljust(width)], "", first[0][0].strip()), *others]
+    names = verbs()
+    width = max(map(len, names))
+    for name in names:
+        first, *others = paragraph(_about(name), indent=width + 4)
+        lines += [flag_line([name.ljust(width)], "", first[0][0].strip()), *others]
     print_page([*lines, *example_lines(EXAMPLES)])

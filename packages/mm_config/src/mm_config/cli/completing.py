@@ -57,7 +57,7 @@ def candidates(words: Sequence[str]) -> list[Candidate]:
         found = _after_verb(load_verb(verb_named(before[0])).usage, before[1:], typed)
     else:
         flags = (HELP.flag, "--version") if typed.startswith("-") else ()
-        found = map(Candidate, (*sorted(verbs().names), *flags))
+        found = map(Candidate, (*verbs(), *flags))
     return [one for one in dict.fromkeys(found) if one.text.startswith(typed)]
 
 

@@ -67,7 +67,7 @@ def _work(found: Plan) -> list[str]:
         "",
         "forward pass of one sample",
         *(
-            f"  {_words(part):<28} {count / scale:10,.3f} {unit} {100 * count / work.forward_flops:6.1f} %"
+            f"  {_words(part):<28} {_of(count, scale):>10} {unit} {100 * count / work.forward_flops:6.1f} %"
             for part, count in parts.items()
         ),
     ]
@@ -174,7 +174,12 @@ def _unit(flops: int) -> tuple[int, str]:
 
 def _flops(count: int) -> str:
     scale, unit = _unit(count)
-    return f"{count / scale:,.3f} {unit}"
+    return f"{_of(count, scale)} {unit}"
+
+
+def _of(count: int, scale: int) -> str:
+    """A number of operations in a unit; a count of single ones has no fraction."""
+    return f"{count:,}" if scale == 1 else f"{count / scale:,.3f}"
 
 
 def _size(size: int) -> str:

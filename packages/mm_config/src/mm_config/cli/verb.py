@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoint
+from typing import Literal
 
 import attrs
 
 from mm_config.cli.page import BLANK, example_lines, option_lines, paragraph, print_page
 from mm_config.cli.scan import HELP, CommandLine, Option, scan
 from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.installed import loaded, registered, registered_names
 from mm_config.schema.suggestions import did_you_mean
 
 GROUP = "mm.verbs"
@@ -65,6 +66,8 @@ class Verb:
     """Does the work and returns the exit status: 0 done, 1 a negative answer. The first word is the action
     of a verb that has some. Mistakes in the options are left to `read_targets` where there are targets, so
     that those in fields are told with them; everything else of the line has been checked."""
+    problems: Callable[[CommandLine], Iterable[Problem]] = lambda line: ()
+    """What else is wrong with the words and with the options that can be read."""
 
     def run(self, argv: Sequence[str]) -> int:
         """Carries out a command line, or prints the page of help that it asks for.
@@ -78,7 +81,7 @@ class Verb:
             return 0
         if self.usage.default_action and not line.words:
             line = attrs.evolve(line, words=(self.usage.default_action,))
-        wrong = list(_misused(self.usage, line))
+        wrong = [*_misused(self.usage, line)] or [*self.problems(line)]
         if wrong or (self.usage.takes != "targets" and (line.problems or line.fields)):
             unknown = line.unknown_flags() if self.usage.takes != "targets" else ()
             raise UserError([*line.problems, *unknown, *wrong])
@@ -123,22 +126,21 @@ def _misused(usage: Usage, line: CommandLine) -> Iterator[Problem]:
         yield Problem("", f"expected {' '.join(names)}, got {got}{order} (usage: {usage.line})")
 
 
-def verbs() -> EntryPoints:
-    """The registered verbs; none is imported."""
-    return entry_points(group=GROUP)
+def verbs() -> list[str]:
+    """The names of the registered verbs; none is imported."""
+    return registered_names(GROUP)
 
 
 def verb_named(name: str) -> EntryPoint:
     """A registered verb.
 
     Raises:
-        UserError: There is none of this name; the nearest and all names are told.
+        UserError: There is none of this name, the nearest and all names are told; or more than one.
     """
-    known = verbs()
-    if name not in known.names:
-        names = ", ".join(sorted(known.names))
-        raise UserError(f"{name!r} is no verb of mm{did_you_mean(name, known.names)}; verbs: {names}")
-    return known[name]
+    if (entry := registered(GROUP, name)) is None:
+        known = verbs()
+        raise UserError(f"{name!r} is no verb of mm{did_you_mean(name, known)}; verbs: {', '.join(known)}")
+    return entry
 
 
 def load_verb(entry: EntryPoint) -> Verb:
@@ -147,12 +149,7 @@ def load_verb(entry: EntryPoint) -> Verb:
     Raises:
         UserError: A library that it needs is not installed, or the entry point names something else.
     """
-    try:
-        loaded: Any = entry.load()
-    except ModuleNotFoundError as error:
-        raise UserError(f"mm {entry.name} can't be loaded: {error}; install what it needs") from error
-    except AttributeError as error:
-        raise UserError(f"mm {entry.name} can't be loaded: {error}; install its package anew") from error
-    if not isinstance(loaded, Verb):
+    verb = loaded(entry, f"mm {entry.name}")
+    if not isinstance(verb, Verb):
         raise UserError(f"mm {entry.name} can't be loaded: {entry.value} is no Verb")
-    return loaded
+    return verb

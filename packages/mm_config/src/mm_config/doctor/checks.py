@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import attrs
 
 from mm_config.doctor.torch_extensions import extension_failure
 from mm_config.schema.errors import UserError
+from mm_config.schema.installed import registered, registered_names
 
 GROUP = "mm.checks"
 
@@ -63,9 +64,12 @@ Checks = tuple[Callable[[DoctorOptions], Iterable[Check]], ...]
 
 def all_checks(options: DoctorOptions) -> Iterator[Check]:
     """Runs the checks of all installed packages, mm_config's first, as far as torch can be imported."""
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name != "config", entry.name)):
+    for name in sorted(registered_names(GROUP), key=lambda name: (name != "config", name)):
         try:
-            yield from checks_of(entry, options)
+            if (entry := registered(GROUP, name)) is not None:
+                yield from checks_of(entry, options)
+        except UserError as error:
+            yield _failed(f"checks of {name}", error)
         except RuntimeError as error:
             failure = extension_failure(error)
             assert failure is not None

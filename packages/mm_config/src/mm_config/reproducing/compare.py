@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from mm_config.reproducing.metrics import COMPARED, metric_differences, read_met
 from mm_config.reproducing.videos import score_of, video_differences, videos_of
 from mm_config.rules.wording import counted
 from mm_config.schema.errors import UserError
+from mm_config.schema.installed import loaded, registered
 from mm_config.stored.mp4 import frames_digest
 
 GROUP = "mm.checkpoints"
@@ -122,8 +122,6 @@ def _checkpoints_of(run_dir: Path) -> dict[int, Path]:
 
 
 def _checkpoint_differences(step: int, old: Path, new: Path) -> Iterator[Difference]:
-    found = tuple(entry_points(group=GROUP, name="differences"))
-    if not found:
+    if (entry := registered(GROUP, "differences")) is None:
         raise UserError(f"no installed package compares checkpoints, such as {old}")
-    differences: Any = found[0].load()
-    return differences(step, old, new)
+    return loaded(entry, entry.value)(step, old, new)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import Any
 
 import attrs
@@ -14,6 +13,7 @@ from mm_config.schema.diff import for_person
 from mm_config.schema.errors import Problem, prefixed
 from mm_config.schema.evolve import ROOT, is_inside, leaves
 from mm_config.schema.fields import ABSENT, info_of, spec_fields
+from mm_config.schema.installed import loaded, registered
 from mm_config.schema.types import choices_of, class_of, is_spec, is_tuple
 
 REFUSALS = "mm.refusals"
@@ -85,7 +85,8 @@ def _with(value: Any, path: Sequence[str], choice: Any) -> Any:
 
 
 def _known(spec: Any) -> list[CarriedOut]:
-    return [entry.load() for entry in entry_points(group=REFUSALS, name=tag_of(spec))]
+    entry = registered(REFUSALS, tag_of(spec))
+    return [] if entry is None else [loaded(entry, entry.value)]
 
 
 def beyond(spec: Any, carried_out: Collection[str], runner: str, path: str = "spec") -> Iterator[Problem]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -17,6 +15,7 @@ from mm_config.runs.index import open_index
 from mm_config.runs.inputs import name_key, read_inputs
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.installed import loaded, registered
 from mm_config.schema.root import RootSpec
 
 GROUP = "mm.contents"
@@ -30,11 +29,8 @@ def inputs_here(spec: RootSpec, options: RunOptions) -> dict[str, Input] | None:
     Raises:
         UserError: Something that the spec names is not here.
     """
-    found = tuple(entry_points(group=GROUP, name=tag_of(spec)))
-    if not found:
-        return None
-    inputs: Any = found[0].load()
-    return inputs(spec, options)
+    entry = registered(GROUP, tag_of(spec))
+    return None if entry is None else loaded(entry, entry.value)(spec, options)
 
 
 def checked_inputs(

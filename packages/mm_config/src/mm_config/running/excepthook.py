@@ -6,12 +6,15 @@ import ast
 import builtins
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 from mm_config.schema.errors import UserError
 
 _OURS = Path(__file__).parents[1]
+_MAINS = ("mm_config.main", "mm_config.cli.main", "mm_config.cli.main.main")
+"""What experiments call, by its module's name and its own."""
 
 
 def install_for_an_experiment() -> None:
@@ -25,20 +28,35 @@ def install_for_an_experiment() -> None:
 
 
 def _runs_an_experiment(file: Path) -> bool:
-    """Whether a program's text imports `main` from mm_config, or calls it there."""
+    """Whether a program's own lines, not those of its functions, import mm_config's `main` or name it."""
     try:
-        tree = ast.parse(file.read_bytes())
+        nodes = list(_outside_functions(ast.parse(file.read_bytes())))
     except (OSError, SyntaxError, ValueError):
         return False
-    return any(
-        (isinstance(node, ast.ImportFrom) and node.module == "mm_config" and "main" in _names(node))
-        or (isinstance(node, ast.Attribute) and ast.unparse(node) == "mm_config.main")
-        for node in ast.walk(tree)
-    )
+    imported = [pair for node in nodes for pair in _imported(node)]
+    chains = [ast.unparse(node).partition(".") for node in nodes if isinstance(node, ast.Attribute)]
+    used = (f"{whole}.{rest}" for first, _, rest in chains for name, whole in imported if name == first)
+    return not {*used, *(whole for _, whole in imported)}.isdisjoint(_MAINS)
 
 
-def _names(node: ast.ImportFrom) -> list[str]:
-    return [alias.name for alias in node.names]
+def _outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    rest = [tree]
+    while rest:
+        yield (node := rest.pop())
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            rest += ast.iter_child_nodes(node)
+
+
+def _imported(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """The names that an import makes, and what each stands for; a star is taken for `main` alone."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            first = alias.name.partition(".")[0]
+            yield (alias.asname, alias.name) if alias.asname else (first, first)
+    elif isinstance(node, ast.ImportFrom) and not node.level:
+        for alias in node.names:
+            name = "main" if alias.name == "*" else alias.name
+            yield alias.asname or name, f"{node.module}.{name}"
 
 
 def _install() -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -22,9 +21,11 @@ from mm_config.runs.record import RESULT_FILE
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import UserError
 from mm_config.schema.identity import spec_hash
+from mm_config.schema.installed import loaded, registered, registered_names
 from mm_config.schema.root import RootSpec
 
 GROUP = "mm.runners"
+Runner = Callable[[RootSpec, RunOptions], RunOutcome]
 
 
 def run(spec: RootSpec, options: RunOptions) -> RunOutcome:
@@ -43,7 +44,7 @@ def run(spec: RootSpec, options: RunOptions) -> RunOutcome:
     entry = runner_of(spec)
     check_carried_out(spec)
     with exported(spec), on_threads(options.threads):
-        runner = load_runner(entry)
+        runner: Runner = loaded(entry, entry.value)
         check_opens(spec, options)
         with on_threads(options.threads):
             return runner(spec, attrs.evolve(options, if_needed=False))
@@ -56,15 +57,13 @@ def runner_of(spec: RootSpec) -> EntryPoint:
         UserError: There is none, or more than one.
     """
     tag = tag_of(spec)
-    found = tuple(entry_points(group=GROUP, name=tag))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(f"several packages run {tag!r} specs: {', '.join(entry.value for entry in found)}")
-    known = ", ".join(sorted(entry.name for entry in entry_points(group=GROUP))) or "none"
-    raise UserError(
-        f"no installed package runs {tag!r} specs (installed runners: {known}); install the package that does"
-    )
+    if (entry := registered(GROUP, tag)) is None:
+        known = ", ".join(registered_names(GROUP)) or "none"
+        raise UserError(
+            f"no installed package runs {tag!r} specs (installed runners: {known}); "
+            "install the package that does"
+        )
+    return entry
 
 
 def check_carried_out(spec: RootSpec) -> None:
@@ -75,19 +74,6 @@ def check_carried_out(spec: RootSpec) -> None:
     """
     if problems := refusals(spec):
         raise UserError(problems)
-
-
-def load_runner(entry: EntryPoint) -> Callable[[RootSpec, RunOptions], RunOutcome]:
-    """Imports a runner.
-
-    Raises:
-        UserError: A library that it needs is not installed.
-    """
-    try:
-        loaded: Any = entry.load()
-    except ModuleNotFoundError as error:
-        raise UserError(f"{entry.value} can't be loaded: {error}; install what it needs") from error
-    return loaded
 
 
 def finished_run(spec: RootSpec, runs_dir: Path) -> Path | None:

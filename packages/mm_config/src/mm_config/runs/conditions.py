@@ -19,6 +19,7 @@ from mm_config.stored.parsing import parse_yaml
 OPERATORS = ("=", "!=", "<", "<=", ">", ">=", "~")
 _ORDERED = ("<", "<=", ">", ">=")
 _MEANT = {"==": "=", "===": "=", "=<": "<=", "=>": ">=", "<>": "!=", "=~": "~", "~=": "~"}
+_NULL = ("None", "null")
 _PARTS = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*([=!<>~]+)(.*)", re.DOTALL)
 
 Aliases = Mapping[str, Mapping[str, str]]
@@ -46,7 +47,7 @@ def parse_condition(text: str) -> Condition:
     """Reads a condition.
 
     The value is read as in a file: a number, true, false, null, a list or a text in quotes as JSON has
-    them; all else is text, such as an enum's name.
+    them; None is null, as after a flag; all else is text, such as an enum's name.
 
     Raises:
         UserError: It is none; what is wrong is said.
@@ -62,7 +63,10 @@ def parse_condition(text: str) -> Condition:
         raise UserError(f"{text!r}: {operator!r} is none of {' '.join(OPERATORS)}{near} ({quoted})")
     if not raw:
         raise UserError(f'{text!r}: a value is missing; null is none, "" is an empty text')
-    value = raw if operator == "~" and raw[0] != '"' else _value(raw, text)
+    value = _value(raw, text) if operator != "~" or raw[0] == '"' or raw in _NULL else raw
+    if value is None and operator not in ("=", "!="):
+        quoted = f'; the text is "{raw}", in quotes' if operator == "~" else ""
+        raise UserError(f"{text!r}: only = and != ask for {raw}{quoted}")
     if operator in _ORDERED and _kind(value) != "number":
         raise UserError(f"{text!r}: {operator} compares numbers, {raw!r} is none")
     return Condition(named.removeprefix(f"{ROOT}.").replace("-", "_"), operator, value)
@@ -116,6 +120,8 @@ def mismatch(condition: Condition, examples: Mapping[str, Any]) -> Problem | Non
 
 
 def _value(raw: str, text: str) -> Any:
+    if raw in _NULL:
+        return None
     if raw[0] in '"[':
         try:
             value: Any = json.loads(raw)

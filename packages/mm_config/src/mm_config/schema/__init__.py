@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mm_config.schema.faces import lazy
     from mm_config.schema.fields import EXECUTION, LOCATION, SEMANTIC, field
     from mm_config.schema.identity import canonical, canonical_bytes, exact_hash, spec_hash
+    from mm_config.schema.installed import all_registered, loaded, registered, registered_names
     from mm_config.schema.root import RootSpec
     from mm_config.schema.suggestions import did_you_mean
     from mm_config.schema.types import expect, expect_function, is_spec

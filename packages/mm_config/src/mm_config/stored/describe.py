@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 
 from mm_config.rules.wording import counted
-from mm_config.schema.decorator import tag_of
 from mm_config.schema.identity import spec_hash
 from mm_config.schema.root import RootSpec
 from mm_config.schema.types import class_of
@@ -44,14 +43,14 @@ def weights_in_words(weights: Weights) -> str:
     if isinstance(weights, TrainedBy):
         label = f"{weights.spec.name}, " if weights.spec.name else ""
         return f"the outcome of another training ({label}spec {spec_hash(weights.spec)[:12]})"
-    return _words(tag_of(weights))
+    return _kind(weights)
 
 
 def _training(spec: TrainSpec) -> str:
     adapters = "" if spec.lora is None else f"rank-{spec.lora.rank} adapters of "
     what = f"{adapters}{_expert(spec.expert, spec.diffusion)}{_network(spec.model)}"
     steps, batch = counted(spec.schedule.steps, "step"), counted(spec.data.batch_size, "clip")
-    optimizer = f"{class_of(spec.optim).__name__.removesuffix('Spec')} at a peak learning rate of"
+    optimizer = f"{_kind(spec.optim)} at a peak learning rate of"
     start = f"starting from {weights_in_words(spec.start_from)}"
     return (
         f"Trains {what} on {_clips(spec)}. "
@@ -70,7 +69,9 @@ def _expert(expert: Expert, diffusion: FlowMatchingSpec) -> str:
 
 
 def _network(model: ModelSpec) -> str:
-    return f"a {_words(tag_of(model))} with {magnitude(model.parameter_count())} parameters"
+    kind = _kind(model)
+    article = "an" if kind[0] in "AEIOU" else "a"
+    return f"{article} {kind} with {magnitude(model.parameter_count())} parameters"
 
 
 def _clips(spec: TrainSpec) -> str:
@@ -109,9 +110,9 @@ def _sampling(spec: InferSpec) -> str:
     return f"{steps}, shift {_number(sampler.shift)}, {guidance}"
 
 
-def _words(tag: str) -> str:
-    words = tag.replace("-", " ")
-    return words[:1].upper() + words[1:]
+def _kind(spec: object) -> str:
+    """What its class calls itself, as `AdamW` or `WanTransformer`."""
+    return class_of(spec).__name__.removesuffix("Spec")
 
 
 def _number(number: float) -> str:

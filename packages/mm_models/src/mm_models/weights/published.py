@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from importlib.metadata import entry_points
 from operator import methodcaller
 from types import MappingProxyType
 from typing import Any, Literal
 
 import attrs
 
-from mm_config.schema import Problem, UserError
+from mm_config.schema import Problem, UserError, all_registered, loaded
 from mm_config.specs import ModelSpec
 from mm_models.weights.names import Dialect, best_match
 
@@ -102,8 +101,7 @@ class Published:
 @cache
 def published() -> tuple[Published, ...]:
     """What installed packages declare."""
-    found = sorted(entry_points(group="mm.published"), key=lambda point: point.name)
-    return tuple(point.load() for point in found)
+    return tuple(loaded(entry, entry.value) for entry in all_registered("mm.published"))
 
 
 def generating() -> tuple[Published, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import attrs
@@ -11,7 +11,9 @@ import attrs
 from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.verb import Usage, Verb
+from mm_config.durable.writing import write_text
 from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.installed import loaded, registered, registered_names
 from mm_config.schema.root import RootSpec
 from mm_config.schema.suggestions import did_you_mean
 
@@ -44,21 +46,22 @@ def export(line: CommandLine) -> int:
 
 
 def _format_named(name: str) -> Callable[[RootSpec], str]:
-    formats = entry_points(group=GROUP)
-    if name in formats.names:
-        return formats[name].load()
-    if not formats:
-        raise UserError(f"no installed package registers a format (entry points {GROUP!r})")
-    names = ", ".join(sorted(formats.names))
-    raise UserError(f"expected a format ({names}), got {name!r}{did_you_mean(name, formats.names)}")
+    if (entry := registered(GROUP, name)) is None:
+        if not (formats := registered_names(GROUP)):
+            raise UserError(f"no installed package registers a format (entry points {GROUP!r})")
+        names = ", ".join(formats)
+        raise UserError(f"expected a format ({names}), got {name!r}{did_you_mean(name, formats)}")
+    write: Callable[[RootSpec], str] = loaded(entry, f"the format {name}")
+    if not callable(write):
+        raise UserError(f"the format {name} can't be loaded: {entry.value} is no function")
+    return write
 
 
 def _write_new(file: Path, text: str) -> None:
+    if os.path.lexists(file):
+        raise UserError(Problem(str(file), "exists and is not overwritten; name another file"))
     try:
-        with file.open("x", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-    except FileExistsError:
-        raise UserError(Problem(str(file), "exists and is not overwritten; name another file")) from None
+        write_text(file, text)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(Problem(str(file), f"can't be written: {reason}")) from None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mm_config.cli.scan import JSON, CommandLine, Option
 from mm_config.cli.verb import MORE, Action, Usage, Verb
+from mm_config.durable.writing import write_text
 from mm_config.rules.carried_out import refusals
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.root import RootSpec
 
 OUT = Option(
@@ -50,7 +53,6 @@ USAGE = Usage(
 def write_experiment(line: CommandLine) -> int:
     """Writes an experiment and prints the report."""
     out, report_file, tool = line.value(OUT), line.value(REPORT), line.words[0]
-    _check_places(out, report_file, force=line.has(FORCE))
     spec, report = _imported(tool, line)
     page = "\n".join(report.lines(str(out))) + "\n"
     written = _experiment(spec, report, tool, out)
@@ -77,19 +79,34 @@ def _imported(tool: str, line: CommandLine) -> tuple[RootSpec, Any]:
     return import_dump(files[0], allow_unknown=line.has(UNKNOWN))
 
 
-def _check_places(out: Path, report_file: Path | None, *, force: bool) -> None:
-    problems: list[Problem] = []
-    if out.suffix != ".py" or not out.stem.isidentifier():
-        problems.append(
-            Problem(OUT.flag, f"expected a Python file such as experiments/mine.py, got {str(out)!r}")
-        )
+def _problems(line: CommandLine) -> list[Problem]:
+    """What is wrong with the places and, with anything else, in the files; else they are read once."""
+    problems = list(_place_problems(line.value(OUT), line.value(REPORT), force=line.has(FORCE)))
+    if problems or line.problems or line.fields:
+        with gathering(problems):
+            _imported(line.words[0], line)
+    return problems
+
+
+def _place_problems(out: Path | None, report_file: Path | None, *, force: bool) -> Iterator[Problem]:
+    if out is not None and (wrong := _wrong_name(out)):
+        yield Problem(OUT.flag, wrong)
     for flag, file in ((OUT.flag, out), (REPORT.flag, report_file)):
         if file is not None and (wrong := _wrong_place(file, force)):
-            problems.append(Problem(flag, wrong))
-    if not problems and report_file is not None and report_file.resolve() == out.resolve():
-        problems.append(Problem(REPORT.flag, f"{str(out)!r} is the experiment's file; give another name"))
-    if problems:
-        raise UserError(problems)
+            yield Problem(flag, wrong)
+    if out is not None and report_file is not None and report_file.resolve() == out.resolve():
+        yield Problem(REPORT.flag, f"{str(out)!r} is the experiment's file; give another name")
+
+
+def _wrong_name(out: Path) -> str:
+    """Why an experiment can't have this name; empty where it can."""
+    if out.suffix != ".py":
+        return f"expected a Python file such as experiments/mine.py, got {str(out)!r}"
+    if not out.stem.isidentifier():
+        meant = re.sub(r"^(?=\d)|\W", "_", out.stem)
+        rule = "the name of a Python file has letters, digits and _ and begins with no digit"
+        return f"{rule}, got {out.name!r}; did you mean {meant}.py?"
+    return ""
 
 
 def _wrong_place(file: Path, force: bool) -> str:
@@ -108,7 +125,7 @@ def _wrong_place(file: Path, force: bool) -> str:
 
 def _write(flag: str, file: Path, text: str) -> None:
     try:
-        file.write_text(text, "utf-8")
+        write_text(file, text)
     except OSError as error:
         raise UserError(Problem(flag, f"{str(file)!r} can't be written: {error.strerror}")) from None
 
@@ -127,4 +144,4 @@ def _experiment(spec: RootSpec, report: Any, tool: str, out: Path) -> str:
     return source.replace("Written by `mm show --format python`; the ids of the spec were then", note, 1)
 
 
-VERB = Verb(USAGE, write_experiment)
+VERB = Verb(USAGE, write_experiment, _problems)

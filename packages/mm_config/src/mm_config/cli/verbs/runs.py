@@ -30,7 +30,7 @@ UNTIL = Option("--until", "Only runs started before this date or time (UTC).", "
 WHERE = Option(
     "--where",
     "Only runs whose spec has the field, with such a value: FIELD, one of = != < <= > >= or ~ (contains), "
-    "and a value as in a file. May be repeated; all must hold.",
+    "and a value as in a file, or None. May be repeated; all must hold.",
     "CONDITION",
     repeatable=True,
     read=parse_condition,
