@@ -23,7 +23,7 @@ from mm_config.content import (
     sha256_of_files,
 )
 from mm_config.content.inputs import in_turn, last_in_turn, pinned, trained_by_digest
-from mm_config.content.parts import differences, digest_of_parts, keep_parts, kept_parts
+from mm_config.content.parts import differences, digest_of_parts, keep_parts, kept_parts, told_differences
 from mm_config.schema import UserError
 
 A, B, SPEC = "a" * 64, "b" * 64, "5" * 64
@@ -88,6 +88,15 @@ def test_parts_are_kept_by_their_digest(tmp_path: Path) -> None:
     keep_parts(
         tmp_path / "contents" / f"{made.digest}.jsonl", A, CLIPS
     )  # No folder: nothing is kept or raised.
+
+
+def test_the_first_differences_are_told_and_how_many_more(tmp_path: Path) -> None:
+    now = (Part("x.mp4", (A, "a circle", None)), Part("z.mp4", (A, "new", None)))
+    old, new = (parts_input(clips, tmp_path, kind="k").digest for clips in (CLIPS, now))
+    caption = "x.mp4 is 'a circle', was 'a red circle'"
+    assert told_differences(tmp_path, old, new, 9) == f"{caption}; y.mp4 is gone; z.mp4 is new"
+    assert told_differences(tmp_path, old, new, 1) == f"{caption}; and 2 more"
+    assert told_differences(tmp_path, old, A, 1) is None
 
 
 class Reads:

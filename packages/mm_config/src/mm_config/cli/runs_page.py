@@ -10,7 +10,7 @@ from typing import Any
 from mm_config.console.output import table
 from mm_config.runs.index import Index
 from mm_config.runs.inputs import read_inputs
-from mm_config.runs.record import PROVENANCE_FILE, RESULT_FILE, RunRecord, to_row
+from mm_config.runs.record import PROVENANCE_FILE, RunRecord, read_result, to_row
 from mm_config.runs.stored import spec_problems
 from mm_config.schema.types import is_list
 from mm_config.stored.json_files import read_json
@@ -78,8 +78,7 @@ def _short(value: Any) -> str:
 
 def result_of(index: Index, record: RunRecord) -> dict[str, Any]:
     """What a run came to; empty where it has not finished or is not here."""
-    file = index.folder(record) / RESULT_FILE
-    return read_json(file) if file.is_file() and index.is_here(record) else {}
+    return read_result(index.folder(record)) if index.is_here(record) else {}
 
 
 def content_of(index: Index, record: RunRecord) -> Iterator[tuple[str, str]]:

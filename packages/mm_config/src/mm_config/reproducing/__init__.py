@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
-    from mm_config.reproducing.difference import TENSORS, Difference, changed
-    from mm_config.reproducing.measuring import shares
+    from mm_config.reproducing.difference import TENSORS, Difference, changed, shares
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

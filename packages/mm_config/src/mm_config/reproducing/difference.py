@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import attrs
 
+from mm_config.schema.errors import UserError
+from mm_config.schema.installed import loaded, registered
+
+GROUP = "mm.measures"
+"""Functions `(old, new) -> shares` of packages, by the ending of the files; see `shares`."""
 NUMBERS, TENSORS, FRAMES = "numbers", "tensors", "frames"
 KINDS = (NUMBERS, TENSORS, FRAMES)
 """What is measured each in its own way, so that the largest difference is told of each."""
@@ -58,6 +64,22 @@ def largest(differences: tuple[Difference, ...]) -> dict[str, Difference]:
     measured = [one for one in differences if one.share is not None]
     found = {kind: [one for one in measured if one.kind == kind] for kind in KINDS}
     return {kind: max(ones, key=lambda one: one.share or 0.0) for kind, ones in found.items() if ones}
+
+
+def shares(old: Path, new: Path) -> dict[str, float]:
+    """The largest difference of each named part of two files, as a share of the larger magnitude.
+
+    The frames of a video are one part, by the name "". Parts that only one file has, or that have other
+    shapes, are left out; so are all where no package reads such files, or one of them can't be read.
+    """
+    entry = registered(GROUP, new.suffix.removeprefix("."))
+    if entry is None:
+        return {}
+    measure = loaded(entry, entry.value)
+    try:
+        return measure(old, new)
+    except (UserError, OSError):
+        return {}
 
 
 def _share(was: object, is_now: object) -> float | None:

@@ -11,7 +11,7 @@ from mm_config.content.parts import told_differences
 from mm_config.reproducing.difference import changed
 from mm_config.runs.inputs import INPUTS_FILE, read_inputs
 from mm_config.runs.provenance_diff import OriginChange
-from mm_config.runs.record import RESULT_FILE
+from mm_config.runs.record import read_result
 from mm_config.schema.decorator import tag_of
 from mm_config.specs.weights import ReleasedWeights, TrainedBy
 from mm_config.stored.json_files import read_json
@@ -66,9 +66,9 @@ def _digest_and_run(one: Input | None) -> str:
 
 
 def _named_by_results(old: Path, new: Path) -> Iterator[OriginChange]:
-    results = [file for file in (old / RESULT_FILE, new / RESULT_FILE) if file.is_file()]
-    if len(results) == 2:
-        for change in changed(*(_named_by_result(read_json(file)) for file in results)):
+    before, after = read_result(old), read_result(new)
+    if before and after:
+        for change in changed(_named_by_result(before), _named_by_result(after)):
             yield OriginChange(*change)
 
 

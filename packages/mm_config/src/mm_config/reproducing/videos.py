@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mm_config.reproducing.difference import FRAMES, Difference
-from mm_config.reproducing.measuring import shares
-from mm_config.runs.record import REQUESTS_FILE, RESULT_FILE
-from mm_config.stored.json_files import read_json
+from mm_config.reproducing.difference import FRAMES, Difference, shares
+from mm_config.runs.record import REQUESTS_FILE, read_result
 from mm_config.stored.mp4 import frames_digest
 
 _SHOWN_DIGITS = 12
@@ -20,25 +18,25 @@ def videos_of(run_dir: Path) -> dict[str, Path | str]:
     that are not there any more, the digest of the frames as it wrote them."""
     files: dict[str, Path | str] = {file.name: file for file in sorted((run_dir / "samples").glob("*.mp4"))}
     if (run_dir / REQUESTS_FILE).is_file():
-        listed: list[dict[str, str]] = _result(run_dir).get("videos", [])
+        listed: list[dict[str, str]] = read_result(run_dir).get("videos", [])
         return {one["name"]: _written(one) for one in listed} | files
     return files
 
 
 def video_at(run_dir: Path, place: int) -> Path:
     """The video of a finished run's request."""
-    return Path(_result(run_dir)["videos"][place]["path"])
+    return Path(read_result(run_dir)["videos"][place]["path"])
 
 
 def frames_at(run_dir: Path, place: int) -> str | None:
     """The digest of the frames of a request's video when it was written; None where it was not recorded."""
-    listed: list[dict[str, str]] = _result(run_dir).get("videos", [])
+    listed: list[dict[str, str]] = read_result(run_dir).get("videos", [])
     return listed[place].get("frames") if place < len(listed) else None
 
 
 def score_of(run_dir: Path) -> Mapping[str, Any]:
     """What the result says of each score; nothing where there is no result or nothing was measured."""
-    return _result(run_dir).get("score") or {}
+    return read_result(run_dir).get("score") or {}
 
 
 def video_differences(name: str, old: Path | str | None, new: Path | str | None) -> Iterator[Difference]:
@@ -53,8 +51,3 @@ def video_differences(name: str, old: Path | str | None, new: Path | str | None)
 def _written(listed: dict[str, str]) -> Path | str:
     path = Path(listed["path"])
     return path if path.is_file() and frames_digest(path) == listed["frames"] else listed["frames"]
-
-
-def _result(run_dir: Path) -> Mapping[str, Any]:
-    file = run_dir / RESULT_FILE
-    return read_json(file) if file.is_file() else {}

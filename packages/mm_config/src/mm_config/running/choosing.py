@@ -12,7 +12,7 @@ from mm_config.options.run_options import RunOptions
 from mm_config.running.contents import changes_since, inputs_here
 from mm_config.runs.index import open_index
 from mm_config.runs.inputs import read_inputs
-from mm_config.runs.record import RESULT_FILE, STATUS_FILE
+from mm_config.runs.record import STATUS_FILE, read_result
 from mm_config.schema.errors import UserError
 from mm_config.schema.identity import spec_hash
 from mm_config.schema.root import RootSpec
@@ -55,7 +55,7 @@ def chosen_checkpoint(trained: RootSpec, options: RunOptions, path: str) -> Path
 
 def final_checkpoint(run_dir: Path) -> Path | None:
     """The checkpoint that a run's result names, where it is whole; an earlier step is no substitute."""
-    named = read_json(run_dir / RESULT_FILE).get("checkpoint")
+    named = read_result(run_dir).get("checkpoint")
     return run_dir / named if named and (run_dir / named / MANIFEST_FILE).is_file() else None
 
 
@@ -71,7 +71,7 @@ def trained_input(checkpoint: Path) -> Input | None:
         return None
     taken: dict[str, Any] = {
         "made_of": made_of,
-        "step": read_json(run_dir / RESULT_FILE).get("steps", 0),
+        "step": read_result(run_dir).get("steps", 0),
         "weights": "last",
     }
     digest = trained_by_digest(made_of, taken["step"], taken["weights"])
@@ -116,8 +116,6 @@ def _taken_by(run_dir: Path, path: str) -> Path | None:
     if path in inputs:
         taken = inputs[path].details.get("run_dir")
         return Path(taken) if taken else None
-    if not (run_dir / RESULT_FILE).is_file():
-        return None
-    experts: dict[str, dict[str, Any]] = read_json(run_dir / RESULT_FILE).get("experts", {})
+    experts: dict[str, dict[str, Any]] = read_result(run_dir).get("experts", {})
     named = (experts[name].get("run_dir") for name in _EXPERTS.get(path, ()) if name in experts)
     return next((Path(one) for one in named if one), None)

@@ -137,3 +137,9 @@ def _check_text(name: str, value: Any, optional: bool) -> None:
         raise TypeError(f"{name} is no text but {value!r}")
     if name in MAX_LENGTHS and (len(value) > MAX_LENGTHS[name] or not is_storable(value)):
         raise ValueError(f"{name} is no text of at most {MAX_LENGTHS[name]} characters: {value[:80]!a}")
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What the run of a folder came to; empty where it has not finished."""
+    file = folder / RESULT_FILE
+    return read_json(file) if file.is_file() else {}
