@@ -12,7 +12,7 @@ from mm_config.cli.app import app
 from mm_config.doctor.checks import BROKEN, all_checks
 from mm_config.options.run_options import RunOptions
 from mm_config.reproducing.compare import compare
-from mm_config.reproducing.measuring import shares
+from mm_config.reproducing.difference import shares
 from mm_config.rules.carried_out import refusals
 from mm_config.running.contents import inputs_here
 from mm_config.running.runners import runner_of
