@@ -78,7 +78,7 @@ def test_what_runs_a_spec_and_what_is_asked_of_packages(tmp_path: Path) -> None:
 
 
 def test_checks_of_one_name_are_a_finding() -> None:
-    found = [check for check in all_checks(RunOptions()) if check.name == "checks of data"]
+    found = [check for check in all_checks(DoctorOptions()) if check.name == "checks of data"]
     assert [(check.status, check.detail) for check in found] == [
         (BROKEN, refused("mm.checks", "data", "mm-data and scratch"))
     ]
