@@ -9,7 +9,7 @@ import pytest
 
 from experiments import tiny_high
 from mm_config.cli.app import app
-from mm_config.doctor.checks import BROKEN, all_checks
+from mm_config.doctor.checks import BROKEN, DoctorOptions, all_checks
 from mm_config.options.run_options import RunOptions
 from mm_config.reproducing.compare import compare
 from mm_config.reproducing.difference import shares
@@ -78,7 +78,7 @@ def test_what_runs_a_spec_and_what_is_asked_of_packages(tmp_path: Path) -> None:
 
 
 def test_checks_of_one_name_are_a_finding() -> None:
-    found = [check for check in all_checks(RunOptions()) if check.name == "checks of data"]
+    found = [check for check in all_checks(DoctorOptions()) if check.name == "checks of data"]
     assert [(check.status, check.detail) for check in found] == [
         (BROKEN, refused("mm.checks", "data", "mm-data and scratch"))
     ]
