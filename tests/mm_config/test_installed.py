@@ -9,7 +9,7 @@ import pytest
 
 from experiments import tiny_high
 from mm_config.cli.app import app
-from mm_config.doctor.checks import BROKEN, all_checks
+from mm_config.doctor.checks import BROKEN, DoctorOptions, all_checks
 from mm_config.options.run_options import RunOptions
 from mm_config.reproducing.compare import compare
 from mm_config.reproducing.difference import shares
