@@ -10,7 +10,7 @@ import pytest
 
 from experiments import tiny_high
 from mm_config.cli.app import app
-from mm_config.doctor.checks import BROKEN, GROUP, MISSING, OK, Check, checks_of
+from mm_config.doctor.checks import BROKEN, GROUP, MISSING, OK, Check, DoctorOptions, checks_of
 from mm_config.doctor.machine import CHECKS, extras, index, locations, packages, python, runs_folder
 from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
@@ -55,7 +55,7 @@ def install(site: Path, name: str, release: str, metadata: str = "", entries: st
 
 def test_each_check_of_a_package_is_told_whatever_the_others_do(site: Path) -> None:
     (site / "car_checks.py").write_text(PACKAGE)
-    found = list(checks_of(EntryPoint("car", "car_checks:CHECKS", GROUP), RunOptions()))
+    found = list(checks_of(EntryPoint("car", "car_checks:CHECKS", GROUP), DoctorOptions()))
     assert found == [
         Check("engine", OK, "runs"),
         Check("engine", BROKEN, "RuntimeError: two lines"),
@@ -71,7 +71,7 @@ def test_each_check_of_a_package_is_told_whatever_the_others_do(site: Path) -> N
 
 
 def test_checks_that_cannot_be_imported_are_a_finding() -> None:
-    (found,) = checks_of(EntryPoint("gone", "gone_package.checks:CHECKS", GROUP), RunOptions())
+    (found,) = checks_of(EntryPoint("gone", "gone_package.checks:CHECKS", GROUP), DoctorOptions())
     assert (found.name, found.status) == ("checks of gone_package", BROKEN)
 
 
@@ -82,10 +82,10 @@ def test_the_checks_of_mm_config_are_registered() -> None:
 
 
 def test_python_and_the_packages() -> None:
-    (interpreter,) = python(RunOptions())
+    (interpreter,) = python(DoctorOptions())
     assert interpreter.status is OK
     assert sys.executable in interpreter.detail
-    assert Check("mm-config", OK, version("mm-config")) in packages(RunOptions())
+    assert Check("mm-config", OK, version("mm-config")) in packages(DoctorOptions())
 
 
 def test_versions_that_do_not_fit_are_broken(site: Path) -> None:
@@ -93,7 +93,7 @@ def test_versions_that_do_not_fit_are_broken(site: Path) -> None:
         'Requires-Dist: attrs>=999\nRequires-Dist: nothing-has-this-name\nRequires-Dist: x; extra == "y"\n'
     )
     install(site, "mm-car", "1.2", needs, "[mm.verbs]\ncar = car:run\n")
-    (found,) = (check for check in packages(RunOptions()) if check.name == "mm-car")
+    (found,) = (check for check in packages(DoctorOptions()) if check.name == "mm-car")
     assert found == Check(
         "mm-car",
         BROKEN,
@@ -112,7 +112,7 @@ def test_extras_say_how_to_get_them(site: Path) -> None:
         "Requires-Dist: nothing-has-this-name; sys_platform == 'abacus' and extra == 'elsewhere'\n"
     )
     install(site, "mm-car", "1.2", metadata, "[mm.verbs]\ncar = car:run\n")
-    found = [check for check in extras(RunOptions()) if "mm-car" in check.detail + check.remedy]
+    found = [check for check in extras(DoctorOptions()) if "mm-car" in check.detail + check.remedy]
     assert found == [
         Check("attrs", OK, f"{version('attrs')} (mm-car[fast])"),
         Check("nothing-has-this-name", MISSING, "", 'pip install "mm-car[loud]"'),
@@ -121,7 +121,7 @@ def test_extras_say_how_to_get_them(site: Path) -> None:
 
 
 def test_the_runs_folder_and_its_index(tmp_path: Path) -> None:
-    options = RunOptions(runs_dir=tmp_path / "deep" / "runs")
+    options = DoctorOptions(runs_dir=tmp_path / "deep" / "runs")
     folder, disk = runs_folder(options)
     assert (folder.status, disk.status) == (OK, OK)
     assert "made by the first run" in folder.detail
@@ -129,21 +129,23 @@ def test_the_runs_folder_and_its_index(tmp_path: Path) -> None:
     assert not (tmp_path / "deep").exists(), "asking makes nothing"
 
     options.runs_dir.mkdir(parents=True)
-    open_run(tiny_high.SPEC, options).finish({})
+    open_run(tiny_high.SPEC, RunOptions(options.runs_dir)).finish({})
     (found,) = index(options)
     assert found.detail == f"1 run in sqlite:///{options.runs_dir / 'index.sqlite'}"
 
 
 def test_a_runs_folder_that_cannot_be_written_is_broken(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    folder, _ = runs_folder(RunOptions(runs_dir=tmp_path / "file" / "runs"))
+    folder, _ = runs_folder(DoctorOptions(runs_dir=tmp_path / "file" / "runs"))
     assert (folder.status, folder.remedy) == (BROKEN, "give --runs-dir DIR")
 
 
 def test_an_index_that_cannot_be_opened_is_broken(tmp_path: Path, site: Path) -> None:
     (tmp_path / "index.sqlite").write_text("no database")
     entry = EntryPoint("config", "mm_config.doctor.machine:CHECKS", GROUP)
-    (found,) = (check for check in checks_of(entry, RunOptions(runs_dir=tmp_path)) if check.name == "index")
+    (found,) = (
+        check for check in checks_of(entry, DoctorOptions(runs_dir=tmp_path)) if check.name == "index"
+    )
     assert found.status is BROKEN
     assert "can be deleted" in found.detail
 
@@ -151,13 +153,13 @@ def test_an_index_that_cannot_be_opened_is_broken(tmp_path: Path, site: Path) ->
 def test_locations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    (none,) = locations(RunOptions())
+    (none,) = locations(DoctorOptions())
     assert (none.status, none.name) == (OK, "locations")
     assert str(tmp_path / ".config" / "mm") in none.detail
 
     (tmp_path / "here").mkdir()
     (tmp_path / "locations.yaml").write_text("clips: here\nweights: gone\n")
-    assert list(locations(RunOptions())) == [
+    assert list(locations(DoctorOptions())) == [
         Check("location", OK, f"clips is {tmp_path / 'here'} by {tmp_path / 'locations.yaml'}"),
         Check(
             "location",
@@ -168,7 +170,7 @@ def test_locations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     (tmp_path / "locations.yaml").write_text("- clips\n")
     entry = EntryPoint("config", "mm_config.doctor.machine:CHECKS", GROUP)
-    found = {check.name: check for check in checks_of(entry, RunOptions(runs_dir=tmp_path))}
+    found = {check.name: check for check in checks_of(entry, DoctorOptions(runs_dir=tmp_path))}
     assert found["locations"].status is BROKEN
 
 

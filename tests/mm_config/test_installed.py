@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 from experiments import tiny_high
 from mm_config.cli.app import app
-from mm_config.doctor.checks import BROKEN, all_checks
+from mm_config.doctor.checks import BROKEN, DoctorOptions, all_checks
 from mm_config.options.run_options import RunOptions
 from mm_config.reproducing.compare import compare
-from mm_config.reproducing.measuring import shares
+from mm_config.reproducing.difference import shares
 from mm_config.rules.carried_out import refusals
 from mm_config.running.contents import inputs_here
 from mm_config.running.runners import runner_of
+from mm_config.schema import installed
 from mm_config.schema.errors import UserError
-from mm_config.schema.installed import all_registered
+from mm_config.schema.installed import all_registered, registered_names
 from tests.mm_config.test_doctor import install
 
 EXPERIMENT = "experiments/tiny_high.py"
@@ -76,7 +78,22 @@ def test_what_runs_a_spec_and_what_is_asked_of_packages(tmp_path: Path) -> None:
 
 
 def test_checks_of_one_name_are_a_finding() -> None:
-    found = [check for check in all_checks(RunOptions()) if check.name == "checks of data"]
+    found = [check for check in all_checks(DoctorOptions()) if check.name == "checks of data"]
     assert [(check.status, check.detail) for check in found] == [
         (BROKEN, refused("mm.checks", "data", "mm-data and scratch"))
     ]
+
+
+def test_what_is_installed_is_read_once_until_the_search_path_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[str]()
+    monkeypatch.setattr(installed, "entry_points", lambda: asked.append("asked") or entry_points())
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        install(tmp_path / folder, "more", "1.0", entries=f"[mm.exporters]\n{folder} = json:dumps\n")
+        monkeypatch.syspath_prepend(tmp_path / folder)
+        for group in ("mm.verbs", "mm.exporters", "mm.exporters"):
+            assert registered_names(group)
+    assert registered_names("mm.exporters") == ["second", "size"]
+    assert len(asked) == 2

@@ -24,7 +24,7 @@ for cell in CELLS:
     try:
         exec(compile(cell, "<ipython-input>", "exec"), vars(notebook))
     except Exception as error:
-        print(type(error).__name__, [str(problem) for problem in error.problems])
+        print(type(error).__name__, str(error).splitlines())
 assert sys.excepthook is hook
 """
 CELLS = [
@@ -33,6 +33,7 @@ CELLS = [
     "print(outcome.result_path)\n",
     "main(CountingSpec(upto=13))\n",
     "main(replace(CountingSpec(), 'upto', 0))\n",
+    "main(3)\n",
 ]
 
 
@@ -52,4 +53,5 @@ def test_a_spec_runs_as_it_is_and_mistakes_are_raised(place: Path) -> None:
     assert said[1:] == [
         "UserError ['spec.upto: 13 brings bad luck', 'so nothing is counted']",
         "SpecError ['spec.upto: must be >= 1, got 0']",
+        "TypeError ['spec: expected RootSpec, got int']",
     ]

@@ -187,7 +187,7 @@ def test_resuming_with_another_spec_prints_the_difference(tmp_path: Path) -> Non
     with pytest.raises(SpecError) as caught:
         open_run(changed, RunOptions(tmp_path, resume="latest"))
     lines = str(caught.value).splitlines()
-    assert lines[0].startswith("--resume: tiny_high/")
+    assert lines[0].startswith("options.resume: tiny_high/")
     assert lines[1:] == [
         f"spec.optim.lr: was {NAMED.optim.lr} in that run, is 0.001 now",
         "spec.seed: was 0 in that run, is 7 now",

@@ -10,21 +10,20 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 
-from mm_config.doctor.checks import BROKEN, OK, Check
-from mm_config.options.run_options import RunOptions
+from mm_config.doctor.checks import BROKEN, OK, Check, DoctorOptions
 from mm_data.checks import reader_decord, reader_pyav, round_trip
 from mm_data.video.index import VideoIndex
 from mm_data.video.reading import read_frames
 
 
 def test_pyav_reads_what_was_written() -> None:
-    assert list(reader_pyav(RunOptions())) == [
+    assert list(reader_pyav(DoctorOptions())) == [
         Check("reader pyav", OK, f"{version('av')}, H.264 written and read back")
     ]
 
 
 def test_decord_is_tried_where_it_is_installed() -> None:
-    found = list(reader_decord(RunOptions()))
+    found = list(reader_decord(DoctorOptions()))
     assert [check.status for check in found] == [OK] * bool(find_spec("decord"))
 
 

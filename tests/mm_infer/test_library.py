@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -17,7 +18,7 @@ import mm_infer
 import mm_models
 from mm_config import replace
 from mm_config.options.locations import Location, Locations
-from mm_config.options.run_options import RunOptions
+from mm_config.options.run_options import RunOptions, Threads
 from mm_config.schema.errors import UserError
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.infer import GenerationRequest, InferSpec
@@ -193,6 +194,38 @@ def test_a_tensor_of_another_shape_says_which_one_was_expected(pipeline: Pipelin
     assert (
         mistake(ValueError, pipeline, [RED], output="pil") == "output: expected 'uint8' or 'float', got 'pil'"
     )
+
+
+def test_what_is_decoded_are_latents_of_the_autoencoder_that_have_values(pipeline: Pipeline):
+    not_one: Any = [1]
+    assert mistake(TypeError, pipeline.decode, not_one) == "latents: expected Tensor, got list"
+    whole = torch.zeros(1, *SHAPE, dtype=torch.int64)
+    assert mistake(TypeError, pipeline.decode, whole) == "latents: expected float32, got int64"
+    for shape in ((3, 4), SHAPE, (1, 7, 5, 8, 8), (0, *SHAPE)):
+        expected = f"latents: expected the shape [B, C, T, H, W] = [B, 12, T, H, W], got {list(shape)}"
+        assert mistake(ValueError, pipeline.decode, torch.zeros(shape)) == expected
+    on_meta = torch.zeros(1, *SHAPE, device="meta")
+    for call in (pipeline.decode, lambda latents: pipeline([RED], latents=latents)):
+        assert mistake(ValueError, call, on_meta) == "latents: expected a tensor with values, got one on meta"
+    assert pipeline.decode(torch.zeros(1, 12, 2, 4, 8)).shape == (1, 3, 5, 32, 64)
+
+
+def test_what_on_step_writes_into_latents_is_what_the_next_step_begins_with(pipeline: Pipeline):
+    def still(step: int, sigma: float, expert: Expert, latents: Tensor) -> None:
+        if step == 5:
+            latents.zero_()
+
+    assert not bool(pipeline.denoise([RED], on_step=still).any())
+
+
+def test_options_that_only_a_run_could_heed_are_refused(spec: InferSpec, places: RunOptions):
+    refused: dict[str, Any] = {"resume": "latest", "if_needed": True, "stop_after": 3, "requests": ()}
+    refused["threads"] = Threads(1, 1)
+    told = mistake(UserError, mm_infer.load, spec, attrs.evolve(places, **refused)).splitlines()
+    assert {line.partition(":")[0] for line in told} == {f"options.{name}" for name in refused}
+    assert "options.resume: loading starts no run, so there is none to resume" in told
+    with pytest.raises(UserError, match=r"options\.if_needed"):
+        mm_infer.generate(spec, [RED], attrs.evolve(places, if_needed=True))
 
 
 def test_what_a_request_asks_in_vain_is_told_by_each_call(pipeline: Pipeline):

@@ -133,5 +133,5 @@ def test_a_run_that_breaks_is_recorded_as_failed(spec: InferSpec, options: RunOp
 def test_a_generation_is_not_resumed(spec: InferSpec, options: RunOptions):
     finished = runners.run(spec, options)
     resumed = attrs.evolve(options, resume=str(finished.run_dir))
-    with pytest.raises(UserError, match="--resume: a generation starts anew"):
+    with pytest.raises(UserError, match=r"options\.resume: a generation starts anew"):
         runners.run(spec, resumed)

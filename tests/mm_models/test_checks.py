@@ -10,16 +10,15 @@ import pytest
 import torch
 
 from mm_config.cli.app import app
-from mm_config.doctor.checks import BROKEN, OK, Check, CheckStatus
-from mm_config.options.run_options import RunOptions
+from mm_config.doctor.checks import BROKEN, OK, Check, CheckStatus, DoctorOptions
 from mm_models.checks import devices, torch_import
 
 
 def test_torch_and_its_devices() -> None:
-    (found,) = torch_import(RunOptions())
+    (found,) = torch_import(DoctorOptions())
     assert found.status is OK
     assert found.detail.startswith(torch.__version__)
-    (found,) = devices(RunOptions())
+    (found,) = devices(DoctorOptions())
     assert found.status is OK
     assert torch.accelerator.is_available() or found.detail.startswith("cpu with ")
 

@@ -10,12 +10,15 @@ from typing import Any
 
 import attrs
 import pytest
+import torch
 
+import mm_data
 import mm_train
-from mm_config import replace
-from mm_config.options.run_options import RunOptions
+from mm_config import StoppedEarly, UserError, replace
+from mm_config.options.run_options import RunOptions, Threads
 from mm_config.runs.folder import attach
 from mm_config.runs.record import RunStatus
+from mm_config.specs.data import ManifestSpec
 from mm_config.specs.train import TrainSpec
 from mm_models import checkpoint
 
@@ -108,7 +111,7 @@ def test_a_signal_while_the_caller_has_a_step_stops_the_run_when_the_next_is_ask
     [
         ({"spec": "tiny_high.py"}, "spec: expected TrainSpec, got str"),
         ({"options": {"resume": "latest"}}, "options: expected RunOptions, got dict"),
-        ({"on_step": "print"}, "on_step: expected a function of a Step, got str"),
+        ({"on_step": "print"}, "on_step: expected a function, got str"),
     ],
 )
 def test_a_wrong_argument_is_a_type_error_that_says_what_was_expected(
@@ -122,6 +125,49 @@ def test_a_wrong_argument_is_a_type_error_that_says_what_was_expected(
         with pytest.raises(TypeError) as raised:
             mm_train.steps(**{"spec": six, **arguments})
         assert str(raised.value) == line
+
+
+def test_a_finished_run_of_an_equal_spec_is_the_result_where_that_is_asked_for(
+    six: TrainSpec, options: RunOptions
+) -> None:
+    if_needed, spec = attrs.evolve(options, if_needed=True), replace(six, "seed", 7)
+    told: list[mm_train.Step] = []
+    first = mm_train.train(spec, if_needed, told.append)
+    assert len(told) == 6
+    assert mm_train.train(spec, if_needed, told.append) == first
+    assert list(mm_train.steps(spec, if_needed)) == []
+    assert len(told) == 6
+    assert mm_train.train(spec, options).run_dir != first.run_dir
+
+
+def test_data_lies_where_commands_find_it(
+    six: TrainSpec, options: RunOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = mm_data.prepare(six.data.dataset, cache_dir=options.cache_dir)
+    (tmp_path / "locations.yaml").write_text(f"my clips: {dataset.root}\n")
+    spec = replace(six, {"data.dataset": ManifestSpec(name="my clips"), "schedule.steps": 1})
+    with pytest.raises(UserError, match="no location is named 'my clips'"):
+        mm_train.train(spec, options)
+    monkeypatch.chdir(tmp_path)
+    assert mm_train.train(spec).run_dir.relative_to("runs")
+
+
+def test_what_a_training_could_not_heed_or_find_is_one_line(six: TrainSpec, options: RunOptions) -> None:
+    with pytest.raises(UserError, match=r"^options\.requests: a training makes no videos$"):
+        mm_train.steps(six, attrs.evolve(options, requests=()))
+    unnamed = replace(six, "name", "")
+    with pytest.raises(UserError) as raised:
+        mm_train.train(unnamed, attrs.evolve(options, resume="nope"))
+    assert str(raised.value) == f"options.resume: no run 'nope' of 'train' in {options.runs_dir}"
+
+
+def test_a_training_computes_on_the_threads_that_its_options_say(six: TrainSpec, options: RunOptions) -> None:
+    before = torch.get_num_threads()
+    on_three = attrs.evolve(options, threads=Threads(3, 3), stop_after=1)
+    seen: list[int] = []
+    with pytest.raises(StoppedEarly):
+        mm_train.train(six, on_three, lambda step: seen.append(torch.get_num_threads()))
+    assert (seen, torch.get_num_threads()) == ([3], before)
 
 
 def test_importing_the_package_imports_no_torch_and_dir_and_help_show_it() -> None:

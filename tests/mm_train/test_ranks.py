@@ -1,76 +1,27 @@
 """Trainings on two gloo ranks, each a process of its own."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 import pytest
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 import mm_data
 import mm_train
 from experiments import tiny_high
-from mm_config import dump, replace
+from mm_config import replace
 from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import attach
 from mm_config.runs.record import RunStatus
-from mm_config.schema.errors import Problem
 from mm_config.specs.data import Cache, ManifestSpec
 from mm_config.specs.train import TrainSpec
 from mm_data import batch_indices
 from mm_models import checkpoint
-from mm_train.ranks import merged
+from tests.mm_train.launching import torchrun, two_ranks
 
 Losses = Callable[[Path], list[float]]
 Experiment = Callable[[TrainSpec], Path]
-
-
-def torchrun(file: Path, runs_dir: Path) -> tuple[int, str, str]:
-    """Starts two ranks as a user does; returns the status, stdout and stderr of both together."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launcher, str(file), "--runs-dir", str(runs_dir)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=200,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-def two_ranks(file: Path, runs_dir: Path) -> list[tuple[int, str, str]]:
-    """Starts two ranks without the launcher, which ends all of them with the first that fails.
-
-    Like the launcher's, the store is this process's: it takes a free port and keeps it.
-
-    Returns:
-        Status, stdout and stderr of each.
-    """
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    shared = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(file), "--runs-dir", str(runs_dir)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=200) for process in processes]
-    return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
 
 
 def test_two_ranks_give_the_losses_of_one_process_and_it_continues_their_run(
@@ -151,118 +102,6 @@ def test_an_error_on_one_rank_ends_all_with_a_line_said_once(
     folder = max((options.runs_dir / "unreadable").iterdir())
     assert attach(folder).record.status is RunStatus.FAILED
     assert len(losses_of(folder)) == 1
-
-
-def test_a_problem_that_ranks_word_differently_is_said_once() -> None:
-    first = [("spec.data.max_bad_share", "9 of 32"), ("spec.fsdp.wrap", "'a'"), ("spec.fsdp.wrap", "'b'")]
-    second = [("spec.data.max_bad_share", "16 of 32"), ("", "rank 1 stopped"), ("spec.seed", "other")]
-    problems = [*first, *second[1:]]
-    assert merged([first, [], second, second]) == [Problem(path, message) for path, message in problems]
-
-
-NAMES_OF_THREADS = '''"""Trains the spec beside this file and says which of gloo's threads are left."""
-
-import json
-import os
-from pathlib import Path
-
-from mm_config import load, main
-
-if __name__ == "__main__":
-    main(load(Path(__file__).with_suffix(".json")))
-    threads = Path("/proc/self/task").iterdir()
-    print([name for thread in threads if "gloo" in (name := (thread / "comm").read_text())])
-'''
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads the names of threads from /proc")
-def test_no_thread_outlives_the_process_group(
-    small: TrainSpec, options: RunOptions, experiment: Experiment
-) -> None:
-    """Such a thread can abort the process while the interpreter shuts down."""
-    file = experiment(replace(small, "schedule.steps", 2))
-    file.write_text(NAMES_OF_THREADS)
-    for status, stdout, stderr in two_ranks(file, options.runs_dir):
-        assert (status, stdout.splitlines()[-1]) == (0, "[]"), stderr
-
-
-RANKS_THAT_DIFFER = '''"""Each rank trains the spec of its own file."""
-
-import json
-import os
-from pathlib import Path
-
-from mm_config import load, main
-
-if __name__ == "__main__":
-    main(load(Path(__file__).with_name(f"rank{os.environ['RANK']}.json")))
-'''
-
-
-def test_ranks_with_different_specs_stop_and_name_the_field(
-    small: TrainSpec, options: RunOptions, tmp_path: Path
-) -> None:
-    file = tmp_path / "differing.py"
-    file.write_text(RANKS_THAT_DIFFER)
-    dump(small, tmp_path / "rank0.json")
-    dump(replace(small, "fsdp.reshard_after_forward", False), tmp_path / "rank1.json")
-    first, second = two_ranks(file, options.runs_dir)
-    assert (first[0], second[0]) == (2, 2)
-    line = "spec.fsdp.reshard_after_forward: differs between ranks: True on rank 0, False on rank 1"
-    assert first[2].count(line) == 1
-    assert "Traceback" not in first[2]
-    assert line not in second[2]
-    assert not (options.runs_dir / small.name).exists()
-
-
-WHAT_RANKS_DO_TOGETHER = '''"""Prints what each rank gets of work that only one of them could do."""
-
-import json
-
-import torch
-
-from mm_config.schema.errors import UserError
-from mm_config.specs.train import PrecisionSpec
-from mm_train.ranks import joined
-
-
-def failing(on: int) -> str:
-    if ranks.rank == on:
-        raise UserError(f"failed on {on}")
-    return f"done on {ranks.rank}"
-
-
-def caught(call) -> str:
-    try:
-        return call()
-    except UserError as error:
-        return f"all: {error}"
-
-
-with joined(PrecisionSpec(), torch.device("cpu")) as ranks:
-    got = {
-        "gather": ranks.gather(ranks.rank),
-        "share": ranks.share(["of", ranks.rank]),
-        "any": [ranks.any(ranks.rank == 1), ranks.any(False)],
-        "together": [caught(lambda: ranks.together(lambda: failing(on))) for on in (0, 1, 2)],
-        "on_first": [caught(lambda: ranks.on_first(lambda: failing(on))) for on in (0, 1)],
-    }
-print(json.dumps(got))
-'''
-
-
-def test_what_one_rank_knows_or_fails_at_all_ranks_know(tmp_path: Path) -> None:
-    file = tmp_path / "ranks.py"
-    file.write_text(WHAT_RANKS_DO_TOGETHER)
-    for rank, (status, stdout, stderr) in enumerate(two_ranks(file, tmp_path)):
-        assert status == 0, stderr
-        assert json.loads(stdout) == {
-            "gather": [0, 1],
-            "share": ["of", 0],
-            "any": [True, False],
-            "together": ["all: failed on 0", "all: failed on 1", f"done on {rank}"],
-            "on_first": ["all: failed on 0", "done on 0"],
-        }
 
 
 LEFT_BY_THE_SECOND_RANK = '''"""Trains the spec beside this file; the second rank leaves after two steps."""

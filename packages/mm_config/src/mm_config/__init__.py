@@ -8,9 +8,10 @@ from mm_config.running.excepthook import install_for_an_experiment
 from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
-    from mm_config.options.run_options import RunOptions, RunOutcome
+    from mm_config.options.run_options import RunOptions, RunOutcome, StoppedEarly
     from mm_config.rules.whole import problems
     from mm_config.schema.diff import diff
+    from mm_config.schema.errors import SpecError, UserError
     from mm_config.schema.evolve import replace
     from mm_config.schema.identity import exact_hash, spec_hash
     from mm_config.stored.files import dump, load
@@ -26,7 +27,7 @@ def main(spec: Any) -> "RunOutcome | None":
 
     The last line on stdout is the path of the run's `result.json`; a user's mistake ends with one
     line per problem on stderr and exit status 2. In a notebook the spec is run as it is, and a mistake is
-    raised as a UserError.
+    raised: as a UserError, or as a TypeError where `spec` is no spec.
     """
     from mm_config.cli.main import main as run_main
 

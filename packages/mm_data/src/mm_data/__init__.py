@@ -1,5 +1,6 @@
 """From a manifest of video files to batches: manifests, decoding, order, streaming, rendered shapes."""
 
+from mm_config.schema import shown_by_help
 from mm_data.bad import Bad, BadClip, Quarantine
 from mm_data.clips import Clip, load_clip
 from mm_data.content import dataset_input
@@ -31,3 +32,6 @@ __all__ = [
     "to_unit_frames",
     "write_mp4",
 ]
+
+for _name in __all__:
+    shown_by_help(globals()[_name])

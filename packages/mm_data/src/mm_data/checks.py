@@ -9,8 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from mm_config.doctor import BROKEN, OK, Check, Checks
-from mm_config.options import RunOptions
+from mm_config.doctor import BROKEN, OK, Check, Checks, DoctorOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,14 +20,14 @@ LEVELS = (30, 90, 150, 210)
 NEAR = 8
 
 
-def reader_pyav(_: RunOptions) -> Iterator[Check]:
+def reader_pyav(_: DoctorOptions) -> Iterator[Check]:
     """Whether PyAV writes H.264 and reads each frame back by its timestamp."""
     from mm_data.video.reading import read_frames
 
     yield round_trip("pyav", "av", read_frames)
 
 
-def reader_decord(_: RunOptions) -> Iterator[Check]:
+def reader_decord(_: DoctorOptions) -> Iterator[Check]:
     """Whether decord, where it is installed, reads the same frames."""
     from mm_data.video.reading_decord import read_frames_decord
 

@@ -13,7 +13,7 @@ import mm_models
 from mm_config import rules
 from mm_config.options import RunOptions
 from mm_config.running import resolve_weights
-from mm_config.schema import Problem, UserError, concerning, gathering
+from mm_config.schema import Problem, UserError, concerning, expect, gathering
 from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights, TrainedBy, Weights
 from mm_infer.adapters import ReadAdapter, adapter_fields, read_fields
 from mm_infer.carried_out import CARRIED_OUT, request_refusals
@@ -29,6 +29,16 @@ PATH_OF = {
     Expert.SINGLE: "spec.high_noise",
 }
 """The field that says where an expert's weights come from."""
+
+
+UNHEARD = {
+    "resume": "loading starts no run, so there is none to resume",
+    "if_needed": "loading starts no run, so none can be saved",
+    "stop_after": "loading starts no run, so there are no steps",
+    "requests": "requests are given to the call",
+    "threads": "a pipeline computes on the threads that the process has: torch.set_num_threads sets them",
+}
+"""Options that have no effect on loading, and why."""
 
 
 @attrs.frozen(eq=False)
@@ -51,6 +61,20 @@ class Generation:
     """Where each expert's weights lie, or the seed that draws them; those to be trained are missing."""
     adapters: tuple[ReadAdapter, ...]
     """What is added to the experts, in the order of the spec; those to be trained are missing."""
+
+
+def options_of_loading(options: RunOptions | None) -> RunOptions:
+    """The options that a pipeline is loaded with; without any, those of `mm generate`.
+
+    Raises:
+        TypeError: They are of another type.
+        UserError: One says something that only a run could heed.
+    """
+    if options is None:
+        return RunOptions()
+    expect("options", options, RunOptions)
+    _raise(list(options.unheard(UNHEARD)))
+    return options
 
 
 def open_generation(

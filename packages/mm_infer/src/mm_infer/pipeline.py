@@ -15,17 +15,16 @@ import mm_models
 from mm_config import spec_hash
 from mm_config.console import progress
 from mm_config.npu import check_environment
-from mm_config.options import RunOptions, load_locations
-from mm_config.schema import UserError
+from mm_config.options import RunOptions
+from mm_config.schema import UserError, expect, expect_function
 from mm_config.specs import Expert, GenerationRequest, GuidanceMode, InferSpec, RandomWeights
 from mm_infer.adapters import add_adapters
 from mm_infer.content import require_pinned
 from mm_infer.denoise import OnStep, denoise
-from mm_infer.opening import Generation, open_generation, train_missing
+from mm_infer.opening import Generation, open_generation, options_of_loading, train_missing
 from mm_infer.requests import (
     Inputs,
-    expect,
-    expect_function,
+    expect_floats,
     inputs_of,
     negative_prompt,
     noise_of,
@@ -89,12 +88,15 @@ class Pipeline:
                 the encoder's `max_tokens`, and tokens beyond a text's length are zero.
             negative_prompt_embeds: The same for the negative prompts.
             on_step: Called as `on_step(step, sigma, expert, latents)` after each step of each batch; `sigma`
-                is the noise level that the step began at, and the latents are those it left.
+                is the noise level that the step began at, and the latents are those it left. What it writes
+                into them is what the next step begins with; who keeps them beyond the call and doesn't want
+                to alter the video clones them.
             output: Whether frames are uint8 from 0 to 255 or float32 from 0 to 1.
 
         Raises:
             TypeError: An argument is of another type.
-            ValueError: A tensor has another shape, or both latents and a generator are given.
+            ValueError: A tensor has another shape, or no values, as on meta; or both latents and a generator
+                are given.
             UserError: A prompt is blank or too long, a request asks for what is not carried out, or the
                 latents are not finite in the end.
         """
@@ -130,17 +132,30 @@ class Pipeline:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents `[B, C, T, H, W]` to video `[B, 3, T, H, W]` in about [-1, 1], float32 on the CPU."""
+        """Latents `[B, C, T, H, W]` to video `[B, 3, T, H, W]` in about [-1, 1], float32 on the CPU.
+
+        Videos of any number and size: only C is the autoencoder's.
+
+        Raises:
+            TypeError: The latents are no tensor of floats.
+            ValueError: They have another shape, or no values, as on meta.
+        """
+        channels = self.spec.autoencoder.latent_channels
+        expect_floats("latents", latents)
+        if latents.ndim != 5 or latents.shape[1] != channels or not latents.numel():
+            expected = f"[B, C, T, H, W] = [B, {channels}, T, H, W]"
+            raise ValueError(f"latents: expected the shape {expected}, got {list(latents.shape)}")
         return self.autoencoder.decode(latents.to(self.device)).float().cpu()
 
 
-def load(spec: InferSpec, *, options: RunOptions | None = None) -> Pipeline:
+def load(spec: InferSpec, options: RunOptions | None = None) -> Pipeline:
     """Loads a generation once, to make videos of it many times: `load(spec)(["a red circle moving up"])`.
 
     Args:
         spec: What to carry out. Weights that a training makes are found by its hash; they are trained first
             where `spec.runtime.build_missing` says so.
-        options: Where runs and releases are looked up; by default where `mm generate` looks them up.
+        options: Where runs and releases are looked up, where `mm generate` looks them up by default, and how
+            missing weights are trained. Loading is no run, so what only a run could heed is refused.
 
     Raises:
         TypeError: An argument is of another type.
@@ -150,7 +165,7 @@ def load(spec: InferSpec, *, options: RunOptions | None = None) -> Pipeline:
 
 
 def generate(
-    spec: InferSpec, prompts: Sequence[str | GenerationRequest], *, options: RunOptions | None = None
+    spec: InferSpec, prompts: Sequence[str | GenerationRequest], options: RunOptions | None = None
 ) -> tuple[Video, ...]:
     """Makes one video per prompt, in their order: `load`, then one call of the pipeline.
 
@@ -204,9 +219,7 @@ def _load(
     spec: InferSpec, options: RunOptions | None, requests: Sequence[GenerationRequest] | None
 ) -> Pipeline:
     expect("spec", spec, InferSpec)
-    if options is None:
-        options = RunOptions(locations=load_locations())
-    expect("options", options, RunOptions)
+    options = options_of_loading(options)
     check_environment(spec)
     generation = train_missing(open_generation(spec, options, requests))
     require_pinned(generation)

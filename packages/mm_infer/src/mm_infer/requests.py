@@ -13,7 +13,7 @@ from torch import Tensor
 
 import mm_models
 from mm_config import rules
-from mm_config.schema import Problem, UserError, gathering, prefixed
+from mm_config.schema import Problem, UserError, expect, gathering, prefixed
 from mm_config.specs import GenerationRequest, HashedTextEncoderSpec, InferSpec, NoiseDraw
 from mm_infer.carried_out import request_refusals
 from mm_models import seeding
@@ -146,24 +146,25 @@ def noise_of(spec: InferSpec, request: GenerationRequest) -> Tensor:
     return torch.randn(latent_shape(spec), generator=generator)
 
 
-def expect(name: str, value: object, kind: type) -> None:
-    """Raises TypeError where an argument is of another type."""
-    if not isinstance(value, kind):
-        raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
+def expect_floats(name: str, value: object) -> None:
+    """Holds an argument to be a tensor of floats.
 
-
-def expect_function(name: str, value: object) -> None:
-    """Raises TypeError where an argument is neither None nor can be called."""
-    if value is not None and not callable(value):
-        raise TypeError(f"{name}: expected a function, got {type(value).__name__}")
+    Raises:
+        TypeError: It is none.
+        ValueError: It has no values, as on meta.
+    """
+    expect(name, value, Tensor)
+    assert isinstance(value, Tensor)
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: expected float32, got {str(value.dtype).removeprefix('torch.')}")
+    if value.is_meta:
+        raise ValueError(f"{name}: expected a tensor with values, got one on meta")
 
 
 def _given(name: str, value: Tensor | None, axes: str, shape: tuple[int, ...]) -> Tensor | None:
     if value is None:
         return None
-    expect(name, value, Tensor)
-    if not value.is_floating_point():
-        raise TypeError(f"{name}: expected float32, got {str(value.dtype).removeprefix('torch.')}")
+    expect_floats(name, value)
     if tuple(value.shape) != shape:
         raise ValueError(f"{name}: expected the shape {axes} = {list(shape)}, got {list(value.shape)}")
     return value.float()

@@ -55,7 +55,10 @@ def make(spec: InferSpec, options: RunOptions, paths: Sequence[Path] | None = No
     started = time.perf_counter()
     if options.resume is not None:
         raise UserError(
-            Problem("--resume", "a generation starts anew; its trained experts are reused as they are")
+            Problem(
+                options.name_of("resume"),
+                "a generation starts anew; its trained experts are reused as they are",
+            )
         )
     own = options.requests is None
     requests = spec.samples.requests if options.requests is None else options.requests

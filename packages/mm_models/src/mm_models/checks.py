@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from mm_config.doctor import BROKEN, OK, Check, Checks
-from mm_config.options import RunOptions
+from mm_config.doctor import BROKEN, OK, Check, Checks, DoctorOptions
 
 if TYPE_CHECKING:
     import torch
 
 
-def torch_import(_: RunOptions) -> Iterator[Check]:
+def torch_import(_: DoctorOptions) -> Iterator[Check]:
     """Whether torch can be imported, and for what it was built."""
     import torch
 
@@ -23,7 +22,7 @@ def torch_import(_: RunOptions) -> Iterator[Check]:
     yield Check("torch", OK, f"{torch.__version__} ({built or 'cpu'})")
 
 
-def devices(options: RunOptions) -> Iterator[Check]:
+def devices(options: DoctorOptions) -> Iterator[Check]:
     """The device that was asked for, else the one that `auto` stands for, with a product computed on it."""
     import torch
 
@@ -53,13 +52,13 @@ def _named(device: torch.device) -> str:
     return f"{count} {device.type}: {names}"
 
 
-def autoencoder_library(_: RunOptions) -> Iterator[Check]:
+def autoencoder_library(_: DoctorOptions) -> Iterator[Check]:
     """Whether Wan's autoencoder can be imported."""
     importlib.import_module("diffusers.models.autoencoders.autoencoder_kl_wan")
     yield Check("diffusers", OK, version("diffusers"))
 
 
-def text_encoder_library(_: RunOptions) -> Iterator[Check]:
+def text_encoder_library(_: DoctorOptions) -> Iterator[Check]:
     """Whether Wan's text encoder can be imported."""
     importlib.import_module("transformers.models.umt5.modeling_umt5")
     yield Check("transformers", OK, version("transformers"))

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 import torch
 
+from mm_config.console import set_by_torchrun
 from mm_config.npu import refused
 from mm_config.schema import Problem, UserError
 
@@ -31,7 +32,7 @@ def pick(name: str = "auto", path: str = "spec.runtime.device") -> torch.device:
         return torch.device("cpu")
     if accelerator.type == "npu":
         prepare_npu()
-    index = int(os.environ.get("LOCAL_RANK", "0")) % torch.accelerator.device_count()
+    index = set_by_torchrun("LOCAL_RANK", 0) % torch.accelerator.device_count()
     # Collectives and new streams go to the current device, which is the first one unless it is set.
     torch.accelerator.set_device_index(index)
     return torch.device(accelerator.type, index)

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
 from mm_config import diff
+from mm_config.console import set_by_torchrun
 from mm_config.schema import Problem, UserError, exact_hash, for_person
 from mm_config.specs import Dtype, PrecisionSpec, TrainSpec
 from mm_config.stored import from_payload, to_payload
@@ -93,6 +94,9 @@ def joined(
 
     A rank that waits longer than `timeout` for the others fails.
 
+    Raises:
+        UserError: RANK or WORLD_SIZE is no number.
+
     A single process without torchrun has nothing to shard. In float32 it also has nothing to cast, so it
     goes without a group and without FSDP2, whose hooks cost some 30 ms a step on a CPU whatever the
     network's size; in other formats it makes a group of its own, because FSDP2 holds the dtype policy.
@@ -101,6 +105,8 @@ def joined(
         yield Ranks(dist.get_rank(), dist.get_world_size(), grouped=True)
         return
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    set_by_torchrun("RANK", 0)
+    set_by_torchrun("WORLD_SIZE", 1, at_least=1)
     if not launched and precision.compute is Dtype.FLOAT32:
         yield Ranks(0, 1, grouped=False)
         return

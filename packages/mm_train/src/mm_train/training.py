@@ -17,10 +17,13 @@ import mm_models
 from mm_config import rules
 from mm_config.console import say
 from mm_config.content import Input
+from mm_config.npu import check_environment
 from mm_config.options import RunOptions, StoppedEarly
+from mm_config.running import equal_run, on_threads
 from mm_config.runs import Run, attach, open_run, recorded
-from mm_config.schema import exact_hash, spec_hash
+from mm_config.schema import UserError, exact_hash, expect, expect_function, spec_hash
 from mm_config.specs import Cache, TrainSpec
+from mm_config.stored import read_json
 from mm_data import Dataset, Quarantine
 from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
@@ -44,8 +47,6 @@ from mm_train.starting import (
     start_weights,
 )
 from mm_train.states import TrainState
-
-DEFAULTS = RunOptions()
 
 
 @attrs.frozen
@@ -71,7 +72,7 @@ class TrainResult:
 
 
 def train(
-    spec: TrainSpec, options: RunOptions = DEFAULTS, on_step: Callable[[Step], object] | None = None
+    spec: TrainSpec, options: RunOptions | None = None, on_step: Callable[[Step], object] | None = None
 ) -> TrainResult:
     """Trains a network; under torchrun every rank calls it.
 
@@ -80,7 +81,9 @@ def train(
 
     Args:
         spec: What is trained.
-        options: How it is carried out here: the runs folder, what is resumed.
+        options: How it is carried out here: the runs folder, what is resumed; where weights and data lie is
+            read from `locations.yaml` by default, as on the command line. With `if_needed` the result of a
+            finished run of an equal spec and equal content is returned, without a step.
         on_step: Called after each step on every rank. Where it raises an error, the state is saved first, and
             the run can be resumed.
 
@@ -91,8 +94,7 @@ def train(
         StoppedEarly: `options.stop_after` came before the end; the state is saved and the run can be resumed.
         KeyboardInterrupt: The process was asked to stop; the state is saved and the run can be resumed.
     """
-    if on_step is not None and not callable(on_step):
-        raise TypeError(f"on_step: expected a function of a Step, got {type(on_step).__name__}")
+    expect_function("on_step", on_step)
     with closing(steps(spec, options)) as running:
         while True:
             try:
@@ -103,7 +105,7 @@ def train(
                 on_step(step)
 
 
-def steps(spec: TrainSpec, options: RunOptions = DEFAULTS) -> Generator[Step, None, TrainResult]:
+def steps(spec: TrainSpec, options: RunOptions | None = None) -> Generator[Step, None, TrainResult]:
     """Trains a network a step at a time: `train` as an iterator, whose value is the result.
 
         for step in mm_train.steps(SPEC):
@@ -119,16 +121,23 @@ def steps(spec: TrainSpec, options: RunOptions = DEFAULTS) -> Generator[Step, No
         TypeError: An argument is of another type.
         UserError, StoppedEarly, KeyboardInterrupt: As `train`, when a step is asked for.
     """
-    for name, value, kind in (("spec", spec, TrainSpec), ("options", options, RunOptions)):
-        if not isinstance(value, kind):
-            raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
+    options = RunOptions() if options is None else options
+    expect("spec", spec, TrainSpec)
+    expect("options", options, RunOptions)
+    if problems := list(options.unheard({"requests": "a training makes no videos"})):
+        raise UserError(problems)
     return _steps(spec, options)
 
 
 def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainResult]:
+    check_environment(spec)
+    if options.if_needed and (earlier := equal_run(spec, options)):
+        finished = attach(earlier)
+        return _result(finished, read_json(finished.result_path))
     picked = device.pick(spec.runtime.device)
     closed = False
-    with joined(spec.precision, picked, timedelta(minutes=spec.runtime.timeout_minutes)) as ranks:
+    timeout = timedelta(minutes=spec.runtime.timeout_minutes)
+    with on_threads(options.threads), joined(spec.precision, picked, timeout) as ranks:
         running = _train(spec, options, picked, ranks)
         try:
             step = next(running)
@@ -269,11 +278,15 @@ def _finish(training: Training, state: TrainState) -> TrainResult:
         run.finish(content)
         return content
 
-    content = training.ranks.on_first(finish)
+    return _result(run, training.ranks.on_first(finish))
+
+
+def _result(run: Run, content: Mapping[str, Any]) -> TrainResult:
+    """What a finished run's result.json says."""
     return TrainResult(
         run_dir=run.path,
         result_path=run.result_path,
-        checkpoint=saved,
+        checkpoint=run.path / content["checkpoint"],
         steps=content["steps"],
         loss=content["loss"],
         seconds=content["seconds"],

@@ -19,6 +19,7 @@ from mm_config.cli.sections import sections
 from mm_config.cli.targets import resolve, runs_dir_of
 from mm_config.cli.values import MARK, brief, for_shell, mark
 from mm_config.cli.verb import Usage, load_verb, verb_named, verbs
+from mm_config.options.locations import Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.rules.carried_out import NotCarriedOut, not_carried_out
 from mm_config.schema.evolve import ROOT
@@ -34,6 +35,7 @@ class Candidate:
     """A word that can stand at the cursor; one that ends in `/`, `.` or `=` goes on."""
 
     text: str
+    """The whole word."""
     about: str = ""
     """What it means, on one line, where that can be said."""
 
@@ -156,7 +158,7 @@ def _choices(kind: Any) -> Iterator[Any]:
 
 def _spec(line: CommandLine) -> RootSpec:
     """The spec that fields on the command line change: the last target's."""
-    return resolve(line.words[-1], RunOptions(runs_dir=runs_dir_of(line)))
+    return resolve(line.words[-1], RunOptions(runs_dir=runs_dir_of(line), locations=Locations()))
 
 
 def _runs(runs_dir: Path, typed: str) -> Iterator[Candidate]:

@@ -43,12 +43,15 @@ class Comparison:
     """Two specs and how they differ."""
 
     old: RootSpec
+    """The first target's."""
     new: RootSpec
+    """The second target's."""
     changes: tuple[tuple[Change, Effect], ...]
     """Each with what it alters."""
     only_old: tuple[str, ...]
     """Paths that only the first has: where specs are of different kinds, and where one stands alone."""
     only_new: tuple[str, ...]
+    """The same for the second."""
     requests: tuple[Change, ...]
     """The fields in which the requests beside them differ."""
     content: tuple[OriginChange, ...] | None

@@ -25,7 +25,9 @@ class Flag:
     """One spelling of a leaf on the command line."""
 
     leaf: Leaf
+    """What it sets."""
     alias: bool = False
+    """Whether it is a short name beside the canonical one."""
     negated: bool = False
     """Whether it is the `no_` form of a bool, which stands for False."""
 

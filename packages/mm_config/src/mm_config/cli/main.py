@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,12 @@ from mm_config.cli.like import LIKE, threads_like
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import HELP, RUNS_DIR, Option, scan
 from mm_config.cli.targets import named, runs_dir_of
-from mm_config.console.output import is_main_rank, say
+from mm_config.console.output import is_main_rank, say, set_by_torchrun
 from mm_config.options.locations import Locations, load_locations, unused_names
 from mm_config.options.run_options import ACCEPT, RunOptions, RunOutcome
 from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.root import RootSpec
+from mm_config.schema.types import expect
 
 RESUME = Option("--resume", "Continue a run: its folder, its id, a hash prefix, or latest.", "RUN|latest")
 IF_NEEDED = Option(
@@ -55,11 +55,13 @@ def main(spec: RootSpec, argv: Sequence[str] | None = None) -> RunOutcome | None
     Raises:
         SystemExit: With status 2 after one line per problem on stderr, with 130 when interrupted.
         UserError: The same problems, in a notebook.
+        TypeError: What is given is no spec, in a notebook.
     """
     if argv is None and not hasattr(sys.modules["__main__"], "__file__"):
         from mm_config.running.runners import run
 
-        return run(overridden(spec, ()), RunOptions(locations=load_locations()))
+        expect("spec", spec, RootSpec)
+        return run(overridden(spec, ()), RunOptions())
     words = list(sys.argv if argv is None else argv)
     outcome = None
 
@@ -74,6 +76,10 @@ def main(spec: RootSpec, argv: Sequence[str] | None = None) -> RunOutcome | None
 
 
 def _main(spec: RootSpec, argv: list[str]) -> RunOutcome | None:
+    try:
+        expect("spec", spec, RootSpec)
+    except TypeError as error:
+        raise UserError(str(error)) from error
     spec = named(spec, Path(argv[0]).stem)
     line = scan(argv[1:], OPTIONS)
     if line.has(HELP):
@@ -83,7 +89,11 @@ def _main(spec: RootSpec, argv: list[str]) -> RunOutcome | None:
     locations = Locations()
     with gathering(problems):
         locations = load_locations(line.values(LOCATION))
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = 1
+    with gathering(problems):
+        set_by_torchrun("RANK", 0)
+    with gathering(problems):
+        world_size = set_by_torchrun("WORLD_SIZE", 1, at_least=1)
     spec = overridden(spec, line.fields, problems, line.flags, world_size)
     if unused := list(unused_names(locations, spec)):
         raise UserError(unused)

@@ -35,6 +35,7 @@ class Row:
     values: dict[str, Any]
     """By run id; a run that has none is left out."""
     unit: str | None = None
+    """Of the values; None where they have none."""
 
 
 def differing_inputs(index: Index, records: Sequence[RunRecord]) -> list[Row]:

@@ -20,11 +20,13 @@ class Section:
     path: str
     """Canonical path; `spec` for the root."""
     value: Any
+    """The spec."""
     help: str
     """The docstring of the field that holds it."""
     by_hash: bool
     """Whether it enters the identity by its own hash; its leaves are then left out."""
     leaves: tuple[Leaf, ...]
+    """What can be set in it."""
 
 
 def sections(spec: RootSpec) -> Iterator[Section]:

@@ -43,13 +43,17 @@ class _Row:
     """A field of the page, or a spec that a field holds."""
 
     path: str
+    """Canonical path."""
     group: Group
+    """Where the page has it."""
     value: Any = None
     """A field's value; None for a spec."""
     unit: str = ""
+    """Of the value; empty where it has none."""
     about: str = ""
     """What is said of a spec."""
     is_default: bool = False
+    """Whether the value is the field's default."""
     note: str = ""
     """What is said beside it."""
 

@@ -19,6 +19,7 @@ import attrs
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import RUNS_DIR, CommandLine
 from mm_config.console.output import is_main_rank
+from mm_config.options.locations import Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.evolve import replace
@@ -96,7 +97,7 @@ def read_whole_targets(line: CommandLine, world_size: int | None = None) -> tupl
         UserError: All that is wrong with the options, the targets and their specs.
     """
     problems = list(line.problems)
-    options = RunOptions(runs_dir=runs_dir_of(line))
+    options = RunOptions(runs_dir=runs_dir_of(line), locations=Locations())
     targets: list[Target] = []
     for index, target in enumerate(line.words, 1):
         fields = line.fields if index == len(line.words) else ()

@@ -61,6 +61,7 @@ class Verb:
     """What an entry point of `mm.verbs` names."""
 
     usage: Usage
+    """Its page of help, which says what it takes."""
     carry_out: Callable[[CommandLine], int]
     """Does the work and returns the exit status: 0 done, 1 a negative answer. The first word is the action
     of a verb that has some. Mistakes in the options are left to `read_targets` where there are targets, so

@@ -8,6 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import attrs
+
 from mm_config.options.run_options import RunOptions
 
 
@@ -25,9 +27,8 @@ def shell_command(options: RunOptions, program: str, *words: str) -> str:
         program: `mm` or `python`; named by its path where the shell does not find this interpreter's.
         words: What follows it.
     """
-    elsewhere = (
-        [] if options.runs_dir == RunOptions().runs_dir else ["--runs-dir", typed_path(options.runs_dir)]
-    )
+    usual = attrs.fields(RunOptions).runs_dir.default
+    elsewhere = [] if options.runs_dir == usual else ["--runs-dir", typed_path(options.runs_dir)]
     return shlex.join([_program(program), *words, *elsewhere])
 
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from mm_config.schema.errors import Problem, UserError
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
@@ -30,8 +32,22 @@ def console() -> Console:
 
 
 def is_main_rank() -> bool:
-    """Whether this process is the one that speaks."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this process is the one that speaks; one whose rank is no number speaks for itself."""
+    rank = os.environ.get("RANK", "0")
+    return rank == "0" or not rank.isdecimal()
+
+
+def set_by_torchrun(variable: str, default: int, at_least: int = 0) -> int:
+    """A number in the environment: RANK, LOCAL_RANK or WORLD_SIZE.
+
+    Raises:
+        UserError: It is no such number.
+    """
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal() or int(text) < at_least:
+        message = f"expected a whole number of at least {at_least}, got {text!r}; torchrun sets it"
+        raise UserError(Problem(variable, message))
+    return int(text)
 
 
 def is_live() -> bool:
@@ -87,13 +103,21 @@ class Progress:
     """Long work under way; made by `progress`."""
 
     description: str
+    """What is done."""
     total: int
+    """Units of the whole work."""
     unit: str
+    """What is counted."""
     every: int
+    """Units between two lines where nothing can be redrawn."""
     completed: int
+    """Units that are done."""
     bar: RichProgress | None
+    """The live bar; None where nothing can be redrawn."""
     started_at: float = attrs.field(factory=time.monotonic)
+    """When it began, in seconds of a monotonic clock."""
     started_from: int = attrs.field(init=False)
+    """Units that were done before it began."""
 
     def __attrs_post_init__(self) -> None:
         self.started_from = self.completed

@@ -1,6 +1,6 @@
 """What `mm doctor` asks: small checks, which packages register by entry points.
 
-An entry point of the group `mm.checks` is a tuple of functions from `RunOptions` to `Check`s. Each
+An entry point of the group `mm.checks` is a tuple of functions from `DoctorOptions` to `Check`s. Each
 imports what it looks at, so that one library that can't be imported spoils no other check.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import attrs
 
 from mm_config.doctor.torch_extensions import extension_failure
-from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
 from mm_config.schema.installed import registered, registered_names
 
@@ -36,21 +36,33 @@ OK, MISSING, WARNING, BROKEN = CheckStatus
 
 
 @attrs.frozen
+class DoctorOptions:
+    """What is asked about."""
+
+    runs_dir: Path = Path("runs")
+    """The folder that runs would lie in."""
+    device: str = "auto"
+    """The device that has to work; `auto` is whichever is there."""
+
+
+@attrs.frozen
 class Check:
     """One thing that was looked at."""
 
     name: str
+    """What was looked at."""
     status: CheckStatus
+    """How it is."""
     detail: str = ""
     """The version, the place, or what is wrong."""
     remedy: str = ""
     """What to do about it, where something is to be done."""
 
 
-Checks = tuple[Callable[[RunOptions], Iterable[Check]], ...]
+Checks = tuple[Callable[[DoctorOptions], Iterable[Check]], ...]
 
 
-def all_checks(options: RunOptions) -> Iterator[Check]:
+def all_checks(options: DoctorOptions) -> Iterator[Check]:
     """Runs the checks of all installed packages, mm_config's first, as far as torch can be imported."""
     for name in sorted(registered_names(GROUP), key=lambda name: (name != "config", name)):
         try:
@@ -66,7 +78,7 @@ def all_checks(options: RunOptions) -> Iterator[Check]:
             return
 
 
-def checks_of(entry: EntryPoint, options: RunOptions) -> Iterator[Check]:
+def checks_of(entry: EntryPoint, options: DoctorOptions) -> Iterator[Check]:
     """Runs the checks of one package.
 
     What a check raises is a finding as well: this is for machines on which something is wrong.

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions, version
 from typing import TYPE_CHECKING
 
-from mm_config.doctor.checks import BROKEN, MISSING, OK, Check, Checks
+from mm_config.doctor.checks import BROKEN, MISSING, OK, Check, Checks, DoctorOptions
 from mm_config.options.locations import FILE_NAME, load_locations, project_file, user_file
-from mm_config.options.run_options import RunOptions
 from mm_config.rules.wording import counted
 from mm_config.runs.index import open_index
 
@@ -26,12 +25,12 @@ CONDITIONS = {"torch-npu": "only after CANN: without it, import torch itself fai
 """What has to be so before something optional is installed."""
 
 
-def python(_: RunOptions) -> Iterator[Check]:
+def python(_: DoctorOptions) -> Iterator[Check]:
     """The interpreter."""
     yield Check("Python", OK, f"{platform.python_version()}, {sys.executable}")
 
 
-def packages(_: RunOptions) -> Iterator[Check]:
+def packages(_: DoctorOptions) -> Iterator[Check]:
     """The packages of mm, and whether the versions of what they need fit."""
     for package in _packages():
         wrong = {str(one): found for one in _requirements(package) if (found := _unmet(one))}
@@ -42,7 +41,7 @@ def packages(_: RunOptions) -> Iterator[Check]:
             yield Check(package.name, OK, package.version)
 
 
-def extras(_: RunOptions) -> Iterator[Check]:
+def extras(_: DoctorOptions) -> Iterator[Check]:
     """What is optional, as the packages' extras declare it."""
     ours = [package.name for package in _packages()]
     for package in _packages():
@@ -62,7 +61,7 @@ def extras(_: RunOptions) -> Iterator[Check]:
                 yield Check(names, OK, f"{', '.join(version(one.name) for one in needed)} ({install})")
 
 
-def runs_folder(options: RunOptions) -> Iterator[Check]:
+def runs_folder(options: DoctorOptions) -> Iterator[Check]:
     """Whether runs can be written, and how much room there is for them."""
     folder = options.runs_dir.absolute()
     place = next(at for at in (folder, *folder.parents) if at.exists())
@@ -83,7 +82,7 @@ def runs_folder(options: RunOptions) -> Iterator[Check]:
         yield Check("disk", OK, room)
 
 
-def index(options: RunOptions) -> Iterator[Check]:
+def index(options: DoctorOptions) -> Iterator[Check]:
     """Whether the index of runs opens."""
     opened = open_index(options.runs_dir)
     runs = len(opened.list())
@@ -92,7 +91,7 @@ def index(options: RunOptions) -> Iterator[Check]:
     yield Check("index", OK, f"{counted(runs, 'run')} {where}")
 
 
-def locations(_: RunOptions) -> Iterator[Check]:
+def locations(_: DoctorOptions) -> Iterator[Check]:
     """The location files that were found, and whether what they name exists."""
     entries = load_locations().entries
     for entry in entries:

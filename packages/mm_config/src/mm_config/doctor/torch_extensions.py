@@ -15,7 +15,9 @@ class ExtensionFailure:
     """An extension that failed while torch was imported."""
 
     reason: str
+    """What is wrong with which extension."""
     remedy: str
+    """What to do about it."""
 
 
 def extension_failure(error: Exception) -> ExtensionFailure | None:

@@ -17,6 +17,7 @@ class Source:
     """A file, or one kind of statement in a script."""
 
     file: Path
+    """The file."""
     kind: str
     """`model.json`, `inference_model.json`, `data.json`, `fsdp2.yaml`, `layerzero.yaml`, `tools.json`,
     `native.yaml`, `shell flag`, `environment variable`, `shell variable`, or another tool's file."""
@@ -27,12 +28,14 @@ class Fact:
     """One value that a file gives."""
 
     source: Source
+    """Where it stands."""
     path: str
     """Keys joined by dots, list elements as `[3]` (`a.b[3].c`); a flag with its dashes; a variable's name."""
     value: Leaf
     """Of a variable or flag always text: a flag with several values has a tuple of them, one without any
     has True."""
     line: int
+    """From 1."""
 
     @property
     def place(self) -> str:

@@ -27,6 +27,7 @@ class Sequence:
     """A list."""
 
     items: tuple[Node, ...]
+    """In the file's order."""
 
 
 @attrs.frozen
@@ -34,6 +35,7 @@ class Mapping:
     """Keys, each given once, in the file's order."""
 
     entries: tuple[tuple[str, Node], ...]
+    """Key and value."""
 
     def get(self, key: str) -> Node | None:
         """The node under a key, or None where the mapping lacks it."""
@@ -45,6 +47,7 @@ class Node:
     """A value and where it stands."""
 
     value: Scalar | Sequence | Mapping
+    """What it is."""
     line: int
     """Line of the value's key, or of the value itself in a list and at the root; the first is 1."""
 

@@ -19,15 +19,19 @@ class Entry:
     """What became of one key."""
 
     verdict: Verdict
+    """What became of it."""
     text: str
     """Where it went, or why nowhere."""
     place: str = ""
     """`file:line`; empty where the line is about a missing key."""
     key: str = ""
+    """The key in its file."""
     value: Any = ABSENT
+    """Its value."""
     is_default: bool = False
     """Whether it is what the tool takes anyway."""
     kind: str = ""
+    """The kind of file."""
     path: str = ""
     """Kind and path of the row that the fact has."""
 
@@ -37,6 +41,7 @@ class Comparison:
     """How the imported spec differs from another."""
 
     name: str
+    """What it is held against."""
     changes: tuple[Change, ...]
     """From the other to the imported one."""
 
@@ -50,6 +55,7 @@ class Report:
     entries: tuple[Entry, ...]
     """In the files' order, then what belongs to no single key."""
     comparisons: tuple[Comparison, ...]
+    """With specs of this repository."""
     flags: tuple[str, ...]
     """`--location NAME=PATH` and `--runs-dir DIR`, with the paths of the files."""
     launcher: tuple[str, ...]

@@ -23,6 +23,7 @@ class Advice:
     """One variable that MindSpeed-MM's scripts set."""
 
     variable: str
+    """The variable."""
     mindspeed: str
     """Their value."""
     unset: str
@@ -30,6 +31,7 @@ class Advice:
     advised: str | None
     """Our value; None to leave it unset."""
     why: str
+    """What it is good for."""
 
 
 ADVICE: tuple[Advice, ...] = (

@@ -25,7 +25,9 @@ class Form:
     """One way to write values as text."""
 
     read: Callable[[str], Any]
+    """The value of a text."""
     write: Callable[[Any], str]
+    """The text of a value."""
 
 
 def words(meanings: Mapping[str, Any]) -> Form:

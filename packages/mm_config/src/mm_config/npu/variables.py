@@ -21,8 +21,11 @@ class Variable:
     """One environment variable and its field."""
 
     name: str
+    """In the environment."""
     field: str
+    """Path below `spec.runtime.npu`."""
     form: Form
+    """How its values are written."""
 
 
 VARIABLES: tuple[Variable, ...] = (

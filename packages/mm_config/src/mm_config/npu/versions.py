@@ -17,7 +17,9 @@ class Pairing:
     """A release of torch_npu and the release of CANN that it is documented for."""
 
     torch_npu: str
+    """Version of torch_npu."""
     cann: str
+    """Version of CANN."""
 
     @property
     def torch(self) -> str:

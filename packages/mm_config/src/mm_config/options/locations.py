@@ -16,13 +16,13 @@ from mm_config.schema.errors import Problem, UserError, concerning, gathering
 from mm_config.schema.evolve import leaves
 from mm_config.schema.root import RootSpec
 from mm_config.schema.suggestions import did_you_mean
-from mm_config.schema.types import is_dict
+from mm_config.schema.types import is_dict, typed
 
 FILE_NAME = "locations.yaml"
 FLAG = "--location"
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=typed)
 class Location:
     """One entry of the table."""
 
@@ -34,11 +34,12 @@ class Location:
     """What defines it: the flag, or the path of a file."""
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=typed)
 class Locations:
     """The merged table; a name appears once."""
 
     entries: tuple[Location, ...] = ()
+    """Each logical name and where it lies."""
 
     def resolve(self, name: str) -> Path:
         """The existing path of a logical name.

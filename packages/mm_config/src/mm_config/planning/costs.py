@@ -82,7 +82,9 @@ class Flow:
     """Bytes that one rank sends or receives in a training step, or for a video."""
 
     name: str
+    """What is sent."""
     bytes: int
+    """How much."""
     span: int
     """Ranks among which it flows; 0 between the device and its host."""
 
@@ -94,7 +96,9 @@ class Layout:
     sequence: int
     """Ranks that share one sample's tokens: Ulysses times ring."""
     ulysses: int
+    """Ranks that share the heads of a sequence."""
     ring: int
+    """Ranks that share its tokens."""
     tensor: int
     """Ranks that share matrices."""
     shard: int
@@ -115,8 +119,11 @@ class Clip:
     """The size that a plan counts with."""
 
     num_frames: int
+    """Frames."""
     height: int
+    """In pixels."""
     width: int
+    """In pixels."""
     batch_size: int
     """Clips per optimizer step over all ranks."""
 

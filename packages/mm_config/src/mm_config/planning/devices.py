@@ -42,11 +42,13 @@ class Device:
     """One kind of device."""
 
     name: str
+    """As a person knows it."""
     bf16_flops: float
     """Peak of bfloat16 and float16 products, FLOP/s."""
     fp32_flops: float
     """Peak of exact float32 products, FLOP/s."""
     memory_bytes: int
+    """Memory of one."""
     sources: dict[str, str]
     """Where each figure is from, by the name of its field."""
     link_bandwidth: float | None = None
@@ -62,6 +64,7 @@ class Device:
     tf32_flops: float | None = None
     """Peak of float32 products with rounded factors, FLOP/s."""
     kernels: Kernels | None = None
+    """How fast its kernels are; None where it was not measured."""
 
     def peak_flops(self, dtype: Dtype, allow_tf32: bool = False) -> float:
         """The peak in the format that a network computes in."""

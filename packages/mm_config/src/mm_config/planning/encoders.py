@@ -32,8 +32,11 @@ class Encoder:
     """What one encoder takes up."""
 
     name: str
+    """Which one."""
     parameters: int
+    """How many."""
     bytes: int
+    """Of its parameters."""
 
 
 def encoders(

@@ -47,8 +47,11 @@ class _Expert:
     """Bytes of one expert on one rank."""
 
     whole: int
+    """Its share of all parameters."""
     blocks: int
+    """Its share of those of all blocks."""
     block: int
+    """One block, gathered."""
 
 
 def infer_work(spec: InferSpec) -> Work:

@@ -19,7 +19,9 @@ class Parameter:
     """A parameter of a network."""
 
     name: str
+    """As in the network's state."""
     shape: tuple[int, ...]
+    """Its dimensions."""
     modules: tuple[str, ...]
     """The modules around it, innermost first."""
 

@@ -40,8 +40,11 @@ class Plan:
     trainable_parameters: int
     """Those that are trained, or the adapters' instead; 0 at inference."""
     work: Work
+    """Operations and how long they take."""
     memory: Memory
+    """Of one rank."""
     traffic: tuple[Flow, ...]
+    """What a rank sends and receives."""
     notes: tuple[str, ...]
     """What is assumed and what is not counted."""
     device: Device | None = None

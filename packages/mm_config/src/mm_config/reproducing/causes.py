@@ -50,6 +50,7 @@ class Suspect:
     """A cause with what speaks for it."""
 
     cause: Cause
+    """What may differ."""
     changes: tuple[OriginChange, ...]
     """None for `FILES`, of which the differences tell."""
 

@@ -22,7 +22,7 @@ from mm_config.rules import (
 from mm_config.schema.errors import Problem, SpecError, prefixed
 from mm_config.schema.fields import spec_fields
 from mm_config.schema.root import RootSpec
-from mm_config.schema.types import class_of, is_spec, is_tuple
+from mm_config.schema.types import class_of, expect_spec, is_spec, is_tuple
 from mm_config.specs.data import DataSpec, ManifestSpec, PrecomputedSpec
 from mm_config.specs.diffusion import FlowMatchingSpec, SamplerSpec
 from mm_config.specs.encoders import (
@@ -79,7 +79,11 @@ def problems(spec: Any, world_size: int | None = None) -> list[Problem]:
 
     Returns:
         One problem per broken rule, with the canonical path (`spec.data.num_frames`), no two alike.
+
+    Raises:
+        TypeError: It is no spec.
     """
+    expect_spec("spec", spec)
     found = list(_walk(spec, "spec"))
     if isinstance(spec, TrainSpec):
         found += prefixed(ranks.train_rank_problems(spec, world_size), "spec")

@@ -9,6 +9,7 @@ from mm_config.schema.faces import lazy
 if TYPE_CHECKING:
     from mm_config.running.choosing import taken_from, trained_input
     from mm_config.running.contents import checked_inputs
+    from mm_config.running.runners import equal_run
     from mm_config.running.threads import on_threads
     from mm_config.running.trained_by import resolve_weights
 else:

@@ -10,7 +10,7 @@ import attrs
 from mm_config.console.output import say
 from mm_config.content.inputs import Input, in_turn, last_in_turn
 from mm_config.content.parts import told_differences
-from mm_config.options.run_options import ACCEPT, RunOptions
+from mm_config.options.run_options import RunOptions
 from mm_config.runs.index import open_index
 from mm_config.runs.inputs import name_key, read_inputs
 from mm_config.schema.decorator import tag_of
@@ -53,7 +53,7 @@ def checked_inputs(
         return dict(inputs)  # What differs from the repeated run is told by who repeats it.
     changes = tuple(_changes(inputs, options, earlier))
     if changes and not options.accept_content:
-        advice = f"give it another revision, or take it as it is by {ACCEPT}"
+        advice = f"give it another revision, or take it as it is by {options.name_of('accept_content')}"
         raise UserError(Problem(path, f"{message}; {advice}") for path, message in changes)
     for path, message in changes:
         say(f"{path}: {message}")

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import attrs
+
 from mm_config.console.output import say
 from mm_config.content.inputs import made_of, orders_of
 from mm_config.npu.exporting import exported
@@ -38,7 +40,7 @@ def run(spec: RootSpec, options: RunOptions) -> RunOutcome:
         UserError: No installed package runs this kind of spec, or it can't do all that this one says; the
             run folder can't be opened, the environment contradicts the spec, or the runner found a mistake.
     """
-    if options.if_needed and (earlier := _equal_run(spec, options)):
+    if options.if_needed and (earlier := equal_run(spec, options)):
         return RunOutcome(run_dir=earlier, result_path=earlier / RESULT_FILE, reused=True)
     entry = runner_of(spec)
     check_carried_out(spec)
@@ -46,7 +48,7 @@ def run(spec: RootSpec, options: RunOptions) -> RunOutcome:
         runner: Runner = loaded(entry, entry.value)
         check_opens(spec, options)
         with on_threads(options.threads):
-            return runner(spec, options)
+            return runner(spec, attrs.evolve(options, if_needed=False))
 
 
 def runner_of(spec: RootSpec) -> EntryPoint:
@@ -81,7 +83,7 @@ def finished_run(spec: RootSpec, runs_dir: Path) -> Path | None:
     return next((index.folder(record) for record in index.find_finished(spec_hash(spec))), None)
 
 
-def _equal_run(spec: RootSpec, options: RunOptions) -> Path | None:
+def equal_run(spec: RootSpec, options: RunOptions) -> Path | None:
     """The folder of the newest finished run that was made of the same in the same order; why others are not
     is said.
 

@@ -21,6 +21,7 @@ class FieldQueries:
     """What is asked of the JSON column `fields`, which holds the texts of a run's fields by path."""
 
     runs: Table
+    """The table that has the column."""
     postgresql: bool
     """Else SQLite."""
 

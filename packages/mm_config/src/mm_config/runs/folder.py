@@ -204,7 +204,7 @@ def resumed(spec: RootSpec, options: RunOptions) -> Run:
     """
     earlier = attach(folder_to_resume(spec, options))
     if spec_hash(earlier.spec) != spec_hash(spec):
-        raise SpecError(why_another(earlier.record.path, earlier.spec, spec))
+        raise SpecError(why_another(earlier.record.path, earlier.spec, spec, options))
     return earlier
 
 

@@ -39,8 +39,11 @@ class Index:
     """The runs under one folder; made by `open_index`."""
 
     runs_dir: Path
+    """The folder."""
     engine: Engine
+    """The database."""
     runs: Table
+    """Its table."""
 
     def add(self, record: RunRecord) -> None:
         """Registers a run. One that a rebuild has found in the meantime is replaced."""

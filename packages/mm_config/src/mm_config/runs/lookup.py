@@ -1,4 +1,4 @@
-"""Which stored runs a person means by a run id or by the beginning of a hash, and which by `--resume`."""
+"""Which stored runs a person means by a run id or by the beginning of a hash, and which to resume."""
 
 from __future__ import annotations
 
@@ -65,18 +65,19 @@ def folder_to_resume(spec: RootSpec, options: RunOptions) -> Path:
         return Path(target)
     index = open_index(options.runs_dir)
     latest = target == "latest"
-    found = index.list(name=spec.name or tag_of(spec)) if latest else index.list(matching=target)
+    label, option = spec.name or tag_of(spec), options.name_of("resume")
+    found = index.list(name=label) if latest else index.list(matching=target)
     if not found:
-        raise UserError(Problem("--resume", f"no run {target!r} of {spec.name!r} in {options.runs_dir}"))
+        raise UserError(Problem(option, f"no run {target!r} of {label!r} in {options.runs_dir}"))
     if not latest and len({record.spec_hash_now or record.spec_hash for record in found}) > 1:
         candidates = ", ".join(record.path for record in found)
-        raise UserError(Problem("--resume", f"{target!r} is ambiguous: {candidates}"))
+        raise UserError(Problem(option, f"{target!r} is ambiguous: {candidates}"))
     return index.folder(found[0])
 
 
-def why_another(run: str, earlier: RootSpec, spec: RootSpec) -> Iterator[Problem]:
+def why_another(run: str, earlier: RootSpec, spec: RootSpec, options: RunOptions) -> Iterator[Problem]:
     """That a run, by its id, was started with another spec, and every field that makes it another."""
-    yield Problem("--resume", f"{run} was started with another spec")
+    yield Problem(options.name_of("resume"), f"{run} was started with another spec")
     for change in diff(earlier, spec):
         if change.role is SEMANTIC:
             was, now = for_person(change.old), for_person(change.new)

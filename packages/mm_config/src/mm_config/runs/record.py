@@ -65,9 +65,11 @@ class RunRecord:
     exact_hash: str
     """64 hex digits, as they were when the run started."""
     status: RunStatus
+    """How it is."""
     host: str
     """Machine on which it was started."""
     started_at: str
+    """When it was opened."""
     finished_at: str | None = None
     """When it finished, failed or was interrupted."""
     reason: str | None = None

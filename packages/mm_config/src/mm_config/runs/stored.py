@@ -33,6 +33,7 @@ class Stored:
     spec_hash: str | None = None
     """None where the payload can't be loaded today."""
     exact_hash: str | None = None
+    """Today's."""
     named: Mapping[str, str] = attrs.field(factory=dict[str, str])
     """The digest of the content that each name met, by `name_key`."""
     migrated: bool = False

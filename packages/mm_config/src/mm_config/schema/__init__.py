@@ -9,6 +9,7 @@ from mm_config.schema.faces import lazy
 if TYPE_CHECKING:
     from mm_config.schema.decorator import spec, tag_of
     from mm_config.schema.diff import for_person
+    from mm_config.schema.docstrings import shown_by_help
     from mm_config.schema.errors import Problem, SpecError, UserError, concerning, gathering, prefixed
     from mm_config.schema.evolve import get, leaves
     from mm_config.schema.faces import lazy
@@ -17,6 +18,6 @@ if TYPE_CHECKING:
     from mm_config.schema.installed import all_registered, loaded, registered, registered_names
     from mm_config.schema.root import RootSpec
     from mm_config.schema.suggestions import did_you_mean
-    from mm_config.schema.types import is_spec
+    from mm_config.schema.types import expect, expect_function, is_spec
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

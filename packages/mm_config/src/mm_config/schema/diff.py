@@ -26,6 +26,7 @@ class Change:
     new: Any
     """The value in the second spec."""
     unit: str | None = None
+    """Of both values; None where they have none."""
     by_hash: bool = False
     """Whether it lies in a spec that enters the identity by its spec_hash: only semantic fields count."""
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from collections.abc import Iterable
 from functools import cache
 from itertools import pairwise
 from typing import Any
+
+from mm_config.schema.types import is_tuple
 
 
 @cache
@@ -17,6 +20,25 @@ def help_texts(cls: type[Any]) -> dict[str, str]:
     for base in reversed(cls.__mro__):
         texts |= _class_docs(base.__module__).get(base.__qualname__, {})
     return texts
+
+
+def shown_by_help(value: Any) -> Any:
+    """The same value; where it is a class with slots, `help` shows the docstrings of its fields."""
+    slots = vars(value).get("__slots__") if isinstance(value, type) else None
+    if is_tuple(slots):
+        value.__slots__ = _Slots(value, slots)
+    return value
+
+
+class _Slots(dict[str, str | None]):
+    """The slots of a class, each with its field's docstring, which is read when `help` asks for it."""
+
+    def __init__(self, cls: type[Any], names: Iterable[str]) -> None:
+        super().__init__(dict.fromkeys(names))
+        self._cls = cls
+
+    def __getitem__(self, name: str) -> str | None:
+        return help_texts(self._cls).get(name)
 
 
 @cache

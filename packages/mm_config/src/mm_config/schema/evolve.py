@@ -12,7 +12,7 @@ from mm_config.schema.errors import Problem, SpecError, prefixed
 from mm_config.schema.fields import FieldInfo, Role, field_types, info_of, narrowed, spec_fields
 from mm_config.schema.ranges import value_problems
 from mm_config.schema.suggestions import did_you_mean
-from mm_config.schema.types import class_of, is_dict, is_spec, is_tuple
+from mm_config.schema.types import class_of, expect, expect_spec, is_dict, is_spec, is_tuple
 
 T = TypeVar("T")
 
@@ -27,9 +27,11 @@ class Leaf:
     path: str
     """Canonical path without the leading `spec.`: `optim.lr`."""
     value: Any
+    """What it is now."""
     type: Any
     """The field's resolved annotation."""
     info: FieldInfo
+    """What its field declares."""
     role: Role
     """The role in force: a field inside an execution field is never semantic."""
     owner: type[Any]
@@ -118,10 +120,14 @@ def replace(spec: Any, path: str | Mapping[str, Any], value: Any = None, /) -> A
         value: The new value, where `path` is one path.
 
     Raises:
+        TypeError: It is no spec, or a path is no text.
         SpecError: Unknown paths, two paths of which one contains the other, wrong types and values
             out of range: all of them, each with its canonical path.
     """
     changes = path if isinstance(path, Mapping) else {path: value}
+    expect_spec("spec", spec)
+    for one in changes:
+        expect("path", one, str)
     problems: list[Problem] = []
     tree = _change_tree(changes, problems)
     changed = _rebuild(spec, spec, tree, ROOT, problems)
@@ -135,6 +141,7 @@ class _Set:
     """A leaf of the tree of changes."""
 
     value: Any
+    """The new value."""
 
 
 def _segments(path: str) -> list[str]:

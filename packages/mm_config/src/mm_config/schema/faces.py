@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mm_config.schema.docstrings import shown_by_help
+
 
 def lazy(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """`__getattr__`, `__dir__` and `__all__` of a package whose `__init__` imports names for type checkers.
@@ -29,7 +31,7 @@ def lazy(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], l
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, original = homes[name]
-        return getattr(import_module(module), original)
+        return shown_by_help(getattr(import_module(module), original))
 
     names = sorted(homes)
     return get, lambda: names, names

@@ -98,21 +98,37 @@ class FieldInfo:
     """What `field()` declares beside the type and the default."""
 
     role: Role = SEMANTIC
+    """What it can change, and so which hashes it enters."""
     unit: str | None = None
+    """Of a number, such as `px` or `steps`."""
     ge: float | None = None
+    """Least value."""
     gt: float | None = None
+    """What the value is above."""
     le: float | None = None
+    """Greatest value."""
     lt: float | None = None
+    """What the value is below."""
     min_length: int | None = None
+    """Smallest length of a string or a tuple."""
     neutral: Any = ABSENT
+    """The value that reproduces the class before it had the field; absent where it always had."""
     wire: str | None = None
+    """Its name in canonical bytes, where its Python name is another now."""
     by_hash: bool = False
+    """Whether canonical bytes hold the hash of the spec in it instead of the spec."""
     effect: Effect | None = None
+    """What a change of it alters."""
     effects: Mapping[str, Effect] = {}
+    """Other effects by the path inside the field."""
     layer: Layer | None = None
+    """Who fixes it."""
     group: Group | None = None
+    """Where the spec's page has it."""
     short_name: str | None = None
+    """Its alias on the command line."""
     short_names: tuple[str, ...] = ()
+    """Paths inside the field whose last segments are their aliases."""
 
 
 def field(

@@ -21,7 +21,16 @@ from mm_config.schema.fields import (
     spec_fields,
     wire_name,
 )
-from mm_config.schema.types import class_of, is_dict, is_list, is_spec, is_tuple, is_union, item_types
+from mm_config.schema.types import (
+    class_of,
+    expect_spec,
+    is_dict,
+    is_list,
+    is_spec,
+    is_tuple,
+    is_union,
+    item_types,
+)
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
@@ -37,12 +46,22 @@ _PLAIN = frozenset({bool, int, float, str})
 
 
 def spec_hash(spec: Any) -> str:
-    """The 64 hex digits that name what a spec computes: its semantic fields."""
+    """The 64 hex digits that name what a spec computes: its semantic fields.
+
+    Raises:
+        TypeError: It is no spec.
+    """
+    expect_spec("spec", spec)
     return hashlib.sha256(canonical_bytes(spec, SPEC_ROLES)).hexdigest()
 
 
 def exact_hash(spec: Any) -> str:
-    """The 64 hex digits that name what a spec computes and how: semantic and execution fields."""
+    """The 64 hex digits that name what a spec computes and how: semantic and execution fields.
+
+    Raises:
+        TypeError: It is no spec.
+    """
+    expect_spec("spec", spec)
     return hashlib.sha256(canonical_bytes(spec, EXACT_ROLES)).hexdigest()
 
 
@@ -110,8 +129,11 @@ class _Emitted:
     """What canonical bytes take of one field: everything that follows from its declaration."""
 
     name: str
+    """In Python."""
     wire: str
+    """In canonical bytes."""
     by_hash: bool
+    """Whether the hash of the spec in it is written."""
     widened: Any
     """The annotation where integers have to become floats, else None."""
     neutral: Any

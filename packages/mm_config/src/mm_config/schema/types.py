@@ -5,8 +5,11 @@ from __future__ import annotations
 import enum
 import typing
 from collections.abc import Iterator
+from functools import cache
 from types import UnionType
 from typing import Any, TypeGuard
+
+import attrs
 
 
 def type_problem(value: Any, expected: Any) -> str | None:
@@ -16,6 +19,43 @@ def type_problem(value: Any, expected: Any) -> str | None:
     spec classes and their abstract bases, unions, `tuple[X, ...]` and `tuple[X, Y]`.
     """
     return None if _matches(value, expected) else f"expected {describe(expected)}, got {in_error(value)}"
+
+
+def expect(name: str, value: object, expected: Any) -> None:
+    """Holds an argument of a function against its annotation: a class, a union, `tuple[X, ...]`.
+
+    Raises:
+        TypeError: It is of another type; one line says what was expected.
+    """
+    if not _is(value, expected):
+        raise TypeError(f"{name}: expected {describe(expected)}, got {type(value).__name__}")
+
+
+def expect_spec(name: str, value: object) -> None:
+    """Raises TypeError where an argument is no spec."""
+    if not is_spec(value):
+        raise TypeError(f"{name}: expected a spec, got {type(value).__name__}")
+
+
+def expect_function(name: str, value: object) -> None:
+    """Raises TypeError where an argument is neither None nor can be called."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}: expected a function, got {type(value).__name__}")
+
+
+def typed(cls: type[Any], fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """The `field_transformer` of an attrs class that people make: wrong types are told as by `expect`."""
+
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        expect(field.name, value, _annotations(cls)[field.name])
+
+    checks = attrs.validators
+    return [field.evolve(validator=checks.and_(check, *filter(None, [field.validator]))) for field in fields]
+
+
+@cache
+def _annotations(cls: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def annotation_problem(expected: Any) -> str | None:
@@ -125,6 +165,17 @@ def literal(value: Any) -> str:
         return f"of about 2**{value.bit_length()}"
     text = ascii(value) if isinstance(value, str) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is(value: Any, expected: Any) -> bool:
+    if is_union(expected):
+        return any(_is(value, argument) for argument in typing.get_args(expected))
+    if typing.get_origin(expected) is tuple:
+        items = item_types(expected, len(value)) if is_tuple(value) else None
+        return items is not None and all(map(_is, value, items))
+    if expected is int:
+        return type(value) is int
+    return value is None if expected is None else isinstance(value, expected)
 
 
 def _matches(value: Any, expected: Any) -> bool:

@@ -18,7 +18,7 @@ from mm_config.schema.decorator import schema_of, tag_of
 from mm_config.schema.errors import Problem, SpecError, UserError, gathering
 from mm_config.schema.fields import field_types, spec_fields, wire_name
 from mm_config.schema.identity import FORMAT_VERSION, JSON, declared, exact_hash, payload_hash, spec_hash
-from mm_config.schema.types import class_of, in_error, is_dict, is_spec, is_tuple
+from mm_config.schema.types import class_of, expect_spec, in_error, is_dict, is_spec, is_tuple
 from mm_config.stored.parsing import checked, core_dumper, parse_json, parse_yaml, shown_key
 from mm_config.stored.structuring import class_of_tag, known_specs, older_schemas, structure
 
@@ -137,8 +137,10 @@ def dump(spec: Any, path: str | os.PathLike[str]) -> None:
     """Writes a spec to a `.json`, `.yaml` or `.yml` file, whole or not at all.
 
     Raises:
+        TypeError: It is no spec.
         UserError: The file's ending is none of these, or it can't be written.
     """
+    expect_spec("spec", spec)
     file = Path(path)
     with _naming(file):
         text = dumps(spec, _format_of(file))

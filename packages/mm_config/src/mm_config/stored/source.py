@@ -33,6 +33,7 @@ class _Literal:
     """None, a truth value, a number or a string."""
 
     source: str
+    """As Python writes it."""
 
 
 @attrs.frozen
@@ -40,7 +41,9 @@ class _Member:
     """A member of an enum."""
 
     cls: type[Any]
+    """The enum."""
     name: str
+    """The member."""
 
 
 @attrs.frozen
@@ -48,6 +51,7 @@ class _Items:
     """A tuple."""
 
     items: tuple[_Expression, ...]
+    """Its items."""
 
 
 @attrs.frozen(cache_hash=True)
@@ -55,7 +59,9 @@ class _Call:
     """A spec: its class and the fields that are written."""
 
     cls: type[Any]
+    """The class."""
     fields: tuple[tuple[str, _Expression], ...]
+    """Name and value."""
 
 
 _Expression: TypeAlias = "_Literal | _Member | _Items | _Call"
@@ -201,7 +207,9 @@ class _Names:
     """How the file calls what it imports and what it defines."""
 
     classes: Mapping[type[Any], str]
+    """Names of classes."""
     constants: Mapping[_Call, str]
+    """Names of the specs that stand above."""
 
 
 def _assignment(call: _Call, names: _Names) -> str:

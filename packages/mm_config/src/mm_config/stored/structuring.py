@@ -126,10 +126,13 @@ class _Alternatives:
     """What an annotation allows besides plain values."""
 
     enums: tuple[type[enum.Enum], ...]
+    """Enums."""
     kinds: tuple[type[Any], ...]
     """Spec classes and their abstract bases."""
     tuples: tuple[Any, ...]
+    """Annotations of tuples."""
     text: bool
+    """Whether text is allowed."""
 
 
 @cache

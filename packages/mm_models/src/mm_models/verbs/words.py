@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mm_config.cli import CommandLine, Option, resolve, runs_dir_of
-from mm_config.options import RunOptions
+from mm_config.options import Locations, RunOptions
 
 SPEC = Option(
     "--spec",
@@ -20,4 +20,8 @@ def spec_of(line: CommandLine) -> object:
         UserError: The target is no spec.
     """
     target = line.value(SPEC)
-    return None if target is None else resolve(target, RunOptions(runs_dir=runs_dir_of(line)))
+    return (
+        None
+        if target is None
+        else resolve(target, RunOptions(runs_dir=runs_dir_of(line), locations=Locations()))
+    )

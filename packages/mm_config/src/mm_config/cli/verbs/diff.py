@@ -14,6 +14,7 @@ from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine
 from mm_config.cli.targets import TARGET_HELP, Target, read_whole_targets, runs_dir_of
 from mm_config.cli.values import plain
 from mm_config.cli.verb import Usage, Verb
+from mm_config.options.locations import Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import Change
@@ -47,7 +48,7 @@ USAGE = Usage(
 def print_diff(line: CommandLine) -> int:
     """Prints what differs between the two targets."""
     old, new = read_whole_targets(line)
-    content = _content_changes(old, new, RunOptions(runs_dir=runs_dir_of(line)))
+    content = _content_changes(old, new, RunOptions(runs_dir=runs_dir_of(line), locations=Locations()))
     compared = compare(old.spec, new.spec, old.named_requests, new.named_requests, content)
     if line.has(JSON):
         print(json.dumps(_report(compared), indent=2, ensure_ascii=False))

@@ -10,9 +10,8 @@ import attrs
 from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option
 from mm_config.cli.targets import read_targets, runs_dir_of
 from mm_config.cli.verb import Usage, Verb
-from mm_config.doctor.checks import Check, CheckStatus, all_checks
+from mm_config.doctor.checks import Check, CheckStatus, DoctorOptions, all_checks
 from mm_config.doctor.npu import npu_checks
-from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.root import RootSpec
 
@@ -54,7 +53,7 @@ def examine(line: CommandLine) -> int:
     device = line.value(DEVICE, DEVICE.choices[0])
     spec = _target(line, device)
     checks: list[Check] = []
-    for check in _all(RunOptions(runs_dir=runs_dir_of(line), device=device), spec):
+    for check in _all(DoctorOptions(runs_dir=runs_dir_of(line), device=device), spec):
         checks.append(check)
         if not line.has(JSON):
             print(_line(check), flush=True)
@@ -83,7 +82,7 @@ def _target(line: CommandLine, device: str) -> RootSpec | None:
     return None
 
 
-def _all(options: RunOptions, spec: RootSpec | None) -> Iterator[Check]:
+def _all(options: DoctorOptions, spec: RootSpec | None) -> Iterator[Check]:
     # Before the packages' checks import torch: torch_npu, imported with it, changes the environment.
     if options.device == "npu":
         yield from npu_checks(spec)

@@ -24,7 +24,9 @@ class Book:
     """Written while an import goes on."""
 
     table: Table
+    """What becomes of each."""
     facts: tuple[Fact, ...]
+    """All that the files give."""
     generation: bool
     """Whether an inference spec is made; else a training spec."""
     reached: Mapping[str, tuple[str, ...]] = {}
@@ -34,6 +36,7 @@ class Book:
     further: list[Entry] = attrs.Factory(list[Entry])
     """What belongs to no single fact."""
     problems: list[Problem] = attrs.Factory(list[Problem])
+    """What is wrong with them, as it is found."""
     changes: dict[str, Any] = attrs.Factory(dict[str, Any])
     """Values for the spec by canonical path."""
     origins: dict[str, Fact] = attrs.Factory(dict[str, Fact])
@@ -41,9 +44,13 @@ class Book:
     paths: dict[str, str] = attrs.Factory(dict[str, str])
     """Paths that files give, by the name that `--location` knows them under, and `--runs-dir`."""
     conditions: dict[str, bool] = attrs.Factory(dict[str, bool])
+    """Whether each condition of the table holds, by its name."""
     _numbers: dict[tuple[str, str], int] = attrs.field(init=False, factory=dict[tuple[str, str], int])
+    """A read fact's place in `facts` by kind and path of its row."""
     _rows: dict[int, Row] = attrs.field(init=False, factory=dict[int, Row])
+    """A read fact's row by its place in `facts`."""
     _places: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
+    """The place of each fact in `facts` by its `id`."""
 
     def __attrs_post_init__(self) -> None:
         self._places = {id(fact): number for number, fact in enumerate(self.facts)}

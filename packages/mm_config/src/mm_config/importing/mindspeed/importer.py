@@ -42,9 +42,13 @@ class _Given:
     """What the files hold."""
 
     facts: tuple[Fact, ...]
+    """All values."""
     kinds: dict[str, Path]
+    """The file of each kind."""
     script: Script | None
+    """The launch script, where there is one."""
     notes: tuple[str, ...]
+    """What was read over."""
 
     @property
     def entry(self) -> str | None:

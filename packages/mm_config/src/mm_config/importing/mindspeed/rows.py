@@ -23,12 +23,15 @@ class Row:
     """One key of one kind of file."""
 
     kind: str
+    """The kind of file."""
     path: str
     """The path with `[]` for each list element."""
     verdict: Verdict
+    """What becomes of the key."""
     target: str = ""
     """Canonical path without `spec.`, or the flag beside the spec, of a mapped key."""
     reason: str = ""
+    """Why, where it is not carried over."""
     read: ReadValue | None = None
     """How a mapped value is read; None where several keys are read together."""
     only: tuple[Leaf, ...] = ()
@@ -46,6 +49,7 @@ class Table:
     """What becomes of each key, flag and variable."""
 
     rows: tuple[Row, ...]
+    """One for each kind of file and path."""
 
     @cached_property
     def _by_key(self) -> dict[tuple[str, str], Row]:

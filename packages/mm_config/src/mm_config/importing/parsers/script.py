@@ -14,7 +14,9 @@ class Note:
     """Something in a file that was read over."""
 
     line: int
+    """From 1."""
     text: str
+    """What a person reads of it."""
 
 
 @attrs.frozen

@@ -24,9 +24,13 @@ class Launch:
     """What is launched, and with what."""
 
     program: str
+    """The launcher, such as `torchrun`."""
     entry: str
+    """The Python file or module that it starts."""
     flags: tuple[Fact, ...]
+    """What stands behind it."""
     notes: tuple[Note, ...]
+    """What was read over."""
     reached: dict[str, tuple[str, ...]]
     """The flags whose values come from a variable, by its name."""
 

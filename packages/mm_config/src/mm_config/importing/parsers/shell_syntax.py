@@ -22,8 +22,11 @@ class Item:
     """A word, or an operator such as `|`, `2>&` or `(`."""
 
     text: str
+    """As it is written."""
     start: int
+    """Its first character's place in the text."""
     is_word: bool
+    """Whether it is a word and no operator."""
 
     @property
     def end(self) -> int:

@@ -37,7 +37,9 @@ class Piece:
     """Text of one line, within a value."""
 
     text: str
+    """The text."""
     line: int
+    """From 1."""
     quoted: bool
     """It is not split at its spaces."""
     unknown: str = ""
@@ -51,6 +53,7 @@ class Field:
     """One argument of a command."""
 
     pieces: tuple[Piece, ...]
+    """In their order."""
 
     @property
     def line(self) -> int:

@@ -25,7 +25,9 @@ class Text:
     """A file's text without its byte order mark, every line ending in `\\n`."""
 
     file: Path
+    """Where it was read."""
     text: str
+    """The text."""
     marked: bool
     """It began with a byte order mark."""
     crlf: bool

@@ -25,9 +25,13 @@ class Value:
     """One value of the dump, or a class's default where the dump lacks the key."""
 
     value: Any
+    """What it is."""
     key: str
+    """Path within the dump."""
     line: int
+    """From 1."""
     given: bool = True
+    """Whether the dump has it."""
 
 
 @attrs.frozen
@@ -37,7 +41,9 @@ class Config:
     owner: str
     """Its class, as the table calls it."""
     key: str
+    """Path within the dump."""
     line: int
+    """From 1."""
     fields: dict[str, Any]
     """What the dump gives: a `Value`, a `Config`, or a tuple of them."""
 
@@ -67,8 +73,11 @@ class Fact:
     """One leaf of the dump and what the table says of it."""
 
     key: str
+    """Path within the dump."""
     line: int
+    """From 1."""
     value: Leaf
+    """What the dump gives."""
     row: Row | None
     """None for a key that the table does not have."""
 
@@ -78,13 +87,17 @@ class Findings:
     """What is found while a dump is read."""
 
     file: Path
+    """The dump."""
     problems: list[Problem] = attrs.field(factory=list[Problem])
+    """What is wrong with it."""
     facts: list[Fact] = attrs.field(factory=list[Fact])
+    """Each leaf, in its order."""
     remarks: dict[str, tuple[Verdict, str]] = attrs.field(factory=dict[str, tuple[Verdict, str]])
     """What is to be told of a key beyond its row."""
     warnings: list[str] = attrs.field(factory=list[str])
     """What a reader of the report should know beyond single keys."""
     allow_unknown: bool = False
+    """Whether keys that no table has are noted and not refused."""
 
     def refuse(self, value: Value | Config, message: str) -> None:
         """Notes why a value can't be taken over."""

@@ -32,9 +32,11 @@ class Known:
     """A family, and how TeleFuser's users name it."""
 
     title: str
+    """What its users say."""
     pipeline: str
     """TeleFuser's class."""
     family: Family
+    """What it is here."""
     experiment: str
     """Our experiment with the official values; empty for none."""
     words: dict[str, str]

@@ -18,9 +18,11 @@ class Hint:
     """Where weights of a logical name lay."""
 
     name: str
+    """The logical name."""
     path: str
     """Empty where the dump does not say."""
     note: str
+    """What else is to be told of them."""
 
     @property
     def location(self) -> str:

@@ -18,14 +18,17 @@ class Row:
     owner: str
     """The configuration class, or `__call__`."""
     name: str
+    """The field."""
     holds: Any
     """`bool`, `int`, `float`, `str`; an enum's names as a tuple; a class's name; None for anything."""
     default: Any
     """TeleFuser's own, which a dump without the key has."""
     verdict: Verdict
+    """What becomes of it."""
     target: str = ""
     """Canonical paths without `spec.`, joined by commas."""
     reason: str = ""
+    """Why, where it is not carried over."""
     optional: bool = False
     """Whether it may be null."""
     many: bool = False
