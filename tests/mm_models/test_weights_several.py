@@ -9,7 +9,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import mm_models
-from mm_config.schema.errors import UserError
 from mm_config.specs import RandomWeights, Umt5TextEncoderSpec
 from mm_models.loading import load_tensors
 from mm_models.text.umt5_names import UMT5

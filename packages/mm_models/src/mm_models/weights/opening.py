@@ -110,8 +110,8 @@ def _require_one(network: Published, shapes: Shapes, path: Path) -> None:
     if len(whole) > 1:
         places = ", ".join(f"{prefix}*" if prefix else "names without a prefix" for prefix in whole)
         message = (
-            f"holds {len(whole)} whole networks ({network.about}): {places}; nothing tells which is meant, so "
-            "write the tensors of one into a file of its own and name that"
+            f"holds {len(whole)} whole networks ({network.about}): {places}; nothing tells which is meant, "
+            "so write the tensors of one into a file of its own and name that"
         )
         raise UserError(Problem(str(path), message))
 

@@ -115,9 +115,7 @@ def bears_our_names(names: Iterable[str]) -> bool:
     return any(all(one.dialects[0].ours(name) for name in names) for one in published())
 
 
-def recognised(
-    names: Iterable[str], asked: Collection[str] = ()
-) -> tuple[Published, Dialect, str] | None:
+def recognised(names: Iterable[str], asked: Collection[str] = ()) -> tuple[Published, Dialect, str] | None:
     """The network and the dialect that know most of the names, and their prefix; None where none does.
 
     Args:
