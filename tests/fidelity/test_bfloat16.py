@@ -78,6 +78,30 @@ def arguments(spec: WanTransformerSpec, grid: tuple[int, int, int], seed: int) -
     return latents, timestep, text, torch.randn(1, tokens, spec.image_dim, generator=draws)
 
 
+def test_what_stays_float32_is_listed() -> None:
+    network = mm_models.build(sized(FLF2V, 96, 2, 1), "meta", torch.bfloat16)
+    kept = [name for name, value in network.named_parameters() if value.dtype == torch.float32]
+    assert sorted(kept) == [
+        "blocks.0.attn1.norm_k.weight",
+        "blocks.0.attn1.norm_q.weight",
+        "blocks.0.attn2.norm_added_k.weight",
+        "blocks.0.attn2.norm_k.weight",
+        "blocks.0.attn2.norm_q.weight",
+        "blocks.0.norm2.bias",
+        "blocks.0.norm2.weight",
+        "blocks.0.scale_shift_table",
+        "condition_embedder.image_embedder.norm1.bias",
+        "condition_embedder.image_embedder.norm1.weight",
+        "condition_embedder.image_embedder.norm2.bias",
+        "condition_embedder.image_embedder.norm2.weight",
+        "condition_embedder.time_embedder.linear_1.bias",
+        "condition_embedder.time_embedder.linear_1.weight",
+        "condition_embedder.time_embedder.linear_2.bias",
+        "condition_embedder.time_embedder.linear_2.weight",
+        "scale_shift_table",
+    ]
+
+
 def rms(values: Tensor) -> float:
     return values.square().mean().sqrt().item()
 

@@ -148,6 +148,21 @@ def test_bfloat16_networks_stay_near_their_float32_video(spec: InferSpec, option
     assert 0 < float((exact - make(load(wide, options=options), request)).abs().mean()) < 0.8 * error
 
 
+@pytest.mark.parametrize(("wide", "dtype"), [(False, torch.bfloat16), (True, torch.float32)])
+def test_the_network_is_given_latents_as_wide_as_its_residual_stream(
+    spec: InferSpec, options: RunOptions, wide: bool, dtype: torch.dtype
+):
+    pipeline = load(
+        replace(spec, {"dtype": Dtype.BFLOAT16, "float32_residual": wide, "sampler.steps": 2}),
+        options=options,
+    )
+    given: set[torch.dtype] = set()
+    for network in pipeline.networks.values():
+        network.register_forward_pre_hook(lambda _, arguments: given.add(arguments[0].dtype))
+    pipeline.denoise(REQUESTS[:1])
+    assert given == {dtype}
+
+
 def test_blank_prompts_are_named_all_at_once(spec: InferSpec, options: RunOptions):
     requests = [GenerationRequest(prompt=prompt) for prompt in (" ", RED, "\t")]
     with pytest.raises(UserError) as caught:

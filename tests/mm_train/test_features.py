@@ -13,7 +13,7 @@ import torch
 import mm_data
 import mm_train
 from mm_config import replace
-from mm_config.content import Input
+from mm_config.content import NUMERICS, Input
 from mm_config.options.locations import Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
@@ -21,7 +21,13 @@ from mm_config.specs.data import Cache, ManifestSpec
 from mm_config.specs.train import TrainSpec
 from mm_data import Dataset, batch_indices
 from mm_train.content import with_content
-from mm_train.features import Features, cached_features, recorded_contents
+from mm_train.features import (
+    Features,
+    cached_features,
+    feature_identity,
+    features_folder,
+    recorded_contents,
+)
 from mm_train.ranks import Ranks
 from mm_train.sources import cached_source, encoding_source
 
@@ -67,6 +73,15 @@ def test_features_of_rounded_products_are_kept_apart_from_exact_ones(
         cached_features(spec, dataset, tmp_path, Locations(), CPU, ALONE)
     identities = [json.loads(file.read_text())["identity"] for file in tmp_path.rglob("features.json")]
     assert sorted("allow_tf32" in identity for identity in identities) == [False, True]
+
+
+def test_another_numerics_makes_features_of_its_own(
+    small: TrainSpec, options: RunOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = prepared(small, options)
+    before = features_folder(feature_identity(small, dataset), tmp_path)
+    monkeypatch.setattr("mm_train.features.NUMERICS", NUMERICS + 1)
+    assert features_folder(feature_identity(small, dataset), tmp_path) != before
 
 
 def test_cached_features_equal_those_encoded_on_the_fly(
