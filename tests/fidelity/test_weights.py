@@ -167,7 +167,7 @@ def test_original_files_are_inspected_and_a_conversion_leaves_their_digest(
 ) -> None:
     for (spec, published), told in (
         (VAES["wan22"], "latent_channels 48, temporal_stride 4, spatial_stride 16, base_dim 4"),
-        ((TEXT, UMT5), "text_dim 16, vocab_size 13, num_layers 2, num_heads 2, d_kv 8, d_ff 24"),
+        ((TEXT, UMT5), "text_dim 16, vocab_size 13, num_layers 2, num_heads 2, d_kv 8, d_ff 24\n"),
     ):
         file, out = tmp_path / f"{published.part}.pth", tmp_path / published.part
         torch.save(official(published.shapes(spec), published.dialects[1]), file)

@@ -201,7 +201,7 @@ def test_what_is_decoded_are_latents_of_the_autoencoder_that_have_values(pipelin
     assert mistake(TypeError, pipeline.decode, not_one) == "latents: expected Tensor, got list"
     whole = torch.zeros(1, *SHAPE, dtype=torch.int64)
     assert mistake(TypeError, pipeline.decode, whole) == "latents: expected float32, got int64"
-    for shape in ((3, 4), SHAPE, (1, 7, 5, 8, 8), (0, *SHAPE)):
+    for shape in ((3, 4), (3, 12), SHAPE, (1, 7, 5, 8, 8), (0, *SHAPE)):
         expected = f"latents: expected the shape [B, C, T, H, W] = [B, 12, T, H, W], got {list(shape)}"
         assert mistake(ValueError, pipeline.decode, torch.zeros(shape)) == expected
     on_meta = torch.zeros(1, *SHAPE, device="meta")

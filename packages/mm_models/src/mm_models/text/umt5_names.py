@@ -98,7 +98,7 @@ def transformers_config(spec: Umt5TextEncoderSpec) -> dict[str, Any]:
     }
 
 
-_SETTINGS = frozenset(("weights", "dtype", "max_tokens"))
+_SETTINGS = frozenset(("weights", "dtype", "max_tokens", "truncate"))
 UMT5 = Published(
     about="Wan's text encoder",
     spec=Umt5TextEncoderSpec,

@@ -74,9 +74,22 @@ class Match:
     count: int
     """Names that it knows."""
 
+    @property
+    def is_moments(self) -> bool:
+        """Whether an optimizer's state stands there, which bears a network's names and shapes."""
+        return _MOMENTS.search(self.prefix) is not None
+
 
 def best_match(names: Sequence[str], dialects: Sequence[Dialect], anchor: str) -> Match | None:
     """The dialect that knows most of the names, and the prefix under which they stand; None where none does.
+
+    Arguments are those of `matches`.
+    """
+    return next(iter(matches(names, dialects, anchor)), None)
+
+
+def matches(names: Sequence[str], dialects: Sequence[Dialect], anchor: str) -> list[Match]:
+    """Every prefix with a dialect that knows names under it, the best first.
 
     Moments of optimizers and averages bear a network's names too: their prefixes are taken last.
 
@@ -89,7 +102,7 @@ def best_match(names: Sequence[str], dialects: Sequence[Dialect], anchor: str) -
     prefixes = {""} | {
         name.removesuffix(end) for name in names for end in anchors if name.endswith("." + end)
     }
-    matches = [
+    found = [
         Match(
             dialect,
             prefix,
@@ -102,10 +115,10 @@ def best_match(names: Sequence[str], dialects: Sequence[Dialect], anchor: str) -
         for prefix in prefixes
         for dialect in dialects
     ]
-    best = max(
-        matches, key=lambda one: (one.count > 0, not _SIDE.search(one.prefix), one.count, -len(one.prefix))
+    return sorted(
+        (one for one in found if one.count),
+        key=lambda one: (bool(_SIDE.search(one.prefix)), -one.count, len(one.prefix), one.prefix),
     )
-    return best if best.count else None
 
 
 def unwrapped(name: str) -> str:
@@ -113,4 +126,5 @@ def unwrapped(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
-_SIDE = re.compile(r"optim|ema|exp_avg")
+_MOMENTS = re.compile(r"optim|exp_avg|momentum")
+_SIDE = re.compile(rf"{_MOMENTS.pattern}|ema")

@@ -12,7 +12,16 @@ from mm_config.schema import Problem, UserError
 from mm_models.weights.adapter_names import no_network
 from mm_models.weights.layouts import CHECKPOINT, configuration, holdings, read, stored_spec
 from mm_models.weights.names import Dialect, unwrapped
-from mm_models.weights.published import Guess, Published, bears_our_names, guess, published, recognised
+from mm_models.weights.published import (
+    Guess,
+    Published,
+    Shapes,
+    bears_our_names,
+    guess,
+    published,
+    recognised,
+    whole_networks,
+)
 from mm_models.weights.quantised import dequantised
 from mm_models.weights.tensors import StoredTensor
 
@@ -51,22 +60,23 @@ _BESIDE = ("optimizer", "opt_param_scheduler", "rng_state")
 """What trainings store beside a network, under these first parts of names."""
 
 
-def open_weights(path: Path) -> Weights:
+def open_weights(path: Path, asked: Collection[str] = ()) -> Weights:
     """Finds out what lies at a path and opens it.
 
     Args:
         path: A folder of diffusers, of the original Wan code, of MindSpeed-MM (`release/mp_rank_*`, or a
             distributed checkpoint) or one of our checkpoints; or one file, `.safetensors`, `.pt`, `.pth` or
             `.bin`, or an index of such files.
+        asked: Our names of the network that is wanted, where several kinds may lie together.
 
     Raises:
-        UserError: Nothing there is weights of a known network, or they are damaged, or would have to be
-            executed.
+        UserError: Nothing there is weights of a known network, or of several of one kind, or they are
+            damaged, or would have to be executed.
     """
     layout, (stored, others) = read(path)
     tensors, scales = dequantised(stored, path)
     names = {name: unwrapped(name) for name in tensors}
-    found = recognised(names.values())
+    found = recognised(names.values(), asked)
     if found is None:
         if why := no_network(tensors, path):
             raise UserError(Problem(str(path), why))
@@ -74,6 +84,7 @@ def open_weights(path: Path) -> Weights:
         message = f"no tensor has a name of a known network ({known}){holdings(tensors)}"
         raise UserError(Problem(str(path), message))
     network, dialect, prefix = found
+    _require_one(network, {names[name]: tensor.shape for name, tensor in tensors.items()}, path)
     named: dict[str, StoredTensor] = {}
     left_out = [*others, *scales]
     for stored_name, tensor in tensors.items():
@@ -92,6 +103,17 @@ def open_weights(path: Path) -> Weights:
         model = getattr(stored_spec(path), network.part, None)
         config = network.config(model) if isinstance(model, network.spec) else {}
     return Weights(path, layout, network, dialect, named, tuple(left_out), config)
+
+
+def _require_one(network: Published, shapes: Shapes, path: Path) -> None:
+    whole = whole_networks(network, shapes)
+    if len(whole) > 1:
+        places = ", ".join(f"{prefix}*" if prefix else "names without a prefix" for prefix in whole)
+        message = (
+            f"holds {len(whole)} whole networks ({network.about}): {places}; nothing tells which is meant, "
+            "so write the tensors of one into a file of its own and name that"
+        )
+        raise UserError(Problem(str(path), message))
 
 
 def architecture_of(weights: Weights) -> Guess | None:
@@ -152,7 +174,7 @@ def open_for(names: Collection[str], path: Path, model: object = None) -> Mappin
             of a network with other settings.
     """
     if bears_our_names(names):
-        weights = open_weights(path)
+        weights = open_weights(path, names)
         if isinstance(model, weights.network.spec) and (
             differing := contradictions(weights, architecture_of(weights), model)
         ):

@@ -5,7 +5,7 @@ A package that has such a network declares a `Published` value in the entry-poin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from operator import methodcaller
 from types import MappingProxyType
@@ -15,7 +15,7 @@ import attrs
 
 from mm_config.schema import Problem, UserError, all_registered, loaded
 from mm_config.specs import ModelSpec
-from mm_models.weights.names import Dialect, best_match
+from mm_models.weights.names import Dialect, Match, best_match, matches
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -115,14 +115,48 @@ def bears_our_names(names: Iterable[str]) -> bool:
     return any(all(one.dialects[0].ours(name) for name in names) for one in published())
 
 
-def recognised(names: Iterable[str]) -> tuple[Published, Dialect, str] | None:
-    """The network and the dialect that know most of the names, and their prefix; None where none does."""
+def recognised(names: Iterable[str], asked: Collection[str] = ()) -> tuple[Published, Dialect, str] | None:
+    """The network and the dialect that know most of the names, and their prefix; None where none does.
+
+    Args:
+        names: Of the tensors that lie together.
+        asked: Our names of the network that is wanted; where it is there, larger ones beside it don't count.
+    """
     names = list(names)
     found = [(one, match) for one in published() if (match := best_match(names, one.dialects, one.anchor))]
     if not found:
         return None
-    one, match = max(found, key=lambda row: row[1].count)
+
+    def rank(row: tuple[Published, Match]) -> tuple[bool, int]:
+        one, match = row
+        is_there = match.prefix + match.dialect.theirs(one.anchor) in names
+        return bool(asked) and is_there and one.anchor in asked, match.count
+
+    one, match = max(found, key=rank)
     return one, match.dialect, match.prefix
+
+
+def whole_networks(network: Published, shapes: Shapes) -> list[str]:
+    """The prefixes under which all tensors of such a network stand, an optimizer's moments not counted.
+
+    Args:
+        network: Its kind.
+        shapes: Of the tensors that lie together, by the names that they bear there.
+    """
+    candidates = [
+        one for one in matches(list(shapes), network.dialects, network.anchor) if not one.is_moments
+    ]
+    return sorted({one.prefix for one in candidates if _is_whole(network, one, shapes)})
+
+
+def _is_whole(network: Published, match: Match, shapes: Shapes) -> bool:
+    own = {
+        ours: shape
+        for name, shape in shapes.items()
+        if name.startswith(match.prefix) and (ours := match.dialect.ours(name.removeprefix(match.prefix)))
+    }
+    found = network.guess(own, {})
+    return found is not None and network.shapes(found.spec).keys() <= own.keys()
 
 
 def families() -> dict[str, ModelSpec]:
