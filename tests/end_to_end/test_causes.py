@@ -19,7 +19,7 @@ from mm_config.running import on_threads
 from mm_config.running.runners import run
 from mm_config.runs import attach
 from mm_config.specs import Cache, ManifestSpec, RandomWeights, TrainedBy, TrainSpec
-from tests.end_to_end.test_content import SMALL, fill
+from tests.end_to_end.clips import SMALL, fill
 
 
 @pytest.fixture(autouse=True)

@@ -7,100 +7,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 import mm_train
-from experiments import tiny, tiny_high
 from mm_config import replace, spec_hash
-from mm_config.content import Input
 from mm_config.options import RunOptions, StoppedEarly
 from mm_config.reproducing.reproduce import reproduce
 from mm_config.running.runners import run
 from mm_config.runs import attach, read_inputs
 from mm_config.schema import UserError
-from mm_config.specs import Cache, InferSpec, ManifestSpec, RandomWeights, TrainedBy, TrainSpec
-from mm_data import write_mp4
-
-DATA = "spec.data.dataset"
-SMALL: dict[str, Any] = {
-    "model.hidden_size": 32,
-    "model.num_attention_heads": 2,
-    "model.ffn_dim": 48,
-    "model.num_layers": 1,
-    "runtime.device": "cpu",
-}
-
-
-def fill(folder: Path, content: int) -> None:
-    """Four clips; of each later content b.mp4 has other frames and c.mp4 another caption."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    rows = []
-    for index, name in enumerate("abcd"):
-        seed = 10 * content if name == "b" else index
-        frames = np.random.default_rng(seed).integers(0, 255, (5, 32, 32, 3), dtype=np.uint8)
-        write_mp4(folder / f"{name}.mp4", frames, fps=8)
-        caption = f"a red square {content if name == 'c' else ''}".strip()
-        rows.append({"path": f"{name}.mp4", "caption": caption})
-    write_manifest(folder, rows)
-
-
-def write_manifest(folder: Path, rows: list[dict[str, Any]], **written: Any) -> None:
-    (folder / "manifest.jsonl").write_text("".join(json.dumps(row, **written) + "\n" for row in rows))
-
-
-def manifest_rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    fill(folder, 1)
-    return folder
-
-
-@pytest.fixture
-def training(data: Path) -> TrainSpec:
-    torch.set_num_threads(1)
-    changes = {
-        **SMALL,
-        "name": "clips",
-        "data.dataset": ManifestSpec(name="my/clips", path=str(data)),
-        "data.batch_size": 2,
-        "data.num_frames": 5,
-        "data.height": 32,
-        "data.width": 32,
-        "data.cache": Cache.NONE,
-        "schedule.steps": 2,
-        "schedule.warmup_steps": 0,
-    }
-    return replace(tiny_high.SPEC, changes)
-
-
-@pytest.fixture
-def generation(training: TrainSpec) -> InferSpec:
-    weights = {"high_noise": TrainedBy(spec=training), "low_noise": RandomWeights(seed=1)}
-    sizes = {"num_frames": 5, "height": 32, "width": 32, "sampler.steps": 2, "samples.scorer": None}
-    shown = {"samples.prompts": ("a red square",), "samples.seeds": (1,), "name": "shown"}
-    return replace(tiny.SPEC, {**SMALL, **weights, **sizes, **shown})
-
-
-@pytest.fixture
-def options(tmp_path: Path) -> RunOptions:
-    return RunOptions(runs_dir=tmp_path / "runs")
+from mm_config.specs import InferSpec, TrainSpec
+from tests.end_to_end.clips import DATA, fill, inputs_of, manifest_rows, write_manifest
 
 
 def accepting(options: RunOptions) -> RunOptions:
     return RunOptions(runs_dir=options.runs_dir, accept_content=True)
-
-
-def inputs_of(folder: Path) -> dict[str, Input]:
-    found = read_inputs(folder)
-    assert found is not None
-    return found
 
 
 def test_three_contents_under_one_name(

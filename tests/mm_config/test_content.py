@@ -48,8 +48,9 @@ def test_made_of_is_the_sha256_of_spec_numerics_and_digests() -> None:
         f'{{"inputs":{{"spec.high_noise":"{A}","spec.low_noise":"{B}"}},"kind":"made-of",'
         f'"numerics":{NUMERICS},"spec":"{SPEC}","v":1}}'
     )
-    assert trained_by_digest(A, 700, "last") == sha256(
-        f'{{"kind":"trained-by","made_of":"{A}","step":700,"v":1,"weights":"last"}}'
+    assert trained_by_digest(A, {"spec.data.dataset": B}, 700, "last") == sha256(
+        f'{{"kind":"trained-by","made_of":"{A}","orders":{{"spec.data.dataset":"{B}"}},"step":700,"v":1,'
+        '"weights":"last"}'
     )
 
 

@@ -10,7 +10,7 @@ import attrs
 from mm_config.cli.page import BLANK, Line, paragraph
 from mm_config.cli.values import outline
 from mm_config.rules.wording import counted
-from mm_config.runs.provenance_diff import OriginChange
+from mm_config.runs.provenance_diff import ORDER, OriginChange
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import Change, diff, for_person, unshared
 from mm_config.schema.evolve import ROOT
@@ -105,7 +105,7 @@ def diff_lines(compared: Comparison, labels: tuple[str, str], width: int) -> lis
     asked = [(change, Effect.REQUESTS) for change in compared.requests]
     named = max((len(change.path) for change, _ in (*asked, *fields)), default=0)
     if compared.content:
-        lines += [BLANK, (("was made of other content", "bold"),)]
+        lines += [BLANK, (("was made of other content, or of the same in another order", "bold"),)]
         lines += [
             ((f"  {change.name}  ", "dim"), (f"{change.old} -> {change.new}", ""))
             for change in compared.content
@@ -156,8 +156,10 @@ def _sides(compared: Comparison, labels: tuple[str, str]) -> list[Line]:
 
 def _verdicts(compared: Comparison) -> list[Line]:
     verdicts: list[tuple[str, str]] = []
-    if compared.content:
-        verdicts.append((f"made_of differs: {counted(len(compared.content), 'input')}", "red"))
+    if others := [one for one in compared.content or () if not one.name.endswith(ORDER)]:
+        verdicts.append((f"made_of differs: {counted(len(others), 'input')}", "red"))
+    elif compared.content:
+        verdicts.append((f"the {ORDER} differs, of which made_of knows nothing", "red"))
     if not compared.changes and not compared.requests:
         return [(verdict,) for verdict in (*verdicts, ("equal in every field", "green"))]
     if compared.requests:

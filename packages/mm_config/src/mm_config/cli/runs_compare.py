@@ -11,8 +11,10 @@ import attrs
 
 from mm_config.cli.runs_page import REPEATED, SHORT, origin_of, result_of
 from mm_config.console.output import table
+from mm_config.content.inputs import orders_of
 from mm_config.runs.index import Index
 from mm_config.runs.inputs import read_inputs
+from mm_config.runs.provenance_diff import ORDER
 from mm_config.runs.record import SPEC_FILE, RunRecord, to_row
 from mm_config.runs.requests import stored_requests
 from mm_config.schema.errors import UserError
@@ -37,11 +39,15 @@ class Row:
 
 
 def differing_inputs(index: Index, records: Sequence[RunRecord]) -> list[Row]:
-    """Data, weights and files that are other content, by digest, and the fields of stored requests."""
+    """Data, weights and files that are other content, by digest, or were read in another order, and the
+    fields of stored requests."""
     contents: dict[str, dict[str, Any] | None] = {}
     for record in records:
         inputs = read_inputs(index.folder(record)) if index.is_here(record) else None
-        contents[record.path] = inputs and {path: one.digest for path, one in inputs.items()}
+        contents[record.path] = inputs and {
+            **{path: one.digest for path, one in inputs.items()},
+            **{f"{path}, {ORDER}": key for path, key in orders_of(inputs).items()},
+        }
     paths = sorted({path for found in contents.values() for path in found or ()})
     rows = [
         Row(path, {run: _UNRECORDED if found is None else found.get(path) for run, found in contents.items()})

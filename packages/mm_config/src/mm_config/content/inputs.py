@@ -33,7 +33,22 @@ class Input:
     declared: bool = False
     """Whether the digest is of what a storage says of its objects, such as version ids, and of no bytes."""
     details: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
-    """What helps to find it again and enters nothing, as JSON: where it lay, how much it is, which run."""
+    """What helps to find it again, as JSON: where it lay, how much it is, which run; and `order_key`."""
+
+    @property
+    def order_key(self) -> str | None:
+        """What the order of samples follows from, which is in no `made_of`; None for what has no order."""
+        return self.details.get("order_key")
+
+    @property
+    def as_read(self) -> tuple[str, str | None]:
+        """What results depend on: the content, and the order in which it is read."""
+        return self.digest, self.order_key
+
+
+def orders_of(inputs: Mapping[str, Input]) -> dict[str, str]:
+    """The keys of the orders of samples, by path of the input that has one."""
+    return {path: one.order_key for path, one in inputs.items() if one.order_key is not None}
 
 
 def made_of(spec_hash: str, inputs: Mapping[str, Input]) -> str:
@@ -54,25 +69,39 @@ def made_of(spec_hash: str, inputs: Mapping[str, Input]) -> str:
     )
 
 
-def trained_by_digest(run_made_of: str, step: int, weights: str) -> str:
+def trained_by_digest(run_made_of: str, orders: Mapping[str, str], step: int, weights: str) -> str:
     """The digest of weights that a run made.
 
     Args:
         run_made_of: What the run was made of.
+        orders: In which orders it read that, as `orders_of` gives them.
         step: Optimizer steps after which they were saved.
         weights: `last`, or `average` for the moving average.
     """
-    return _digest({"v": 1, "kind": "trained-by", "made_of": run_made_of, "step": step, "weights": weights})
+    return _digest(
+        {
+            "v": 1,
+            "kind": "trained-by",
+            "made_of": run_made_of,
+            "orders": dict(orders),
+            "step": step,
+            "weights": weights,
+        }
+    )
 
 
 def in_turn(earlier: Input, now: Input) -> Input:
-    """The content of a run that goes on: what it was, or both where another is read from now on."""
+    """The content of a run that goes on: what it was, or both where another is read from now on.
+
+    The order of samples stays the one that the run began with.
+    """
     before = last_in_turn(earlier)
     if before.digest == now.digest:
         return earlier
     digests: JSON = [*earlier.details.get("in_turn", [earlier.digest]), now.digest]
     both = _digest({"v": 1, "kind": "in-turn", "digests": digests})
-    return attrs.evolve(now, digest=both, details={**now.details, "in_turn": digests})
+    order = {} if earlier.order_key is None else {"order_key": earlier.order_key}
+    return attrs.evolve(now, digest=both, details={**now.details, **order, "in_turn": digests})
 
 
 def last_in_turn(one: Input) -> Input:

@@ -10,7 +10,7 @@ from mm_config.content.inputs import Input
 from mm_config.content.parts import told_differences
 from mm_config.reproducing.difference import changed
 from mm_config.runs.inputs import INPUTS_FILE, read_inputs
-from mm_config.runs.provenance_diff import OriginChange
+from mm_config.runs.provenance_diff import ORDER, OriginChange
 from mm_config.runs.record import read_result
 from mm_config.schema.decorator import tag_of
 from mm_config.specs.weights import ReleasedWeights, TrainedBy
@@ -22,7 +22,8 @@ _SHOWN_PARTS = 3
 
 
 def input_changes(old: Path, new: Path, contents_dir: Path) -> Iterator[OriginChange]:
-    """Each input of a run that is other content in its repetition, with what of it differs.
+    """Each input of a run that is other content in its repetition, or the same in another order of samples,
+    with what of it differs.
 
     Of weights that trainings made, what their trainings were made of is told as well. Where a run did not
     record its inputs, the data and weights that its result names are compared.
@@ -44,7 +45,13 @@ def input_changes(old: Path, new: Path, contents_dir: Path) -> Iterator[OriginCh
 
 
 def _changes(path: str, old: Input | None, new: Input | None, contents_dir: Path) -> Iterator[OriginChange]:
-    if path.startswith("requests.") or (old and new and old.digest == new.digest):
+    if path.startswith("requests."):
+        return
+    if old and new and old.digest == new.digest:
+        if old.order_key != new.order_key:
+            yield OriginChange(
+                f"data {path}, {ORDER}", *(str(one.order_key)[:_SHOWN_DIGITS] for one in (old, new))
+            )
         return
     kind = next(one.kind for one in (old, new) if one)
     name = f"{'weights' if kind in _WEIGHTS else 'data'} {path}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_config.console.output import say
-from mm_config.content.inputs import Input, trained_by_digest
+from mm_config.content.inputs import Input, orders_of, trained_by_digest
 from mm_config.options.run_options import RunOptions
 from mm_config.running.contents import changes_since, inputs_here
 from mm_config.runs.index import open_index
@@ -22,13 +22,16 @@ MANIFEST_FILE = "manifest.json"
 """Written last into a checkpoint folder: a folder that has it is whole."""
 _EXPERTS = {"spec.high_noise": ("high_noise", "single"), "spec.low_noise": ("low_noise",)}
 """What results call the networks that fields name."""
+_AsRead = Mapping[str, tuple[str, str | None]]
+"""Digest and order of each input, by path."""
 
 
 def chosen_checkpoint(trained: RootSpec, options: RunOptions, path: str) -> Path | None:
     """The final checkpoint of a finished run of a training; None where none has it.
 
     Where several have it, that of the run which the repeated run took; else of the newest whose inputs are
-    what they are today; else of the newest. Which one and why is said, but where all were made of the same.
+    what they are today, in today's order of samples; else of the newest. Which one and why is said, but where
+    all were made of the same in the same order.
 
     Args:
         trained: The training.
@@ -45,10 +48,10 @@ def chosen_checkpoint(trained: RootSpec, options: RunOptions, path: str) -> Path
         say(f"{path}: the weights that {options.repeats} took are gone ({named})")
     if not found:
         return None
-    newest, digests = next(iter(found)), {folder: _digests(folder) for folder in found}
-    if len(found) == 1 or (digests[newest] and all(one == digests[newest] for one in digests.values())):
+    newest, made = next(iter(found)), {folder: _as_read(read_inputs(folder)) for folder in found}
+    if len(found) == 1 or (made[newest] and all(one == made[newest] for one in made.values())):
         return found[newest]
-    taken, why = _of_today(trained, options, digests)
+    taken, why = _of_today(trained, options, made)
     say(f"{path}: {len(found)} finished runs made these weights; {taken} is taken, {why}")
     return found[taken]
 
@@ -74,7 +77,8 @@ def trained_input(checkpoint: Path) -> Input | None:
         "step": read_result(run_dir).get("steps", 0),
         "weights": "last",
     }
-    digest = trained_by_digest(made_of, taken["step"], taken["weights"])
+    orders = orders_of(read_inputs(run_dir) or {})
+    digest = trained_by_digest(made_of, orders, taken["step"], taken["weights"])
     return Input(digest=digest, kind="trained-by", details=taken_from(checkpoint) | taken)
 
 
@@ -85,18 +89,18 @@ def taken_from(checkpoint: Path) -> dict[str, Any]:
 
 
 def _of_today(
-    trained: RootSpec, options: RunOptions, digests: Mapping[Path, Mapping[str, str] | None]
+    trained: RootSpec, options: RunOptions, made: Mapping[Path, _AsRead | None]
 ) -> tuple[Path, str]:
     """The newest run whose inputs are what they are today, else the newest, and why it is that one."""
-    newest = next(iter(digests))
-    if not any(digests.values()):
+    newest = next(iter(made))
+    if not any(made.values()):
         return newest, "the newest: what they were made of is not recorded"
     try:
         inputs = inputs_here(trained, options) or {}
     except UserError as error:
         return newest, f"the newest: what their inputs are today can't be told ({error.problems[0]})"
-    today = {path: one.digest for path, one in inputs.items()}
-    if (same := next((folder for folder, then in digests.items() if then == today), None)) is not None:
+    today = _as_read(inputs)
+    if (same := next((folder for folder, then in made.items() if then == today), None)) is not None:
         return same, "the newest whose inputs are what they are today"
     return (
         newest,
@@ -104,10 +108,9 @@ def _of_today(
     )
 
 
-def _digests(run_dir: Path) -> dict[str, str] | None:
-    """The digests of a run's inputs by path; None where they are not recorded."""
-    inputs = read_inputs(run_dir)
-    return None if inputs is None else {path: one.digest for path, one in inputs.items()}
+def _as_read(inputs: Mapping[str, Input] | None) -> _AsRead | None:
+    """What a run's result depends on by path; None where its inputs are not recorded."""
+    return None if inputs is None else {path: one.as_read for path, one in inputs.items()}
 
 
 def _taken_by(run_dir: Path, path: str) -> Path | None:

@@ -76,6 +76,8 @@ def changes_since(folder: Path, inputs: Mapping[str, Input], options: RunOptions
             yield f"{path} is new"
         elif then[path].digest != one.digest:
             yield f"{path} is other content: {content_changes(then[path], one, options.contents_dir)}"
+        elif then[path].order_key != one.order_key:
+            yield f"{path} has its samples in another order"
 
 
 def content_changes(old: Input, new: Input, contents_dir: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from mm_config.console.output import say
-from mm_config.content.inputs import made_of
+from mm_config.content.inputs import made_of, orders_of
 from mm_config.npu.exporting import exported
 from mm_config.options.run_options import RunOptions, RunOutcome
 from mm_config.rules.carried_out import refusals
@@ -17,6 +17,7 @@ from mm_config.running.contents import changes_since, inputs_here
 from mm_config.running.threads import on_threads
 from mm_config.runs.folder import check_opens
 from mm_config.runs.index import open_index
+from mm_config.runs.inputs import read_inputs
 from mm_config.runs.record import RESULT_FILE
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import UserError
@@ -83,7 +84,8 @@ def finished_run(spec: RootSpec, runs_dir: Path) -> Path | None:
 
 
 def equal_run(spec: RootSpec, options: RunOptions) -> Path | None:
-    """The folder of the newest finished run that was made of the same; why others are not is said.
+    """The folder of the newest finished run that was made of the same in the same order; why others are not
+    is said.
 
     Where no package tells the content of such specs, equal specs are equal runs, and that is said.
     """
@@ -101,8 +103,9 @@ def equal_run(spec: RootSpec, options: RunOptions) -> Path | None:
         return newest
     here = made_of(spec_hash(spec), inputs)
     for record in finished:
-        if record.made_of == here:
-            return index.folder(record)
+        folder = index.folder(record)
+        if record.made_of == here and orders_of(read_inputs(folder) or {}) == orders_of(inputs):
+            return folder
     why = "; ".join(changes_since(newest, inputs, options)) or "its code had other numerics"
     say(f"runs again: {newest} has an equal spec, but {why}")
     return None

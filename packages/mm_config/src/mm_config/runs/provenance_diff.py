@@ -46,6 +46,10 @@ class Origin:
     """sha256 of each repository's uncommitted changes, by the repository's root; clean ones are left out."""
 
 
+ORDER = "order of samples"
+"""How the name of a change ends that is in no `made_of`."""
+
+
 @attrs.frozen
 class OriginChange:
     """One thing that is not as it was."""
