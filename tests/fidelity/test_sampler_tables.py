@@ -83,6 +83,13 @@ def test_diffusers_euler_shifts_its_least_level_twice(shift: float, last: float)
         assert told(DIFFUSERS_EULER, steps, shift)[-1] == pytest.approx(last, rel=1e-12)
 
 
+def test_a_whole_row_of_diffusers_euler():
+    # At shift 3 one shift makes 1/334 of 0.001; four levels from 1 to that are 1, 669/1002, 336/1002 and
+    # 1/334, and 3000 u / (1 + 2 u) shifts them again.
+    row = [1000, 857.692307692, 602.150537634, 8.928571429]
+    assert told(DIFFUSERS_EULER, 4, 3.0) == pytest.approx(row, rel=1e-9)
+
+
 def official_table(steps: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
     """What `fm_solvers_unipc.py` of Wan's own code computes: its levels with a final 0, and its timesteps."""
     alphas = np.linspace(1, 1 / 1000, 1000)[::-1].copy()
