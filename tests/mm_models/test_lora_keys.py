@@ -96,13 +96,15 @@ def test_every_prefix_goes_with_every_ending_and_alphas_of_each_layer(
         ("transformer._orig_mod.blocks.0._checkpoint_wrapped_module.attn1.to_q", "blocks.0.attn1.to_q"),
         ("diffusion_model.blocks.0._fsdp_wrapped_module.self_attn.q", "blocks.0.attn1.to_q"),
         ("_orig_mod.diffusion_model.blocks.0.self_attn.q", "blocks.0.attn1.to_q"),
+        ("module.diffusion_model.blocks.0.self_attn.q", "blocks.0.attn1.to_q"),
     ],
 )
 def test_names_are_found_behind_flattening_and_wrappers(tmp_path: Path, theirs: str, ours: str) -> None:
     tensors = {f"{theirs}.lora_down.weight": torch.ones(2, 3), f"{theirs}.lora_up.weight": torch.ones(5, 2)}
-    tensors[f"{theirs}.diff_b"] = torch.ones(5)
+    tensors |= {f"{theirs}.diff_b": torch.ones(5), f"{theirs}.lora.alpha": torch.tensor(7.0)}
     read = read_adapters(write(tmp_path / "a.safetensors", tensors)).of(Expert.SINGLE)
     assert (set(read.layers), set(read.differences)) == ({ours}, {f"{ours}.bias"})
+    assert read.layers[ours].alpha == 7
 
 
 def test_flat_differences_are_of_weights_biases_norms_and_tables(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Files of weights as others name and pack them: variants, `.bin`, names of wrappers, 8-bit floats."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,15 @@ def test_scales_that_are_not_understood_are_refused(
     weight = VALUES[f"{BLOCK}.weight"].to(torch.float8_e4m3fn)
     save_file({**VALUES, f"{BLOCK}.weight": weight, **extra}, tmp_path / "w.safetensors")
     assert problem in refusal(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_scales_that_are_not_finite_are_refused_when_they_are_read(value: float, tmp_path: Path) -> None:
+    weight = VALUES[f"{BLOCK}.weight"].to(torch.float8_e4m3fn)
+    scale = torch.ones(len(weight))
+    scale[3] = value
+    extra = {f"{BLOCK}.weight": weight, f"{BLOCK}.weight_scale": scale}
+    save_file({**VALUES, **extra}, tmp_path / "w.safetensors")
+    for read in (loaded, inspect_weights):
+        with pytest.raises(UserError, match=rf"w\.safetensors: {BLOCK}\.weight_scale is not finite"):
+            read(tmp_path / "w.safetensors")

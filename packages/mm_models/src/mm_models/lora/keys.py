@@ -58,12 +58,13 @@ _ENDINGS: tuple[tuple[re.Pattern[str], Kind, str], ...] = (
     (re.compile(r"\.lora_(?:B|up)(?:\.[^.]+)?\.bias$"), "bias", ""),
     (re.compile(r"\.lora_magnitude_vector(?:(?:\.[^.]+)?\.weight)?$"), "magnitude", ""),
     (re.compile(r"\.dora_scale$"), "dora_scale", ""),
-    (re.compile(r"\.alpha$"), "alpha", ""),
+    (re.compile(r"(?:\.lora)?\.alpha$"), "alpha", ""),
     (re.compile(r"\.(?:diff|w_norm)$"), "difference", ".weight"),
     (re.compile(r"\.(?:diff_b|b_norm)$"), "difference", ".bias"),
     (re.compile(r"\.diff_m$"), "difference", ".modulation"),
 )
 _REWRITTEN = (
+    (re.compile(r"^module\."), ""),
     (re.compile(r"(?<![^._])(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)[._]"), ""),
     (re.compile(r"(?:\.processor)?\.(to_[qkv]|add_[qkv]_proj)_lora\."), r".\1.lora."),
     (re.compile(r"(?:\.processor)?\.to_out_lora\."), ".to_out.0.lora."),

@@ -34,7 +34,8 @@ def dequantised(
 ) -> tuple[dict[str, StoredTensor], tuple[str, ...]]:
     """Weights with their scales carried out, and the names of what is no weight then.
 
-    Products are formed in float32 when a part of a weight is read, so nothing is held in memory.
+    Products are formed in float32 when a part of a weight is read, so nothing is held in memory; a scale that
+    is not finite is refused then.
 
     Raises:
         UserError: A scale belongs to no 8-bit weight or has a shape or dtype that nothing explains, or some
@@ -65,7 +66,9 @@ def dequantised(
                     Problem(str(path), f"{scales[name]} is {stored}: no known scale of {tensor.shape}")
                 )
             else:
-                found[name] = _product(tensor, factor, block)
+                found[name] = _product(
+                    tensor, factor, block, Problem(str(path), f"{scales[name]} is not finite")
+                )
         elif name in narrow:
             how = f"of {_short(tensor.dtype)} without scales, taken as they are"
             found[name] = StoredTensor(tensor.shape, tensor.dtype, tensor.pieces, how)
@@ -97,7 +100,9 @@ def _block(weight: StoredTensor, scale: StoredTensor) -> tuple[int, ...] | None:
     return None
 
 
-def _product(weight: StoredTensor, scale: StoredTensor, block: tuple[int, ...]) -> StoredTensor:
+def _product(
+    weight: StoredTensor, scale: StoredTensor, block: tuple[int, ...], unsound: Problem
+) -> StoredTensor:
     blocks = tuple(math.ceil(size / own) for size, own in zip(weight.shape, block, strict=True))
     rows_at_once = max(1, _BUFFER_VALUES // max(1, math.prod(weight.shape[1:])))
 
@@ -105,6 +110,8 @@ def _product(weight: StoredTensor, scale: StoredTensor, block: tuple[int, ...]) 
         if not target.numel():
             return
         factors = scale.read().float().reshape(blocks)
+        if not bool(factors.isfinite().all()):
+            raise UserError(unsound)
         start = region[0].start
         for rows in target.split(rows_at_once):
             part = (slice(start, start + len(rows)), *region[1:])
