@@ -39,7 +39,7 @@ def test_three_contents_under_one_name(
         (line,) = str(refused.value).splitlines()
         assert line.startswith(f"{DATA}: my/clips (revision 1) is not what it was in clips/")
         assert "b.mp4 is sha256" in line and f"c.mp4 is 'a red square {content}', was " in line
-        assert "a.mp4" not in line and line.endswith("or take it as it is by --accept-content")
+        assert "a.mp4" not in line and line.endswith("or take it as it is by options.accept_content")
         trained.append(mm_train.train(training, accepting(options)).run_dir)
     records = [attach(folder).record for folder in trained]
     assert len({record.made_of for record in records}) == 3
@@ -186,7 +186,8 @@ def test_a_run_goes_on_with_its_content_and_its_order(
 
     stopped(options.runs_dir / "other")
     write_manifest(data, rows[::-1])
-    with pytest.raises(UserError, match=r"(?s)the order's key.*--accept-content goes on in the order"):
+    refused = f"{DATA}: the samples come in another order .*; options.accept_content goes on in the order"
+    with pytest.raises(UserError, match=refused):
         trained(options.runs_dir / "other", resume="latest")
     fill(data, 2)
     with pytest.raises(
@@ -218,3 +219,21 @@ def test_a_run_whose_content_is_not_recorded_goes_on_over_the_same_rows(
     write_manifest(data, rows)
     mm_train.train(spec, resuming)
     assert attach(folder).record.made_of is None and read_inputs(folder) is None
+
+
+def test_a_run_that_lost_its_list_is_not_held_against_itself(
+    data: Path, training: TrainSpec, options: RunOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = replace(training, "schedule.steps", 4)
+    with pytest.raises(StoppedEarly):
+        mm_train.train(spec, RunOptions(runs_dir=options.runs_dir, stop_after=2))
+    (folder,) = (options.runs_dir / "clips").iterdir()
+    (folder / "inputs.json").unlink()
+    rows = manifest_rows(data)
+    fill(data, 2)
+    write_manifest(data, rows)  # The key of the order knows captions.
+    capsys.readouterr()
+    mm_train.train(spec, RunOptions(runs_dir=options.runs_dir, resume=str(folder)))
+    (told,) = (line for line in capsys.readouterr().out.splitlines() if line.endswith(" can't be checked"))
+    assert told.startswith(f"what clips/{folder.name} was made of is not recorded: whether it is the same")
+    assert attach(folder).record.made_of is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,12 @@ def test_equal_content_in_another_order_is_told_wherever_content_is(
     assert status == 1 and "made_of differs: 2 inputs\n" not in told and "made_of differs: 1 input\n" in told
     assert f"weights spec.high_noise, data {DATA}, order of samples  {orders}\n" in told
     assert f"{DATA}, order of samples" in mm("runs", "compare", first, second.run_dir)[1]
+
+    shutil.rmtree(first / "checkpoints")
+    with on_threads(Threads(openmp=1, torch=1)):
+        status, told = mm("reproduce", shown[0])
+    (likely,) = (line for line in told.splitlines() if line.startswith("  likely "))
+    assert likely == f"  likely      weights: spec.high_noise, data {DATA}, order of samples: {orders}"
 
 
 def test_a_run_that_goes_on_keeps_the_order_that_it_recorded(

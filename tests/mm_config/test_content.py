@@ -155,11 +155,28 @@ def test_a_file_that_changed_a_moment_ago_is_not_remembered(
     assert reads.of(file) == reads.of(file) == 1
 
 
+@pytest.mark.parametrize("home", [True, False])
+def test_a_relative_cache_folder_is_ignored_and_without_a_home_nothing_is_kept(
+    home: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")  # As Path.home() has it.
+
+    (tmp_path / "file").write_bytes(b"content")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    monkeypatch.setattr(Path, "home", staticmethod((lambda: tmp_path / "home") if home else nowhere))
+    assert sha256_of_files([tmp_path / "file"]) == [hashlib.sha256(b"content").hexdigest()]
+    assert remembered.cache_file() == (tmp_path / "home/.cache/mm/digests.sqlite" if home else None)
+    assert not (tmp_path / "cache").exists() and (tmp_path / "home").exists() is home
+
+
 @pytest.mark.parametrize("damage", ["no folder", "no database", "read-only", "locked"])
 def test_a_cache_that_cant_be_used_costs_time_only(
     damage: str, reads: Reads, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file, cache = tmp_path / "file", remembered.cache_file()
+    assert cache is not None
     file.write_text("content")
     if damage == "no folder":
         (tmp_path / "cache").write_text("a file")

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from mm_config.stored.mp4 import comment_of, frames_digest
+from mm_config.stored.mp4 import comment_of, frames_digest, is_video
 
 FRAMES = np.arange(3 * 16 * 16 * 3, dtype=np.int64).reshape(3, 16, 16, 3).astype(np.uint8)
 
@@ -43,10 +43,17 @@ def test_frames_are_told_apart_from_what_is_said_of_them(tmp_path: Path) -> None
     assert frames_digest(write(tmp_path / "d.mp4", "a", {}, 255 - FRAMES)) != frames_digest(one)
 
 
+def test_a_video_that_was_cut_short_is_none(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.mp4", "", {})
+    assert is_video(whole)
+    whole.write_bytes(whole.read_bytes()[:-1])
+    assert not is_video(whole)
+
+
 @pytest.mark.parametrize("content", [b"", b"\0" * 7, b"\0" * 64, b"\xff" * 64, b"\0\0\0\1moov" + b"\xff" * 8])
 def test_what_is_no_mp4_has_no_comment(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_bytes(content)
-    assert comment_of(tmp_path / "x.mp4") == ""
+    assert comment_of(tmp_path / "x.mp4") == "" and not is_video(tmp_path / "x.mp4")
     assert len(frames_digest(tmp_path / "x.mp4")) == 64
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -20,6 +21,7 @@ NAMED = replace(SPEC, "name", "tiny_high")
 DATA = Input(
     digest="a" * 64, kind="manifest-dataset", name='my "clips"', revision="1", details={"path": "/x"}
 )
+SPEC_HASH = spec_hash(NAMED)
 INPUTS = {"spec.data.dataset": DATA, "spec.start_from": Input(digest="b" * 64, kind="trained-by")}
 
 
@@ -55,3 +57,43 @@ def test_a_damaged_list_of_inputs_is_told_and_stops_no_index(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"inputs\.json: is no list of a run's inputs"):
         read_inputs(run.path)
     assert open_index(tmp_path).reindex() == 1
+
+
+EDITS = [("a" * 64, "c" * 64), ('"numerics": ', '"numerics": 9'), (SPEC_HASH, "d" * 64)]
+
+
+@pytest.mark.parametrize("edited", EDITS)
+def test_an_edited_list_of_inputs_is_refused_and_one_of_other_numerics_is_read(
+    edited: tuple[str, str], tmp_path: Path
+) -> None:
+    run = open_run(NAMED, RunOptions(tmp_path), inputs=INPUTS)
+    file = run.path / "inputs.json"
+    before = file.read_text()
+    assert edited[0] in before
+    file.write_text(before.replace(*edited))
+    with pytest.raises(UserError, match=r"inputs\.json: is not what the run was made of: .*; it was edited"):
+        read_inputs(run.path)
+    content = json.loads(before)
+    listed = {path: one["digest"] for path, one in content["inputs"].items()}
+    of_old = {"inputs": listed, "kind": "made-of", "numerics": 0, "spec": SPEC_HASH, "v": 1}
+    digest = hashlib.sha256(json.dumps(of_old, separators=(",", ":")).encode()).hexdigest()
+    file.write_text(json.dumps({**content, "numerics": 0, "made_of": digest}))
+    assert read_inputs(run.path) == INPUTS
+
+
+def test_a_run_that_goes_on_without_its_list_has_content_that_is_not_known(tmp_path: Path) -> None:
+    run = open_run(NAMED, RunOptions(tmp_path), inputs=INPUTS)
+    run.fail("stopped")
+    (run.path / "inputs.json").unlink()
+    again = open_run(NAMED, RunOptions(tmp_path, resume=str(run.path)), inputs=INPUTS)
+    assert again.record.made_of is None and read_inputs(run.path) is None
+    again.fail("stopped")
+
+
+def test_a_name_is_no_other_run_s_where_only_the_run_itself_knew_it(tmp_path: Path) -> None:
+    run = open_run(NAMED, RunOptions(tmp_path), inputs=INPUTS)
+    index = open_index(tmp_path)
+    assert index.newest_named(name_key(DATA), run.record.uid) is None
+    other = open_run(NAMED, RunOptions(tmp_path), inputs=INPUTS)
+    found = index.newest_named(name_key(DATA), run.record.uid)
+    assert found is not None and found[0].uid == other.record.uid

@@ -12,6 +12,7 @@ from mm_config.content import Input
 from mm_config.options import RunOptions
 from mm_config.running import checked_inputs, resolve_weights
 from mm_config.runs import read_inputs, resumed
+from mm_config.schema import Problem, UserError
 from mm_config.specs import Cache, RandomWeights, TrainSpec
 from mm_data import Dataset, dataset_input
 from mm_models import encoder_inputs, weights_input
@@ -56,17 +57,23 @@ def agreed_inputs(
     """What the run is made of, on every rank; the first looks. The arguments are those of `inputs_of`.
 
     Raises:
-        UserError: A name met another content before, or the run that goes on did, and that is not accepted;
-            or a digest that the spec asks for is another.
+        UserError: A name met another content before, or the run that goes on did, or its order of samples is
+            another, and that is not accepted; or a digest that the spec asks for is another.
     """
 
     def look() -> dict[str, Any]:
-        earlier = None if options.resume is None else read_inputs(resumed(spec, options).path)
-        found = checked_inputs(inputs_of(spec, options, dataset, data, start), options, earlier)
+        run = None if options.resume is None else resumed(spec, options)
+        earlier = None if run is None else read_inputs(run.path)
+        found = checked_inputs(inputs_of(spec, options, dataset, data, start), options, earlier, run)
         in_order = earlier[DATASET].details["in_order"] if earlier else None
+        keeps_order = options.accept_content or in_order == dataset.in_order
+        if earlier and not keeps_order and earlier[DATASET].order_key != dataset.order_key:
+            how = options.name_of("accept_content")
+            why = "the samples come in another order than when the run was started"
+            raise UserError(Problem(DATASET, f"{why}; {how} goes on in the order that it began with"))
         return {
             "inputs": {path: attrs.asdict(one) for path, one in found.items()},
-            "keeps_order": options.accept_content or in_order == dataset.in_order,
+            "keeps_order": keeps_order,
         }
 
     seen = ranks.on_first(look)

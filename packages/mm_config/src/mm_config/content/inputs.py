@@ -51,19 +51,20 @@ def orders_of(inputs: Mapping[str, Input]) -> dict[str, str]:
     return {path: one.order_key for path, one in inputs.items() if one.order_key is not None}
 
 
-def made_of(spec_hash: str, inputs: Mapping[str, Input]) -> str:
+def made_of(spec_hash: str, inputs: Mapping[str, Input], numerics: int = NUMERICS) -> str:
     """The 64 hex digits that name what a result was made of: what was asked, the numerics, all content.
 
     Args:
         spec_hash: Of what was asked.
         inputs: By canonical path of the field that names each.
+        numerics: Of the code that made it.
     """
     return _digest(
         {
             "v": 1,
             "kind": "made-of",
             "spec": spec_hash,
-            "numerics": NUMERICS,
+            "numerics": numerics,
             "inputs": {path: one.digest for path, one in inputs.items()},
         }
     )

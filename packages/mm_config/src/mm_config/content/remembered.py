@@ -56,10 +56,16 @@ def sha256_of_files(paths: Iterable[Path]) -> list[str | None]:
     return [found.get(path) for path in paths]
 
 
-def cache_file() -> Path:
-    """The database of this user."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mm" / FILE_NAME
+def cache_file() -> Path | None:
+    """The database of this user; None where the user has no home. A relative folder in the environment is
+    ignored, as the XDG Base Directory Specification has it."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError:
+            return None
+    return base / "mm" / FILE_NAME
 
 
 def _known(database: sqlite3.Connection, paths: Sequence[Path]) -> dict[Path, str | None]:
@@ -137,20 +143,24 @@ def _chunks(sizes: Mapping[Path, int]) -> Iterator[list[Path]]:
 def _database() -> Generator[sqlite3.Connection]:
     """The database; where it can't be used, one in memory, which is forgotten."""
     file = cache_file()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        database = _connected(file)
-    except sqlite3.DatabaseError as error:
-        if not isinstance(error, sqlite3.OperationalError):
-            with suppress(OSError):
-                file.unlink()  # It is damaged; the next process makes it anew.
-        database = _connected(":memory:")
-    except OSError:
-        database = _connected(":memory:")
+    database = _connected(":memory:") if file is None else _opened(file)
     try:
         yield database
     finally:
         database.close()
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return _connected(file)
+    except sqlite3.DatabaseError as error:
+        if not isinstance(error, sqlite3.OperationalError):
+            with suppress(OSError):
+                file.unlink()  # It is damaged; the next process makes it anew.
+    except OSError:
+        pass
+    return _connected(":memory:")
 
 
 def _connected(where: Path | str) -> sqlite3.Connection:

@@ -11,6 +11,7 @@ from mm_config.console.output import say
 from mm_config.content.inputs import Input, in_turn, last_in_turn
 from mm_config.content.parts import told_differences
 from mm_config.options.run_options import RunOptions
+from mm_config.runs.folder import Run
 from mm_config.runs.index import open_index
 from mm_config.runs.inputs import name_key, read_inputs
 from mm_config.schema.decorator import tag_of
@@ -34,14 +35,19 @@ def inputs_here(spec: RootSpec, options: RunOptions) -> dict[str, Input] | None:
 
 
 def checked_inputs(
-    inputs: Mapping[str, Input], options: RunOptions, earlier: Mapping[str, Input] | None = None
+    inputs: Mapping[str, Input],
+    options: RunOptions,
+    earlier: Mapping[str, Input] | None = None,
+    run: Run | None = None,
 ) -> dict[str, Input]:
     """The inputs of a run that starts or goes on, where they are what is known by their names.
 
     Args:
         inputs: What the spec's fields name here.
         options: Where runs are, and whether another content is accepted or a run only repeated.
-        earlier: What the run that goes on was made of until now; None for one that starts.
+        earlier: What the run that goes on was made of until now; None for one that starts, and for one that
+            did not record it, which is said.
+        run: The run that goes on; what it called by a name is no other run's.
 
     Returns:
         The same; of a run that goes on with another content, that of both.
@@ -51,7 +57,9 @@ def checked_inputs(
     """
     if options.repeats:
         return dict(inputs)  # What differs from the repeated run is told by who repeats it.
-    changes = tuple(_changes(inputs, options, earlier))
+    if run is not None and earlier is None:
+        say(f"what {run.record.path} was made of is not recorded: whether it is the same can't be checked")
+    changes = tuple(_changes(inputs, options, earlier, run))
     if changes and not options.accept_content:
         advice = f"give it another revision, or take it as it is by {options.name_of('accept_content')}"
         raise UserError(Problem(path, f"{message}; {advice}") for path, message in changes)
@@ -87,14 +95,18 @@ def content_changes(old: Input, new: Input, contents_dir: Path) -> str:
 
 
 def _changes(
-    inputs: Mapping[str, Input], options: RunOptions, earlier: Mapping[str, Input] | None
+    inputs: Mapping[str, Input],
+    options: RunOptions,
+    earlier: Mapping[str, Input] | None,
+    run: Run | None,
 ) -> Iterator[tuple[str, str]]:
     """Path and message of each input that is not what it was."""
     index = open_index(options.runs_dir)
+    own = "" if run is None else run.record.uid
     for path, one in inputs.items():
         if earlier is not None:
             old, where = last_in_turn(earlier[path]) if path in earlier else one, "when the run was started"
-        elif one.name is None or one.pinned or (known := index.newest_named(name_key(one))) is None:
+        elif one.name is None or one.pinned or (known := index.newest_named(name_key(one), own)) is None:
             continue
         else:
             old, where = attrs.evolve(one, digest=known[1]), f"in {known[0].path}"

@@ -27,7 +27,7 @@ from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.rules.whole import label_problems
 from mm_config.runs import lock
 from mm_config.runs.index import open_index
-from mm_config.runs.inputs import write_inputs
+from mm_config.runs.inputs import INPUTS_FILE, write_inputs
 from mm_config.runs.lookup import folder_to_resume, why_another
 from mm_config.runs.provenance import NO_OPS, provenance, utc_now, write_provenance
 from mm_config.runs.record import (
@@ -271,7 +271,9 @@ def _resume(
             dump(spec, path / f"spec-{again}.json")
         record = attrs.evolve(earlier.record, status=RunStatus.RUNNING, finished_at=None, reason=None)
         if inputs is not None and record.made_of is not None:
-            record = attrs.evolve(record, made_of=write_inputs(path, record.spec_hash, inputs))
+            known = (path / INPUTS_FILE).exists()  # Else nobody knows what its first steps were made of.
+            made = write_inputs(path, record.spec_hash, inputs) if known else None
+            record = attrs.evolve(record, made_of=made)
         write_record(record, path)
     open_index(runs_dir_of(path)).add(record)
     return Run(path, spec, record)

@@ -124,12 +124,18 @@ class Index:
             if (self.folder(record) / RESULT_FILE).is_file() and self.is_here(record)
         )
 
-    def newest_named(self, key: str) -> tuple[RunRecord, str] | None:
-        """The newest run in which a name met some content, by `name_key`, and the content's digest."""
+    def newest_named(self, key: str, but: str = "") -> tuple[RunRecord, str] | None:
+        """The newest run in which a name met some content, by `name_key`, and the content's digest.
+
+        Args:
+            key: Of the name.
+            but: The uid of a run that is left out.
+        """
         from sqlalchemy import select
 
         columns, digest = self.runs.c, self.runs.c.named[key].as_string()
         query = select(*(columns[name] for name in RECORD), digest.label("digest")).where(digest.is_not(None))
+        query = query.where(columns.uid != but)
         query = query.order_by(columns.started_at.desc(), columns.path.desc()).limit(1)
         with database_errors(self.engine), self.engine.connect() as connection:
             found = cast("Mapping[str, Any] | None", connection.execute(query).mappings().first())

@@ -35,16 +35,22 @@ def read_inputs(folder: Path) -> dict[str, Input] | None:
     """What a run was made of, by canonical path; None where its content was not recorded.
 
     Raises:
-        UserError: The file is damaged.
+        UserError: The file is damaged, or was edited.
     """
     file = folder / INPUTS_FILE
     if not file.exists():
         return None
     try:
-        listed: dict[str, dict[str, Any]] = read_json(file)["inputs"]
-        return {path: Input(**one) for path, one in listed.items()}
+        content = read_json(file)
+        listed: dict[str, dict[str, Any]] = content["inputs"]
+        inputs = {path: Input(**one) for path, one in listed.items()}
+        then, now = content["made_of"], made_of(content["spec_hash"], inputs, content["numerics"])
     except (LookupError, TypeError, AttributeError) as error:
         raise UserError(Problem(str(file), f"is no list of a run's inputs: {error!r}")) from error
+    if then != now:
+        why = f"is not what the run was made of: made_of is {now[:12]}, was {str(then)[:12]}; it was edited"
+        raise UserError(Problem(str(file), why))
+    return inputs
 
 
 def named_contents(folder: Path) -> dict[str, str]:

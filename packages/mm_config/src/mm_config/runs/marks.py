@@ -14,7 +14,7 @@ from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import spec_hash
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.stored.files import from_payload, to_payload
-from mm_config.stored.mp4 import comment_of, frames_digest
+from mm_config.stored.mp4 import comment_of, frames_digest, is_video
 
 SUFFIX = ".mp4"
 
@@ -62,12 +62,14 @@ def mark_of(path: Path) -> Mark:
     """What a video says of itself.
 
     Raises:
-        UserError: It can't be read, or carries no comment of ours.
+        UserError: It can't be read, is no video, or carries no comment of ours.
     """
     try:
-        comment = comment_of(path)
+        comment, whole = comment_of(path), is_video(path)
     except OSError as error:
         raise UserError(Problem(str(path), f"can't be read: {error.strerror}")) from error
+    if not comment and not whole:
+        raise UserError(Problem(str(path), "is no video: it is no whole mp4 file"))
     if not comment:
         why = (
             "carries no comment that says what made it: it comes from elsewhere, or a program has dropped it"

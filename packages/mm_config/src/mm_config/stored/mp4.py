@@ -33,6 +33,16 @@ def comment_of(path: Path) -> str:
         return file.read(max(end - start, 0)).decode("utf-8", "replace")
 
 
+def is_video(path: Path) -> bool:
+    """Whether a file is a whole mp4 file: has a description of its tracks, and their media.
+
+    Raises:
+        OSError: The file can't be read.
+    """
+    with path.open("rb") as file:
+        return {_COMMENT[0][0], _MEDIA} <= {kind for kind, _, _ in _boxes(file, 0, path.stat().st_size)}
+
+
 def frames_digest(path: Path) -> str:
     """sha256 over the media data of an mp4 file: its `mdat` boxes.
 

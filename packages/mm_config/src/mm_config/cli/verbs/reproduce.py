@@ -85,7 +85,7 @@ def run_again(line: CommandLine) -> int:
     if line.has(JSON):
         print(json.dumps(report(made), indent=2, ensure_ascii=False))
     else:
-        print("\n".join(_lines(made)))
+        print("\n".join(_lines(made, video)))
     return 0 if made.comparison.identical else 1
 
 
@@ -93,7 +93,7 @@ def _warn(change: OriginChange) -> None:
     print(f"warning: {change}", file=sys.stderr, flush=True)
 
 
-def _lines(made: Reproduction) -> list[str]:
+def _lines(made: Reproduction, video: Path | None) -> list[str]:
     comparison = made.comparison
     folders = [f"  stored      {typed_path(made.stored)}", f"  reproduced  {typed_path(made.reproduced)}"]
     if comparison.identical:
@@ -103,21 +103,34 @@ def _lines(made: Reproduction) -> list[str]:
     lines = [str(comparison.differences[0]), f"  different   {values}; compared {told(comparison)}"]
     sizes = largest(comparison.differences).values()
     lines += [f"  largest     {one.kind} {_percent(one.share or 0.0)}  {one}" for one in sizes]
-    return [*lines, *_suspected(made.suspects), *folders]
+    return [*lines, *_suspected(made.suspects, video), *folders]
 
 
 def _percent(share: float) -> str:
     return f"{share:.2%}" if share >= 1e-4 else f"{share:.1e}"
 
 
-def _suspected(found: Sequence[Suspect]) -> Iterator[str]:
-    """The likely cause with what speaks for it, then the other causes that something speaks for."""
+def _suspected(found: Sequence[Suspect], video: Path | None) -> Iterator[str]:
+    """The likely cause with what speaks for it, then the other causes that something speaks for.
+
+    Of an input and what it was made of, the innermost that differs is told: `A` is left out beside `A, B`.
+    """
     if not found:
         yield "  likely      nothing that is recorded has changed: an operation that is not deterministic"
         return
     first, *others = found
-    named = (str(change).removeprefix(f"{first.cause.value} ") for change in first.changes)
-    because = "; ".join(named) or "they are not what was written"
+    innermost = (
+        change
+        for change in first.changes
+        if not any(one.name.startswith(f"{change.name}, ") for one in first.changes)
+    )
+    named = (str(change).removeprefix(f"{first.cause.value} ") for change in innermost)
+    damaged = (
+        f"{video} was encoded again, or damaged, after it was made"
+        if video
+        else "they are not what was written"
+    )
+    because = "; ".join(named) or damaged
     yield f"  likely      {first.cause.value}: {because}"
     if others:
         yield f"  or          {', '.join(one.cause.value for one in others)}"
