@@ -56,6 +56,8 @@ class Comparison:
     """The fields in which the requests beside them differ."""
     content: tuple[OriginChange, ...] | None
     """What runs of them were made of and is not the same; None where that is not known of both."""
+    unread: str
+    """Both `made_of` where they differ and not all inputs are here, and whose are not; else empty."""
     same_result: bool
     """Whether the spec_hashes are equal."""
     equal: bool
@@ -68,6 +70,7 @@ def compare(
     asked: Requests = (),
     asked_now: Requests = (),
     content: tuple[OriginChange, ...] | None = None,
+    unread: str = "",
 ) -> Comparison:
     """How two specs differ, and what stands beside them.
 
@@ -75,6 +78,7 @@ def compare(
         old, new: The specs.
         asked, asked_now: The requests beside them, each by the first segment of its paths.
         content: What runs of them were made of and is not the same.
+        unread: As `Comparison.unread`.
     """
     requests = tuple(_request_changes(asked, asked_now))
     return Comparison(
@@ -85,10 +89,12 @@ def compare(
         only_new=unshared(new, old) + tuple(name for name, _ in asked_now if not asked),
         requests=requests,
         content=content,
+        unread=unread,
         same_result=spec_hash(old) == spec_hash(new),
         equal=exact_hash(old) == exact_hash(new)
         and all(one.role is LOCATION for one in requests)
-        and not content,
+        and not content
+        and not unread,
     )
 
 
@@ -156,7 +162,9 @@ def _sides(compared: Comparison, labels: tuple[str, str]) -> list[Line]:
 
 def _verdicts(compared: Comparison) -> list[Line]:
     verdicts: list[tuple[str, str]] = []
-    if others := [one for one in compared.content or () if not one.name.endswith(ORDER)]:
+    if compared.unread:
+        verdicts.append((f"made_of differs: {compared.unread}", "red"))
+    elif others := [one for one in compared.content or () if not one.name.endswith(ORDER)]:
         verdicts.append((f"made_of differs: {counted(len(others), 'input')}", "red"))
     elif compared.content:
         verdicts.append((f"the {ORDER} differs, of which made_of knows nothing", "red"))

@@ -50,7 +50,7 @@ class Target:
     mark: Mark | None = None
     """What a video says of itself."""
     run_dir: Path | None = None
-    """The folder of the run that is named, or that made the video."""
+    """The folder of the run that is named, or that made the video or was made of the same."""
 
     @property
     def named_requests(self) -> list[tuple[str, GenerationRequest]]:
@@ -110,10 +110,15 @@ def read_whole_targets(line: CommandLine, world_size: int | None = None) -> tupl
     return tuple(targets)
 
 
-def find_run(target: str, runs_dir: Path) -> Run:
+def find_run(target: str, runs_dir: Path, or_equal: bool = False) -> Run:
     """The run that a folder, a run id, a video or the beginning of a hash names.
 
     Of several equal runs it is the newest finished one that made the videos of its spec.
+
+    Args:
+        target: What names it.
+        runs_dir: Where it is looked up.
+        or_equal: Whether of a video whose run is gone another run is taken that was made of the same.
 
     Raises:
         UserError: There is none, or runs of different specs match; all of them are named.
@@ -128,8 +133,10 @@ def find_run(target: str, runs_dir: Path) -> Run:
     path = Path(target)
     if path.suffix == SUFFIX and path.is_file():
         found = trace(path, runs_dir)
-        if found.missing:
+        if found.missing and not (or_equal and found.is_equal):
             raise UserError(Problem(target, f"can't be made again: {found.missing}"))
+        if found.missing and is_main_rank():
+            print(f"{target}: {found.missing}", file=sys.stderr, flush=True)
         return found.run
     if path.exists():
         return attach(path)
@@ -183,7 +190,7 @@ def _of_video(path: Path, options: RunOptions) -> Target:
     found = trace(path, options.runs_dir)
     if found.missing:
         print(f"{path}: {found.missing}", file=sys.stderr, flush=True)
-    run_dir = None if found.missing else found.run.path
+    run_dir = found.run.path if found.is_equal else None
     return Target(found.run.spec, (found.mark.request,), found.mark, run_dir)
 
 

@@ -28,15 +28,18 @@ class Traced:
     """What the file says."""
     run: Run
     """The run that made it or, where `missing` says so, another run of the same spec_hash."""
+    is_equal: bool = True
+    """Whether it is the very run, or one that was made of the same."""
     missing: str = ""
-    """What is not here any more, or was never recorded; empty where the run is the very one."""
+    """What is not here any more or was never recorded, and what is taken; empty for the very run."""
 
 
 def trace(path: Path, runs_dir: Path) -> Traced:
     """What made a video, wherever the file lies by now.
 
     The run is sought around the file, then in the runs folder and in that of its reproductions, by what the
-    file's comment says.
+    file's comment says. Of other runs of the spec, one that was made of the same is taken before one that was
+    asked for the same.
 
     Raises:
         UserError: The file carries no comment of ours, or neither the run that made it nor another one of its
@@ -53,8 +56,13 @@ def trace(path: Path, runs_dir: Path) -> Traced:
     if not others:
         told = f"{missing}, and {runs_dir} has no other run of its {spec}; --runs-dir names another folder"
         raise UserError(Problem(str(path), told))
+    if mark.made_of and (equal := [run for run in others if run.record.made_of == mark.made_of]):
+        same = f"was made of the same ({mark.made_of[:_SHOWN_DIGITS]})"
+        return Traced(mark, equal[0], True, f"{missing}; taking {equal[0].record.path}, which {same}")
     taken = next((run for run in others if mark.request in requests_of(run)), others[0])
-    return Traced(mark, taken, f"{missing}; taking {taken.record.path}, which has the same {spec}")
+    other = "is not known to be" if None in (mark.made_of, taken.record.made_of) else "was not"
+    told = f"which has the same {spec} and {other} made of the same"
+    return Traced(mark, taken, False, f"{missing}; taking {taken.record.path}, {told}")
 
 
 def requests_of(run: Run) -> tuple[GenerationRequest, ...]:

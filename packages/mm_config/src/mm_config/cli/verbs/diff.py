@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -45,11 +46,15 @@ USAGE = Usage(
 )
 
 
+_SHOWN_DIGITS = 12
+
+
 def print_diff(line: CommandLine) -> int:
     """Prints what differs between the two targets."""
     old, new = read_whole_targets(line)
     content = _content_changes(old, new, RunOptions(runs_dir=runs_dir_of(line), locations=Locations()))
-    compared = compare(old.spec, new.spec, old.named_requests, new.named_requests, content)
+    unread = _unread(old, new) if content is None else ""
+    compared = compare(old.spec, new.spec, old.named_requests, new.named_requests, content, unread)
     if line.has(JSON):
         print(json.dumps(_report(compared), indent=2, ensure_ascii=False))
     else:
@@ -60,14 +65,39 @@ def print_diff(line: CommandLine) -> int:
 def _content_changes(old: Target, new: Target, options: RunOptions) -> tuple[OriginChange, ...] | None:
     """What two runs were made of and is not the same; None where one has no run, or did not record it."""
     from mm_config.reproducing.inputs import input_changes
-    from mm_config.runs.inputs import INPUTS_FILE
 
-    folders = [target.run_dir for target in (old, new)]
+    folders = [_folder_with_inputs(target) for target in (old, new)]
     if folders[0] is None or folders[1] is None:
         return None
-    if not all((folder / INPUTS_FILE).is_file() for folder in folders if folder):
-        return None
     return tuple(input_changes(folders[0], folders[1], options.contents_dir))
+
+
+def _unread(old: Target, new: Target) -> str:
+    """What both were made of, where it differs and the inputs of one or both are not here; else nothing."""
+    was, now = (_made_of(target) for target in (old, new))
+    if was is None or now is None or was == now:
+        return ""
+    gone = [_folder_with_inputs(target) is None for target in (old, new)]
+    whose = "both" if all(gone) else "the first" if gone[0] else "the second"
+    return f"{was[:_SHOWN_DIGITS]} / {now[:_SHOWN_DIGITS]}; the inputs of {whose} are not here"
+
+
+def _folder_with_inputs(target: Target) -> Path | None:
+    from mm_config.runs.inputs import INPUTS_FILE
+
+    folder = target.run_dir
+    return folder if folder is not None and (folder / INPUTS_FILE).is_file() else None
+
+
+def _made_of(target: Target) -> str | None:
+    """What a video or a run was made of; None where that is not recorded."""
+    from mm_config.runs.record import STATUS_FILE
+    from mm_config.stored.json_files import read_json
+
+    if target.mark is not None:
+        return target.mark.made_of
+    file = None if target.run_dir is None else target.run_dir / STATUS_FILE
+    return read_json(file).get("made_of") if file and file.is_file() else None
 
 
 def _labels(line: CommandLine) -> tuple[str, str]:
@@ -94,6 +124,7 @@ def _report(compared: Comparison) -> dict[str, Any]:
             }
             for change in compared.requests
         ],
+        "unread": compared.unread or None,
         "content": None if compared.content is None else [attrs.asdict(one) for one in compared.content],
         "only_in": [list(compared.only_old), list(compared.only_new)],
     }

@@ -73,7 +73,7 @@ def run_again(line: CommandLine) -> int:
     video = Path(word) if Path(word).suffix == SUFFIX and Path(word).is_file() else None
     if video and line.has(VERIFY_STEPS):
         raise UserError(Problem(VERIFY_STEPS.flag, f"applies to trainings; {word} is a video"))
-    stored = find_run(word, options.runs_dir)
+    stored = find_run(word, options.runs_dir, or_equal=True)
     if unused := list(unused_names(options.locations, stored.spec)):
         raise UserError(unused)
     # What the run itself prints is no part of the JSON.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -167,7 +168,10 @@ def _found(index: Index, line: CommandLine, text: str | None = None) -> Sequence
 def _one(index: Index, line: CommandLine, text: str) -> RunRecord:
     """The newest run that a text means."""
     if Path(text).suffix == SUFFIX and Path(text).is_file():
-        text = trace(Path(text), index.runs_dir).run.record.path
+        traced = trace(Path(text), index.runs_dir)
+        if traced.missing:
+            print(f"{text}: {traced.missing}", file=sys.stderr, flush=True)
+        text = traced.run.record.path
     folder = Path(text).resolve()
     if folder.is_dir() and folder.is_relative_to(index.runs_dir.resolve()):
         text = folder.relative_to(index.runs_dir.resolve()).as_posix()
