@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from mm_config.cli.page import BLANK, Line, paragraph
 from mm_config.cli.values import outline
 from mm_config.rules.wording import counted
-from mm_config.runs.provenance_diff import ORDER, OriginChange
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import Change, diff, for_person, unshared
 from mm_config.schema.evolve import ROOT
@@ -21,6 +20,9 @@ from mm_config.schema.types import is_spec
 from mm_config.specs.infer import GenerationRequest
 from mm_config.specs.weights import TrainedBy
 from mm_config.stored.text_width import cut, width_of
+
+if TYPE_CHECKING:
+    from mm_config.runs.provenance_diff import OriginChange
 
 # By role and by whether the field lies in a spec that enters the identity by its spec_hash.
 _HEADINGS = {
@@ -164,10 +166,10 @@ def _verdicts(compared: Comparison) -> list[Line]:
     verdicts: list[tuple[str, str]] = []
     if compared.unread:
         verdicts.append((f"made_of differs: {compared.unread}", "red"))
-    elif others := [one for one in compared.content or () if not one.name.endswith(ORDER)]:
+    elif others := [one for one in compared.content or () if not one.is_order]:
         verdicts.append((f"made_of differs: {counted(len(others), 'input')}", "red"))
     elif compared.content:
-        verdicts.append((f"the {ORDER} differs, of which made_of knows nothing", "red"))
+        verdicts.append(("the order of samples differs, of which made_of knows nothing", "red"))
     if not compared.changes and not compared.requests:
         return [(verdict,) for verdict in (*verdicts, ("equal in every field", "green"))]
     if compared.requests:

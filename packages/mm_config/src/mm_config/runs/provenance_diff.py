@@ -61,6 +61,11 @@ class OriginChange:
     new: str
     """As it is now."""
 
+    @property
+    def is_order(self) -> bool:
+        """Whether the content is the same, in another order of samples."""
+        return self.name.endswith(ORDER)
+
     def __str__(self) -> str:
         return f"{self.name}: {self.old} -> {self.new}"
 

@@ -64,11 +64,11 @@ def print_diff(line: CommandLine) -> int:
 
 def _content_changes(old: Target, new: Target, options: RunOptions) -> tuple[OriginChange, ...] | None:
     """What two runs were made of and is not the same; None where one has no run, or did not record it."""
-    from mm_config.reproducing.inputs import input_changes
-
     folders = [_folder_with_inputs(target) for target in (old, new)]
     if folders[0] is None or folders[1] is None:
         return None
+    from mm_config.reproducing.inputs import input_changes
+
     return tuple(input_changes(folders[0], folders[1], options.contents_dir))
 
 
@@ -83,21 +83,22 @@ def _unread(old: Target, new: Target) -> str:
 
 
 def _folder_with_inputs(target: Target) -> Path | None:
+    if target.run_dir is None:
+        return None
     from mm_config.runs.inputs import INPUTS_FILE
 
-    folder = target.run_dir
-    return folder if folder is not None and (folder / INPUTS_FILE).is_file() else None
+    return target.run_dir if (target.run_dir / INPUTS_FILE).is_file() else None
 
 
 def _made_of(target: Target) -> str | None:
     """What a video or a run was made of; None where that is not recorded."""
+    if target.mark is not None or target.run_dir is None:
+        return target.mark.made_of if target.mark is not None else None
     from mm_config.runs.record import STATUS_FILE
     from mm_config.stored.json_files import read_json
 
-    if target.mark is not None:
-        return target.mark.made_of
-    file = None if target.run_dir is None else target.run_dir / STATUS_FILE
-    return read_json(file).get("made_of") if file and file.is_file() else None
+    file = target.run_dir / STATUS_FILE
+    return read_json(file).get("made_of") if file.is_file() else None
 
 
 def _labels(line: CommandLine) -> tuple[str, str]:
