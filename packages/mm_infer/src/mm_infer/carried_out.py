@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from mm_config.rules import CarriedOut, beyond
 from mm_config.schema import Problem
 from mm_config.specs import Conditioning, GenerationRequest, GuidanceMode, InferSpec, Solver
+from mm_models import PART_FIELDS
 
 SOLVERS = (Solver.UNIPC, Solver.EULER)
 """Solvers that `samplers` has a step for."""
@@ -41,29 +42,17 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
 
 CARRIED_OUT = CarriedOut(
     runner=RUNNER,
-    fields=frozenset(
-        {
-            "high_noise.digest",
-            "low_noise.digest",
-            "autoencoder.weights.digest",
-            "text_encoder.weights.digest",
-            "negative_prompt",
-            "float32_residual",
-            "distilled",
-            "loras",
-            "sampler.timesteps",
-            "sampler.noise",
-            "runtime.guidance",
-            "runtime.npu",
-            "runtime.attention",
-            "model.conditioning",
-            "text_encoder.truncate",
-            "autoencoder.tile_size",
-            "autoencoder.tile_stride",
-            "autoencoder.patch_size",
-            "autoencoder.decoder_base_dim",
-            "autoencoder.is_residual",
-        }
-    ),
+    fields=PART_FIELDS
+    | {
+        "high_noise.digest",
+        "low_noise.digest",
+        "negative_prompt",
+        "float32_residual",
+        "distilled",
+        "loras",
+        "sampler.timesteps",
+        "sampler.noise",
+        "runtime.guidance",
+    },
     problems=_value_problems,
 )

@@ -6,6 +6,7 @@ from mm_config.schema import lazy
 
 if TYPE_CHECKING:
     from mm_models.autoencoders import Autoencoder, build_autoencoder
+    from mm_models.carried_out import PART_FIELDS
     from mm_models.collectives import gather_json
     from mm_models.contents import encoder_inputs, weights_input
     from mm_models.device_report import device_names, peak_gib

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
 from mm_config.specs import Conditioning, Recompute, TrainSpec
-from mm_models import tags_of
+from mm_models import PART_FIELDS, tags_of
 
 RUNNER = "training"
 
@@ -36,33 +36,21 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
 
 CARRIED_OUT = CarriedOut(
     runner=RUNNER,
-    fields=frozenset(
-        {
-            "start_from.digest",
-            "data.dataset.digest",
-            "autoencoder.weights.digest",
-            "text_encoder.weights.digest",
-            "diffusion.sigma_max",
-            "diffusion.sigma_min",
-            "diffusion.drop_last",
-            "schedule.warmup_ratio",
-            "schedule.decay_steps",
-            "precision.output",
-            "precision.allow_tf32",
-            "precision.float32_residual",
-            "recompute.mode",
-            "recompute.modules",
-            "runtime.timeout_minutes",
-            "runtime.npu",
-            "runtime.attention",
-            "model.conditioning",
-            "text_encoder.truncate",
-            "autoencoder.tile_size",
-            "autoencoder.tile_stride",
-            "autoencoder.patch_size",
-            "autoencoder.decoder_base_dim",
-            "autoencoder.is_residual",
-        }
-    ),
+    fields=PART_FIELDS
+    | {
+        "start_from.digest",
+        "data.dataset.digest",
+        "diffusion.sigma_max",
+        "diffusion.sigma_min",
+        "diffusion.drop_last",
+        "schedule.warmup_ratio",
+        "schedule.decay_steps",
+        "precision.output",
+        "precision.allow_tf32",
+        "precision.float32_residual",
+        "recompute.mode",
+        "recompute.modules",
+        "runtime.timeout_minutes",
+    },
     problems=_value_problems,
 )

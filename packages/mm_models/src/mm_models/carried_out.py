@@ -1,0 +1,18 @@
+"""The later fields of models and encoders that training and generation carry out alike."""
+
+PART_FIELDS = frozenset(
+    {
+        "model.conditioning",
+        "autoencoder.weights.digest",
+        "autoencoder.tile_size",
+        "autoencoder.tile_stride",
+        "autoencoder.patch_size",
+        "autoencoder.decoder_base_dim",
+        "autoencoder.is_residual",
+        "text_encoder.weights.digest",
+        "text_encoder.truncate",
+        "runtime.attention",
+        "runtime.npu",
+    }
+)
+"""Paths in a spec, without its root."""
