@@ -33,5 +33,4 @@ VERBS = (
     Verb("generate one", "mm.py generate video.py --prompt circle --seed 3 --out one.mp4", before=TRAINED),
     Verb("index", "mm.py runs reindex", before=TRAINED),
     Verb("convert", "mm.py convert runs/high/*/checkpoints/*4 --out converted", before=("high.py",)),
-    Verb("export", "mm.py export json video.py --out exported.json"),
 )
