@@ -12,6 +12,7 @@ from pathlib import Path
 
 import attrs
 
+from mm_config.durable.reading import read_bytes
 from mm_config.schema.errors import Problem, UserError, concerning, gathering
 from mm_config.schema.evolve import leaves
 from mm_config.schema.root import RootSpec
@@ -20,6 +21,7 @@ from mm_config.schema.types import is_dict, typed
 
 FILE_NAME = "locations.yaml"
 FLAG = "--location"
+_MAX_BYTES = 2**20
 
 
 @attrs.frozen(field_transformer=typed)
@@ -120,8 +122,10 @@ def _read_file(path: Path) -> list[Location]:
 
     with concerning(str(path)):
         try:
-            content, problems = checked(parse_yaml(path.read_text("utf-8")))
-        except (OSError, UnicodeDecodeError) as error:
+            content, problems = checked(parse_yaml(read_bytes(path, _MAX_BYTES).decode()))
+        except OSError as error:
+            raise UserError(f"can't be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
             raise UserError(f"can't be read: {error}") from error
         if content is not None and not is_dict(content):
             message = f"expected lines `NAME: PATH`, got a {type(content).__name__}"

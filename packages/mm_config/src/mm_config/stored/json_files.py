@@ -6,21 +6,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mm_config.durable.reading import MAX_BYTES, read_bytes
 from mm_config.durable.writing import write_bytes
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.types import is_dict
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads what `write_json` wrote.
+def read_json(path: Path, limit: int = MAX_BYTES) -> dict[str, Any]:
+    """Reads what `write_json` wrote, of at most `limit` bytes.
 
     Raises:
         UserError: The file can't be read, or holds no JSON object.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_bytes(path, limit).decode())
     except OSError as error:
         raise UserError(Problem(str(path), f"can't be read: {error.strerror}")) from error
+    except RecursionError as error:
+        raise UserError(Problem(str(path), "is nested too deep to be read")) from error
     except ValueError as error:
         raise UserError(Problem(str(path), f"is no JSON: {error}")) from error
     if not is_dict(content):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mm_config.schema import Problem, UserError
+from mm_config.stored import read_json
 from mm_models.naming import first_names
 from mm_models.weights.pickled import read_pickled
 from mm_models.weights.placeholders import placeholder
@@ -93,9 +93,9 @@ def read_index(index: Path) -> Found:
 def _files_and_tensors(index: Path) -> list[tuple[str, str]]:
     """The files and tensors of an index."""
     try:
-        placed = dict(json.loads(index.read_text("utf-8"))["weight_map"])
+        placed = dict(read_json(index)["weight_map"])
         outside = sorted({name for name in placed.values() if Path(name).name != name})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         stands = placeholder(index)
         why = f"it is {stands}" if stands else f"{type(error).__name__}: {error}"
         message = (

@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 
+from mm_config.durable import read_bytes
 from mm_config.schema import Problem, UserError
 from mm_models.weights.pickled import flat, load_payload
 from mm_models.weights.tensors import StoredTensor
 
 TRACKER = "latest_checkpointed_iteration.txt"
 FILE = "model_optim_rng.pt"
+_MAX_TRACKER_BYTES = 2**10
 _RANK = re.compile(r"mp_rank_(\d+)(?:_(\d+))?")
 _BLOCK = re.compile(r"(.*?\bblocks\.)(\d{1,9})(\..*)")
 Part = dict[str, StoredTensor]
@@ -33,7 +35,7 @@ def iteration_folder(folder: Path) -> Path:
     tracker = folder / TRACKER
     if not tracker.is_file():
         return folder / "release" if (folder / "release").is_dir() else folder
-    word = tracker.read_text("utf-8", "replace").strip()
+    word = read_bytes(tracker, _MAX_TRACKER_BYTES).decode("utf-8", "replace").strip()
     if word != "release" and not re.fullmatch(r"[0-9]{1,18}", word):
         message = f"expected 'release' or the number of an iteration, got {word[:40]!r}"
         raise UserError(Problem(str(tracker), message))
