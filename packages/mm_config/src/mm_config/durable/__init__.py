@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from mm_config.durable.digests import sha256_of, size_and_sha256
     from mm_config.durable.reading import open_regular, read_bytes, require_regular
     from mm_config.durable.writing import (
+        discard,
         place_folder,
+        set_aside,
         stage_of,
         staged_file,
         staged_folder,
