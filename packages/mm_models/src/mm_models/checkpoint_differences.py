@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mm_config.durable import sha256_of
+from mm_config.durable import open_regular, sha256_of
 from mm_config.reproducing import TENSORS, Difference, changed, shares
 from mm_config.schema import Problem, UserError
 from mm_config.stored import read_json

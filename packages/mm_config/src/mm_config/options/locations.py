@@ -7,6 +7,7 @@ that file. `~` is expanded, environment variables are not.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def load_locations(flags: Iterable[str] = (), start: Path | None = None) -> Loca
     problems, found = list[Problem](), list[Location]()
     for path in (user_file(), project_file(start)):
         with gathering(problems):
-            found += _read_file(path) if path is not None and path.is_file() else []
+            found += _read_file(path) if path is not None and os.path.lexists(path) else []
     found += _read_flags(flags, problems)
     if problems:
         raise UserError(problems)
@@ -101,7 +102,7 @@ def user_file() -> Path:
 def project_file(start: Path | None = None) -> Path | None:
     """The nearest `locations.yaml` from a folder upward."""
     folder = (start or Path.cwd()).resolve()
-    return next((at / FILE_NAME for at in (folder, *folder.parents) if (at / FILE_NAME).is_file()), None)
+    return next((at / FILE_NAME for at in (folder, *folder.parents) if os.path.lexists(at / FILE_NAME)), None)
 
 
 def _read_flags(flags: Iterable[str], problems: list[Problem]) -> list[Location]:

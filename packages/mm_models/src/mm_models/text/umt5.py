@@ -117,7 +117,7 @@ def _tokenizer(folder: Path) -> Any:
     require_harmless(folder)
     config = folder / "tokenizer_config.json"
     name = read_release_json(config).get("tokenizer_class")
-    if name not in _TOKENIZERS:
+    if not isinstance(name, str) or name not in _TOKENIZERS:
         problem = f"tokenizer_class must be {' or '.join(_TOKENIZERS)}, got {name!r}"
         raise UserError(Problem(str(config), problem))
     with reading_by_library(folder, "spec.text_encoder.weights"):

@@ -15,6 +15,7 @@ from mm_models.weights.tensors import StoredTensor
 
 Found = tuple[dict[str, StoredTensor], list[str]]
 """Tensors by name, and the names of everything else."""
+_MOST_FILES = 10_000
 SUFFIXES = (".safetensors", ".bin")
 """Of files that an index may list: in `NAME.safetensors.index.json`, or in `NAME.safetensors.index.fp16.json`
 of diffusers' variants."""
@@ -102,6 +103,8 @@ def _files_and_tensors(index: Path) -> list[tuple[str, str]]:
             f"is no index of {'safetensors' if '.safetensors.' in index.name else 'weights'} files: {why}"
         )
         raise UserError(Problem(str(index), message)) from error
+    if (count := len(set(placed.values()))) > _MOST_FILES:
+        raise UserError(Problem(str(index), f"lists {count} files, of which at most {_MOST_FILES} are read"))
     if outside:
         raise UserError(Problem(str(index), f"lists files outside its folder: {', '.join(outside[:10])}"))
     return [(file, tensor) for tensor, file in placed.items()]

@@ -96,7 +96,7 @@ def _require_stored(name: str, value: Tensor, path: Path) -> None:
 
 
 def _compressed(path: Path) -> str | None:
-    """A member of a zip file that would grow while it is read; None where there is none, or it is no zip file."""
+    """A member of a zip file that would grow while it is read; None where there is none, or no zip file."""
     try:
         with zipfile.ZipFile(path) as opened:
             members = opened.infolist()

@@ -141,7 +141,7 @@ def _tensor(
             raise UserError(Problem(str(file), f"{name} is compressed, which is not supported"))
         place = int(info["offset"]), int(info["length"])
         held = file.stat().st_size - place[0]
-        if not 0 <= place[0] or not math.prod(sizes) * dtype.itemsize <= place[1] <= held:
+        if not place[0] >= 0 or not math.prod(sizes) * dtype.itemsize <= place[1] <= held:
             raise ValueError(
                 f"{name} is {sizes} {dtype}, which is not in {place[1]} bytes from {place[0]} on"
             )
