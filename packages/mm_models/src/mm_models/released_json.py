@@ -31,20 +31,17 @@ _REFUSED_BEGINNINGS = (
     "use_kernel",
 )
 """Keys of transformers and diffusers that name code, a kernel of a hub, another release or a quantiser."""
-_MAX_DEPTH = 32
-_MAX_BYTES = 2**26
-"""The tokenizer of UMT5-XXL has 17 MB."""
 
 
 def read_release_json(file: Path) -> dict[str, Any]:
     """A JSON object that came with weights, every value of which is data to the libraries.
 
     Raises:
-        UserError: It can't be read, is nested deeper than any configuration, or holds keys that ask for
-            code, downloads or quantisers; all of them are named.
+        UserError: It can't be read, or holds keys that ask for code, downloads or quantisers; all of them
+            are named.
     """
-    content = read_json(file, _MAX_BYTES)
-    if problems := [Problem(str(file), message) for message in _asking("", content, 0)]:
+    content = read_json(file)
+    if problems := [Problem(str(file), message) for message in _asking("", content)]:
         raise UserError(problems)
     return content
 
@@ -65,17 +62,15 @@ def require_harmless(folder: Path) -> None:
             raise UserError(Problem(str(file), f"can't be read: {error.strerror}")) from error
 
 
-def _asking(path: str, value: Any, depth: int) -> Iterator[str]:
-    """What asks for more than data, and what is nested too deep."""
-    if depth > _MAX_DEPTH:
-        yield f"is nested deeper than {_MAX_DEPTH} levels"
-    elif isinstance(value, dict):
+def _asking(path: str, value: Any) -> Iterator[str]:
+    """What asks for more than data."""
+    if isinstance(value, dict):
         for key, inner in value.items():
             where = f"{path}.{key}" if path else key
             if (key in _REFUSED or key.startswith(_REFUSED_BEGINNINGS)) and inner is not None:
                 yield f"holds {where}, which is never followed: it can make a library run or fetch something"
             else:
-                yield from _asking(where, inner, depth + 1)
+                yield from _asking(where, inner)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _asking(f"{path}.{index}", inner, depth + 1)
+            yield from _asking(f"{path}.{index}", inner)
