@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,7 @@ def attempt(door: Callable[[], object], port: int, folder: Path) -> Outcome:
         with printed.open("wb") as out:
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
         _limit(port)
         os._exit(_ended(door))
     _, status = os.waitpid(pid, 0)
