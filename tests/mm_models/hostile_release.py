@@ -54,7 +54,7 @@ UMT5 = replace(spec_of(WORDS), "weights.name", "given")
 def write(folder: Path) -> None:
     """Writes it all."""
     write_release(folder, WORDS)
-    statistics = {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}
+    statistics: dict[str, Any] = {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}
     AutoencoderKLWan(**architecture(VAE), **statistics).save_pretrained(folder / "vae")
     clip = CLIPVisionConfig(
         hidden_size=16,

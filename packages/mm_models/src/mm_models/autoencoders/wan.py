@@ -90,9 +90,8 @@ def _unit_statistics(channels: int) -> dict[str, Any]:
 def _read(spec: WanAutoencoderSpec, place: Path) -> AutoencoderKLWan:
     """The network of a folder of diffusers', or of a file, beside which there may be no configuration."""
     folder = folder_with_config(place, AutoencoderKLWan.__name__)
-    wanted = architecture(spec)
     statistics = _stored_statistics(spec, folder) if folder else published_statistics(spec)
-    network = AutoencoderKLWan(**wanted, **statistics)
+    network = AutoencoderKLWan(**(architecture(spec) | statistics))
     load(network, place)
     return network
 
