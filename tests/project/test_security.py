@@ -18,6 +18,7 @@ READING = ("from_pretrained", "from_config", "from_single_file", "load_config", 
 LIBRARIES = ("transformers", "diffusers")
 CHOOSING = re.compile(r"Auto[A-Z]\w*|DiffusionPipeline|pipeline")
 """What of theirs lets a file choose the class."""
+TWO_PROCESSES = "packages/mm_data/src/mm_data/video/"
 READS_METADATA = "packages/mm_models/src/mm_models/weights/torch_dcp.py"
 
 
@@ -55,7 +56,12 @@ def wrong_call(call: ast.Call) -> Iterator[str]:
 
 def test_no_package_imports_or_calls_what_the_promises_exclude() -> None:
     found = {str(path.relative_to(ROOT)): list(breaches(path.read_text("utf-8"))) for path in SOURCES}
-    assert {path: ones for path, ones in found.items() if ones} == {READS_METADATA: ["imports pickle"]}
+    assert {path: ones for path, ones in found.items() if ones} == {
+        READS_METADATA: ["imports pickle"],
+        # A pair of sockets without an address, between two processes of one machine.
+        f"{TWO_PROCESSES}isolated.py": ["imports socket"],
+        f"{TWO_PROCESSES}worker.py": ["imports socket"],
+    }
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class WanAutoencoderSpec(AutoencoderSpec):
     """Pixels per latent cell along height and width."""
     base_dim: int = field(default=96, ge=1, le=65_536)
     """Width of the first encoder stage."""
-    dim_mult: tuple[int, ...] = field(default=(1, 2, 4, 4), ge=1, min_length=1)
+    dim_mult: tuple[int, ...] = field(default=(1, 2, 4, 4), ge=1, le=1_024, min_length=1)
     """Width of each stage as a multiple of base_dim."""
     num_res_blocks: int = field(default=2, ge=1, le=100)
     """Residual blocks per stage."""

@@ -48,7 +48,7 @@ class GenerationParallelSpec:
     """Whether the ranks that make one video share one copy of the weights."""
     autoencoder: bool = field(default=False, role=EXECUTION)
     """Whether the ranks that make one video share the tiles of the autoencoder."""
-    timeout_seconds: int = field(default=600, ge=1, role=EXECUTION, unit="s")
+    timeout_seconds: int = field(default=600, ge=1, le=31_536_000, role=EXECUTION, unit="s")
     """Longest wait of a rank for the others."""
 
 

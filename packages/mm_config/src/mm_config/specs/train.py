@@ -98,7 +98,7 @@ class TrainRuntimeSpec:
     """Whether the encoders wait in the host's memory while the network trains."""
     shard_encoders: bool = field(default=False, neutral=False, role=EXECUTION)
     """Whether the encoders' weights are shared by the ranks instead of whole on each."""
-    timeout_minutes: int = field(default=30, neutral=30, ge=1, role=EXECUTION, unit="min")
+    timeout_minutes: int = field(default=30, neutral=30, ge=1, le=525_600, role=EXECUTION, unit="min")
     """Longest wait of a rank for the others."""
     tensorboard: bool = field(default=False, neutral=False, role=EXECUTION)
     """Whether metrics also go to TensorBoard files in the run folder."""
