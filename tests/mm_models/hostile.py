@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -82,7 +83,7 @@ def surround(folder: Path) -> tuple[Surroundings, int]:
     return Surroundings(canary, folder / "marker", watch, hits, port), pid
 
 
-def attempt(door: Callable[[], object], port: int, folder: Path) -> Outcome:
+def attempt(door: Callable[[], Any], port: int, folder: Path) -> Outcome:
     """Opens a door in a forked process, with limits on time and memory, kept offline by our code alone."""
     began = time.monotonic()
     printed = folder / "printed.txt"
@@ -99,7 +100,7 @@ def attempt(door: Callable[[], object], port: int, folder: Path) -> Outcome:
     return Outcome(os.waitstatus_to_exitcode(status), tuple(lines), time.monotonic() - began)
 
 
-def _ended(door: Callable[[], object]) -> int:
+def _ended(door: Callable[[], Any]) -> int:
     import traceback
 
     try:

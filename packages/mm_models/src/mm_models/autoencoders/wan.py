@@ -91,7 +91,8 @@ def _read(spec: WanAutoencoderSpec, place: Path) -> AutoencoderKLWan:
     """The network of a folder of diffusers', or of a file, beside which there may be no configuration."""
     folder = folder_with_config(place, AutoencoderKLWan.__name__)
     statistics = _stored_statistics(spec, folder) if folder else published_statistics(spec)
-    network = AutoencoderKLWan(**(architecture(spec) | statistics))
+    config: dict[str, Any] = {**architecture(spec), **statistics}
+    network = AutoencoderKLWan(**config)
     load(network, place)
     return network
 
