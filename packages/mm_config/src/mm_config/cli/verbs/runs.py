@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option, whole_number
 from mm_config.cli.targets import runs_dir_of
 from mm_config.cli.verb import MORE, Action, Usage, Verb
+from mm_config.console.output import aside, print_json, print_lines
 from mm_config.runs.conditions import Aliases, moment, parse_condition
 from mm_config.runs.index import Index, open_index, run_folders, unfilled_index
 from mm_config.runs.marks import SUFFIX
@@ -85,7 +84,7 @@ def _list(index: Index, line: CommandLine, words: Sequence[str]) -> None:
     limit = line.value(LIMIT)
     shown = found[:limit]
     if line.has(JSON):
-        print(json.dumps([to_row(record) for record in shown], indent=2, ensure_ascii=False))
+        print_json([to_row(record) for record in shown])
     elif shown:
         from mm_config.cli.runs_page import print_list
 
@@ -94,11 +93,8 @@ def _list(index: Index, line: CommandLine, words: Sequence[str]) -> None:
         # On a fresh machine the folder of the default is not there yet; one that was named should be.
         missing = line.has(RUNS_DIR) and not index.runs_dir.is_dir()
         note = ": there is no such folder" if missing else ""
-        print(
-            f"no run in {index.runs_dir} meets this"
-            if _filtered(line)
-            else f"no runs in {index.runs_dir}{note}"
-        )
+        met = f"no run in {index.runs_dir} meets this"
+        print_lines([met if _filtered(line) else f"no runs in {index.runs_dir}{note}"])
 
 
 def _show(index: Index, line: CommandLine, words: Sequence[str]) -> None:
@@ -106,7 +102,7 @@ def _show(index: Index, line: CommandLine, words: Sequence[str]) -> None:
 
     record = _one(index, line, words[0])
     if line.has(JSON):
-        print(json.dumps(run_report(index, record), indent=2, ensure_ascii=False))
+        print_json(run_report(index, record))
     else:
         print_run(index, record)
 
@@ -134,7 +130,7 @@ def _compare(index: Index, line: CommandLine, words: Sequence[str]) -> None:
         raise UserError(problems)
     compared = (differing_inputs(index, records), differing_fields(index, records), figures(index, records))
     if line.has(JSON):
-        print(json.dumps(comparison_report(records, *compared), indent=2, ensure_ascii=False))
+        print_json(comparison_report(records, *compared))
     else:
         print_comparison(records, *compared)
 
@@ -144,12 +140,12 @@ def _reindex(index: Index, line: CommandLine, words: Sequence[str]) -> None:
     from mm_config.rules.wording import counted
 
     if line.has(JSON):
-        print(json.dumps({"indexed": index.reindex()}))
+        print_json({"indexed": index.reindex()})
         return
     total = sum(1 for _ in run_folders(index.runs_dir))
     with progress("read", total, unit="run", every=1000) as bar:
         count = index.reindex(bar.advance)
-    print(f"indexed {counted(count, 'run')} of {index.runs_dir}")
+    print_lines([f"indexed {counted(count, 'run')} of {index.runs_dir}"])
 
 
 def _found(index: Index, line: CommandLine, text: str | None = None) -> Sequence[RunRecord]:
@@ -170,7 +166,7 @@ def _one(index: Index, line: CommandLine, text: str) -> RunRecord:
     if Path(text).suffix == SUFFIX and Path(text).is_file():
         traced = trace(Path(text), index.runs_dir)
         if traced.missing:
-            print(f"{text}: {traced.missing}", file=sys.stderr, flush=True)
+            aside(f"{text}: {traced.missing}")
         text = traced.run.record.path
     folder = Path(text).resolve()
     if folder.is_dir() and folder.is_relative_to(index.runs_dir.resolve()):
