@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option, whole_number
+from mm_config.cli.scan import FORCE, JSON, RUNS_DIR, YES, CommandLine, Option, whole_number
 from mm_config.cli.targets import runs_dir_of
 from mm_config.cli.verb import MORE, Action, Usage, Verb
 from mm_config.console.output import aside, print_json, print_lines
@@ -38,16 +38,22 @@ WHERE = Option(
 LIMIT = Option("--limit", "Show at most so many runs, the newest.", "N", read=whole_number)
 FILTERS = (NAME, STATUS, SINCE, UNTIL, WHERE)
 USAGE = Usage(
-    "mm runs [list | find TEXT | show RUN | compare RUN RUN ... | reindex] [--where CONDITION ...] "
-    "[--name NAME] [--status STATUS] [--since DATE] [--until DATE] [--limit N] [--json] [--runs-dir DIR]",
-    "List, find, show and compare runs.",
+    "mm runs [list | find TEXT | show RUN | compare RUN RUN ... | reindex | rm [RUN ...] | gc] "
+    "[--where CONDITION ...] [--name NAME] [--status STATUS] [--since DATE] [--until DATE] [--limit N] "
+    "[--yes] [--force] [--json] [--runs-dir DIR]",
+    "List, find, show, compare and remove runs.",
     "list: all runs, newest first. find: the runs whose id or label is TEXT, or whose spec_hash or "
     "exact_hash starts with it. show: all that is known of one run and what it left behind. compare: the "
     "content and the fields in which runs differ, and what came of each. reindex: makes the index anew from "
     "the run folders, as after moving some or after an update that changed the fields of specs.\n\n"
     "RUN is a run folder, a video that a run made, or what find takes; of several matches, the newest is "
-    "meant.",
-    (*FILTERS, LIMIT, JSON, RUNS_DIR),
+    "meant.\n\n"
+    "rm: removes runs for good, those that are named or, where none is, all that meet the conditions. It "
+    "lists them with their sizes and asks, or needs --yes. A running run stays, and so does one that another "
+    "run was made of, such as the training that weights come from: it is said which, and --force removes it "
+    "all the same. RUN has to mean one run here. gc: removes what killed processes left in the runs folder, "
+    "where they have provably ended; what another machine or container may still write is listed and stays.",
+    (*FILTERS, LIMIT, YES, FORCE, JSON, RUNS_DIR),
     (
         ("mm runs", "what was run here"),
         ("mm runs list --name tiny_high --status finished", "the finished runs of one experiment"),
@@ -55,14 +61,19 @@ USAGE = Usage(
         ("mm runs find 7f3a91", "the runs of a spec"),
         ("mm runs show 7f3a91", "its newest run"),
         ("mm runs compare 7f3a91 tiny_high", "what differs between two runs"),
+        ("mm runs rm tiny_high/20261122-7f3a91c2d0e4-1", "one run and its checkpoints, after a question"),
+        ("mm runs rm --status failed --until 2026-11-01 --yes", "the failed runs of before November"),
+        ("mm runs gc", "what killed processes left"),
     ),
     takes="runs",
     actions={
-        "list": Action(),
-        "find": Action(("TEXT",)),
-        "show": Action(("RUN",), (LIMIT,)),
-        "compare": Action(("RUN", "RUN", MORE), (*FILTERS, LIMIT)),
-        "reindex": Action((), (*FILTERS, LIMIT)),
+        "list": Action((), (YES, FORCE)),
+        "find": Action(("TEXT",), (YES, FORCE)),
+        "show": Action(("RUN",), (LIMIT, YES, FORCE)),
+        "compare": Action(("RUN", "RUN", MORE), (*FILTERS, LIMIT, YES, FORCE)),
+        "reindex": Action((), (*FILTERS, LIMIT, YES, FORCE)),
+        "rm": Action(("[RUN]", MORE), (LIMIT,)),
+        "gc": Action((), (*FILTERS, LIMIT, YES, FORCE)),
     },
     default_action="list",
 )
@@ -148,6 +159,33 @@ def _reindex(index: Index, line: CommandLine, words: Sequence[str]) -> None:
     print_lines([f"indexed {counted(count, 'run')} of {index.runs_dir}"])
 
 
+def _remove(index: Index, line: CommandLine, words: Sequence[str]) -> None:
+    if not words and not _filtered(line):
+        raise UserError("expected RUN, or conditions such as --status failed that runs have to meet")
+    problems: list[Problem] = []
+    records: dict[str, RunRecord] = {}
+    for word in words:
+        with gathering(problems):
+            found = _meant(index, line, word)
+            records[found[0].path] = found[0]
+            if len(found) > 1:
+                named = ", ".join(record.path for record in found[:10])
+                problems.append(Problem(word, f"means {len(found)} runs: {named}; name each, or use --name"))
+    if problems:
+        raise UserError(problems)
+    if not words and not (records := {record.path: record for record in _found(index, line)}):
+        raise UserError(f"no run in {index.runs_dir} meets this")
+    from mm_config.cli.runs_removing import remove_named
+
+    remove_named(index, line, [*records.values()])
+
+
+def _collect(index: Index, line: CommandLine, words: Sequence[str]) -> None:
+    from mm_config.cli.runs_removing import collect
+
+    collect(index, line)
+
+
 def _found(index: Index, line: CommandLine, text: str | None = None) -> Sequence[RunRecord]:
     status = line.value(STATUS)
     return index.list(
@@ -163,6 +201,11 @@ def _found(index: Index, line: CommandLine, text: str | None = None) -> Sequence
 
 def _one(index: Index, line: CommandLine, text: str) -> RunRecord:
     """The newest run that a text means."""
+    return _meant(index, line, text)[0]
+
+
+def _meant(index: Index, line: CommandLine, text: str) -> Sequence[RunRecord]:
+    """The runs that a text means, newest first; at least one."""
     if Path(text).suffix == SUFFIX and Path(text).is_file():
         traced = trace(Path(text), index.runs_dir)
         if traced.missing:
@@ -173,7 +216,7 @@ def _one(index: Index, line: CommandLine, text: str) -> RunRecord:
         text = folder.relative_to(index.runs_dir.resolve()).as_posix()
     if not (found := _found(index, line, text)):
         raise UserError(_none(index, line, text))
-    return found[0]
+    return found
 
 
 def _none(index: Index, line: CommandLine, text: str) -> Problem:
@@ -190,5 +233,13 @@ def _aliases() -> Aliases:
     return {tag: aliases_of(cls) for tag, cls in kinds.items()}
 
 
-ACTIONS = {"list": _list, "find": _list, "show": _show, "compare": _compare, "reindex": _reindex}
+ACTIONS = {
+    "list": _list,
+    "find": _list,
+    "show": _show,
+    "compare": _compare,
+    "reindex": _reindex,
+    "rm": _remove,
+    "gc": _collect,
+}
 VERB = Verb(USAGE, list_or_show)
