@@ -22,7 +22,7 @@ from mm_config.durable.leftovers import stage_of
 from mm_config.options.run_options import RunOptions
 from mm_config.runs import removing
 from mm_config.runs.folder import Run, open_run
-from mm_config.runs.index import Index, open_index
+from mm_config.runs.index import open_index
 from tests.mm_config.mm_in_process import mm
 
 
@@ -147,7 +147,7 @@ def test_a_kill_while_removing_leaves_a_whole_run_or_none(
         os.kill(os.getpid(), signal.SIGKILL)
 
     def remove() -> None:
-        monkeypatch.setattr({"rename": Path, "rmtree": shutil, "forget": Index}[place], place, die)
+        monkeypatch.setattr({"rename": Path, "rmtree": shutil, "forget": removing}[place], place, die)
         app(["runs", "rm", run.record.path, "--yes", *at])
 
     killed(remove)

@@ -64,11 +64,6 @@ class Index:
         with writing(self.engine) as connection:
             connection.execute(runs.update().where(runs.c.key == row["key"]).values(changed))
 
-    def forget(self, record: RunRecord) -> None:
-        """Takes a run out of the index; its folder stays as it is."""
-        with writing(self.engine) as connection:
-            connection.execute(self.runs.delete().where(self.runs.c.key == key_of(record)))
-
     def list(
         self,
         *,

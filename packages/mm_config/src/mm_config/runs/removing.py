@@ -13,10 +13,12 @@ from mm_config.durable.leftovers import is_abandoned, remove, size_of, stage_of,
 from mm_config.durable.writing import discard
 from mm_config.options.run_options import REPRODUCTIONS
 from mm_config.runs import lock
+from mm_config.runs.database import writing
 from mm_config.runs.index import Index, run_folders, uid_in
 from mm_config.runs.inputs import read_inputs
 from mm_config.runs.record import STATUS_FILE, RunRecord
 from mm_config.runs.stored import read_stored
+from mm_config.runs.tables import key_of
 from mm_config.schema.errors import Problem, UserError
 
 TRASH = ".trash"
@@ -72,7 +74,7 @@ def remove_run(index: Index, record: RunRecord) -> None:
     """
     folder = index.folder(record)
     if not folder.is_dir():
-        index.forget(record)
+        forget(index, record)
         return
     if (folder / STATUS_FILE).is_file() and uid_in(folder) != record.uid:
         raise UserError(Problem(record.path, "its folder holds another run by now"))
@@ -80,10 +82,10 @@ def remove_run(index: Index, record: RunRecord) -> None:
     trash = index.runs_dir / TRASH
     try:
         trash.mkdir(exist_ok=True)
-        index.forget(record)
+        forget(index, record)
         discard(folder, stage_of(trash / folder.name))
         # Whoever looked before the folder was gone may have taken the run into the index again.
-        index.forget(record)
+        forget(index, record)
     except OSError as error:
         raise UserError(Problem(str(folder), f"can't be removed: {error.strerror}")) from error
     finally:
@@ -91,6 +93,12 @@ def remove_run(index: Index, record: RunRecord) -> None:
         for emptied in (folder.parent, trash):
             with suppress(OSError):
                 emptied.rmdir()
+
+
+def forget(index: Index, record: RunRecord) -> None:
+    """Takes a run out of the index; its folder stays as it is."""
+    with writing(index.engine) as connection:
+        connection.execute(index.runs.delete().where(index.runs.c.key == key_of(record)))
 
 
 def leftovers(runs_dir: Path) -> list[Leftover]:
