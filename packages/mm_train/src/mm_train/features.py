@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mm_config.console import progress, say
 from mm_config.content import NUMERICS, Input
-from mm_config.durable import place_folder, stage_of
+from mm_config.durable import place_folder, remove_abandoned, siblings, stage_of
 from mm_config.options import Locations, RunOptions
 from mm_config.schema import Problem, UserError, canonical
 from mm_config.specs import TrainSpec
@@ -151,6 +151,7 @@ def _make(
 
     def make_text() -> None:
         with writing(staged):
+            remove_abandoned(siblings(folder))
             staged.mkdir(parents=True)
         _make_text(encoding, staged)
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from mm_config.console.output import is_main_rank
+from mm_config.console.output import aside, is_main_rank
 from mm_config.doctor.torch_extensions import extension_failure
 from mm_config.schema.errors import UserError
 
@@ -36,13 +36,13 @@ def exit_status(body: Callable[[], int]) -> int:
         if not lines:
             raise
         if is_main_rank():
-            print("\n".join(lines), file=sys.stderr)
+            aside(*lines)
         else:
             time.sleep(SPEAKING_SECONDS)
         return USER_ERROR
     except KeyboardInterrupt:
         if is_main_rank():
-            print("interrupted", file=sys.stderr)
+            aside("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # The interpreter flushes stdout once more when it exits.
