@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mm_config.durable.digests import sha256_of, size_and_sha256
     from mm_config.durable.writing import (
         discard,
+        place_aside,
         place_folder,
         set_aside,
         stage_of,
