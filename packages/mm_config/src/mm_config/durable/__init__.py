@@ -8,6 +8,7 @@ from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
     from mm_config.durable.digests import sha256_of, size_and_sha256
+    from mm_config.durable.reading import outside, read_bytes
     from mm_config.durable.writing import (
         discard,
         place_aside,
