@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
 import mm_train
@@ -91,7 +92,9 @@ def _save_what_one_rank_broke(rank: int, spec: TrainSpec, folder: Path) -> None:
     ranks = Ranks(rank, 2, grouped=True)
     states.save(folder, spec, network, optimizer, TrainState(1, {}, 0.0), ranks)
     if rank == 1:
-        network[1].weight.to_local().detach()[0, 0] = float("inf")
+        weight = network.get_parameter("1.weight")
+        assert isinstance(weight, DTensor)
+        weight.to_local().detach()[0, 0] = float("inf")
     with pytest.raises(UserError, match=r"step 2: 1\.weight is not finite after the update"):
         states.save(folder, spec, network, optimizer, TrainState(2, {}, 0.0), ranks)
 
