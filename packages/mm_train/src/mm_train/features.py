@@ -122,7 +122,8 @@ def _features(encoding: Encoding, folder: Path, bad: list[Bad]) -> Features:
 
     def make_latents(file: int) -> Tensor:
         latents, now_bad = encoding.clip_encoder()(rows_of(file, count))
-        lost = [one for one in now_bad if one not in bad]
+        known = {one.index for one in bad}
+        lost = [one for one in now_bad if one.index not in known]
         if lost:
             raise UserError(
                 Problem(one.path, f"could be read when features were made; {one.stage}: {one.reason}")

@@ -38,7 +38,13 @@ from mm_train.parallelize import materialize, parallelize
 from mm_train.ranks import Ranks, agree_on, joined
 from mm_train.resuming import restore, resume_point
 from mm_train.sources import Source, cached_source, encoding_source
-from mm_train.starting import fill, in_stored_order, require_encoders, start_weights
+from mm_train.starting import (
+    fill,
+    in_stored_order,
+    require_encoders,
+    require_short_captions,
+    start_weights,
+)
 from mm_train.states import TrainState
 
 
@@ -164,6 +170,7 @@ def _train(
         spec.model, dtype=torch.float32, ops=ops, float32_residual=spec.precision.float32_residual
     )
     parallelize(network, spec, ranks, picked)
+    ranks.on_first(lambda: require_short_captions(spec, options, dataset))
     weights = None
     if point is None:
         weights = ranks.together(lambda: start_weights(spec, options, dataset, network))
@@ -251,7 +258,7 @@ def _source(
 
 
 def _quarantine(training: Training) -> Quarantine:
-    return Quarantine(training.quarantine, len(training.dataset.records), training.spec.data.max_bad_share)
+    return Quarantine(training.quarantine, training.dataset.records, training.spec.data.max_bad_share)
 
 
 def _finish(training: Training, state: TrainState) -> TrainResult:
