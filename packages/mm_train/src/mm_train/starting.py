@@ -16,8 +16,8 @@ from mm_config.runs import Run
 from mm_config.schema import Problem, UserError, concerning
 from mm_config.specs import Cache, RandomWeights, TrainedBy, TrainSpec
 from mm_data import Dataset
+from mm_models import Use, checkpoint, require_releases, said_otherwise
 from mm_models import check_weights as check
-from mm_models import checkpoint, require_releases
 from mm_train import states
 from mm_train.features import feature_identity, features_folder
 from mm_train.loop import Training
@@ -59,6 +59,10 @@ def start_weights(
     if isinstance(found, Path):
         with concerning("spec.start_from"):
             check(network, found)
+        if not isinstance(spec.start_from, TrainedBy):  # A spec that names the training says what it made.
+            use = Use(spec.expert, spec.diffusion.boundary, "spec.diffusion.boundary")
+            for told in said_otherwise(found, use):
+                say(f"spec.start_from: {found} {told}")
     return found
 
 
