@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from mm_config.cli import RUNS_DIR, CommandLine, Option, Usage, Verb
+from mm_config.console import print_lines
 from mm_config.schema import Problem, UserError
 from mm_config.specs import Dtype
 from mm_models.verbs.words import PART, SPEC, spec_of
@@ -99,10 +100,10 @@ def convert_weights(line: CommandLine) -> int:
     if read.left_out:
         more = ", ..." if len(read.left_out) > 3 else ""
         names = ", ".join(read.left_out[:3])
-        print(f"left out  {len(read.left_out)} entries that are no weights: {names}{more}")
+        print_lines([f"left out  {len(read.left_out)} entries that are no weights: {names}{more}"])
     for told in quantised_lines(read.tensors):
-        print(f"read      {told}")
-    print(f"written   {out} ({kind}, from {read.kind})")
+        print_lines([f"read      {told}"])
+    print_lines([f"written   {out} ({kind}, from {read.kind})"])
     return 0
 
 
@@ -123,7 +124,7 @@ def _convert_adapter(line: CommandLine, source: Path, out: Path, kind: str) -> i
     read = read_adapters(source)
     save_adapters(read.experts, out, kind)
     for folder in sorted(path for path in out.iterdir() if path.is_dir()) or [out]:
-        print(f"written   {folder} ({kind} adapter, from {read.style})")
+        print_lines([f"written   {folder} ({kind} adapter, from {read.style})"])
     return 0
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from mm_config.cli import JSON, RUNS_DIR, CommandLine, Usage, Verb
+from mm_config.console import print_json, print_lines
 from mm_config.schema import Problem, UserError
 from mm_models.verbs.words import PART, SPEC, spec_of
 
@@ -53,9 +53,9 @@ def describe_weights(line: CommandLine) -> int:
     else:
         found = inspect_weights(Path(path), spec, named, part=line.value(PART))
     if line.has(JSON):
-        print(json.dumps(found.to_json(), indent=2))
+        print_json(found.to_json())
     else:
-        print("\n".join(found.lines()))
+        print_lines(found.lines())
     return DIFFERS if found.differences else 0
 
 
