@@ -12,17 +12,15 @@ import mm_models
 from mm_config.console import say
 from mm_config.options import RunOptions
 from mm_config.running import resolve_weights
-from mm_config.runs import Run
 from mm_config.schema import Problem, UserError, concerning
 from mm_config.specs import Cache, RandomWeights, TrainedBy, TrainSpec
 from mm_data import Dataset
+from mm_models import Use, checkpoint, require_releases, said_otherwise
 from mm_models import check_weights as check
-from mm_models import checkpoint, require_releases
-from mm_train import states
 from mm_train.features import feature_identity, features_folder
-from mm_train.loop import Training
-from mm_train.ranks import Ranks
-from mm_train.states import TrainState
+
+SHOWN_CHARACTERS = 60
+"""Of a caption in a message."""
 
 
 def start_weights(
@@ -56,6 +54,10 @@ def start_weights(
     if isinstance(found, Path):
         with concerning("spec.start_from"):
             check(network, found)
+        if not isinstance(spec.start_from, TrainedBy):  # A spec that names the training says what it made.
+            use = Use(spec.expert, spec.diffusion.boundary, "spec.diffusion.boundary")
+            for told in said_otherwise(found, use):
+                say(f"spec.start_from: {found} {told}")
     return found
 
 
@@ -65,10 +67,39 @@ def require_encoders(spec: TrainSpec, options: RunOptions, dataset: Dataset) -> 
     Raises:
         UserError: Some are nowhere; all of them are listed.
     """
-    cached = spec.data.cache is not Cache.NONE
-    if cached and features_folder(feature_identity(spec, dataset), options.cache_dir).is_dir():
+    if not _encoded_before(spec, options, dataset):
+        require_releases(encoders_of(spec), options.locations)
+
+
+def require_short_captions(spec: TrainSpec, options: RunOptions, dataset: Dataset) -> None:
+    """Looks for captions that the text encoder will refuse; features that were made before need none.
+
+    Raises:
+        UserError: There are some; the first are named by the lines of their manifest, the rest are counted.
+    """
+    if _encoded_before(spec, options, dataset):
         return
-    require_releases(encoders_of(spec), options.locations)
+    captions = list(dict.fromkeys(record.caption for record in dataset.records))
+    try:
+        long = mm_models.too_long(spec.text_encoder, captions, options.locations)
+    except UserError:
+        return  # What is missing is told together with everything else that is.
+    problems = [
+        Problem(dataset.place_of(record), f"the caption {_short(record.caption)!r} has {why}")
+        for record in dataset.records
+        if (why := long.get(record.caption))
+    ]
+    if problems:
+        raise UserError(mm_data.capped(problems, "spec.text_encoder.max_tokens"))
+
+
+def _short(caption: str) -> str:
+    return caption if len(caption) <= SHOWN_CHARACTERS else f"{caption[:SHOWN_CHARACTERS]}..."
+
+
+def _encoded_before(spec: TrainSpec, options: RunOptions, dataset: Dataset) -> bool:
+    cached = spec.data.cache is not Cache.NONE
+    return cached and features_folder(feature_identity(spec, dataset), options.cache_dir).is_dir()
 
 
 def encoders_of(spec: TrainSpec) -> dict[str, object]:
@@ -91,25 +122,3 @@ def fill(network: nn.Module, weights: Path | RandomWeights) -> None:
         mm_models.initialize(network, weights.seed)
     else:
         mm_models.load(network, weights)
-
-
-def newest_checkpoint(run: Run, ranks: Ranks) -> Path | None:
-    """The newest intact checkpoint of a run that is resumed."""
-
-    def newest() -> str | None:
-        found = checkpoint.latest(run.checkpoints_dir)
-        return None if found is None else str(found.absolute())
-
-    found = ranks.on_first(newest)
-    if found is None:
-        say(f"{run.path} has no intact checkpoint; starting at step 0")
-    return found and Path(found)
-
-
-def restore(training: Training, saved: Path) -> TrainState:
-    """Fills the network and the optimizer from a checkpoint; the data stream goes on where it was."""
-    spec, ranks = training.spec, training.ranks
-    state = ranks.together(lambda: states.restore(saved, training.network, training.optimizer))
-    ranks.together(lambda: mm_data.resume_step(state.data, spec.data, training.dataset, seed=spec.seed))
-    say(f"resuming {training.run.path} after step {state.step}")
-    return state

@@ -11,7 +11,7 @@ from mm_config.cli.like import LIKE, threads_like
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import HELP, RUNS_DIR, Option, scan
 from mm_config.cli.targets import named, runs_dir_of
-from mm_config.console.output import is_main_rank, say, set_by_torchrun
+from mm_config.console.output import is_main_rank, print_lines, say, set_by_torchrun
 from mm_config.options.locations import Locations, load_locations, unused_names
 from mm_config.options.run_options import ACCEPT, RunOptions, RunOutcome
 from mm_config.schema.errors import Problem, UserError, gathering
@@ -19,6 +19,9 @@ from mm_config.schema.root import RootSpec
 from mm_config.schema.types import expect
 
 RESUME = Option("--resume", "Continue a run: its folder, its id, a hash prefix, or latest.", "RUN|latest")
+RESTART = Option(
+    "--restart", "Make a new run where --resume latest finds none, or a run that has lost its checkpoints."
+)
 IF_NEEDED = Option(
     "--if-needed", "Report a finished run of an equal spec and equal content instead of running again."
 )
@@ -35,7 +38,7 @@ LOCATION = Option(
 ACCEPT_CONTENT = Option(
     ACCEPT, "Take data and weights as they are, where a name and revision meant another content before."
 )
-OPTIONS = (RESUME, IF_NEEDED, LIKE, ACCEPT_CONTENT, RUNS_DIR, DRY_RUN, LOCATION)
+OPTIONS = (RESUME, RESTART, IF_NEEDED, LIKE, ACCEPT_CONTENT, RUNS_DIR, DRY_RUN, LOCATION)
 
 
 def main(spec: RootSpec, argv: Sequence[str] | None = None) -> RunOutcome | None:
@@ -100,6 +103,7 @@ def _main(spec: RootSpec, argv: list[str]) -> RunOutcome | None:
     options = RunOptions(
         runs_dir=runs_dir_of(line),
         resume=line.value(RESUME),
+        restart=line.has(RESTART),
         if_needed=line.has(IF_NEEDED),
         accept_content=line.has(ACCEPT_CONTENT),
         locations=locations,
@@ -133,4 +137,4 @@ def _print_dry_run(spec: RootSpec, options: RunOptions, world_size: int) -> None
         return
     from mm_config.cli.dry_run import dry_run_lines
 
-    print("\n".join(dry_run_lines(spec, options, world_size)))
+    print_lines(dry_run_lines(spec, options, world_size))
