@@ -65,6 +65,22 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def aside(text: str) -> None:
+    """Prints one note on stderr, beside what is printed for a program."""
+    if is_main_rank():
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def passing_over() -> Generator[None]:
+    """Says what is wrong with one of many, which stops none of the others."""
+    try:
+        yield
+    except UserError as error:
+        for problem in error.problems:
+            aside(f"passed over: {problem}")
+
+
 def table(title: str, rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> None:
     """Prints a table: boxed on a terminal, aligned text elsewhere.
 
