@@ -6,13 +6,16 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from mm_config.durable import open_regular, outside
 from mm_config.schema import Problem, UserError
 from mm_data.records import Dataset, Record
 
 SHOWN_PROBLEMS = 20
+_MAX_LINE_BYTES = 2**24
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -39,20 +42,25 @@ def read_manifest(path: Path) -> Dataset:
         problems += [Problem(f"{path}:{number}", message) for message in found]
         if found:
             continue
-        records.append(Record((root / entry["path"]).resolve(), entry["caption"]))
+        records.append(Record((root / entry["path"]).resolve(), entry["caption"], number))
         digest.update(json.dumps([entry["path"], entry["caption"]]).encode() + b"\n")
     if problems:
-        raise UserError(_capped(problems, path))
+        raise UserError(capped(problems, str(path)))
     if not records:
         raise UserError(Problem(str(path), "the manifest lists no clips"))
-    return Dataset(root, tuple(records), digest.hexdigest())
+    return Dataset(root, tuple(records), digest.hexdigest(), manifest=path)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, with their numbers."""
     try:
-        with path.open("rb") as file:
-            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        with open_regular(path) as file:
+            for number, line in enumerate(iter(partial(file.readline, _MAX_LINE_BYTES + 1), b""), 1):
+                if len(line) > _MAX_LINE_BYTES:
+                    problem = f"a line has more than {_MAX_LINE_BYTES // 2**20} MiB"
+                    raise UserError(Problem(f"{path}:{number}", problem))
+                if line.strip():
+                    yield number, line
     except OSError as error:
         raise UserError(Problem(str(path), f"the manifest can't be read: {error.strerror}")) from error
 
@@ -96,26 +104,17 @@ def _entry_problems(entry: Any, root: Path) -> Iterator[str]:
 
 
 def _path_problem(path: str, root: Path) -> str | None:
-    if not path or "\0" in path:
-        return "not a path"
-    if PurePosixPath(path).is_absolute():
-        return "an absolute path; paths are relative to the manifest's folder"
-    if ".." in PurePosixPath(path).parts:
-        return "`..` is not allowed in a path"
     try:
-        resolved = (root / path).resolve()
-        if not resolved.is_relative_to(root):
-            return "a link that leads out of the manifest's folder"
-        return "not a regular file" if resolved.exists() and not resolved.is_file() else None
+        if problem := outside(path, root):
+            return f"{problem}; paths stay inside the manifest's folder"
+        return "not a regular file" if (root / path).exists() and not (root / path).is_file() else None
     except OSError as error:
         return f"not a path: {error.strerror}"
-    except RuntimeError:
-        # What pathlib raises before Python 3.13.
-        return "a link that leads to itself"
 
 
-def _capped(problems: list[Problem], path: Path) -> list[Problem]:
+def capped(problems: list[Problem], where: str) -> list[Problem]:
+    """The first problems, and how many more there are."""
     more = len(problems) - SHOWN_PROBLEMS
-    if more <= 0:
-        return problems
-    return [*problems[:SHOWN_PROBLEMS], Problem(str(path), f"and {more} more problems")]
+    return (
+        problems if more <= 0 else [*problems[:SHOWN_PROBLEMS], Problem(where, f"and {more} more problems")]
+    )

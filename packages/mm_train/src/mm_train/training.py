@@ -20,10 +20,9 @@ from mm_config.content import Input
 from mm_config.npu import check_environment
 from mm_config.options import RunOptions, StoppedEarly
 from mm_config.running import equal_run, on_threads
-from mm_config.runs import Run, attach, open_run, recorded
+from mm_config.runs import Run, attach, open_run, read_result, recorded
 from mm_config.schema import UserError, exact_hash, expect, expect_function, spec_hash
 from mm_config.specs import Cache, TrainSpec
-from mm_config.stored import read_json
 from mm_data import Dataset, Quarantine
 from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
@@ -43,6 +42,7 @@ from mm_train.starting import (
     in_stored_order,
     newest_checkpoint,
     require_encoders,
+    require_short_captions,
     restore,
     start_weights,
 )
@@ -133,7 +133,7 @@ def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainR
     check_environment(spec)
     if options.if_needed and (earlier := equal_run(spec, options)):
         finished = attach(earlier)
-        return _result(finished, read_json(finished.result_path))
+        return _result(finished, read_result(finished.path))
     picked = device.pick(spec.runtime.device)
     closed = False
     timeout = timedelta(minutes=spec.runtime.timeout_minutes)
@@ -170,6 +170,7 @@ def _train(
     )
     parallelize(network, spec, ranks, picked)
     resumes = options.resume is not None
+    ranks.on_first(lambda: require_short_captions(spec, options, dataset))
     if resumes:
         ranks.together(lambda: require_encoders(spec, options, dataset))
     weights = None if resumes else ranks.together(lambda: start_weights(spec, options, dataset, network))
@@ -254,7 +255,7 @@ def _source(
 
 
 def _quarantine(training: Training) -> Quarantine:
-    return Quarantine(training.quarantine, len(training.dataset.records), training.spec.data.max_bad_share)
+    return Quarantine(training.quarantine, training.dataset.records, training.spec.data.max_bad_share)
 
 
 def _finish(training: Training, state: TrainState) -> TrainResult:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from mm_config.console.output import aside
 from mm_config.schema.errors import UserError
 
 _OURS = Path(__file__).parents[1]
@@ -71,7 +72,7 @@ def _install() -> None:
             before(kind, error, trace)
             return
         where = _users_line(trace)
-        print("\n".join(f"{where}{problem}" for problem in error.problems), file=sys.stderr)
+        aside(*(f"{where}{problem}" for problem in error.problems))
         # The interpreter takes the exit status of a hook that raises SystemExit.
         raise SystemExit(2)
 

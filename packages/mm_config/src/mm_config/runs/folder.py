@@ -22,6 +22,7 @@ import attrs
 
 from mm_config.console.output import aside, passing_over
 from mm_config.content.inputs import Input
+from mm_config.durable.leftovers import remove_abandoned, stages
 from mm_config.durable.writing import write_text
 from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
@@ -260,6 +261,7 @@ def _resume(
     path = earlier.path
     with _writing(path):
         lock.acquire(path, take_over=options.take_over, option=options.name_of("take_over"))
+        remove_abandoned(stages(path))
         with _indexing(path):
             # Before the folder says so: the index reads a run again that it has as running.
             open_index(runs_dir_of(path)).set_status(attrs.evolve(earlier.record, status=RunStatus.RUNNING))

@@ -7,24 +7,24 @@ folders there, kept from it; one that is missing, damaged or of an older layout 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from mm_config.console.output import aside
+from mm_config.console.output import aside, passing_over
 from mm_config.runs import conditions as asked
 from mm_config.runs import database, tables
 from mm_config.runs.conditions import Aliases, Condition
 from mm_config.runs.database import DamagedIndex, UnusableIndex, database_errors, is_shared, writing
 from mm_config.runs.field_texts import text_of, value_of
 from mm_config.runs.listing import as_it_is, behind_of, records, run_folders
-from mm_config.runs.record import RESULT_FILE, STATUS_FILE, RunRecord, RunStatus, is_storable
+from mm_config.runs.record import RESULT_FILE, RunRecord, RunStatus, is_storable, uid_in
 from mm_config.runs.stored import Stored, read_stored
 from mm_config.runs.tables import RECORD, decoded, encoded, key_of
 from mm_config.schema.errors import UserError
-from mm_config.stored.json_files import read_json
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine, Select, Table
@@ -120,12 +120,13 @@ class Index:
         columns = self.runs.c
         same_spec = (columns.spec_hash == spec_hash) | (columns.spec_hash_now == spec_hash)
         finished = columns.status == RunStatus.FINISHED.value
-        found = self._read(same_spec, finished, columns.requests_hash.is_(None))
-        return tuple(
-            record
-            for record in found
-            if (self.folder(record) / RESULT_FILE).is_file() and self.is_here(record)
-        )
+        found: list[RunRecord] = []
+        for record in self._read(same_spec, finished, columns.requests_hash.is_(None)):
+            result = self.folder(record) / RESULT_FILE
+            with passing_over():
+                if os.path.lexists(result) and uid_in(result.parent) == record.uid:
+                    found.append(record)
+        return tuple(found)
 
     def newest_named(self, key: str, but: str = "") -> tuple[RunRecord, str] | None:
         """The newest run in which a name met some content, by `name_key`, and the content's digest.
@@ -162,14 +163,15 @@ class Index:
         the path of one that is here.
         """
         try:
-            return read_json(self.folder(record) / STATUS_FILE).get("uid") == record.uid
+            return uid_in(self.folder(record)) == record.uid
         except UserError:
             return False
 
     def reindex(self, read: Callable[[], object] = lambda: None) -> int:
         """Makes the index hold what the run folders hold, and counts them.
 
-        In a database that several runs folders share, only the runs found here are replaced.
+        A folder that holds no record is passed over, which is said. In a database that several runs folders
+        share, only the runs found here are replaced.
 
         Args:
             read: Called after each folder that was read.

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from mm_config.durable.writing import stage_of
+from mm_config.durable.leftovers import stage_of
 from mm_config.schema.errors import Problem, UserError
 
 PREFIX = "lock-"
@@ -71,9 +71,13 @@ def acquire(folder: Path, *, take_over: bool = False, option: str = "") -> None:
 
 def release(folder: Path) -> None:
     """Gives the lock back, where this process has it; where that can't be written, its end frees it."""
-    with suppress(OSError):
-        if file := _held.pop(_key(folder), None):
-            with file:
+    try:
+        key = _key(folder)
+    except OSError:  # It is gone, and its lock with it.
+        key = None
+    for held, file in [*_held.items()]:
+        if held == key or os.fstat(file.fileno()).st_nlink == 0:
+            with suppress(OSError), _held.pop(held):
                 file.truncate(0)
 
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from mm_config.durable.writing import place_folder, stage_of
+from mm_config.durable.leftovers import stage_of
+from mm_config.durable.writing import place_folder
 
 
 @contextmanager
