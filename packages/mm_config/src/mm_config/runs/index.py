@@ -49,9 +49,12 @@ class Index:
 
     def add(self, record: RunRecord) -> None:
         """Registers a run. One that a rebuild has found in the meantime is replaced."""
-        row = _row(record, read_stored(self.folder(record)))
+        self.add_all([(record, read_stored(self.folder(record)))])
+
+    def add_all(self, entries: Iterable[tuple[RunRecord, Stored]]) -> None:
+        """Registers runs, each with what its folder stores, in one transaction."""
         with writing(self.engine) as connection:
-            tables.replace(connection, self.runs, [row])
+            tables.replace(connection, self.runs, (_row(*entry) for entry in entries))
 
     def set_status(self, record: RunRecord) -> None:
         """Stores the status, the time and the reason of a registered run."""
@@ -179,10 +182,7 @@ class Index:
         return self._mended(lambda: self._reindex(read))
 
     def follow(self) -> None:
-        """Takes in what the run folders hold and the index lacks; cheap where that is nothing.
-
-        Of runs whose folders are gone it keeps what it has until it is made anew.
-        """
+        """Takes in what the run folders hold and the index lacks; what it has of folders that are gone, stays."""
         self._mended(self._follow)
 
     def _reindex(self, read: Callable[[], object]) -> int:
