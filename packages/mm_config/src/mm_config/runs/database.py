@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from mm_config.console.output import aside
 from mm_config.schema.errors import Problem, UserError
 
 if TYPE_CHECKING:
@@ -154,6 +155,15 @@ def database_errors(engine: Engine) -> Generator[None]:
         yield
     except DBAPIError as error:
         raise unusable(engine, error.orig) from error
+
+
+@contextmanager
+def indexing(folder: Path) -> Generator[None]:
+    """Tells the index, which follows the folder: what it can't be told, it reads when it is opened next."""
+    try:
+        yield
+    except UnusableIndex as error:
+        aside(f"{error.problems[0]}; {folder} is taken into the index when that is opened next")
 
 
 def unusable(engine: Engine, cause: BaseException | None) -> UnusableIndex:

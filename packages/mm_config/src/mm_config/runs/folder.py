@@ -20,7 +20,7 @@ from typing import Any
 
 import attrs
 
-from mm_config.console.output import aside, passing_over
+from mm_config.console.output import passing_over
 from mm_config.content.inputs import Input
 from mm_config.durable.leftovers import remove_abandoned, stages
 from mm_config.durable.writing import sync
@@ -28,7 +28,7 @@ from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.rules.whole import label_problems
 from mm_config.runs import lock
-from mm_config.runs.database import UnusableIndex
+from mm_config.runs.database import indexing
 from mm_config.runs.index import open_index
 from mm_config.runs.inputs import INPUTS_FILE, write_inputs
 from mm_config.runs.logged import rewind
@@ -130,7 +130,7 @@ class Run:
         ended = attrs.evolve(self.record, status=status, finished_at=utc_now(), reason=reason)
         with _writing(self.path):
             write_record(ended, self.path)
-        with _indexing(self.path):
+        with indexing(self.path):
             open_index(runs_dir_of(self.path)).set_status(ended)
         lock.release(self.path)
 
@@ -189,7 +189,7 @@ def open_run(
         write_record(record, stage)
         path = placed(stage, first)
     record = attrs.evolve(record, path=path.relative_to(runs_dir).as_posix())
-    with _indexing(path):
+    with indexing(path):
         open_index(runs_dir).add(record)
     return Run(path, spec, record)
 
@@ -270,7 +270,7 @@ def _resume(
     with _writing(path):
         lock.acquire(path, take_over=options.take_over, option=options.name_of("take_over"))
         remove_abandoned(stages(path))
-        with _indexing(path):
+        with indexing(path):
             # Before the folder says so: the index reads a run again that it has as running.
             open_index(runs_dir_of(path)).set_status(attrs.evolve(earlier.record, status=RunStatus.RUNNING))
         again = next(number for number in count(2) if not (path / f"provenance-{number}.json").exists())
@@ -283,18 +283,9 @@ def _resume(
             made = write_inputs(path, record.spec_hash, inputs) if known else None
             record = attrs.evolve(record, made_of=made)
         write_record(record, path)
-    with _indexing(path):
+    with indexing(path):
         open_index(runs_dir_of(path)).add(record)
     return Run(path, spec, record)
-
-
-@contextmanager
-def _indexing(folder: Path) -> Generator[None]:
-    """Tells the index, which follows the folder: what it can't be told, it reads when it is opened next."""
-    try:
-        yield
-    except UnusableIndex as error:
-        aside(f"{error.problems[0]}; {folder} is taken into the index when that is opened next")
 
 
 @contextmanager

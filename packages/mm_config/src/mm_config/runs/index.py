@@ -182,7 +182,7 @@ class Index:
         return self._mended(lambda: self._reindex(read))
 
     def follow(self) -> None:
-        """Takes in what the run folders hold and the index lacks; what it has of folders that are gone, stays."""
+        """Takes in what the run folders hold and the index lacks; what it has of folders gone, stays."""
         self._mended(self._follow)
 
     def _reindex(self, read: Callable[[], object]) -> int:
