@@ -47,6 +47,7 @@ from mm_train.starting import (
     start_weights,
 )
 from mm_train.states import TrainState
+from mm_train.stopping import stop_requests
 
 
 @attrs.frozen
@@ -200,8 +201,9 @@ def _train(
         start = TrainState(0, {}, 0.0) if saved is None else restore(training, saved)
         ranks.on_first(lambda: run.rewind_metrics(start.step))
         spent = start.seconds + time.perf_counter() - started
-        state = yield from fit(training, start.step, spent, options.stop_after)
-        return _finish(training, state)
+        with stop_requests() as stop_requested:
+            state = yield from fit(training, start.step, spent, stop_requested, options.stop_after)
+            return _finish(training, state)
 
 
 def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> tuple[Dataset, Input]:

@@ -5,6 +5,7 @@ Only the first rank speaks (environment variable RANK, set by torchrun).
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -59,10 +60,22 @@ def say(text: str) -> None:
     """Prints one note."""
     if not is_main_rank():
         return
-    if is_live():
-        console().print(text, markup=False, soft_wrap=True)
-    else:
-        print(text, flush=True)
+    with _unless_the_terminal_is_gone():
+        if is_live():
+            console().print(text, markup=False, soft_wrap=True)
+        else:
+            print(text, flush=True)
+
+
+@contextmanager
+def _unless_the_terminal_is_gone() -> Generator[None]:
+    """Lets output go nowhere from the time on when its terminal was closed: a run does not end of it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def table(title: str, rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> None:
@@ -138,10 +151,11 @@ class Progress:
         elif is_main_rank() and (
             before // self.every != self.completed // self.every or before < self.total <= self.completed
         ):
-            print(
-                "  ".join([self.description, self._count(), *_in_texts(metrics), self._time()]),
-                flush=True,
-            )
+            with _unless_the_terminal_is_gone():
+                print(
+                    "  ".join([self.description, self._count(), *_in_texts(metrics), self._time()]),
+                    flush=True,
+                )
 
     def _count(self) -> str:
         return f"{self.unit} {self.completed}/{self.total}"
