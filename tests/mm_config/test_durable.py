@@ -12,6 +12,8 @@ import pytest
 
 from mm_config.durable.digests import sha256_of, size_and_sha256
 from mm_config.durable.writing import (
+    discard,
+    set_aside,
     staged_file,
     staged_folder,
     synced_file,
@@ -168,6 +170,46 @@ def test_a_file_of_a_staged_folder_is_new(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError), synced_file(tmp_path / "file") as file:
         file.write(b"new")
     assert (tmp_path / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize("failing", ["rename", "unlink", None])
+def test_what_is_removed_loses_its_name_before_anything_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str | None
+) -> None:
+    place = tmp_path / "step"
+    (place / "inner").mkdir(parents=True)
+    (place / "inner" / "part").write_text("part")
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    if failing is None:
+        discard(place)
+        assert names(tmp_path) == []
+        return
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
+        patched.setattr(os, failing, fails)
+        discard(place)
+    (left,) = tmp_path.iterdir()
+    assert (left / "inner" / "part").read_text() == "part"
+    assert left.name == "step" if failing == "rename" else left.name.startswith(".step.")
+
+
+def test_a_link_is_removed_and_not_what_it_names(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "link").symlink_to("kept")
+    (tmp_path / "trash").mkdir()
+    discard(tmp_path / "link", tmp_path / "trash" / "link")
+    assert names(tmp_path) == ["kept", "trash"]
+    assert names(tmp_path / "trash") == []
+
+
+def test_what_is_damaged_is_set_aside_beside_what_was_before(tmp_path: Path) -> None:
+    for content in ("first", "second"):
+        write_text(tmp_path / "file", content)
+        aside = set_aside(tmp_path / "file")
+        assert aside.read_text() == content
+    assert names(tmp_path) == ["file.damaged", "file.damaged-2"]
 
 
 def test_digests_are_those_of_fips_180(tmp_path: Path) -> None:

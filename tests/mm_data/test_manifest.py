@@ -53,8 +53,8 @@ def test_all_wrong_lines_are_reported_with_their_numbers(write_manifest):
         f'{path}:3: expected an object with "path" and "caption", got [1, 2]',
         f'{path}:4: the key "path" is missing',
         f'{path}:4: "caption" must be a string, got 3',
-        f"{path}:5: an absolute path; paths are relative to the manifest's folder: '/etc/passwd'",
-        f"{path}:6: `..` is not allowed in a path: 'x/../../y.mp4'",
+        f"{path}:5: an absolute path; paths stay inside the manifest's folder: '/etc/passwd'",
+        f"{path}:6: `..` is not allowed in a path; paths stay inside the manifest's folder: 'x/../../y.mp4'",
     ]
 
 
@@ -75,7 +75,7 @@ def test_links_out_folders_and_pipes_are_refused(tmp_path, write_manifest):
         read_manifest(path)
     assert lines_of(error) == [
         f"{path}:1: not a regular file: 'folder'",
-        f"{path}:2: a link that leads out of the manifest's folder: 'out.mp4'",
+        f"{path}:2: a link that leads out of the folder; paths stay inside the manifest's folder: 'out.mp4'",
         f"{path}:3: not a regular file: 'pipe.mp4'",
     ]
 

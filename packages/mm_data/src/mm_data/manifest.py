@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from mm_config.durable import outside
 from mm_config.schema import Problem, UserError
 from mm_data.records import Dataset, Record
 
@@ -96,22 +97,12 @@ def _entry_problems(entry: Any, root: Path) -> Iterator[str]:
 
 
 def _path_problem(path: str, root: Path) -> str | None:
-    if not path or "\0" in path:
-        return "not a path"
-    if PurePosixPath(path).is_absolute():
-        return "an absolute path; paths are relative to the manifest's folder"
-    if ".." in PurePosixPath(path).parts:
-        return "`..` is not allowed in a path"
     try:
-        resolved = (root / path).resolve()
-        if not resolved.is_relative_to(root):
-            return "a link that leads out of the manifest's folder"
-        return "not a regular file" if resolved.exists() and not resolved.is_file() else None
+        if problem := outside(path, root):
+            return f"{problem}; paths stay inside the manifest's folder"
+        return "not a regular file" if (root / path).exists() and not (root / path).is_file() else None
     except OSError as error:
         return f"not a path: {error.strerror}"
-    except RuntimeError:
-        # What pathlib raises before Python 3.13.
-        return "a link that leads to itself"
 
 
 def _capped(problems: list[Problem], path: Path) -> list[Problem]:

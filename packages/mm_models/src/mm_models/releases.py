@@ -93,7 +93,7 @@ def located(weights: ReleasedWeights, locations: Locations | None, path: str) ->
     if locations is None:
         raise UserError(Problem(path, f"no location table to find {weights.name!r} in"))
     try:
-        place = locations.resolve(weights.name) / weights.subfolder
+        place = locations.resolve(weights.name, weights.subfolder)
     except UserError as error:
         raise UserError(Problem(path, problem.message) for problem in error.problems) from error
     if not place.exists():

@@ -20,10 +20,9 @@ from mm_config.content import Input
 from mm_config.npu import check_environment
 from mm_config.options import RunOptions, StoppedEarly
 from mm_config.running import equal_run, on_threads
-from mm_config.runs import Run, attach, open_run, recorded
+from mm_config.runs import Run, attach, open_run, read_result, recorded
 from mm_config.schema import UserError, exact_hash, expect, expect_function, spec_hash
 from mm_config.specs import Cache, TrainSpec
-from mm_config.stored import read_json
 from mm_data import Dataset, Quarantine
 from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
@@ -134,7 +133,7 @@ def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainR
     check_environment(spec)
     if options.if_needed and (earlier := equal_run(spec, options)):
         finished = attach(earlier)
-        return _result(finished, read_json(finished.result_path))
+        return _result(finished, read_result(finished.path))
     picked = device.pick(spec.runtime.device)
     closed = False
     timeout = timedelta(minutes=spec.runtime.timeout_minutes)

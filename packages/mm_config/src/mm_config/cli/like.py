@@ -18,12 +18,11 @@ def threads_like(line: CommandLine) -> Threads | None:
     """
     if not line.has(LIKE):
         return None
-    from mm_config.runs.provenance import recorded_threads
+    from mm_config.runs.provenance import read_provenance, recorded_threads
     from mm_config.runs.record import PROVENANCE_FILE
-    from mm_config.stored.json_files import read_json
 
     file = find_run(line.value(LIKE), runs_dir_of(line)).path / PROVENANCE_FILE
     try:
-        return recorded_threads(read_json(file))
+        return recorded_threads(read_provenance(file))
     except LookupError as error:
         raise UserError(Problem(LIKE.flag, f"{file} tells of no threads")) from error

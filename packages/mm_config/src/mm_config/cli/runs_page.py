@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 from mm_config.console.output import table
 from mm_config.runs.index import Index
 from mm_config.runs.inputs import read_inputs
-from mm_config.runs.record import PROVENANCE_FILE, RunRecord, read_result, to_row
+from mm_config.runs.provenance import read_provenance
+from mm_config.runs.record import PROVENANCE_FILE, RunRecord, read_record, read_result, to_row
 from mm_config.runs.stored import spec_problems
+from mm_config.schema.errors import Problem, gathering
 from mm_config.schema.types import is_list
-from mm_config.stored.json_files import read_json
 
 SHORT = 12
 """Digits of a hash that are shown."""
@@ -43,17 +45,25 @@ def print_run(index: Index, record: RunRecord) -> None:
     folder = index.folder(record)
     row = {**to_row(record), "made_of": record.made_of or "content not recorded"}
     facts: list[tuple[str, Any]] = [*row.items(), ("folder", folder)]
+    problems: list[Problem] = []
     if index.is_here(record):
         files = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
         facts.append(("files", "  ".join(files)))
-        facts += [("problem", problem) for problem in spec_problems(folder, record)]
-        facts += content_of(index, record)
-        # The versions of all packages would hide the rest; provenance.json and `compare` have them.
-        facts += [fact for fact in origin_of(index, record) if not fact[0].startswith("package.")]
+        problems += spec_problems(folder, record)
+        with gathering(problems):
+            facts += content_of(index, record)
+        with gathering(problems):
+            # The versions of all packages would hide the rest; provenance.json and `compare` have them.
+            facts += [fact for fact in origin_of(index, record) if not fact[0].startswith("package.")]
+    elif folder.is_dir():
+        with gathering(problems):
+            facts.append(("files", f"none: {read_record(folder, index.runs_dir).uid} is another run"))
     else:
         facts.append(("files", "none: the folder is not here"))
-    result = result_of(index, record)
-    facts += [(f"result.{name}", _short(value)) for name, value in result.items() if name not in REPEATED]
+    with gathering(problems):
+        result = result_of(index, record)
+        facts += [(f"result.{name}", _short(value)) for name, value in result.items() if name not in REPEATED]
+    facts += [("problem", problem) for problem in problems]
     width = max(len(name) for name, value in facts if value is not None)
     print("\n".join(f"{name:<{width}}  {value}" for name, value in facts if value is not None))
 
@@ -61,12 +71,15 @@ def print_run(index: Index, record: RunRecord) -> None:
 def run_report(index: Index, record: RunRecord) -> dict[str, Any]:
     """The same as a JSON object."""
     folder = index.folder(record)
-    problems = spec_problems(folder, record) if index.is_here(record) else ()
+    problems = [*spec_problems(folder, record)] if index.is_here(record) else []
+    result: dict[str, Any] = {}
+    with gathering(problems):
+        result = result_of(index, record)
     return {
         **to_row(record),
         "folder": str(folder),
         "problems": [str(problem) for problem in problems],
-        "result": result_of(index, record),
+        "result": result,
     }
 
 
@@ -92,9 +105,9 @@ def content_of(index: Index, record: RunRecord) -> Iterator[tuple[str, str]]:
 def origin_of(index: Index, record: RunRecord) -> Iterator[tuple[str, Any]]:
     """The code, the machine and the versions that a run had."""
     file = index.folder(record) / PROVENANCE_FILE
-    if not file.is_file() or not index.is_here(record):
+    if not os.path.lexists(file) or not index.is_here(record):
         return
-    provenance = read_json(file)
+    provenance = read_provenance(file)
     for repository in provenance.get("git", ()):
         commit = str(repository.get("commit"))[:SHORT]
         name = Path(repository.get("root", "")).name

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from mm_config.schema.errors import Problem, UserError
+from mm_config.schema.errors import Problem, UserError, escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,6 +76,22 @@ def _unless_the_terminal_is_gone() -> Generator[None]:
         if error.errno != errno.EIO:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def aside(text: str) -> None:
+    """Prints one note on stderr, beside what is printed for a program."""
+    if is_main_rank():
+        print(escaped(text), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def passing_over() -> Generator[None]:
+    """Says what is wrong with one of many, which stops none of the others."""
+    try:
+        yield
+    except UserError as error:
+        for problem in error.problems:
+            aside(f"passed over: {problem}")
 
 
 def table(title: str, rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> None:

@@ -107,7 +107,7 @@ def in_turn(earlier: Input, now: Input) -> Input:
 
 def last_in_turn(one: Input) -> Input:
     """The content that a run read last."""
-    return attrs.evolve(one, digest=one.details.get("in_turn", [one.digest])[-1])
+    return attrs.evolve(one, digest=(one.details.get("in_turn") or [one.digest])[-1])
 
 
 def file_input(path: Path) -> Input:

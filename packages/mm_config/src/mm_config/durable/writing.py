@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -109,3 +110,36 @@ def place_folder(stage: Path, path: Path) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     stage.rename(path)
     sync(path.parent)
+
+
+def discard(path: Path, stage: Path | None = None) -> None:
+    """Removes a file, a link or a folder: renamed first, so that its name never stands for half of it.
+
+    Args:
+        path: What is removed.
+        stage: Where it lies while it is deleted, on the same file system; without one it is beside its
+            place, as what a killed process leaves.
+
+    Raises:
+        OSError: It can't be renamed, and is as it was; or can't be deleted, and its name is gone.
+    """
+    stage = stage or stage_of(path)
+    path.rename(stage)
+    sync(path.parent)
+    if stage.is_dir() and not stage.is_symlink():
+        shutil.rmtree(stage)
+    else:
+        stage.unlink()
+
+
+def set_aside(path: Path) -> Path:
+    """Renames what is damaged to `NAME.damaged`, or the next free `NAME.damaged-2`, and returns that.
+
+    Raises:
+        OSError: It can't be renamed.
+    """
+    names = (f"{path.name}.damaged{'' if number == 1 else f'-{number}'}" for number in count(1))
+    aside = next(free for name in names if not os.path.lexists(free := path.with_name(name)))
+    path.rename(aside)
+    sync(path.parent)
+    return aside

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import attrs
 
+from mm_config.durable.reading import outside
 from mm_config.schema.errors import Problem, UserError, concerning, gathering
 from mm_config.schema.evolve import leaves
 from mm_config.schema.root import RootSpec
@@ -41,20 +42,22 @@ class Locations:
     entries: tuple[Location, ...] = ()
     """Each logical name and where it lies."""
 
-    def resolve(self, name: str) -> Path:
-        """The existing path of a logical name.
+    def resolve(self, name: str, subfolder: str = "") -> Path:
+        """The existing path of a logical name, or what lies in a subfolder of it, which may be missing.
 
         Raises:
-            UserError: The name is not defined (naming the three ways to define it), or its path does
-                not exist.
+            UserError: The name is not defined (naming the three ways to define it), its path does
+                not exist, or the subfolder leads out of it.
         """
+        if subfolder and (problem := outside(subfolder, Path(), follow=False)):
+            raise UserError(f"the subfolder {subfolder!r} of {name}: {problem}")
         for entry in self.entries:
             if entry.name == name:
                 if not entry.path.exists():
                     raise UserError(
                         f"location {name!r} is {entry.path} by {entry.source}, which does not exist"
                     )
-                return entry.path
+                return entry.path / subfolder
         meant = did_you_mean(name, [entry.name for entry in self.entries])
         raise UserError(
             f"no location is named {name!r}{meant}; define it by `--location {name}=PATH`, by a line "

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mm_config.durable.reading import read_bytes
 from mm_config.reproducing.difference import Difference, changed_numbers
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.types import is_dict
 
 COMPARED = ("loss", "grad_norm", "lr")
 """Numbers that the mathematics decides; the others of a line are times."""
+
+_MOST_BYTES = 4 * 1024**3
 
 Line = Mapping[str, Any]
 
@@ -26,10 +30,10 @@ def read_metrics(run_dir: Path) -> dict[int, Line]:
         UserError: The file can't be read, or a line is no JSON object with a step.
     """
     file = run_dir / "metrics.jsonl"
-    if not file.exists():
+    if not os.path.lexists(file):
         return {}
     try:
-        lines = file.read_text("utf-8").splitlines(keepends=True)
+        lines = read_bytes(file, _MOST_BYTES).decode().splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(Problem(str(file), f"can't be read: {error}")) from error
     whole = [line for line in lines if line.endswith("\n")]
@@ -51,7 +55,7 @@ def metric_differences(step: int, old: Line | None, new: Line | None) -> Iterato
 def _read(text: str, where: str) -> Line:
     try:
         line = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(Problem(where, f"is no JSON: {error}")) from error
     if not is_dict(line) or type(line.get("step")) is not int:
         raise UserError(Problem(where, "is no JSON object with a whole number as its step"))

@@ -19,7 +19,8 @@ def videos_of(run_dir: Path) -> dict[str, Path | str]:
     files: dict[str, Path | str] = {file.name: file for file in sorted((run_dir / "samples").glob("*.mp4"))}
     if (run_dir / REQUESTS_FILE).is_file():
         listed: list[dict[str, str]] = read_result(run_dir).get("videos", [])
-        return {one["name"]: _written(one) for one in listed} | files
+        told = [one for one in listed if one.keys() >= {"name", "path", "frames"}]
+        return {one["name"]: _written(one) for one in told} | files
     return files
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import attrs
 
+from mm_config.durable.reading import outside
 from mm_config.rules.wording import idle_problems
 from mm_config.schema.errors import Problem
 from mm_config.specs.data import (
@@ -51,6 +53,12 @@ def digest_problems(named: ManifestSpec | PrecomputedSpec | ReleasedWeights) -> 
     """A digest is one."""
     if named.digest is not None and not re.fullmatch("[0-9a-f]{64}", named.digest):
         yield Problem("digest", f"must be 64 hex digits in lower case, got {named.digest[:80]!r}")
+
+
+def subfolder_problems(weights: ReleasedWeights) -> Iterator[Problem]:
+    """A subfolder is one; links are the business of whoever made the release's folder, such as a cache."""
+    if weights.subfolder and (problem := outside(weights.subfolder, Path(), follow=False)):
+        yield Problem("subfolder", f"{problem}; it stays inside the release, got {weights.subfolder!r}")
 
 
 def kept_latents_problems(data: DataSpec, autoencoder: AutoencoderSpec) -> Iterator[Problem]:

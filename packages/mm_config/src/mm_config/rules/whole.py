@@ -59,7 +59,7 @@ _OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
     PrecomputedSpec: (data.precomputed_problems, data.digest_problems),
     ProfilerSpec: (schedules.window_problems,),
     QuantizationSpec: (modules.group_size_problems,),
-    ReleasedWeights: (data.digest_problems,),
+    ReleasedWeights: (data.digest_problems, data.subfolder_problems),
     SamplerSpec: (sampling.sampler_problems,),
     ScheduleSpec: (schedules.schedule_problems,),
     SparseAttentionSpec: (sampling.sparse_problems,),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mm_config.console.output import say
+from mm_config.console.output import passing_over, say
 from mm_config.content.inputs import Input, orders_of, trained_by_digest
 from mm_config.options.run_options import RunOptions
 from mm_config.running.contents import changes_since, inputs_here
@@ -31,7 +31,7 @@ def chosen_checkpoint(trained: RootSpec, options: RunOptions, path: str) -> Path
 
     Where several have it, that of the run which the repeated run took; else of the newest whose inputs are
     what they are today, in today's order of samples; else of the newest. Which one and why is said, but where
-    all were made of the same in the same order.
+    all were made of the same in the same order. Runs with damaged files are passed over, which is said.
 
     Args:
         trained: The training.
@@ -39,8 +39,14 @@ def chosen_checkpoint(trained: RootSpec, options: RunOptions, path: str) -> Path
         path: Canonical path of the field that asks for it.
     """
     index = open_index(options.runs_dir)
-    folders = [index.folder(record) for record in index.find_finished(spec_hash(trained))]
-    found = {folder: one for folder in folders if (one := final_checkpoint(folder)) is not None}
+    found: dict[Path, Path] = {}
+    made: dict[Path, _AsRead | None] = {}
+    for record in index.find_finished(spec_hash(trained)):
+        folder = index.folder(record)
+        with passing_over():
+            if (checkpoint := final_checkpoint(folder)) is not None:
+                made[folder] = _as_read(read_inputs(folder))
+                found[folder] = checkpoint
     if options.repeats is not None and (named := _taken_by(options.repeats, path)) is not None:
         for folder, checkpoint in found.items():
             if folder.parts[-2:] == named.parts[-2:]:
@@ -48,7 +54,7 @@ def chosen_checkpoint(trained: RootSpec, options: RunOptions, path: str) -> Path
         say(f"{path}: the weights that {options.repeats} took are gone ({named})")
     if not found:
         return None
-    newest, made = next(iter(found)), {folder: _as_read(read_inputs(folder)) for folder in found}
+    newest = next(iter(found))
     if len(found) == 1 or (made[newest] and all(one == made[newest] for one in made.values())):
         return found[newest]
     taken, why = _of_today(trained, options, made)
@@ -57,7 +63,11 @@ def chosen_checkpoint(trained: RootSpec, options: RunOptions, path: str) -> Path
 
 
 def final_checkpoint(run_dir: Path) -> Path | None:
-    """The checkpoint that a run's result names, where it is whole; an earlier step is no substitute."""
+    """The checkpoint that a run's result names, where it is whole; an earlier step is no substitute.
+
+    Raises:
+        UserError: The result can't be read, or names one outside the run folder.
+    """
     named = read_result(run_dir).get("checkpoint")
     return run_dir / named if named and (run_dir / named / MANIFEST_FILE).is_file() else None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from mm_config.console.output import say
+from mm_config.console.output import passing_over, say
 from mm_config.content.inputs import made_of, orders_of
 from mm_config.npu.exporting import exported
 from mm_config.options.run_options import RunOptions, RunOutcome
@@ -18,7 +18,7 @@ from mm_config.running.threads import on_threads
 from mm_config.runs.folder import check_opens
 from mm_config.runs.index import open_index
 from mm_config.runs.inputs import read_inputs
-from mm_config.runs.record import RESULT_FILE
+from mm_config.runs.record import RESULT_FILE, read_result
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import UserError
 from mm_config.schema.identity import spec_hash
@@ -90,9 +90,15 @@ def equal_run(spec: RootSpec, options: RunOptions) -> Path | None:
     Where no package tells the content of such specs, equal specs are equal runs, and that is said.
     """
     index = open_index(options.runs_dir)
-    if not (finished := index.find_finished(spec_hash(spec))):
+    made: dict[Path, tuple[str | None, dict[str, str]]] = {}
+    for record in index.find_finished(spec_hash(spec)):
+        folder = index.folder(record)
+        with passing_over():
+            read_result(folder)
+            made[folder] = record.made_of, orders_of(read_inputs(folder) or {})
+    if not made:
         return None
-    newest = index.folder(finished[0])
+    newest = next(iter(made))
     try:
         inputs = inputs_here(spec, options)
     except UserError as error:
@@ -101,11 +107,9 @@ def equal_run(spec: RootSpec, options: RunOptions) -> Path | None:
     if inputs is None:
         say(f"the content that {newest} was made of is not recorded: only its spec is equal")
         return newest
-    here = made_of(spec_hash(spec), inputs)
-    for record in finished:
-        folder = index.folder(record)
-        if record.made_of == here and orders_of(read_inputs(folder) or {}) == orders_of(inputs):
-            return folder
+    here = made_of(spec_hash(spec), inputs), orders_of(inputs)
+    if same := next((folder for folder, then in made.items() if then == here), None):
+        return same
     why = "; ".join(changes_since(newest, inputs, options)) or "its code had other numerics"
     say(f"runs again: {newest} has an equal spec, but {why}")
     return None

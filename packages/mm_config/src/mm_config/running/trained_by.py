@@ -51,7 +51,7 @@ def resolve_weights(
 
 def _released(weights: ReleasedWeights, options: RunOptions, path: str) -> Path:
     try:
-        found = options.locations.resolve(weights.name) / weights.subfolder
+        found = options.locations.resolve(weights.name, weights.subfolder)
     except UserError as error:
         raise UserError(Problem(path, problem.message) for problem in error.problems) from error
     if not found.exists():

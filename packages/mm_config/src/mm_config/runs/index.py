@@ -6,6 +6,7 @@ The folders are the truth. An index that is missing, or of an older layout, is r
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
+from mm_config.console.output import passing_over
 from mm_config.runs import conditions as asked
 from mm_config.runs.conditions import Aliases, Condition
 from mm_config.runs.database import database_errors, engine_of, is_shared, writing
@@ -117,12 +119,13 @@ class Index:
         columns = self.runs.c
         same_spec = (columns.spec_hash == spec_hash) | (columns.spec_hash_now == spec_hash)
         finished = columns.status == RunStatus.FINISHED.value
-        found = self._read(same_spec, finished, columns.requests_hash.is_(None))
-        return tuple(
-            record
-            for record in found
-            if (self.folder(record) / RESULT_FILE).is_file() and self.is_here(record)
-        )
+        found: list[RunRecord] = []
+        for record in self._read(same_spec, finished, columns.requests_hash.is_(None)):
+            result = self.folder(record) / RESULT_FILE
+            with passing_over():
+                if os.path.lexists(result) and uid_in(result.parent) == record.uid:
+                    found.append(record)
+        return tuple(found)
 
     def newest_named(self, key: str, but: str = "") -> tuple[RunRecord, str] | None:
         """The newest run in which a name met some content, by `name_key`, and the content's digest.
@@ -162,14 +165,15 @@ class Index:
         the path of one that is here.
         """
         try:
-            return read_json(self.folder(record) / STATUS_FILE).get("uid") == record.uid
+            return uid_in(self.folder(record)) == record.uid
         except UserError:
             return False
 
     def reindex(self, read: Callable[[], object] = lambda: None) -> int:
         """Makes the index hold what the run folders hold, and counts them.
 
-        In a database that several runs folders share, only the runs found here are replaced.
+        A folder that holds no record is passed over, which is said. In a database that several runs folders
+        share, only the runs found here are replaced.
 
         Args:
             read: Called after each folder that was read.
@@ -180,17 +184,21 @@ class Index:
         for folder in run_folders(self.runs_dir):
             contents[folder] = read_stored(folder)
             read()
+        count = 0
+
+        def entries() -> Iterator[tuple[RunRecord, Stored]]:
+            nonlocal count
+            for folder in run_folders(self.runs_dir):
+                with passing_over():
+                    yield read_record(folder, self.runs_dir), contents.get(folder) or read_stored(folder)
+                    count += 1
+
         with writing(self.engine) as connection:
             self.runs.create(connection, checkfirst=True)
             if not is_shared():
                 connection.execute(self.runs.delete())
-            folders = list(run_folders(self.runs_dir))
-            entries = (
-                (read_record(folder, self.runs_dir), contents.get(folder) or read_stored(folder))
-                for folder in folders
-            )
-            self._replace(connection, entries)
-        return len(folders)
+            self._replace(connection, entries())
+        return count
 
     def _replace(self, connection: Connection, entries: Iterable[tuple[RunRecord, Stored]]) -> None:
         rest = iter(entries)
@@ -278,6 +286,11 @@ def run_folders(runs_dir: Path) -> Iterator[Path]:
     for status in sorted(runs_dir.glob(f"*/*/{STATUS_FILE}")):
         if not status.parent.parent.name.startswith("."):
             yield status.parent
+
+
+def uid_in(folder: Path) -> Any:
+    """The uid of the run that lies in a folder. Raises UserError where its status can't be read."""
+    return read_json(folder / STATUS_FILE).get("uid")
 
 
 def _row(record: RunRecord, content: Stored) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from mm_config.schema.errors import Problem, UserError
 from mm_config.stored.json_files import read_json, write_json
 
 INPUTS_FILE = "inputs.json"
+_DETAILS = {"run": str, "run_dir": str, "path": str, "order_key": str | None, "in_turn": [str]}
+_INPUT = {"digest": str, "kind": str, "name": str | None, "revision": str | None, "details": _DETAILS}
+_SHAPE = {"made_of": str, "spec_hash": str, "numerics": int, "inputs": {"": _INPUT}}
 
 
 def write_inputs(folder: Path, spec_hash: str, inputs: Mapping[str, Input]) -> str:
@@ -38,10 +42,10 @@ def read_inputs(folder: Path) -> dict[str, Input] | None:
         UserError: The file is damaged, or was edited.
     """
     file = folder / INPUTS_FILE
-    if not file.exists():
+    if not os.path.lexists(file):
         return None
     try:
-        content = read_json(file)
+        content = read_json(file, _SHAPE)
         listed: dict[str, dict[str, Any]] = content["inputs"]
         inputs = {path: Input(**one) for path, one in listed.items()}
         then, now = content["made_of"], made_of(content["spec_hash"], inputs, content["numerics"])

@@ -17,10 +17,21 @@ from typing import Any
 from mm_config.durable.writing import write_bytes
 from mm_config.npu.variables import RECORDED
 from mm_config.options.run_options import Threads
-from mm_config.stored.json_files import write_json
+from mm_config.stored.json_files import read_json, write_json
 
 LAUNCHER_VARIABLES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "TORCHELASTIC_RUN_ID")
 """What torchrun says of the job; beside it only an NPU's variables are stored, since more holds secrets."""
+
+_SHAPE = {
+    "git": [{"root": str, "commit": str | None, "untracked": [str]}],
+    "launcher": {"": str},
+    "environment": {"exported": {"": str}, "found": {"": str}},
+    "ops": {"": str},
+    "packages": {"": str},
+    "threads": int,
+    "intra_op_threads": int | None,
+}
+"""What is relied on in a provenance."""
 
 NO_OPS: Mapping[str, str] = MappingProxyType({})
 """What a run without networks calls."""
@@ -59,6 +70,11 @@ def provenance(
         "packages": _package_versions(),
         "git": [_git_state(root) for root in code_repositories()],
     }
+
+
+def read_provenance(file: Path) -> dict[str, Any]:
+    """A stored provenance. Raises UserError where it can't be read, or holds something else."""
+    return read_json(file, _SHAPE)
 
 
 def write_provenance(file: Path, content: dict[str, Any]) -> None:

@@ -14,12 +14,12 @@ from mm_config.runs.provenance import (
     code_repositories,
     patch_file,
     provenance,
+    read_provenance,
     uncommitted_patch,
 )
 from mm_config.runs.record import PROVENANCE_FILE
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.types import is_dict, is_list
-from mm_config.stored.json_files import read_json
 
 _ALWAYS_RECORDED = (
     "host",
@@ -110,7 +110,7 @@ def changes(then: Origin, now: Origin) -> tuple[OriginChange, ...]:
 
 
 def _stored(file: Path) -> Origin:
-    content = read_json(file)
+    content = read_provenance(file)
     try:
         roots = [state["root"] for state in content["git"]]
         patches = {root: patch_file(file, Path(root)) for root in roots}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from mm_config.durable.reading import outside
 from mm_config.schema.errors import Problem, UserError
 from mm_config.stored.json_files import read_json, write_json
 
@@ -35,6 +37,15 @@ MAX_LENGTHS = {
     "made_of": 64,
 }
 """Most characters of each text that a database has to hold; a reason has no limit."""
+_OBJECT: Any = dict
+_RESULT = {
+    "checkpoint": str | None,
+    "steps": int,
+    "videos": [{"name": str, "path": str, "frames": str}],
+    "experts": {"": {"run_dir": str | None}},
+    "score": _OBJECT | None,
+}
+"""What is relied on in a result."""
 _NOT_STORED = ("path", "spec_hash_now", "exact_hash_now")
 
 
@@ -142,6 +153,16 @@ def _check_text(name: str, value: Any, optional: bool) -> None:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What the run of a folder came to; empty where it has not finished."""
+    """What the run of a folder came to; empty where it has not finished.
+
+    Raises:
+        UserError: The file can't be read, holds something else, or names a checkpoint outside the folder.
+    """
     file = folder / RESULT_FILE
-    return read_json(file) if file.is_file() else {}
+    if not os.path.lexists(file):
+        return {}
+    result = read_json(file, _RESULT)
+    named = result.get("checkpoint")
+    if named is not None and (problem := outside(named, folder)):
+        raise UserError(Problem(str(file), f"checkpoint: {problem}: {named!r}"))
+    return result

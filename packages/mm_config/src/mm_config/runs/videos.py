@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
 
+from mm_config.console.output import passing_over
 from mm_config.options.run_options import REPRODUCTIONS
 from mm_config.runs.folder import Run, attach
-from mm_config.runs.index import open_index
+from mm_config.runs.index import open_index, uid_in
 from mm_config.runs.marks import Mark, mark_of
 from mm_config.runs.record import STATUS_FILE, RunRecord
 from mm_config.runs.requests import stored_requests
 from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.infer import GenerationRequest, InferSpec
-from mm_config.stored.json_files import read_json
 
 _SHOWN_DIGITS = 12
 
@@ -50,16 +51,20 @@ def trace(path: Path, runs_dir: Path) -> Traced:
     here = [folder for record, folder, is_here in seen if is_here and record.uid == mark.uid]
     if here:
         return Traced(mark, attach(here[0]))
-    others = [attach(folder) for _, folder, is_here in seen if is_here]
+    others: dict[Path, tuple[Run, tuple[GenerationRequest, ...]]] = {}
+    for folder in (folder for _, folder, is_here in seen if is_here):
+        with passing_over():
+            others[folder] = (run := attach(folder)), requests_of(run)
     missing = _missing(mark, runs_dir, [folder for record, folder, _ in seen if record.uid == mark.uid])
     spec = f"spec {mark.spec_hash[:_SHOWN_DIGITS]}"
     if not others:
         told = f"{missing}, and {runs_dir} has no other run of its {spec}; --runs-dir names another folder"
         raise UserError(Problem(str(path), told))
-    if mark.made_of and (equal := [run for run in others if run.record.made_of == mark.made_of]):
+    runs = [run for run, _ in others.values()]
+    if mark.made_of and (equal := [run for run in runs if run.record.made_of == mark.made_of]):
         same = f"was made of the same ({mark.made_of[:_SHOWN_DIGITS]})"
         return Traced(mark, equal[0], True, f"{missing}; taking {equal[0].record.path}, which {same}")
-    taken = next((run for run in others if mark.request in requests_of(run)), others[0])
+    taken = next((run for run, requests in others.values() if mark.request in requests), runs[0])
     other = "is not known to be" if None in (mark.made_of, taken.record.made_of) else "was not"
     told = f"which has the same {spec} and {other} made of the same"
     return Traced(mark, taken, False, f"{missing}; taking {taken.record.path}, {told}")
@@ -80,8 +85,9 @@ def requests_of(run: Run) -> tuple[GenerationRequest, ...]:
 def _of_spec(path: Path, mark: Mark, runs_dir: Path) -> Iterator[tuple[RunRecord, Path, bool]]:
     """The runs that may have made a video, each with its folder and whether that is here."""
     around = path.absolute().parent.parent
-    if (around / STATUS_FILE).is_file() and read_json(around / STATUS_FILE).get("uid") == mark.uid:
-        yield attach(around).record, around, True
+    with passing_over():
+        if os.path.lexists(around / STATUS_FILE) and uid_in(around) == mark.uid:
+            yield attach(around).record, around, True
     for folder in (runs_dir, runs_dir / REPRODUCTIONS):
         if folder.is_dir():
             index = open_index(folder)

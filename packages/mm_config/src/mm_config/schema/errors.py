@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 
 import attrs
+
+_CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""What moves a cursor, ends a line, turns the direction of writing or is no character. The joiners that
+scripts and pictures need are none of it."""
+
+
+def escaped(text: str) -> str:
+    """One line of text for a terminal: control characters, from a file or a name, are written as escapes."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 @attrs.frozen
@@ -18,7 +31,7 @@ class Problem:
     """What is wrong, what was probably meant, what is allowed."""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
+        return escaped(f"{self.path}: {self.message}" if self.path else self.message)
 
 
 class UserError(ValueError):

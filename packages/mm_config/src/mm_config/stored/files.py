@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import attrs
 
+from mm_config.durable.reading import read_bytes
 from mm_config.durable.writing import write_text
 from mm_config.schema.decorator import schema_of, tag_of
 from mm_config.schema.errors import Problem, SpecError, UserError, gathering
@@ -153,7 +154,7 @@ def dump(spec: Any, path: str | os.PathLike[str]) -> None:
 def _parsed(file: Path) -> Any:
     format = _format_of(file)
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = read_bytes(file).decode("utf-8")
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

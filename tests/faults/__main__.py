@@ -1,0 +1,43 @@
+"""Runs commands of mm with faults and prints what went wrong: `python -m tests.faults [VERB ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from tests.faults.commands import Commands
+from tests.faults.judging import faults_found, points, prepare
+from tests.faults.verbs import VERBS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "verbs", nargs="*", help=f"of {', '.join(verb.name for verb in VERBS)} (default: all)"
+    )
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="take every N-th point (default: 1)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="which of alike calls are taken (default: 0)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, Commands(Path(folder)) as commands:
+        for verb in VERBS:
+            if options.verbs and verb.name not in options.verbs:
+                continue
+            prepared = prepare(commands, verb)
+            taken = list(points(prepared, random.Random(options.seed)))[:: options.every]
+            kinds: Counter[str] = Counter()
+            for point in taken:
+                found = faults_found(commands, prepared, point)
+                kinds.update({line.partition(":")[0] for line in found})
+                for line in found:
+                    print(f"{point}\n    {line}", flush=True)
+            result = dict(kinds) or "nothing wrong"
+            print(f"{verb.name}: {len(taken)} points of {len(prepared.calls)} calls, {result}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

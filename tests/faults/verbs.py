@@ -1,0 +1,37 @@
+"""The commands that are killed, and what each needs before: a new one is one line here."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen
+class Verb:
+    """A command line, run in a folder in which others have run."""
+
+    name: str
+    argv: str
+    """As `Commands.run` takes it."""
+    before: tuple[str, ...] = ()
+    """What has run in the folder."""
+    killed_before: str | None = None
+    """What was killed in its middle, after that."""
+    again: str | None = None
+    """What a user types where the fault left an unfinished run (default: the same)."""
+
+
+TRAINED = ("high.py", "low.py")
+ONE, TWO, LOW = "high.py --spec.steps 1", "high.py --spec.steps 2", "low.py --spec.steps 1"
+RESUME = " --resume latest"
+
+VERBS = (
+    Verb("render, cache and train", ONE, again=ONE + RESUME),
+    Verb("train", TWO, before=(ONE,), again=TWO + RESUME),
+    Verb("start from weights", LOW, before=("high.py",), again=LOW + RESUME),
+    Verb("resume", "high.py" + RESUME, killed_before="high.py"),
+    Verb("generate", "video.py", before=TRAINED),
+    Verb("generate one", "mm.py generate video.py --prompt circle --seed 3 --out one.mp4", before=TRAINED),
+    Verb("index", "mm.py runs reindex", before=TRAINED),
+    Verb("convert", "mm.py convert runs/high/*/checkpoints/*4 --out converted", before=("high.py",)),
+    Verb("export", "mm.py export json video.py --out exported.json"),
+)
