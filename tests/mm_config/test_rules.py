@@ -148,7 +148,8 @@ def test_settings_of_another_sampling_of_timesteps() -> None:
 
 @pytest.mark.parametrize("name", ["../outside", "a/b", ".cache", "-x", " "])
 def test_a_label_names_a_folder(name: str) -> None:
-    message = f"must be a folder's name that starts with a letter or a digit, got {name!r}"
+    form = "starts with a letter or a digit and holds no control characters"
+    message = f"must be a folder's name that {form}, got {name!r}"
     assert found(TRAIN, {"name": name}) == {"spec.name": message}
     assert found(INFER, {"name": "Ünder the sea", "low_noise.spec.name": name}) == {
         "spec.low_noise.spec.name": message

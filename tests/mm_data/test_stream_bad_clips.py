@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
 from mm_config.schema.errors import UserError
-from mm_data import BadClip, Dataset, Record, batch_indices, stream
+from mm_data import BadClip, Dataset, Quarantine, Record, batch_indices, stream
 from tests.mm_data.streams import plain_dataset, run
 
 
@@ -63,6 +64,48 @@ def test_ranks_and_later_runs_share_one_quarantine(damaged, data_spec, tmp_path)
     first = run(data_spec(), damaged, world_size=2, **options)
     assert run(data_spec(), damaged, **options) == first
     assert len(quarantine.read_text().splitlines()) == 3
+
+
+def test_mended_clips_are_tried_again_and_that_is_said(damaged, coded_dataset, data_spec, tmp_path, capsys):
+    quarantine = tmp_path / "quarantine.jsonl"
+    options = {"load": None, "quarantine": quarantine, "end_step": 5}
+    run(data_spec(), damaged, **options)
+    capsys.readouterr()
+    for number in (2, 7):
+        damaged.records[number].path.write_bytes(coded_dataset.records[number].path.read_bytes())
+    mended = run(data_spec(), damaged, **options)
+    planned = [n for step in range(5) for n in batch_indices("digest", 5, step, 4, 10)]
+    for epoch in range(2):
+        order = planned[10 * epoch : 10 * epoch + 10]
+        got = [n for batch in mended for n in batch][10 * epoch : 10 * epoch + 10]
+        assert all(index == n for index, n in zip(got, order, strict=True) if n != 5)
+    said = capsys.readouterr().out
+    assert "tried again, since their files changed: " in said and "2.mp4" in said and "7.mp4" in said
+    assert "5.mp4" not in said
+    assert [json.loads(line)["index"] for line in quarantine.read_text().splitlines()].count(5) == 1
+
+
+def test_a_clip_that_was_replaced_by_another_bad_one_is_listed_again(damaged, data_spec, tmp_path):
+    quarantine = tmp_path / "quarantine.jsonl"
+    options = {"load": None, "quarantine": quarantine, "end_step": 5}
+    first = run(data_spec(), damaged, **options)
+    path = damaged.records[2].path
+    times = path.stat()
+    path.write_bytes(b"no movie")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for _ in range(2):
+        assert run(data_spec(), damaged, **options) == first
+        listed = [json.loads(line)["index"] for line in quarantine.read_text().splitlines()]
+        assert sorted(listed) == [2, 2, 5, 7]
+
+
+def test_a_list_from_before_files_were_remembered_is_tried_again(damaged, data_spec, tmp_path):
+    quarantine = tmp_path / "quarantine.jsonl"
+    line = {"index": 2, "path": str(damaged.records[2].path), "stage": "decode", "reason": "old"}
+    quarantine.write_text(json.dumps(line) + "\n" + json.dumps({**line, "index": 99}) + "\n[1]\n{}\n")
+    assert not Quarantine(quarantine, damaged.records, 0.01).clips
+    run(data_spec(), damaged, load=None, quarantine=quarantine, end_step=5)
+    assert sorted(Quarantine(quarantine, damaged.records, 0.01).clips) == [2, 5, 7]
 
 
 def test_a_line_that_a_killed_process_left_unfinished_is_listed_again(damaged, data_spec, tmp_path):

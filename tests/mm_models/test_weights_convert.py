@@ -196,9 +196,8 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
             convert(tmp_path / "d", tmp_path / name)
     (tmp_path / "out.tmp").mkdir()
     (tmp_path / "out.tmp" / "kept").touch()
-    with pytest.raises(UserError, match="exists: another program writes it, or one that was interrupted"):
-        convert(tmp_path / "d", tmp_path / "out")
-    assert (tmp_path / "out.tmp" / "kept").exists()
+    convert(tmp_path / "d", tmp_path / "out")
+    assert (tmp_path / "out").is_dir() and (tmp_path / "out.tmp" / "kept").exists()
     with pytest.raises(UserError, match=r"the folder .* does not exist"):
         convert(tmp_path / "d", tmp_path / "a" / "b")
 

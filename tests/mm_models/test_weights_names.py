@@ -1,13 +1,15 @@
 """Tables of names: each is a bijection onto every family's network, and dialects are told apart."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
 from mm_models.wan.names import DIALECTS, DIFFUSERS, MINDSPEED, WAN
 from mm_models.wan.published import WAN as PUBLISHED
-from mm_models.weights.names import Dialect, Match, best_match
-from mm_models.weights.published import families
+from mm_models.weights.names import Dialect, matches
+from mm_models.weights.published import families, published
 from tests.mm_models.weight_files import SPECS
 
 ANCHOR = PUBLISHED.anchor
@@ -26,6 +28,15 @@ def test_a_table_is_a_bijection_onto_every_familys_names(dialect: Dialect) -> No
     rows = {re.sub(r"blocks\.\d+", "blocks.*", dialect.theirs(name)) for name in used}
     modules = {row.removesuffix(".weight").removesuffix(".bias") for row in rows}
     assert modules == set(dialect.modules.values())
+
+
+def test_a_name_that_several_tables_know_is_the_same_tensor_in_all() -> None:
+    for network in published():
+        for spec in network.families().values():
+            for name in network.shapes(spec):
+                theirs = {dialect.theirs(name) for dialect in network.dialects}
+                known = {dialect.ours(one) for dialect in network.dialects for one in theirs}
+                assert known - {None} == {name}
 
 
 def test_every_published_family_is_known() -> None:
@@ -64,11 +75,26 @@ def test_mindspeeds_uncertain_norms_are_read_in_either_spelling() -> None:
 def test_a_dialect_is_found_under_any_prefix(dialect: Dialect, prefix: str) -> None:
     names = [prefix + dialect.theirs(name) for name in SPECS["i2v"].parameter_shapes()]
     moments = [f"optimizer.exp_avg.{name}" for name in names]
-    found = best_match([*names, *moments, "ema." + names[1]], DIALECTS, ANCHOR)
-    assert found == Match(dialect, prefix, len(names))
+    found, *_ = matches([*names, *moments, "ema." + names[1]], DIALECTS, ANCHOR)
+    assert (found.dialect, found.prefix, found.names) == (dialect, prefix, sorted(names))
 
 
 def test_names_of_another_network_are_no_dialect() -> None:
     strangers = ["double_blocks.0.img_attn_qkv.weight", "img_in.proj.weight"]
-    assert best_match(strangers, DIALECTS, ANCHOR) is None
-    assert best_match([], (DIFFUSERS,), ANCHOR) is None
+    assert matches(strangers, DIALECTS, ANCHOR) == []
+    assert matches([], (DIFFUSERS,), ANCHOR) == []
+
+
+def test_the_order_of_equals_is_the_same_under_every_seed_of_hashes() -> None:
+    code = (
+        "from mm_models.weights.names import Dialect, matches\n"
+        "names = [p + n for p in ('b.', 'ema.', 'cc.', '', 'a.') for n in ('x.weight', 'y.weight')]\n"
+        "tables = [Dialect(n, n, {'x': 'x', 'y': 'y'}) for n in 'uv']\n"
+        "print([(one.prefix, one.dialect.name) for one in matches(names, tables, 'x.weight')])"
+    )
+    orders = set()
+    for seed in "012345":
+        run = subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True)
+        orders.add(run.stdout.decode())
+    expected = [(prefix, name) for prefix in ("", "a.", "b.", "cc.", "ema.") for name in "uv"]
+    assert orders == {f"{expected}\n"}

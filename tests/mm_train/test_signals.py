@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,16 @@ Losses = Callable[[Path], list[float]]
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PROGRAM = 'from mm_config import load, main\n\nmain(load("endless.json"))\n'
 RIGHT = {"ended", "drained", "python", "had finished"}
+
+
+@pytest.fixture(autouse=True)
+def not_ignored() -> Iterator[None]:
+    """Children get signals that are ignored, as in jobs in a shell's background, as ignored ones."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

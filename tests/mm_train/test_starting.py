@@ -7,18 +7,23 @@ import attrs
 import pytest
 import torch
 
+import mm_data
 import mm_models
 import mm_train
 from mm_config import replace
 from mm_config.options.locations import Location, Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
+from mm_config.specs.data import Cache
+from mm_config.specs.diffusion import Expert
 from mm_config.specs.encoders import Umt5TextEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.wan import WanTransformerSpec
 from mm_config.specs.weights import ReleasedWeights
+from mm_config.stored.files import to_payload
 from mm_models import checkpoint
 from mm_models.weights.converting import convert
+from mm_train.starting import start_weights
 
 
 @pytest.fixture
@@ -52,6 +57,33 @@ def test_a_training_starts_from_what_others_wrote(
     mm_models.load(end, result.checkpoint)
     for ours, theirs in zip(start.parameters(), end.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-9)
+
+
+def test_weights_of_another_expert_or_boundary_are_told(
+    small: TrainSpec, options: RunOptions, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two = replace(small, {"expert": Expert.HIGH_NOISE, "diffusion.boundary": 0.875, "data.cache": Cache.NONE})
+    network = mm_models.build(small.model, device="cpu")
+    mm_models.initialize(network, seed=3)
+    for changes, told in (
+        ({}, []),
+        (
+            {"expert": Expert.LOW_NOISE},
+            ["was trained as the low-noise expert, and is used as the high-noise expert here"],
+        ),
+        (
+            {"diffusion.boundary": 0.9},
+            ["was trained with a boundary of 0.9, but spec.diffusion.boundary is 0.875"],
+        ),
+    ):
+        saved = weights.parent / f"step-{len(changes):04}{len(str(told)):04}"
+        checkpoint.save(saved, {"model": network.state_dict()}, {"spec": to_payload(replace(two, changes))})
+        spec, located = released(two, options, saved)
+        dataset = mm_data.prepare(spec.data.dataset, cache_dir=located.cache_dir)
+        assert start_weights(spec, located, dataset, network) == saved
+        lines = capsys.readouterr().out.splitlines()
+        said = [line for line in lines if line.startswith("spec.start_from")]
+        assert said == [f"spec.start_from: {saved} {line}" for line in told]
 
 
 def runs_of(options: RunOptions, spec: TrainSpec) -> list[Path]:

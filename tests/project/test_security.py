@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted(ROOT.glob("packages/*/src/**/*.py"))
 FETCHING = {"aiohttp", "ftplib", "http", "httpx", "huggingface_hub", "requests", "socket", "ssl", "urllib"}
 UNPICKLING = {"_pickle", "cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
+TWO_PROCESSES = "packages/mm_data/src/mm_data/video/"
 READS_METADATA = "packages/mm_models/src/mm_models/weights/torch_dcp.py"
 
 
@@ -45,7 +46,12 @@ def wrong_call(call: ast.Call) -> Iterator[str]:
 
 def test_no_package_imports_or_calls_what_the_promises_exclude() -> None:
     found = {str(path.relative_to(ROOT)): list(breaches(path.read_text("utf-8"))) for path in SOURCES}
-    assert {path: ones for path, ones in found.items() if ones} == {READS_METADATA: ["imports pickle"]}
+    assert {path: ones for path, ones in found.items() if ones} == {
+        READS_METADATA: ["imports pickle"],
+        # A pair of sockets without an address, between two processes of one machine.
+        f"{TWO_PROCESSES}isolated.py": ["imports socket"],
+        f"{TWO_PROCESSES}worker.py": ["imports socket"],
+    }
 
 
 @pytest.mark.parametrize(

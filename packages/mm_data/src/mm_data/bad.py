@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +13,7 @@ from typing import BinaryIO
 import attrs
 
 from mm_config.schema import Problem, UserError
+from mm_data.records import Record
 
 ALWAYS_ALLOWED = 8
 """Bad clips a run bears however small its dataset is, unless the allowed share is 0."""
@@ -39,6 +40,17 @@ class Bad:
     """Where it failed: open, index, sample, decode."""
     reason: str
     """Why."""
+    file: str = ""
+    """The file's size and times of change when it was tried; empty where there was none."""
+
+
+def file_state(path: Path) -> str:
+    """What tells a file that was changed, also one that was replaced by another of the same size and age."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size} bytes, {found.st_mtime_ns}, {found.st_ctime_ns}"
 
 
 def allowed_bad(max_bad_share: float, num_records: int) -> int:
@@ -56,18 +68,22 @@ class Quarantine:
     """The bad clips of one dataset met so far, in memory and in a JSON-lines file.
 
     Ranks, and later runs over the same dataset, may share the file. A line that a killed process left
-    unfinished counts for nothing: its clip is found bad, and listed, again.
+    unfinished counts for nothing: its clip is found bad, and listed, again. So is a clip whose file changed
+    after it was listed: it is tried again.
     """
 
-    def __init__(self, path: Path | None, num_records: int, max_bad_share: float) -> None:
+    def __init__(self, path: Path | None, records: Sequence[Record], max_bad_share: float) -> None:
         self.path = path
         """The file; None keeps the list in memory alone."""
-        self.num_records = num_records
+        self.records = records
         """Clips of the dataset."""
-        self.allowed = allowed_bad(max_bad_share, num_records)
+        self.allowed = allowed_bad(max_bad_share, len(records))
         """How many a run goes on with."""
-        self.clips = _read_list(path)
+        listed = _read_list(path)
+        self.clips = {index: bad for index, bad in listed.items() if _holds(bad, records)}
         """By place in the dataset."""
+        self.changed = tuple(bad.path for index, bad in listed.items() if index not in self.clips)
+        """Files that were bad and are others now."""
 
     def add(self, found: Iterable[Bad]) -> None:
         """Lists clips that are not listed yet.
@@ -78,10 +94,11 @@ class Quarantine:
         new = [bad for bad in found if bad.index not in self.clips]
         if not new:
             return
-        elsewhere = _read_list(self.path)
+        listed = _read_list(self.path)
+        elsewhere = {index: bad for index, bad in listed.items() if _holds(bad, self.records)}
         self.clips = {**elsewhere, **self.clips, **{bad.index: bad for bad in new}}
         if self.path is not None:
-            _append(self.path, [bad for bad in new if bad.index not in elsewhere])
+            _append(self.path, [bad for bad in new if not _same(bad, listed.get(bad.index))])
         self.check()
 
     def check(self) -> None:
@@ -90,13 +107,25 @@ class Quarantine:
             return
         counted = "; ".join(f"{count} x {reason}" for reason, count in self.reasons().most_common(3))
         listed = f"; all are listed in {self.path}" if self.path is not None else ""
-        count = "all" if len(self.clips) == self.num_records else str(len(self.clips))
-        unreadable = f"{count} of {self.num_records} clips can't be read, {self.allowed} are allowed"
+        count = "all" if len(self.clips) == len(self.records) else str(len(self.clips))
+        unreadable = f"{count} of {len(self.records)} clips can't be read, {self.allowed} are allowed"
         raise UserError(Problem("spec.data.max_bad_share", f"{unreadable}: {counted}{listed}"))
 
     def reasons(self) -> Counter[str]:
         """How many clips are bad for each reason."""
         return Counter(f"{bad.stage}: {bad.reason}" for bad in self.clips.values())
+
+
+def _holds(bad: Bad, records: Sequence[Record]) -> bool:
+    """Whether a clip that is listed is still that one, and its file as it was."""
+    if not 0 <= bad.index < len(records):
+        return False
+    path = records[bad.index].path
+    return (bad.path, bad.file) == (str(path), file_state(path))
+
+
+def _same(bad: Bad, listed: Bad | None) -> bool:
+    return listed is not None and (bad.path, bad.file) == (listed.path, listed.file)
 
 
 def _append(path: Path, found: Iterable[Bad]) -> None:
@@ -127,7 +156,7 @@ def _read_list(path: Path | None) -> dict[int, Bad]:
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             # What is no JSON is a line that a killed process left unfinished.
-            with suppress(json.JSONDecodeError):
+            with suppress(ValueError, TypeError):
                 bad = Bad(**json.loads(line))
                 listed[bad.index] = bad
     return listed

@@ -29,10 +29,10 @@ def reader_pyav(_: DoctorOptions) -> Iterator[Check]:
 
 def reader_decord(_: DoctorOptions) -> Iterator[Check]:
     """Whether decord, where it is installed, reads the same frames."""
-    from mm_data.video.reading_decord import read_frames_decord
+    from mm_data.video.isolated import DECORD, isolated
 
     if find_spec("decord"):
-        yield round_trip("decord", "decord", read_frames_decord)
+        yield round_trip("decord", "decord", isolated(DECORD))
 
 
 def round_trip(name: str, library: str, read: Callable[..., np.ndarray]) -> Check:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import BinaryIO
+
 import attrs
+import numpy as np
 import torch
 
+from mm_config.schema import UserError
 from mm_config.specs import DataSpec, Reader
 from mm_data.bad import BadClip
 from mm_data.records import Record
 from mm_data.video.index import VideoIndex, index_video, open_video
+from mm_data.video.isolated import DECORD, isolated
 from mm_data.video.reading import read_frames
-from mm_data.video.reading_decord import read_frames_decord, require_decord
+from mm_data.video.reading_decord import require_decord
 from mm_data.video.sampling import nearest_frames
+
+MOST_OF_A_REASON = 300
+"""Characters of what a library says."""
 
 
 @attrs.frozen
@@ -34,11 +43,23 @@ def load_clip(record: Record, data: DataSpec) -> Clip:
         BadClip: The file is missing, too short, damaged, or not safe for the chosen reader.
     """
     with open_video(record.path) as file:
-        index = index_video(file)
-        wanted = head(index, data)
-        read = read_frames_decord if data.reader is Reader.DECORD else read_frames
-        frames = read(file, index, wanted, height=data.height, width=data.width)
+        frames = _read(file, data)
     return Clip(torch.from_numpy(frames), record.caption)
+
+
+def _read(file: BinaryIO, data: DataSpec) -> np.ndarray:
+    """Raises BadClip whatever a decoder raises: on damaged files they raise nearly anything."""
+    shape = (data.num_frames, data.height, data.width, 3)
+    try:
+        index = index_video(file)
+        frames = reader_of(data.reader)(file, index, head(index, data), height=data.height, width=data.width)
+    except (BadClip, UserError):
+        raise
+    except Exception as error:
+        raise BadClip("decode", f"{type(error).__name__}: {error}"[:MOST_OF_A_REASON]) from error
+    if frames.shape != shape or frames.dtype != np.uint8:
+        raise BadClip("decode", f"the reader returned {frames.dtype} {list(frames.shape)}")
+    return frames
 
 
 def head(index: VideoIndex, data: DataSpec) -> tuple[int, ...]:
@@ -58,7 +79,13 @@ def head(index: VideoIndex, data: DataSpec) -> tuple[int, ...]:
     return wanted
 
 
-def check_reader(reader: Reader) -> None:
-    """Raises UserError where the chosen reader isn't installed."""
-    if reader is Reader.DECORD:
-        require_decord()
+def reader_of(reader: Reader) -> Callable[..., np.ndarray]:
+    """What reads frames: decord, which ends its process on some damaged files, in a process of its own.
+
+    Raises:
+        UserError: It isn't installed.
+    """
+    if reader is Reader.PYAV:
+        return read_frames
+    require_decord()
+    return isolated(DECORD)

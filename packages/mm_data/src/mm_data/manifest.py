@@ -40,13 +40,13 @@ def read_manifest(path: Path) -> Dataset:
         problems += [Problem(f"{path}:{number}", message) for message in found]
         if found:
             continue
-        records.append(Record((root / entry["path"]).resolve(), entry["caption"]))
+        records.append(Record((root / entry["path"]).resolve(), entry["caption"], number))
         digest.update(json.dumps([entry["path"], entry["caption"]]).encode() + b"\n")
     if problems:
-        raise UserError(_capped(problems, path))
+        raise UserError(capped(problems, str(path)))
     if not records:
         raise UserError(Problem(str(path), "the manifest lists no clips"))
-    return Dataset(root, tuple(records), digest.hexdigest())
+    return Dataset(root, tuple(records), digest.hexdigest(), manifest=path)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -105,8 +105,9 @@ def _path_problem(path: str, root: Path) -> str | None:
         return f"not a path: {error.strerror}"
 
 
-def _capped(problems: list[Problem], path: Path) -> list[Problem]:
+def capped(problems: list[Problem], where: str) -> list[Problem]:
+    """The first problems, and how many more there are."""
     more = len(problems) - SHOWN_PROBLEMS
-    if more <= 0:
-        return problems
-    return [*problems[:SHOWN_PROBLEMS], Problem(str(path), f"and {more} more problems")]
+    return (
+        problems if more <= 0 else [*problems[:SHOWN_PROBLEMS], Problem(where, f"and {more} more problems")]
+    )

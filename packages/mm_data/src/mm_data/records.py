@@ -15,6 +15,8 @@ class Record:
     """The video file, resolved, inside the dataset's root."""
     caption: str
     """What the clip shows."""
+    line: int = attrs.field(default=0, eq=False)
+    """Where the manifest lists it, from 1 on; 0 where there is no manifest."""
 
 
 @attrs.frozen
@@ -30,3 +32,9 @@ class Dataset:
     run that goes on keeps the key that it began with."""
     in_order: str = ""
     """sha256 of the clips' bytes and captions in their order; empty where nobody has asked."""
+    manifest: Path | None = None
+    """The file that lists them; None where there is none."""
+
+    def place_of(self, record: Record) -> str:
+        """Where a record comes from, as messages say it: the manifest and its line, else the clip."""
+        return str(record.path) if self.manifest is None else f"{self.manifest}:{record.line}"

@@ -13,7 +13,7 @@ from mm_config.options import RunOptions
 from mm_config.running import resolve_weights
 from mm_config.schema import Problem, UserError, concerning
 from mm_config.specs import Expert, InferSpec, RandomWeights, TrainedBy, Weights
-from mm_infer.trained_as import check_trained_as
+from mm_models import Use, check_said
 from mm_models.lora import LOW_NOISE, Addition, StoredAdapters, attach, fit_problems, merge, read_adapters
 
 
@@ -92,7 +92,8 @@ def read_fields(
             path = resolve_weights(field.weights, options, field.buildable, field.path)
             assert not isinstance(path, RandomWeights), "rules.check refuses random weights of an adapter"
             with concerning(field.path):
-                check_trained_as(field.expert, spec, path)
+                base = spec.low_noise if field.expert is Expert.LOW_NOISE else spec.high_noise
+                check_said(path, Use(field.expert, spec.boundary, base=base))
                 if path not in files:
                     files[path] = read_adapters(path)
                 addition = Addition(files[path].of(field.expert), field.strength)

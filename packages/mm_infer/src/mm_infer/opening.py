@@ -11,6 +11,7 @@ from torch import nn
 
 import mm_models
 from mm_config import rules
+from mm_config.console import say
 from mm_config.options import RunOptions
 from mm_config.running import resolve_weights
 from mm_config.schema import Problem, UserError, concerning, expect, gathering
@@ -19,8 +20,15 @@ from mm_infer.adapters import ReadAdapter, adapter_fields, read_fields
 from mm_infer.carried_out import CARRIED_OUT, request_refusals
 from mm_infer.requests import check_requests
 from mm_infer.samplers import sigmas
-from mm_infer.trained_as import check_trained_as
-from mm_models import check_weights, device, require_releases, torch_dtype
+from mm_models import (
+    Use,
+    check_said,
+    check_weights,
+    device,
+    named_otherwise,
+    require_releases,
+    torch_dtype,
+)
 from mm_models.ops import Ops, choose
 
 PATH_OF = {
@@ -154,8 +162,10 @@ def _found(spec: InferSpec, options: RunOptions, expert: Expert, network: nn.Mod
     found = resolve_weights(expert_weights(spec)[expert], options, spec.runtime.build_missing, path)
     if isinstance(found, Path):
         with concerning(path):
-            check_trained_as(expert, spec, found)
+            check_said(found, Use(expert, spec.boundary))
             check_weights(network, found)
+        if note := named_otherwise(found, expert):
+            say(f"{path}: {note}")
     return found
 
 

@@ -23,7 +23,7 @@ from mm_config.cli import (
     threads_like,
     whole_number,
 )
-from mm_config.console import say, typed_path
+from mm_config.console import print_lines, say, typed_path
 from mm_config.npu import exported
 from mm_config.options import RunOptions, load_locations
 from mm_config.running import on_threads
@@ -118,7 +118,7 @@ def make_files(line: CommandLine) -> int:
         with on_threads(options.threads):
             run_dir = make(spec, options, paths).run_dir
     say(f"run folder {typed_path(run_dir)}")
-    print("\n".join(map(str, paths)))
+    print_lines(map(str, paths))
     return 0
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from mm_models.networks import build, initialize, register_network
     from mm_models.registered import builder_of, tags_of
     from mm_models.releases import require_releases
-    from mm_models.text import TextEncoder, build_text_encoder
+    from mm_models.said import Use, check_said, named_otherwise, said_otherwise
+    from mm_models.text import TextEncoder, build_text_encoder, too_long
     from mm_models.weights.layouts import stored_spec
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

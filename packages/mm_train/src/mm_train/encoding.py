@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mm_config.options import Locations
 from mm_config.specs import TrainSpec
-from mm_data import Bad, BadClip, Clip, Dataset, Record, load_clip, to_model_range
+from mm_data import Bad, BadClip, Clip, Dataset, Record, file_state, load_clip, to_model_range
 from mm_models import build_autoencoder, build_text_encoder
 
 
@@ -50,7 +50,7 @@ class Encoding:
                 latents[good] = encoded.float().cpu()
             rows = zip(places, records, loaded, strict=True)
             return latents, [
-                Bad(place, str(record.path), one.stage, one.reason)
+                Bad(place, str(record.path), one.stage, one.reason, file_state(record.path))
                 for place, record, one in rows
                 if isinstance(one, BadClip)
             ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mm_config.console import aside
 from mm_config.durable import staged_file
 from mm_config.schema import Problem, UserError
 
@@ -74,7 +74,7 @@ def row_reader(folder: Path, kind: str, make: Callable[[int], Tensor]) -> Callab
         try:
             return read_rows(path)
         except (OSError, SafetensorError, ValueError) as error:
-            print(f"{path} is damaged and made again: {error}", file=sys.stderr, flush=True)
+            aside(f"{path} is damaged and made again: {error}")
         write_rows(path, make(file))
         return read_rows(path)
 

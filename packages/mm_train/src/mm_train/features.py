@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mm_config.console import progress, say
 from mm_config.content import NUMERICS, Input
-from mm_config.durable import place_folder, stage_of
+from mm_config.durable import place_folder, remove_abandoned, siblings, stage_of
 from mm_config.options import Locations, RunOptions
 from mm_config.schema import Problem, UserError, canonical
 from mm_config.specs import TrainSpec
@@ -122,7 +122,8 @@ def _features(encoding: Encoding, folder: Path, bad: list[Bad]) -> Features:
 
     def make_latents(file: int) -> Tensor:
         latents, now_bad = encoding.clip_encoder()(rows_of(file, count))
-        lost = [one for one in now_bad if one not in bad]
+        known = {one.index for one in bad}
+        lost = [one for one in now_bad if one.index not in known]
         if lost:
             raise UserError(
                 Problem(one.path, f"could be read when features were made; {one.stage}: {one.reason}")
@@ -149,6 +150,7 @@ def _make(
 
     def make_text() -> None:
         with writing(staged):
+            remove_abandoned(siblings(folder))
             staged.mkdir(parents=True)
         _make_text(encoding, staged)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mm_config.options import Locations
 from mm_config.specs import TrainSpec
-from mm_data import Bad, Dataset, Record, to_model_range
+from mm_data import Bad, BadClip, Dataset, Record, to_model_range
 from mm_models import build_autoencoder, build_text_encoder
 from mm_train.features import Features
 
@@ -63,8 +63,11 @@ class _Encoded:
 def cached_source(features: Features, dataset: Dataset, device: torch.device) -> Source:
     """Looks up what was encoded before."""
     index_of = {record: index for index, record in enumerate(dataset.records)}
+    bad = {one.index: one for one in features.bad}
 
     def load(record: Record) -> _Encoded:
+        if (found := bad.get(index_of[record])) is not None:
+            raise BadClip(found.stage, found.reason)
         latents = features.latents_of(index_of[record])
         return _Encoded(latents, features.text_of(record.caption), features.text_of(""))
 

@@ -16,13 +16,16 @@ from mm_config.runs import Run
 from mm_config.schema import Problem, UserError, concerning
 from mm_config.specs import Cache, RandomWeights, TrainedBy, TrainSpec
 from mm_data import Dataset
+from mm_models import Use, checkpoint, require_releases, said_otherwise
 from mm_models import check_weights as check
-from mm_models import checkpoint, require_releases
 from mm_train import states
 from mm_train.features import feature_identity, features_folder
 from mm_train.loop import Training
 from mm_train.ranks import Ranks
 from mm_train.states import TrainState
+
+SHOWN_CHARACTERS = 60
+"""Of a caption in a message."""
 
 
 def start_weights(
@@ -56,6 +59,10 @@ def start_weights(
     if isinstance(found, Path):
         with concerning("spec.start_from"):
             check(network, found)
+        if not isinstance(spec.start_from, TrainedBy):  # A spec that names the training says what it made.
+            use = Use(spec.expert, spec.diffusion.boundary, "spec.diffusion.boundary")
+            for told in said_otherwise(found, use):
+                say(f"spec.start_from: {found} {told}")
     return found
 
 
@@ -65,10 +72,39 @@ def require_encoders(spec: TrainSpec, options: RunOptions, dataset: Dataset) -> 
     Raises:
         UserError: Some are nowhere; all of them are listed.
     """
-    cached = spec.data.cache is not Cache.NONE
-    if cached and features_folder(feature_identity(spec, dataset), options.cache_dir).is_dir():
+    if not _encoded_before(spec, options, dataset):
+        require_releases(encoders_of(spec), options.locations)
+
+
+def require_short_captions(spec: TrainSpec, options: RunOptions, dataset: Dataset) -> None:
+    """Looks for captions that the text encoder will refuse; features that were made before need none.
+
+    Raises:
+        UserError: There are some; the first are named by the lines of their manifest, the rest are counted.
+    """
+    if _encoded_before(spec, options, dataset):
         return
-    require_releases(encoders_of(spec), options.locations)
+    captions = list(dict.fromkeys(record.caption for record in dataset.records))
+    try:
+        long = mm_models.too_long(spec.text_encoder, captions, options.locations)
+    except UserError:
+        return  # What is missing is told together with everything else that is.
+    problems = [
+        Problem(dataset.place_of(record), f"the caption {_short(record.caption)!r} has {why}")
+        for record in dataset.records
+        if (why := long.get(record.caption))
+    ]
+    if problems:
+        raise UserError(mm_data.capped(problems, "spec.text_encoder.max_tokens"))
+
+
+def _short(caption: str) -> str:
+    return caption if len(caption) <= SHOWN_CHARACTERS else f"{caption[:SHOWN_CHARACTERS]}..."
+
+
+def _encoded_before(spec: TrainSpec, options: RunOptions, dataset: Dataset) -> bool:
+    cached = spec.data.cache is not Cache.NONE
+    return cached and features_folder(feature_identity(spec, dataset), options.cache_dir).is_dir()
 
 
 def encoders_of(spec: TrainSpec) -> dict[str, object]:

@@ -42,6 +42,7 @@ from mm_train.starting import (
     in_stored_order,
     newest_checkpoint,
     require_encoders,
+    require_short_captions,
     restore,
     start_weights,
 )
@@ -170,6 +171,7 @@ def _train(
     )
     parallelize(network, spec, ranks, picked)
     resumes = options.resume is not None
+    ranks.on_first(lambda: require_short_captions(spec, options, dataset))
     if resumes:
         ranks.together(lambda: require_encoders(spec, options, dataset))
     weights = None if resumes else ranks.together(lambda: start_weights(spec, options, dataset, network))
@@ -255,7 +257,7 @@ def _source(
 
 
 def _quarantine(training: Training) -> Quarantine:
-    return Quarantine(training.quarantine, len(training.dataset.records), training.spec.data.max_bad_share)
+    return Quarantine(training.quarantine, training.dataset.records, training.spec.data.max_bad_share)
 
 
 def _finish(training: Training, state: TrainState) -> TrainResult:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from mm_config.cli.exits import exit_status
 from mm_config.cli.page import BLANK, example_lines, flag_line, heading, paragraph, print_page
 from mm_config.cli.verb import load_verb, verb_named, verbs
+from mm_config.console.output import print_lines
 from mm_config.schema.errors import Problem, UserError
 
 COMPLETE = "_complete"
@@ -46,7 +47,7 @@ def _app(words: list[str]) -> int:
     if words[0] == "--version":
         if len(words) > 1:
             raise UserError(Problem(words[0], f"stands alone, got {' '.join(words[1:])}"))
-        print(f"mm {version('mm-config')}")
+        print_lines([f"mm {version('mm-config')}"])
         return 0
     if words[0] == COMPLETE:
         from mm_config.cli.verbs.completion import answer

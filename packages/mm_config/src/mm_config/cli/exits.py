@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from mm_config.console.output import is_main_rank
+from mm_config.console.output import aside, is_main_rank
 from mm_config.console.surroundings import failure, require_surroundings
 from mm_config.doctor.torch_extensions import extension_failure
 from mm_config.interrupts import Stopped
@@ -36,7 +36,7 @@ def exit_status(body: Callable[[], int]) -> int:
     except KeyboardInterrupt as error:
         if is_main_rank():
             with suppress(OSError):
-                print("interrupted", file=sys.stderr)
+                aside("interrupted")
         return error.status if isinstance(error, Stopped) else INTERRUPTED
     except BrokenPipeError:
         # The interpreter flushes stdout once more when it exits.
@@ -48,7 +48,7 @@ def exit_status(body: Callable[[], int]) -> int:
             raise
         if is_main_rank():
             with suppress(OSError):
-                print("\n".join(lines), file=sys.stderr)
+                aside(*lines)
         else:
             time.sleep(SPEAKING_SECONDS)
         return USER_ERROR

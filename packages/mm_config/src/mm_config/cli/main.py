@@ -11,7 +11,7 @@ from mm_config.cli.like import LIKE, threads_like
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import HELP, RUNS_DIR, Option, scan
 from mm_config.cli.targets import named, runs_dir_of
-from mm_config.console.output import is_main_rank, say, set_by_torchrun
+from mm_config.console.output import is_main_rank, print_lines, say, set_by_torchrun
 from mm_config.options.locations import Locations, load_locations, unused_names
 from mm_config.options.run_options import ACCEPT, RunOptions, RunOutcome
 from mm_config.schema.errors import Problem, UserError, gathering
@@ -133,4 +133,4 @@ def _print_dry_run(spec: RootSpec, options: RunOptions, world_size: int) -> None
         return
     from mm_config.cli.dry_run import dry_run_lines
 
-    print("\n".join(dry_run_lines(spec, options, world_size)))
+    print_lines(dry_run_lines(spec, options, world_size))

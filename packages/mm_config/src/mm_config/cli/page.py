@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from mm_config.cli.scan import Option
-from mm_config.console.output import console, is_live
+from mm_config.console.output import console, is_live, print_lines
+from mm_config.schema.errors import escaped
 from mm_config.stored.text_width import width_of
 
 Line: TypeAlias = "tuple[tuple[str, str], ...]"
@@ -25,10 +26,16 @@ def print_page(lines: Iterable[Line]) -> None:
     if is_live():
         from rich.text import Text
 
-        page = (Text.assemble(*line, no_wrap=True) for line in lines)
+        safe = ([(_safe(text), style) for text, style in line] for line in lines)
+        page = (Text.assemble(*line, no_wrap=True) for line in safe)
         console().print(Text("\n").join(page), soft_wrap=True)
     else:
-        print("\n".join(unstyled(line).rstrip() for line in lines))
+        print_lines(part for line in lines for part in unstyled(line).rstrip().split("\n"))
+
+
+def _safe(text: str) -> str:
+    """A piece of a line, whose own ends of lines are meant."""
+    return "\n".join(map(escaped, text.split("\n")))
 
 
 def unstyled(line: Line) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from mm_config.cli.runs_page import REPEATED, SHORT, origin_of, result_of
-from mm_config.console.output import table
+from mm_config.console.output import print_lines, table
 from mm_config.content.inputs import orders_of
 from mm_config.runs.index import Index
 from mm_config.runs.inputs import read_inputs
@@ -106,7 +106,7 @@ def print_comparison(
         lines = [(row.name, *_cells(row, runs), row.unit or "") for row in fields]
         table("fields that differ", lines, header=("field", *runs, "unit"))
     else:
-        print("no field differs")
+        print_lines(["no field differs"])
     lines = [(row.name, *_cells(row, runs)) for row in results]
     table("results", lines, header=("figure", *runs))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mm_config.console.output import table
+from mm_config.console.output import print_lines, table
 from mm_config.runs.index import Index
 from mm_config.runs.inputs import read_inputs
 from mm_config.runs.provenance import read_provenance
@@ -65,7 +65,7 @@ def print_run(index: Index, record: RunRecord) -> None:
         facts += [(f"result.{name}", _short(value)) for name, value in result.items() if name not in REPEATED]
     facts += [("problem", problem) for problem in problems]
     width = max(len(name) for name, value in facts if value is not None)
-    print("\n".join(f"{name:<{width}}  {value}" for name, value in facts if value is not None))
+    print_lines(f"{name:<{width}}  {value}" for name, value in facts if value is not None)
 
 
 def run_report(index: Index, record: RunRecord) -> dict[str, Any]:

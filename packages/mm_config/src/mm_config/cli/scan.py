@@ -40,6 +40,8 @@ RUN = "RUN"
 HELP = Option("--help", "Show this page.")
 RUNS_DIR = Option("--runs-dir", "Folder of all run folders and of their index (default: runs).", "DIR")
 JSON = Option("--json", "Print JSON.")
+YES = Option("--yes", "rm: remove what is listed, without asking.")
+FORCE = Option("--force", "rm: remove runs that others were made of, too.")
 
 
 @attrs.frozen

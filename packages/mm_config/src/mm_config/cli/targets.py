@@ -18,7 +18,7 @@ import attrs
 
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import RUNS_DIR, CommandLine
-from mm_config.console.output import is_main_rank
+from mm_config.console.output import aside
 from mm_config.options.locations import Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import Problem, UserError, gathering
@@ -135,8 +135,8 @@ def find_run(target: str, runs_dir: Path, or_equal: bool = False) -> Run:
         found = trace(path, runs_dir)
         if found.missing and not (or_equal and found.is_equal):
             raise UserError(Problem(target, f"can't be made again: {found.missing}"))
-        if found.missing and is_main_rank():
-            print(f"{target}: {found.missing}", file=sys.stderr, flush=True)
+        if found.missing:
+            aside(f"{target}: {found.missing}")
         return found.run
     if path.exists():
         return attach(path)
@@ -146,8 +146,8 @@ def find_run(target: str, runs_dir: Path, or_equal: bool = False) -> Run:
         raise UserError(Problem(target, why_none(index, target) or nothing))
     finished = [record for record in runs if record.status is RunStatus.FINISHED] or list(runs)
     newest = next((record for record in finished if record.requests_hash is None), finished[0])
-    if len(runs) > 1 and is_main_rank():
-        print(f"{len(runs)} runs match {target}; taking {newest.path}", file=sys.stderr, flush=True)
+    if len(runs) > 1:
+        aside(f"{len(runs)} runs match {target}; taking {newest.path}")
     return attach(index.folder(newest))
 
 
@@ -189,7 +189,7 @@ def _of_video(path: Path, options: RunOptions) -> Target:
 
     found = trace(path, options.runs_dir)
     if found.missing:
-        print(f"{path}: {found.missing}", file=sys.stderr, flush=True)
+        aside(f"{path}: {found.missing}")
     run_dir = found.run.path if found.is_equal else None
     return Target(found.run.spec, (found.mark.request,), found.mark, run_dir)
 

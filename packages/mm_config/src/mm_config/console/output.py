@@ -6,14 +6,15 @@ Only the first rank speaks (environment variable RANK, set by torchrun).
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
 
@@ -60,11 +61,11 @@ def say(text: str) -> None:
     """Prints one note."""
     if not is_main_rank():
         return
-    with _unless_the_terminal_is_gone():
-        if is_live():
-            console().print(text, markup=False, soft_wrap=True)
-        else:
-            print(text, flush=True)
+    if is_live():
+        with _unless_the_terminal_is_gone():
+            console().print(escaped(text), markup=False, soft_wrap=True)
+    else:
+        print_lines([text])
 
 
 @contextmanager
@@ -78,10 +79,27 @@ def _unless_the_terminal_is_gone() -> Generator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def aside(text: str) -> None:
-    """Prints one note on stderr, beside what is printed for a program."""
+def aside(*notes: str) -> None:
+    """Prints notes on stderr, beside what is printed for a program."""
     if is_main_rank():
-        print(escaped(text), file=sys.stderr, flush=True)
+        print_lines(notes, sys.stderr)
+
+
+def print_lines(lines: Iterable[str], file: TextIO | None = None) -> None:
+    """Prints lines; of what is inside one, control characters become escapes, an end of a line too."""
+    if whole := list(map(escaped, lines)):
+        with _unless_the_terminal_is_gone():
+            print("\n".join(whole), file=file, flush=True)
+
+
+def print_json(content: object) -> None:
+    """Prints data as JSON."""
+    print_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Prints the text of a file in a language that has JSON's escapes, which control characters become."""
+    print("\n".join(escaped(line, json.dumps) for line in text.split("\n")), end="", flush=True)
 
 
 @contextmanager
@@ -104,16 +122,16 @@ def table(title: str, rows: Sequence[Sequence[object]], header: Sequence[str] = 
     """
     if not is_main_rank():
         return
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells, header = [[escaped(str(cell)) for cell in row] for row in rows], list(map(escaped, header))
     if not is_live():
-        print("\n".join([title, *_aligned([list(header), *cells] if header else cells)]), flush=True)
+        print_lines([title, *_aligned([header, *cells] if header else cells)])
         return
     from rich.table import Table
     from rich.text import Text
 
-    boxed = Table(title=Text(title), title_justify="left", show_header=bool(header))
+    boxed = Table(title=Text(escaped(title)), title_justify="left", show_header=bool(header))
     for index in range(len(cells[0]) if cells else len(header)):
-        boxed.add_column(header[index] if header else "", overflow="fold")
+        boxed.add_column(Text(header[index]) if header else "", overflow="fold")
     for row in cells:
         boxed.add_row(*map(Text, row))
     console().print(boxed)
@@ -151,7 +169,8 @@ class Progress:
     def __attrs_post_init__(self) -> None:
         self.started_from = self.completed
         if self.bar is not None:
-            self.bar.add_task(self.description, total=self.total, completed=self.completed, metrics="")
+            named = escaped(self.description)
+            self.bar.add_task(named, total=self.total, completed=self.completed, metrics="")
 
     def advance(self, count: int = 1, **metrics: float | str) -> None:
         """Counts finished work and shows the latest metrics.
@@ -167,11 +186,7 @@ class Progress:
         elif is_main_rank() and (
             before // self.every != self.completed // self.every or before < self.total <= self.completed
         ):
-            with _unless_the_terminal_is_gone():
-                print(
-                    "  ".join([self.description, self._count(), *_in_texts(metrics), self._time()]),
-                    flush=True,
-                )
+            print_lines(["  ".join([self.description, self._count(), *_in_texts(metrics), self._time()])])
 
     def _count(self) -> str:
         return f"{self.unit} {self.completed}/{self.total}"
@@ -220,7 +235,8 @@ def _live_bar(unit: str) -> RichProgress:
 
 
 def _in_texts(metrics: dict[str, float | str]) -> list[str]:
-    return [value if isinstance(value, str) else f"{name} {value:.4g}" for name, value in metrics.items()]
+    texts = (value if isinstance(value, str) else f"{name} {value:.4g}" for name, value in metrics.items())
+    return list(map(escaped, texts))
 
 
 def _clock(seconds: float) -> str:

@@ -73,7 +73,8 @@ def _no_memory(said: str) -> str:
 def _refused_by_stdout() -> str | None:
     """Why stdout takes nothing, which afterwards goes nowhere; None where it takes an empty line."""
     try:
-        print(flush=True)
+        sys.stdout.write("\n")
+        sys.stdout.flush()
     except OSError as error:
         # The interpreter flushes stdout once more when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

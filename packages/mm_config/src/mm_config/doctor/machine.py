@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions, version
 from typing import TYPE_CHECKING
 
-from mm_config.doctor.checks import BROKEN, MISSING, OK, Check, Checks, DoctorOptions
+from mm_config.doctor.checks import BROKEN, MISSING, OK, WARNING, Check, Checks, DoctorOptions
 from mm_config.options.locations import FILE_NAME, load_locations, project_file, user_file
 from mm_config.rules.wording import counted
+from mm_config.runs import removing
 from mm_config.runs.index import open_index
 
 if TYPE_CHECKING:
@@ -91,6 +92,22 @@ def index(options: DoctorOptions) -> Iterator[Check]:
     yield Check("index", OK, f"{counted(runs, 'run')} {where}")
 
 
+def leftovers(options: DoctorOptions) -> Iterator[Check]:
+    """What killed processes left in the runs folder, and what only a person can tell of."""
+    found = removing.leftovers(options.runs_dir)
+    over = [one for one in found if one.is_over]
+    size = sum(one.size for one in over)
+    for one in found:
+        if not one.is_over:
+            what = f"{one.path}, {one.size / 2**20:.1f} MiB: whether its process has ended can't be told here"
+            yield Check("leftover", WARNING, what, "delete it where nothing writes it any more")
+    if over:
+        what = f"{counted(len(over), 'stage')} of killed processes, {size / 2**20:.1f} MiB"
+        yield Check("leftovers", WARNING, what, "mm runs gc")
+    elif not found:
+        yield Check("leftovers", OK, "none of killed processes")
+
+
 def locations(_: DoctorOptions) -> Iterator[Check]:
     """The location files that were found, and whether what they name exists."""
     entries = load_locations().entries
@@ -112,7 +129,7 @@ def locations(_: DoctorOptions) -> Iterator[Check]:
         yield Check("locations", OK, where)
 
 
-CHECKS: Checks = (python, packages, extras, runs_folder, index, locations)
+CHECKS: Checks = (python, packages, extras, runs_folder, index, leftovers, locations)
 
 
 def _packages() -> list[Distribution]:

@@ -1,7 +1,8 @@
 """Files and folders written beside their place, synced, and renamed: whole or not there, whatever happens.
 
-A reader sees what was there before or all of the new. A killed process leaves a stage, which nothing reads.
-Caches can be made again, so their files need no sync: those are written plainly into a staged folder.
+A reader sees what was there before or all of the new. A killed process leaves a stage, which nothing reads:
+who makes the same folder next removes it, `mm runs gc` removes all. Caches can be made again, so their files
+need no sync: those are written plainly into a staged folder.
 """
 
 from __future__ import annotations
@@ -14,12 +15,8 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
-from uuid import uuid4
 
-
-def stage_of(path: Path) -> Path:
-    """A name beside a path that no other writer of it has."""
-    return path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+from mm_config.durable.leftovers import remove_abandoned, siblings, stage_of
 
 
 def sync(path: Path) -> None:
@@ -77,18 +74,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def staged_folder(path: Path, stage: Path | None = None) -> Generator[Path]:
+def staged_folder(path: Path) -> Generator[Path]:
     """A new folder to write into: it takes its place where the block ends well, and is removed otherwise.
 
-    Args:
-        path: Its place.
-        stage: Where it is made; without one, several may write the same folder at once, and one succeeds.
+    Several may write the same folder at once, and one succeeds.
 
     Raises:
-        FileExistsError: The stage or the place, which the error names, is taken.
+        FileExistsError: The place is taken.
         OSError: It can't be written.
     """
-    stage = stage or stage_of(path)
+    remove_abandoned(siblings(path))
+    stage = stage_of(path)
     stage.mkdir(parents=True)
     try:
         yield stage
@@ -123,6 +119,7 @@ def discard(path: Path, stage: Path | None = None) -> None:
     Raises:
         OSError: It can't be renamed, and is as it was; or can't be deleted, and its name is gone.
     """
+    remove_abandoned(siblings(path))
     stage = stage or stage_of(path)
     path.rename(stage)
     sync(path.parent)

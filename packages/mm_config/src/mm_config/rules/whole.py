@@ -19,7 +19,7 @@ from mm_config.rules import (
     schedules,
     weights,
 )
-from mm_config.schema.errors import Problem, SpecError, prefixed
+from mm_config.schema.errors import Problem, SpecError, escaped, prefixed
 from mm_config.schema.fields import spec_fields
 from mm_config.schema.root import RootSpec
 from mm_config.schema.types import class_of, expect_spec, is_spec, is_tuple
@@ -120,10 +120,9 @@ def _walk(value: Any, path: str) -> Iterator[Problem]:
 
 def label_problems(spec: RootSpec) -> Iterator[Problem]:
     """A label that can't be a folder below the runs folder; an empty one takes another in its place."""
-    if spec.name and not re.fullmatch(r"[^\W_][^/\\\0]*", spec.name):
-        yield Problem(
-            "name", f"must be a folder's name that starts with a letter or a digit, got {spec.name!r}"
-        )
+    if spec.name and (not re.fullmatch(r"[^\W_][^/\\]*", spec.name) or escaped(spec.name) != spec.name):
+        form = "that starts with a letter or a digit and holds no control characters"
+        yield Problem("name", f"must be a folder's name {form}, got {spec.name!r}")
 
 
 def _train_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:

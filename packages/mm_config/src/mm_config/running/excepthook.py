@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from mm_config.console.output import aside
 from mm_config.console.surroundings import failure
 from mm_config.interrupts import give_back
 from mm_config.schema.errors import UserError
@@ -79,7 +80,7 @@ def _install() -> None:
             return
         where = _users_line(trace)
         lines = [f"{where}{one}" for one in error.problems] if isinstance(error, UserError) else [str(said)]
-        print("\n".join(lines), file=sys.stderr)
+        aside(*lines)
         # The interpreter takes the exit status of a hook that raises SystemExit.
         raise SystemExit(2)
 

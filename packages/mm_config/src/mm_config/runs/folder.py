@@ -21,6 +21,7 @@ from typing import Any
 import attrs
 
 from mm_config.content.inputs import Input
+from mm_config.durable.leftovers import remove_abandoned, stages
 from mm_config.durable.writing import write_text
 from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
@@ -265,6 +266,7 @@ def _resume(
     path = earlier.path
     with _writing(path):
         lock.acquire(path)
+        remove_abandoned(stages(path))
         again = next(number for number in count(2) if not (path / f"provenance-{number}.json").exists())
         write_provenance(path / f"provenance-{again}.json", origin)
         if exact_hash(spec) != exact_hash(earlier.spec):

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 
 import attrs
 
 _CONTROLS = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 """What moves a cursor, ends a line, turns the direction of writing or is no character. The joiners that
 scripts and pictures need are none of it."""
 
 
-def escaped(text: str) -> str:
+def escaped(text: str, quoted: Callable[[str], str] = ascii) -> str:
     """One line of text for a terminal: control characters, from a file or a name, are written as escapes."""
-    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _CONTROLS.sub(lambda found: quoted(found[0])[1:-1], text)
 
 
 @attrs.frozen

@@ -7,6 +7,7 @@ protocols.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -16,14 +17,31 @@ from typing import BinaryIO
 import attrs
 import av
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from mm_data.bad import BadClip
+from mm_data.video import limits
+from mm_data.video.limits import MAX_FRAMES, MAX_PIXELS, Watched
 
+ALLOWED = "mp4, mov, mkv, webm and MPEG transport streams are read"
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts"
 CODECS = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})
-MAX_PIXELS = 8192 * 4320
+DECODERS = ",".join((*sorted(CODECS), "libdav1d"))
+"""The codecs' decoders in FFmpeg, of which libdav1d is AV1's."""
+OTHER_FORMATS = {
+    b"GIF8": "a GIF",
+    b"RIFF": "an AVI or a WebP",
+    b"FLV": "an FLV",
+    b"0&\xb2u": "an ASF (WMV)",
+    b"\xff\xd8\xff": "a JPEG",
+    b"\x89PNG": "a PNG",
+    b"OggS": "an Ogg",
+    b"\x00\x00\x01\xba": "an MPEG program stream",
+    b"#EXTM3U": "a playlist",
+}
+"""What files that are not allowed begin with."""
 
 
 @attrs.frozen
@@ -40,6 +58,8 @@ class VideoIndex:
     """From the start of the first frame to the end of the last."""
     container: str
     """FFmpeg's name of the file format."""
+    codec: str
+    """FFmpeg's name of the codec."""
     open_gop: bool
     """Whether some frame is shown before the keyframe that precedes it in the file."""
     edited: bool
@@ -67,22 +87,50 @@ def demuxer(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream]]:
     Raises:
         BadClip: FFmpeg can't read the file (also while the context is open), or a limit forbids it.
     """
-    file.seek(0)
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "", "codec_whitelist": ",".join(CODECS)}
     try:
-        with av.open(file, mode="r", options=options, metadata_errors="replace") as container:
+        with _opened(file) as container:
             if not container.streams.video:
                 raise BadClip("index", "no video stream")
             stream = container.streams.video[0]
-            context = stream.codec_context
-            if context.name not in CODECS:
-                raise BadClip("index", f"codec {context.name} is not allowed")
-            if context.width * context.height > MAX_PIXELS:
-                raise BadClip("index", f"{context.width}x{context.height} pixels are more than {MAX_PIXELS}")
-            context.thread_count = 1
+            _check(stream)
             yield container, stream
     except (FFmpegError, OSError) as error:
         raise BadClip("decode", error.strerror or str(error)) from error
+
+
+def _opened(file: BinaryIO) -> InputContainer:
+    """Raises BadClip where the file is empty or of another format, FFmpegError where FFmpeg can't read it."""
+    file.seek(0)
+    head = file.read(16)
+    if not head:
+        raise BadClip("open", "the file is empty")
+    name = next((name for start, name in OTHER_FORMATS.items() if head.startswith(start)), None)
+    if name is not None:
+        raise BadClip("open", f"the file is {name}; {ALLOWED}")
+    file.seek(0)
+    watched = Watched(file, time.monotonic() + limits.CLIP_SECONDS)
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "", "codec_whitelist": DECODERS}
+    try:
+        return av.open(watched, mode="r", options=options, metadata_errors="replace")
+    except ArgumentError as error:  # What FFmpeg says of a format that is not on the list.
+        raise BadClip("open", f"its format is another; {ALLOWED}") from error
+
+
+def _check(stream: VideoStream) -> None:
+    """Raises BadClip where a stream's codec is not allowed, or it declares more than is allowed."""
+    # PyAV gives none where FFmpeg doesn't know the codec; its annotations say otherwise.
+    context: VideoCodecContext | None = stream.codec_context
+    if context is None:
+        raise BadClip("index", "FFmpeg doesn't know its codec")
+    if (codec := context.codec.canonical_name) not in CODECS:
+        raise BadClip("index", f"codec {codec} is not allowed")
+    if context.width * context.height > MAX_PIXELS:
+        raise BadClip("index", f"{context.width}x{context.height} pixels are more than {MAX_PIXELS}")
+    if stream.frames > MAX_FRAMES:
+        raise BadClip("index", f"{stream.frames} frames are more than {MAX_FRAMES}")
+    context.thread_count = 1
+    # Pictures may be larger than the file's header says.
+    context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
 def index_video(file: BinaryIO) -> VideoIndex:
@@ -112,7 +160,10 @@ def index_video(file: BinaryIO) -> VideoIndex:
             if not pts or packet.pts > max(pts[-1], 0):
                 duration = packet.duration or duration
             pts.append(packet.pts)
+            if len(pts) > MAX_FRAMES:
+                raise BadClip("index", f"more than {MAX_FRAMES} frames")
         time_base, name = stream.time_base, container.format.name
+        codec = stream.codec_context.codec.canonical_name
     if not pts or not keyframes or time_base is None:
         raise BadClip("index", "no frames")
     pts.sort()
@@ -125,6 +176,7 @@ def index_video(file: BinaryIO) -> VideoIndex:
         time_base=time_base,
         seconds=(pts[-1] + last - pts[0]) * time_base,
         container=name,
+        codec=codec,
         open_gop=open_gop,
         edited=edited,
     )

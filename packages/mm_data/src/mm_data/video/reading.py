@@ -14,7 +14,13 @@ from mm_data.video.index import VideoIndex, demuxer
 
 
 def read_frames(
-    file: BinaryIO, index: VideoIndex, wanted: Sequence[int], *, height: int, width: int
+    file: BinaryIO,
+    index: VideoIndex,
+    wanted: Sequence[int],
+    *,
+    height: int | None,
+    width: int | None,
+    damaged: bool = False,
 ) -> np.ndarray:
     """Decodes the frames with the wanted timestamps.
 
@@ -26,7 +32,8 @@ def read_frames(
         file: An opened video file; it is used by this call alone.
         index: What `index_video` found in it.
         wanted: Timestamps in ascending order; they may repeat.
-        height, width: Size of the returned frames.
+        height, width: Size of the returned frames; None keeps that of the file.
+        damaged: Whether frames may be damaged, as long as they can be decoded.
 
     Returns:
         uint8 RGB `[len(wanted), height, width, 3]`.
@@ -39,7 +46,7 @@ def read_frames(
     found: dict[int, np.ndarray] = {}
     for start in starts(index, wanted[0]):
         try:
-            found = _decode_from(file, start, frozenset(wanted), height, width)
+            found = _decode_from(file, start, frozenset(wanted), height, width, damaged)
         except BadClip:
             if start is None:
                 raise
@@ -58,7 +65,12 @@ def starts(index: VideoIndex, first: int) -> tuple[int | None, ...]:
 
 
 def _decode_from(
-    file: BinaryIO, start: int | None, wanted: frozenset[int], height: int, width: int
+    file: BinaryIO,
+    start: int | None,
+    wanted: frozenset[int],
+    height: int | None,
+    width: int | None,
+    damaged: bool,
 ) -> dict[int, np.ndarray]:
     """The wanted frames that come out when decoding starts at a keyframe, or at the file's start."""
     found: dict[int, np.ndarray] = {}
@@ -69,7 +81,7 @@ def _decode_from(
             # Frames shown before the keyframe may lack their references; they are not what was asked for.
             if start is not None and frame.pts is not None and frame.pts < start:
                 continue
-            if frame.is_corrupt:
+            if frame.is_corrupt and not damaged:
                 raise BadClip("decode", "a damaged frame")
             if frame.pts in wanted and frame.pts not in found:
                 found[frame.pts] = to_rgb(frame, height, width)
@@ -78,7 +90,7 @@ def _decode_from(
     return found
 
 
-def to_rgb(frame: VideoFrame, height: int, width: int) -> np.ndarray:
+def to_rgb(frame: VideoFrame, height: int | None, width: int | None) -> np.ndarray:
     """A frame as uint8 RGB `[height, width, 3]`, turned upright, resized (bicubic) where its size differs.
 
     Raises:
@@ -88,7 +100,7 @@ def to_rgb(frame: VideoFrame, height: int, width: int) -> np.ndarray:
     if rest:
         raise BadClip("decode", f"the picture is to be turned by {frame.rotation} degrees")
     stored_height, stored_width = (width, height) if turns % 2 else (height, width)
-    if (frame.height, frame.width) == (stored_height, stored_width):
+    if (stored_height, stored_width) in ((None, None), (frame.height, frame.width)):
         pixels = frame.to_ndarray(format="rgb24")
     else:
         pixels = frame.reformat(

@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 from mm_config.schema import Problem, UserError
 from mm_data.bad import BadClip
 from mm_data.video.index import VideoIndex
-from mm_data.video.reading import to_rgb
+from mm_data.video.reading import read_frames, to_rgb
 
 
 def require_decord() -> ModuleType:
@@ -52,19 +52,22 @@ def read_frames_decord(
         uint8 RGB `[len(wanted), height, width, 3]`.
 
     Raises:
-        BadClip: decord can't read the file, or would return wrong frames.
+        BadClip: Neither can read the wanted frames, or decord would return wrong ones.
     """
     decord = require_decord()
     if unsafe := _unsafe(index):
-        raise BadClip("decode", f"decord returns wrong frames from {unsafe}; use the reader pyav")
+        raise BadClip("decode", f"decord can't be trusted with {unsafe}; use the reader pyav")
     file.seek(0)
     try:
         reader = decord.VideoReader(file, num_threads=1)
         if len(reader) != len(index.pts):
             raise BadClip("decode", f"decord counts {len(reader)} frames, the file has {len(index.pts)}")
         frames = reader.get_batch([bisect_left(index.pts, pts) for pts in wanted]).asnumpy()
-    except (decord.DECORDError, RuntimeError) as error:
-        raise BadClip("decode", "decord can't decode it") from error
+    except (decord.DECORDError, RuntimeError):
+        # decord decodes on beyond the wanted frames, and damage there fails or not, as its threads happen to
+        # run. PyAV tells whether the wanted ones can be decoded, and then decodes the same ones. It takes
+        # damaged ones too, as decord does where it fails at nothing: what is bad must not change by chance.
+        frames = read_frames(file, index, wanted, height=None, width=None, damaged=True)
     if frames.shape[1:3] == (height, width):
         return frames
     # decord's own resizing fails on widths that are not aligned, so swscale does it, as for PyAV.
@@ -78,4 +81,6 @@ def _unsafe(index: VideoIndex) -> str | None:
         return "open GOPs"
     if index.edited:
         return "files with an edit list"
+    if index.codec == "av1":
+        return "AV1, which it doesn't know"
     return "MPEG transport streams" if index.container == "mpegts" else None

@@ -9,6 +9,8 @@ from mm_config.specs import TextEncoderSpec
 from mm_models.registered import builder_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
     from torch import Tensor
 
@@ -32,3 +34,18 @@ def build_text_encoder(
         UserError: There is none for the spec's class, or its weights can't be found or don't fit.
     """
     return builder_of("mm.text_encoders", tag_of(spec))(spec, device, locations)
+
+
+def too_long(
+    spec: TextEncoderSpec, captions: Sequence[str], locations: Locations | None = None
+) -> dict[str, str]:
+    """The captions that a spec's text encoder refuses, each with why, found without its weights.
+
+    None where the encoder's class, of another package, has no static `too_long` that tells.
+
+    Raises:
+        UserError: There is no encoder for the spec's class, or its tokenizer can't be found or read.
+    """
+    builder = builder_of("mm.text_encoders", tag_of(spec))
+    tell = getattr(builder, "too_long", None)
+    return tell(spec, captions, locations) if tell is not None else {}

@@ -6,6 +6,7 @@ different n-grams are nearly orthogonal, so a linear layer can tell any of them 
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -40,15 +41,12 @@ class HashedTextEncoder:
         Raises:
             UserError: A caption has more words than fit beside the summary token; all such are listed.
         """
-        words = [caption.lower().split() for caption in captions]
-        room = self.spec.max_tokens - 1
-        if too_long := [
-            (caption, len(w)) for caption, w in zip(captions, words, strict=True) if len(w) > room
-        ]:
+        if long := self.too_long(self.spec, captions):
             raise UserError(
-                Problem("spec.text_encoder.max_tokens", f"{caption!r} has {count} words, {room} fit")
-                for caption, count in too_long
+                Problem("spec.text_encoder.max_tokens", f"{caption!r} has {why}")
+                for caption, why in long.items()
             )
+        words = [caption.lower().split() for caption in captions]
         features = torch.zeros(len(captions), self.spec.max_tokens, self.spec.text_dim)
         for row, sentence in zip(features, words, strict=True):
             if sentence:
@@ -56,6 +54,15 @@ class HashedTextEncoder:
                 row[0] = tokens.sum(dim=0) / math.sqrt(len(tokens))
                 row[1 : len(tokens) + 1] = tokens
         return features.to(self.device)
+
+    @staticmethod
+    def too_long(
+        spec: HashedTextEncoderSpec, captions: Sequence[str], locations: Locations | None = None
+    ) -> dict[str, str]:
+        """The captions that have more words than fit, each with both numbers; no weights are needed."""
+        room = spec.max_tokens - 1
+        counts = {caption: len(caption.split()) for caption in captions}
+        return {caption: f"{count} words, {room} fit" for caption, count in counts.items() if count > room}
 
 
 def word_features(words: list[str], ngrams: int, dim: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,25 +58,48 @@ class Umt5TextEncoder:
             UserError: Captions with more tokens than `max_tokens`, unless the spec cuts them; all such are
                 listed.
         """
+        if long := _too_long(self.spec, self.tokenizer, captions):
+            raise UserError(
+                Problem("spec.text_encoder.max_tokens", f"{caption!r} has {why}")
+                for caption, why in long.items()
+            )
         limit, cut = self.spec.max_tokens, self.spec.truncate
         tokens = [
             self.tokenizer(clean(caption), truncation=cut, max_length=limit if cut else None).input_ids
             for caption in captions
         ]
-        if too_long := [
-            (caption, len(t)) for caption, t in zip(captions, tokens, strict=True) if len(t) > limit
-        ]:
-            advice = "spec.text_encoder.truncate cuts it, as Wan's code and diffusers do"
-            raise UserError(
-                Problem(
-                    "spec.text_encoder.max_tokens", f"{caption!r} has {count} tokens, {limit} fit; {advice}"
-                )
-                for caption, count in too_long
-            )
         features = torch.zeros(len(captions), limit, self.spec.text_dim, device=self.device)
         for row, ids in zip(features, tokens, strict=True):
             row[: len(ids)] = self.network(torch.tensor([ids], device=self.device)).last_hidden_state[0]
         return features
+
+    @staticmethod
+    def too_long(
+        spec: Umt5TextEncoderSpec, captions: Sequence[str], locations: Locations | None = None
+    ) -> dict[str, str]:
+        """The captions that have more tokens than fit, each with both numbers; the tokenizer alone is read.
+
+        Raises:
+            UserError: The weights, beside which it lies, or the tokenizer can't be found or read.
+        """
+        if spec.truncate:
+            return {}
+        place = release_place(spec.weights, locations, "spec.text_encoder.weights")
+        with reading(place, "spec.text_encoder.weights"):
+            tokenizer = _read_tokenizer(place)
+        return _too_long(spec, tokenizer, captions)
+
+
+def _too_long(spec: Umt5TextEncoderSpec, tokenizer: Any, captions: Sequence[str]) -> dict[str, str]:
+    if spec.truncate or not captions:
+        return {}
+    tokens = tokenizer([clean(caption) for caption in captions]).input_ids
+    advice = "spec.text_encoder.truncate cuts it, as Wan's code and diffusers do"
+    return {
+        caption: f"{len(ids)} tokens, {spec.max_tokens} fit; {advice}"
+        for caption, ids in zip(captions, tokens, strict=True)
+        if len(ids) > spec.max_tokens
+    }
 
 
 def clean(caption: str) -> str:

@@ -6,9 +6,10 @@ import math
 from pathlib import Path
 
 from mm_config.cli import RUNS_DIR, CommandLine, Option, Usage, Verb
+from mm_config.console import print_lines
 from mm_config.schema import Problem, UserError
 from mm_config.specs import Dtype
-from mm_models.verbs.words import SPEC, spec_of
+from mm_models.verbs.words import PART, SPEC, spec_of
 
 NETWORKS, ADAPTERS = ("diffusers", "wan", "mindspeed", "dcp"), ("diffusers", "peft")
 TO = Option("--to", "What to write (default: diffusers).", "KIND", (*NETWORKS, "peft"))
@@ -40,8 +41,8 @@ def _heads(text: str) -> int:
 
 HEADS = Option("--heads", "Attention heads of the network, where nothing tells them.", "N", read=_heads)
 USAGE = Usage(
-    "mm convert SRC DST [--to KIND] [--shard-gb N] [--dtype DTYPE] [--heads N] [--spec TARGET] "
-    "[--runs-dir DIR]",
+    "mm convert SRC DST [--to KIND] [--part PREFIX] [--shard-gb N] [--dtype DTYPE] [--heads N] "
+    "[--spec TARGET] [--runs-dir DIR]",
     "Write weights as those of another codebase, bit for bit.",
     "Writes weights of Wan's transformer, text encoder or autoencoders as another kind, bit for bit. What "
     "SRC is, its content tells: a folder of diffusers or of the original Wan code, MindSpeed-MM's release or "
@@ -55,11 +56,12 @@ USAGE = Usage(
     "DST must not exist; it is written beside its place and renamed when complete. Tensors that are missing, "
     "too many or of another shape are named and nothing is written. The number of attention heads is not in "
     "weights: where no config.json, no spec and no published network of these widths tells it, --heads must.",
-    (TO, SHARD, DTYPE, HEADS, SPEC, RUNS_DIR),
+    (TO, PART, SHARD, DTYPE, HEADS, SPEC, RUNS_DIR),
     (
         ("mm convert Wan2.1-T2V-1.3B wan-1.3b-diffusers", "the original release for diffusers"),
         ("mm convert RUN/checkpoints/step-00000450 trained", "what a training made, for diffusers"),
         ("mm convert wan-1.3b-diffusers mm-weights --to mindspeed --dtype bfloat16", "for MindSpeed-MM"),
+        ("mm convert both.pt low --part low_noise", "one of the networks that a file holds"),
         ("mm convert lora.safetensors lora-peft --to peft", "an adapter for PEFT"),
     ),
     words=("SRC", "DST"),
@@ -93,14 +95,15 @@ def convert_weights(line: CommandLine) -> int:
         dtype=torch_dtype(Dtype(dtype)) if dtype else None,
         spec=spec,
         heads=heads,
+        part=line.value(PART),
     )
     if read.left_out:
         more = ", ..." if len(read.left_out) > 3 else ""
         names = ", ".join(read.left_out[:3])
-        print(f"left out  {len(read.left_out)} entries that are no weights: {names}{more}")
+        print_lines([f"left out  {len(read.left_out)} entries that are no weights: {names}{more}"])
     for told in quantised_lines(read.tensors):
-        print(f"read      {told}")
-    print(f"written   {out} ({kind}, from {read.kind})")
+        print_lines([f"read      {told}"])
+    print_lines([f"written   {out} ({kind}, from {read.kind})"])
     return 0
 
 
@@ -111,7 +114,7 @@ def _convert_adapter(line: CommandLine, source: Path, out: Path, kind: str) -> i
 
     problems = [
         Problem(option.flag, "is for networks; an adapter is written as it is stored")
-        for option in (SHARD, DTYPE, HEADS, SPEC)
+        for option in (PART, SHARD, DTYPE, HEADS, SPEC)
         if line.value(option) is not None
     ]
     if kind not in ADAPTERS:
@@ -121,7 +124,7 @@ def _convert_adapter(line: CommandLine, source: Path, out: Path, kind: str) -> i
     read = read_adapters(source)
     save_adapters(read.experts, out, kind)
     for folder in sorted(path for path in out.iterdir() if path.is_dir()) or [out]:
-        print(f"written   {folder} ({kind} adapter, from {read.style})")
+        print_lines([f"written   {folder} ({kind} adapter, from {read.style})"])
     return 0
 
 

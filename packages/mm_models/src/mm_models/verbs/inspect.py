@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from mm_config.cli import JSON, RUNS_DIR, CommandLine, Usage, Verb
-from mm_models.verbs.words import SPEC, spec_of
+from mm_config.console import print_json, print_lines
+from mm_config.schema import Problem, UserError
+from mm_models.verbs.words import PART, SPEC, spec_of
 
 DIFFERS = 1
 """Exit status where weights do not fit."""
 USAGE = Usage(
-    "mm inspect PATH [--spec TARGET] [--json] [--runs-dir DIR]",
+    "mm inspect PATH [--part PREFIX] [--spec TARGET] [--json] [--runs-dir DIR]",
     "Say what weights are: kind, architecture, dtypes, digest, and what differs from a spec.",
     "Says what weights of Wan's transformer, text encoder or autoencoders are: their kind, the architecture "
     "that their shapes tell and the known family that has it, dtypes, parameters, and a digest of all values "
@@ -21,7 +22,7 @@ USAGE = Usage(
     "the checkpoint of a training) it says key style, expert, rank, alpha, layers, and the networks that it "
     "fits.\n\n"
     "Exit status: 0 where the weights fit, 1 where they do not, 2 where they can't be read.",
-    (SPEC, JSON, RUNS_DIR),
+    (PART, SPEC, JSON, RUNS_DIR),
     (
         ("mm inspect Wan2.1-T2V-1.3B", "what a download is"),
         ("mm inspect weights --spec experiments/wan22_high.py", "is it what an experiment starts from"),
@@ -45,14 +46,16 @@ def describe_weights(line: CommandLine) -> int:
 
     named = line.value(SPEC)
     if holds_adapter(Path(path)):
+        if line.has(PART):
+            raise UserError(Problem(PART.flag, "is for networks; an adapter is inspected whole"))
         model = None if spec is None else published_model(spec, named)
         found = inspect_adapters(Path(path), model, named)
     else:
-        found = inspect_weights(Path(path), spec, named)
+        found = inspect_weights(Path(path), spec, named, part=line.value(PART))
     if line.has(JSON):
-        print(json.dumps(found.to_json(), indent=2))
+        print_json(found.to_json())
     else:
-        print("\n".join(found.lines()))
+        print_lines(found.lines())
     return DIFFERS if found.differences else 0
 
 

@@ -12,6 +12,14 @@ SPEC = Option(
     "TARGET",
 )
 
+PART = Option(
+    "--part",
+    'Of weights that hold several networks: what stands before the names of the one that is meant; "" is '
+    "nothing.",
+    "PREFIX",
+    may_be_empty=True,
+)
+
 
 def spec_of(line: CommandLine) -> object:
     """What `--spec` names; None where it was not given.

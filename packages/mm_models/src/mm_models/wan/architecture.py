@@ -79,6 +79,8 @@ def _widths(spec: WanTransformerSpec) -> tuple[int, int]:
 def _seen(shapes: Shapes) -> dict[str, Any]:
     hidden_size, in_channels, *patch = shapes["patch_embedding.weight"]
     blocks = {int(found[1]) for name in shapes if (found := re.match(r"blocks\.(\d+)\.", name))}
+    if max(blocks) >= len(shapes):
+        raise LookupError("blocks are missing")  # A name may hold any number.
     image = shapes.get("condition_embedder.image_embedder.norm1.weight")
     positions = shapes.get("condition_embedder.image_embedder.pos_embed")
     seen = {

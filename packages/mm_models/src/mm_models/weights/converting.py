@@ -37,6 +37,7 @@ def convert(
     dtype: torch.dtype | None = None,
     spec: object = None,
     heads: int | None = None,
+    part: str | None = None,
 ) -> Weights:
     """Writes weights as another kind, beside their place first and renamed when complete.
 
@@ -49,6 +50,7 @@ def convert(
         spec: Of their network, or of what has one; otherwise that of the run that made them, or read off
             their shapes.
         heads: The number of attention heads, where nothing else tells it.
+        part: Which network is meant, as for `open_weights`.
 
     Returns:
         What was read.
@@ -58,7 +60,7 @@ def convert(
             taken, or the disk too small; nothing is left behind.
     """
     require_free(out)
-    weights = open_weights(source)
+    weights = open_weights(source, part=part)
     network = weights.network
     dialect = network.dialects[0] if kind == "dcp" else network.dialect(kind)
     if dialect is None:

@@ -117,7 +117,12 @@ class Inspection:
 
 
 def inspect_weights(
-    path: Path, spec: object = None, named: str | None = None, tick: Tick = lambda: None
+    path: Path,
+    spec: object = None,
+    named: str | None = None,
+    tick: Tick = lambda: None,
+    *,
+    part: str | None = None,
 ) -> Inspection:
     """Reads all of the weights at a path, one tensor at a time.
 
@@ -126,11 +131,12 @@ def inspect_weights(
         spec: What they are held against: of a network, or of what has one.
         named: How that is named.
         tick: Called after each tensor.
+        part: Which network is meant, as for `open_weights`.
 
     Raises:
         UserError: They can't be read, or the spec is of another kind of network.
     """
-    weights = open_weights(path)
+    weights = open_weights(path, part=part)
     shapes, network = weights.shapes, weights.network
     asked = None if spec is None else network.part_of(spec, named or "spec")
     architecture, nearest = architecture_of(weights), nearest_family(network, shapes)

@@ -8,12 +8,14 @@ dialects.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import attrs
 
 _NUMBER = re.compile(r"(?:(?<=\bblocks\.)|(?<=\bblock\.))\d+(?=\.)")
+_MOMENTS = re.compile(r"optim(?:izer)?s?(?:[_-].*)?|(?:max_)?exp_avg(?:_sq)?|momentum_buffer")
 _WRAPPERS = frozenset(("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "module"))
 
 
@@ -71,27 +73,22 @@ class Match:
     """Whose names they are."""
     prefix: str
     """What a wrapper put before all names, such as `model.` or `predictor.`."""
-    count: int
-    """Names that it knows."""
+    names: Sequence[str]
+    """Those that it knows, with the prefix."""
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether an optimizer's state or an average stands there, which bears a network's names too."""
+        return self.is_moments or "ema" in self.prefix
 
     @property
     def is_moments(self) -> bool:
-        """Whether an optimizer's state stands there, which bears a network's names and shapes."""
-        return _MOMENTS.search(self.prefix) is not None
-
-
-def best_match(names: Sequence[str], dialects: Sequence[Dialect], anchor: str) -> Match | None:
-    """The dialect that knows most of the names, and the prefix under which they stand; None where none does.
-
-    Arguments are those of `matches`.
-    """
-    return next(iter(matches(names, dialects, anchor)), None)
+        """Whether an optimizer's state stands there, which has a network's shapes and is none."""
+        return any(_MOMENTS.fullmatch(part) for part in self.prefix.split("."))
 
 
 def matches(names: Sequence[str], dialects: Sequence[Dialect], anchor: str) -> list[Match]:
-    """Every prefix with a dialect that knows names under it, the best first.
-
-    Moments of optimizers and averages bear a network's names too: their prefixes are taken last.
+    """Every prefix with a dialect that knows names under it, the best first; those beside a network last.
 
     Args:
         names: Of the tensors that lie together.
@@ -102,29 +99,22 @@ def matches(names: Sequence[str], dialects: Sequence[Dialect], anchor: str) -> l
     prefixes = {""} | {
         name.removesuffix(end) for name in names for end in anchors if name.endswith("." + end)
     }
+    ordered = sorted(names)
     found = [
-        Match(
-            dialect,
-            prefix,
-            sum(
-                dialect.ours(name.removeprefix(prefix)) is not None
-                for name in names
-                if name.startswith(prefix)
-            ),
-        )
+        Match(dialect, prefix, known)
         for prefix in prefixes
         for dialect in dialects
+        if (known := [name for name in _under(prefix, ordered) if dialect.ours(name[len(prefix) :])])
     ]
-    return sorted(
-        (one for one in found if one.count),
-        key=lambda one: (bool(_SIDE.search(one.prefix)), -one.count, len(one.prefix), one.prefix),
-    )
+    return sorted(found, key=lambda one: (one.is_beside, -len(one.names), len(one.prefix), one.prefix))
+
+
+def _under(prefix: str, ordered: Sequence[str]) -> Sequence[str]:
+    """The sorted names with a prefix, found by halving: a file may hold as many prefixes as names."""
+    start = bisect_left(ordered, prefix)
+    return ordered[start : bisect_right(ordered, prefix, lo=start, key=lambda name: name[: len(prefix)])]
 
 
 def unwrapped(name: str) -> str:
     """A name without the parts that `torch.compile`, recomputation, FSDP and DDP put into names."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-
-
-_MOMENTS = re.compile(r"optim|exp_avg|momentum")
-_SIDE = re.compile(rf"{_MOMENTS.pattern}|ema")

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from mm_config.schema import Problem, UserError
+from mm_models.naming import first_names
 from mm_models.weights.adapter_names import no_network
 from mm_models.weights.layouts import CHECKPOINT, configuration, holdings, read, stored_spec
 from mm_models.weights.names import Dialect, unwrapped
 from mm_models.weights.published import (
     Guess,
+    Place,
     Published,
-    Shapes,
     bears_our_names,
     guess,
+    places,
     published,
-    recognised,
-    whole_networks,
 )
 from mm_models.weights.quantised import dequantised
 from mm_models.weights.tensors import StoredTensor
@@ -60,7 +60,7 @@ _BESIDE = ("optimizer", "opt_param_scheduler", "rng_state")
 """What trainings store beside a network, under these first parts of names."""
 
 
-def open_weights(path: Path, asked: Collection[str] = ()) -> Weights:
+def open_weights(path: Path, asked: Collection[str] = (), part: str | None = None) -> Weights:
     """Finds out what lies at a path and opens it.
 
     Args:
@@ -68,6 +68,8 @@ def open_weights(path: Path, asked: Collection[str] = ()) -> Weights:
             distributed checkpoint) or one of our checkpoints; or one file, `.safetensors`, `.pt`, `.pth` or
             `.bin`, or an index of such files.
         asked: Our names of the network that is wanted, where several kinds may lie together.
+        part: What stands before the names of the network that is meant, where a file holds several; "" is
+            nothing, and None means the only one.
 
     Raises:
         UserError: Nothing there is weights of a known network, or of several of one kind, or they are
@@ -76,27 +78,27 @@ def open_weights(path: Path, asked: Collection[str] = ()) -> Weights:
     layout, (stored, others) = read(path)
     tensors, scales = dequantised(stored, path)
     names = {name: unwrapped(name) for name in tensors}
-    found = recognised(names.values(), asked)
-    if found is None:
+    found = places({names[name]: tensor.shape for name, tensor in tensors.items()}, asked)
+    if not found:
         if why := no_network(tensors, path):
             raise UserError(Problem(str(path), why))
         known = ", ".join(one.about for one in published())
         message = f"no tensor has a name of a known network ({known}){holdings(tensors)}"
         raise UserError(Problem(str(path), message))
-    network, dialect, prefix = found
-    _require_one(network, {names[name]: tensor.shape for name, tensor in tensors.items()}, path)
+    meant = _only(found, path) if part is None else _named(found, part, path)
+    network, dialect, prefix = meant.network, meant.match.dialect, meant.match.prefix
+    others_begin = () if part is None else tuple(_prefixes(found, inside=prefix))
     named: dict[str, StoredTensor] = {}
     left_out = [*others, *scales]
     for stored_name, tensor in tensors.items():
         theirs = names[stored_name]
         parts = theirs.split(".")
-        if not theirs.startswith(prefix) or parts[0] in _BESIDE or not network.unused.isdisjoint(parts):
+        is_other = not theirs.startswith(prefix) or theirs.startswith(others_begin)
+        if is_other or parts[0] in _BESIDE or not network.unused.isdisjoint(parts):
             left_out.append(stored_name)
             continue
         name = dialect.ours(theirs.removeprefix(prefix)) or theirs
-        if name in named:
-            twice = f"holds {name} under two names; one of them is {stored_name}"
-            raise UserError(Problem(str(path), twice))
+        _require_new(name, named, stored_name, path)
         named[name] = tensor
     config = configuration(path)
     if layout == CHECKPOINT and not config:
@@ -105,15 +107,55 @@ def open_weights(path: Path, asked: Collection[str] = ()) -> Weights:
     return Weights(path, layout, network, dialect, named, tuple(left_out), config)
 
 
-def _require_one(network: Published, shapes: Shapes, path: Path) -> None:
-    whole = whole_networks(network, shapes)
-    if len(whole) > 1:
-        places = ", ".join(f"{prefix}*" if prefix else "names without a prefix" for prefix in whole)
-        message = (
-            f"holds {len(whole)} whole networks ({network.about}): {places}; nothing tells which is meant, "
-            "so write the tensors of one into a file of its own and name that"
-        )
-        raise UserError(Problem(str(path), message))
+def _only(found: Sequence[Place], path: Path) -> Place:
+    """The network that is meant where nobody says which.
+
+    Raises:
+        UserError: There are two of one kind, or of equal size.
+    """
+    first = found[0]
+    rivals = [
+        place
+        for place in found
+        if place.is_whole
+        and place.match.prefix != first.match.prefix
+        and (place.network is first.network or place.rank == first.rank)
+    ]
+    if not first.is_whole or not rivals:
+        return first
+    whole = [first, *rivals]
+    about = " and ".join(dict.fromkeys(place.network.about for place in whole))
+    prefixes = _prefixes(whole)
+    message = (
+        f"holds {len(prefixes)} whole networks ({about}): {_listed(whole)}; nothing tells which is meant: "
+        f"write one into a folder of its own, such as by mm convert SRC DST --part "
+        f'"{prefixes[0].rstrip(".")}", and name that'
+    )
+    raise UserError(Problem(str(path), message))
+
+
+def _named(found: Sequence[Place], part: str, path: Path) -> Place:
+    prefix = part and part.removesuffix("*").rstrip(".") + "."
+    if place := next((place for place in found if place.match.prefix == prefix), None):
+        return place
+    raise UserError(Problem(str(path), f"holds no network in the part {part!r}; it holds {_listed(found)}"))
+
+
+def _prefixes(found: Iterable[Place], inside: str | None = None) -> list[str]:
+    """Those of networks, each once and sorted: all, or those that go on from another."""
+    prefixes = {place.match.prefix for place in found}
+    return sorted(one for one in prefixes if inside is None or (one != inside and one.startswith(inside)))
+
+
+def _listed(found: Sequence[Place]) -> str:
+    """`high.* (95 tensors), low.* (95 tensors)`."""
+    sizes: dict[str, int] = {}
+    for place in found:
+        sizes.setdefault(place.match.prefix, len(place.match.names))
+    return first_names(
+        f"{f'{prefix}*' if prefix else 'names without a prefix'} ({count} tensor{'s' if count > 1 else ''})"
+        for prefix, count in sorted(sizes.items())
+    )
 
 
 def architecture_of(weights: Weights) -> Guess | None:
@@ -184,5 +226,17 @@ def open_for(names: Collection[str], path: Path, model: object = None) -> Mappin
     tensors, _ = dequantised(stored, path)
     if not tensors:
         raise UserError(Problem(str(path), f"holds no weights{holdings(tensors)}"))
-    own = {name if name in names else unwrapped(name): tensor for name, tensor in tensors.items()}
-    return {name: tensor for name, tensor in own.items() if name.split(".")[0] not in _BESIDE}
+    own: dict[str, StoredTensor] = {}
+    for stored_name, tensor in tensors.items():
+        name = stored_name if stored_name in names else unwrapped(stored_name)
+        if name.split(".")[0] in _BESIDE:
+            continue
+        _require_new(name, own, stored_name, path)
+        own[name] = tensor
+    return own
+
+
+def _require_new(name: str, named: Collection[str], stored_name: str, path: Path) -> None:
+    if name in named:
+        twice = f"holds {name} under two names; one of them is {stored_name}"
+        raise UserError(Problem(str(path), twice))

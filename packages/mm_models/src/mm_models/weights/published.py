@@ -15,7 +15,7 @@ import attrs
 
 from mm_config.schema import Problem, UserError, all_registered, loaded
 from mm_config.specs import ModelSpec
-from mm_models.weights.names import Dialect, Match, best_match, matches
+from mm_models.weights.names import Dialect, Match, matches
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -115,45 +115,50 @@ def bears_our_names(names: Iterable[str]) -> bool:
     return any(all(one.dialects[0].ours(name) for name in names) for one in published())
 
 
-def recognised(names: Iterable[str], asked: Collection[str] = ()) -> tuple[Published, Dialect, str] | None:
-    """The network and the dialect that know most of the names, and their prefix; None where none does.
+@attrs.frozen
+class Place:
+    """Where tensors of a known network stand among others."""
+
+    network: Published
+    """Its kind."""
+    match: Match
+    """Whose names they bear, and under which prefix."""
+    is_whole: bool
+    """Whether all tensors of such a network are there."""
+    is_asked: bool
+    """Whether it is of the kind that is wanted."""
+
+    @property
+    def rank(self) -> tuple[bool, bool, bool, int]:
+        """Larger for what is rather meant."""
+        return self.is_asked, self.is_whole, not self.match.is_beside, len(self.match.names)
+
+
+def places(shapes: Shapes, asked: Collection[str] = ()) -> list[Place]:
+    """Where known networks, or parts of them, stand, what is rather meant first.
 
     Args:
-        names: Of the tensors that lie together.
+        shapes: Of the tensors that lie together, by the names that they bear there.
         asked: Our names of the network that is wanted; where it is there, larger ones beside it don't count.
     """
-    names = list(names)
-    found = [(one, match) for one in published() if (match := best_match(names, one.dialects, one.anchor))]
-    if not found:
-        return None
-
-    def rank(row: tuple[Published, Match]) -> tuple[bool, int]:
-        one, match = row
-        is_there = match.prefix + match.dialect.theirs(one.anchor) in names
-        return bool(asked) and is_there and one.anchor in asked, match.count
-
-    one, match = max(found, key=rank)
-    return one, match.dialect, match.prefix
-
-
-def whole_networks(network: Published, shapes: Shapes) -> list[str]:
-    """The prefixes under which all tensors of such a network stand, an optimizer's moments not counted.
-
-    Args:
-        network: Its kind.
-        shapes: Of the tensors that lie together, by the names that they bear there.
-    """
-    candidates = [
-        one for one in matches(list(shapes), network.dialects, network.anchor) if not one.is_moments
+    found = [
+        Place(
+            one,
+            match,
+            not match.is_moments and _is_whole(one, match, shapes),
+            one.anchor in asked and match.prefix + match.dialect.theirs(one.anchor) in shapes,
+        )
+        for one in published()
+        for match in matches(list(shapes), one.dialects, one.anchor)
     ]
-    return sorted({one.prefix for one in candidates if _is_whole(network, one, shapes)})
+    return sorted(found, key=lambda place: place.rank, reverse=True)
 
 
 def _is_whole(network: Published, match: Match, shapes: Shapes) -> bool:
     own = {
-        ours: shape
-        for name, shape in shapes.items()
-        if name.startswith(match.prefix) and (ours := match.dialect.ours(name.removeprefix(match.prefix)))
+        ours: shapes[name]
+        for name in match.names
+        if (ours := match.dialect.ours(name.removeprefix(match.prefix)))
     }
     found = network.guess(own, {})
     return found is not None and network.shapes(found.spec).keys() <= own.keys()

@@ -25,20 +25,17 @@ def require_free(out: Path) -> None:
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """A folder `OUT.tmp` to write into: it gets its name where the block ends well, and is removed otherwise.
+    """A folder beside OUT to write into: it gets its name where the block ends well, else it is removed.
 
     Raises:
-        UserError: The place is taken, another program writes there, or the disk refuses.
+        UserError: The place is taken, or the disk refuses.
     """
     require_free(out)
-    stage = out.with_name(out.name + ".tmp")
     try:
-        with staged_folder(out, stage) as folder:
+        with staged_folder(out) as folder:
             yield folder
     except FileExistsError as error:
-        message = "exists: another program writes it, or one that was interrupted; remove it then"
-        if error.filename != str(stage):
-            message = "was made by another program meanwhile; nothing is overwritten"
+        message = "was made by another program meanwhile; nothing is overwritten"
         raise UserError(Problem(str(error.filename), message)) from error
     except OSError as error:
         raise UserError(Problem(str(out), f"can't be written: {error.strerror or error}")) from error

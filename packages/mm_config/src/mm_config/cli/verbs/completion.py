@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 
 from mm_config.cli.completing import candidates
 from mm_config.cli.scan import CommandLine
 from mm_config.cli.verb import Action, Usage, Verb
+from mm_config.schema.errors import escaped
 
 BASH = r"""# Completion of mm in bash: eval "$(mm completion bash)"
 _mm() {
@@ -87,7 +89,7 @@ USAGE = Usage(
 
 def print_script(line: CommandLine) -> int:
     """Prints the script of a shell."""
-    print(SCRIPTS[line.words[0]], end="")
+    sys.stdout.write(SCRIPTS[line.words[0]])
     return 0
 
 
@@ -105,13 +107,12 @@ def answer(argv: Sequence[str]) -> int:
             lines = list(_for_bash(*argv[1:]) if argv[0] == "bash" else _for_zsh(argv[1:]))
         except (Exception, SystemExit):
             lines = []
-    if lines:
-        print("\n".join(lines))
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0
 
 
 def _for_zsh(words: Sequence[str]) -> list[str]:
-    return [f"{one.text}\t{one.about}".rstrip("\t") for one in candidates(words)]
+    return [f"{escaped(one.text)}\t{escaped(one.about)}".rstrip("\t") for one in candidates(words)]
 
 
 def _for_bash(line: str, breaks: str) -> list[str]:
@@ -120,7 +121,7 @@ def _for_bash(line: str, breaks: str) -> list[str]:
     # bash parts `--format=ya` at the equals sign and replaces only what follows it.
     parts = "=:" if not in_quotes else ""
     kept = max((typed.rfind(mark) + 1 for mark in parts if mark in breaks), default=0)
-    texts = [one.text[kept:] for one in candidates(words[1:])]
+    texts = [escaped(one.text[kept:]) for one in candidates(words[1:])]
     return texts if in_quotes else [_escaped(text) for text in texts]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine
 from mm_config.cli.targets import TARGET_HELP, Target, read_whole_targets, runs_dir_of
 from mm_config.cli.values import plain
 from mm_config.cli.verb import Usage, Verb
+from mm_config.console.output import print_json
 from mm_config.options.locations import Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.decorator import tag_of
@@ -56,7 +56,7 @@ def print_diff(line: CommandLine) -> int:
     unread = _unread(old, new) if content is None else ""
     compared = compare(old.spec, new.spec, old.named_requests, new.named_requests, content, unread)
     if line.has(JSON):
-        print(json.dumps(_report(compared), indent=2, ensure_ascii=False))
+        print_json(_report(compared))
     else:
         print_page(diff_lines(compared, _labels(line), page_width()))
     return 0 if compared.equal else 1

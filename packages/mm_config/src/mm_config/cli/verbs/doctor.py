@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import attrs
@@ -10,6 +9,7 @@ import attrs
 from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option
 from mm_config.cli.targets import read_targets, runs_dir_of
 from mm_config.cli.verb import Usage, Verb
+from mm_config.console.output import print_json, print_lines
 from mm_config.doctor.checks import Check, CheckStatus, DoctorOptions, all_checks
 from mm_config.doctor.npu import npu_checks
 from mm_config.schema.errors import Problem, UserError
@@ -56,11 +56,11 @@ def examine(line: CommandLine) -> int:
     for check in _all(DoctorOptions(runs_dir=runs_dir_of(line), device=device), spec):
         checks.append(check)
         if not line.has(JSON):
-            print(_line(check), flush=True)
+            print_lines([_line(check)])
     works = all(check.status is not CheckStatus.BROKEN for check in checks)
     if line.has(JSON):
         found = [{**attrs.asdict(check), "status": check.status.value} for check in checks]
-        print(json.dumps({"works": works, "checks": found}, indent=2, ensure_ascii=False))
+        print_json({"works": works, "checks": found})
     return 0 if works else 1
 
 

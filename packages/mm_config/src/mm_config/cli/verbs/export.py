@@ -11,6 +11,7 @@ import attrs
 from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.verb import Usage, Verb
+from mm_config.console.output import print_text
 from mm_config.durable.writing import write_text
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.installed import loaded, registered, registered_names
@@ -39,7 +40,7 @@ def export(line: CommandLine) -> int:
     (spec,) = read_targets(attrs.evolve(line, words=(target,)))
     text = write(spec)
     if (out := line.value(OUT)) is None:
-        print(text, end="")
+        print_text(text)
     else:
         _write_new(out, text)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.verb import Usage, Verb
+from mm_config.console.output import print_lines
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import exact_hash, spec_hash
@@ -41,7 +42,7 @@ def print_hashes(line: CommandLine) -> int:
         if not layers_of(class_of(spec)):
             raise UserError(Problem(LAYERS.flag, f"a {tag_of(spec)} spec has no layers"))
         hashes |= layer_hashes(spec)
-    print("\n".join(f"{name} {digest}" for name, digest in hashes.items()))
+    print_lines(f"{name} {digest}" for name, digest in hashes.items())
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import textwrap
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 from mm_config.cli.scan import JSON, CommandLine, Option
 from mm_config.cli.verb import MORE, Action, Usage, Verb
+from mm_config.console.output import print_json, print_lines
 from mm_config.durable.writing import write_text
 from mm_config.rules.carried_out import refusals
 from mm_config.schema.errors import Problem, UserError, gathering
@@ -60,11 +60,10 @@ def write_experiment(line: CommandLine) -> int:
     if report_file is not None:
         _write(REPORT.flag, report_file, page)
     if line.has(JSON):
-        print(json.dumps(report.to_json(str(out)), indent=2, ensure_ascii=False))
+        print_json(report.to_json(str(out)))
     else:
-        print(f"written  {out}\n{page}", end="")
-        for problem in refusals(spec):
-            print(f"can't be run yet  {problem}")
+        unread = [f"can't be run yet  {problem}" for problem in refusals(spec)]
+        print_lines([f"written  {out}", *report.lines(str(out)), *unread])
     return 0
 
 

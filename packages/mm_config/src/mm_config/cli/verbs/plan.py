@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 from mm_config.cli.plan_page import plan_lines
 from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option, whole_number
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.verb import Usage, Verb
+from mm_config.console.output import print_json, print_lines
 from mm_config.planning.devices import NAMES
 from mm_config.planning.plan import plan
 from mm_config.schema.errors import Problem, UserError
@@ -60,9 +59,9 @@ def print_plan(line: CommandLine) -> int:
     if efficiency and not device:
         raise UserError(Problem(EFFICIENCY.flag, "is a share of a device's peak; name one by --device"))
     if line.has(JSON):
-        print(json.dumps(plan(spec, world_size, device, efficiency).to_json(), indent=2))
+        print_json(plan(spec, world_size, device, efficiency).to_json())
     else:
-        print("\n".join(plan_lines(spec, world_size, device, efficiency)))
+        print_lines(plan_lines(spec, world_size, device, efficiency))
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -14,7 +13,7 @@ from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option, whole_number
 from mm_config.cli.targets import find_run, runs_dir_of
 from mm_config.cli.verb import Usage, Verb
 from mm_config.console.copyable import typed_path
-from mm_config.console.output import say
+from mm_config.console.output import aside, print_json, print_lines, say
 from mm_config.options.locations import load_locations, unused_names
 from mm_config.options.run_options import RunOptions
 from mm_config.reproducing.causes import Suspect
@@ -83,14 +82,14 @@ def run_again(line: CommandLine) -> int:
     if made is None:
         return 0
     if line.has(JSON):
-        print(json.dumps(report(made), indent=2, ensure_ascii=False))
+        print_json(report(made))
     else:
-        print("\n".join(_lines(made, video)))
+        print_lines(_lines(made, video))
     return 0 if made.comparison.identical else 1
 
 
 def _warn(change: OriginChange) -> None:
-    print(f"warning: {change}", file=sys.stderr, flush=True)
+    aside(f"warning: {change}")
 
 
 def _lines(made: Reproduction, video: Path | None) -> list[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option, whole_number
+from mm_config.cli.scan import FORCE, JSON, RUNS_DIR, YES, CommandLine, Option, whole_number
 from mm_config.cli.targets import runs_dir_of
 from mm_config.cli.verb import MORE, Action, Usage, Verb
+from mm_config.console.output import aside, print_json, print_lines
 from mm_config.runs.conditions import Aliases, moment, parse_condition
 from mm_config.runs.index import Index, open_index, run_folders, unfilled_index
 from mm_config.runs.marks import SUFFIX
@@ -39,16 +38,22 @@ WHERE = Option(
 LIMIT = Option("--limit", "Show at most so many runs, the newest.", "N", read=whole_number)
 FILTERS = (NAME, STATUS, SINCE, UNTIL, WHERE)
 USAGE = Usage(
-    "mm runs [list | find TEXT | show RUN | compare RUN RUN ... | reindex] [--where CONDITION ...] "
-    "[--name NAME] [--status STATUS] [--since DATE] [--until DATE] [--limit N] [--json] [--runs-dir DIR]",
-    "List, find, show and compare runs.",
+    "mm runs [list | find TEXT | show RUN | compare RUN RUN ... | reindex | rm [RUN ...] | gc] "
+    "[--where CONDITION ...] [--name NAME] [--status STATUS] [--since DATE] [--until DATE] [--limit N] "
+    "[--yes] [--force] [--json] [--runs-dir DIR]",
+    "List, find, show, compare and remove runs.",
     "list: all runs, newest first. find: the runs whose id or label is TEXT, or whose spec_hash or "
     "exact_hash starts with it. show: all that is known of one run and what it left behind. compare: the "
     "content and the fields in which runs differ, and what came of each. reindex: makes the index anew from "
     "the run folders, as after moving some or after an update that changed the fields of specs.\n\n"
     "RUN is a run folder, a video that a run made, or what find takes; of several matches, the newest is "
-    "meant.",
-    (*FILTERS, LIMIT, JSON, RUNS_DIR),
+    "meant.\n\n"
+    "rm: removes runs for good, those that are named or, where none is, all that meet the conditions. It "
+    "lists them with their sizes and asks, or needs --yes. A running run stays, and so does one that another "
+    "run was made of, such as the training that weights come from: it is said which, and --force removes it "
+    "all the same. RUN has to mean one run here. gc: removes what killed processes left in the runs folder, "
+    "where they have provably ended; what another machine or container may still write is listed and stays.",
+    (*FILTERS, LIMIT, YES, FORCE, JSON, RUNS_DIR),
     (
         ("mm runs", "what was run here"),
         ("mm runs list --name tiny_high --status finished", "the finished runs of one experiment"),
@@ -56,14 +61,19 @@ USAGE = Usage(
         ("mm runs find 7f3a91", "the runs of a spec"),
         ("mm runs show 7f3a91", "its newest run"),
         ("mm runs compare 7f3a91 tiny_high", "what differs between two runs"),
+        ("mm runs rm tiny_high/20261122-7f3a91c2d0e4-1", "one run and its checkpoints, after a question"),
+        ("mm runs rm --status failed --until 2026-11-01 --yes", "the failed runs of before November"),
+        ("mm runs gc", "what killed processes left"),
     ),
     takes="runs",
     actions={
-        "list": Action(),
-        "find": Action(("TEXT",)),
-        "show": Action(("RUN",), (LIMIT,)),
-        "compare": Action(("RUN", "RUN", MORE), (*FILTERS, LIMIT)),
-        "reindex": Action((), (*FILTERS, LIMIT)),
+        "list": Action((), (YES, FORCE)),
+        "find": Action(("TEXT",), (YES, FORCE)),
+        "show": Action(("RUN",), (LIMIT, YES, FORCE)),
+        "compare": Action(("RUN", "RUN", MORE), (*FILTERS, LIMIT, YES, FORCE)),
+        "reindex": Action((), (*FILTERS, LIMIT, YES, FORCE)),
+        "rm": Action(("[RUN]", MORE), (LIMIT,)),
+        "gc": Action((), (*FILTERS, LIMIT, YES, FORCE)),
     },
     default_action="list",
 )
@@ -85,7 +95,7 @@ def _list(index: Index, line: CommandLine, words: Sequence[str]) -> None:
     limit = line.value(LIMIT)
     shown = found[:limit]
     if line.has(JSON):
-        print(json.dumps([to_row(record) for record in shown], indent=2, ensure_ascii=False))
+        print_json([to_row(record) for record in shown])
     elif shown:
         from mm_config.cli.runs_page import print_list
 
@@ -94,11 +104,8 @@ def _list(index: Index, line: CommandLine, words: Sequence[str]) -> None:
         # On a fresh machine the folder of the default is not there yet; one that was named should be.
         missing = line.has(RUNS_DIR) and not index.runs_dir.is_dir()
         note = ": there is no such folder" if missing else ""
-        print(
-            f"no run in {index.runs_dir} meets this"
-            if _filtered(line)
-            else f"no runs in {index.runs_dir}{note}"
-        )
+        met = f"no run in {index.runs_dir} meets this"
+        print_lines([met if _filtered(line) else f"no runs in {index.runs_dir}{note}"])
 
 
 def _show(index: Index, line: CommandLine, words: Sequence[str]) -> None:
@@ -106,7 +113,7 @@ def _show(index: Index, line: CommandLine, words: Sequence[str]) -> None:
 
     record = _one(index, line, words[0])
     if line.has(JSON):
-        print(json.dumps(run_report(index, record), indent=2, ensure_ascii=False))
+        print_json(run_report(index, record))
     else:
         print_run(index, record)
 
@@ -134,7 +141,7 @@ def _compare(index: Index, line: CommandLine, words: Sequence[str]) -> None:
         raise UserError(problems)
     compared = (differing_inputs(index, records), differing_fields(index, records), figures(index, records))
     if line.has(JSON):
-        print(json.dumps(comparison_report(records, *compared), indent=2, ensure_ascii=False))
+        print_json(comparison_report(records, *compared))
     else:
         print_comparison(records, *compared)
 
@@ -144,12 +151,39 @@ def _reindex(index: Index, line: CommandLine, words: Sequence[str]) -> None:
     from mm_config.rules.wording import counted
 
     if line.has(JSON):
-        print(json.dumps({"indexed": index.reindex()}))
+        print_json({"indexed": index.reindex()})
         return
     total = sum(1 for _ in run_folders(index.runs_dir))
     with progress("read", total, unit="run", every=1000) as bar:
         count = index.reindex(bar.advance)
-    print(f"indexed {counted(count, 'run')} of {index.runs_dir}")
+    print_lines([f"indexed {counted(count, 'run')} of {index.runs_dir}"])
+
+
+def _remove(index: Index, line: CommandLine, words: Sequence[str]) -> None:
+    if not words and not _filtered(line):
+        raise UserError("expected RUN, or conditions such as --status failed that runs have to meet")
+    problems: list[Problem] = []
+    records: dict[str, RunRecord] = {}
+    for word in words:
+        with gathering(problems):
+            found = _meant(index, line, word)
+            records[found[0].path] = found[0]
+            if len(found) > 1:
+                named = ", ".join(record.path for record in found[:10])
+                problems.append(Problem(word, f"means {len(found)} runs: {named}; name each, or use --name"))
+    if problems:
+        raise UserError(problems)
+    if not words and not (records := {record.path: record for record in _found(index, line)}):
+        raise UserError(f"no run in {index.runs_dir} meets this")
+    from mm_config.cli.runs_removing import remove_named
+
+    remove_named(index, line, [*records.values()])
+
+
+def _collect(index: Index, line: CommandLine, words: Sequence[str]) -> None:
+    from mm_config.cli.runs_removing import collect
+
+    collect(index, line)
 
 
 def _found(index: Index, line: CommandLine, text: str | None = None) -> Sequence[RunRecord]:
@@ -167,17 +201,22 @@ def _found(index: Index, line: CommandLine, text: str | None = None) -> Sequence
 
 def _one(index: Index, line: CommandLine, text: str) -> RunRecord:
     """The newest run that a text means."""
+    return _meant(index, line, text)[0]
+
+
+def _meant(index: Index, line: CommandLine, text: str) -> Sequence[RunRecord]:
+    """The runs that a text means, newest first; at least one."""
     if Path(text).suffix == SUFFIX and Path(text).is_file():
         traced = trace(Path(text), index.runs_dir)
         if traced.missing:
-            print(f"{text}: {traced.missing}", file=sys.stderr, flush=True)
+            aside(f"{text}: {traced.missing}")
         text = traced.run.record.path
     folder = Path(text).resolve()
     if folder.is_dir() and folder.is_relative_to(index.runs_dir.resolve()):
         text = folder.relative_to(index.runs_dir.resolve()).as_posix()
     if not (found := _found(index, line, text)):
         raise UserError(_none(index, line, text))
-    return found[0]
+    return found
 
 
 def _none(index: Index, line: CommandLine, text: str) -> Problem:
@@ -194,5 +233,13 @@ def _aliases() -> Aliases:
     return {tag: aliases_of(cls) for tag, cls in kinds.items()}
 
 
-ACTIONS = {"list": _list, "find": _list, "show": _show, "compare": _compare, "reindex": _reindex}
+ACTIONS = {
+    "list": _list,
+    "find": _list,
+    "show": _show,
+    "compare": _compare,
+    "reindex": _reindex,
+    "rm": _remove,
+    "gc": _collect,
+}
 VERB = Verb(USAGE, list_or_show)

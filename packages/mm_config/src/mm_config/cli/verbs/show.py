@@ -7,6 +7,7 @@ from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
 from mm_config.cli.targets import TARGET_HELP, read_whole_targets
 from mm_config.cli.values import for_shell
 from mm_config.cli.verb import Usage, Verb
+from mm_config.console.output import print_lines, print_text
 from mm_config.schema.evolve import leaves
 from mm_config.stored import files
 
@@ -40,19 +41,15 @@ def show(line: CommandLine) -> int:
     spec = target.spec
     match line.value(FORMAT):
         case "json" | "yaml" as kind:
-            print(files.dumps(spec, kind), end="")
+            print_text(files.dumps(spec, kind))
         case "python":
             from mm_config.stored.source import to_source
 
-            print(to_source(spec), end="")
+            print_text(to_source(spec))
         case "flat":
             named = [("spec", spec), *target.named_requests]
-            print(
-                "\n".join(
-                    f"{name}.{leaf.path} = {for_shell(leaf.value)}"
-                    for name, one in named
-                    for leaf in leaves(one)
-                )
+            print_lines(
+                f"{name}.{leaf.path} = {for_shell(leaf.value)}" for name, one in named for leaf in leaves(one)
             )
         case _:
             from mm_config.cli.summary import request_lines, summary_lines

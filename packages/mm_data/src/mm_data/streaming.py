@@ -7,7 +7,7 @@ the epoch early; what goes wrong travels to the caller as a value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,18 +18,20 @@ import attrs
 import torch
 from torchdata.nodes import ParallelMapper
 
+from mm_config.console import say
 from mm_config.options import ACCEPT
 from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec
 from mm_data.ahead import ahead
-from mm_data.bad import Bad, BadClip, Quarantine
-from mm_data.clips import check_reader, load_clip
+from mm_data.bad import Bad, BadClip, Quarantine, file_state
+from mm_data.clips import load_clip, reader_of
 from mm_data.order import index_of
 from mm_data.records import Dataset, Record
 from mm_data.slots import Plan, Slot
 
 Load = Callable[[Record], Any]
 
+SHOWN_PATHS = 5
 STALL_SECONDS = 600.0
 """The longest wait for one item; far longer than any clip takes to decode."""
 
@@ -174,12 +176,13 @@ def stream(
         message = f"{data.batch_size} samples can't be shared equally by {world_size} ranks"
         raise UserError(Problem("spec.data.batch_size", message))
     if load is None:
-        check_reader(data.reader)
+        reader_of(data.reader)
         load = partial(load_clip, data=data)
     share = data.batch_size // world_size
     workers = data.workers if workers is None else workers
-    listed = Quarantine(quarantine, len(dataset.records), data.max_bad_share)
+    listed = Quarantine(quarantine, dataset.records, data.max_bad_share)
     listed.check()
+    _say_changed(listed.changed)
     loading: dict[Slot, Path] = {}
     fill = partial(
         _fill,
@@ -225,6 +228,14 @@ def resume_step(state: dict[str, Any], data: DataSpec, dataset: Dataset, *, seed
     return int(state["step"])
 
 
+def _say_changed(paths: Sequence[str]) -> None:
+    """Says which clips that could not be read are tried again."""
+    if paths:
+        shown = ", ".join(paths[:SHOWN_PATHS])
+        more = f" and {len(paths) - SHOWN_PATHS} more" if len(paths) > SHOWN_PATHS else ""
+        say(f"clips that could not be read are tried again, since their files changed: {shown}{more}")
+
+
 def _identity(data: DataSpec, dataset: Dataset, seed: int) -> dict[str, Any]:
     return {
         "digest": dataset.order_key,
@@ -255,10 +266,11 @@ def _fill(
             continue
         record = dataset.records[index]
         loading[slot] = record.path
+        state = file_state(record.path)
         try:
             return _Loaded(slot, index, load(record), tuple(bad))
         except BadClip as problem:
-            bad.append(Bad(index, str(record.path), problem.stage, problem.reason))
+            bad.append(Bad(index, str(record.path), problem.stage, problem.reason, state))
             if len(bad) > quarantine.allowed:
                 break
         except Exception as error:

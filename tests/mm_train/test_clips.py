@@ -1,0 +1,147 @@
+"""Trainings over clips that are damaged, are mended, or have captions that are too long."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import attrs
+import pytest
+
+import mm_data
+import mm_train
+from mm_config import replace
+from mm_config.options import RunOptions, StoppedEarly
+from mm_config.schema import UserError
+from mm_config.specs import Cache, ManifestSpec, TrainSpec
+from mm_data import BadClip, Record
+from mm_models import checkpoint
+
+FOUR = {"data.batch_size": 4, "data.cache": Cache.NONE, "schedule.steps": 4, "schedule.warmup_steps": 1}
+TEXT_ENCODER = {"text_encoder.max_tokens": 16}
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> RunOptions:
+    """The test's one run is the one in the folder."""
+    return RunOptions(runs_dir=tmp_path / "runs")
+
+
+@pytest.fixture
+def clips(small: TrainSpec, runs_dir: Path, tmp_path: Path) -> Path:
+    """The rendered clips of twelve captions, with a manifest that a test may change."""
+    dataset = mm_data.prepare(small.data.dataset, cache_dir=RunOptions(runs_dir=runs_dir).cache_dir)
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    rows = []
+    for number, record in enumerate(dataset.records[:12]):
+        shutil.copy(record.path, folder / f"{number}.mp4")
+        rows.append({"path": f"{number}.mp4", "caption": f"{record.caption} {number}"})
+    write_rows(folder, rows)
+    return folder
+
+
+@pytest.fixture
+def own(small: TrainSpec, clips: Path) -> TrainSpec:
+    manifest = ManifestSpec(name=str(clips), path=str(clips))
+    return replace(small, {**FOUR, **TEXT_ENCODER, "data.dataset": manifest})
+
+
+def write_rows(folder: Path, rows: list[dict[str, str]]) -> None:
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+def recaption(folder: Path, captions: dict[int, str]) -> None:
+    rows = rows_of(folder)
+    write_rows(folder, [{**row, "caption": captions.get(n, row["caption"])} for n, row in enumerate(rows)])
+
+
+def cut_so_that_the_codec_is_unknown(clip: Path, data: TrainSpec) -> None:
+    """Cuts a clip where its index begins to name the codec; which byte it is depends on the writer."""
+    content = clip.read_bytes()
+    for size in range(content.rindex(b"stsd") - 64, len(content)):
+        clip.write_bytes(content[:size])
+        try:
+            mm_data.load_clip(Record(clip, ""), data.data)
+        except BadClip as bad:
+            if bad.reason == "FFmpeg doesn't know its codec":
+                return
+    raise AssertionError("no cut hides the codec")
+
+
+def test_a_clip_without_a_known_codec_ends_no_training(
+    own: TrainSpec, clips: Path, options: RunOptions
+) -> None:
+    cut_so_that_the_codec_is_unknown(clips / "5.mp4", own)
+    result = mm_train.train(own, options)
+    (listed,) = map(json.loads, (result.run_dir / "quarantine.jsonl").read_text().splitlines())
+    assert (listed["index"], listed["reason"]) == (5, "FFmpeg doesn't know its codec")
+    assert (result.quarantined, result.steps) == (1, 4)
+
+
+@pytest.mark.parametrize("cache", list(Cache))
+def test_a_run_that_goes_on_tries_mended_clips_again_in_its_own_order(
+    own: TrainSpec, clips: Path, options: RunOptions, capsys: pytest.CaptureFixture[str], cache: Cache
+) -> None:
+    own = replace(own, "data.cache", cache)
+    whole = (clips / "5.mp4").read_bytes()
+    for number in (5, 8):
+        (clips / f"{number}.mp4").write_bytes(whole[:2000])
+    with pytest.raises(StoppedEarly):
+        mm_train.train(own, attrs.evolve(options, stop_after=3))
+    (folder,) = (options.runs_dir / own.name).iterdir()
+    assert len((folder / "quarantine.jsonl").read_text().splitlines()) == 2
+    (clips / "5.mp4").write_bytes(whole)
+    going_on = attrs.evolve(options, resume=folder.name)
+    with pytest.raises(UserError, match=r"5\.mp4 is sha256 .*accept_content"):
+        mm_train.train(own, going_on)
+    capsys.readouterr()
+    result = mm_train.train(own, attrs.evolve(going_on, accept_content=True))
+    said = capsys.readouterr().out
+    assert "tried again, since their files changed: " in said
+    assert str(clips / "5.mp4") in said and str(clips / "8.mp4") not in said
+    assert (result.steps, result.quarantined) == (4, 1)
+
+
+def test_too_long_captions_are_told_by_their_lines_before_there_is_a_run(
+    own: TrainSpec, clips: Path, options: RunOptions
+) -> None:
+    rows = rows_of(clips)
+    write_rows(
+        clips, [{**rows[n % 12], "caption": f"{n} " + "word " * (19 if n % 2 else 3)} for n in range(60)]
+    )
+    with pytest.raises(UserError) as caught:
+        mm_train.train(own, options)
+    told = str(caught.value).splitlines()
+    manifest = (clips / "manifest.jsonl").resolve()
+    assert told[0].startswith(f"{manifest}:2: the caption '1 word word") and told[0].endswith(
+        "has 20 words, 15 fit"
+    )
+    assert [line.split(": ")[0] for line in told[:20]] == [f"{manifest}:{2 * n}" for n in range(1, 21)]
+    assert told[20:] == ["spec.text_encoder.max_tokens: and 10 more problems"]
+    assert not (options.runs_dir / own.name).exists()
+
+
+def test_a_run_whose_caption_became_too_long_goes_on_in_its_order_once_it_is_mended(
+    own: TrainSpec, clips: Path, options: RunOptions
+) -> None:
+    before = mm_data.prepare(own.data.dataset, cache_dir=options.cache_dir)
+    with pytest.raises(StoppedEarly):
+        mm_train.train(own, attrs.evolve(options, stop_after=2))
+    (folder,) = (options.runs_dir / own.name).iterdir()
+    going_on = attrs.evolve(options, resume=folder.name, accept_content=True)
+    recaption(clips, {8: "word " * 16})
+    with pytest.raises(UserError, match=r"manifest\.jsonl:9: the caption 'word .* has 16 words, 15 fit"):
+        mm_train.train(own, going_on)
+    recaption(clips, {8: "word"})
+    after = mm_data.prepare(own.data.dataset, cache_dir=options.cache_dir)
+    with pytest.raises(UserError, match=r"8\.mp4 is 'word', was 'a .*accept_content"):
+        mm_train.train(own, attrs.evolve(going_on, accept_content=False))
+    result = mm_train.train(own, going_on)
+    assert result.steps == 4
+    assert checkpoint.read_state(result.checkpoint)["data"]["digest"] == before.order_key != after.order_key
