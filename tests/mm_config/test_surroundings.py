@@ -71,13 +71,13 @@ def test_a_reader_that_leaves_ends_quietly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (MemoryError(), "memory ran out; raise its limit, or start less at once"),
-        (RuntimeError("can't start new thread"), "memory ran out (can't start new thread); raise its limit"),
+        (MemoryError(), "memory ran out: a file or a number is larger"),
+        (RuntimeError("can't start new thread"), "memory ran out (can't start new thread): a file"),
         (
             RuntimeError(
                 "[enforce fail at alloc_cpu.cpp:124]\nDefaultCPUAllocator: can't allocate memory: x"
             ),
-            "memory ran out (DefaultCPUAllocator: can't allocate memory: x); raise its limit",
+            "memory ran out (DefaultCPUAllocator: can't allocate memory: x): a file",
         ),
         (OSError(12, "Cannot allocate memory"), "memory ran out"),
     ],

@@ -27,6 +27,7 @@ from mm_config.durable import place_folder, remove_abandoned, siblings, stage_of
 from mm_config.options import Locations, RunOptions
 from mm_config.schema import Problem, UserError, canonical
 from mm_config.specs import TrainSpec
+from mm_config.stored import read_json
 from mm_data import Bad, Dataset
 from mm_train.encoding import Encoding
 from mm_train.feature_files import ROWS_PER_FILE, file_name, row_reader, rows_of, write_rows, writing
@@ -216,7 +217,7 @@ def _bad_clips(folder: Path, weights: Mapping[str, Input]) -> list[dict[str, Any
 
 def _index(folder: Path) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads((folder / INDEX).read_text("utf-8"))
+        found: dict[str, Any] = read_json(folder / INDEX)
         return found if found.keys() >= {"bad", "weights"} else None
-    except (OSError, ValueError, AttributeError):
+    except (ValueError, AttributeError):
         return None

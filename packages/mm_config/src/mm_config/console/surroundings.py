@@ -67,7 +67,8 @@ def failure(error: BaseException) -> str | None:
 
 def _no_memory(said: str) -> str:
     reason = next((line.strip() for line in said.splitlines() if _NO_MEMORY.search(line)), "")
-    return f"memory ran out{f' ({reason})' if reason else ''}; raise its limit, or start less at once"
+    said = f"memory ran out ({reason})" if reason else "memory ran out"
+    return f"{said}: a file or a number is larger than this machine, or its limit, can hold"
 
 
 def _refused_by_stdout() -> str | None:
