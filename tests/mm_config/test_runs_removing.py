@@ -83,7 +83,7 @@ def test_conditions_choose_what_is_removed(tmp_path: Path, capfd: pytest.Capture
         open_run(replace(SPEC, "name", "tiny"), RunOptions(tmp_path)).fail(reason)
     assert "means 3 runs" in mm(capfd, "runs", "rm", "tiny", "--yes", *at, status=2)
     assert "expected RUN, or conditions" in mm(capfd, "runs", "rm", "--yes", *at, status=2)
-    assert "meets this" in mm(capfd, "runs", "rm", "--until", "2001-01-01", "--yes", *at, status=2)
+    assert "removed 0 runs, 0 B" in mm(capfd, "runs", "rm", "--until", "2001-01-01", *at)
     assert "has this id" in mm(capfd, "runs", "rm", "none", "--yes", *at, status=2)
     mm(capfd, "runs", "rm", "--status", "failed", "--yes", *at)
     assert paths(tmp_path) == {finished.record.path}

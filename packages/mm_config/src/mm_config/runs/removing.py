@@ -78,18 +78,20 @@ def remove_run(index: Index, record: RunRecord) -> None:
         return
     if (folder / STATUS_FILE).is_file() and uid_in(folder) != record.uid:
         raise UserError(Problem(record.path, "its folder holds another run by now"))
-    lock.acquire(folder)
     trash = index.runs_dir / TRASH
     try:
-        trash.mkdir(exist_ok=True)
-        forget(index, record)
-        discard(folder, stage_of(trash / folder.name))
-        # Whoever looked before the folder was gone may have taken the run into the index again.
-        forget(index, record)
+        lock.acquire(folder)
+        try:
+            trash.mkdir(exist_ok=True)
+            forget(index, record)
+            discard(folder, stage_of(trash / folder.name))
+            # Whoever looked before the folder was gone may have taken the run into the index again.
+            forget(index, record)
+        finally:
+            lock.release(folder)
     except OSError as error:
         raise UserError(Problem(str(folder), f"can't be removed: {error.strerror}")) from error
     finally:
-        lock.release(folder)
         for emptied in (folder.parent, trash):
             with suppress(OSError):
                 emptied.rmdir()
