@@ -143,10 +143,10 @@ def test_random_weights_are_refused() -> None:
 @pytest.mark.parametrize(
     ("file", "content", "problem"),
     [
-        ("config.json", None, "has no config.json"),
-        ("config.json", b"{", "can't be read: "),
-        ("model.safetensors", None, "can't be read: "),
-        ("model.safetensors", b"12345678", "can't be read: "),
+        ("config.json", None, " has no config.json"),
+        ("config.json", b"{", "/config.json: is no JSON: "),
+        ("model.safetensors", None, ": holds no weights that are known"),
+        ("model.safetensors", b"12345678", "/model.safetensors: can't be read: "),
     ],
 )
 def test_a_broken_release_is_a_mistake_of_the_user(
@@ -161,7 +161,7 @@ def test_a_broken_release_is_a_mistake_of_the_user(
     with pytest.raises(UserError) as caught:
         mm_models.build_image_encoder(SPEC, locations=broken)
     (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"spec.image_encoder.weights: {folder} {problem}")
+    assert line.startswith(f"spec.image_encoder.weights: {folder}{problem}")
 
 
 def test_weights_that_the_release_lacks_are_named(release: Path, tmp_path: Path) -> None:

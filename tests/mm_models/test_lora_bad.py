@@ -147,7 +147,7 @@ def test_a_peft_file_alone_does_not_say_its_alpha(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("<html>")
     assert "adapter_config.json: is no JSON" in message_of(tmp_path)
     (tmp_path / "adapter_config.json").write_text("[]")
-    assert "expected fields and values, got list" in message_of(tmp_path)
+    assert "holds no JSON object but a list" in message_of(tmp_path)
 
 
 def test_what_is_no_adapter_is_named(tmp_path: Path) -> None:

@@ -133,11 +133,11 @@ def test_a_release_without_a_tokenizer_is_refused(release: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("file", "content", "problem"),
     [
-        ("text_encoder/config.json", None, " has no config.json"),
-        ("text_encoder/config.json", b"{", " can't be read: "),
-        ("text_encoder/model.safetensors", None, ": holds no weights that are known"),
-        ("text_encoder/model.safetensors", b"12345678", "/model.safetensors: can't be read: "),
-        ("tokenizer/tokenizer.json", b"{", " can't be read: "),
+        ("text_encoder/config.json", None, "text_encoder has no config.json"),
+        ("text_encoder/config.json", b"{", "text_encoder/config.json: is no JSON: "),
+        ("text_encoder/model.safetensors", None, "text_encoder: holds no weights that are known"),
+        ("text_encoder/model.safetensors", b"12345678", "text_encoder/model.safetensors: can't be read: "),
+        ("tokenizer/tokenizer.json", b"{", "tokenizer/tokenizer.json: is no JSON: "),
     ],
 )
 def test_a_broken_release_is_a_mistake_of_the_user(
@@ -151,4 +151,4 @@ def test_a_broken_release_is_a_mistake_of_the_user(
     with pytest.raises(UserError) as caught:
         mm_models.build_text_encoder(SPEC, locations=broken)
     (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"spec.text_encoder.weights: {tmp_path / 'broken' / 'text_encoder'}{problem}")
+    assert line.startswith(f"spec.text_encoder.weights: {tmp_path / 'broken'}/{problem}")

@@ -149,7 +149,7 @@ def test_another_number_of_heads_beside_the_weights_is_no_fit(tmp_path: Path) ->
     [
         ({"num_attention_heads": 5}, "num_attention_heads: 5 heads do not divide hidden_size 36"),
         ({"num_attention_heads": "3"}, "num_attention_heads: expected int, got str '3'"),
-        ({"eps": math.nan}, "eps: must be a finite number, got nan"),
+        ({"eps": -1.0}, "eps: must be > 0, got -1.0"),
         ({"num_heads": True}, "num_attention_heads: expected int, got bool True"),
     ],
 )

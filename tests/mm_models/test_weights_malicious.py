@@ -111,7 +111,7 @@ def test_the_content_of_a_distcp_file(made: Path, tmp_path: Path) -> None:
     saved_dcp(tmp_path / "c")
     (file,) = (tmp_path / "c").glob("*.distcp")
     evil = io.BytesIO()
-    torch.save({"x": Touch(made)}, evil)
+    torch.save({"x": Touch(made), "room": torch.zeros(10_000)}, evil)
     content = evil.getvalue()
     # Every entry of the file becomes the attack, as far as it has room.
     metadata = pickle.loads((tmp_path / "c" / METADATA).read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,11 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted(ROOT.glob("packages/*/src/**/*.py"))
 FETCHING = {"aiohttp", "ftplib", "http", "httpx", "huggingface_hub", "requests", "socket", "ssl", "urllib"}
 UNPICKLING = {"_pickle", "cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
+READING = ("from_pretrained", "from_config", "from_single_file", "load_config", "get_config_dict")
+"""What transformers and diffusers call that reads a release or makes a class of what it says."""
+LIBRARIES = ("transformers", "diffusers")
+CHOOSING = re.compile(r"Auto[A-Z]\w*|DiffusionPipeline|pipeline")
+"""What of theirs lets a file choose the class."""
 TWO_PROCESSES = "packages/mm_data/src/mm_data/video/"
 READS_METADATA = "packages/mm_models/src/mm_models/weights/torch_dcp.py"
 
@@ -23,6 +29,8 @@ def breaches(source: str) -> Iterator[str]:
             yield from (f"imports {alias.name}" for alias in node.names if forbidden(alias.name))
         if isinstance(node, ast.ImportFrom) and node.module and forbidden(node.module):
             yield f"imports {node.module}"
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in LIBRARIES:
+            yield from (f"imports {one.name}" for one in node.names if CHOOSING.fullmatch(one.name))
         if isinstance(node, ast.Call):
             yield from wrong_call(node)
 
@@ -36,9 +44,11 @@ def wrong_call(call: ast.Call) -> Iterator[str]:
     given = {word.arg: ast.unparse(word.value) for word in call.keywords}
     if name == "torch.load" and given.get("weights_only") != "True":
         yield "calls torch.load without weights_only=True"
-    if name.endswith("from_pretrained") and given.get("local_files_only") != "True":
-        yield f"calls {name} without local_files_only=True"
-    if "trust_remote_code" in given:
+    if name.rpartition(".")[2] in READING:
+        for word, value in (("local_files_only", "True"), ("trust_remote_code", "False")):
+            if given.get(word) != value:
+                yield f"calls {name} without {word}={value}"
+    elif given.get("trust_remote_code", "False") != "False":
         yield f"passes trust_remote_code to {name}"
     if name in ("eval", "exec"):
         yield f"calls {name}"
@@ -61,8 +71,14 @@ def test_no_package_imports_or_calls_what_the_promises_exclude() -> None:
         "from huggingface_hub import snapshot_download",
         "import torch\ntorch.load(path)",
         "import torch\ntorch.load(path, weights_only=False)",
-        "AutoTokenizer.from_pretrained(place)",
-        "AutoModel.from_pretrained(place, local_files_only=True, trust_remote_code=True)",
+        "T5Tokenizer.from_pretrained(place, trust_remote_code=False)",
+        "T5Tokenizer.from_pretrained(place, local_files_only=True)",
+        "table[name].from_pretrained(place, local_files_only=True, trust_remote_code=True)",
+        "AutoencoderKLWan.from_config(stored)",
+        "CLIPVisionConfig.get_config_dict(place)",
+        "read(place, trust_remote_code=True)",
+        "from transformers import AutoTokenizer",
+        "from diffusers import DiffusionPipeline",
         "eval(text)",
     ],
 )

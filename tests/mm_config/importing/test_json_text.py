@@ -169,8 +169,8 @@ def test_bytes_that_are_no_text_are_refused_with_their_line(
 
 def test_files_that_can_t_be_read_are_refused_in_one_line(tmp_path: Path) -> None:
     assert problems(tmp_path / "missing.json") == ["F: can't be read: No such file or directory"]
-    assert problems(tmp_path) == ["F: is a directory"]
-    assert problems(Path("/dev/zero")) == ["F: is no regular file"]
+    assert problems(tmp_path) == ["F: can't be read: it is a folder, no file"]
+    assert problems(Path("/dev/zero")) == ["F: can't be read: it is a device, no file"]
     assert problems(Path("a\0b")) == ["'a\\x00b': a file's name can't hold the character U+0000"]
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     assert problems(tmp_path / "loop") == ["F: can't be read: Too many levels of symbolic links"]
@@ -183,4 +183,4 @@ def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
 
 def test_a_file_larger_than_sixteen_mebibytes_is_refused(tmp_path: Path) -> None:
     file = written(tmp_path, b" " * (16 * 2**20) + b"1")
-    assert problems(file) == ["F: is larger than 16 MiB, the most that is read"]
+    assert problems(file) == ["F: can't be read: it has more than 16,777,216 bytes"]

@@ -248,9 +248,9 @@ def test_a_script_without_a_launch_and_an_empty_one_say_so(tmp_path: Path) -> No
 
 def test_files_that_can_t_be_read_are_refused_in_one_line(tmp_path: Path) -> None:
     assert problems(tmp_path / "missing.sh") == ["F: can't be read: No such file or directory"]
-    assert problems(tmp_path) == ["F: is a directory"]
+    assert problems(tmp_path) == ["F: can't be read: it is a folder, no file"]
     assert problems(written(tmp_path, b"#" * (2**20 + 1))) == [
-        "F: is larger than 1 MiB, the most that is read"
+        "F: can't be read: it has more than 1,048,576 bytes"
     ]
     assert problems(written(tmp_path, b"A=1\nB=\xff\n")) == ["F:2: is no UTF-8 text"]
     assert problems(written(tmp_path, b"A=1\nB=\0\n")) == ["F:2: holds the control character U+0000"]

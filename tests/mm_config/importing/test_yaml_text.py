@@ -83,7 +83,7 @@ def test_deep_nesting_and_large_files_are_refused(tmp_path: Path) -> None:
     assert "nested deeper than 64 levels" in problems(written(tmp_path, "[" * 80 + "]" * 80))[0]
     assert "nested deeper than 64 levels" in problems(written(tmp_path, "[" * 5_000))[0]
     assert problems(written(tmp_path, b"#" * (2**18 + 1))) == [
-        "F: is larger than 256 KiB, the most that is read"
+        "F: can't be read: it has more than 262,144 bytes"
     ]
 
 

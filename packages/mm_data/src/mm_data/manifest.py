@@ -6,14 +6,16 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mm_config.durable import outside
+from mm_config.durable import open_regular, outside
 from mm_config.schema import Problem, UserError
 from mm_data.records import Dataset, Record
 
 SHOWN_PROBLEMS = 20
+_MAX_LINE_BYTES = 2**24
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -52,8 +54,13 @@ def read_manifest(path: Path) -> Dataset:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, with their numbers."""
     try:
-        with path.open("rb") as file:
-            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        with open_regular(path) as file:
+            for number, line in enumerate(iter(partial(file.readline, _MAX_LINE_BYTES + 1), b""), 1):
+                if len(line) > _MAX_LINE_BYTES:
+                    problem = f"a line has more than {_MAX_LINE_BYTES // 2**20} MiB"
+                    raise UserError(Problem(f"{path}:{number}", problem))
+                if line.strip():
+                    yield number, line
     except OSError as error:
         raise UserError(Problem(str(path), f"the manifest can't be read: {error.strerror}")) from error
 

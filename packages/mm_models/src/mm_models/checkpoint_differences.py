@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mm_config.durable import sha256_of
+from mm_config.durable import open_regular, sha256_of
 from mm_config.reproducing import TENSORS, Difference, changed, shares
 from mm_config.schema import Problem, UserError
 from mm_config.stored import read_json
@@ -61,15 +61,17 @@ def tensor_digests(path: Path) -> dict[str, str]:
     # header, a JSON object by tensor name of `dtype`, `shape` and `data_offsets`, the first and the last byte
     # counted from the header's end; then the data.
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("its header is cut short")
             header: dict[str, Any] = json.loads(file.read(length))
             return {
                 name: _tensor(file, 8 + length, entry)
                 for name, entry in sorted(header.items())
                 if name != "__metadata__"
             }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(Problem(str(path), f"can't be read as safetensors: {error}")) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -13,6 +12,7 @@ from mm_config.content import Input, Part, parts_input, pinned, printable, sha25
 from mm_config.running import taken_from, trained_input
 from mm_config.schema import UserError, tag_of
 from mm_config.specs import RandomWeights, ReleasedWeights, Umt5TextEncoderSpec, Weights
+from mm_config.stored import read_json
 from mm_models import checkpoint
 from mm_models.releases import OURS, located, tokenizer_places
 from mm_models.weights import megatron, torch_dcp
@@ -129,8 +129,8 @@ def _with_indexed_files(file: Path) -> list[Path]:
     if file.suffix != ".json":
         return [file]
     try:
-        names = set(dict(json.loads(file.read_text("utf-8"))["weight_map"]).values())
-    except (OSError, ValueError, KeyError, TypeError):
+        names = set(dict(read_json(file)["weight_map"]).values())
+    except (ValueError, KeyError, TypeError):
         return [file]
     return [file, *(file.parent / name for name in sorted(map(str, names)) if (file.parent / name).is_file())]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,8 @@ from mm_config.specs import (
     WanAutoencoderSpec,
     Weights,
 )
+from mm_models.released_json import read_release_json, require_harmless
+from mm_models.weights.layouts import read
 
 if TYPE_CHECKING:
     import torch
@@ -61,16 +62,20 @@ def folder_with_config(place: Path, network: str) -> Path | None:
     """Where the configuration of weights lies: in their folder, or beside a file if it is of that network.
 
     The original releases have a `config.json` of their transformer beside the files of other networks.
+
+    Raises:
+        UserError: It can't be read, or asks for more than to be read.
     """
     if place.is_dir():
         return place
     beside = place.parent / "config.json"
-    try:
-        found = json.loads(beside.read_text("utf-8")) if beside.is_file() else {}
-    except ValueError:
-        return None
-    named = (found.get("_class_name"), *(found.get("architectures") or ()))
+    found = read_release_json(beside) if beside.is_file() else {}
+    named = (found.get("_class_name"), *_listed(found.get("architectures")))
     return place.parent if network in named else None
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 ORIGINAL_TOKENIZER = Path("google", "umt5-xxl")
@@ -100,6 +105,9 @@ def located(weights: ReleasedWeights, locations: Locations | None, path: str) ->
         raise UserError(Problem(path, f"{place} is no folder or file"))
     return place
 
+
+_SHOWN = 60
+"""Characters of a value that an error repeats."""
 
 OURS = {
     WanAutoencoderSpec: release_place,
@@ -136,17 +144,30 @@ def require_releases(encoders: Mapping[str, Any], locations: Locations | None) -
 
 @contextmanager
 def reading(folder: Path, path: str) -> Iterator[None]:
-    """Makes what libraries raise over a release's broken files a mistake of the user's.
+    """Makes what is wrong with a release's files a mistake of the user's, under the field that names it.
 
     Raises:
         UserError: A file is missing or damaged; `path` is the field that names the release.
     """
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(
+            one if one.path.startswith("spec.") else Problem(path, str(one)) for one in error.problems
+        ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(Problem(path, f"{folder} can't be read: {str(error).splitlines()[0]}")) from error
+
+
+@contextmanager
+def reading_by_library(folder: Path, path: str) -> Iterator[None]:
+    """As `reading`, around nothing but a call of a library, whatever that raises over a damaged file."""
+    try:
+        yield
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), "")
+        message = f"{folder} can't be read: {type(error).__name__}: {first}"
+        raise UserError(Problem(path, message)) from error
 
 
 def require_equal(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> None:
@@ -162,7 +183,7 @@ def require_equal(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, 
         UserError: They differ; every difference is listed.
     """
     differing = [
-        Problem(path, f"{name} is {stored.get(name)} in {folder}, the spec asks for {value}")
+        Problem(path, f"{name} is {str(stored.get(name))[:_SHOWN]} in {folder}, the spec asks for {value}")
         for name, value in wanted.items()
         if stored.get(name) != value
     ]
@@ -170,15 +191,33 @@ def require_equal(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, 
         raise UserError(differing)
 
 
-def read_pretrained(network_class: Any, folder: Path, dtype: torch.dtype, path: str) -> Any:
+def read_pretrained(network_class: Any, config: Any, folder: Path, dtype: torch.dtype, path: str) -> Any:
     """A network of transformers with all its weights, from a folder of safetensors.
 
+    Args:
+        network_class: Its class.
+        config: Its configuration, which is not read from the folder.
+        folder: The release.
+        dtype: What its weights are cast to.
+        path: The field that names the release.
+
     Raises:
-        UserError: The folder lacks some of them; `path` is the field that names the release.
+        UserError: The folder lacks some of its weights, or they are damaged or of another architecture.
     """
-    network, report = network_class.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
-    )
+    require_harmless(folder)
+    if (folder / "adapter_config.json").exists():
+        raise UserError(Problem(path, f"{folder} holds an adapter, which a network's folder does not"))
+    read(folder)
+    with reading_by_library(folder, path):
+        network, report = network_class.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
     if missing := sorted(report["missing_keys"]):
         raise UserError(Problem(path, f"{folder} lacks {', '.join(missing[:10])}"))
     return network

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 from safetensors import SafetensorError, safe_open
 
+from mm_config.durable import require_regular
 from mm_config.schema import Problem, UserError, spec_hash
 from mm_config.specs import Expert, RandomWeights, ReleasedWeights, TrainedBy, TrainSpec, Weights
 from mm_models.weights.layouts import stored_spec
@@ -170,6 +171,7 @@ def _texts(path: Path, expert: Expert) -> Iterator[tuple[str, str]]:
 
 def _metadata(file: Path) -> Mapping[str, str]:
     try:
+        require_regular(file)
         with safe_open(file, framework="pt") as opened:
             return opened.metadata() or {}
     except (SafetensorError, OSError):

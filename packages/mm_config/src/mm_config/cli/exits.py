@@ -14,6 +14,8 @@ from mm_config.schema.errors import UserError
 USER_ERROR = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+_NO_MEMORY = "DefaultCPUAllocator"
+"""What torch's errors name when the CPU's memory ends."""
 SPEAKING_SECONDS = 3
 """How long other ranks wait after a mistake: the launcher ends all ranks when the first of them ends."""
 
@@ -21,15 +23,15 @@ SPEAKING_SECONDS = 3
 def exit_status(body: Callable[[], int]) -> int:
     """Runs a command and returns its exit status.
 
-    A `UserError`, or an extension that keeps torch from being imported, prints its problems on stderr, on
-    the first rank only, so that torchrun shows them once; the other ranks wait until it has. Ctrl-C and a
-    reader that closes the pipe end quietly with the status that shells use.
+    A `UserError`, memory that ran out, or an extension that keeps torch from being imported, prints its
+    problems on stderr, on the first rank only, so that torchrun shows them once; the other ranks wait until
+    it has. Ctrl-C and a reader that closes the pipe end quietly with the status that shells use.
     """
     try:
         status = body()
         sys.stdout.flush()
         return status
-    except (UserError, RuntimeError) as error:
+    except (UserError, RuntimeError, MemoryError) as error:
         lines = _lines(error)
         if not lines:
             raise
@@ -48,9 +50,11 @@ def exit_status(body: Callable[[], int]) -> int:
         return BROKEN_PIPE
 
 
-def _lines(error: UserError | RuntimeError) -> list[str]:
+def _lines(error: UserError | RuntimeError | MemoryError) -> list[str]:
     """One line for each thing that the user can mend; none where the error is ours."""
     if isinstance(error, UserError):
         return [str(problem) for problem in error.problems]
+    if isinstance(error, MemoryError) or _NO_MEMORY in str(error):
+        return ["memory ran out: a file or a number is larger than this machine, or its limit, can hold"]
     failure = extension_failure(error)
     return [] if failure is None else [f"torch {failure.reason}; {failure.remedy}"]

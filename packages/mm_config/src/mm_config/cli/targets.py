@@ -19,6 +19,7 @@ import attrs
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import RUNS_DIR, CommandLine
 from mm_config.console.output import aside
+from mm_config.durable.reading import require_regular
 from mm_config.options.locations import Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import Problem, UserError, gathering
@@ -161,6 +162,10 @@ def _from_path(path: Path, options: RunOptions) -> Target:
         if not (path / "spec.json").is_file():
             raise UserError(Problem(str(path), "is a folder without spec.json, so it is no run folder"))
         return _of_run(path)
+    try:
+        require_regular(path)
+    except OSError as error:
+        raise UserError(Problem(str(path), f"can't be read: {error.strerror}")) from error
     if path.suffix == ".py":
         return Target(_from_file(path))
     if path.suffix in (".json", ".yaml", ".yml"):

@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 from mm_config.console.output import progress
+from mm_config.durable.reading import open_regular
 
 FILE_NAME = "digests.sqlite"
 RACY_NS = 2 * 10**9
@@ -101,7 +102,7 @@ def _read(database: sqlite3.Connection, paths: Sequence[Path]) -> dict[Path, str
 def _hashed(path: Path) -> tuple[str | None, State | None]:
     """The digest of a file, and its state where it holds for as long as that is the file's."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             before, now = os.fstat(file.fileno()), time.time_ns()
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             after = os.fstat(file.fileno())

@@ -6,10 +6,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from mm_config.durable.reading import open_regular
+
 
 def sha256_of(path: Path) -> str:
     """The sha256 of a file's bytes. Raises OSError where it can't be read."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

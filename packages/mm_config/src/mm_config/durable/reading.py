@@ -1,36 +1,44 @@
-"""Files that anybody may have put there: read where they are plain and small, found where they lie inside."""
+"""Files that anybody may have put there: opened by kind and size, found where they lie inside."""
 
 from __future__ import annotations
 
 import errno
-import os
 import stat
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
-MOST_BYTES = 64 * 1024 * 1024
-"""Of a JSON file, which is read whole; a result with 100,000 videos has about 40 MB."""
+MOST_BYTES = 2**28
+"""Of a file that is read whole: far more than any text of ours, far less than memory."""
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def require_regular(path: Path) -> None:
+    """Raises OSError where a path, its links followed, is a pipe or a device, which would block or never end,
+    or anything else but a file; nothing is opened."""
+    mode = path.stat().st_mode
+    if kind := next((name for is_kind, name in _KINDS if is_kind(mode)), None):
+        raise OSError(errno.EINVAL, f"it is {kind}, no file", str(path))
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading its bytes. Raises OSError where it is none or can't be opened."""
+    require_regular(path)
+    return path.open("rb")
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a regular file.
-
-    Raises:
-        OSError: It can't be read, is a folder, a pipe or a device, which may never end, or has more bytes.
-    """
-    # Without O_NONBLOCK, opening a pipe waits for somebody who writes into it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
-            raise OSError(errno.EINVAL, f"it is {kind}, no file", str(path))
-        with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(most + 1) if found.st_size <= most else b""
-        if max(found.st_size, len(content)) > most:
+    """All bytes of a regular file. Raises OSError where it can't be read, or has more than `most`."""
+    with open_regular(path) as file:
+        if path.stat().st_size > most:
             raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
-        return content
-    finally:
-        os.close(descriptor)
+        return file.read()
 
 
 def outside(name: str, folder: Path, *, follow: bool = True) -> str | None:

@@ -7,12 +7,13 @@ that file. `~` is expanded, environment variables are not.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import attrs
 
-from mm_config.durable.reading import outside
+from mm_config.durable.reading import outside, read_bytes
 from mm_config.schema.errors import Problem, UserError, concerning, gathering
 from mm_config.schema.evolve import leaves
 from mm_config.schema.root import RootSpec
@@ -21,6 +22,7 @@ from mm_config.schema.types import is_dict, typed
 
 FILE_NAME = "locations.yaml"
 FLAG = "--location"
+_MAX_BYTES = 2**20
 
 
 @attrs.frozen(field_transformer=typed)
@@ -78,7 +80,7 @@ def load_locations(flags: Iterable[str] = (), start: Path | None = None) -> Loca
     problems, found = list[Problem](), list[Location]()
     for path in (user_file(), project_file(start)):
         with gathering(problems):
-            found += _read_file(path) if path is not None and path.is_file() else []
+            found += _read_file(path) if path is not None and os.path.lexists(path) else []
     found += _read_flags(flags, problems)
     if problems:
         raise UserError(problems)
@@ -102,7 +104,7 @@ def user_file() -> Path:
 def project_file(start: Path | None = None) -> Path | None:
     """The nearest `locations.yaml` from a folder upward."""
     folder = (start or Path.cwd()).resolve()
-    return next((at / FILE_NAME for at in (folder, *folder.parents) if (at / FILE_NAME).is_file()), None)
+    return next((at / FILE_NAME for at in (folder, *folder.parents) if os.path.lexists(at / FILE_NAME)), None)
 
 
 def _read_flags(flags: Iterable[str], problems: list[Problem]) -> list[Location]:
@@ -123,8 +125,10 @@ def _read_file(path: Path) -> list[Location]:
 
     with concerning(str(path)):
         try:
-            content, problems = checked(parse_yaml(path.read_text("utf-8")))
-        except (OSError, UnicodeDecodeError) as error:
+            content, problems = checked(parse_yaml(read_bytes(path, _MAX_BYTES).decode()))
+        except OSError as error:
+            raise UserError(f"can't be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
             raise UserError(f"can't be read: {error}") from error
         if content is not None and not is_dict(content):
             message = f"expected lines `NAME: PATH`, got a {type(content).__name__}"

@@ -85,7 +85,7 @@ def mark_of(path: Path) -> Mark:
             run.get("uid"),
             content.get("made_of"),
         )
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         why = f"carries a comment that is none of ours: {comment[:40]!r}"
         raise UserError(Problem(str(path), why)) from error
 

@@ -36,15 +36,15 @@ class ShapesSpec(DatasetSpec):
     Captions are "a {colour} {shape} moving {direction}" for every combination.
     """
 
-    clips_per_caption: int = field(default=16, ge=1, unit="clips")
+    clips_per_caption: int = field(default=16, ge=1, le=1_000_000, unit="clips")
     """Clips of each of the 32 captions, differing in size, speed and start."""
     seed: int = field(default=0, ge=0)
     """Seed of sizes, speeds and starts."""
-    size: int = field(default=64, ge=32, unit="pixels")
+    size: int = field(default=64, ge=32, le=65_536, unit="pixels")
     """Height and width."""
-    num_frames: int = field(default=17, ge=2, unit="frames")
+    num_frames: int = field(default=17, ge=2, le=100_000, unit="frames")
     """Frames of each clip."""
-    fps: int = field(default=8, ge=1, unit="frames/s")
+    fps: int = field(default=8, ge=1, le=10_000, unit="frames/s")
     """Frame rate."""
     revision: int = field(default=1, ge=1)
     """Version of the renderer."""
@@ -109,13 +109,13 @@ class Resize(enum.Enum):
 class BucketSpec:
     """Clips of one size, which are batched together."""
 
-    num_frames: int = field(ge=1, unit="frames")
+    num_frames: int = field(ge=1, le=100_000, unit="frames")
     """Frames per clip."""
-    height: int = field(ge=1, unit="pixels")
+    height: int = field(ge=1, le=65_536, unit="pixels")
     """Height after resizing."""
-    width: int = field(ge=1, unit="pixels")
+    width: int = field(ge=1, le=65_536, unit="pixels")
     """Width after resizing."""
-    batch_size: int | None = field(default=None, ge=1, unit="clips")
+    batch_size: int | None = field(default=None, ge=1, le=1_000_000, unit="clips")
     """Clips per optimizer step over all ranks; None takes the data's."""
 
 
@@ -143,13 +143,13 @@ class DataSpec:
 
     dataset: DatasetSpec
     """Where clips and captions come from."""
-    batch_size: int = field(ge=1, unit="clips")
+    batch_size: int = field(ge=1, le=1_000_000, unit="clips")
     """Clips per optimizer step over all ranks (global batch)."""
-    num_frames: int = field(default=81, ge=1, unit="frames")
+    num_frames: int = field(default=81, ge=1, le=100_000, unit="frames")
     """Frames per clip: 4k+1 for an autoencoder that folds 4 frames into one."""
-    height: int = field(default=480, ge=1, unit="pixels")
+    height: int = field(default=480, ge=1, le=65_536, unit="pixels")
     """Height after resizing."""
-    width: int = field(default=832, ge=1, unit="pixels")
+    width: int = field(default=832, ge=1, le=65_536, unit="pixels")
     """Width after resizing."""
     fps: float = field(default=16.0, gt=0, unit="frames/s")
     """Frame rate at which clips are sampled."""
@@ -159,7 +159,7 @@ class DataSpec:
     """Share of the clips that may be unreadable before the run stops."""
     reader: Reader = field(default=Reader.PYAV, role=EXECUTION)
     """The library that decodes video files."""
-    workers: int = field(default=2, ge=1, role=EXECUTION)
+    workers: int = field(default=2, ge=1, le=1_024, role=EXECUTION)
     """Threads that decode clips."""
     cache: Cache = field(default=Cache.NONE, role=EXECUTION)
     """What is kept after the first pass over the data."""
@@ -191,7 +191,7 @@ class DataSpec:
     """Features that were computed before; None decodes and encodes."""
     pin_memory: bool = field(default=False, neutral=False, role=EXECUTION)
     """Whether batches wait in pinned memory."""
-    prefetch: int | None = field(default=None, neutral=None, ge=1, role=EXECUTION, unit="batches")
+    prefetch: int | None = field(default=None, neutral=None, ge=1, le=10_000, role=EXECUTION, unit="batches")
     """Batches that wait ahead; None takes one."""
 
 

@@ -53,7 +53,7 @@ class FlowMatchingSpec:
     """Shift s of the training grid: sigma = s u / (1 + (s - 1) u) for u uniform in (0, 1]."""
     boundary: float | None = field(default=None, gt=0, lt=1, unit="sigma")
     """Noise level at and above which the high-noise expert works; None for a single network."""
-    num_train_timesteps: int = field(default=1000, ge=1)
+    num_train_timesteps: int = field(default=1000, ge=1, le=1_000_000)
     """Points of the training grid; a timestep is sigma times this number."""
     weighting: LossWeighting = LossWeighting.NONE
     """How the loss depends on the noise level."""
@@ -127,7 +127,7 @@ _MOST_NOISE = 1 - 1e-6
 class SamplerSpec:
     """How noise becomes latents."""
 
-    steps: int = field(default=40, ge=1)
+    steps: int = field(default=40, ge=1, le=100_000)
     """Denoising steps."""
     shift: float = field(default=12.0, ge=0.01)
     """Shift of the sampling grid; never taken from a checkpoint's scheduler file."""

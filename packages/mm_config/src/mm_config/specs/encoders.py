@@ -26,9 +26,9 @@ class DctAutoencoderSpec(AutoencoderSpec):
 
     latent_channels: int = field(default=48, ge=1, le=768)
     """DCT coefficients kept per cell, lowest frequencies first."""
-    temporal_stride: int = field(default=4, ge=1, unit="frames")
+    temporal_stride: int = field(default=4, ge=1, le=1_024, unit="frames")
     """Frames per latent frame after the first."""
-    spatial_stride: int = field(default=8, ge=1, unit="pixels")
+    spatial_stride: int = field(default=8, ge=1, le=1_024, unit="pixels")
     """Pixels per latent cell along height and width."""
     revision: int = field(default=1, ge=1)
     """Version of the frequency order and the normalisation literals."""
@@ -40,17 +40,17 @@ class WanAutoencoderSpec(AutoencoderSpec):
 
     weights: Weights
     """Where the weights come from."""
-    latent_channels: int = field(default=16, ge=1)
+    latent_channels: int = field(default=16, ge=1, le=65_536)
     """Channels of the latents."""
-    temporal_stride: int = field(default=4, ge=1, unit="frames")
+    temporal_stride: int = field(default=4, ge=1, le=1_024, unit="frames")
     """Frames per latent frame after the first."""
-    spatial_stride: int = field(default=8, ge=1, unit="pixels")
+    spatial_stride: int = field(default=8, ge=1, le=1_024, unit="pixels")
     """Pixels per latent cell along height and width."""
-    base_dim: int = field(default=96, ge=1)
+    base_dim: int = field(default=96, ge=1, le=65_536)
     """Width of the first encoder stage."""
-    dim_mult: tuple[int, ...] = field(default=(1, 2, 4, 4), ge=1, min_length=1)
+    dim_mult: tuple[int, ...] = field(default=(1, 2, 4, 4), ge=1, le=1_024, min_length=1)
     """Width of each stage as a multiple of base_dim."""
-    num_res_blocks: int = field(default=2, ge=1)
+    num_res_blocks: int = field(default=2, ge=1, le=100)
     """Residual blocks per stage."""
     temporal_downsample: tuple[bool, ...] = (False, True, True)
     """Which stage transitions halve the frame rate."""
@@ -60,13 +60,17 @@ class WanAutoencoderSpec(AutoencoderSpec):
     """Format of the network."""
     tiling: bool = False
     """Whether large videos are encoded and decoded in spatial tiles, which are blended where they overlap."""
-    tile_size: tuple[int, int] = field(default=(256, 256), neutral=(256, 256), ge=16, unit="pixels")
+    tile_size: tuple[int, int] = field(
+        default=(256, 256), neutral=(256, 256), ge=16, le=65_536, unit="pixels"
+    )
     """Height and width of a tile."""
-    tile_stride: tuple[int, int] = field(default=(192, 192), neutral=(192, 192), ge=16, unit="pixels")
+    tile_stride: tuple[int, int] = field(
+        default=(192, 192), neutral=(192, 192), ge=16, le=65_536, unit="pixels"
+    )
     """Distance of neighbouring tiles along height and width; they overlap where it is below the size."""
-    patch_size: int = field(default=1, neutral=1, ge=1, unit="pixels")
+    patch_size: int = field(default=1, neutral=1, ge=1, le=1_024, unit="pixels")
     """Pixels that are folded into channels before the first stage (Wan2.2's: 2)."""
-    decoder_base_dim: int | None = field(default=None, neutral=None, ge=1)
+    decoder_base_dim: int | None = field(default=None, neutral=None, ge=1, le=65_536)
     """Width of the last decoder stage; None takes base_dim (Wan2.2's: 256)."""
     is_residual: bool = field(default=False, neutral=False)
     """Whether stages have shortcuts around their resampling (Wan2.2's)."""
@@ -78,17 +82,17 @@ class ClipImageEncoderSpec(ImageEncoderSpec):
 
     weights: Weights
     """Where the weights come from."""
-    image_dim: int = field(default=1280, ge=1)
+    image_dim: int = field(default=1280, ge=1, le=65_536)
     """Width of the features."""
-    image_size: int = field(default=224, ge=1, unit="pixels")
+    image_size: int = field(default=224, ge=1, le=65_536, unit="pixels")
     """Height and width that a frame is resized to."""
-    patch_size: int = field(default=14, ge=1, unit="pixels")
+    patch_size: int = field(default=14, ge=1, le=1_024, unit="pixels")
     """Pixels per token along height and width."""
-    num_layers: int = field(default=32, ge=2)
+    num_layers: int = field(default=32, ge=2, le=1_000)
     """Transformer layers."""
-    num_heads: int = field(default=16, ge=1)
+    num_heads: int = field(default=16, ge=1, le=4_096)
     """Attention heads."""
-    d_ff: int = field(default=5120, ge=1)
+    d_ff: int = field(default=5120, ge=1, le=1_048_576)
     """Width of the feed-forward network."""
     dtype: Dtype = Dtype.FLOAT32
     """Format of the network."""
@@ -103,11 +107,11 @@ class ClipImageEncoderSpec(ImageEncoderSpec):
 class HashedTextEncoderSpec(TextEncoderSpec):
     """A weight-free text encoder: fixed hashed features of words and their n-grams."""
 
-    text_dim: int = field(default=64, ge=1)
+    text_dim: int = field(default=64, ge=1, le=65_536)
     """Width of the features."""
-    max_tokens: int = field(default=16, ge=1, unit="tokens")
+    max_tokens: int = field(default=16, ge=1, le=1_048_576, unit="tokens")
     """Longest caption; a longer one is an error."""
-    ngrams: int = field(default=2, ge=1, unit="words")
+    ngrams: int = field(default=2, ge=1, le=1_000, unit="words")
     """Longest n-gram that is hashed."""
     revision: int = field(default=1, ge=1)
     """Version of the hash and the cleaning of text."""
@@ -119,19 +123,19 @@ class Umt5TextEncoderSpec(TextEncoderSpec):
 
     weights: Weights
     """Where the weights and the tokenizer come from."""
-    text_dim: int = field(default=4096, ge=1)
+    text_dim: int = field(default=4096, ge=1, le=65_536)
     """Width of the features (d_model)."""
-    max_tokens: int = field(default=512, ge=1, unit="tokens")
+    max_tokens: int = field(default=512, ge=1, le=1_048_576, unit="tokens")
     """Captions are padded with zeros to this length after encoding."""
-    vocab_size: int = field(default=256384, ge=1)
+    vocab_size: int = field(default=256384, ge=1, le=16_777_216)
     """Entries of the tokenizer."""
-    num_layers: int = field(default=24, ge=1)
+    num_layers: int = field(default=24, ge=1, le=1_000)
     """Transformer layers."""
-    num_heads: int = field(default=64, ge=1)
+    num_heads: int = field(default=64, ge=1, le=4_096)
     """Attention heads."""
-    d_kv: int = field(default=64, ge=1)
+    d_kv: int = field(default=64, ge=1, le=65_536)
     """Width of one head."""
-    d_ff: int = field(default=10240, ge=1)
+    d_ff: int = field(default=10240, ge=1, le=1_048_576)
     """Width of the feed-forward network."""
     dtype: Dtype = Dtype.BFLOAT16
     """Format of the network."""

@@ -42,13 +42,13 @@ class Family:
     """Whether the published weights were distilled to work in few steps without guidance."""
     negative_prompt: str = field(default="", neutral="")
     """What the family's videos should not show, where a request says nothing of its own."""
-    num_frames: int = field(default=81, neutral=81, ge=1, unit="frames")
+    num_frames: int = field(default=81, neutral=81, ge=1, le=100_000, unit="frames")
     """Frames of the family's videos."""
-    height: int = field(default=480, neutral=480, ge=1, unit="pixels")
+    height: int = field(default=480, neutral=480, ge=1, le=65_536, unit="pixels")
     """Height of the family's videos."""
-    width: int = field(default=832, neutral=832, ge=1, unit="pixels")
+    width: int = field(default=832, neutral=832, ge=1, le=65_536, unit="pixels")
     """Width of the family's videos."""
-    fps: int = field(default=16, neutral=16, ge=1, unit="frames/s")
+    fps: int = field(default=16, neutral=16, ge=1, le=10_000, unit="frames/s")
     """Frame rate of the family's videos."""
 
     def train(

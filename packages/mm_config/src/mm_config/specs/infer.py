@@ -36,11 +36,11 @@ class GenerationRequest:
     """What it should not show; "" is nothing, None takes the inference spec's."""
     seed: int = field(default=0, ge=0)
     """Seed of the noise."""
-    num_frames: int | None = field(default=None, neutral=None, ge=1, unit="frames")
+    num_frames: int | None = field(default=None, neutral=None, ge=1, le=100_000, unit="frames")
     """Frames; None takes the inference spec's."""
-    height: int | None = field(default=None, neutral=None, ge=1, unit="pixels")
+    height: int | None = field(default=None, neutral=None, ge=1, le=65_536, unit="pixels")
     """Height; None takes the inference spec's."""
-    width: int | None = field(default=None, neutral=None, ge=1, unit="pixels")
+    width: int | None = field(default=None, neutral=None, ge=1, le=65_536, unit="pixels")
     """Width; None takes the inference spec's."""
     image: str | None = field(default=None, neutral=None, role=LOCATION)
     """Image file of the first frame, for networks that are given one."""
@@ -135,13 +135,19 @@ class InferSpec(RootSpec):
         short_names=("steps", "shift", "guidance_high_noise", "guidance_low_noise"),
     )
     """The denoising loop."""
-    num_frames: int = field(default=81, ge=1, unit="frames", effect=Effect.REQUESTS, group=Group.VIDEOS)
+    num_frames: int = field(
+        default=81, ge=1, le=100_000, unit="frames", effect=Effect.REQUESTS, group=Group.VIDEOS
+    )
     """Frames: 4k+1 for an autoencoder that folds 4 frames into one."""
-    height: int = field(default=480, ge=1, unit="pixels", effect=Effect.REQUESTS, group=Group.VIDEOS)
+    height: int = field(
+        default=480, ge=1, le=65_536, unit="pixels", effect=Effect.REQUESTS, group=Group.VIDEOS
+    )
     """Height."""
-    width: int = field(default=832, ge=1, unit="pixels", effect=Effect.REQUESTS, group=Group.VIDEOS)
+    width: int = field(
+        default=832, ge=1, le=65_536, unit="pixels", effect=Effect.REQUESTS, group=Group.VIDEOS
+    )
     """Width."""
-    fps: int = field(default=16, ge=1, unit="frames/s", effect=Effect.REQUESTS, group=Group.VIDEOS)
+    fps: int = field(default=16, ge=1, le=10_000, unit="frames/s", effect=Effect.REQUESTS, group=Group.VIDEOS)
     """Frame rate of the written file."""
     dtype: Dtype = field(default=Dtype.FLOAT32, effect=Effect.MATHEMATICS, group=Group.SAMPLING)
     """Format of the networks' computations; latents and guidance are always float32."""

@@ -20,7 +20,7 @@ class LoraInit(enum.Enum):
 class LoraSpec:
     """Trains low-rank adapters instead of the network."""
 
-    rank: int = field(default=16, ge=1)
+    rank: int = field(default=16, ge=1, le=65_536)
     """Inner width of an adapter."""
     alpha: float = field(default=16.0, gt=0)
     """Adapters are scaled by alpha / rank."""

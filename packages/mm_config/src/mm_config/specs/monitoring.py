@@ -70,7 +70,7 @@ class ValidationSpec:
 
     every_steps: int = field(default=1000, ge=1, role=EXECUTION, unit="steps")
     """Steps between validations."""
-    batches: int = field(default=10, ge=1, role=EXECUTION, unit="batches")
+    batches: int = field(default=10, ge=1, le=1_000_000, role=EXECUTION, unit="batches")
     """Batches of each validation."""
     holdout: float = field(default=0.01, gt=0, lt=1)
     """Share of the clips that is kept out of training."""

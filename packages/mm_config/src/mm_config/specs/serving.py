@@ -48,7 +48,7 @@ class GenerationParallelSpec:
     """Whether the ranks that make one video share one copy of the weights."""
     autoencoder: bool = field(default=False, role=EXECUTION)
     """Whether the ranks that make one video share the tiles of the autoencoder."""
-    timeout_seconds: int = field(default=600, ge=1, role=EXECUTION, unit="s")
+    timeout_seconds: int = field(default=600, ge=1, le=31_536_000, role=EXECUTION, unit="s")
     """Longest wait of a rank for the others."""
 
 
@@ -131,7 +131,7 @@ class FeatureCacheSpec:
     """Accumulated change up to which steps are skipped."""
     max_skipped: int = field(default=2, ge=1, unit="steps")
     """Steps skipped in a row at most."""
-    derivatives: int = field(default=1, ge=0)
+    derivatives: int = field(default=1, ge=0, le=100)
     """Order of the extrapolation over skipped steps."""
 
 
@@ -149,7 +149,7 @@ class InferRuntimeSpec:
 
     device: str = field(default="auto", role=EXECUTION)
     """`auto` (an accelerator if there is one), `cpu`, `cuda` or `npu`."""
-    batch_size: int = field(default=1, ge=1, role=EXECUTION, unit="videos")
+    batch_size: int = field(default=1, ge=1, le=10_000, role=EXECUTION, unit="videos")
     """Videos denoised at once."""
     build_missing: bool = field(default=False, role=EXECUTION)
     """Whether weights that no finished run has made are trained first."""

@@ -82,7 +82,7 @@ class TrainRuntimeSpec:
 
     device: str = field(default="auto", role=EXECUTION)
     """`auto` (an accelerator if there is one), `cpu`, `cuda` or `npu`."""
-    micro_batch_size: int | None = field(default=None, ge=1, role=EXECUTION, unit="clips")
+    micro_batch_size: int | None = field(default=None, ge=1, le=1_000_000, role=EXECUTION, unit="clips")
     """Clips per forward pass on one rank; None takes the rank's whole share of the batch."""
     log_every: int = field(default=10, ge=1, role=EXECUTION, unit="steps")
     """Steps between lines of progress where stdout is no terminal."""
@@ -92,13 +92,13 @@ class TrainRuntimeSpec:
     """The implementation of attention."""
     deterministic: bool = field(default=False, neutral=False, role=EXECUTION)
     """Whether only deterministic kernels may run, so that two runs are equal to the bit."""
-    encode_ahead: int = field(default=1, neutral=1, ge=1, role=EXECUTION, unit="steps")
+    encode_ahead: int = field(default=1, neutral=1, ge=1, le=10_000, role=EXECUTION, unit="steps")
     """Steps whose clips and captions are encoded at once, before they are trained on."""
     offload_encoders: bool = field(default=False, neutral=False, role=EXECUTION)
     """Whether the encoders wait in the host's memory while the network trains."""
     shard_encoders: bool = field(default=False, neutral=False, role=EXECUTION)
     """Whether the encoders' weights are shared by the ranks instead of whole on each."""
-    timeout_minutes: int = field(default=30, neutral=30, ge=1, role=EXECUTION, unit="min")
+    timeout_minutes: int = field(default=30, neutral=30, ge=1, le=525_600, role=EXECUTION, unit="min")
     """Longest wait of a rank for the others."""
     tensorboard: bool = field(default=False, neutral=False, role=EXECUTION)
     """Whether metrics also go to TensorBoard files in the run folder."""

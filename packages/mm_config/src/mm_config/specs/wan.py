@@ -23,31 +23,31 @@ class WanTransformerSpec(ModelSpec):
     """Width of the residual stream."""
     num_attention_heads: int = field(ge=1, le=4096)
     """Attention heads; must divide hidden_size into even widths that 3D RoPE can split."""
-    ffn_dim: int = field(ge=1)
+    ffn_dim: int = field(ge=1, le=1_048_576)
     """Width of the feed-forward network."""
     num_layers: int = field(ge=1, le=1000)
     """Transformer blocks."""
-    in_channels: int = field(default=16, ge=1)
+    in_channels: int = field(default=16, ge=1, le=65_536)
     """Channels of the latents that go in."""
-    out_channels: int = field(default=16, ge=1)
+    out_channels: int = field(default=16, ge=1, le=65_536)
     """Channels of the velocity that comes out."""
-    patch_size: tuple[int, int, int] = field(default=(1, 2, 2), ge=1, unit="latent cells")
+    patch_size: tuple[int, int, int] = field(default=(1, 2, 2), ge=1, le=1_024, unit="latent cells")
     """Latent cells per token along frames, height and width."""
-    text_dim: int = field(default=4096, ge=1)
+    text_dim: int = field(default=4096, ge=1, le=65_536)
     """Width of the text encoder's features."""
-    freq_dim: int = field(default=256, ge=2)
+    freq_dim: int = field(default=256, ge=2, le=65_536)
     """Width of the sinusoidal timestep features; even."""
     cross_attn_norm: bool = True
     """Whether the input of cross-attention is normalised (all published Wan weights: yes)."""
     eps: float = field(default=1e-6, gt=0)
     """Epsilon of all norms."""
-    rope_max_seq_len: int = field(default=1024, ge=1, unit="tokens")
+    rope_max_seq_len: int = field(default=1024, ge=1, le=1_048_576, unit="tokens")
     """Longest axis of the rotary position table."""
     conditioning: Conditioning = field(default=Conditioning.TEXT, neutral=Conditioning.TEXT)
     """What the network sees beside noise, timestep and caption."""
-    image_dim: int | None = field(default=None, neutral=None, ge=1)
+    image_dim: int | None = field(default=None, neutral=None, ge=1, le=65_536)
     """Width of the image encoder's features; None where there is no image branch (all of Wan2.2)."""
-    image_positions: int | None = field(default=None, neutral=None, ge=1, unit="tokens")
+    image_positions: int | None = field(default=None, neutral=None, ge=1, le=1_048_576, unit="tokens")
     """Rows of a learned position table over image features (FLF2V: two images of 257); None for none."""
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import attrs
 
-from mm_config.durable.reading import read_bytes
+from mm_config.durable.reading import MOST_BYTES, read_bytes
 from mm_config.durable.writing import write_text
 from mm_config.schema.decorator import schema_of, tag_of
 from mm_config.schema.errors import Problem, SpecError, UserError, gathering
@@ -25,6 +25,8 @@ from mm_config.stored.structuring import class_of_tag, known_specs, older_schema
 
 _ROOT_KEYS = ("v", "kind", "spec")
 _FORMATS: dict[str, Literal["json", "yaml"]] = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
+_MAX_YAML_BYTES = 2**21
+"""PyYAML needs some seconds for a megabyte."""
 
 
 def to_payload(spec: Any) -> dict[str, JSON]:
@@ -154,7 +156,7 @@ def dump(spec: Any, path: str | os.PathLike[str]) -> None:
 def _parsed(file: Path) -> Any:
     format = _format_of(file)
     try:
-        text = read_bytes(file).decode("utf-8")
+        text = read_bytes(file, MOST_BYTES if format == "json" else _MAX_YAML_BYTES).decode("utf-8")
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from mm_config.durable.reading import open_regular
+
 _MEDIA = b"mdat"
 _COMMENT = ((b"moov", 0), (b"udta", 0), (b"meta", 4), (b"ilst", 0), (b"\xa9cmt", 0), (b"data", 8))
 """The boxes that a comment lies in, from the outermost, each with the bytes before its content: version and
@@ -14,6 +16,7 @@ flags of `meta`; kind and language of `data`, as in https://developer.apple.com/
 _WIDE = 1
 """A box's 32-bit size that announces a 64-bit one behind the type; 0 says that the box goes to the end."""
 _CHUNK_BYTES = 1 << 20
+_MAX_COMMENT_BYTES = 1 << 24
 
 
 def comment_of(path: Path) -> str:
@@ -22,7 +25,7 @@ def comment_of(path: Path) -> str:
     Raises:
         OSError: The file can't be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start, end = 0, path.stat().st_size
         for kind, skipped in _COMMENT:
             found = next(((at, stop) for name, at, stop in _boxes(file, start, end) if name == kind), None)
@@ -30,7 +33,7 @@ def comment_of(path: Path) -> str:
                 return ""
             start, end = found[0] + skipped, found[1]
         file.seek(start)
-        return file.read(max(end - start, 0)).decode("utf-8", "replace")
+        return file.read(min(max(end - start, 0), _MAX_COMMENT_BYTES)).decode("utf-8", "replace")
 
 
 def is_video(path: Path) -> bool:
@@ -39,7 +42,7 @@ def is_video(path: Path) -> bool:
     Raises:
         OSError: The file can't be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return {_COMMENT[0][0], _MEDIA} <= {kind for kind, _, _ in _boxes(file, 0, path.stat().st_size)}
 
 
@@ -53,7 +56,7 @@ def frames_digest(path: Path) -> str:
         OSError: The file can't be read.
     """
     digest, size = hashlib.sha256(), path.stat().st_size
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         media = [(start, end) for kind, start, end in _boxes(file, 0, size) if kind == _MEDIA]
         for start, end in media or [(0, size)]:
             file.seek(start)

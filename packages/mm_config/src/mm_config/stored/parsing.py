@@ -35,6 +35,8 @@ _CORE_SCALARS = (
 )
 _YAML = "tag:yaml.org,2002:"
 _LONGEST_KEY = 80
+_MOST_DIGITS = 4300
+"""Python reads no more of a decimal number, but of others."""
 
 
 class _Pairs(list[tuple[Any, Any]]):
@@ -147,13 +149,9 @@ def _yaml_scalar(kind: str, node: Any) -> Any:
         return text.lower() == "true"
     if kind == "float":
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-    try:
-        return int(text, base)
-    except ValueError:
-        raise UserError(
-            f"line {node.start_mark.line + 1}: a number with more digits than can be read"
-        ) from None
+    if len(text) > _MOST_DIGITS:
+        raise UserError(f"line {node.start_mark.line + 1}: a number with more digits than can be read")
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
 def checked(tree: Any) -> tuple[Any, list[Problem]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from mm_config.specs import LatentMode, RandomWeights, WanAutoencoderSpec
 from mm_models.autoencoders.wan_names import architecture, published_statistics
 from mm_models.dtypes import torch_dtype
 from mm_models.loading import load
+from mm_models.released_json import read_release_json
 from mm_models.releases import folder_with_config, reading, release_place, require_equal
 from mm_models.seeding import generator
 
@@ -41,7 +43,7 @@ class WanAutoencoder:
             raise UserError(misfits)
         if isinstance(spec.weights, RandomWeights):
             config = {**architecture(spec), **_unit_statistics(spec.latent_channels)}
-            network: Any = AutoencoderKLWan.from_config(config)
+            network: Any = AutoencoderKLWan(**config)
             _draw_all(network, spec.weights.seed)
         else:
             place = release_place(spec.weights, locations, "spec.autoencoder.weights")
@@ -88,19 +90,31 @@ def _unit_statistics(channels: int) -> dict[str, Any]:
 def _read(spec: WanAutoencoderSpec, place: Path) -> AutoencoderKLWan:
     """The network of a folder of diffusers', or of a file, beside which there may be no configuration."""
     folder = folder_with_config(place, AutoencoderKLWan.__name__)
-    config: Any = (
-        AutoencoderKLWan.load_config(folder) if folder else architecture(spec) | published_statistics(spec)
-    )
-    network: AutoencoderKLWan = AutoencoderKLWan.from_config(config)  # type: ignore[assignment]
-    stored: dict[str, Any] = dict(network.config)
-    stored["decoder_base_dim"] = stored["decoder_base_dim"] or stored["base_dim"]
-    require_equal(place, stored, architecture(spec), "spec.autoencoder")
-    for name in ("latents_mean", "latents_std"):
-        if len(stored[name]) != spec.latent_channels:
-            problem = f"{place} has {len(stored[name])} {name} for {spec.latent_channels} channels"
-            raise UserError(Problem("spec.autoencoder.weights", problem))
+    statistics = _stored_statistics(spec, folder) if folder else published_statistics(spec)
+    config: dict[str, Any] = {**architecture(spec), **statistics}
+    network = AutoencoderKLWan(**config)
     load(network, place)
     return network
+
+
+def _stored_statistics(spec: WanAutoencoderSpec, folder: Path) -> dict[str, list[float]]:
+    """Mean and deviation of the latents from diffusers' configuration, which describes the spec's network."""
+    defaults = {one.name: one.default for one in signature(AutoencoderKLWan.__init__).parameters.values()}
+    stored = defaults | read_release_json(folder / "config.json")
+    stored["decoder_base_dim"] = stored["decoder_base_dim"] or stored["base_dim"]
+    require_equal(folder, stored, architecture(spec) | {"attn_scales": []}, "spec.autoencoder")
+    for name in ("latents_mean", "latents_std"):
+        numbers = stored[name]
+        if not isinstance(numbers, list) or not all(map(_is_finite, numbers)):
+            raise UserError(Problem("spec.autoencoder.weights", f"{name} in {folder} is no list of numbers"))
+        if len(numbers) != spec.latent_channels:
+            problem = f"{folder} has {len(numbers)} {name} for {spec.latent_channels} channels"
+            raise UserError(Problem("spec.autoencoder.weights", problem))
+    return {name: stored[name] for name in ("latents_mean", "latents_std")}
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 @torch.no_grad()

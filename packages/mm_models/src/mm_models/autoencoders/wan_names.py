@@ -98,7 +98,7 @@ def parameter_shapes(spec: WanAutoencoderSpec) -> dict[str, tuple[int, ...]]:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     with torch.device("meta"):
-        network: Any = AutoencoderKLWan.from_config(architecture(spec))
+        network: Any = AutoencoderKLWan(**architecture(spec))
     return {name: tuple(value.shape) for name, value in network.named_parameters()}
 
 

@@ -11,9 +11,11 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.activations import GELUActivation
 
+from mm_config.schema import Problem, UserError
 from mm_config.specs import ClipImageEncoderSpec
 from mm_models.dtypes import torch_dtype
 from mm_models.ops.gelu import ExactGelu
+from mm_models.released_json import read_release_json
 from mm_models.releases import read_pretrained, reading, release_folder, require_equal
 
 if TYPE_CHECKING:
@@ -73,11 +75,31 @@ def _read(spec: ClipImageEncoderSpec, folder: Path) -> CLIPVisionModel:
         "num_attention_heads": spec.num_heads,
         "intermediate_size": spec.d_ff,
     }
-    stored = CLIPVisionConfig.from_pretrained(folder, local_files_only=True).to_dict()
+    config = read_release_json(folder / "config.json")
+    # The configuration of a whole CLIP holds that of its half for images.
+    own = config["vision_config"] if isinstance(config.get("vision_config"), dict) else config
+    stored = CLIPVisionConfig().to_dict() | own
     require_equal(folder, stored, wanted, "spec.image_encoder")
-    dtype = torch_dtype(spec.dtype)
-    network = read_pretrained(CLIPVisionModel, folder, dtype, "spec.image_encoder.weights")
+    taken = {name: _checked(name, stored[name], allowed, folder) for name, allowed in _TAKEN.items()}
+    network = read_pretrained(
+        CLIPVisionModel,
+        CLIPVisionConfig(**wanted, **taken),
+        folder,
+        torch_dtype(spec.dtype),
+        "spec.image_encoder.weights",
+    )
     for module in network.modules():
         if isinstance(getattr(module, "activation_fn", None), GELUActivation):
             module.activation_fn = ExactGelu()
     return network
+
+
+_TAKEN = {"hidden_act": ("gelu", "quick_gelu"), "layer_norm_eps": (1e-5, 1e-6)}
+"""What the spec leaves to the release, and the values that CLIPs have."""
+
+
+def _checked(name: str, value: Any, allowed: tuple[Any, ...], folder: Path) -> Any:
+    if value not in allowed:
+        problem = f"{name} must be {' or '.join(map(str, allowed))}, got {value!r}"
+        raise UserError(Problem(str(folder / "config.json"), problem))
+    return value

@@ -41,6 +41,8 @@ _ONLY = {
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }
 """Fields and the values that are carried out: other ways to begin have changed the network's weights too."""
+_LARGEST = 2**63
+_LONGEST_PATTERN, _MOST_REPEATS = 500, 3
 _READ = ("r", "lora_alpha", "use_rslora", "use_dora", "lora_bias", "rank_pattern", "alpha_pattern")
 
 
@@ -125,7 +127,11 @@ def _messages(stored: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(value, dict) or not all(_is_number(number, kind) for number in value.values()):
             yield f"{field} must hold a number for each name, got {value!r}"
         else:
-            yield from (f"{field} holds {name!r}, which is no pattern" for name in value if not _can_be(name))
+            yield from (
+                f"{field} holds {name!r}, which is no pattern that can be tried"
+                for name in value
+                if not _can_be(name)
+            )
     for field, value in stored.items():
         allowed = _ONLY.get(field)
         if allowed is not None and value not in allowed:
@@ -135,16 +141,21 @@ def _messages(stored: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_number(value: Any, kind: type = float) -> bool:
-    kinds = (int,) if kind is int else (int, float)
-    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
+        return False
+    return abs(value) < _LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
 def _can_be(pattern: str) -> bool:
+    """Whether a pattern is one, and is soon told to fit or not: groups are not repeated in it."""
     try:
         re.compile(pattern)
-    except re.error:
+    except (re.error, RecursionError, OverflowError):
         return False
-    return True
+    repeats = sum(map(pattern.count, "*+{"))
+    return (
+        len(pattern) <= _LONGEST_PATTERN and repeats <= _MOST_REPEATS and not re.search(r"\)[*+{]", pattern)
+    )
 
 
 def _by_pattern(table: Mapping[str, Any], layer: str, default: Any) -> Any:

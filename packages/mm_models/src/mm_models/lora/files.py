@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from mm_config import load as load_spec
 from mm_config.schema import Problem, UserError
+from mm_config.stored import read_json
 from mm_models import checkpoint
 from mm_models.lora import configuration
 from mm_models.lora.adapter import Adapter, StoredAdapters
@@ -175,7 +176,7 @@ def _configuration_of_peft(path: Path) -> Configuration:
     file = (path if path.is_dir() else path.parent) / configuration.FILE
     if not file.is_file():
         raise UserError(Problem(str(path), f"{configuration.FILE}, which says alpha, is missing beside it"))
-    return configuration.parse(_json(file.read_bytes(), str(file)), str(file))
+    return configuration.parse(read_json(file), str(file))
 
 
 def _configuration_of_training(path: Path) -> Configuration:
@@ -187,8 +188,8 @@ def _configuration_of_training(path: Path) -> Configuration:
     return Configuration(lora.rank, lora.alpha)
 
 
-def _json(text: str | bytes, where: str) -> Any:
+def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(Problem(where, f"is no JSON: {error}")) from error

@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Any
 import ftfy
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
+from transformers import PreTrainedTokenizerFast, T5Tokenizer, UMT5Config, UMT5EncoderModel
 
-from mm_config.schema import Problem, UserError, concerning
+from mm_config.schema import Problem, UserError
 from mm_config.specs import Umt5TextEncoderSpec
 from mm_models.dtypes import torch_dtype
 from mm_models.loading import load_tensors
-from mm_models.releases import folder_with_config, reading, release_place, require_equal, tokenizer_places
+from mm_models.released_json import read_release_json, require_harmless
+from mm_models.releases import (
+    folder_with_config,
+    reading,
+    reading_by_library,
+    release_place,
+    require_equal,
+    tokenizer_places,
+)
 from mm_models.text.umt5_names import transformers_config
 
 if TYPE_CHECKING:
@@ -115,9 +123,29 @@ def _read_tokenizer(place: Path) -> Any:
     places = tokenizer_places(place)
     for one in places:
         if (one / "tokenizer_config.json").is_file():
-            return AutoTokenizer.from_pretrained(one, local_files_only=True)
+            return _tokenizer(one)
     problem = f"no tokenizer_config.json in {' or '.join(map(str, places))}"
     raise UserError(Problem("spec.text_encoder.weights", problem))
+
+
+_TOKENIZERS = {
+    "T5Tokenizer": T5Tokenizer,
+    "T5TokenizerFast": T5Tokenizer,
+    "PreTrainedTokenizerFast": PreTrainedTokenizerFast,
+    "TokenizersBackend": PreTrainedTokenizerFast,
+}
+"""The classes of UMT5's tokenizer by the names that releases give them."""
+
+
+def _tokenizer(folder: Path) -> Any:
+    require_harmless(folder)
+    config = folder / "tokenizer_config.json"
+    name = read_release_json(config).get("tokenizer_class")
+    if not isinstance(name, str) or name not in _TOKENIZERS:
+        problem = f"tokenizer_class must be {' or '.join(_TOKENIZERS)}, got {name!r}"
+        raise UserError(Problem(str(config), problem))
+    with reading_by_library(folder, "spec.text_encoder.weights"):
+        return _TOKENIZERS[name].from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _read_network(
@@ -126,14 +154,11 @@ def _read_network(
     """The network of a folder of transformers', or of a file, beside which there may be no configuration."""
     wanted = transformers_config(spec)
     folder = folder_with_config(place, UMT5EncoderModel.__name__)
-    if folder is None:
-        config = UMT5Config(**wanted)
-    else:
-        config = UMT5Config.from_pretrained(folder, local_files_only=True)
-        stored = config.to_dict()
+    if folder is not None:
+        stored = UMT5Config().to_dict() | read_release_json(folder / "config.json")
         require_equal(folder, stored, {name: wanted[name] for name in _COMPARED}, "spec.text_encoder")
     with torch.device("meta"):
-        network: Any = UMT5EncoderModel(config)
+        network: Any = UMT5EncoderModel(UMT5Config(**wanted))
     network.to(dtype)
     if dtype is torch.float16:  # Its products leave the range of float16; transformers keeps it as well.
         for name, module in network.named_modules():
@@ -142,9 +167,12 @@ def _read_network(
     network.to_empty(device=device)
     network.set_input_embeddings(network.shared)
     own = {name: value for name, value in network.state_dict().items() if "embed_tokens" not in name}
-    with concerning("spec.text_encoder.weights"):
-        load_tensors(own, place)
+    load_tensors(own, place)
     return network
 
 
-_COMPARED = ("d_model", "vocab_size", "num_layers", "num_heads", "d_kv", "d_ff")
+_COMPARED = (
+    *("d_model", "vocab_size", "num_layers", "num_heads", "d_kv", "d_ff", "feed_forward_proj"),
+    *("relative_attention_num_buckets", "relative_attention_max_distance", "layer_norm_epsilon"),
+)
+"""All that shapes what the network computes; the library itself sees nothing of the file."""

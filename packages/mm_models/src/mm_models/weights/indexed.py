@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mm_config.schema import Problem, UserError
+from mm_config.stored import read_json
 from mm_models.naming import first_names
 from mm_models.weights.pickled import read_pickled
 from mm_models.weights.placeholders import placeholder
@@ -15,6 +15,7 @@ from mm_models.weights.tensors import StoredTensor
 
 Found = tuple[dict[str, StoredTensor], list[str]]
 """Tensors by name, and the names of everything else."""
+_MOST_FILES = 10_000
 SUFFIXES = (".safetensors", ".bin")
 """Of files that an index may list: in `NAME.safetensors.index.json`, or in `NAME.safetensors.index.fp16.json`
 of diffusers' variants."""
@@ -93,15 +94,17 @@ def read_index(index: Path) -> Found:
 def _files_and_tensors(index: Path) -> list[tuple[str, str]]:
     """The files and tensors of an index."""
     try:
-        placed = dict(json.loads(index.read_text("utf-8"))["weight_map"])
+        placed = dict(read_json(index)["weight_map"])
         outside = sorted({name for name in placed.values() if Path(name).name != name})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         stands = placeholder(index)
         why = f"it is {stands}" if stands else f"{type(error).__name__}: {error}"
         message = (
             f"is no index of {'safetensors' if '.safetensors.' in index.name else 'weights'} files: {why}"
         )
         raise UserError(Problem(str(index), message)) from error
+    if (count := len(set(placed.values()))) > _MOST_FILES:
+        raise UserError(Problem(str(index), f"lists {count} files, of which at most {_MOST_FILES} are read"))
     if outside:
         raise UserError(Problem(str(index), f"lists files outside its folder: {', '.join(outside[:10])}"))
     return [(file, tensor) for tensor, file in placed.items()]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mm_config.schema import Problem, UserError, concerning
-from mm_config.stored import from_payload
+from mm_config.stored import from_payload, read_json
 from mm_models import checkpoint
 from mm_models.naming import first_names
 from mm_models.weights import indexed, megatron, pickled, safetensors_files, torch_dcp
@@ -122,8 +121,8 @@ def _state(folder: Path) -> dict[str, Any]:
 
 def _json(file: Path, folder: Path) -> Any:
     try:
-        return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        return read_json(file)
+    except UserError as error:
         raise UserError(Problem(str(folder), f"its configuration can't be read: {error}")) from error
 
 

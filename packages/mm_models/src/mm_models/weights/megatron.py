@@ -8,17 +8,20 @@ are read too, and told apart by the numbers themselves.
 from __future__ import annotations
 
 import re
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mm_config.durable import read_bytes
 from mm_config.schema import Problem, UserError
 from mm_models.weights.pickled import flat, load_payload
 from mm_models.weights.tensors import StoredTensor
 
 TRACKER = "latest_checkpointed_iteration.txt"
 FILE = "model_optim_rng.pt"
+_MAX_TRACKER_BYTES = 2**10
 _RANK = re.compile(r"mp_rank_(\d+)(?:_(\d+))?")
 _BLOCK = re.compile(r"(.*?\bblocks\.)(\d{1,9})(\..*)")
 Part = dict[str, StoredTensor]
@@ -33,7 +36,10 @@ def iteration_folder(folder: Path) -> Path:
     tracker = folder / TRACKER
     if not tracker.is_file():
         return folder / "release" if (folder / "release").is_dir() else folder
-    word = tracker.read_text("utf-8", "replace").strip()
+    try:
+        word = read_bytes(tracker, _MAX_TRACKER_BYTES).decode("utf-8", "replace").strip()
+    except OSError as error:
+        raise UserError(Problem(str(tracker), f"can't be read: {error.strerror}")) from error
     if word != "release" and not re.fullmatch(r"[0-9]{1,18}", word):
         message = f"expected 'release' or the number of an iteration, got {word[:40]!r}"
         raise UserError(Problem(str(tracker), message))
@@ -65,9 +71,10 @@ def read_megatron(folder: Path) -> tuple[dict[str, StoredTensor], list[str]]:
             )
         ranks[int(found[2] or 0)] = path / FILE
     problems = [Problem(str(file), "is missing") for file in ranks.values() if not file.is_file()]
-    if absent := [str(stage) for stage in range(max(ranks)) if stage not in ranks]:
-        more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
-        message = f"has no part of pipeline stage {', '.join(absent[:10])}{more}"
+    if count := max(ranks) + 1 - len(ranks):
+        absent = list(islice((str(stage) for stage in range(max(ranks)) if stage not in ranks), 10))
+        more = f" and {count - 10} more" if count > 10 else ""
+        message = f"has no part of pipeline stage {', '.join(absent)}{more}"
         problems.append(Problem(str(folder), message))
     if problems:
         raise UserError(problems)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mm_config.durable import require_regular
 from mm_config.schema import Problem, UserError
 from mm_models.weights.placeholders import placeholder
 from mm_models.weights.tensors import StoredTensor, in_memory
@@ -37,7 +38,11 @@ def load_payload(path: Path) -> Any:
 
     Files of torch before 1.6 are no zip files; they can't be mapped and are read into memory.
     """
+    if compressed := _compressed(path):
+        message = f"holds {compressed}, which is compressed; torch.save compresses nothing"
+        raise UserError(Problem(str(path), message))
     try:
+        require_regular(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # A damaged pickle raises anything.
         raise UserError(Problem(str(path), _why(path, error))) from error
@@ -73,10 +78,31 @@ def flat(payload: Any, path: Path) -> tuple[dict[str, StoredTensor], list[str]]:
         if name in tensors:
             raise UserError(Problem(str(path), f"holds {name} twice"))
         if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
+            _require_stored(name, value, path)
             tensors[name] = in_memory(value.detach())
         else:
             others.append(name)
     return tensors, others
+
+
+def _require_stored(name: str, value: Tensor, path: Path) -> None:
+    """Refuses a tensor of more values than the file has bytes for: strides of 0 make one value a terabyte."""
+    held = max(value.untyped_storage().nbytes(), path.stat().st_size)
+    if value.numel() * value.element_size() > held:
+        message = (
+            f"{name} is {tuple(value.shape)}, but its values have {value.untyped_storage().nbytes()} bytes"
+        )
+        raise UserError(Problem(str(path), message))
+
+
+def _compressed(path: Path) -> str | None:
+    """A member of a zip file that would grow while it is read; None where there is none, or no zip file."""
+    try:
+        with zipfile.ZipFile(path) as opened:
+            members = opened.infolist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return None
+    return next((one.filename for one in members if one.compress_type != zipfile.ZIP_STORED), None)
 
 
 def _leaves(prefix: str, value: Any, path: Path, depth: int = 0) -> Iterator[tuple[str, Any]]:

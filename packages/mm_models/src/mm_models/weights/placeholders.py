@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mm_config.durable import open_regular
+
 _BEGINNING = 256
 """Bytes that tell."""
 
@@ -11,7 +13,7 @@ _BEGINNING = 256
 def placeholder(file: Path) -> str | None:
     """What stands in a file's place, as an error says it; None where it is nothing that is known."""
     try:
-        with file.open("rb") as content:
+        with open_regular(file) as content:
             begins = content.read(_BEGINNING).lstrip().lower()
     except OSError:
         return None

@@ -13,10 +13,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mm_config.durable import require_regular
 from mm_config.schema import Problem, UserError
 from mm_models.weights.placeholders import placeholder
 from mm_models.weights.tensors import Piece, Region, StoredTensor, raw_bytes
 
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What comes of a header that is JSON of another shape."""
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -48,7 +51,7 @@ def read_files(files: Iterable[Path]) -> dict[str, StoredTensor]:
         try:
             for name, dtype, piece in _pieces(file):
                 pieces.setdefault(name, []).append((file, dtype, piece))
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, OSError, *_MALFORMED) as error:
             problems.append(Problem(str(file), f"can't be read: {_why(file, error)}"))
     if problems:
         raise UserError(problems)
@@ -64,6 +67,7 @@ def _why(file: Path, error: Exception) -> str:
 
 
 def _pieces(file: Path) -> Iterable[tuple[str, torch.dtype, Piece]]:
+    require_regular(file)
     with safe_open(file, framework="pt") as opened:  # It checks the whole header against the file's size.
         sharding = json.loads((opened.metadata() or {}).get("DCP_SHARDING_INFO") or "{}")
     with file.open("rb") as content:

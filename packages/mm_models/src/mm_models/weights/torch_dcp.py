@@ -7,6 +7,7 @@ refused.
 
 from __future__ import annotations
 
+import math
 import pickle
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mm_config.durable import open_regular
 from mm_config.schema import Problem, UserError
 from mm_models.weights.pickled import load_tensor
 from mm_models.weights.safetensors_files import DTYPES
@@ -94,7 +96,7 @@ def read_torch_dcp(folder: Path) -> tuple[dict[str, StoredTensor], list[str]]:
     """
     path = folder / METADATA
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             state = _Unpickler(file).load().state
         stored = {
             (index.state["fqn"], tuple(index.state.get("offset") or ())): info.state
@@ -138,6 +140,11 @@ def _tensor(
         if info.get("transform_descriptors"):
             raise UserError(Problem(str(file), f"{name} is compressed, which is not supported"))
         place = int(info["offset"]), int(info["length"])
+        held = file.stat().st_size - place[0]
+        if not place[0] >= 0 or not math.prod(sizes) * dtype.itemsize <= place[1] <= held:
+            raise ValueError(
+                f"{name} is {sizes} {dtype}, which is not in {place[1]} bytes from {place[0]} on"
+            )
         copy = partial(_copy, file, name, place, sizes, dtype)
         pieces.append(Piece(offsets, sizes, copy, (str(file), place[0])))
     return StoredTensor(whole, dtype, tuple(pieces))

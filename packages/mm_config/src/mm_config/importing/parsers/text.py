@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import stat
 from pathlib import Path
 
 import attrs
 
+from mm_config.durable.reading import read_bytes
 from mm_config.schema.errors import Problem, UserError
 from mm_config.stored.parsing import shown_key
 
@@ -44,17 +44,9 @@ def read_text(file: Path, limit: int = MAX_BYTES) -> Text:
     if "\0" in str(file):
         raise UserError(Problem(shown_key(str(file)), "a file's name can't hold the character U+0000"))
     try:
-        # A pipe or a device would block or never end.
-        if not stat.S_ISREG(file.stat().st_mode):
-            kind = "a directory" if file.is_dir() else "no regular file"
-            raise UserError(Problem(str(file), f"is {kind}"))
-        with file.open("rb") as stream:
-            data = stream.read(limit + 1)
+        data = read_bytes(file, limit)
     except OSError as error:
         raise UserError(Problem(str(file), f"can't be read: {error.strerror}")) from None
-    if len(data) > limit:
-        size = f"{limit // 2**20} MiB" if limit >= 2**20 else f"{limit // 2**10} KiB"
-        raise UserError(Problem(str(file), f"is larger than {size}, the most that is read"))
     marked = data.startswith(b"\xef\xbb\xbf")
     try:
         text = data[3 * marked :].decode("utf-8")

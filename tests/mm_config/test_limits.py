@@ -1,0 +1,60 @@
+"""Every whole number of a spec has an upper limit, or makes neither memory nor work by its size."""
+
+from __future__ import annotations
+
+import typing
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from experiments import tiny, tiny_high
+from mm_config.planning.plan import plan
+from mm_config.schema.errors import UserError
+from mm_config.schema.evolve import leaves, replace
+from mm_config.schema.fields import field_types, info_of, spec_fields
+from mm_config.stored.structuring import known_specs
+
+FREE = frozenset(
+    (
+        *("seed", "seeds", "revision", "steps", "every_steps", "start_step", "end_step", "warmup_steps"),
+        *("decay_steps", "keep_last", "keep_every", "log_every", "max_entries", "max_skipped", "ranks"),
+        *("dense_steps", "dense_layers", "window", "block_size", "group_size", "prefetch"),
+        *("frame_interval", "min_num_frames", "size_multiple", "min_pixels"),
+        *("reshard_size", "shard_size", "forward_prefetch", "backward_prefetch"),
+        *("ulysses", "ring", "tensor", "data", "npu", "first", "last", "visible_devices"),
+        *("max_split_size_mb", "large_segment_size_mb", "roundup_power2_divisions"),
+        *("hccl_event_timeout", "hccl_buffer_mb"),
+    )
+)
+"""Names of numbers that are compared, divided, handed on or counted to step by step, or that are keys."""
+FAMILIES = ("mm_config.", "mm_data.", "mm_models.", "mm_train.", "mm_infer.")
+
+
+def holds_int(annotation: Any) -> bool:
+    return annotation is int or any(holds_int(part) for part in typing.get_args(annotation))
+
+
+def test_every_whole_number_has_a_limit_or_needs_none() -> None:
+    unlimited = {
+        attribute.name
+        for cls in known_specs().values()
+        if cls.__module__.startswith(FAMILIES)
+        for attribute in spec_fields(cls)
+        if holds_int(field_types(cls)[attribute.name]) and info_of(attribute).le is None
+    }
+    assert unlimited == FREE
+
+
+def test_a_sampler_of_a_million_million_steps_is_a_line() -> None:
+    with pytest.raises(UserError, match=r"^spec\.sampler\.steps: must be <= 100000, got 1000000000000$"):
+        replace(tiny.SPEC, "sampler.steps", 10**12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [tiny.SPEC, tiny_high.SPEC])
+def test_no_number_keeps_a_plan_from_ending(spec: Any) -> None:
+    for leaf in leaves(spec, by_hash=False):
+        if type(leaf.value) is int:
+            with suppress(UserError):
+                plan(replace(spec, leaf.path, 2**62))
