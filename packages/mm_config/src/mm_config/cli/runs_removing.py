@@ -40,7 +40,7 @@ def remove_named(index: Index, line: CommandLine, records: Sequence[RunRecord]) 
     if records and not line.has(YES) and not _agreed(what):
         raise UserError(Problem(YES.flag, f"nothing was removed; with it, {what} would be"))
     for record in records:
-        remove_run(index, record)
+        remove_run(index, record, unread=line.has(FORCE))
     if line.has(JSON):
         print_json({"removed": [*sizes], "bytes": sum(sizes.values())})
     else:
