@@ -14,6 +14,7 @@ from mm_config import dump, replace
 from mm_config.options.run_options import RunOptions
 from mm_config.specs.data import Cache
 from mm_config.specs.train import TrainSpec
+from tests.forked_ranks import run_ranks as run_ranks
 
 SMALL: dict[str, Any] = {
     "model.hidden_size": 32,

@@ -101,7 +101,7 @@ def test_a_resumed_run_continues_bit_for_bit(
     again = mm_train.train(replace(spec, "checkpoint.every_steps", 9), resumed(options, "latest"))
 
     kept = sorted(path.name for path in (whole.run_dir / "checkpoints").iterdir())
-    assert kept == ["step-00000018", "step-00000020"]
+    assert kept == ["step-00000018", "step-00000020", "step-00000020.damaged"]
     assert again.run_dir == whole.run_dir
     assert losses_of(again.run_dir) == expected
     state = tensors_of(again.checkpoint)

@@ -143,11 +143,15 @@ def _changed(name: str) -> str:
 
 def latest(checkpoints_dir: Path) -> Path | None:
     """The newest intact checkpoint, found by looking: staged and damaged folders are passed over."""
+    return next((path for path in newest_first(checkpoints_dir) if not verify(path)), None)
+
+
+def newest_first(checkpoints_dir: Path) -> list[Path]:
+    """What bears the name of a checkpoint, and so was whole once."""
     if not checkpoints_dir.is_dir():
-        return None
-    folders = [path for path in checkpoints_dir.iterdir() if _STEP_FOLDER.fullmatch(path.name)]
-    newest_first = sorted(folders, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
-    return next((path for path in newest_first if not verify(path)), None)
+        return []
+    named = [path for path in checkpoints_dir.iterdir() if _STEP_FOLDER.fullmatch(path.name)]
+    return sorted(named, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 @contextmanager

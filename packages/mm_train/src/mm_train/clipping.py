@@ -20,7 +20,7 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = global_norm(gradients)
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_([_local(gradient) for gradient in gradients], scale)  # type: ignore[attr-defined]
+    torch._foreach_mul_([local_of(gradient) for gradient in gradients], scale)  # type: ignore[attr-defined]
     return norm
 
 
@@ -32,7 +32,7 @@ def global_norm(tensors: Iterable[Tensor]) -> Tensor:
     """
     by_groups: defaultdict[tuple[dist.ProcessGroup, ...], list[Tensor]] = defaultdict(list)
     for tensor in tensors:
-        by_groups[_shard_groups(tensor)].append(_local(tensor))
+        by_groups[_shard_groups(tensor)].append(local_of(tensor))
     assert by_groups, "there are no gradients"
     squares = []
     for groups, locals_ in by_groups.items():
@@ -54,5 +54,6 @@ def _shard_groups(tensor: Tensor) -> tuple[dist.ProcessGroup, ...]:
     )
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local_of(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -62,7 +62,7 @@ def agreed_inputs(
     """
 
     def look() -> dict[str, Any]:
-        run = None if options.resume is None else resumed(spec, options)
+        run = resumed(spec, options)
         earlier = None if run is None else read_inputs(run.path)
         found = checked_inputs(inputs_of(spec, options, dataset, data, start), options, earlier, run)
         in_order = earlier[DATASET].details["in_order"] if earlier else None

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mm_config.console import progress, say
 from mm_config.content import NUMERICS, Input
-from mm_config.durable import place_folder, remove_abandoned, siblings, stage_of
+from mm_config.durable import discard, place_folder, remove_abandoned, siblings, stage_of, synced_file
 from mm_config.options import Locations, RunOptions
 from mm_config.schema import Problem, UserError, canonical
 from mm_config.specs import TrainSpec
@@ -159,7 +159,8 @@ def _make(
         with writing(staged):
             listed = {path: attrs.asdict(one) for path, one in weights.items()}
             index = {"identity": identity, "bad": bad, "weights": listed}
-            (staged / INDEX).write_text(json.dumps(index, ensure_ascii=False), "utf-8")
+            with synced_file(staged / INDEX) as file:
+                file.write(json.dumps(index, ensure_ascii=False).encode())
             _put(staged, folder, weights)
 
     try:
@@ -196,9 +197,9 @@ def _make_latents(encoding: Encoding, staged: Path, ranks: Ranks) -> list[Bad]:
 
 def _put(staged: Path, folder: Path, weights: Mapping[str, Input]) -> None:
     """Gives a whole cache its name; a damaged or other one there gives way, an equal one stays."""
-    if folder.exists() and _bad_clips(folder, weights) is None:
-        shutil.rmtree(folder)
     try:
+        if folder.exists() and _bad_clips(folder, weights) is None:
+            discard(folder)
         place_folder(staged, folder)
     except OSError:
         if _bad_clips(folder, weights) is None:

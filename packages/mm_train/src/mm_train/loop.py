@@ -82,7 +82,8 @@ def fit(
         StoppedEarly: `stop_after` came before the end, or what was sent asked for it; the state was saved
             before.
         UserError: Too many clips are bad, a checkpoint can't be written, or the loss or the norm of the
-            gradients is not finite; the optimizer has not used such gradients.
+            gradients is not finite; the optimizer has not used such gradients. Or a weight or a moment is not
+            finite where a checkpoint is due; that state is not saved.
         KeyboardInterrupt: SIGINT or SIGTERM arrived, or another rank stops; the state was saved before.
     """
     spec, ranks = training.spec, training.ranks
@@ -138,6 +139,7 @@ def fit(
             state = TrainState(step + 1, batches.state(), elapsed)
             stop = ranks.any(closed or stop_requested())
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
+                ranks.on_first(training.run.sync_metrics)
                 states.save(
                     training.run.checkpoints_dir, spec, training.network, training.optimizer, state, ranks
                 )
@@ -215,10 +217,8 @@ def _require_finite(loss: float, norm: float, training: Training, batch: Batch) 
     if math.isfinite(loss) and math.isfinite(norm):
         return
     indices = [index for part in training.ranks.gather(list(batch.indices)) for index in part]
-    kept = training.run.checkpoints_dir
-    state = f"The last good state is in {kept}" if kept.is_dir() else "No state had been saved yet"
     raise UserError(
         f"step {batch.step + 1}: the loss is {loss}, the norm of the gradients {norm}; nothing was updated. "
         f"Samples: {', '.join(map(str, indices))} of {training.dataset.root}. "
-        f"{state}; a lower spec.optim.lr may help"
+        f"{states.last_good(training.run.checkpoints_dir)}; a lower spec.optim.lr may help"
     )

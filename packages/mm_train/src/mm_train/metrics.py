@@ -30,8 +30,13 @@ class Step:
     """From asking for the batch to the updated weights."""
 
 
-def final_loss(metrics_path: Path) -> float:
-    """The mean loss of the last `LAST_STEPS` steps in metrics.jsonl, also of those before a resume."""
-    lines = metrics_path.read_text("utf-8").splitlines()[-LAST_STEPS:]
-    losses = [json.loads(line)["loss"] for line in lines]
-    return sum(losses) / len(losses)
+def final_loss(metrics_path: Path, steps: int) -> float | None:
+    """The mean loss of the last `LAST_STEPS` of all steps in metrics.jsonl, also of those before a resume.
+
+    A resume may have found the file damaged: then of those that are left of them; None where none is.
+    """
+    if not metrics_path.exists():
+        return None
+    logged = [json.loads(line) for line in metrics_path.read_text("utf-8").splitlines()]
+    losses = [line["loss"] for line in logged if line["step"] > steps - LAST_STEPS]
+    return sum(losses) / len(losses) if losses else None

@@ -27,7 +27,7 @@ def _report(spec: TrainSpec, options: RunOptions, result: TrainResult) -> None:
     rows = [
         ("run folder", typed_path(result.run_dir)),
         ("spec hash", spec_hash(spec)[:12]),
-        ("loss, last steps", f"{result.loss:.4f}"),
+        ("loss, last steps", "unknown" if result.loss is None else f"{result.loss:.4f}"),
         ("checkpoint", typed_path(result.checkpoint)),
         ("time", f"{result.seconds:.0f} s"),
         ("peak memory", f"{result.peak_gib:.2f} GiB"),

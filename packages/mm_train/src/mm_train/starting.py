@@ -12,17 +12,12 @@ import mm_models
 from mm_config.console import say
 from mm_config.options import RunOptions
 from mm_config.running import resolve_weights
-from mm_config.runs import Run
 from mm_config.schema import Problem, UserError, concerning
 from mm_config.specs import Cache, RandomWeights, TrainedBy, TrainSpec
 from mm_data import Dataset
 from mm_models import Use, checkpoint, require_releases, said_otherwise
 from mm_models import check_weights as check
-from mm_train import states
 from mm_train.features import feature_identity, features_folder
-from mm_train.loop import Training
-from mm_train.ranks import Ranks
-from mm_train.states import TrainState
 
 SHOWN_CHARACTERS = 60
 """Of a caption in a message."""
@@ -127,25 +122,3 @@ def fill(network: nn.Module, weights: Path | RandomWeights) -> None:
         mm_models.initialize(network, weights.seed)
     else:
         mm_models.load(network, weights)
-
-
-def newest_checkpoint(run: Run, ranks: Ranks) -> Path | None:
-    """The newest intact checkpoint of a run that is resumed."""
-
-    def newest() -> str | None:
-        found = checkpoint.latest(run.checkpoints_dir)
-        return None if found is None else str(found.absolute())
-
-    found = ranks.on_first(newest)
-    if found is None:
-        say(f"{run.path} has no intact checkpoint; starting at step 0")
-    return found and Path(found)
-
-
-def restore(training: Training, saved: Path) -> TrainState:
-    """Fills the network and the optimizer from a checkpoint; the data stream goes on where it was."""
-    spec, ranks = training.spec, training.ranks
-    state = ranks.together(lambda: states.restore(saved, training.network, training.optimizer))
-    ranks.together(lambda: mm_data.resume_step(state.data, spec.data, training.dataset, seed=spec.seed))
-    say(f"resuming {training.run.path} after step {state.step}")
-    return state

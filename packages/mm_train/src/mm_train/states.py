@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from mm_config.console import say
+from mm_config.durable import discard
 from mm_config.schema import Problem, UserError, exact_hash, spec_hash
 from mm_config.specs import TrainSpec
 from mm_config.stored import to_payload
 from mm_models import checkpoint, load_group
+from mm_train.clipping import local_of
 from mm_train.optim import make_moments, named_moments
 from mm_train.ranks import Ranks
+
+NAMED = 4
+"""Files of a damaged checkpoint that are named; the others are counted."""
 
 
 @attrs.frozen
@@ -50,8 +56,15 @@ def save(
     """Writes a checkpoint, then removes old ones beyond `keep_last`, once the new one is proved intact.
 
     Raises:
-        UserError: It can't be written, or what was written is damaged; older ones are kept then.
+        UserError: A weight or a moment is not finite, and nothing is written; or it can't be written, or what
+            was written is damaged, and older ones are kept.
     """
+    if strange := not_finite(network, optimizer, ranks):
+        more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+        raise UserError(
+            f"step {state.step}: {strange[0]}{more} is not finite after the update; this state is not saved. "
+            f"{last_good(checkpoints_dir)}; a lower spec.optim.lr may help"
+        )
     folder = step_folder(checkpoints_dir, state.step)
     tensors = {"model": network.state_dict(), "optimizer": named_moments(network, optimizer)}
     content = {
@@ -65,7 +78,9 @@ def save(
     try:
         checkpoint.save(folder, tensors, content)
     except OSError as error:
-        raise UserError(Problem(str(folder), f"the checkpoint can't be written: {error.strerror}")) from error
+        raise UserError(
+            Problem(str(folder), f"the checkpoint can't be written: {error.strerror or error}")
+        ) from error
     ranks.on_first(lambda: prune(folder, spec.checkpoint.keep_last))
     return folder
 
@@ -84,19 +99,49 @@ def restore(folder: Path, network: nn.Module, optimizer: Optimizer) -> TrainStat
     return state
 
 
-def prune(newest: Path, keep_last: int) -> None:
-    """Keeps a checkpoint that was just written and the `keep_last - 1` before it; removes what is older.
+def not_finite(network: nn.Module, optimizer: Optimizer, ranks: Ranks) -> list[str]:
+    """The names of parameters, and of moments such as `<parameter>.exp_avg_sq`, that hold an inf or a NaN.
 
-    Later steps in the same folder are damaged states that a resumed run passed over; it writes them anew.
+    Each rank looks at its shards, on its device; reading what it found waits for the device once.
+    """
+    tensors = {**dict(network.named_parameters()), **named_moments(network, optimizer)}
+    finite = [local_of(tensor).isfinite().all() for tensor in tensors.values()]
+    flags: list[bool] = torch.stack(finite).tolist()
+    mine = [name for name, flag in zip(tensors, flags, strict=True) if not flag]
+    return list(dict.fromkeys(name for part in ranks.gather(mine) for name in part))
+
+
+def last_good(checkpoints_dir: Path) -> str:
+    """Which state is left where a run stops by a number that is not finite, in words."""
+    kept = checkpoint.newest_first(checkpoints_dir)
+    return f"The last good state is {kept[0]}" if kept else "No state had been saved yet"
+
+
+def prune(newest: Path, keep_last: int) -> None:
+    """Keeps a checkpoint that was just written and the `keep_last - 1` before it; removes what is older, and
+    what a killed process of the run left half written or half removed.
+
+    An old one that can't be removed is said.
 
     Raises:
         UserError: The newest is damaged; nothing is removed.
     """
-    older = sorted(folder for folder in newest.parent.glob("step-" + "[0-9]" * 8) if folder < newest)
-    surplus = older[: max(len(older) + 1 - keep_last, 0)]
-    if not surplus:
-        return
-    if damage := checkpoint.verify(newest):
-        raise UserError(Problem(str(newest), f"damaged while it was written: {'; '.join(damage)}"))
-    for folder in surplus:
-        shutil.rmtree(folder)
+    kept = checkpoint.newest_first(newest.parent)
+    surplus = kept[kept.index(newest) + keep_last :]
+    if surplus and (damage := damage_of(newest)):
+        raise UserError(Problem(str(newest), f"damaged while it was written: {damage}"))
+    for folder in (*surplus, *newest.parent.glob("*step-*.tmp")):
+        try:
+            discard(folder)
+        except OSError as error:
+            say(f"{folder} is no longer needed and can't be removed: {error.strerror or error}")
+
+
+def damage_of(folder: Path) -> str:
+    """What is wrong with a checkpoint, in words; empty where it is intact."""
+    try:
+        found = checkpoint.verify(folder)
+    except OSError as error:
+        found = [f"can't be read: {error.strerror or error}"]
+    more = [f"and {len(found) - NAMED} more"] if len(found) > NAMED else []
+    return "; ".join(found[:NAMED] + more)

@@ -36,14 +36,13 @@ from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
 from mm_train.parallelize import materialize, parallelize
 from mm_train.ranks import Ranks, agree_on, joined
+from mm_train.resuming import restore, resume_point
 from mm_train.sources import Source, cached_source, encoding_source
 from mm_train.starting import (
     fill,
     in_stored_order,
-    newest_checkpoint,
     require_encoders,
     require_short_captions,
-    restore,
     start_weights,
 )
 from mm_train.states import TrainState
@@ -61,8 +60,8 @@ class TrainResult:
     """The state after the last step."""
     steps: int
     """Optimizer steps."""
-    loss: float
-    """Mean of the last steps' losses."""
+    loss: float | None
+    """Mean of the last steps' losses; None where their lines were lost."""
     seconds: float
     """Time spent, in all processes that resumed each other."""
     peak_gib: float
@@ -76,8 +75,8 @@ def train(
 ) -> TrainResult:
     """Trains a network; under torchrun every rank calls it.
 
-    With `options.resume` the run goes on in its folder from its newest intact checkpoint. What can be known
-    before the first step fails before the run folder is made.
+    With `options.resume` the run goes on in its folder from its newest intact checkpoint; damaged ones are
+    named and kept. What can be known before the first step fails before the run folder is made.
 
     Args:
         spec: What is trained.
@@ -162,6 +161,8 @@ def _train(
     rules.check(spec, ranks.world_size)
     check_carried_out(spec)
     agree_on(spec, ranks)
+    point = resume_point(spec, options, ranks)
+    options = attrs.evolve(options, resume=point and point.run_dir)
     device.allow_tf32(picked, spec.precision.allow_tf32)
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
     dataset, data = _prepare(spec, options, ranks)
@@ -169,20 +170,21 @@ def _train(
         spec.model, dtype=torch.float32, ops=ops, float32_residual=spec.precision.float32_residual
     )
     parallelize(network, spec, ranks, picked)
-    resumes = options.resume is not None
     ranks.on_first(lambda: require_short_captions(spec, options, dataset))
-    if resumes:
+    weights = None
+    if point is None:
+        weights = ranks.together(lambda: start_weights(spec, options, dataset, network))
+    else:
         ranks.together(lambda: require_encoders(spec, options, dataset))
-    weights = None if resumes else ranks.together(lambda: start_weights(spec, options, dataset, network))
     made = agreed_inputs(spec, options, dataset, data, weights, ranks)
     run = _open(spec, options, ops, picked, ranks, made.inputs)
     with recorded(run) if ranks.is_first else nullcontext():
         started = time.perf_counter()
         source = _source(spec, options, dataset, picked, ranks, made.inputs)
         materialize(network, picked)
-        saved = newest_checkpoint(run, ranks) if resumes else None
+        saved = None if point is None else point.saved
         if saved is not None and made.keeps_order:
-            dataset = in_stored_order(dataset, saved)
+            dataset = in_stored_order(dataset, Path(saved))
         if saved is None:
             found = weights or ranks.together(lambda: start_weights(spec, options, dataset, network))
             ranks.together(lambda: fill(network, found))
@@ -198,8 +200,9 @@ def _train(
             optimizer=build_optimizer(network, spec.optim, picked),
         )
         ranks.on_first(lambda: _quarantine(training).add(source.bad))
-        start = TrainState(0, {}, 0.0) if saved is None else restore(training, saved)
-        ranks.on_first(lambda: run.rewind_metrics(start.step))
+        start = TrainState(0, {}, 0.0) if point is None else restore(training, point)
+        for lost in ranks.on_first(lambda: run.rewind_metrics(start.step)):
+            say(lost)
         spent = start.seconds + time.perf_counter() - started
         state = yield from fit(training, start.step, spent, options.stop_after)
         return _finish(training, state)
@@ -269,7 +272,7 @@ def _finish(training: Training, state: TrainState) -> TrainResult:
             "spec_hash": spec_hash(spec),
             "exact_hash": exact_hash(spec),
             "steps": state.step,
-            "loss": final_loss(run.metrics_path),
+            "loss": final_loss(run.metrics_path, state.step),
             "seconds": state.seconds,
             "peak_gib": peak_gib(training.device),
             "checkpoint": saved.relative_to(run.path).as_posix(),

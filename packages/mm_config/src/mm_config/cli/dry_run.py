@@ -33,8 +33,8 @@ def dry_run_lines(spec: RootSpec, options: RunOptions, world_size: int) -> list[
         "runner": f"{runner_of(spec).value} on {counted(world_size, 'rank')}",
         "run folder": f"a new one in {options.runs_dir / spec.name}",
     }
-    if options.resume is not None:
-        facts["run folder"] = f"{resumed(spec, options).path}, continued"
+    if (earlier := resumed(spec, options)) is not None:
+        facts["run folder"] = f"{earlier.path}, continued"
     if (finished := finished_run(spec, options.runs_dir)) is not None:
         would = "would be reported" if options.if_needed else "--if-needed would report it"
         facts["equal run"] = f"{finished} has finished; {would}, if its content is equal"

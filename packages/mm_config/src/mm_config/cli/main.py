@@ -19,6 +19,9 @@ from mm_config.schema.root import RootSpec
 from mm_config.schema.types import expect
 
 RESUME = Option("--resume", "Continue a run: its folder, its id, a hash prefix, or latest.", "RUN|latest")
+RESTART = Option(
+    "--restart", "Make a new run where --resume latest finds none, or a run that has lost its checkpoints."
+)
 IF_NEEDED = Option(
     "--if-needed", "Report a finished run of an equal spec and equal content instead of running again."
 )
@@ -35,7 +38,7 @@ LOCATION = Option(
 ACCEPT_CONTENT = Option(
     ACCEPT, "Take data and weights as they are, where a name and revision meant another content before."
 )
-OPTIONS = (RESUME, IF_NEEDED, LIKE, ACCEPT_CONTENT, RUNS_DIR, DRY_RUN, LOCATION)
+OPTIONS = (RESUME, RESTART, IF_NEEDED, LIKE, ACCEPT_CONTENT, RUNS_DIR, DRY_RUN, LOCATION)
 
 
 def main(spec: RootSpec, argv: Sequence[str] | None = None) -> RunOutcome | None:
@@ -100,6 +103,7 @@ def _main(spec: RootSpec, argv: list[str]) -> RunOutcome | None:
     options = RunOptions(
         runs_dir=runs_dir_of(line),
         resume=line.value(RESUME),
+        restart=line.has(RESTART),
         if_needed=line.has(IF_NEEDED),
         accept_content=line.has(ACCEPT_CONTENT),
         locations=locations,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mm_config.durable.reading import open_regular, outside, read_bytes, require_regular
     from mm_config.durable.writing import (
         discard,
+        place_aside,
         place_folder,
         set_aside,
         staged_file,

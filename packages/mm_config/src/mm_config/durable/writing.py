@@ -129,14 +129,15 @@ def discard(path: Path, stage: Path | None = None) -> None:
         stage.unlink()
 
 
-def set_aside(path: Path) -> Path:
-    """Renames what is damaged to `NAME.damaged`, or the next free `NAME.damaged-2`, and returns that.
-
-    Raises:
-        OSError: It can't be renamed.
-    """
+def place_aside(path: Path) -> Path:
+    """Where what is damaged is kept: `NAME.damaged` beside its place, or the next free `NAME.damaged-2`."""
     names = (f"{path.name}.damaged{'' if number == 1 else f'-{number}'}" for number in count(1))
-    aside = next(free for name in names if not os.path.lexists(free := path.with_name(name)))
+    return next(free for name in names if not os.path.lexists(free := path.with_name(name)))
+
+
+def set_aside(path: Path) -> Path:
+    """Renames what is damaged and returns its new place. Raises OSError where that fails."""
+    aside = place_aside(path)
     path.rename(aside)
     sync(path.parent)
     return aside

@@ -52,6 +52,9 @@ class RunOptions:
     """Folder of all run folders and of their index."""
     resume: str | None = attrs.field(default=None, converter=_text)
     """A run folder, a run id or a hash prefix to continue, or `latest`; None starts anew."""
+    restart: bool = False
+    """Whether a new run is made where `resume` is `latest` and finds none, or names a run that has lost its
+    checkpoints. Without `resume` one is made anyway."""
     if_needed: bool = False
     """Whether a finished run of an equal spec is reported instead of run again."""
     locations: Locations = attrs.field(factory=load_locations)

@@ -22,13 +22,14 @@ import attrs
 
 from mm_config.content.inputs import Input
 from mm_config.durable.leftovers import remove_abandoned, stages
-from mm_config.durable.writing import write_text
+from mm_config.durable.writing import sync
 from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.rules.whole import label_problems
 from mm_config.runs import lock
 from mm_config.runs.index import open_index
 from mm_config.runs.inputs import INPUTS_FILE, write_inputs
+from mm_config.runs.logged import rewind
 from mm_config.runs.lookup import folder_to_resume, why_another
 from mm_config.runs.provenance import NO_OPS, provenance, utc_now, write_provenance
 from mm_config.runs.record import (
@@ -95,15 +96,16 @@ class Run:
         with _writing(self.path), self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(line)
 
-    def rewind_metrics(self, step: int) -> None:
-        """Drops the lines after a step, and a torn last line: a resumed run logs them again."""
-        if not self.metrics_path.exists():
-            return
-        lines = self.metrics_path.read_text("utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
-        kept = "".join(line for line in whole if json.loads(line)["step"] <= step)
+    def sync_metrics(self) -> None:
+        """Waits until the disk holds what was logged: before the state of a step is, its line is."""
         with _writing(self.path):
-            write_text(self.metrics_path, kept)
+            sync(self.metrics_path)
+            sync(self.path)
+
+    def rewind_metrics(self, step: int) -> list[str]:
+        """Drops the lines after a step, which a resumed run logs again; returns what was lost of others."""
+        with _writing(self.path):
+            return rewind(self.metrics_path, step)
 
     def finish(self, result: dict[str, Any]) -> Path:
         """Writes result.json with what the run was made of, where that is known, and marks the run finished.
@@ -152,8 +154,8 @@ def open_run(
         SpecError: The resumed run has another spec_hash; every differing field is named.
     """
     origin = provenance(options.argv, devices, ops, variables_of(spec))
-    if options.resume is not None:
-        return _resume(spec, options, inputs, origin)
+    if (earlier := resumed(spec, options)) is not None:
+        return _resume(earlier, spec, inputs, origin)
     runs_dir = options.new_runs_dir
     if inputs is not None:
         inputs = {**inputs, **request_inputs(options.requests or ())}
@@ -189,21 +191,24 @@ def check_opens(spec: RootSpec, options: RunOptions) -> None:
         UserError: The folder can't be written, the index can't be used, or the run to resume can't be found.
         SpecError: The resumed run has another spec_hash; every differing field is named.
     """
-    folder = options.new_runs_dir if options.resume is None else resumed(spec, options).path
+    earlier = resumed(spec, options)
+    folder = options.new_runs_dir if earlier is None else earlier.path
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     open_index(options.new_runs_dir)
 
 
-def resumed(spec: RootSpec, options: RunOptions) -> Run:
-    """The run that `options.resume` names, as it was left.
+def resumed(spec: RootSpec, options: RunOptions) -> Run | None:
+    """The run that `options.resume` names, as it was left; None where a new one is to be made.
 
     Raises:
         UserError: It can't be found.
         SpecError: It has another spec_hash; every differing field is named.
     """
-    earlier = attach(folder_to_resume(spec, options))
+    if (folder := folder_to_resume(spec, options)) is None:
+        return None
+    earlier = attach(folder)
     if spec_hash(earlier.spec) != spec_hash(spec):
         raise SpecError(why_another(earlier.record.path, earlier.spec, spec, options))
     return earlier
@@ -259,10 +264,7 @@ def _new_folder(spec: RootSpec, runs_dir: Path) -> Path:
     raise AssertionError("count() ended")
 
 
-def _resume(
-    spec: RootSpec, options: RunOptions, inputs: Mapping[str, Input] | None, origin: dict[str, Any]
-) -> Run:
-    earlier = resumed(spec, options)
+def _resume(earlier: Run, spec: RootSpec, inputs: Mapping[str, Input] | None, origin: dict[str, Any]) -> Run:
     path = earlier.path
     with _writing(path):
         lock.acquire(path)

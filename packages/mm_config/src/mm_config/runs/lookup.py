@@ -53,20 +53,26 @@ def why_none(index: Index, target: str) -> str | None:
     return None
 
 
-def folder_to_resume(spec: RootSpec, options: RunOptions) -> Path:
+def folder_to_resume(spec: RootSpec, options: RunOptions) -> Path | None:
     """The folder that `options.resume` names: a path, a run id, a hash prefix, or `latest` of the label.
+
+    Returns:
+        None where there is nothing to resume, or no latest run and `options.restart` asks for a new one.
 
     Raises:
         UserError: There is none, or runs of different specs match; all of them are named.
     """
     target = options.resume
-    assert target is not None
+    if target is None:
+        return None
     if (Path(target) / SPEC_FILE).is_file():
         return Path(target)
     index = open_index(options.runs_dir)
     latest = target == "latest"
     label, option = spec.name or tag_of(spec), options.name_of("resume")
     found = index.list(name=label) if latest else index.list(matching=target)
+    if not found and latest and options.restart:
+        return None
     if not found:
         raise UserError(Problem(option, f"no run {target!r} of {label!r} in {options.runs_dir}"))
     if not latest and len({record.spec_hash_now or record.spec_hash for record in found}) > 1:

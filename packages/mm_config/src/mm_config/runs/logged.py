@@ -1,0 +1,52 @@
+"""metrics.jsonl as a resumed run finds it: lines of whole steps, and whatever a crash made of the others."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mm_config.durable.writing import place_aside, set_aside, write_bytes
+from mm_config.schema.types import is_dict
+
+
+def rewind(file: Path, step: int) -> list[str]:
+    """Leaves the lines of the steps up to one.
+
+    A file with something else than lines in it is kept beside its place, as is a folder there. The line that
+    a process was writing when it was killed is of a later step: those up to a checkpoint were on the disk
+    before it.
+
+    Returns:
+        What is damaged and what is lost, in words.
+
+    Raises:
+        OSError: It can't be read or written.
+    """
+    said: list[str] = []
+    if os.path.lexists(file) and not file.is_file():
+        said.append(f"{file} is no file; what is there is kept as {set_aside(file).name}")
+    content = file.read_bytes() if file.exists() else b""
+    *whole, torn = content.split(b"\n")
+    steps = [_step_of(line) for line in whole]
+    kept = [line for line, number in zip(whole, steps, strict=True) if number is not None and number <= step]
+    lost = sorted({*range(1, step + 1)}.difference(steps))
+    if None in steps or (torn and lost):
+        write_bytes(aside := place_aside(file), content)
+        said.append(f"{file} is damaged; as it was it is kept as {aside.name}")
+    if content:
+        write_bytes(file, b"".join(line + b"\n" for line in kept))
+    if lost:
+        said.append(f"{file} has lost {len(lost)} of {step} steps, the first is step {lost[0]}")
+    return said
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step that a line is of; None where it is damaged."""
+    try:
+        content: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    number = content.get("step") if is_dict(content) else None
+    return number if type(number) is int else None

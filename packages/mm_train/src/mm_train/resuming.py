@@ -1,0 +1,118 @@
+"""Which state a training goes on from, and the damaged ones that it passes over."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+import mm_data
+from mm_config.console import say
+from mm_config.durable import set_aside
+from mm_config.options import RunOptions
+from mm_config.runs import Run, resumed
+from mm_config.schema import Problem, UserError
+from mm_config.specs import TrainSpec
+from mm_models import checkpoint
+from mm_train import states
+from mm_train.loop import Training
+from mm_train.ranks import Ranks
+from mm_train.states import TrainState
+
+
+@attrs.frozen
+class ResumePoint:
+    """Where a training goes on."""
+
+    run_dir: str
+    """The run folder."""
+    saved: str | None
+    """Its newest intact checkpoint; None where the run ended before it had any."""
+    passed_over: dict[str, str]
+    """What is wrong with each newer one, by its path."""
+
+
+def resume_point(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> ResumePoint | None:
+    """Where the run goes on that `options.resume` names; None where a new one is to be made.
+
+    The first rank reads the checkpoints, before the run is opened: one that is refused stays as it was.
+
+    Raises:
+        UserError: The run can't be found, is one of another spec, or had checkpoints of which none is intact,
+            and `options.restart` asks for no new run.
+    """
+    found = ranks.on_first(lambda: _look(spec, options))
+    return None if found is None else ResumePoint(**found)
+
+
+def restore(training: Training, point: ResumePoint) -> TrainState:
+    """Fills the network and the optimizer from a checkpoint; the data stream goes on where it was.
+
+    Damaged checkpoints that were passed over are renamed, so that the same steps don't replace them.
+
+    Raises:
+        UserError: The checkpoint doesn't fit, holds a number that is not finite, or another process has
+            written a newer one; or a damaged one can't be renamed.
+    """
+    spec, ranks = training.spec, training.ranks
+    if point.saved is None:
+        say(f"{point.run_dir} has no checkpoint yet; starting at step 0")
+        return TrainState(0, {}, 0.0)
+    saved = Path(point.saved)
+    state = ranks.together(lambda: states.restore(saved, training.network, training.optimizer))
+    ranks.together(lambda: mm_data.resume_step(state.data, spec.data, training.dataset, seed=spec.seed))
+    if strange := states.not_finite(training.network, training.optimizer, ranks):
+        raise UserError(Problem(point.saved, f"{strange[0]} is not finite; remove it to resume an older one"))
+    ranks.on_first(lambda: _set_aside(point))
+    say(f"resuming {training.run.path} after step {state.step}")
+    return state
+
+
+def _look(spec: TrainSpec, options: RunOptions) -> dict[str, Any] | None:
+    if options.resume is None:
+        return None
+    run = resumed(spec, options)
+    if run is None:
+        say(f"there is no run to resume in {options.runs_dir}; a new one is made")
+        return None
+    damaged: dict[str, str] = {}
+    for folder in checkpoint.newest_first(run.checkpoints_dir):
+        if damage := states.damage_of(folder):
+            damaged[str(folder)] = damage
+            continue
+        return attrs.asdict(ResumePoint(str(run.path), str(folder), damaged))
+    if not damaged and not _had_checkpoints(run):
+        return attrs.asdict(ResumePoint(str(run.path), None, {}))
+    how, again = options.name_of("resume"), options.name_of("restart")
+    lost = [
+        Problem(how, f"{run.path} has no intact checkpoint left; with {again} a new run is made"),
+        *(Problem(path, damage) for path, damage in damaged.items()),
+    ]
+    if not options.restart:
+        raise UserError(lost)
+    for problem in lost:
+        say(str(problem))
+    return None
+
+
+def _had_checkpoints(run: Run) -> bool:
+    """Whether a run in which there are none had some: it finished, went on after one, or set one aside."""
+    assert isinstance(run.spec, TrainSpec)
+    logged = run.metrics_path.read_bytes().count(b"\n") if run.metrics_path.is_file() else 0
+    aside = run.checkpoints_dir.glob("step-*.damaged*")
+    return run.result_path.exists() or logged > run.spec.checkpoint.every_steps or any(aside)
+
+
+def _set_aside(point: ResumePoint) -> None:
+    saved = Path(str(point.saved))
+    newer = takewhile(saved.__ne__, checkpoint.newest_first(saved.parent))
+    if unknown := [str(folder) for folder in newer if str(folder) not in point.passed_over]:
+        raise UserError(Problem(unknown[0], "was written by another process meanwhile; resume again"))
+    for path, damage in point.passed_over.items():
+        try:
+            kept = set_aside(Path(path)).name
+        except OSError as error:
+            raise UserError(Problem(path, f"is damaged and can't be renamed: {error.strerror}")) from error
+        say(f"passed over {path}: {damage}; it is kept as {kept}")
