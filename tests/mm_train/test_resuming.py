@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import torch.distributed as dist
 
 import mm_train
 from mm_config import replace
@@ -110,6 +111,29 @@ def test_restart_makes_a_run_where_there_is_none_and_nowhere_else(
         other = brief if wrong == "elsewhere" else replace(brief, "seed", 7)
         with pytest.raises(UserError, match=r"no run 'elsewhere'|spec\.seed: was 0"):
             mm_train.train(other, attrs.evolve(options, resume=wrong, restart=True))
+
+
+def _resume_on_ranks(rank: int, spec: TrainSpec, options: RunOptions, told: list[tuple[str, str]]) -> None:
+    with pytest.raises(UserError) as caught:
+        mm_train.train(spec, again(options))
+    assert [(problem.path, problem.message) for problem in caught.value.problems[1:]] == told
+    dist.barrier()
+    if rank == 0:
+        whole = Path(told[1][0]) / "state.json"
+        whole.write_bytes(whole.read_bytes()[:-1])
+    dist.barrier()
+    resumed = mm_train.train(spec, again(options))
+    assert resumed.checkpoint.name == "step-00000003"
+
+
+def test_ranks_refuse_together_and_pass_over_together(
+    brief: TrainSpec, options: RunOptions, trained: TrainResult, run_ranks: Callable[..., None]
+) -> None:
+    folder = trained.checkpoint.parent
+    told = [lengthen(path) for path in sorted(folder.iterdir(), reverse=True)]
+    run_ranks(_resume_on_ranks, brief, options, told)
+    kept = sorted(path.name for path in folder.iterdir())
+    assert kept == ["step-00000002", "step-00000003", "step-00000003.damaged"]
 
 
 @pytest.mark.parametrize("damage", ["deleted", "NUL"])
