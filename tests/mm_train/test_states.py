@@ -83,6 +83,19 @@ def test_a_state_that_is_not_finite_is_not_saved_and_the_one_before_is_resumed(
     assert losses_of(folder) == losses_of(mm_train.train(replace(spec, "name", "whole"), options).run_dir)
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_any_number_that_is_not_finite_is_found_and_no_other(value: str, dtype: torch.dtype) -> None:
+    network = nn.ParameterDict({name: torch.randn(5, 7, dtype=dtype) for name in ("first", "second")})
+    network["none"], network["whole"] = torch.empty(0), nn.Parameter(torch.ones(2).int(), requires_grad=False)
+    optimizer = AdamW([network["first"]])
+    with torch.no_grad():
+        network["first"][0, 0], network["first"][1, 1] = torch.finfo(dtype).max, torch.finfo(dtype).min
+        assert states.not_finite(network, optimizer, ALONE) == []
+        network["second"][3, 2] = float(value)
+    assert states.not_finite(network, optimizer, ALONE) == ["second"]
+
+
 def _save_what_one_rank_broke(rank: int, spec: TrainSpec, folder: Path) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
