@@ -4,6 +4,7 @@ The cleaned texts and tokens are written by hand from the rules of `wan/modules/
 mended and quotes, ligatures and widths unified (ftfy), HTML escapes are undone twice, white space collapses.
 """
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import attrs
@@ -113,3 +114,17 @@ def test_a_long_prompt_is_refused_by_default_with_the_field_that_cuts(locations:
         'spec.text_encoder.max_tokens: "a red dog\'s fire — red" has 9 tokens, 8 fit; '
         "spec.text_encoder.truncate cuts it, as Wan's code and diffusers do"
     )
+
+
+def test_long_captions_are_told_without_weights(tmp_path: Path) -> None:
+    """Whole words and the end: eight tokens fit."""
+    write_release(tmp_path, WORDS)
+    for weights in (tmp_path / "text_encoder").glob("*.safetensors"):
+        weights.unlink()
+    (tmp_path / "text_encoder" / "model.safetensors").touch()
+    here = Locations((Location("tiny-umt5", tmp_path, "test"),))
+    fit, long = ["a red dog's fire,", "犬 " * 7, "a" * 40, "red", ""], ["red " * 8, "&lt; " * 9]
+    told = mm_models.too_long(spec_of(WORDS), fit + long, here)
+    assert [told[one].partition(";")[0] for one in long] == ["9 tokens, 8 fit", "10 tokens, 8 fit"]
+    assert list(told) == long
+    assert mm_models.too_long(attrs.evolve(spec_of(WORDS), truncate=True), long, here) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -106,6 +107,20 @@ def test_a_run_that_goes_on_tries_mended_clips_again_in_its_own_order(
     assert "tried again, since their files changed: " in said
     assert str(clips / "5.mp4") in said and str(clips / "8.mp4") not in said
     assert (result.steps, result.quarantined) == (4, 1)
+
+
+def test_a_bad_clip_without_features_stays_bad_where_its_file_was_only_touched(
+    own: TrainSpec, clips: Path, options: RunOptions
+) -> None:
+    own = replace(own, "data.cache", Cache.LATENTS)
+    (clips / "5.mp4").write_bytes(b"no video")
+    with pytest.raises(StoppedEarly):
+        mm_train.train(own, attrs.evolve(options, stop_after=3))
+    os.utime(clips / "5.mp4", (0, 0))
+    (folder,) = (options.runs_dir / own.name).iterdir()
+    result = mm_train.train(own, attrs.evolve(options, resume=folder.name))
+    listed = [json.loads(line)["index"] for line in (folder / "quarantine.jsonl").read_text().splitlines()]
+    assert (listed, result.quarantined) == ([5, 5], 1)
 
 
 def test_too_long_captions_are_told_by_their_lines_before_there_is_a_run(

@@ -15,12 +15,10 @@ from mm_data.bad import BadClip
 from mm_data.records import Record
 from mm_data.video.index import VideoIndex, index_video, open_video
 from mm_data.video.isolated import DECORD, isolated
+from mm_data.video.limits import failure, require_frames
 from mm_data.video.reading import read_frames
 from mm_data.video.reading_decord import require_decord
 from mm_data.video.sampling import nearest_frames
-
-MOST_OF_A_REASON = 300
-"""Characters of what a library says."""
 
 
 @attrs.frozen
@@ -53,12 +51,11 @@ def _read(file: BinaryIO, data: DataSpec) -> np.ndarray:
     try:
         index = index_video(file)
         frames = reader_of(data.reader)(file, index, head(index, data), height=data.height, width=data.width)
-    except (BadClip, UserError):
+        require_frames(frames, shape)
+    except UserError:
         raise
     except Exception as error:
-        raise BadClip("decode", f"{type(error).__name__}: {error}"[:MOST_OF_A_REASON]) from error
-    if frames.shape != shape or frames.dtype != np.uint8:
-        raise BadClip("decode", f"the reader returned {frames.dtype} {list(frames.shape)}")
+        raise failure(error) from error
     return frames
 
 

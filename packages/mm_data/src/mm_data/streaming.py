@@ -233,7 +233,8 @@ def _say_changed(paths: Sequence[str]) -> None:
     if paths:
         shown = ", ".join(paths[:SHOWN_PATHS])
         more = f" and {len(paths) - SHOWN_PATHS} more" if len(paths) > SHOWN_PATHS else ""
-        say(f"clips that could not be read are tried again, since their files changed: {shown}{more}")
+        text = f"clips that could not be read are tried again, since their files changed: {shown}{more}"
+        say(str(Problem("", text)))  # Paths may hold control characters, which a problem escapes.
 
 
 def _identity(data: DataSpec, dataset: Dataset, seed: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from typing import BinaryIO
 
 import attrs
+import numpy as np
 
 from mm_data.bad import BadClip
 
@@ -16,6 +17,22 @@ MAX_FRAMES = 2_000_000
 CLIP_SECONDS = 120.0
 """The longest pass over a file, or reading of a clip in a process of its own. Files of hours take seconds to
 index; decoding 250 frames of 3840x2160 takes 25 s on one slow core."""
+
+MOST_OF_A_REASON = 300
+"""Characters of what a library says."""
+
+
+def failure(error: Exception) -> BadClip:
+    """The bad clip that a decoder's exception stands for: on damaged files they raise nearly anything."""
+    if isinstance(error, BadClip):
+        return error
+    return BadClip("decode", f"{type(error).__name__}: {error}"[:MOST_OF_A_REASON])
+
+
+def require_frames(frames: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raises BadClip where what a reader returned is not uint8 of that shape."""
+    if frames.shape != shape or frames.dtype != np.uint8:
+        raise BadClip("decode", f"the reader returned {frames.dtype} {list(frames.shape)}")
 
 
 @attrs.frozen

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from mm_data.bad import BadClip
 from mm_data.video.index import VideoIndex
+from mm_data.video.limits import failure, require_frames
 
 HEADER = struct.Struct("<Q")
 """The bytes of JSON that follow."""
@@ -63,12 +63,12 @@ def _answer(
     try:
         with os.fdopen(file, "rb") as opened, os.fdopen(shared, "rb+") as memory:
             frames = read(opened, _index(**index), wanted, height=height, width=width)
+            require_frames(frames, shape)
             mapped = mmap.mmap(memory.fileno(), 0)
             np.frombuffer(mapped, np.uint8).reshape(shape)[:] = frames
-    except BadClip as bad:
-        return {"stage": bad.stage, "reason": bad.reason}
     except Exception as error:
-        return {"stage": "decode", "reason": f"{type(error).__name__}: {error}"}
+        bad = failure(error)
+        return {"stage": bad.stage, "reason": bad.reason}
     return {}
 
 

@@ -99,15 +99,22 @@ class Umt5TextEncoder:
 
 
 def _too_long(spec: Umt5TextEncoderSpec, tokenizer: Any, captions: Sequence[str]) -> dict[str, str]:
-    if spec.truncate or not captions:
+    asked = [caption for caption in captions if not _surely_fits(caption, spec.max_tokens)]
+    if spec.truncate or not asked:
         return {}
-    tokens = tokenizer([clean(caption) for caption in captions]).input_ids
+    tokens = tokenizer([clean(caption) for caption in asked]).input_ids
     advice = "spec.text_encoder.truncate cuts it, as Wan's code and diffusers do"
     return {
         caption: f"{len(ids)} tokens, {spec.max_tokens} fit; {advice}"
-        for caption, ids in zip(captions, tokens, strict=True)
+        for caption, ids in zip(asked, tokens, strict=True)
         if len(ids) > spec.max_tokens
     }
+
+
+def _surely_fits(caption: str, limit: int) -> bool:
+    """Whether a caption fits however it is split: a token stands for a character of it or more, but for the
+    first space and the end. Cleaning lengthens no ASCII without escapes. Most captions are told by this."""
+    return caption.isascii() and "&" not in caption and len(caption) + 2 <= limit
 
 
 def clean(caption: str) -> str:
