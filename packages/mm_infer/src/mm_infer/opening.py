@@ -124,6 +124,8 @@ def open_generation(
     with gathering(problems):
         require_releases(encoders_of(spec), options.locations)
     _raise(problems)
+    for idle in rules.idle_settings(spec, requests):
+        say(str(idle))
     return Generation(spec, options, place, dtype, ops, network, weights, adapters)
 
 

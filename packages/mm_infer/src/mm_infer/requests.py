@@ -13,6 +13,7 @@ from torch import Tensor
 
 import mm_models
 from mm_config import rules
+from mm_config.console import say
 from mm_config.schema import Problem, UserError, expect, gathering, prefixed
 from mm_config.specs import GenerationRequest, HashedTextEncoderSpec, InferSpec, NoiseDraw
 from mm_infer.carried_out import request_refusals
@@ -61,6 +62,8 @@ def inputs_of(
     if found := list(request_refusals(requests)):
         raise UserError(found)
     check_requests(spec, requests)
+    for idle in rules.idle_requests(spec, requests):
+        say(str(idle))
     noise_shape = (len(requests), *latent_shape(spec))
     text_shape = (len(requests), spec.text_encoder.max_tokens, spec.text_encoder.text_dim)
     if generator is not None:
@@ -108,7 +111,8 @@ def check_requests(spec: InferSpec, requests: Sequence[GenerationRequest]) -> No
         UserError: There are none, or some are blank, too long or not what the spec's network takes.
     """
     if not requests:
-        raise UserError(Problem("spec.samples.prompts", "is empty: there is no video to make"))
+        path = "requests" if spec.samples.prompts else "spec.samples.prompts"
+        raise UserError(Problem(path, "is empty: there is no video to make"))
     problems = [
         problem
         for index, request in enumerate(requests)

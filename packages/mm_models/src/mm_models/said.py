@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 from safetensors import SafetensorError, safe_open
 
-from mm_config.durable import require_regular
+from mm_config.durable import read_bytes, require_regular
 from mm_config.schema import Problem, UserError, spec_hash
 from mm_config.specs import Expert, RandomWeights, ReleasedWeights, TrainedBy, TrainSpec, Weights
 from mm_models.weights.layouts import stored_spec
@@ -157,7 +157,7 @@ def _texts(path: Path, expert: Expert) -> Iterator[tuple[str, str]]:
     folder = path if path.is_dir() else path.parent
     for name, key in _CONFIGURATIONS.items():
         if (file := folder / name).is_file():
-            text = _object(file.read_text("utf-8", "replace")).get(key)
+            text = _object(_text(file)).get(key)
             yield from [(name, text)] if isinstance(text, str) else []
     for file in [path] if path.suffix == ".safetensors" else sorted(path.glob("*.safetensors")):
         stored = _metadata(file)
@@ -167,6 +167,13 @@ def _texts(path: Path, expert: Expert) -> Iterator[tuple[str, str]]:
         own = f"{'transformer_2' if expert is Expert.LOW_NOISE else 'transformer'}.{_METADATA[-1]}"
         found |= {own: names[own]} if own in names else names
         yield from ((f"its {key}", value) for key, value in found.items() if isinstance(value, str))
+
+
+def _text(file: Path) -> str:
+    try:
+        return read_bytes(file).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _metadata(file: Path) -> Mapping[str, str]:

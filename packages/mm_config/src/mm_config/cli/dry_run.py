@@ -9,6 +9,7 @@ from mm_config.cli.plan_page import plan_lines
 from mm_config.cli.sections import sections
 from mm_config.npu.exporting import check_environment, variables_of
 from mm_config.options.run_options import RunOptions
+from mm_config.rules.sampling import idle_settings
 from mm_config.rules.wording import counted
 from mm_config.running.runners import check_carried_out, finished_run, runner_of
 from mm_config.runs.folder import resumed
@@ -16,6 +17,7 @@ from mm_config.schema.decorator import tag_of
 from mm_config.schema.evolve import get
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec
+from mm_config.specs.infer import InferSpec
 
 
 def dry_run_lines(spec: RootSpec, options: RunOptions, world_size: int) -> list[str]:
@@ -40,7 +42,11 @@ def dry_run_lines(spec: RootSpec, options: RunOptions, world_size: int) -> list[
         facts["equal run"] = f"{finished} has finished; {would}, if its content is equal"
     if variables := variables_of(spec):
         facts["exports"] = " ".join(f"{name}={text}" for name, text in variables.items())
+    if isinstance(spec, InferSpec) and not spec.samples.prompts:
+        facts["videos"] = "none: spec.samples.prompts is empty, so this run would end at once"
     lines = ["dry run: nothing is changed", *(f"  {name:<11} {fact}" for name, fact in facts.items())]
+    if isinstance(spec, InferSpec) and (idle := list(idle_settings(spec, spec.samples.requests or None))):
+        lines.extend(["", "said in vain", *(f"  {one}" for one in idle)])
     if dependencies := dict(_dependencies(spec, options.runs_dir)):
         width = max(map(len, dependencies.values()))
         lines.extend(["", "needs the outcome of"])

@@ -10,7 +10,7 @@ import attrs
 from mm_config.planning.costs import STREAMS, Memory, Work, ceil_div, infer_layout
 from mm_config.planning.encoders import BYTES, autoencoder_working_bytes, encoders, image_tokens
 from mm_config.planning.parameters import block_count, float32_count, quantized_count
-from mm_config.specs.diffusion import NUM_TRAIN_TIMESTEPS
+from mm_config.rules.sampling import guidance_by_step
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import ATTENTION_CORES
@@ -139,13 +139,7 @@ def infer_memory(spec: InferSpec) -> Memory:
 
 def passes_by_step(spec: InferSpec) -> list[int]:
     """Forward passes of each denoising step."""
-    sampler, boundary = spec.sampler, spec.boundary
-    high, low = sampler.guidance_high_noise, sampler.guidance_low_noise
-    threshold = 0.0 if boundary is None else boundary * NUM_TRAIN_TIMESTEPS
-    # A table whose timesteps are not listed yet counts as one of the high-noise expert alone.
-    told = sampler.told_timesteps() or [float(NUM_TRAIN_TIMESTEPS)] * sampler.steps
-    guidances = (high if timestep >= threshold else low for timestep in told)
-    return [2 if guidance > 1 else 1 for guidance in guidances]
+    return [2 if guidance > 1 else 1 for _, guidance in guidance_by_step(spec)]
 
 
 def expert_bytes(spec: InferSpec) -> int:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mm_config.rules.conditioning import request_problems
     from mm_config.rules.encoders import wan_autoencoder_problems
     from mm_config.rules.patterns import matches, matching
+    from mm_config.rules.sampling import idle_requests, idle_settings
     from mm_config.rules.whole import check, problems
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from mm_config.rules.wording import idle_problems
 from mm_config.schema.errors import Problem, prefixed
 from mm_config.specs.diffusion import (
+    NUM_TRAIN_TIMESTEPS,
     Expert,
     FlowMatchingSpec,
     SamplerSpec,
@@ -14,7 +15,7 @@ from mm_config.specs.diffusion import (
     Solver,
     TimestepSampling,
 )
-from mm_config.specs.infer import InferSpec
+from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_config.specs.serving import (
     GuidanceMode,
     InferRuntimeSpec,
@@ -126,6 +127,72 @@ def guidance_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
             f"is parallel, but no guidance of {path}.sampler is above 1: the second rank has nothing to do; "
             "choose batched",
         )
+
+
+def guidance_by_step(spec: InferSpec) -> list[tuple[Expert, float]]:
+    """The expert of each denoising step, and its guidance: high noise at and above the boundary.
+
+    A table whose timesteps are not listed yet counts as one of the high-noise expert alone.
+    """
+    sampler = spec.sampler
+    high = Expert.SINGLE if spec.boundary is None else Expert.HIGH_NOISE
+    told = sampler.told_timesteps() or [float(NUM_TRAIN_TIMESTEPS)] * sampler.steps
+    threshold = (spec.boundary or 0) * NUM_TRAIN_TIMESTEPS
+    return [
+        (high, sampler.guidance_high_noise)
+        if timestep >= threshold
+        else (Expert.LOW_NOISE, sampler.guidance_low_noise)
+        for timestep in told
+    ]
+
+
+def idle_settings(spec: InferSpec, requests: Sequence[GenerationRequest] | None = None) -> Iterator[Problem]:
+    """What a generation says in vain: it harms nothing, so whoever starts one says it and goes on.
+
+    Args:
+        spec: One that breaks no rule.
+        requests: What is going to be made; None where it is not known yet.
+    """
+    sampler, steps = spec.sampler, guidance_by_step(spec)
+    low = sampler.guidance_low_noise
+    if spec.boundary is None and low not in (sampler.guidance_high_noise, SamplerSpec().guidance_low_noise):
+        yield Problem(
+            "spec.sampler.guidance_low_noise",
+            f"is {low}, which a single network doesn't use; its own is spec.sampler.guidance_high_noise",
+        )
+    names = {Expert.HIGH_NOISE: "high_noise", Expert.LOW_NOISE: "low_noise"}
+    for expert, name in names.items() if spec.boundary is not None else ():
+        if all(used is not expert for used, _ in steps):
+            side = "below" if expert is Expert.HIGH_NOISE else "at or above"
+            yield Problem(
+                f"spec.{name}",
+                f"is used by no step: all {len(steps)} begin {side} spec.boundary {spec.boundary}, so its "
+                f"weights, its adapters and spec.sampler.guidance_{name} change nothing",
+            )
+    takers = [one for one in requests or () if not _has_negative_prompt(one)]
+    if spec.negative_prompt and not _is_guided(steps) and (requests is None or takers):
+        yield Problem("spec.negative_prompt", _NEVER_READ)
+    yield from idle_requests(spec, requests or ())
+
+
+def idle_requests(spec: InferSpec, requests: Iterable[GenerationRequest]) -> Iterator[Problem]:
+    """The same of requests alone."""
+    if not _is_guided(guidance_by_step(spec)):
+        for index, request in enumerate(requests):
+            if request.negative_prompt:
+                yield Problem(f"request {index}.negative_prompt", _NEVER_READ)
+
+
+_NEVER_READ = "is never read: no step has a guidance above 1"
+
+
+def _is_guided(steps: Iterable[tuple[Expert, float]]) -> bool:
+    return any(guidance > 1 for _, guidance in steps)
+
+
+def _has_negative_prompt(request: GenerationRequest) -> bool:
+    own = request.negative_prompt
+    return bool(own) or (own is not None and request.negative_prompt_may_be_empty)
 
 
 def shortcut_problems(spec: InferSpec, path: str) -> Iterator[Problem]:

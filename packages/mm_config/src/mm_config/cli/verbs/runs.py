@@ -173,8 +173,8 @@ def _remove(index: Index, line: CommandLine, words: Sequence[str]) -> None:
                 problems.append(Problem(word, f"means {len(found)} runs: {named}; name each, or use --name"))
     if problems:
         raise UserError(problems)
-    if not words and not (records := {record.path: record for record in _found(index, line)}):
-        raise UserError(f"no run in {index.runs_dir} meets this")
+    if not words:
+        records = {record.path: record for record in _found(index, line)}
     from mm_config.cli.runs_removing import remove_named
 
     remove_named(index, line, [*records.values()])
