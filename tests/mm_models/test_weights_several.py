@@ -92,7 +92,7 @@ def test_a_part_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path)
 def test_every_look_says_the_same_in_whatever_order_the_file_holds_its_tensors(tmp_path: Path) -> None:
     held = write_pair(tmp_path / "both.safetensors", ("high.", "low."))
     pages = set()
-    for seed in range(8):
+    for seed in range(4):
         data = reordered(save(held), seed)
         (tmp_path / "both.safetensors").write_bytes(data)
         why = refused(tmp_path / "both.safetensors")
@@ -196,7 +196,7 @@ def test_a_network_of_ones_own_is_not_taken_from_two_names(tmp_path: Path) -> No
 def test_many_prefixes_take_no_long_time(tmp_path: Path) -> None:
     one = torch.zeros(1)
     save_file(
-        {f"p{at}.patch_embedding.weight": one.clone() for at in range(4000)}, tmp_path / "w.safetensors"
+        {f"p{at}.patch_embedding.weight": one.clone() for at in range(1500)}, tmp_path / "w.safetensors"
     )
     save_file(
         {"patch_embedding.weight": one, "blocks.999999999999.x": one.clone()}, tmp_path / "b.safetensors"
