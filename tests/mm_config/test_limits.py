@@ -13,6 +13,7 @@ from mm_config.planning.plan import plan
 from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import leaves, replace
 from mm_config.schema.fields import field_types, info_of, spec_fields
+from mm_config.specs.infer import GenerationRequest
 from mm_config.stored.structuring import known_specs
 
 FREE = frozenset(
@@ -49,6 +50,12 @@ def test_every_whole_number_has_a_limit_or_needs_none() -> None:
 def test_a_sampler_of_a_million_million_steps_is_a_line() -> None:
     with pytest.raises(UserError, match=r"^spec\.sampler\.steps: must be <= 100000, got 1000000000000$"):
         replace(tiny.SPEC, "sampler.steps", 10**12)
+
+
+def test_a_prompt_of_a_megabyte_is_a_line() -> None:
+    assert GenerationRequest(prompt="x" * 2**20).prompt
+    with pytest.raises(UserError, match=r"^prompt: must have at most 1048576 characters, got 1048577$"):
+        GenerationRequest(prompt="x" * (2**20 + 1))
 
 
 @pytest.mark.slow

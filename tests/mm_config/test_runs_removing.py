@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 
 from experiments.tiny_high import SPEC
@@ -23,6 +24,7 @@ from mm_config.options.run_options import RunOptions
 from mm_config.runs import removing
 from mm_config.runs.folder import Run, open_run
 from mm_config.runs.index import open_index
+from mm_config.schema.errors import UserError
 from tests.mm_config.mm_in_process import mm
 
 
@@ -83,7 +85,7 @@ def test_conditions_choose_what_is_removed(tmp_path: Path, capfd: pytest.Capture
         open_run(replace(SPEC, "name", "tiny"), RunOptions(tmp_path)).fail(reason)
     assert "means 3 runs" in mm(capfd, "runs", "rm", "tiny", "--yes", *at, status=2)
     assert "expected RUN, or conditions" in mm(capfd, "runs", "rm", "--yes", *at, status=2)
-    assert "meets this" in mm(capfd, "runs", "rm", "--until", "2001-01-01", "--yes", *at, status=2)
+    assert "removed 0 runs, 0 B" in mm(capfd, "runs", "rm", "--until", "2001-01-01", *at)
     assert "has this id" in mm(capfd, "runs", "rm", "none", "--yes", *at, status=2)
     mm(capfd, "runs", "rm", "--status", "failed", "--yes", *at)
     assert paths(tmp_path) == {finished.record.path}
@@ -133,6 +135,34 @@ def test_a_running_run_stays_whatever_is_said(tmp_path: Path, capfd: pytest.Capt
     told = mm(capfd, "runs", "rm", run.record.path, "--yes", "--force", "--runs-dir", str(tmp_path), status=2)
     assert told == f"{run.record.path}: is running; stop it first\n"
     assert run.path.is_dir()
+
+
+def test_only_the_folder_of_the_run_itself_is_removed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    runs_dir, at = tmp_path / "runs", ("--yes", "--runs-dir", str(tmp_path / "runs"))
+    run = made(runs_dir, "tiny")
+    status = (run.path / "status.json").read_text()
+    (run.path / "status.json").write_text(status.replace(run.record.uid, "0" * 32))
+    assert "holds another run" in mm_err(capfd, "runs", "rm", run.record.path, "--force", *at)
+    (run.path / "status.json").write_text("{")
+    assert "status.json: is no JSON" in mm_err(capfd, "runs", "rm", run.record.path, *at)
+    elsewhere = attrs.evolve(run.record, path="../precious", uid="1" * 32)
+    (tmp_path / "precious").mkdir()
+    index = open_index(runs_dir)
+    with pytest.raises(UserError, match=r"is no folder of .*runs: `\.\.` is not allowed"):
+        removing.remove_run(index, elsewhere, unread=True)
+    assert (tmp_path / "precious").is_dir()
+    (run.path / "samples").symlink_to(tmp_path / "precious")
+    (tmp_path / "precious" / "file").touch()
+    mm(capfd, "runs", "rm", run.record.path, "--force", *at)
+    assert not run.path.exists() and (tmp_path / "precious" / "file").exists()
+
+
+def mm_err(capfd: pytest.CaptureFixture[str], *words: str) -> str:
+    """What a command that lists what it would remove says on stderr."""
+    assert app(words) == 2
+    return capfd.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["rename", "rmtree", "forget"])

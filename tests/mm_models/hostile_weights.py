@@ -66,8 +66,9 @@ def weight_cases() -> Iterator[Case]:
         written = partial(_bytes, length.to_bytes(8, "little") + b"{}")
         yield Case(f"header of {length} bytes", "transformer", partial(_replace, SAFETENSORS, written))
     for door, file in PICKLED:
-        for damage in (_terabytes, _code, _deep, _compressed, _itself, _object):
+        for damage in (_terabytes, _code, _deep, _compressed, _itself, _object, _shared_in_zip):
             yield Case(f"{damage.__name__[1:]} {file}", door, partial(_at, file, damage))
+        yield Case(f"shared {file}", door, partial(_replace, file, partial(_bytes, 5 * _shared(40))))
     for opcodes in _METADATA:
         yield Case(
             f"metadata {opcodes[:30]!r}", "dcp", partial(_replace, "dcp/.metadata", partial(_bytes, opcodes))
@@ -105,7 +106,16 @@ _KINDS: dict[str, Damage] = {
     "sparse": _sparse,
     "null": lambda path: path.symlink_to("/dev/null"),
 }
+
+
+def _shared(levels: int) -> bytes:
+    """A pickle of a dictionary whose key is a tuple of one tuple twice, and so on: 2^levels parts."""
+    pairs = b"".join(b"h%ch%c\x86q%c" % (level, level, level + 1) for level in range(levels))
+    return b"\x80\x02](" + b")q\x00" + pairs + b"e}h%cK\x01s." % levels
+
+
 _METADATA = (
+    _shared(40),
     b"cos\nmkdir\n(Vx\ntR.",
     b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
     b"\x80\x04K\x01r\xff\xff\xff\x7f.",
@@ -139,6 +149,14 @@ def _compressed(path: Path, _: Path) -> None:
         for member in old.namelist():
             new.writestr(member, old.read(member))
     shutil.move(bomb, path)
+
+
+def _shared_in_zip(path: Path, _: Path) -> None:
+    other = path.with_suffix(".zip")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(other, "w") as new:
+        for member in old.namelist():
+            new.writestr(member, _shared(40) if member.endswith("data.pkl") else old.read(member))
+    shutil.move(other, path)
 
 
 def _itself(path: Path, _: Path) -> None:

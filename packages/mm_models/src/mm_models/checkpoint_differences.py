@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mm_config.durable import open_regular, sha256_of
+from mm_config.durable import open_regular, outside, sha256_of
 from mm_config.reproducing import TENSORS, Difference, changed, shares
 from mm_config.schema import Problem, UserError
 from mm_config.stored import read_json
@@ -79,6 +79,8 @@ def _digests_by_manifest(folder: Path) -> dict[str, str] | None:
     """The sha256 of each file by the manifest, or None where there is no sound manifest."""
     try:
         files: Mapping[str, Any] = read_json(folder / MANIFEST)["files"]
+        if any(outside(name, folder) for name in files):
+            return None
         return {name: str(entry["sha256"]) for name, entry in files.items()}
     except (UserError, AttributeError, LookupError, TypeError):
         return None

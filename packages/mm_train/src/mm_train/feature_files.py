@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mm_config.console import aside
-from mm_config.durable import staged_file
+from mm_config.durable import require_regular, staged_file
 from mm_config.schema import Problem, UserError
 
 ROWS_PER_FILE = 8
@@ -49,6 +49,7 @@ def read_rows(path: Path) -> Tensor:
     Raises:
         OSError, SafetensorError, ValueError: It is not what was written under that name.
     """
+    require_regular(path)
     with safe_open(path, "pt") as file:
         rows, written = file.get_tensor("rows"), file.metadata()
     if written != {"sha256": _digest(rows, path)}:

@@ -32,15 +32,15 @@ def remove_named(index: Index, line: CommandLine, records: Sequence[RunRecord]) 
         raise UserError(problems)
     sizes = {record.path: size_of(at) if (at := index.folder(record)).is_dir() else 0 for record in records}
     what = f"{counted(len(records), 'run')}, {shown_size(sum(sizes.values()))}"
-    if not line.has(JSON):
+    if not line.has(JSON) and records:
         rows = [
             (one.path, one.status.value, one.started_at[:10], shown_size(sizes[one.path])) for one in records
         ]
         table(f"runs to remove: {what}", rows, ("run", "status", "started", "size"))
-    if not line.has(YES) and not _agreed(what):
+    if records and not line.has(YES) and not _agreed(what):
         raise UserError(Problem(YES.flag, f"nothing was removed; with it, {what} would be"))
     for record in records:
-        remove_run(index, record)
+        remove_run(index, record, unread=line.has(FORCE))
     if line.has(JSON):
         print_json({"removed": [*sizes], "bytes": sum(sizes.values())})
     else:

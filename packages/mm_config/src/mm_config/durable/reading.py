@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import stat
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 MOST_BYTES = 2**28
 """Of a file that is read whole: far more than any text of ours, far less than memory."""
@@ -27,7 +27,7 @@ def require_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, f"it is {kind}, no file", str(path))
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """A regular file, open for reading its bytes. Raises OSError where it is none or can't be opened."""
     require_regular(path)
     return path.open("rb")

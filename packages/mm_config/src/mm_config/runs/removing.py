@@ -10,13 +10,15 @@ import attrs
 
 from mm_config.content.inputs import Input
 from mm_config.durable.leftovers import is_abandoned, remove, size_of, stage_of, stages
+from mm_config.durable.reading import outside
 from mm_config.durable.writing import discard
 from mm_config.options.run_options import REPRODUCTIONS
 from mm_config.runs import lock
 from mm_config.runs.database import writing
-from mm_config.runs.index import Index, run_folders, uid_in
+from mm_config.runs.index import Index
 from mm_config.runs.inputs import read_inputs
-from mm_config.runs.record import STATUS_FILE, RunRecord
+from mm_config.runs.listing import run_folders
+from mm_config.runs.record import RunRecord, uid_in
 from mm_config.runs.stored import read_stored
 from mm_config.runs.tables import key_of
 from mm_config.schema.errors import Problem, UserError
@@ -64,32 +66,47 @@ def kept_by_others(index: Index, records: Sequence[RunRecord]) -> Iterator[Probl
                     yield Problem(record.path, f"{name} was made of it (spec.{path.removesuffix('.spec')})")
 
 
-def remove_run(index: Index, record: RunRecord) -> None:
+def remove_run(index: Index, record: RunRecord, *, unread: bool = False) -> None:
     """Removes a run: from the index, then its folder, which is renamed into the trash before it is deleted.
 
     A process that is killed meanwhile leaves the whole run, or something in the trash for `remove_leftovers`.
 
+    Args:
+        index: The index of its runs folder.
+        record: The run.
+        unread: Whether a folder goes whose status can't be read, so that nothing tells that it is this run's.
+
     Raises:
-        UserError: A process uses it, its folder holds another run, or can't be removed.
+        UserError: A process uses it, its folder holds another run or lies elsewhere, or it can't be removed.
     """
     folder = index.folder(record)
+    if problem := outside(record.path, index.runs_dir, follow=False):
+        raise UserError(Problem(record.path, f"is no folder of {index.runs_dir}: {problem}"))
     if not folder.is_dir():
         forget(index, record)
         return
-    if (folder / STATUS_FILE).is_file() and uid_in(folder) != record.uid:
+    try:
+        uid = uid_in(folder)
+    except UserError:
+        if not unread:
+            raise
+        uid = record.uid
+    if uid != record.uid:
         raise UserError(Problem(record.path, "its folder holds another run by now"))
-    lock.acquire(folder)
     trash = index.runs_dir / TRASH
     try:
-        trash.mkdir(exist_ok=True)
-        forget(index, record)
-        discard(folder, stage_of(trash / folder.name))
-        # Whoever looked before the folder was gone may have taken the run into the index again.
-        forget(index, record)
+        lock.acquire(folder)
+        try:
+            trash.mkdir(exist_ok=True)
+            forget(index, record)
+            discard(folder, stage_of(trash / folder.name))
+            # Whoever looked before the folder was gone may have taken the run into the index again.
+            forget(index, record)
+        finally:
+            lock.release(folder)
     except OSError as error:
         raise UserError(Problem(str(folder), f"can't be removed: {error.strerror}")) from error
     finally:
-        lock.release(folder)
         for emptied in (folder.parent, trash):
             with suppress(OSError):
                 emptied.rmdir()

@@ -13,6 +13,8 @@ from mm_config.schema.errors import Problem
 from mm_config.schema.fields import FieldInfo, field_types, info_of, spec_fields
 from mm_config.schema.types import class_of, in_error, is_tuple, type_problem
 
+MOST_CHARACTERS = 2**20
+"""Of one text of a spec; the longest prompts have some thousands."""
 _PLAIN_TYPES = frozenset({bool, int, float, str})
 
 
@@ -64,6 +66,8 @@ def _content_problem(value: Any, info: FieldInfo) -> str | None:
         return None
     if isinstance(value, str) and not is_unicode(value):
         return f"holds a lone surrogate, which is no Unicode text: {in_error(value)}"
+    if isinstance(value, str) and len(value) > MOST_CHARACTERS:
+        return f"must have at most {MOST_CHARACTERS} characters, got {len(value)}"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _range_problem(value, info)
     return None

@@ -98,7 +98,8 @@ def _files_and_tensors(index: Path) -> list[tuple[str, str]]:
         outside = sorted({name for name in placed.values() if Path(name).name != name})
     except (ValueError, KeyError, TypeError) as error:
         stands = placeholder(index)
-        why = f"it is {stands}" if stands else f"{type(error).__name__}: {error}"
+        told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        why = f"it is {stands}" if stands else told
         message = (
             f"is no index of {'safetensors' if '.safetensors.' in index.name else 'weights'} files: {why}"
         )

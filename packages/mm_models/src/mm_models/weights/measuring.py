@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from mm_config.durable import require_regular
 from mm_config.schema import Problem, UserError
 
 
@@ -20,6 +21,8 @@ def largest_differences(old: Path, new: Path) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     try:
+        require_regular(old)
+        require_regular(new)
         with safe_open(old, "pt") as before, safe_open(new, "pt") as after:
             for name in set(before.keys()) & set(after.keys()):
                 was, is_now = before.get_tensor(name).double(), after.get_tensor(name).double()

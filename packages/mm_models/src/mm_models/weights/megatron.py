@@ -21,7 +21,7 @@ from mm_models.weights.tensors import StoredTensor
 
 TRACKER = "latest_checkpointed_iteration.txt"
 FILE = "model_optim_rng.pt"
-_MAX_TRACKER_BYTES = 2**10
+_MAX_TRACKER_BYTES = 2**16
 _RANK = re.compile(r"mp_rank_(\d+)(?:_(\d+))?")
 _BLOCK = re.compile(r"(.*?\bblocks\.)(\d{1,9})(\..*)")
 Part = dict[str, StoredTensor]

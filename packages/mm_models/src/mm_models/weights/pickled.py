@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm_config.durable import require_regular
+from mm_config.durable import open_regular
 from mm_config.schema import Problem, UserError
+from mm_models.weights.pickle_sizes import TooLarge, require_saved
 from mm_models.weights.placeholders import placeholder
 from mm_models.weights.tensors import StoredTensor, in_memory
 
@@ -38,11 +39,9 @@ def load_payload(path: Path) -> Any:
 
     Files of torch before 1.6 are no zip files; they can't be mapped and are read into memory.
     """
-    if compressed := _compressed(path):
-        message = f"holds {compressed}, which is compressed; torch.save compresses nothing"
-        raise UserError(Problem(str(path), message))
     try:
-        require_regular(path)
+        with open_regular(path) as file:
+            require_saved(file)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # A damaged pickle raises anything.
         raise UserError(Problem(str(path), _why(path, error))) from error
@@ -55,6 +54,7 @@ def load_tensor(content: bytes) -> Tensor:
         ValueError: They hold something else.
     """
     try:
+        require_saved(io.BytesIO(content))
         tensor = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # Damaged bytes raise anything.
         raise ValueError(_first_line(error)) from error
@@ -95,16 +95,6 @@ def _require_stored(name: str, value: Tensor, path: Path) -> None:
         raise UserError(Problem(str(path), message))
 
 
-def _compressed(path: Path) -> str | None:
-    """A member of a zip file that would grow while it is read; None where there is none, or no zip file."""
-    try:
-        with zipfile.ZipFile(path) as opened:
-            members = opened.infolist()
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
-        return None
-    return next((one.filename for one in members if one.compress_type != zipfile.ZIP_STORED), None)
-
-
 def _leaves(prefix: str, value: Any, path: Path, depth: int = 0) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         if depth == _DEEPEST:
@@ -124,6 +114,8 @@ def _why(path: Path, error: Exception) -> str:
             else ""
         )
         return f"holds Python objects that are never loaded: {', '.join(forbidden)}{note}"
+    if isinstance(error, TooLarge):
+        return str(error)
     if isinstance(error, OSError):
         return f"can't be read: {error.strerror or error}"
     if stands := placeholder(path):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mm_config.durable import open_regular
 from mm_config.schema import Problem, UserError
+from mm_models.weights.pickle_sizes import require_small
 from mm_models.weights.pickled import load_tensor
 from mm_models.weights.safetensors_files import DTYPES
 from mm_models.weights.tensors import Piece, Region, StoredTensor
@@ -97,6 +98,8 @@ def read_torch_dcp(folder: Path) -> tuple[dict[str, StoredTensor], list[str]]:
     path = folder / METADATA
     try:
         with open_regular(path) as file:
+            require_small(file)
+            file.seek(0)
             state = _Unpickler(file).load().state
         stored = {
             (index.state["fqn"], tuple(index.state.get("offset") or ())): info.state

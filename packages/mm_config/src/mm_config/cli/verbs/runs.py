@@ -10,7 +10,8 @@ from mm_config.cli.targets import runs_dir_of
 from mm_config.cli.verb import MORE, Action, Usage, Verb
 from mm_config.console.output import aside, print_json, print_lines
 from mm_config.runs.conditions import Aliases, moment, parse_condition
-from mm_config.runs.index import Index, open_index, run_folders, unfilled_index
+from mm_config.runs.index import Index, open_index, unfilled_index
+from mm_config.runs.listing import run_folders
 from mm_config.runs.marks import SUFFIX
 from mm_config.runs.record import RunRecord, RunStatus, to_row
 from mm_config.runs.videos import trace
@@ -173,8 +174,8 @@ def _remove(index: Index, line: CommandLine, words: Sequence[str]) -> None:
                 problems.append(Problem(word, f"means {len(found)} runs: {named}; name each, or use --name"))
     if problems:
         raise UserError(problems)
-    if not words and not (records := {record.path: record for record in _found(index, line)}):
-        raise UserError(f"no run in {index.runs_dir} meets this")
+    if not words:
+        records = {record.path: record for record in _found(index, line)}
     from mm_config.cli.runs_removing import remove_named
 
     remove_named(index, line, [*records.values()])
