@@ -103,6 +103,15 @@ def test_if_needed_reports_an_equal_finished_run(place: Path) -> None:
     assert other != first
 
 
+def test_a_queue_starts_a_run_once_and_then_resumes_it(place: Path) -> None:
+    refused = run(place, "--resume", "latest")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines() == ["--resume: no run 'latest' of 'count' in runs"]
+    again = ("--resume", "latest", "--restart")
+    first, second = (run(place, *again).stdout.splitlines()[-1] for _ in range(2))
+    assert first == second
+
+
 def test_runs_go_where_they_are_told_to(place: Path) -> None:
     done = run(place, "--runs-dir", "elsewhere", "--spec.name", "mine")
     assert Path(done.stdout.splitlines()[-1]).is_relative_to(place / "elsewhere" / "mine")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import attrs
 import pytest
+import torch.distributed as dist
+from torch.optim import AdamW
 
 import mm_train
 from mm_config import replace
@@ -110,6 +112,51 @@ def test_restart_makes_a_run_where_there_is_none_and_nowhere_else(
         other = brief if wrong == "elsewhere" else replace(brief, "seed", 7)
         with pytest.raises(UserError, match=r"no run 'elsewhere'|spec\.seed: was 0"):
             mm_train.train(other, attrs.evolve(options, resume=wrong, restart=True))
+
+
+def test_a_run_that_ended_before_its_first_state_begins_in_its_own_folder(
+    brief: TrainSpec, options: RunOptions, losses_of: Losses, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = replace(brief, "checkpoint.every_steps", 9)
+    update = AdamW.step
+
+    def ends(self: AdamW, *args: object) -> None:
+        update(self, *args)
+        if len(self.state) and self.state[self.param_groups[0]["params"][0]]["step"] == 2:
+            raise RuntimeError
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(AdamW, "step", ends)
+        mm_train.train(late, options)
+    (folder,) = (options.runs_dir / late.name).iterdir()
+    assert len(losses_of(folder)) == 1
+    resumed = mm_train.train(replace(late, "checkpoint.every_steps", 1), again(options, restart=True))
+    assert resumed.run_dir == folder
+    assert len(losses_of(folder)) == 3
+    assert f"{folder} has no checkpoint yet; starting at step 0\n" in capsys.readouterr().out
+
+
+def _resume_on_ranks(rank: int, spec: TrainSpec, options: RunOptions, told: list[tuple[str, str]]) -> None:
+    with pytest.raises(UserError) as caught:
+        mm_train.train(spec, again(options))
+    assert [(problem.path, problem.message) for problem in caught.value.problems[1:]] == told
+    dist.barrier()
+    if rank == 0:
+        whole = Path(told[1][0]) / "state.json"
+        whole.write_bytes(whole.read_bytes()[:-1])
+    dist.barrier()
+    resumed = mm_train.train(spec, again(options))
+    assert resumed.checkpoint.name == "step-00000003"
+
+
+def test_ranks_refuse_together_and_pass_over_together(
+    brief: TrainSpec, options: RunOptions, trained: TrainResult, run_ranks: Callable[..., None]
+) -> None:
+    folder = trained.checkpoint.parent
+    told = [lengthen(path) for path in sorted(folder.iterdir(), reverse=True)]
+    run_ranks(_resume_on_ranks, brief, options, told)
+    kept = sorted(path.name for path in folder.iterdir())
+    assert kept == ["step-00000002", "step-00000003", "step-00000003.damaged"]
 
 
 @pytest.mark.parametrize("damage", ["deleted", "NUL"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +83,19 @@ def test_a_state_that_is_not_finite_is_not_saved_and_the_one_before_is_resumed(
     assert losses_of(folder) == losses_of(mm_train.train(replace(spec, "name", "whole"), options).run_dir)
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_any_number_that_is_not_finite_is_found_and_no_other(value: str, dtype: torch.dtype) -> None:
+    network = nn.ParameterDict({name: torch.randn(5, 7, dtype=dtype) for name in ("first", "second")})
+    network["none"], network["whole"] = torch.empty(0), nn.Parameter(torch.ones(2).int(), requires_grad=False)
+    optimizer = AdamW([network["first"]])
+    with torch.no_grad():
+        network["first"][0, 0], network["first"][1, 1] = torch.finfo(dtype).max, torch.finfo(dtype).min
+        assert states.not_finite(network, optimizer, ALONE) == []
+        network["second"][3, 2] = float(value)
+    assert states.not_finite(network, optimizer, ALONE) == ["second"]
+
+
 def _save_what_one_rank_broke(rank: int, spec: TrainSpec, folder: Path) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
@@ -104,6 +118,39 @@ def test_what_is_not_finite_on_one_rank_is_saved_by_none(
 ) -> None:
     run_ranks(_save_what_one_rank_broke, small, tmp_path)
     assert [path.name for path in checkpoint.newest_first(tmp_path)] == ["step-00000001"]
+
+
+def _save_where_one_rank_can_not(rank: int, spec: TrainSpec, folder: Path) -> None:
+    network = nn.Linear(256, 256)
+    fully_shard(network, mesh=init_device_mesh("cpu", (2,)))
+    optimizer, ranks = AdamW(network.parameters()), Ranks(rank, 2, grouped=True)
+
+    def save(step: int) -> None:
+        states.save(folder, spec, network, optimizer, TrainState(step, {}, 0.0), ranks)
+
+    save(1)
+    no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if rank == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, no_limit[1]))
+    with pytest.raises(UserError, match="step-00000002: the checkpoint can't be written: File too large"):
+        save(2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
+    if rank == 1:
+        checkpoint._digests = unreadable
+    with pytest.raises(UserError, match="step-00000003: the checkpoint can't be written: Input/output"):
+        save(3)
+
+
+def unreadable(folder: Path) -> dict[str, object]:
+    raise OSError(5, "Input/output error", str(folder))
+
+
+def test_what_one_rank_can_not_write_or_read_again_is_one_line_on_all(
+    small: TrainSpec, tmp_path: Path, run_ranks: Callable[..., None]
+) -> None:
+    run_ranks(_save_where_one_rank_can_not, small, tmp_path)
+    (kept,) = checkpoint.newest_first(tmp_path)
+    assert (kept.name, checkpoint.verify(kept)) == ("step-00000001", [])
 
 
 def saved(folder: Path, spec: TrainSpec, step: int) -> Path:

@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_distribut
 
 from mm_config.content import sha256_of_files
 from mm_config.durable import place_folder, sha256_of, size_and_sha256, synced_file
-from mm_models.collectives import gather_json, rank_and_world_size, write_on_first
+from mm_models.collectives import gather_from_files, rank_and_world_size, write_on_first
 
 STATE = "state.json"
 MANIFEST = "manifest.json"
@@ -51,7 +51,9 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[
     write_on_first(lambda: _begin(staged, folder, tensors, text))
     for group, named in tensors.items():
         _write_group(staged / group, named)
-    files = {name: digest for part in gather_json(_digests(staged)) for name, digest in part.items()}
+    files = {
+        name: digest for part in gather_from_files(lambda: _digests(staged)) for name, digest in part.items()
+    }
     write_on_first(lambda: _complete(staged, folder, files))
 
 

@@ -29,18 +29,25 @@ def gather_json(value: Any) -> list[Any]:
     return [json.loads(bytes(text[: int(size)].tolist())) for text, size in pairs]
 
 
-def write_on_first(write: Callable[[], None]) -> None:
-    """Writes files on rank 0 while the others wait.
+def gather_from_files(work: Callable[[], Any]) -> list[Any]:
+    """What work with files gives on every rank, as JSON, in the order of ranks.
 
     Raises:
-        OSError: It failed on rank 0; every rank raises it, so that none waits for ever.
+        OSError: It failed on a rank; every rank raises it, so that none waits for ever.
     """
-    rank, _ = rank_and_world_size()
+    value: Any = None
     failure: tuple[int | None, str, str | None] | None = None
-    if rank == 0:
-        try:
-            write()
-        except OSError as error:
-            failure = (error.errno, error.strerror or str(error), error.filename and str(error.filename))
-    if failed := gather_json(failure)[0]:
+    try:
+        value = work()
+    except OSError as error:
+        failure = (error.errno, error.strerror or str(error), error.filename and str(error.filename))
+    found = gather_json([value, failure])
+    if failed := next((failed for _, failed in found if failed), None):
         raise OSError(*failed)
+    return [value for value, _ in found]
+
+
+def write_on_first(write: Callable[[], None]) -> None:
+    """Writes files on rank 0 while the others wait. Raises OSError on every rank where that fails."""
+    rank, _ = rank_and_world_size()
+    gather_from_files(lambda: write() if rank == 0 else None)

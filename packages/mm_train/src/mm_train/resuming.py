@@ -83,7 +83,7 @@ def _look(spec: TrainSpec, options: RunOptions) -> dict[str, Any] | None:
             damaged[str(folder)] = damage
             continue
         return attrs.asdict(ResumePoint(str(run.path), str(folder), damaged))
-    if not damaged and not _had_checkpoints(run):
+    if not damaged and not _had_checkpoints(run, spec):
         return attrs.asdict(ResumePoint(str(run.path), None, {}))
     how, again = options.name_of("resume"), options.name_of("restart")
     lost = [
@@ -97,12 +97,12 @@ def _look(spec: TrainSpec, options: RunOptions) -> dict[str, Any] | None:
     return None
 
 
-def _had_checkpoints(run: Run) -> bool:
+def _had_checkpoints(run: Run, spec: TrainSpec) -> bool:
     """Whether a run in which there are none had some: it finished, went on after one, or set one aside."""
     assert isinstance(run.spec, TrainSpec)
+    between = max(run.spec.checkpoint.every_steps, spec.checkpoint.every_steps)
     logged = run.metrics_path.read_bytes().count(b"\n") if run.metrics_path.is_file() else 0
-    aside = run.checkpoints_dir.glob("step-*.damaged*")
-    return run.result_path.exists() or logged > run.spec.checkpoint.every_steps or any(aside)
+    return run.result_path.exists() or logged > between or any(run.checkpoints_dir.glob("step-*.damaged*"))
 
 
 def _set_aside(point: ResumePoint) -> None:

@@ -102,11 +102,14 @@ def restore(folder: Path, network: nn.Module, optimizer: Optimizer) -> TrainStat
 def not_finite(network: nn.Module, optimizer: Optimizer, ranks: Ranks) -> list[str]:
     """The names of parameters, and of moments such as `<parameter>.exp_avg_sq`, that hold an inf or a NaN.
 
-    Each rank looks at its shards, on its device; reading what it found waits for the device once.
+    Each rank looks at its shards, on its device; reading what it found waits for the device once. The least
+    and the greatest value tell: both are NaN where any is, and they take no memory.
     """
-    tensors = {**dict(network.named_parameters()), **named_moments(network, optimizer)}
-    finite = [local_of(tensor).isfinite().all() for tensor in tensors.values()]
-    flags: list[bool] = torch.stack(finite).tolist()
+    named = {**dict(network.named_parameters()), **named_moments(network, optimizer)}
+    shards = {name: local_of(tensor.detach()) for name, tensor in named.items()}
+    tensors = {name: shard for name, shard in shards.items() if shard.is_floating_point() and shard.numel()}
+    finite = [shard.amin().isfinite() & shard.amax().isfinite() for shard in tensors.values()]
+    flags: list[bool] = torch.stack(finite).tolist() if finite else []
     mine = [name for name, flag in zip(tensors, flags, strict=True) if not flag]
     return list(dict.fromkeys(name for part in ranks.gather(mine) for name in part))
 
