@@ -21,12 +21,12 @@ STOREYS = {
     "people": ("cli", "importing"),
 }
 """The folders of mm_config, from the lowest storey up."""
-APART = ("mm_config", "mm_config.__main__")
+APART = ("mm_config", "mm_config.__main__", "mm_config.interrupts")
 MOST_FLOORS = 6
 """Among the folders of a storey, and among the files of a folder."""
 MOST_FLOORS_OF = {"importing": 8}
 """Folders with a limit of their own; docs/decisions.md, section 30, says why."""
-MOST_LINES = 26_800
+MOST_LINES = 27_400
 """Of mm_config; docs/decisions.md, section 30, says how it moves."""
 MOST_LINES_OF_A_FILE = 300
 FOLDERS = ("packages", "experiments", "examples", "tests", "scripts", "benchmarks")
@@ -91,7 +91,7 @@ def _lines(root: Path) -> Iterator[str]:
 
 
 def imports_of(source: Path) -> dict[str, set[str]]:
-    """The modules of mm_config that each of them imports; the package's own two files stand apart."""
+    """The modules of mm_config that each of them imports; the package's own files stand apart."""
     files = {
         ".".join(file.relative_to(source).with_suffix("").parts).removesuffix(".__init__"): file
         for file in (source / "mm_config").rglob("*.py")

@@ -1,7 +1,7 @@
 """Runs that are killed or asked to stop, and what continues them."""
 
 import os
-import signal
+import random
 import subprocess
 import sys
 import time
@@ -19,6 +19,7 @@ from mm_config.runs.index import open_index
 from mm_config.runs.record import RunStatus
 from mm_config.specs.train import TrainSpec
 from mm_models import checkpoint
+from tests.mm_train.signalled import KINDS, SEED
 
 Losses = Callable[[Path], list[float]]
 Experiment = Callable[[TrainSpec], Path]
@@ -77,10 +78,12 @@ def test_a_killed_run_continues_bit_for_bit(
 def test_a_run_that_is_asked_to_stop_saves_its_state_first(
     long: TrainSpec, options: RunOptions, losses_of: Losses, experiment: Experiment
 ) -> None:
+    """Which signal is drawn anew every day."""
     process, folder = started(experiment(long), options.runs_dir, long.name)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    number = random.Random(SEED).choice(KINDS)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (128 + number, "interrupted\n")
     assert "--resume" in output
     assert attach(folder).record.status is RunStatus.INTERRUPTED
     last = checkpoint.latest(folder / "checkpoints")

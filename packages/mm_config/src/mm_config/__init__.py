@@ -1,6 +1,11 @@
 """Configuration as code for video diffusion: specs and what can be done with a spec alone."""
 
 # pyright: reportUnusedImport=false
+# ruff: noqa: E402
+
+from mm_config.interrupts import take_over
+
+take_over()  # Before the imports that take time.
 
 from typing import TYPE_CHECKING, Any
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from mm_config.schema import lazy
 
 if TYPE_CHECKING:
-    from mm_train.training import Step, TrainResult, steps, train
+    from mm_train.metrics import Step
+    from mm_train.results import TrainResult
+    from mm_train.training import steps, train
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import attrs
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 import mm_data
 from mm_config.console import progress, say
 from mm_config.options import StoppedEarly
+from mm_config.running import Stopped
 from mm_config.runs import Run
 from mm_config.schema import UserError
 from mm_config.specs import TrainSpec
@@ -31,7 +33,6 @@ from mm_train.ranks import Ranks
 from mm_train.sharding import set_gradient_sync
 from mm_train.sources import Source
 from mm_train.states import TrainState
-from mm_train.stopping import stop_requests
 
 
 @attrs.frozen
@@ -64,7 +65,11 @@ class Training:
 
 
 def fit(
-    training: Training, first_step: int, seconds_before: float, stop_after: int | None = None
+    training: Training,
+    first_step: int,
+    seconds_before: float,
+    stop_requested: Callable[[], int],
+    stop_after: int | None = None,
 ) -> Generator[Step, bool, TrainState]:
     """Trains from `first_step` to the last step of the schedule and returns the final state.
 
@@ -76,6 +81,7 @@ def fit(
         training: What to train, with what.
         first_step: Steps that were done before.
         seconds_before: Time spent on them.
+        stop_requested: The number of a signal that asks to stop; 0 for none.
         stop_after: The step after which to stop on the way, see `RunOptions`.
 
     Raises:
@@ -84,7 +90,7 @@ def fit(
         UserError: Too many clips are bad, a checkpoint can't be written, or the loss or the norm of the
             gradients is not finite; the optimizer has not used such gradients. Or a weight or a moment is not
             finite where a checkpoint is due; that state is not saved.
-        KeyboardInterrupt: SIGINT or SIGTERM arrived, or another rank stops; the state was saved before.
+        Stopped: A signal to stop arrived, or another rank stops; the state was saved before.
     """
     spec, ranks = training.spec, training.ranks
     steps = spec.schedule.steps
@@ -106,7 +112,6 @@ def fit(
             quarantine=training.quarantine,
         ) as batches,
         progress(f"train {spec.name}", last_step, "step", spec.runtime.log_every, first_step) as bar,
-        stop_requests() as stop_requested,
     ):
         for step in range(first_step, last_step):
             step_started = time.perf_counter()
@@ -137,17 +142,18 @@ def fit(
             closed = yield done
             elapsed = seconds_before + time.perf_counter() - started
             state = TrainState(step + 1, batches.state(), elapsed)
-            stop = ranks.any(closed or stop_requested())
+            asked = stop_requested()
+            stop = ranks.largest(max(asked, signal.SIGINT) if closed else asked)
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
                 ranks.on_first(training.run.sync_metrics)
                 states.save(
                     training.run.checkpoints_dir, spec, training.network, training.optimizer, state, ranks
                 )
             if stop and state.step < steps:
-                if closed:
+                if closed and not asked:
                     raise StoppedEarly(training.run.path, state.step, steps)
                 say(f"stopped after step {state.step}; to go on, add --resume {training.run.path}")
-                raise KeyboardInterrupt
+                raise Stopped(stop)
     if state.step < steps:
         raise StoppedEarly(training.run.path, state.step, steps)
     return state

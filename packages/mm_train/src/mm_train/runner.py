@@ -9,7 +9,8 @@ from mm_config.console import say, shell_command, table, typed_path
 from mm_config.options import RunOptions, RunOutcome
 from mm_config.schema import spec_hash
 from mm_config.specs import TrainSpec
-from mm_train.training import TrainResult, train
+from mm_train.results import TrainResult
+from mm_train.training import train
 
 
 def run(spec: TrainSpec, options: RunOptions) -> RunOutcome:

@@ -36,6 +36,7 @@ from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
 from mm_train.parallelize import materialize, parallelize
 from mm_train.ranks import Ranks, agree_on, joined
+from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
 from mm_train.sources import Source, cached_source, encoding_source
 from mm_train.starting import (
@@ -46,28 +47,7 @@ from mm_train.starting import (
     start_weights,
 )
 from mm_train.states import TrainState
-
-
-@attrs.frozen
-class TrainResult:
-    """What a training left behind."""
-
-    run_dir: Path
-    """The run folder."""
-    result_path: Path
-    """Its result.json."""
-    checkpoint: Path
-    """The state after the last step."""
-    steps: int
-    """Optimizer steps."""
-    loss: float | None
-    """Mean of the last steps' losses; None where their lines were lost."""
-    seconds: float
-    """Time spent, in all processes that resumed each other."""
-    peak_gib: float
-    """Peak memory of this process's device, in GiB."""
-    quarantined: int
-    """Clips that could not be read."""
+from mm_train.stopping import stop_requests
 
 
 def train(
@@ -132,7 +112,7 @@ def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainR
     check_environment(spec)
     if options.if_needed and (earlier := equal_run(spec, options)):
         finished = attach(earlier)
-        return _result(finished, read_result(finished.path))
+        return result_of(finished, read_result(finished.path))
     picked = device.pick(spec.runtime.device)
     closed = False
     timeout = timedelta(minutes=spec.runtime.timeout_minutes)
@@ -204,8 +184,9 @@ def _train(
         for lost in ranks.on_first(lambda: run.rewind_metrics(start.step)):
             say(lost)
         spent = start.seconds + time.perf_counter() - started
-        state = yield from fit(training, start.step, spent, options.stop_after)
-        return _finish(training, state)
+        with stop_requests() as stop_requested:
+            state = yield from fit(training, start.step, spent, stop_requested, options.stop_after)
+            return _finish(training, state)
 
 
 def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> tuple[Dataset, Input]:
@@ -282,18 +263,4 @@ def _finish(training: Training, state: TrainState) -> TrainResult:
         run.finish(content)
         return content
 
-    return _result(run, training.ranks.on_first(finish))
-
-
-def _result(run: Run, content: Mapping[str, Any]) -> TrainResult:
-    """What a finished run's result.json says."""
-    return TrainResult(
-        run_dir=run.path,
-        result_path=run.result_path,
-        checkpoint=run.path / content["checkpoint"],
-        steps=content["steps"],
-        loss=content["loss"],
-        seconds=content["seconds"],
-        peak_gib=content["peak_gib"],
-        quarantined=content["quarantined"],
-    )
+    return result_of(run, training.ranks.on_first(finish))

@@ -5,6 +5,7 @@ Only the first rank speaks (environment variable RANK, set by torchrun).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -61,9 +62,21 @@ def say(text: str) -> None:
     if not is_main_rank():
         return
     if is_live():
-        console().print(escaped(text), markup=False, soft_wrap=True)
+        with _unless_the_terminal_is_gone():
+            console().print(escaped(text), markup=False, soft_wrap=True)
     else:
         print_lines([text])
+
+
+@contextmanager
+def _unless_the_terminal_is_gone() -> Generator[None]:
+    """Lets output go nowhere from the time on when its terminal was closed: a run does not end of it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def aside(*notes: str) -> None:
@@ -75,7 +88,8 @@ def aside(*notes: str) -> None:
 def print_lines(lines: Iterable[str], file: TextIO | None = None) -> None:
     """Prints lines; of what is inside one, control characters become escapes, an end of a line too."""
     if whole := list(map(escaped, lines)):
-        print("\n".join(whole), file=file, flush=True)
+        with _unless_the_terminal_is_gone():
+            print("\n".join(whole), file=file, flush=True)
 
 
 def print_json(content: object) -> None:

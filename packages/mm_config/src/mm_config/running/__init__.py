@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
+    from mm_config.interrupts import Stopped, leave
     from mm_config.running.choosing import taken_from, trained_input
     from mm_config.running.contents import checked_inputs
     from mm_config.running.runners import equal_run

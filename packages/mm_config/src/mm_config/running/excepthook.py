@@ -11,21 +11,27 @@ from pathlib import Path
 from types import TracebackType
 
 from mm_config.console.output import aside
+from mm_config.console.surroundings import failure
+from mm_config.interrupts import give_back
 from mm_config.schema.errors import UserError
 
 _OURS = Path(__file__).parents[1]
-_MAINS = ("mm_config.main", "mm_config.cli.main", "mm_config.cli.main.main")
-"""What experiments call, by its module's name and its own."""
+_MAINS = ("mm_config.main", "mm_config.cli.main", "mm_config.cli.main.main", "mm_config.cli.app.app")
+"""What experiments and `mm` call, by its module's name and its own."""
 
 
 def install_for_an_experiment() -> None:
-    """Installs the hook where the process runs an experiment file; every other program keeps its own.
+    """Installs the hook where the process runs an experiment file or `mm`; every other program keeps its own.
+
+    It keeps Python's Ctrl-C as well.
 
     A spec may be refused while it is built, before the file has reached its `main`, so the file is read.
     """
     file = getattr(sys.modules["__main__"], "__file__", None)
     if file and not hasattr(builtins, "__IPYTHON__") and _runs_an_experiment(Path(file)):
         _install()
+    elif file:
+        give_back()
 
 
 def _runs_an_experiment(file: Path) -> bool:
@@ -63,16 +69,18 @@ def _imported(node: ast.AST) -> Iterator[tuple[str, str]]:
 def _install() -> None:
     """Makes an uncaught `UserError` print its problems behind the file and line of the user's that raised it.
 
-    Every other exception is shown as before.
+    Memory that ran out is a line as well. Every other exception is shown as before.
     """
     before = sys.excepthook
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not isinstance(error, UserError):
+        said = failure(error)
+        if not isinstance(error, UserError) and said is None:
             before(kind, error, trace)
             return
         where = _users_line(trace)
-        aside(*(f"{where}{problem}" for problem in error.problems))
+        lines = [f"{where}{one}" for one in error.problems] if isinstance(error, UserError) else [str(said)]
+        aside(*lines)
         # The interpreter takes the exit status of a hook that raises SystemExit.
         raise SystemExit(2)
 

@@ -1,0 +1,47 @@
+"""What a training comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from mm_config.runs import Run
+
+
+@attrs.frozen
+class TrainResult:
+    """What a training left behind."""
+
+    run_dir: Path
+    """The run folder."""
+    result_path: Path
+    """Its result.json."""
+    checkpoint: Path
+    """The state after the last step."""
+    steps: int
+    """Optimizer steps."""
+    loss: float | None
+    """Mean of the last steps' losses; None where their lines were lost."""
+    seconds: float
+    """Time spent, in all processes that resumed each other."""
+    peak_gib: float
+    """Peak memory of this process's device, in GiB."""
+    quarantined: int
+    """Clips that could not be read."""
+
+
+def result_of(run: Run, content: Mapping[str, Any]) -> TrainResult:
+    """What a finished run's result.json says."""
+    return TrainResult(
+        run_dir=run.path,
+        result_path=run.result_path,
+        checkpoint=run.path / content["checkpoint"],
+        steps=content["steps"],
+        loss=content["loss"],
+        seconds=content["seconds"],
+        peak_gib=content["peak_gib"],
+        quarantined=content["quarantined"],
+    )
