@@ -36,6 +36,15 @@ def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
+def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that start at once: asking git takes long, and no kill loses what waits for the disk."""
+    from mm_config.runs import folder
+
+    monkeypatch.setattr(folder, "provenance", lambda *_: {"git": []})
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that takes no more: what is written into a file is lost where it has to last."""
 

@@ -44,6 +44,7 @@ def test_a_run_leaves_its_spec_provenance_metrics_and_result(tmp_path: Path) -> 
     assert [json.loads(line) for line in lines] == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
     assert statuses(options.runs_dir) == [RunStatus.FINISHED]
     assert sorted(path.name for path in run.path.iterdir() if "patch" not in path.name) == [
+        "lock-1",
         "metrics.jsonl",
         "provenance.json",
         "result.json",

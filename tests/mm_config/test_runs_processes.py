@@ -1,96 +1,119 @@
-"""The SQL index beside processes that register at once, that rebuild it, and that were killed."""
+"""Runs and their index between processes that register, resume, read and rebuild at once, or are killed."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Sequence
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mm_config.runs.conditions import parse_condition
-from mm_config.runs.index import open_index
-from mm_config.runs.record import RunStatus
-
-each_database = pytest.mark.usefixtures("each_database")
-
-
-KILLED = """
-import os, pathlib, sys
 from experiments.tiny_high import SPEC
 from mm_config.options.run_options import RunOptions
+from mm_config.runs.conditions import parse_condition
 from mm_config.runs.folder import open_run
-open_run(SPEC, RunOptions(pathlib.Path(sys.argv[1])))
-os._exit(9)
-"""
+from mm_config.runs.index import open_index
+from mm_config.runs.record import RunStatus
+from tests.mm_config.forks import alone, at_once
+
+pytestmark = [pytest.mark.usefixtures("each_database", "quick_runs")]
+MANY = pytest.mark.parametrize("each", [2, pytest.param(25, marks=pytest.mark.slow)])
 
 
-@each_database
+def killed(runs_dir: Path) -> None:
+    open_run(SPEC, RunOptions(runs_dir))
+    os._exit(9)
+
+
+def register(runs_dir: Path, times: int) -> Callable[[], str]:
+    """Runs so many times; gives the paths of its runs."""
+
+    def work() -> str:
+        paths: list[str] = []
+        for number in range(times):
+            run = open_run(SPEC, RunOptions(runs_dir))
+            run.log({"process": os.getpid(), "number": number})
+            run.finish({"process": os.getpid(), "number": number})
+            paths.append(run.record.path)
+        return " ".join(paths)
+
+    return work
+
+
+def resume(runs_dir: Path) -> Callable[[], str]:
+    return lambda: str(open_run(SPEC, RunOptions(runs_dir, resume="latest")).record.path)
+
+
+def read(runs_dir: Path, times: int) -> Callable[[], str]:
+    """Lists again and again: no run is seen to end badly, and none that was seen is missing later."""
+
+    def work() -> str:
+        seen = set[str]()
+        for _ in range(times):
+            records = open_index(runs_dir).list()
+            paths = {record.path for record in records}
+            assert len(paths) == len(records) and seen <= paths
+            assert {record.status for record in records} <= {RunStatus.RUNNING, RunStatus.FINISHED}
+            seen = paths
+        return "read"
+
+    return work
+
+
+def rebuild(runs_dir: Path, times: int) -> Callable[[], str]:
+    def work() -> str:
+        for _ in range(times):
+            open_index(runs_dir).reindex()
+        return "rebuilt"
+
+    return work
+
+
 def test_a_run_whose_process_was_killed_is_interrupted(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    assert subprocess.run(command, check=False).returncode == 9
+    alone(lambda: killed(tmp_path))
     index = open_index(tmp_path)
     assert [record.status for record in index.list(status=RunStatus.INTERRUPTED)] == [RunStatus.INTERRUPTED]
     assert index.list(status=RunStatus.RUNNING) == ()
 
 
-def at_once(runs_dir: Path, programs: Sequence[tuple[str, int]]) -> None:
-    """Runs programs side by side: each starts its work, so many times, when all have been imported."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(runs_dir), str(times)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for code, times in programs
-    ]
-    for process in processes:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        process.communicate()
-        assert process.returncode == 0
-
-
-REGISTER = """
-import pathlib, sys
-from experiments.tiny_high import SPEC
-from mm_config.options.run_options import RunOptions
-from mm_config.runs.folder import open_run
-print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(int(sys.argv[2])):
-    open_run(SPEC, RunOptions(pathlib.Path(sys.argv[1]))).finish({})
-"""
-
-
-@each_database
-def test_processes_that_register_at_once_lose_nothing(tmp_path: Path) -> None:
-    each = 5
-    at_once(tmp_path / "runs", [(REGISTER, each), (REGISTER, each)])
-    records = open_index(tmp_path / "runs").list()
-    assert len(records) == len({record.path for record in records}) == 2 * each
+@MANY
+def test_processes_that_register_at_once_in_an_empty_place_lose_nothing(tmp_path: Path, each: int) -> None:
+    runs_dir = tmp_path / "runs"
+    told = at_once([register(runs_dir, each)] * 8)
+    paths = " ".join(told).split(" ")
+    assert len(set(paths)) == 8 * each, told
+    records = open_index(runs_dir).list()
+    assert sorted(record.path for record in records) == sorted(paths)
     assert {record.status for record in records} == {RunStatus.FINISHED}
+    assert len({(runs_dir / path / "result.json").read_text() for path in paths}) == 8 * each
 
 
-REINDEX = """
-import pathlib, sys
-from mm_config.runs.index import open_index
-print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(int(sys.argv[2])):
-    open_index(pathlib.Path(sys.argv[1])).reindex()
-"""
+@MANY
+def test_of_processes_that_resume_a_run_at_once_one_goes_on(tmp_path: Path, each: int) -> None:
+    alone(lambda: killed(tmp_path))
+    (record,) = open_index(tmp_path).list()
+    for _ in range(each):
+        told = at_once([resume(tmp_path)] * 4)
+        refused = [line for line in told if line != record.path]
+        assert len(refused) == 3, told
+        for line in refused:
+            assert line.startswith(f"{tmp_path / record.path}: ") and "\n" not in line
+            assert "the run is in use by process " in line or "has just taken the run" in line
+    (after,) = open_index(tmp_path).list()
+    assert (after.uid, after.status) == (record.uid, RunStatus.INTERRUPTED)
 
 
-@each_database
-def test_a_rebuild_beside_processes_that_register_loses_nothing(tmp_path: Path) -> None:
-    at_once(tmp_path, [(REGISTER, 3), (REGISTER, 3), (REINDEX, 5)])
+@MANY
+def test_readers_and_rebuilds_beside_processes_that_register_lose_nothing(tmp_path: Path, each: int) -> None:
+    told = at_once(
+        [
+            *[register(tmp_path, each)] * 3,
+            *[read(tmp_path, 2 * each)] * 3,
+            *[rebuild(tmp_path, each)] * 2,
+        ]
+    )
+    assert told[3:] == ["read"] * 3 + ["rebuilt"] * 2
     index = open_index(tmp_path)
-    assert [record.status for record in index.list()] == [RunStatus.FINISHED] * 6
-    assert len(index.list(where=[parse_condition("seed=0")])) == 6
+    assert sorted(record.path for record in index.list()) == sorted(" ".join(told[:3]).split(" "))
+    assert [record.status for record in index.list()] == [RunStatus.FINISHED] * 3 * each
+    assert len(index.list(where=[parse_condition("seed=0")])) == 3 * each

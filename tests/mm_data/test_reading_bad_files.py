@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -57,8 +58,11 @@ def test_single_flipped_bits_are_noticed(tmp_path, coded, data_spec):
 def test_files_that_are_not_there_or_not_files_are_bad_clips(tmp_path, data_spec):
     with pytest.raises(BadClip, match="open: no such file"):
         load_clip(Record(tmp_path / "none.mp4", ""), data_spec())
-    with pytest.raises(BadClip, match="open: not a regular file"):
+    with pytest.raises(BadClip, match="open: it is a folder, no file"):
         load_clip(Record(tmp_path, ""), data_spec())
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(BadClip, match="open: it is a pipe, no file"):
+        load_clip(Record(tmp_path / "pipe.mp4", ""), data_spec())
 
 
 def test_pictures_too_large_to_hold_are_bad_clips(tmp_path, data_spec):
@@ -101,7 +105,7 @@ def test_every_cut_of_a_clip_is_a_bad_clip_or_read_right(tmp_path, coded, data_s
     """Where the codec is not known yet, PyAV gives a stream without a codec."""
     content = coded.write(tmp_path / "a.mp4", range(9), options={"x264-params": "keyint=1"}).read_bytes()
     reasons = set()
-    for size in range(content.index(b"moov"), len(content)):
+    for size in range(content.index(b"moov"), len(content), 3):
         (tmp_path / "a.mp4").write_bytes(content[:size])
         try:
             frames = load_clip(Record(tmp_path / "a.mp4", ""), data_spec()).frames.numpy()

@@ -29,7 +29,7 @@ def optimizer_of(network: nn.Module) -> dict[str, Tensor]:
 
 def save(folder: Path, network: nn.Module) -> None:
     groups = {"model": network.state_dict(), "optimizer": optimizer_of(network)}
-    checkpoint.save(folder, groups, STATE)
+    checkpoint.save(folder, groups, STATE | {"step": int(folder.name.removeprefix("step-"))})
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """Checkpoints that are damaged, cut short or in the way: each is found, named and passed over."""
 
+import json
 import os
 import re
 import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import mm_models
 from mm_config.schema.errors import UserError
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models import checkpoint
+from mm_models.weights.converting import convert
 from tests.mm_models.checkpoints import assert_same, filled, save, shard
 
 
@@ -60,6 +63,19 @@ def _break_the_manifest(folder: Path) -> str:
     return "manifest.json is unreadable"
 
 
+def _edit_the_manifest(folder: Path) -> str:
+    content = json.loads((folder / "manifest.json").read_text())
+    content["step"] = 99
+    (folder / "manifest.json").write_text(json.dumps(content))
+    return "manifest.json has changed since it was written"
+
+
+def _lead_outside(folder: Path) -> str:
+    content = {"v": 1, "files": {"../state.json": {"bytes": 1, "sha256": ""}}}
+    (folder / "manifest.json").write_text(json.dumps(content))
+    return "manifest.json is unreadable"
+
+
 def _empty_the_manifest(folder: Path) -> str:
     (folder / "manifest.json").write_text('{"files": []}')
     return "manifest.json is unreadable"
@@ -76,6 +92,8 @@ def _empty_the_manifest(folder: Path) -> str:
         _remove_the_manifest,
         _break_the_manifest,
         _empty_the_manifest,
+        _edit_the_manifest,
+        _lead_outside,
     ],
 )
 def test_damage_is_found_named_and_passed_over(
@@ -90,8 +108,18 @@ def test_damage_is_found_named_and_passed_over(
     assert checkpoint.latest(tmp_path) == tmp_path / "step-00000099"
 
 
-@pytest.mark.parametrize("damage", [_remove_a_file, _truncate_a_file, _add_a_file, _break_the_manifest])
-def test_damage_that_sizes_show_is_refused_by_loading(
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _flip_a_bit,
+        _change_the_state,
+        _remove_a_file,
+        _truncate_a_file,
+        _remove_the_manifest,
+        _edit_the_manifest,
+    ],
+)
+def test_damage_is_refused_by_loading(
     damage: Callable[[Path], str], tiny: WanTransformerSpec, tmp_path: Path
 ) -> None:
     folder = tmp_path / "step-00000700"
@@ -99,6 +127,85 @@ def test_damage_that_sizes_show_is_refused_by_loading(
     expected = damage(folder)
     with pytest.raises(UserError, match=re.escape(f"{folder}: is damaged: {expected}")):
         mm_models.load(mm_models.build(tiny, "cpu"), folder)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, tiny: WanTransformerSpec) -> Path:
+    """Two runs of one spec and one of another, each with checkpoints of two steps."""
+    for uid, run, spec in (("1", "a", "s"), ("2", "b", "s"), ("3", "c", "t")):
+        (tmp_path / run / "checkpoints").mkdir(parents=True)
+        status = {"uid": uid * 32, "spec_hash": spec * 64}
+        (tmp_path / run / "status.json").write_text(json.dumps(status))
+        for step in (1, 2):
+            save(tmp_path / run / "checkpoints" / f"step-{step:08}", filled(tiny))
+    return tmp_path
+
+
+def _without_digests_of_blocks(folder: Path) -> None:
+    """Rewrites a manifest as they were before there were digests of blocks."""
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    old = {name: {"bytes": entry["bytes"], "sha256": entry["sha256"]} for name, entry in files.items()}
+    (folder / "manifest.json").write_text(json.dumps({"v": 1, "files": old}, indent=2, sort_keys=True))
+
+
+@pytest.mark.parametrize(
+    ("source", "is_old", "expected"),
+    [
+        ("a/checkpoints/step-00000001", False, "of step 1, not of step 2"),
+        ("a/checkpoints/step-00000001", True, "of step 1, not of step 2"),
+        (
+            "b/checkpoints/step-00000002",
+            False,
+            "of run 222222222222 of spec ssssssssssss, not of run 111111111111 ",
+        ),
+        (
+            "c/checkpoints/step-00000002",
+            False,
+            "of run 333333333333 of spec tttttttttttt, not of run 111111111111 ",
+        ),
+        ("converted", False, "of no run, not of step 2"),
+    ],
+)
+def test_a_checkpoint_of_another_step_run_or_spec_is_refused_and_replaced(
+    source: str, is_old: bool, expected: str, runs: Path, tiny: WanTransformerSpec
+) -> None:
+    place = runs / "a" / "checkpoints" / "step-00000002"
+    convert(place, runs / "converted", "dcp", spec=tiny)
+    shutil.rmtree(place)
+    shutil.copytree(runs / source, place)
+    if is_old:
+        _without_digests_of_blocks(place)
+    (problem,) = checkpoint.verify(place)
+    assert problem.startswith(f"it is a checkpoint {expected}")
+    with pytest.raises(UserError, match=re.escape(f"{place}: is damaged: it is a checkpoint {expected}")):
+        mm_models.load(mm_models.build(tiny, "cpu"), place)
+    assert checkpoint.latest(place.parent) == place.with_name("step-00000001")
+    save(place, filled(tiny))
+    assert checkpoint.verify(place) == [] and checkpoint.latest(place.parent) == place
+
+
+def test_a_run_or_a_checkpoint_may_be_moved_elsewhere(runs: Path, tiny: WanTransformerSpec) -> None:
+    (runs / "a").rename(runs / "moved")
+    steps = runs / "moved" / "checkpoints"
+    assert checkpoint.latest(steps) == steps / "step-00000002"
+    shutil.copytree(steps / "step-00000002", runs / "mine")
+    shutil.copytree(steps / "step-00000002", runs / "kept" / "step-00000002")
+    assert checkpoint.verify(runs / "mine") == checkpoint.verify(runs / "kept" / "step-00000002") == []
+
+
+def test_a_checkpoint_without_digests_of_blocks_is_checked_by_sha256(
+    tiny: WanTransformerSpec, tmp_path: Path
+) -> None:
+    folder = tmp_path / "step-00000700"
+    save(folder, filled(tiny))
+    _without_digests_of_blocks(folder)
+    network = mm_models.build(tiny, "cpu")
+    mm_models.load(network, folder)
+    assert_same(network.state_dict(), filled(tiny).state_dict())
+    expected = _flip_a_bit(folder)
+    assert checkpoint.verify(folder) == [expected]
+    with pytest.raises(UserError, match=re.escape(f"{folder}: is damaged: {expected}")):
+        mm_models.load(network, folder)
 
 
 def _die_before_the_rename(_: int, spec: WanTransformerSpec, folder: Path) -> None:

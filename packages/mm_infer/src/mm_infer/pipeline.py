@@ -16,12 +16,12 @@ from mm_config import spec_hash
 from mm_config.console import progress
 from mm_config.npu import check_environment
 from mm_config.options import RunOptions
-from mm_config.schema import UserError, expect, expect_function
+from mm_config.schema import UserError, concerning, expect, expect_function
 from mm_config.specs import Expert, GenerationRequest, GuidanceMode, InferSpec, RandomWeights
 from mm_infer.adapters import add_adapters
 from mm_infer.content import require_pinned
 from mm_infer.denoise import OnStep, denoise
-from mm_infer.opening import Generation, open_generation, options_of_loading, train_missing
+from mm_infer.opening import PATH_OF, Generation, open_generation, options_of_loading, train_missing
 from mm_infer.requests import (
     Inputs,
     expect_floats,
@@ -234,11 +234,11 @@ def _load_network(generation: Generation, expert: Expert) -> nn.Module:
         ops=generation.ops,
         float32_residual=generation.spec.float32_residual,
     )
-    weights = generation.weights[expert]
-    if isinstance(weights, RandomWeights):
+    if isinstance(weights := generation.weights[expert], RandomWeights):
         mm_models.initialize(network, weights.seed)
     else:
-        mm_models.load(network, weights)
+        with concerning(PATH_OF[expert]):
+            mm_models.load(network, weights)
     add_adapters(network, [one for one in generation.adapters if one.field.expert is expert])
     return network.eval().requires_grad_(False)
 

@@ -1,7 +1,7 @@
 """Training states on disk: safetensors by torch's distributed checkpoint, JSON for all else.
 
 A checkpoint is a folder `step-00000700/` with one folder of safetensors per group of tensors,
-`state.json`, and `manifest.json` with the size and sha256 of every file. It is written beside its place
+`state.json`, and `manifest.json`, see `manifest`. It is written beside its place
 as `step-00000700.tmp` and renamed when complete, so a folder without the suffix was once whole.
 """
 
@@ -20,12 +20,20 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
-from mm_config.content import sha256_of_files
-from mm_config.durable import place_folder, sha256_of, size_and_sha256, synced_file
+from mm_config.durable import place_folder, synced_file
+from mm_models.blocks import Blocks, damaged, entry_of
 from mm_models.collectives import gather_from_files, rank_and_world_size, write_on_first
+from mm_models.manifest import (
+    MANIFEST,
+    STATE,
+    Manifest,
+    changed_files,
+    misplaced,
+    read_manifest,
+    run_of,
+    write_manifest,
+)
 
-STATE = "state.json"
-MANIFEST = "manifest.json"
 _STEP_FOLDER = re.compile(r"step-\d{8,}")
 
 
@@ -54,7 +62,7 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[
     files = {
         name: digest for part in gather_from_files(lambda: _digests(staged)) for name, digest in part.items()
     }
-    write_on_first(lambda: _complete(staged, folder, files))
+    write_on_first(lambda: _complete(staged, folder, files, state.get("step")))
 
 
 def _begin(staged: Path, folder: Path, groups: Iterable[str], state: str) -> None:
@@ -64,7 +72,8 @@ def _begin(staged: Path, folder: Path, groups: Iterable[str], state: str) -> Non
         shutil.rmtree(staged)
     for group in groups:
         (staged / group).mkdir(parents=True)
-    _write(staged / STATE, state)
+    with synced_file(staged / STATE) as file:
+        file.write(state.encode())
 
 
 def _write_group(folder: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -73,17 +82,17 @@ def _write_group(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         save_distributed(dict(tensors), storage_writer=writer, no_dist=rank_and_world_size()[1] == 1)
 
 
-def _complete(staged: Path, folder: Path, files: dict[str, Any]) -> None:
+def _complete(staged: Path, folder: Path, files: dict[str, Any], step: int | None) -> None:
     """Writes the manifest, and renames once everything is on the disk; the writer has synced its files."""
-    _write(staged / MANIFEST, json.dumps({"v": 1, "files": files}, indent=2, sort_keys=True))
+    write_manifest(staged, files, step, run_of(folder))
     if folder.exists():
         shutil.rmtree(folder)  # It is damaged: `_begin` refuses to replace an intact one.
     place_folder(staged, folder)
 
 
-def _write(path: Path, text: str) -> None:
-    with synced_file(path) as file:
-        file.write(text.encode())
+def holds(folder: Path) -> bool:
+    """Whether a checkpoint of ours lies in a folder, be it damaged."""
+    return (folder / MANIFEST).is_file() or ((folder / STATE).is_file() and (folder / "model").is_dir())
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -91,56 +100,53 @@ def read_state(folder: Path) -> dict[str, Any]:
     return json.loads((folder / STATE).read_text())
 
 
-def verify(folder: Path, *, hashed: bool = True) -> list[str]:
-    """What is wrong with a checkpoint: missing, changed or unexpected files; nothing where it is intact.
+def verify(folder: Path) -> list[str]:
+    """What is wrong with a checkpoint: missing, changed or unexpected files, or that it is another's.
 
-    Args:
-        folder: The checkpoint.
-        hashed: Whether files are read and hashed; otherwise only their names and sizes are compared.
+    Returns:
+        A text each; none where it is intact.
     """
-    listed = _files_by_manifest(folder)
+    listed = read_manifest(folder)
     if isinstance(listed, str):
         return [listed]
+    problems = misplaced(folder, listed) + _wrong_sizes(folder, listed)
+    return problems or changed_files(folder, listed.files)
+
+
+def require_group(folder: Path, group: str) -> dict[Path, Blocks]:
+    """Looks whether a checkpoint may be loaded, before a group of it, such as `model`, is read.
+
+    Names and sizes of all files are compared, and the state is hashed. Files whose manifest has no digests of
+    blocks are hashed once, until they change: that is remembered.
+
+    Returns:
+        The blocks of other files, which whoever reads them checks.
+
+    Raises:
+        UserError: It is damaged, or another's.
+    """
+    listed = read_manifest(folder)
+    if isinstance(listed, str):
+        raise damaged(folder, [listed])
+    own = {name: entry for name, entry in listed.files.items() if name.startswith(f"{group}/")}
+    by_reader = {folder / name: entry.blocks for name, entry in own.items() if entry.blocks is not None}
+    at_once = {name: entry for name, entry in own.items() if entry.blocks is None}
+    problems = misplaced(folder, listed) + _wrong_sizes(folder, listed)
+    if problems := problems or changed_files(folder, {STATE: listed.files[STATE], **at_once}):
+        raise damaged(folder, problems)
+    return by_reader
+
+
+def _wrong_sizes(folder: Path, listed: Manifest) -> list[str]:
     problems = []
-    for name, (size, digest) in listed.items():
+    for name, entry in listed.files.items():
         path = folder / name
         if not path.is_file():
             problems.append(f"{name} is missing")
-        elif path.stat().st_size != size:
-            problems.append(f"{name} has {path.stat().st_size} bytes, {size} were written")
-        elif hashed and sha256_of(path) != digest:
-            problems.append(_changed(name))
-    strangers = {_name(folder, path) for path in _files(folder)} - {*listed, MANIFEST}
+        elif path.stat().st_size != entry.bytes:
+            problems.append(f"{name} has {path.stat().st_size} bytes, {entry.bytes} were written")
+    strangers = {_name(folder, path) for path in _files(folder)} - {*listed.files, MANIFEST}
     return problems + [f"{name} is not in {MANIFEST}" for name in sorted(strangers)]
-
-
-def verify_group(folder: Path, group: str) -> list[str]:
-    """What is wrong with what is loaded of a checkpoint: a group's files and the state, whose bytes count.
-
-    A file is hashed once, until it changes: a digest is remembered. Of other groups names and sizes are
-    compared.
-    """
-    problems, listed = verify(folder, hashed=False), _files_by_manifest(folder)
-    if problems or isinstance(listed, str):
-        return problems
-    names = [name for name in listed if name == STATE or name.startswith(f"{group}/")]
-    digests = sha256_of_files(folder / name for name in names)
-    return [_changed(name) for name, found in zip(names, digests, strict=True) if found != listed[name][1]]
-
-
-def _files_by_manifest(folder: Path) -> dict[str, tuple[int, str]] | str:
-    """Size and sha256 of each file as they were written, or why they can't be told."""
-    try:
-        files: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-        return {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{MANIFEST} is unreadable"
-
-
-def _changed(name: str) -> str:
-    return f"{name} has changed since it was written"
 
 
 def latest(checkpoints_dir: Path) -> Path | None:
@@ -169,9 +175,9 @@ def _plain_errors() -> Iterator[None]:
 
 
 def _digests(folder: Path) -> dict[str, Any]:
-    """Size and sha256 of this rank's share of the files; the ranks divide the reading."""
+    """What the manifest says of this rank's share of the files; the ranks divide the reading."""
     rank, world_size = rank_and_world_size()
-    return {_name(folder, path): size_and_sha256(path) for path in _files(folder)[rank::world_size]}
+    return {_name(folder, path): entry_of(path) for path in _files(folder)[rank::world_size]}
 
 
 def _files(folder: Path) -> list[Path]:

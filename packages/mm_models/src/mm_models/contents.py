@@ -82,7 +82,7 @@ def loaded_files(path: Path) -> list[Path]:
     """The files that are read of a network's weights or of an adapter, with the configuration beside them."""
     if path.is_file():
         return [*_with_indexed_files(path), *_beside(path.parent)]
-    if (path / checkpoint.MANIFEST).is_file():
+    if checkpoint.holds(path):
         return sorted((path / "model").glob("*.safetensors"))
     inner = megatron.iteration_folder(path)
     for files in (sorted(path.glob("*.safetensors")), _inside(inner), _pickled(path)):

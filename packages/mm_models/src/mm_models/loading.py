@@ -28,7 +28,8 @@ def load(network: nn.Module, path: Path) -> None:
     Raises:
         UserError: Nothing there is weights, a file is damaged or would have to be executed, names, shapes or
             dtypes don't fit, or a configuration beside them has another number of heads or epsilon than the
-            network's `spec`; no parameter is touched then.
+            network's `spec`; no parameter is touched then. Or a part of a file is not what was written,
+            which is found as it is read.
     """
     load_tensors(base_state(network), path, getattr(network, "spec", None))
 
@@ -51,7 +52,7 @@ def load_group(folder: Path, group: str, tensors: Mapping[str, Tensor]) -> None:
     """Fills tensors in place from a group of one of our checkpoints; each rank reads only its part.
 
     Raises:
-        UserError: Files are missing or cut short (their content is not hashed here), the group is missing,
-            or its names, shapes or dtypes differ.
+        UserError: Files are missing or are not those that were written, the group is missing, or its names,
+            shapes or dtypes differ.
     """
     fill(tensors, read_group(folder, group), folder / group)

@@ -121,4 +121,5 @@ def fill(network: nn.Module, weights: Path | RandomWeights) -> None:
     if isinstance(weights, RandomWeights):
         mm_models.initialize(network, weights.seed)
     else:
-        mm_models.load(network, weights)
+        with concerning("spec.start_from"):
+            mm_models.load(network, weights)

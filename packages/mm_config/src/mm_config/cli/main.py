@@ -19,6 +19,9 @@ from mm_config.schema.root import RootSpec
 from mm_config.schema.types import expect
 
 RESUME = Option("--resume", "Continue a run: its folder, its id, a hash prefix, or latest.", "RUN|latest")
+TAKE_OVER = Option(
+    "--take-over", "Resume a run that a process on another machine has not given back, since that has ended."
+)
 RESTART = Option(
     "--restart", "Make a new run where --resume latest finds none, or a run that has lost its checkpoints."
 )
@@ -38,7 +41,7 @@ LOCATION = Option(
 ACCEPT_CONTENT = Option(
     ACCEPT, "Take data and weights as they are, where a name and revision meant another content before."
 )
-OPTIONS = (RESUME, RESTART, IF_NEEDED, LIKE, ACCEPT_CONTENT, RUNS_DIR, DRY_RUN, LOCATION)
+OPTIONS = (RESUME, TAKE_OVER, RESTART, IF_NEEDED, LIKE, ACCEPT_CONTENT, RUNS_DIR, DRY_RUN, LOCATION)
 
 
 def main(spec: RootSpec, argv: Sequence[str] | None = None) -> RunOutcome | None:
@@ -103,6 +106,7 @@ def _main(spec: RootSpec, argv: list[str]) -> RunOutcome | None:
     options = RunOptions(
         runs_dir=runs_dir_of(line),
         resume=line.value(RESUME),
+        take_over=line.has(TAKE_OVER),
         restart=line.has(RESTART),
         if_needed=line.has(IF_NEEDED),
         accept_content=line.has(ACCEPT_CONTENT),

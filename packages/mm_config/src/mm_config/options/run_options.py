@@ -74,6 +74,9 @@ class RunOptions:
     hash, or resumes the latest run, finds the earlier one."""
     accept_content: bool = False
     """Whether a name of data or weights may mean another content than it did before."""
+    take_over: bool = False
+    """Whether a person says that the process of another machine which has the run to resume has ended. One
+    that lives, as far as this machine's kernel can tell, keeps its run all the same."""
     threads: Threads | None = None
     """Threads to compute on; None leaves them as the process has them."""
     argv: tuple[str, ...] = ()

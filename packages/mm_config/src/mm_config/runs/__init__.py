@@ -10,6 +10,6 @@ if TYPE_CHECKING:
     from mm_config.runs.folder import Run, attach, check_opens, open_run, recorded, resumed
     from mm_config.runs.inputs import read_inputs
     from mm_config.runs.marks import comment_for, digests_of
-    from mm_config.runs.record import read_result
+    from mm_config.runs.record import STATUS_FILE, read_result
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

@@ -6,16 +6,22 @@ to the end.
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from mm_config.console.output import aside
 from mm_config.schema.errors import Problem, UserError
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection, Engine
+    import sqlite3
+
+    from sqlalchemy import URL, Connection, Engine, Select
+
+T = TypeVar("T")
 
 FILE_NAME = "index.sqlite"
 URL_VARIABLE = "MM_RUNS_URL"
@@ -23,6 +29,30 @@ BUSY_SECONDS = 60
 CONNECT_SECONDS = "15"
 _LOCK = 0x6D6D_7275_6E73
 """The number of PostgreSQL's advisory lock that writers of an index take."""
+_NO_DAMAGE = tuple(
+    f"SQLITE_{name}"
+    for name in (
+        "BUSY",
+        "LOCKED",
+        "PROTOCOL",
+        "READONLY",
+        "CANTOPEN",
+        "PERM",
+        "AUTH",
+        "FULL",
+        "IOERR",
+        "NOMEM",
+    )
+)
+"""How the names of those errors of SQLite begin that say nothing of what the file holds."""
+
+
+class UnusableIndex(UserError):
+    """A database that can't be opened, read or written."""
+
+
+class DamagedIndex(UnusableIndex):
+    """The file beside the run folders, which holds something else than this version of the program writes."""
 
 
 def is_shared() -> bool:
@@ -36,16 +66,62 @@ def engine_of(runs_dir: Path) -> Engine:
     Raises:
         UserError: MM_RUNS_URL is no URL, or no driver for it is installed.
     """
-    from sqlalchemy import URL, NullPool, StaticPool, create_engine
+    from sqlalchemy import URL, NullPool, create_engine
 
     given = os.environ.get(URL_VARIABLE)
     if given:
         return _shared_engine(given)
-    # Without a folder to put it in, the empty index lives in memory, on one connection that stays.
-    in_memory = not runs_dir.is_dir()
-    url = URL.create("sqlite", database=None if in_memory else str(runs_dir / FILE_NAME))
-    pool = StaticPool if in_memory else NullPool
-    return _sqlite(create_engine(url, poolclass=pool, connect_args={"timeout": BUSY_SECONDS}))
+    # Without a folder to put it in, the empty index lives in memory.
+    if not runs_dir.is_dir():
+        return in_memory(None)
+    url = URL.create("sqlite", database=str(runs_dir / FILE_NAME))
+    return _sqlite(create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS}))
+
+
+def in_memory(runs_dir: Path | None) -> Engine:
+    """A database in memory, on one connection that stays, with what can be read of a runs folder's."""
+    import sqlite3
+
+    from sqlalchemy import URL, StaticPool, create_engine
+
+    engine = _sqlite(create_engine(URL.create("sqlite"), poolclass=StaticPool))
+    if runs_dir is not None:
+        file = f"{(runs_dir / FILE_NAME).absolute().as_uri()}?mode=ro"
+        with suppress(sqlite3.Error), closing(sqlite3.connect(file, timeout=0, uri=True)) as source:
+            # Copying waits without end for a lock; a transaction that can read has it already.
+            source.executescript("BEGIN; SELECT name FROM sqlite_master")
+            source.backup(cast("sqlite3.Connection", engine.raw_connection().dbapi_connection))
+    return engine
+
+
+@contextmanager
+def alone(runs_dir: Path) -> Generator[None]:
+    """For the one process at a time that may set the file of a runs folder aside."""
+    folder = os.open(runs_dir, os.O_RDONLY)
+    try:
+        with suppress(
+            OSError
+        ):  # Without such locks, what two make anew at once may be damaged, and is made again.
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def file_in(runs_dir: Path) -> int | None:
+    """The number that the file system gives the database beside the run folders; None where there is none."""
+    try:
+        return (runs_dir / FILE_NAME).stat().st_ino
+    except OSError:
+        return None
+
+
+def set_aside(runs_dir: Path) -> None:
+    """Makes room for a new database beside the run folders. The old is kept, so that each has its number."""
+    for suffix in ("-journal", "-wal", "-shm"):
+        (runs_dir / f"{FILE_NAME}{suffix}").unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        (runs_dir / FILE_NAME).replace(runs_dir / f"{FILE_NAME}.damaged")
 
 
 @contextmanager
@@ -59,24 +135,47 @@ def writing(engine: Engine) -> Generator[Connection]:
         yield connection
 
 
+def rows(engine: Engine, query: Select[*tuple[Any, ...]], read: Callable[[Mapping[str, Any]], T]) -> list[T]:
+    """What is read from the rows of a query; a row that this program did not write is damage."""
+    try:
+        with database_errors(engine), engine.connect() as connection:
+            return [read(cast("Mapping[str, Any]", row)) for row in connection.execute(query).mappings()]
+    except UserError:
+        raise
+    except (ValueError, TypeError, LookupError) as error:
+        raise unusable(engine, error) from error
+
+
 @contextmanager
 def database_errors(engine: Engine) -> Generator[None]:
     """What is wrong with the database, or with access to it, as one line."""
-    from sqlalchemy.exc import DatabaseError, IntegrityError
+    from sqlalchemy.exc import DBAPIError
 
     try:
         yield
-    except IntegrityError:
-        raise
-    except DatabaseError as error:
-        where = engine.url.render_as_string(hide_password=True)
-        reason = " ".join(str(error.orig).split())
-        remedy = (
-            f"the index of the run folders can be deleted (it is rebuilt from them) or moved ({URL_VARIABLE})"
-            if engine.dialect.name == "sqlite"
-            else f"{URL_VARIABLE} names this database; without it the index lies beside the run folders"
-        )
-        raise UserError(Problem("run index", f"{where} can't be used: {reason}; {remedy}")) from error
+    except DBAPIError as error:
+        raise unusable(engine, error.orig) from error
+
+
+@contextmanager
+def indexing(folder: Path) -> Generator[None]:
+    """Tells the index, which follows the folder: what it can't be told, it reads when it is opened next."""
+    try:
+        yield
+    except UnusableIndex as error:
+        aside(f"{error.problems[0]}; {folder} is taken into the index when that is opened next")
+
+
+def unusable(engine: Engine, cause: BaseException | None) -> UnusableIndex:
+    """What is wrong with a database; `DamagedIndex` where that is mended by removing its file."""
+    reason = (
+        f"{engine.url.render_as_string(hide_password=True)} can't be used: {' '.join(str(cause).split())}"
+    )
+    if is_shared():
+        remedy = f"{URL_VARIABLE} names this database; without it the index lies beside the run folders"
+        return UnusableIndex(Problem("run index", f"{reason}; {remedy}"))
+    is_damaged = not getattr(cause, "sqlite_errorname", "").startswith(_NO_DAMAGE)
+    return (DamagedIndex if is_damaged else UnusableIndex)(Problem("run index", reason))
 
 
 def _shared_engine(given: str) -> Engine:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
 import sqlalchemy as sql
 from sqlalchemy import ColumnElement, Connection, FromClause, Table, func
 
-from mm_config.runs.conditions import Aliases, Condition
+from mm_config.runs.conditions import Aliases, Condition, mismatch, unknown_field
 from mm_config.runs.field_texts import KINDS, sorting, storable, text_of, value_of
+from mm_config.schema.errors import Problem
 from mm_config.schema.types import is_list
 
 _NEWEST = 500
@@ -31,6 +33,20 @@ class FieldQueries:
         named = {tag: names[condition.path] for tag, names in aliases.items() if condition.path in names}
         found = [sql.and_(kind == tag, self._met(condition, path)) for tag, path in named.items()]
         return sql.or_(*found, sql.and_(kind.not_in(list(named)), self._met(condition, condition.path)))
+
+    def problems(
+        self, where: Sequence[Condition], aliases: Aliases, connection: Connection
+    ) -> Iterator[Problem]:
+        """What is wrong with conditions that no stored run can meet: a wrong name or kind of value."""
+        for condition in where:
+            if held := self.examples(condition, aliases, connection):
+                problem = mismatch(condition, held)
+            elif known := self.known_paths(connection):
+                problem = unknown_field(condition, known, aliases)
+            else:
+                continue
+            if problem:
+                yield problem
 
     def examples(self, condition: Condition, aliases: Aliases, connection: Connection) -> dict[str, Any]:
         """A value of each kind that a condition's field has in stored runs; of lists, also of their items."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import attrs
 
+from mm_config.console.output import passing_over
 from mm_config.content.inputs import Input
 from mm_config.durable.leftovers import remove_abandoned, stages
 from mm_config.durable.writing import sync
@@ -27,6 +28,7 @@ from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.rules.whole import label_problems
 from mm_config.runs import lock
+from mm_config.runs.database import indexing
 from mm_config.runs.index import open_index
 from mm_config.runs.inputs import INPUTS_FILE, write_inputs
 from mm_config.runs.logged import rewind
@@ -43,6 +45,7 @@ from mm_config.runs.record import (
     write_record,
 )
 from mm_config.runs.requests import request_inputs, requests_hash, write_requests
+from mm_config.runs.staging import placed, staged
 from mm_config.runs.stored import spec_problems
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import Problem, SpecError, UserError, prefixed
@@ -127,7 +130,8 @@ class Run:
         ended = attrs.evolve(self.record, status=status, finished_at=utc_now(), reason=reason)
         with _writing(self.path):
             write_record(ended, self.path)
-        open_index(runs_dir_of(self.path)).set_status(ended)
+        with indexing(self.path):
+            open_index(runs_dir_of(self.path)).set_status(ended)
         lock.release(self.path)
 
 
@@ -155,21 +159,24 @@ def open_run(
     """
     origin = provenance(options.argv, devices, ops, variables_of(spec))
     if (earlier := resumed(spec, options)) is not None:
-        return _resume(earlier, spec, inputs, origin)
+        return _resume(earlier, spec, options, inputs, origin)
     runs_dir = options.new_runs_dir
     if inputs is not None:
         inputs = {**inputs, **request_inputs(options.requests or ())}
-    with _writing(runs_dir):
-        path = _new_folder(spec, runs_dir)
-        dump(spec, path / SPEC_FILE)
+    if found := list(prefixed(label_problems(spec), "spec")):
+        raise SpecError(found)
+    label, day = spec.name or tag_of(spec), utc_now()[:10].replace("-", "")
+    first = runs_dir / label / f"{day}-{spec_hash(spec)[:HASH_DIGITS]}"
+    with _writing(runs_dir), staged(first) as stage:
+        dump(spec, stage / SPEC_FILE)
         if options.requests is not None:
-            write_requests(path, options.requests)
-        lock.acquire(path)
-        write_provenance(path / PROVENANCE_FILE, origin)
+            write_requests(stage, options.requests)
+        lock.acquire(stage)
+        write_provenance(stage / PROVENANCE_FILE, origin)
         record = RunRecord(
             uid=uuid.uuid4().hex,
-            path=path.relative_to(runs_dir).as_posix(),
-            name=path.parent.name,
+            path="",
+            name=label,
             kind=tag_of(spec),
             spec_hash=spec_hash(spec),
             exact_hash=exact_hash(spec),
@@ -177,10 +184,13 @@ def open_run(
             host=platform.node(),
             started_at=utc_now(),
             requests_hash=None if options.requests is None else requests_hash(options.requests),
-            made_of=None if inputs is None else write_inputs(path, spec_hash(spec), inputs),
+            made_of=None if inputs is None else write_inputs(stage, spec_hash(spec), inputs),
         )
-        write_record(record, path)
-    open_index(runs_dir).add(record)
+        write_record(record, stage)
+        path = placed(stage, first)
+    record = attrs.evolve(record, path=path.relative_to(runs_dir).as_posix())
+    with indexing(path):
+        open_index(runs_dir).add(record)
     return Run(path, spec, record)
 
 
@@ -239,7 +249,8 @@ def recorded(run: Run) -> Generator[Run]:
         if lock.is_held(run.path):
             can_go_on = isinstance(error, KeyboardInterrupt | StoppedEarly)
             status = RunStatus.INTERRUPTED if can_go_on else RunStatus.FAILED
-            run.fail(f"{type(error).__name__}: {error}".rstrip(": "), status)
+            with passing_over():
+                run.fail(f"{type(error).__name__}: {error}".rstrip(": "), status)
         raise
 
 
@@ -248,27 +259,20 @@ def runs_dir_of(path: Path) -> Path:
     return path.parent.parent
 
 
-def _new_folder(spec: RootSpec, runs_dir: Path) -> Path:
-    if found := list(prefixed(label_problems(spec), "spec")):
-        raise SpecError(found)
-    parent = runs_dir / (spec.name or tag_of(spec))
-    parent.mkdir(parents=True, exist_ok=True)
-    stem = f"{utc_now()[:10].replace('-', '')}-{spec_hash(spec)[:HASH_DIGITS]}"
-    for number in count(1):
-        # mkdir either makes the folder or fails: two processes never get the same one.
-        try:
-            (parent / f"{stem}-{number}").mkdir()
-        except FileExistsError:
-            continue
-        return parent / f"{stem}-{number}"
-    raise AssertionError("count() ended")
-
-
-def _resume(earlier: Run, spec: RootSpec, inputs: Mapping[str, Input] | None, origin: dict[str, Any]) -> Run:
+def _resume(
+    earlier: Run,
+    spec: RootSpec,
+    options: RunOptions,
+    inputs: Mapping[str, Input] | None,
+    origin: dict[str, Any],
+) -> Run:
     path = earlier.path
     with _writing(path):
-        lock.acquire(path)
+        lock.acquire(path, take_over=options.take_over, option=options.name_of("take_over"))
         remove_abandoned(stages(path))
+        with indexing(path):
+            # Before the folder says so: the index reads a run again that it has as running.
+            open_index(runs_dir_of(path)).set_status(attrs.evolve(earlier.record, status=RunStatus.RUNNING))
         again = next(number for number in count(2) if not (path / f"provenance-{number}.json").exists())
         write_provenance(path / f"provenance-{again}.json", origin)
         if exact_hash(spec) != exact_hash(earlier.spec):
@@ -279,7 +283,8 @@ def _resume(earlier: Run, spec: RootSpec, inputs: Mapping[str, Input] | None, or
             made = write_inputs(path, record.spec_hash, inputs) if known else None
             record = attrs.evolve(record, made_of=made)
         write_record(record, path)
-    open_index(runs_dir_of(path)).add(record)
+    with indexing(path):
+        open_index(runs_dir_of(path)).add(record)
     return Run(path, spec, record)
 
 

@@ -1,39 +1,37 @@
 """The SQL index of runs: what was run, found by id, label, hash, date, status and fields of the spec.
 
-The folders are the truth. An index that is missing, or of an older layout, is rebuilt from their
-`status.json` and `spec.json` files when it is opened, so it can be deleted at any time.
+The folders are the truth. When an index is opened it takes in what a killed process, or somebody who put
+folders there, kept from it; one that is missing, damaged or of an older layout is made anew from their
+`status.json` and `spec.json` files. So it can be deleted at any time.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from mm_config.console.output import passing_over
+from mm_config.console.output import aside, passing_over
 from mm_config.runs import conditions as asked
+from mm_config.runs import database, tables
 from mm_config.runs.conditions import Aliases, Condition
-from mm_config.runs.database import database_errors, engine_of, is_shared, writing
+from mm_config.runs.database import DamagedIndex, UnusableIndex, database_errors, is_shared, writing
 from mm_config.runs.field_texts import text_of, value_of
-from mm_config.runs.lock import is_held
-from mm_config.runs.record import RESULT_FILE, STATUS_FILE, RunRecord, RunStatus, is_storable, read_record
+from mm_config.runs.listing import as_it_is, behind_of, records, run_folders
+from mm_config.runs.record import RESULT_FILE, RunRecord, RunStatus, is_storable, uid_in
 from mm_config.runs.stored import Stored, read_stored
-from mm_config.runs.tables import HASHES, RECORD, RUNS, decoded, encoded, key_of, runs_table
-from mm_config.schema.errors import Problem, UserError
-from mm_config.stored.json_files import read_json
+from mm_config.runs.tables import RECORD, decoded, encoded, key_of
+from mm_config.schema.errors import UserError
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection, Engine, Table
+    from sqlalchemy import ColumnElement, Connection, Engine, Select, Table
 
     from mm_config.runs.field_queries import FieldQueries
 
-_CHUNK = 200
-"""Runs that are inserted at once."""
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -46,6 +44,8 @@ class Index:
     """The database."""
     runs: Table
     """Its table."""
+    file: int | None = None
+    """Which file it is, by `file_in`; None where it is none that can be made anew."""
 
     def add(self, record: RunRecord) -> None:
         """Registers a run. One that a rebuild has found in the meantime is replaced."""
@@ -54,7 +54,7 @@ class Index:
     def add_all(self, entries: Iterable[tuple[RunRecord, Stored]]) -> None:
         """Registers runs, each with what its folder stores, in one transaction."""
         with writing(self.engine) as connection:
-            self._replace(connection, entries)
+            tables.replace(connection, self.runs, (_row(*entry) for entry in entries))
 
     def set_status(self, record: RunRecord) -> None:
         """Stores the status, the time and the reason of a registered run."""
@@ -97,7 +97,7 @@ class Index:
         if not all(is_storable(text) for text in (matching, name) if text is not None):
             return ()
         if matching is not None:
-            found.append(self._named_or_hashed(matching))
+            found.append(tables.named_or_hashed(self.runs, matching))
         if name is not None:
             found.append(columns.name == name)
         if since is not None:
@@ -108,7 +108,11 @@ class Index:
         records = self._read(*found)
         # A run that meets a condition has the field, and with a fitting kind of value, unless it is `!=`.
         self._check([one for one in where if not records or one.operator == "!="], aliases or {})
-        return tuple(record for record in map(self._checked, records) if status in (None, record.status))
+        return tuple(
+            record
+            for record in (as_it_is(record, self.runs_dir) for record in records)
+            if status in (None, record.status)
+        )
 
     def find_finished(self, spec_hash: str) -> tuple[RunRecord, ...]:
         """Finished runs of a spec whose result still lies in the folder, newest first.
@@ -140,19 +144,16 @@ class Index:
         query = select(*(columns[name] for name in RECORD), digest.label("digest")).where(digest.is_not(None))
         query = query.where(columns.uid != but)
         query = query.order_by(columns.started_at.desc(), columns.path.desc()).limit(1)
-        with database_errors(self.engine), self.engine.connect() as connection:
-            found = cast("Mapping[str, Any] | None", connection.execute(query).mappings().first())
-        return None if found is None else (decoded(found), found["digest"])
+        return next(iter(self._found(query, lambda row: (decoded(row), row["digest"]))), None)
 
     def fields(self, record: RunRecord) -> dict[str, Any]:
         """The fields of a run's spec by path: as its folder has them today, else as they were indexed."""
         if self.is_here(record):
             return read_stored(self.folder(record), by_hash=True).fields
         query = self.runs.select().with_only_columns(self.runs.c.fields)
-        with database_errors(self.engine), self.engine.connect() as connection:
-            found = connection.scalar(query.where(self.runs.c.key == key_of(record)))
-        texts = cast("dict[str, Any]", found or {})
-        return {path: value_of(text) for path, text in sorted(texts.items())}
+        query = query.where(self.runs.c.key == key_of(record))
+        found = self._found(query, lambda row: {path: value_of(text) for path, text in row["fields"].items()})
+        return dict(sorted(found[0].items())) if found else {}
 
     def folder(self, record: RunRecord) -> Path:
         """The folder of a run, where it is here."""
@@ -178,58 +179,67 @@ class Index:
         Args:
             read: Called after each folder that was read.
         """
+        return self._mended(lambda: self._reindex(read))
+
+    def follow(self) -> None:
+        """Takes in what the run folders hold and the index lacks; what it has of folders gone, stays."""
+        self._mended(self._follow)
+
+    def _reindex(self, read: Callable[[], object]) -> int:
         # Loading takes a few ms per run and what a folder stores never changes, so it is done before
         # other processes have to wait.
         contents: dict[Path, Stored] = {}
         for folder in run_folders(self.runs_dir):
             contents[folder] = read_stored(folder)
             read()
-        count = 0
-
-        def entries() -> Iterator[tuple[RunRecord, Stored]]:
-            nonlocal count
-            for folder in run_folders(self.runs_dir):
-                with passing_over():
-                    yield read_record(folder, self.runs_dir), contents.get(folder) or read_stored(folder)
-                    count += 1
-
         with writing(self.engine) as connection:
             self.runs.create(connection, checkfirst=True)
             if not is_shared():
                 connection.execute(self.runs.delete())
-            self._replace(connection, entries())
-        return count
+            return self._replace(connection, run_folders(self.runs_dir), contents)
 
-    def _replace(self, connection: Connection, entries: Iterable[tuple[RunRecord, Stored]]) -> None:
-        rest = iter(entries)
-        while chunk := list(islice(rest, _CHUNK)):
-            keys = [key_of(record) for record, _ in chunk]
-            connection.execute(self.runs.delete().where(self.runs.c.key.in_(keys)))
-            connection.execute(self.runs.insert(), [_row(record, content) for record, content in chunk])
+    def _follow(self) -> None:
+        from sqlalchemy import inspect, select
 
-    def _named_or_hashed(self, text: str) -> ColumnElement[bool]:
-        columns = self.runs.c
-        found = (columns.path == text) | (columns.folder == text) | (columns.name == text)
-        prefix = text.lower()
-        if re.fullmatch("[0-9a-f]{1,64}", prefix):
-            # LIKE ignores case in SQLite only, and uses an index in neither database. "g" follows "f".
-            for name in HASHES:
-                found |= columns[name].between(prefix, f"{prefix}g")
-        return found
+        with database_errors(self.engine):
+            is_new = not inspect(self.engine).has_table(tables.RUNS)
+        if is_new:
+            self._reindex(lambda: None)
+            return
+        query = select(self.runs.c.path, self.runs.c.uid, self.runs.c.status)
+        known = database.rows(self.engine, query, lambda row: (row["path"], row["uid"], row["status"]))
+        if behind := behind_of(self.runs_dir, known):
+            contents = {folder: read_stored(folder) for folder in behind}
+            with writing(self.engine) as connection:
+                self._replace(connection, behind, contents)
+
+    def _mended(self, work: Callable[[], T]) -> T:
+        """Does a work; a damaged file is set aside, unless another process has done so, and made anew."""
+        try:
+            return work()
+        except DamagedIndex as damage:
+            if self.file is None:
+                raise
+            with database.alone(self.runs_dir):
+                if database.file_in(self.runs_dir) == self.file:
+                    aside(f"{damage.problems[0]}; it is made anew from the run folders")
+                    database.set_aside(self.runs_dir)
+            self._follow()
+            return work()
+
+    def _replace(
+        self, connection: Connection, folders: Iterable[Path], contents: Mapping[Path, Stored]
+    ) -> int:
+        read = ((one, contents.get(folder) or read_stored(folder)) for folder, one in records(folders))
+        return tables.replace(connection, self.runs, (_row(record, content) for record, content in read))
 
     def _check(self, where: Sequence[Condition], aliases: Aliases) -> None:
         """Refuses conditions that no stored run can meet, because of a wrong name or kind of value."""
         if not where:
             return
-        problems: list[Problem | None] = []
         with database_errors(self.engine), self.engine.connect() as connection:
-            for condition in where:
-                if held := self._queries().examples(condition, aliases, connection):
-                    problems.append(asked.mismatch(condition, held))
-                elif known := self._queries().known_paths(connection):
-                    problems.append(asked.unknown_field(condition, known, aliases))
-        if found := list(filter(None, problems)):
-            raise UserError(found)
+            if found := list(self._queries().problems(where, aliases, connection)):
+                raise UserError(found)
 
     def _queries(self) -> FieldQueries:
         from mm_config.runs.field_queries import FieldQueries
@@ -242,55 +252,45 @@ class Index:
         columns = self.runs.c
         query = select(*(columns[name] for name in RECORD)).where(*conditions)
         query = query.order_by(columns.started_at.desc(), columns.path.desc())
-        with database_errors(self.engine), self.engine.connect() as connection:
-            rows = cast("Iterable[Mapping[str, Any]]", connection.execute(query).mappings())
-            return tuple(map(decoded, rows))
+        return tuple(self._found(query, decoded))
 
-    def _checked(self, record: RunRecord) -> RunRecord:
-        """A killed process can't say so: a run that no process holds any more was interrupted."""
-        running = record.status is RunStatus.RUNNING
-        if running and self.is_here(record) and not is_held(self.folder(record)):
-            return attrs.evolve(record, status=RunStatus.INTERRUPTED)
-        return record
+    def _found(self, query: Select[*tuple[Any, ...]], read: Callable[[Mapping[str, Any]], T]) -> list[T]:
+        return self._mended(lambda: database.rows(self.engine, query, read))
 
 
 def open_index(runs_dir: Path) -> Index:
-    """Opens the index of a runs folder, rebuilding it where it is missing.
+    """Opens the index of a runs folder, which then holds what the folders hold.
 
-    A runs folder that does not exist has an empty index, and is not made.
+    Where the file beside the folders can't be used, that is said, and the index lives in memory. A runs
+    folder that does not exist has an empty index, and is not made.
 
     Raises:
-        UserError: The database can't be opened.
+        UserError: The runs folder can't be read, or the database that MM_RUNS_URL names can't be used.
     """
-    from sqlalchemy import inspect
-
     index = unfilled_index(runs_dir)
-    with database_errors(index.engine):
-        missing = not inspect(index.engine).has_table(RUNS)
-    if missing:
-        index.reindex()
+    try:
+        index.follow()
+    except UnusableIndex as error:
+        if is_shared():
+            raise
+        aside(f"{error.problems[0]}; the run folders are read instead")
+        index = Index(runs_dir, database.in_memory(runs_dir), index.runs)
+        try:
+            index.follow()
+        except UnusableIndex:  # Nor can it be copied.
+            index = Index(runs_dir, database.in_memory(None), index.runs)
+            index.follow()
     return index
 
 
 def unfilled_index(runs_dir: Path) -> Index:
-    """The index of a runs folder whose tables may be missing, for a caller who reindexes at once.
+    """The index of a runs folder as it is found, for a caller who reindexes at once.
 
     Raises:
         UserError: The database's URL is none, or its driver is missing.
     """
-    return Index(runs_dir, engine_of(runs_dir), runs_table())
-
-
-def run_folders(runs_dir: Path) -> Iterator[Path]:
-    """Every run folder, `<name>/<run>`; folders whose name starts with a dot are caches."""
-    for status in sorted(runs_dir.glob(f"*/*/{STATUS_FILE}")):
-        if not status.parent.parent.name.startswith("."):
-            yield status.parent
-
-
-def uid_in(folder: Path) -> Any:
-    """The uid of the run that lies in a folder. Raises UserError where its status can't be read."""
-    return read_json(folder / STATUS_FILE).get("uid")
+    file = None if is_shared() else database.file_in(runs_dir)
+    return Index(runs_dir, database.engine_of(runs_dir), tables.runs_table(), file)
 
 
 def _row(record: RunRecord, content: Stored) -> dict[str, Any]:

@@ -44,12 +44,12 @@ def read_inputs(folder: Path) -> dict[str, Input] | None:
     file = folder / INPUTS_FILE
     if not os.path.lexists(file):
         return None
+    content = read_json(file, _SHAPE)
     try:
-        content = read_json(file, _SHAPE)
         listed: dict[str, dict[str, Any]] = content["inputs"]
         inputs = {path: Input(**one) for path, one in listed.items()}
         then, now = content["made_of"], made_of(content["spec_hash"], inputs, content["numerics"])
-    except (LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(Problem(str(file), f"is no list of a run's inputs: {error!r}")) from error
     if then != now:
         why = f"is not what the run was made of: made_of is {now[:12]}, was {str(then)[:12]}; it was edited"
@@ -68,4 +68,5 @@ def named_contents(folder: Path) -> dict[str, str]:
 
 def name_key(one: Input) -> str:
     """What stands in the index for a kind, a name and a revision, which may hold any character."""
-    return hashlib.sha256("\0".join((one.kind, one.name or "", one.revision or "")).encode()).hexdigest()[:32]
+    named = "\0".join((one.kind, one.name or "", one.revision or ""))
+    return hashlib.sha256(named.encode(errors="surrogatepass")).hexdigest()[:32]

@@ -138,6 +138,11 @@ def read_record(folder: Path, runs_dir: Path) -> RunRecord:
     return record
 
 
+def uid_in(folder: Path) -> Any:
+    """The uid of the run that lies in a folder. Raises UserError where its status can't be read."""
+    return read_json(folder / STATUS_FILE).get("uid")
+
+
 def is_storable(text: str) -> bool:
     """Whether every database can hold a text: no NUL, no lone surrogate."""
     return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text)

@@ -15,9 +15,10 @@ from mm_config.durable.writing import discard
 from mm_config.options.run_options import REPRODUCTIONS
 from mm_config.runs import lock
 from mm_config.runs.database import writing
-from mm_config.runs.index import Index, run_folders, uid_in
+from mm_config.runs.index import Index
 from mm_config.runs.inputs import read_inputs
-from mm_config.runs.record import RunRecord
+from mm_config.runs.listing import run_folders
+from mm_config.runs.record import RunRecord, uid_in
 from mm_config.runs.stored import read_stored
 from mm_config.runs.tables import key_of
 from mm_config.schema.errors import Problem, UserError

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -12,7 +14,7 @@ import attrs
 from mm_config.runs.record import MAX_LENGTHS, RunRecord, from_row, to_row
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, Table
+    from sqlalchemy import Column, ColumnElement, Connection, Table
 
 RUNS = "runs_v5"
 """Carries the layout's version: a new layout is a new table, filled from the folders."""
@@ -23,6 +25,9 @@ HASHES = ("spec_hash", "exact_hash", "spec_hash_now", "exact_hash_now", "made_of
 """The columns by whose beginning a run is found."""
 _OPTIONAL = ("finished_at", "requests_hash", *HASHES[2:])
 _INDEXED = ("name", "started_at", *HASHES)
+
+_CHUNK = 200
+"""Rows that are written at once."""
 
 
 def runs_table() -> Table:
@@ -65,6 +70,28 @@ def decoded(row: Mapping[str, Any]) -> RunRecord:
     values: dict[str, Any] = {name: row[name] for name in RECORD}
     values["reason"] = None if values["reason"] is None else json.loads(values["reason"])
     return from_row(values)
+
+
+def named_or_hashed(runs: Table, text: str) -> ColumnElement[bool]:
+    """Whether a run has a text as its id, its folder's name or its label, or as the beginning of a hash."""
+    columns = runs.c
+    found = (columns.path == text) | (columns.folder == text) | (columns.name == text)
+    prefix = text.lower()
+    if re.fullmatch("[0-9a-f]{1,64}", prefix):
+        # LIKE ignores case in SQLite only, and uses an index in neither database. "g" follows "f".
+        for name in HASHES:
+            found |= columns[name].between(prefix, f"{prefix}g")
+    return found
+
+
+def replace(connection: Connection, runs: Table, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Writes rows in the place of those with the same keys, and counts them."""
+    rest, count = iter(rows), 0
+    while chunk := list(islice(rest, _CHUNK)):
+        connection.execute(runs.delete().where(runs.c.key.in_([row["key"] for row in chunk])))
+        connection.execute(runs.insert(), chunk)
+        count += len(chunk)
+    return count
 
 
 def _text(name: str, length: int, **options: Any) -> Column[Any]:

@@ -11,9 +11,9 @@ import attrs
 from mm_config.console.output import passing_over
 from mm_config.options.run_options import REPRODUCTIONS
 from mm_config.runs.folder import Run, attach
-from mm_config.runs.index import open_index, uid_in
+from mm_config.runs.index import open_index
 from mm_config.runs.marks import Mark, mark_of
-from mm_config.runs.record import STATUS_FILE, RunRecord
+from mm_config.runs.record import STATUS_FILE, RunRecord, uid_in
 from mm_config.runs.requests import stored_requests
 from mm_config.schema.errors import Problem, UserError
 from mm_config.specs.infer import GenerationRequest, InferSpec

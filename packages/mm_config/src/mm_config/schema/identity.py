@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 import attrs
 
 from mm_config.schema.decorator import schema_of, tag_of
+from mm_config.schema.errors import UserError
 from mm_config.schema.fields import (
     ABSENT,
     EXECUTION,
@@ -118,10 +119,13 @@ def declared(value: Any, expected: Any) -> Any:
 
 
 def encoded(value: JSON) -> bytes:
-    """The RFC 8785 bytes of a JSON value."""
+    """The RFC 8785 bytes of a JSON value. Raises UserError where a number or a text has none."""
     import rfc8785
 
-    return rfc8785.dumps(cast(Any, value))
+    try:
+        return rfc8785.dumps(cast(Any, value))
+    except rfc8785.CanonicalizationError as error:
+        raise UserError(f"has no canonical form: {error}") from error
 
 
 @attrs.frozen

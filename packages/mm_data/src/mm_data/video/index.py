@@ -21,6 +21,7 @@ from av.error import ArgumentError, FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
+from mm_config.durable import open_regular
 from mm_data.bad import BadClip
 from mm_data.video import limits
 from mm_data.video.limits import MAX_FRAMES, MAX_PIXELS, Watched
@@ -72,10 +73,10 @@ def open_video(path: Path) -> BinaryIO:
     Raises:
         BadClip: There is none.
     """
-    if not path.is_file():
-        raise BadClip("open", "no such file" if not path.exists() else "not a regular file")
     try:
-        return path.open("rb")
+        return open_regular(path)
+    except FileNotFoundError as error:
+        raise BadClip("open", "no such file") from error
     except OSError as error:
         raise BadClip("open", error.strerror or str(error)) from error
 

@@ -13,6 +13,7 @@ import torch
 from mm_config.console import progress, say
 from mm_config.schema import Problem, UserError, prefixed
 from mm_models import checkpoint
+from mm_models.manifest import write_manifest
 from mm_models.weights.differences import compare
 from mm_models.weights.opening import (
     Weights,
@@ -136,7 +137,7 @@ def _write(
             }
             written = {f"model/{name}": entry for name, entry in shards.items()}
             written[checkpoint.STATE] = write_json(folder / checkpoint.STATE, state)
-            write_json(folder / checkpoint.MANIFEST, {"v": 1, "files": written})
+            write_manifest(folder, written)
         case _:
             write_sharded(folder, items, shard_bytes, network.stem, tick)
             if config := network.config(model, kind, weights.config):

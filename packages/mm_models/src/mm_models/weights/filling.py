@@ -35,7 +35,7 @@ def fill(targets: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], path
 
     Raises:
         UserError: Names, shapes or dtypes don't fit; nothing is touched then. Or a file is cut short while
-            it is read.
+            it is read, or is not what was written.
     """
     require_fit(targets, stored, path)
     names = sorted(targets, key=lambda name: stored[name].place)
@@ -43,9 +43,11 @@ def fill(targets: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], path
     bar = progress(f"load {path.name}", len(names), unit="tensor", every=max(1, len(names) // 10))
     with bar if size >= SHOWN_BYTES else nullcontext() as advancing:
         for name in names:
-            stored[name].copy(own_region(targets[name]), _local(targets[name]))
+            stored[name].pour(own_region(targets[name]), _local(targets[name]))
             if advancing is not None:
                 advancing.advance()
+    for name in names:
+        stored[name].settle()
 
 
 def require_fit(targets: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], path: Path) -> None:

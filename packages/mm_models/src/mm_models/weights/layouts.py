@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def read(path: Path) -> tuple[str, Found]:
         return _read_file(path)
     if not path.is_dir():
         raise UserError(Problem(str(path), "no such file or folder"))
-    if (path / checkpoint.MANIFEST).is_file():
+    if checkpoint.holds(path):
         return CHECKPOINT, (read_checkpoint(path), [])
     if indexed.holds(path, ".safetensors"):
         return "safetensors", indexed.read_folder(path, ".safetensors")
@@ -54,9 +54,8 @@ def read_checkpoint(folder: Path) -> dict[str, StoredTensor]:
     """The network of one of our checkpoints, by name.
 
     Raises:
-        UserError: Files are missing or are not those that were written, or it holds no network.
+        UserError: As `read_group`.
     """
-    _require_intact(folder, checkpoint.verify_group(folder, "model"))
     return read_group(folder, "model")
 
 
@@ -64,17 +63,13 @@ def read_group(folder: Path, group: str) -> dict[str, StoredTensor]:
     """The tensors of a group of one of our checkpoints, such as `model`, by name.
 
     Raises:
-        UserError: Files are missing or cut short (their content is not hashed), or the group is missing.
+        UserError: Files are missing or are not those that were written, the checkpoint is another's, or has
+            no such group. What values are is checked when they are read.
     """
-    _require_intact(folder, checkpoint.verify(folder, hashed=False))
+    blocks = checkpoint.require_group(folder, group)
     if not (folder / group).is_dir():
         raise UserError(Problem(str(folder), f"holds no {group!r}"))
-    return safetensors_files.read_files(sorted((folder / group).glob("*.safetensors")))
-
-
-def _require_intact(folder: Path, damage: Sequence[str]) -> None:
-    if damage:
-        raise UserError(Problem(str(folder), f"is damaged: {'; '.join(damage[:10])}"))
+    return safetensors_files.read_files(sorted((folder / group).glob("*.safetensors")), blocks)
 
 
 def holdings(tensors: Collection[str]) -> str:
@@ -92,7 +87,7 @@ def configuration(path: Path) -> Mapping[str, Any]:
         UserError: It can't be read.
     """
     folder = path if path.is_dir() else path.parent
-    if (folder / checkpoint.MANIFEST).is_file():
+    if checkpoint.holds(folder):
         found = _state(folder).get("config")
     elif (folder / "config.json").is_file():
         found = _json(folder / "config.json", folder)
@@ -107,7 +102,7 @@ def stored_spec(path: Path) -> Any:
     Raises:
         UserError: It can't be read.
     """
-    payload = _state(path).get("spec") if (path / checkpoint.MANIFEST).is_file() else None
+    payload = _state(path).get("spec") if checkpoint.holds(path) else None
     if payload is None:
         return None
     with concerning(str(path / checkpoint.STATE)):

@@ -125,13 +125,13 @@ class Place:
     """Whose names they bear, and under which prefix."""
     is_whole: bool
     """Whether all tensors of such a network are there."""
-    is_asked: bool
-    """Whether it is of the kind that is wanted."""
+    asked: int
+    """How many of the names that are wanted it has."""
 
     @property
-    def rank(self) -> tuple[bool, bool, bool, int]:
+    def rank(self) -> tuple[int, bool, bool, int]:
         """Larger for what is rather meant."""
-        return self.is_asked, self.is_whole, not self.match.is_beside, len(self.match.names)
+        return self.asked, self.is_whole, not self.match.is_beside, len(self.match.names)
 
 
 def places(shapes: Shapes, asked: Collection[str] = ()) -> list[Place]:
@@ -141,25 +141,20 @@ def places(shapes: Shapes, asked: Collection[str] = ()) -> list[Place]:
         shapes: Of the tensors that lie together, by the names that they bear there.
         asked: Our names of the network that is wanted; where it is there, larger ones beside it don't count.
     """
-    found = [
-        Place(
-            one,
-            match,
-            not match.is_moments and _is_whole(one, match, shapes),
-            one.anchor in asked and match.prefix + match.dialect.theirs(one.anchor) in shapes,
-        )
-        for one in published()
-        for match in matches(list(shapes), one.dialects, one.anchor)
-    ]
+    found: list[Place] = []
+    for network in published():
+        for match in matches(list(shapes), network.dialects, network.anchor):
+            own = {
+                ours: shapes[name]
+                for name in match.names
+                if (ours := match.dialect.ours(name.removeprefix(match.prefix)))
+            }
+            is_whole = not match.is_moments and _is_whole(network, own)
+            found.append(Place(network, match, is_whole, sum(name in own for name in asked)))
     return sorted(found, key=lambda place: place.rank, reverse=True)
 
 
-def _is_whole(network: Published, match: Match, shapes: Shapes) -> bool:
-    own = {
-        ours: shapes[name]
-        for name in match.names
-        if (ours := match.dialect.ours(name.removeprefix(match.prefix)))
-    }
+def _is_whole(network: Published, own: Shapes) -> bool:
     found = network.guess(own, {})
     return found is not None and network.shapes(found.spec).keys() <= own.keys()
 

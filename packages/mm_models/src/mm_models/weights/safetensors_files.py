@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
-from io import FileIO
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from mm_config.durable import require_regular
 from mm_config.schema import Problem, UserError
+from mm_models.blocks import Blocks, CheckedFile
 from mm_models.weights.placeholders import placeholder
 from mm_models.weights.tensors import Piece, Region, StoredTensor, raw_bytes
 
@@ -39,8 +39,12 @@ BUFFER_BYTES = 2**24
 """What values pass through that are cast, moved to a device, or no whole rows; a single row may be larger."""
 
 
-def read_files(files: Iterable[Path]) -> dict[str, StoredTensor]:
+def read_files(files: Iterable[Path], blocks: Mapping[Path, Blocks] | None = None) -> dict[str, StoredTensor]:
     """The tensors of some files; what one holds must not be in another, except as another shard.
+
+    Args:
+        files: In any order.
+        blocks: Of those whose content is checked as it is read: what their blocks must be.
 
     Raises:
         UserError: Files can't be read, all of them named, or two hold the same values.
@@ -49,8 +53,10 @@ def read_files(files: Iterable[Path]) -> dict[str, StoredTensor]:
     problems: list[Problem] = []
     for file in files:
         try:
-            for name, dtype, piece in _pieces(file):
+            for name, dtype, piece in _pieces(CheckedFile(file, (blocks or {}).get(file))):
                 pieces.setdefault(name, []).append((file, dtype, piece))
+        except UserError as error:
+            problems += error.problems
         except (SafetensorError, OSError, *_MALFORMED) as error:
             problems.append(Problem(str(file), f"can't be read: {_why(file, error)}"))
     if problems:
@@ -66,13 +72,17 @@ def _why(file: Path, error: Exception) -> str:
     return f"{error}; it was cut short or is no safetensors file"
 
 
-def _pieces(file: Path) -> Iterable[tuple[str, torch.dtype, Piece]]:
+def _pieces(source: CheckedFile) -> Iterable[tuple[str, torch.dtype, Piece]]:
+    file, size = source.path, bytearray(8)
     require_regular(file)
+    source.check_start()
     with safe_open(file, framework="pt") as opened:  # It checks the whole header against the file's size.
         sharding = json.loads((opened.metadata() or {}).get("DCP_SHARDING_INFO") or "{}")
-    with file.open("rb") as content:
-        length = int.from_bytes(content.read(8), "little")
-        header = json.loads(content.read(length))
+    source.read(0, memoryview(size), "the header")
+    content = bytearray(int.from_bytes(size, "little"))
+    source.read(8, memoryview(content), "the header")
+    source.settle()
+    header = json.loads(content)
     header.pop("__metadata__", None)
     for name, entry in header.items():
         sizes, dtype = tuple(entry["shape"]), entry["dtype"]
@@ -81,13 +91,19 @@ def _pieces(file: Path) -> Iterable[tuple[str, torch.dtype, Piece]]:
         offsets = tuple(sharding[name]["saved_offsets"]) if name in sharding else (0,) * len(sizes)
         if len(offsets) != len(sizes) or any(type(start) is not int or start < 0 for start in offsets):
             raise ValueError(f"{name} is {sizes}, which can't begin at {offsets} of a whole tensor")
-        begin = 8 + length + entry["data_offsets"][0]
-        copy = partial(_copy, file, name, begin, sizes, DTYPES[dtype])
-        yield name, DTYPES[dtype], Piece(offsets, sizes, copy, (str(file), begin))
+        begin = 8 + len(content) + entry["data_offsets"][0]
+        copy = partial(_copy, source, name, begin, sizes, DTYPES[dtype])
+        yield name, DTYPES[dtype], Piece(offsets, sizes, copy, (str(file), begin), source.settle)
 
 
 def _copy(
-    file: Path, name: str, begin: int, sizes: tuple[int, ...], dtype: torch.dtype, region: Region, out: Tensor
+    source: CheckedFile,
+    name: str,
+    begin: int,
+    sizes: tuple[int, ...],
+    dtype: torch.dtype,
+    region: Region,
+    out: Tensor,
 ) -> None:
     """Whole rows of the stored dtype are read straight into place; all else passes through a buffer.
 
@@ -97,25 +113,17 @@ def _copy(
     if not out.numel():
         return
     row_bytes = math.prod(sizes[1:]) * dtype.itemsize
-    with file.open("rb", buffering=0) as content:
-        content.seek(begin + region[0].start * row_bytes)
-        if out.shape[1:] == sizes[1:] and out.dtype == dtype and out.is_cpu and out.is_contiguous():
-            _read_into(content, name, out)
-            return
-        count = min(len(out), max(1, BUFFER_BYTES // row_bytes))
-        buffer = torch.empty((count, *sizes[1:]), dtype=dtype)
-        for rows in out.split(count):
-            values = buffer[: len(rows)]
-            _read_into(content, name, values)
-            rows.copy_(values[(slice(None), *region[1:])])
-
-
-def _read_into(content: FileIO, name: str, out: Tensor) -> None:
-    missing = raw_bytes(out)
-    while missing and (count := content.readinto(missing)):
-        missing = missing[count:]
-    if missing:
-        raise UserError(Problem(str(content.name), f"{name} can't be read: the file was cut short meanwhile"))
+    begin += region[0].start * row_bytes
+    if out.shape[1:] == sizes[1:] and out.dtype == dtype and out.is_cpu and out.is_contiguous():
+        source.read(begin, raw_bytes(out), name)
+        return
+    count = min(len(out), max(1, BUFFER_BYTES // row_bytes))
+    buffer = torch.empty((count, *sizes[1:]), dtype=dtype)
+    for rows in out.split(count):
+        values = buffer[: len(rows)]
+        source.read(begin, raw_bytes(values), name)
+        begin += len(rows) * row_bytes
+        rows.copy_(values[(slice(None), *region[1:])])
 
 
 def _joined(name: str, found: list[tuple[Path, torch.dtype, Piece]]) -> StoredTensor:

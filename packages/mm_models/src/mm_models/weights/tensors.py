@@ -13,6 +13,10 @@ Region = tuple[slice, ...]
 """One slice with bounds for each axis."""
 
 
+def _nothing() -> None:
+    """Of files that have no digests."""
+
+
 @attrs.frozen
 class Piece:
     """A rectangle of a tensor that lies in one place."""
@@ -26,6 +30,8 @@ class Piece:
     and on any device."""
     place: tuple[str, int] = ("", 0)
     """Its file and its offset there: pieces in this order are read one after another."""
+    settle: Callable[[], None] = _nothing
+    """Checks what of its file has been copied and not yet been checked."""
 
 
 @attrs.frozen
@@ -57,7 +63,22 @@ class StoredTensor:
         return min((piece.place for piece in self.pieces), default=("", 0))
 
     def copy(self, region: Region, target: Tensor) -> None:
-        """Copies a part of the tensor into one of that part's shape; only pieces that touch it are read."""
+        """Copies a part of the tensor into one of that part's shape; only pieces that touch it are read.
+
+        Raises:
+            UserError: They can't be read, or are not what was written.
+        """
+        self.pour(region, target)
+        self.settle()
+
+    def settle(self) -> None:
+        """Checks what was poured. Raises UserError where it is not what was written."""
+        for piece in self.pieces:
+            piece.settle()
+
+    def pour(self, region: Region, target: Tensor) -> None:
+        """As `copy`, but that the values hold once `settle` has been called: many tensors are checked in the
+        pass that reads them, where each alone would need what lies around it."""
         for piece in self.pieces:
             if (shared := _shared(piece, region)) is not None:
                 of_target, of_piece = shared

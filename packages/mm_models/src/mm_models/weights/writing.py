@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.durable import size_and_sha256, synced_file
+from mm_config.durable import synced_file
 from mm_config.schema import Problem, UserError
+from mm_models.blocks import Digester, entry_of
 from mm_models.weights.safetensors_files import DTYPES
 from mm_models.weights.tensors import StoredTensor, raw_bytes
 
@@ -68,7 +68,7 @@ def write_sharded(
         tick: Called after each tensor.
 
     Returns:
-        Size and sha256 of each file, by name.
+        What a manifest says of each file, by name.
     """
     shards = list(_shards(items, shard_bytes))
     names = [
@@ -88,10 +88,10 @@ def write_sharded(
 
 
 def write_json(path: Path, value: Any) -> dict[str, Any]:
-    """Writes JSON onto the disk; returns its size and sha256."""
+    """Writes JSON onto the disk; returns what a manifest says of it."""
     with synced_file(path) as file:
         file.write((json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
-    return size_and_sha256(path)
+    return entry_of(path)
 
 
 def write_release(folder: Path, items: Sequence[Item], tick: Callable[[], None]) -> None:
@@ -132,17 +132,16 @@ def _write_file(path: Path, items: Sequence[Item], tick: Callable[[], None]) -> 
         header[item.name] = entry
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    digest, size = hashlib.sha256(), 0
+    digester = Digester()
     with synced_file(path) as file:
 
-        def put(content: Any) -> None:
-            nonlocal size
-            digest.update(content)
-            size += file.write(content)
+        def put(content: bytes | memoryview) -> None:
+            digester.update(content)
+            file.write(content)
 
         put(len(text).to_bytes(8, "little"))
         put(text)
         for item in items:
             put(raw_bytes(item.read()))
             tick()
-    return {"bytes": size, "sha256": digest.hexdigest()}
+    return digester.entry()

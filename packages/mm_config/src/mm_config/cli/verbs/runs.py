@@ -10,7 +10,8 @@ from mm_config.cli.targets import runs_dir_of
 from mm_config.cli.verb import MORE, Action, Usage, Verb
 from mm_config.console.output import aside, print_json, print_lines
 from mm_config.runs.conditions import Aliases, moment, parse_condition
-from mm_config.runs.index import Index, open_index, run_folders, unfilled_index
+from mm_config.runs.index import Index, open_index, unfilled_index
+from mm_config.runs.listing import run_folders
 from mm_config.runs.marks import SUFFIX
 from mm_config.runs.record import RunRecord, RunStatus, to_row
 from mm_config.runs.videos import trace
