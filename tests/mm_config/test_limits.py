@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
+import torch
 
 from experiments import tiny, tiny_high
+from mm_config.cli.exits import exit_status
 from mm_config.planning.plan import plan
 from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import leaves, replace
@@ -56,6 +59,13 @@ def test_a_prompt_of_a_megabyte_is_a_line() -> None:
     assert GenerationRequest(prompt="x" * 2**20).prompt
     with pytest.raises(UserError, match=r"^prompt: must have at most 1048576 characters, got 1048577$"):
         GenerationRequest(prompt="x" * (2**20 + 1))
+
+
+@pytest.mark.parametrize("take", [lambda: bytearray(2**62), lambda: torch.empty(2**60)])
+def test_memory_that_runs_out_is_a_line(take: Callable[[], Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(lambda: len(take())) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("memory ran out")
 
 
 @pytest.mark.slow

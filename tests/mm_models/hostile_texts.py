@@ -67,6 +67,7 @@ NUMBERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("text", "tokenizer/tokenizer_config.json", {"tokenizer_class": ["PreTrainedTokenizerFast"]}),
     ("text", "tokenizer/tokenizer_config.json", {"padding_side": "../canary.json"}),
     ("text", "tokenizer/tokenizer_config.json", {"added_tokens_decoder": {"x": 1}}),
+    ("text", "tokenizer/tokenizer.json", {"model": {"auto_map": "evil--repo--evil.Evil"}}),
     ("text", "tokenizer/tokenizer.json", {"model": {"type": "Unigram", "vocab": 10**9}}),
     ("autoencoder", "vae/config.json", {"base_dim": 10**9}),
     ("autoencoder", "vae/config.json", {"latents_mean": 10**9}),
@@ -116,6 +117,8 @@ def text_cases() -> Iterator[Case]:
             yield Case(f"asking {index} {file}", door, partial(_asking, file, keys))
     for door, file, keys in NUMBERS:
         yield Case(f"{next(iter(keys))} {str(keys)[:60]} {file}", door, partial(_merge, file, keys))
+    yield Case("pipe chat template", "text", partial(_at_new, "tokenizer/chat_template.jinja"))
+    yield Case("pipe template", "text", partial(_at_new, "tokenizer/additional_chat_templates/a.jinja"))
     for index, text in enumerate(YAML):
         for door, file in (("yaml", "spec.yaml"), ("locations", "locations.yaml")):
             yield Case(f"yaml {index} {file}", door, partial(_text, file, text))
@@ -124,6 +127,11 @@ def text_cases() -> Iterator[Case]:
 def _at(file: str, damage: Damage, folder: Path) -> None:
     (folder / file).unlink()
     damage(folder / file)
+
+
+def _at_new(file: str, folder: Path) -> None:
+    (folder / file).parent.mkdir(exist_ok=True)
+    os.mkfifo(folder / file)
 
 
 def _pipe(path: Path) -> None:

@@ -86,6 +86,14 @@ def test_the_network_runs_in_the_specs_dtype(locations: Locations) -> None:
     torch.testing.assert_close(features, wide.encode(["red circle"]), atol=0.1, rtol=0.1)
 
 
+def test_words_of_a_vocabulary_may_bear_the_names_of_refused_keys(tmp_path: Path) -> None:
+    words = ["auto_map", "_attn_implementation", "trust_remote_code"]
+    write_release(tmp_path, words)
+    there = Locations((Location("tiny-umt5", tmp_path, "test"),))
+    encoder: Any = mm_models.build_text_encoder(spec_of(words), locations=there)
+    assert encoder.tokenizer("auto_map trust_remote_code").input_ids == [3, 5, 1]
+
+
 @pytest.mark.parametrize("dtype", list(Dtype))
 def test_each_parameter_has_the_dtype_and_the_values_that_transformers_gives_it(
     dtype: Dtype, release: Path, locations: Locations

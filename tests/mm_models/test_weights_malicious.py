@@ -64,6 +64,11 @@ def test_a_plain_pickle_under_the_suffixes_of_weights(made: Path, tmp_path: Path
         assert_refused(tmp_path / f"w{suffix}", made, "can't be read")
 
 
+def test_values_that_strides_repeat_beyond_the_file(made: Path, tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "w.pt")
+    assert_refused(tmp_path / "w.pt", made, "a is (1000000, 1000000), but its values have 4 bytes")
+
+
 def test_a_release_of_mindspeed(made: Path, tmp_path: Path) -> None:
     (tmp_path / "release" / "mp_rank_00").mkdir(parents=True)
     file = tmp_path / "release" / "mp_rank_00" / "model_optim_rng.pt"
