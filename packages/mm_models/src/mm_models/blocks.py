@@ -21,7 +21,7 @@ from mm_models.naming import first_names
 
 BLOCK_BYTES = 2**24
 """Of blocks that are written; a manifest names the size of its own."""
-_CHUNK_BYTES = 2**20
+_CHUNK_BYTES = 2**21
 """What is read and then hashed: it lies in a core's cache in between."""
 
 

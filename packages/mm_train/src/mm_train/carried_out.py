@@ -51,6 +51,7 @@ CARRIED_OUT = CarriedOut(
         "recompute.mode",
         "recompute.modules",
         "runtime.timeout_minutes",
+        "runtime.timeout_seconds",
     },
     problems=_value_problems,
 )

@@ -139,6 +139,7 @@ def fit(
             if ranks.is_first:
                 training.run.log(attrs.asdict(done))
             bar.advance(1, loss=loss, rate=f"{rate:.0f} samples/s")
+            ranks.reached(step + 1)
             closed = yield done
             elapsed = seconds_before + time.perf_counter() - started
             state = TrainState(step + 1, batches.state(), elapsed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,10 +19,12 @@ from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
 from mm_config import diff
 from mm_config.console import set_by_torchrun
+from mm_config.runs import Run
 from mm_config.schema import Problem, UserError, exact_hash, for_person
 from mm_config.specs import Dtype, PrecisionSpec, TrainSpec
 from mm_config.stored import from_payload, to_payload
 from mm_models import gather_json
+from mm_train.watching import Watch, naming, own_store, speaking
 
 T = TypeVar("T")
 
@@ -37,11 +39,22 @@ class Ranks:
     """Processes of the run, on all machines."""
     grouped: bool
     """Whether there is a process group; without one a single process trains unsharded."""
+    watch: Watch | None = None
+    """What finds out whom the others wait for; None for one process, and for a group of the caller's."""
 
     @property
     def is_first(self) -> bool:
         """Whether this process writes the run folder and speaks."""
         return self.rank == 0
+
+    def reached(self, step: int) -> None:
+        """Says, where somebody listens, how many steps are done."""
+        if self.watch is not None:
+            self.watch.step = step
+
+    def naming_who_is_missing(self, run: Run | None = None) -> AbstractContextManager[None]:
+        """Makes a wait for another rank that fails in a block an error that names the rank, see `naming`."""
+        return nullcontext() if self.watch is None else naming(self.watch, run)
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's JSON value, in the order of ranks, on every rank."""
@@ -122,8 +135,13 @@ def joined(
     else:
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, timeout=timeout, store=store, rank=0, world_size=1)
+    rank, world_size = dist.get_rank(), dist.get_world_size()
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), grouped=True)
+        if world_size == 1:
+            yield Ranks(rank, world_size, grouped=True)
+            return
+        with speaking(Watch(rank, world_size, timeout, own_store())) as watch, naming(watch):
+            yield Ranks(rank, world_size, grouped=True, watch=watch)
     finally:
         _part()
 

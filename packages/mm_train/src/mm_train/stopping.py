@@ -46,7 +46,7 @@ def stop_requests() -> Generator[Callable[[], int]]:
                 arrived.append(number)
                 if number == signal.SIGHUP:
                     _forget_terminal()
-            case 2:
+            case 2 if before.get(signal.SIGINT) is not leave:
                 signal.signal(number, before[number])
                 signal.raise_signal(number)
 

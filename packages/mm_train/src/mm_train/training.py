@@ -115,7 +115,8 @@ def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainR
         return result_of(finished, read_result(finished.path))
     picked = device.pick(spec.runtime.device)
     closed = False
-    timeout = timedelta(minutes=spec.runtime.timeout_minutes)
+    runtime = spec.runtime
+    timeout = timedelta(seconds=runtime.timeout_seconds or 60 * runtime.timeout_minutes)
     with on_threads(options.threads), joined(spec.precision, picked, timeout) as ranks:
         running = _train(spec, options, picked, ranks)
         try:
@@ -158,7 +159,7 @@ def _train(
         ranks.together(lambda: require_encoders(spec, options, dataset))
     made = agreed_inputs(spec, options, dataset, data, weights, ranks)
     run = _open(spec, options, ops, picked, ranks, made.inputs)
-    with recorded(run) if ranks.is_first else nullcontext():
+    with recorded(run) if ranks.is_first else nullcontext(), ranks.naming_who_is_missing(run):
         started = time.perf_counter()
         source = _source(spec, options, dataset, picked, ranks, made.inputs)
         materialize(network, picked)

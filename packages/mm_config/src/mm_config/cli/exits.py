@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from mm_config.console.output import aside, is_main_rank
+from mm_config.console.output import aside, is_main_rank, print_lines
 from mm_config.console.surroundings import failure, require_surroundings
 from mm_config.doctor.torch_extensions import extension_failure
 from mm_config.interrupts import Stopped
-from mm_config.schema.errors import UserError
+from mm_config.schema.errors import Failure, UserError
 
+FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -42,6 +43,12 @@ def exit_status(body: Callable[[], int]) -> int:
         # The interpreter flushes stdout once more when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except Failure as error:
+        if str(error):
+            print_lines([str(error)], sys.stderr)
+        else:
+            time.sleep(SPEAKING_SECONDS)
+        return FAILED
     except Exception as error:
         lines = _lines(error)
         if not lines:

@@ -103,6 +103,8 @@ def npu_runtime_problems(runtime: TrainRuntimeSpec | InferRuntimeSpec) -> Iterat
 def group_timeout(runtime: TrainRuntimeSpec | InferRuntimeSpec) -> tuple[str, int]:
     """The field that limits a rank's wait for the others, and its value in seconds."""
     if isinstance(runtime, TrainRuntimeSpec):
+        if runtime.timeout_seconds is not None:
+            return "timeout_seconds", runtime.timeout_seconds
         return "timeout_minutes", 60 * runtime.timeout_minutes
     return "parallel.timeout_seconds", runtime.parallel.timeout_seconds
 

@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     from mm_config.schema.decorator import spec, tag_of
     from mm_config.schema.diff import for_person
     from mm_config.schema.docstrings import shown_by_help
-    from mm_config.schema.errors import Problem, SpecError, UserError, concerning, gathering, prefixed
+    from mm_config.schema.errors import (
+        Failure,
+        Problem,
+        SpecError,
+        UserError,
+        concerning,
+        gathering,
+        prefixed,
+    )
     from mm_config.schema.evolve import get, leaves
     from mm_config.schema.faces import lazy
     from mm_config.schema.fields import EXECUTION, LOCATION, SEMANTIC, field

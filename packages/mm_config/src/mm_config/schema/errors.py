@@ -49,6 +49,10 @@ class SpecError(UserError):
     """A spec that can't be: a wrong type, a value out of range, rules between fields broken."""
 
 
+class Failure(RuntimeError):
+    """What went wrong and is no mistake of the user's: a line and status 1; empty where others say it."""
+
+
 def prefixed(problems: Iterable[Problem], prefix: str) -> Iterator[Problem]:
     """The same problems, seen from further up: `lr` under `spec.optim` becomes `spec.optim.lr`."""
     for problem in problems:

@@ -100,6 +100,8 @@ class TrainRuntimeSpec:
     """Whether the encoders' weights are shared by the ranks instead of whole on each."""
     timeout_minutes: int = field(default=30, neutral=30, ge=1, le=525_600, role=EXECUTION, unit="min")
     """Longest wait of a rank for the others."""
+    timeout_seconds: int | None = field(default=None, neutral=None, ge=1, role=EXECUTION, unit="s")
+    """The same where minutes are too coarse, in place of `timeout_minutes`; None takes those."""
     tensorboard: bool = field(default=False, neutral=False, role=EXECUTION)
     """Whether metrics also go to TensorBoard files in the run folder."""
     wandb_project: str | None = field(default=None, neutral=None, role=LOCATION)
