@@ -12,6 +12,7 @@ import pytest
 
 from experiments.tiny_high import SPEC
 from mm_config import replace, spec_hash
+from mm_config.console import output
 from mm_config.options.run_options import RunOptions
 from mm_config.runs import database
 from mm_config.runs.conditions import parse_condition
@@ -162,6 +163,29 @@ def test_a_folder_in_the_place_of_the_index_is_done_without(tmp_path: Path) -> N
     filled(tmp_path).unlink()
     (tmp_path / "index.sqlite").mkdir()
     assert len(open_index(tmp_path).list()) == 3
+
+
+def test_a_pipe_in_the_place_of_the_index_is_not_waited_for(tmp_path: Path) -> None:
+    filled(tmp_path).unlink()
+    os.mkfifo(tmp_path / "index.sqlite")
+    assert alone(lambda: len(open_index(tmp_path).list())) == "3"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who may not read")
+def test_a_folder_that_nobody_else_may_read_is_named_and_stops_nothing(open_path: Path) -> None:
+    def listed(runs_dir: Path) -> str:
+        os.setuid(65534)
+        noted = list[str]()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(output, "print_lines", lambda lines, *_: noted.extend(lines))
+            return f"{len(open_index(runs_dir).list())} runs; {noted[-1:]}"
+
+    filled(open_path)
+    (open_path / "lost+found").mkdir(mode=0)
+    expected = f"passed over: {open_path}/lost+found: can't be read: Permission denied"
+    assert alone(lambda: listed(open_path)) == f"3 runs; {[expected]}"
+    (open_path / "shut").mkdir(mode=0)
+    assert alone(lambda: listed(open_path / "shut")) == f"{open_path}/shut: can't be read: Permission denied"
 
 
 def test_a_shared_database_is_never_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import attrs
@@ -235,3 +236,11 @@ def test_a_run_in_use_is_not_resumed(tmp_path: Path) -> None:
         open_run(NAMED, RunOptions(tmp_path, resume="latest"))
     run.finish({})
     open_run(NAMED, RunOptions(tmp_path, resume="latest")).finish({})
+
+
+def test_the_latest_run_is_one_whose_folder_is_here(tmp_path: Path) -> None:
+    first, second = (open_run(NAMED, RunOptions(tmp_path)) for _ in range(2))
+    for run in (first, second):
+        run.fail("stopped", RunStatus.INTERRUPTED)
+    shutil.rmtree(second.path)
+    assert open_run(NAMED, RunOptions(tmp_path, resume="latest")).path == first.path

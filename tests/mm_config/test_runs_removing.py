@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -22,8 +23,10 @@ from mm_config.doctor.machine import leftovers as checked
 from mm_config.durable.leftovers import stage_of
 from mm_config.options.run_options import RunOptions
 from mm_config.runs import removing
+from mm_config.runs.database import UnusableIndex
 from mm_config.runs.folder import Run, open_run
-from mm_config.runs.index import open_index
+from mm_config.runs.index import Index, open_index
+from mm_config.runs.record import RunRecord
 from mm_config.schema.errors import UserError
 from tests.mm_config.mm_in_process import mm
 
@@ -32,7 +35,7 @@ def made(runs_dir: Path, name: str, of: Run | None = None, size: int = 0) -> Run
     details = (
         {} if of is None else {"run": of.record.path, "run_dir": str(of.path), "path": str(of.path / "x")}
     )
-    inputs = {"start_from": Input(digest="ab" * 32, kind="trained-by", details=details)}
+    inputs = {"spec.start_from": Input(digest="ab" * 32, kind="trained-by", details=details)}
     run = open_run(replace(SPEC, "name", name), RunOptions(runs_dir), inputs=inputs)
     (run.path / "weights").write_bytes(bytes(size))
     run.finish({"steps": 8})
@@ -137,6 +140,30 @@ def test_a_running_run_stays_whatever_is_said(tmp_path: Path, capfd: pytest.Capt
     assert run.path.is_dir()
 
 
+def test_a_full_disk_keeps_no_run_from_being_removed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def forgets(index: Index, record: RunRecord) -> None:
+        if (tmp_path / record.path).exists():
+            raise UnusableIndex("database or disk is full")
+        forget(index, record)
+
+    first, held = made(tmp_path, "tiny"), open_run(replace(SPEC, "name", "held"), RunOptions(tmp_path))
+    index, forget = open_index(tmp_path), removing.forget
+    monkeypatch.setattr(removing.lock, "acquire", full)
+    with pytest.raises(UserError, match="No space left"):
+        removing.remove_run(index, held.record)
+    monkeypatch.setattr(Path, "mkdir", full)
+    monkeypatch.setattr(removing, "forget", forgets)
+    removing.remove_run(index, first.record)
+    monkeypatch.undo()
+    assert paths(tmp_path) == {held.record.path}
+    assert mm(capfd, "runs", "gc", "--runs-dir", str(tmp_path)).startswith("removed 0 leftovers")
+
+
 def test_only_the_folder_of_the_run_itself_is_removed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,6 +231,8 @@ def test_leftovers_are_removed_when_over_else_listed_with_their_size(
     checkpoints = [one.path / "checkpoints" / "step-00000008.tmp" for one in (run, held)]
     for stage in checkpoints:
         stage.mkdir(parents=True)
+    notes = run.path / "notes.tmp"
+    notes.write_text("a person's")
     mine = stage_of(run.path / "mine")
     mine.touch()
     machine = re.fullmatch(r"\.mine\.(\w+)-.*", mine.name)[1]  # pyright: ignore
@@ -215,6 +244,7 @@ def test_leftovers_are_removed_when_over_else_listed_with_their_size(
     assert app(["runs", "gc", "--runs-dir", str(tmp_path)]) == 0
     printed = capfd.readouterr()
     assert printed.out == f"removed 4 leftovers, 3.0 MiB, of {tmp_path}\n"
-    assert printed.err.startswith(f"{other}: 3.0 MiB stay; ") and len(printed.err.splitlines()) == 1
+    lines = printed.err.splitlines()
+    assert [line.partition(" stay; ")[0] for line in lines] == [f"{other}: 3.0 MiB", f"{notes}: 10 B"]
     assert mine.exists() and other.exists() and checkpoints[1].exists() and not checkpoints[0].exists()
     assert paths(tmp_path) == {run.record.path, held.record.path}

@@ -73,7 +73,7 @@ def _edit_the_manifest(folder: Path) -> str:
 def _lead_outside(folder: Path) -> str:
     content = {"v": 1, "files": {"../state.json": {"bytes": 1, "sha256": ""}}}
     (folder / "manifest.json").write_text(json.dumps(content))
-    return "manifest.json is unreadable"
+    return "manifest.json names a file that is not here: `..` is not allowed in a path"
 
 
 def _empty_the_manifest(folder: Path) -> str:
@@ -182,6 +182,15 @@ def test_a_checkpoint_of_another_step_run_or_spec_is_refused_and_replaced(
     assert checkpoint.latest(place.parent) == place.with_name("step-00000001")
     save(place, filled(tiny))
     assert checkpoint.verify(place) == [] and checkpoint.latest(place.parent) == place
+
+
+def test_a_part_of_a_checkpoint_is_not_taken_without_what_proves_it(
+    runs: Path, tiny: WanTransformerSpec
+) -> None:
+    whole = runs / "a" / "checkpoints" / "step-00000002"
+    for part in (whole / "model", next((whole / "model").iterdir())):
+        with pytest.raises(UserError, match=re.escape(f"{part}: is a part of the checkpoint {whole}, ")):
+            mm_models.load(mm_models.build(tiny, "cpu"), part)
 
 
 def test_a_run_or_a_checkpoint_may_be_moved_elsewhere(runs: Path, tiny: WanTransformerSpec) -> None:

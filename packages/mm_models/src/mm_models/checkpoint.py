@@ -95,6 +95,14 @@ def holds(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() or ((folder / STATE).is_file() and (folder / "model").is_dir())
 
 
+def lists(folder: Path, path: Path) -> bool:
+    """Whether a path is a part, a file or a group, of the checkpoint that lies in a folder."""
+    if not ((folder / MANIFEST).is_file() and (folder / STATE).is_file()):
+        return False
+    listed, own = read_manifest(folder), path.absolute().relative_to(folder.absolute())
+    return isinstance(listed, str) or any(own in (name, *name.parents) for name in map(Path, listed.files))
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """What `save` got as `state`."""
     return json.loads((folder / STATE).read_text())

@@ -78,6 +78,8 @@ def read_manifest(folder: Path) -> Manifest | str:
         return f"{MANIFEST} is missing"
     try:
         stored = read_json(folder / MANIFEST)
+        if why := next((why for name in stored["files"] if (why := outside(name, folder))), None):
+            return f"{MANIFEST} names a file that is not here: {why}"
         if stored["v"] == 1 and stored.keys() == {"v", "files"}:
             return Manifest(_entries(folder, stored["files"], None), _step_of_state(folder))
         if stored["v"] != 2:
@@ -136,12 +138,16 @@ def _entries(folder: Path, stored: Mapping[str, Any], block_bytes: int | None) -
     files: dict[str, Entry] = {}
     for name, entry in stored.items():
         size, sha256 = entry["bytes"], entry["sha256"]
-        if type(size) is not int or size < 0 or outside(name, folder):
+        if type(size) is not int or size < 0:
             raise ValueError(name)
         blocks = None
         if block_bytes is not None:
             blocks = Blocks(folder, name, size, block_bytes, tuple(entry["xxh3_128"]))
-            if block_bytes < 1 or len(blocks.digests) != -(-size // block_bytes):
+            if (
+                type(block_bytes) is not int
+                or block_bytes < 1
+                or len(blocks.digests) != -(-size // block_bytes)
+            ):
                 raise ValueError(name)
         files[name] = Entry(size, sha256, blocks)
     if STATE not in files:

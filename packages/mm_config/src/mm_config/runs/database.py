@@ -85,7 +85,7 @@ def in_memory(runs_dir: Path | None) -> Engine:
     from sqlalchemy import URL, StaticPool, create_engine
 
     engine = _sqlite(create_engine(URL.create("sqlite"), poolclass=StaticPool))
-    if runs_dir is not None:
+    if runs_dir is not None and os.path.isfile(runs_dir / FILE_NAME):  # A pipe would be waited for.
         file = f"{(runs_dir / FILE_NAME).absolute().as_uri()}?mode=ro"
         with suppress(sqlite3.Error), closing(sqlite3.connect(file, timeout=0, uri=True)) as source:
             # Copying waits without end for a lock; a transaction that can read has it already.

@@ -12,7 +12,7 @@ import attrs
 from mm_config.console.output import passing_over
 from mm_config.runs.lock import is_held
 from mm_config.runs.record import STATUS_FILE, RunRecord, RunStatus, read_record
-from mm_config.schema.errors import UserError
+from mm_config.schema.errors import Problem, UserError
 
 
 def run_folders(runs_dir: Path) -> Iterator[Path]:
@@ -87,8 +87,9 @@ def as_it_is(record: RunRecord, runs_dir: Path) -> RunRecord:
 
 def _listed(runs_dir: Path) -> Iterator[str]:
     for label in _folders(runs_dir):
-        for run in _folders(label.path):
-            yield f"{label.name}/{run.name}"
+        with passing_over():
+            for run in _folders(label.path):
+                yield f"{label.name}/{run.name}"
 
 
 def _has_status(folder: Path) -> bool:
@@ -96,7 +97,8 @@ def _has_status(folder: Path) -> bool:
 
 
 def _folders(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        for entry in entries:
-            if not entry.name.startswith(".") and entry.is_dir():
-                yield entry
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            yield from (entry for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    except OSError as error:
+        raise UserError(Problem(os.fspath(folder), f"can't be read: {error.strerror}")) from error

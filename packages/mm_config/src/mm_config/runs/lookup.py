@@ -70,7 +70,8 @@ def folder_to_resume(spec: RootSpec, options: RunOptions) -> Path | None:
     index = open_index(options.runs_dir)
     latest = target == "latest"
     label, option = spec.name or tag_of(spec), options.name_of("resume")
-    found = index.list(name=label) if latest else index.list(matching=target)
+    known = index.list(name=label) if latest else index.list(matching=target)
+    found = [record for record in known if index.folder(record).is_dir()]
     if not found and latest and options.restart:
         return None
     if not found:

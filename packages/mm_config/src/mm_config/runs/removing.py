@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import attrs
@@ -14,7 +15,7 @@ from mm_config.durable.reading import outside
 from mm_config.durable.writing import discard
 from mm_config.options.run_options import REPRODUCTIONS
 from mm_config.runs import lock
-from mm_config.runs.database import writing
+from mm_config.runs.database import UnusableIndex, writing
 from mm_config.runs.index import Index
 from mm_config.runs.inputs import read_inputs
 from mm_config.runs.listing import run_folders
@@ -58,12 +59,12 @@ def kept_by_others(index: Index, records: Sequence[RunRecord]) -> Iterator[Probl
                 yield Problem(name, f"what it was made of can't be read ({error.problems[0]}), {why}")
                 continue
             if inputs is None:
-                used = {path: hashes.get(value) for path, value in _texts(folder)}
+                used = {f"spec.{path}": hashes.get(value) for path, value in _texts(folder)}
             else:
                 used = {path: _taken(one, going) for path, one in inputs.items()}
             for path, record in used.items():
                 if record is not None:
-                    yield Problem(record.path, f"{name} was made of it (spec.{path.removesuffix('.spec')})")
+                    yield Problem(record.path, f"{name} was made of it ({path.removesuffix('.spec')})")
 
 
 def remove_run(index: Index, record: RunRecord, *, unread: bool = False) -> None:
@@ -95,11 +96,13 @@ def remove_run(index: Index, record: RunRecord, *, unread: bool = False) -> None
         raise UserError(Problem(record.path, "its folder holds another run by now"))
     trash = index.runs_dir / TRASH
     try:
-        lock.acquire(folder)
+        is_full = _took_no_lock(folder)
         try:
-            trash.mkdir(exist_ok=True)
-            forget(index, record)
-            discard(folder, stage_of(trash / folder.name))
+            with suppress(OSError):  # A full disk may take no folder; then it is deleted beside its place.
+                trash.mkdir()
+            with suppress(UnusableIndex) if is_full else nullcontext():
+                forget(index, record)
+            discard(folder, stage_of(trash / folder.name) if trash.is_dir() else None)
             # Whoever looked before the folder was gone may have taken the run into the index again.
             forget(index, record)
         finally:
@@ -110,6 +113,17 @@ def remove_run(index: Index, record: RunRecord, *, unread: bool = False) -> None
         for emptied in (folder.parent, trash):
             with suppress(OSError):
                 emptied.rmdir()
+
+
+def _took_no_lock(folder: Path) -> bool:
+    """Takes the lock of a run; returns whether the disk was too full for it, for anybody's then."""
+    try:
+        lock.acquire(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or lock.is_held(folder):
+            raise
+        return True
+    return False
 
 
 def forget(index: Index, record: RunRecord) -> None:
@@ -129,7 +143,7 @@ def leftovers(runs_dir: Path) -> list[Leftover]:
             # A checkpoint's stage tells no process: several write it, for the run whose lock one of them has.
             if lock.is_held(run):
                 continue
-            over = True if not stage.name.startswith(".") else None
+            over = True if stage.match("checkpoints/step-*.tmp") else None
         if over is not False:
             with suppress(OSError):  # It may have got its name meanwhile.
                 found.append(Leftover(stage, size_of(stage), over is True))

@@ -29,6 +29,10 @@ def read(path: Path) -> tuple[str, Found]:
     Raises:
         UserError: Nothing there is weights, or they are damaged, or would have to be executed.
     """
+    for whole in path.absolute().parents[:2]:
+        if checkpoint.lists(whole, path):
+            message = f"is a part of the checkpoint {whole}, and only whole ones are checked; name that"
+            raise UserError(Problem(str(path), message))
     if path.is_file():
         return _read_file(path)
     if not path.is_dir():
