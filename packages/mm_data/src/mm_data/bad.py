@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,13 +20,23 @@ ALWAYS_ALLOWED = 8
 """Bad clips a run bears however small its dataset is, unless the allowed share is 0."""
 
 
+class Fault(StrEnum):
+    """Whose fault it is that a clip can't be read."""
+
+    CLIP = "clip"
+    MACHINE = "machine"
+    UNSURE = "unsure"
+    """Memory or threads ran out: the machine has too little, or the clip asks for too much."""
+
+
 class BadClip(ValueError):
     """A clip can't be used: raised by readers and loaders, never seen by the training loop."""
 
-    def __init__(self, stage: str, reason: str) -> None:
+    def __init__(self, stage: str, reason: str, fault: Fault = Fault.CLIP) -> None:
         super().__init__(f"{stage}: {reason}")
         self.stage = stage
         self.reason = reason
+        self.fault = fault
 
 
 @attrs.frozen
