@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import attrs
 
+from mm_config.durable import read_bytes
 from mm_config.schema import Problem, UserError
 from mm_data.records import Record
 
@@ -161,13 +162,18 @@ def _ends_a_line(file: BinaryIO) -> bool:
 
 
 def _read_list(path: Path | None) -> dict[int, Bad]:
-    if path is None or not path.exists():
+    """Raises UserError where the file can't be read."""
+    if path is None or not os.path.lexists(path):
         return {}
+    try:
+        lines = read_bytes(path).split(b"\n")
+    except OSError as error:
+        raise UserError(Problem(str(path), f"bad clips can't be read: {error.strerror}")) from error
     listed: dict[int, Bad] = {}
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            # What is no JSON is a line that a killed process left unfinished.
-            with suppress(ValueError, TypeError):
-                bad = Bad(**json.loads(line))
+    for line in lines:
+        # What is no JSON is a line that a killed process left unfinished.
+        with suppress(ValueError, TypeError, RecursionError):
+            bad = Bad(**json.loads(line))
+            if type(bad.index) is int:
                 listed[bad.index] = bad
     return listed
