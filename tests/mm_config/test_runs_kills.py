@@ -17,7 +17,7 @@ from experiments.tiny_high import SPEC
 from mm_config import spec_hash
 from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
-from mm_config.runs.index import open_index, unfilled_index
+from mm_config.runs.index import Index, open_index, unfilled_index
 from mm_config.runs.record import RunStatus
 from tests.mm_config.forks import alone, killed_before
 
@@ -109,3 +109,23 @@ def test_a_run_that_is_killed_before_one_of_some_calls_drawn_today_is_listed_as_
         number = draw.randint(1, 60)
         print(f"seed {seed}: killed before call {number} of a run, {before} before")
         assert killed_in_copy(base_of(tmp_path, before), number)
+
+
+def test_a_run_that_is_killed_before_it_is_registered_has_no_path_that_the_index_knows(
+    tmp_path: Path, each_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_run(SPEC, RunOptions(tmp_path / "here"))
+    first.finish({})
+    other = "here"
+    if each_database == "sqlite":
+        shutil.rmtree(first.path)  # By hand.
+    else:
+        other = "there"  # Whose runs the same database holds.
+
+    def unregistered() -> None:
+        monkeypatch.setattr(Index, "add", lambda *_: os._exit(9))
+        open_run(SPEC, RunOptions(tmp_path / other))
+
+    alone(unregistered)
+    paths = {record.path for record in open_index(tmp_path / other).list(status=RunStatus.INTERRUPTED)}
+    assert paths == set(by_the_folders(tmp_path / other)) == {f"{first.record.path[:-1]}2"}
