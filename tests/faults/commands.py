@@ -94,13 +94,18 @@ class Commands:
         self._process.communicate()
 
     def run(self, argv: str, fault: Fault = Fault()) -> Ended:
-        """Runs a command line, such as `high.py --resume latest` or `mm.py runs list`."""
+        """Runs a command line, such as `high.py --resume latest` or `mm.py runs list`.
+
+        What is imported where nothing fails is there for all that follow.
+        """
         request = {
             "folder": str(self.folder),
             "argv": [found for word in argv.split() for found in self._named(word)],
             "fault": [fault.mode, fault.at, fault.error],
             "seconds": SECONDS,
         }
+        if fault.mode is Mode.NOTHING:
+            request["modules"] = f"{self.folder}.modules"
         answer = json.loads(self._ask(json.dumps(request)))
         texts = [
             Path(f"{self.folder}.{name}").read_text("utf-8", "replace")

@@ -6,6 +6,8 @@ Started by `Commands` with the library of faults preloaded; speaks in lines of J
 from __future__ import annotations
 
 import ctypes
+import gc
+import importlib
 import json
 import os
 import runpy
@@ -13,6 +15,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +28,13 @@ def serve() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
+        gc.freeze()
         pid = os.fork()
         if pid == 0:
             _child(request)
         status = _wait(pid, request["seconds"])
+        if "modules" in request:
+            _import_too(Path(request["modules"]))
         print(json.dumps(status), flush=True)
 
 
@@ -54,10 +60,20 @@ def _child(request: dict[str, Any]) -> None:
         traceback.print_exc()
     finally:
         try:
+            if "modules" in request:
+                Path(request["modules"]).write_text("\n".join(sys.modules))
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
             os._exit(status)
+
+
+def _import_too(listed: Path) -> None:
+    """Imports what a child imported, so that later ones needn't."""
+    for name in listed.read_text("utf-8").split("\n"):
+        if name not in sys.modules and name != "__mp_main__":
+            with suppress(ImportError):
+                importlib.import_module(name)
 
 
 def _wait(pid: int, seconds: float) -> dict[str, Any]:

@@ -180,5 +180,5 @@ def _says_that_it_is_there(ended: Ended) -> bool:
 
 def _kind(call: str) -> str:
     """A call without what differs between stages, clips and steps."""
-    call = re.sub(r"/[\w-]+\.(mp4|txt)", r"/#.\1", call)
-    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]+){3}|[0-9a-f]{8,}|\d+", "#", call)
+    alike = re.sub(r"\.[0-9a-f-]+\.tmp", ".tmp", re.sub(r"/[\w-]+\.mp4", "/#.mp4", call))
+    return re.sub(r"[0-9a-f]{8,}|\d+", "#", alike)

@@ -35,5 +35,4 @@ VERBS = (
     Verb("convert", "mm.py convert runs/high/*/checkpoints/*4 --out converted", before=("high.py",)),
     Verb("remove", "mm.py runs rm --name low --yes", before=TRAINED),
     Verb("collect", "mm.py runs gc", before=("high.py",), killed_before="low.py"),
-    Verb("export", "mm.py export json video.py --out exported.json"),
 )

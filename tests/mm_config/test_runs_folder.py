@@ -1,5 +1,6 @@
 """Run folders: what they hold, how they end, how they are resumed, and what can't be written."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from experiments.tiny_high import SPEC
 from mm_config import exact_hash, load, replace, spec_hash
 from mm_config.options.run_options import RunOptions
+from mm_config.runs import folder, lock
 from mm_config.runs.folder import attach, check_opens, open_run, recorded
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RunStatus
@@ -133,6 +135,25 @@ def test_what_fails_after_the_end_leaves_the_run_finished(tmp_path: Path) -> Non
         run.finish({})
         raise BrokenPipeError
     assert statuses(tmp_path) == [RunStatus.FINISHED]
+
+
+def test_a_run_whose_result_is_written_has_finished_whatever_could_not_be_written_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = open_run(NAMED, RunOptions(tmp_path))
+    with pytest.raises(UserError, match="No space left"), recorded(run), monkeypatch.context() as patch:
+        patch.setattr(folder, "write_record", full)
+        run.finish({})
+    assert statuses(tmp_path) == [RunStatus.FINISHED]
+
+    killed = open_run(NAMED, RunOptions(tmp_path))
+    killed.result_path.write_text("{}")
+    lock.release(killed.path)
+    assert statuses(tmp_path) == [RunStatus.FINISHED] * 2
+    assert all(record.finished_at for record in open_index(tmp_path).list())
 
 
 def test_other_ranks_attach_without_taking_the_lock(tmp_path: Path) -> None:

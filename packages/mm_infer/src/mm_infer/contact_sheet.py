@@ -10,6 +10,7 @@ from pathlib import Path
 import attrs
 from PIL import Image, ImageDraw, ImageFont
 
+from mm_config.durable import staged_file
 from mm_infer.pipeline import Video
 
 BACKGROUND, HEADING, CAPTION, FAINT = "#14161a", "#f2f3f5", "#b9bec8", "#6f7683"
@@ -94,7 +95,8 @@ def write_contact_sheet(
     draw.text((MARGIN, MARGIN + 28), subtitle, FAINT, small)
     for index, video in enumerate(firsts):
         _draw_strip(sheet, draw, layout, layout.corner(index), video)
-    sheet.save(path, optimize=True)
+    with staged_file(path) as stage:
+        sheet.save(stage, "PNG", optimize=True)
 
 
 def _draw_strip(

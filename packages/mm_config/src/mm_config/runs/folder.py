@@ -123,8 +123,9 @@ class Run:
         return self.result_path
 
     def fail(self, reason: str, status: RunStatus = RunStatus.FAILED) -> None:
-        """Marks the run failed (or interrupted) with its reason and lets it go."""
-        self._end(status, reason)
+        """Marks the run failed (or interrupted), unless its result is written, and lets it go."""
+        finished = self.result_path.exists()
+        self._end(RunStatus.FINISHED if finished else status, None if finished else reason)
 
     def _end(self, status: RunStatus, reason: str | None) -> None:
         ended = attrs.evolve(self.record, status=status, finished_at=utc_now(), reason=reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +123,12 @@ def write_record(record: RunRecord, folder: Path) -> None:
 
 
 def read_record(folder: Path, runs_dir: Path) -> RunRecord:
-    """Reads the record of a run folder under `runs_dir`.
+    """Reads the record of a run folder under `runs_dir`; a run with a result has finished, whatever it says.
 
     Raises:
         UserError: Its `status.json` is no record.
     """
-    file = folder / STATUS_FILE
+    file, result = folder / STATUS_FILE, folder / RESULT_FILE
     row = {**read_json(file), "path": folder.relative_to(runs_dir).as_posix()}
     try:
         record = from_row(row)
@@ -135,7 +136,10 @@ def read_record(folder: Path, runs_dir: Path) -> RunRecord:
             _check_text(name, value, optional=attrs.fields_dict(RunRecord)[name].default is None)
     except (TypeError, ValueError, LookupError) as error:
         raise UserError(Problem(str(file), f"is no record of a run: {error}")) from error
-    return record
+    if record.status is RunStatus.FINISHED or not result.exists():
+        return record
+    ended = datetime.fromtimestamp(result.stat().st_mtime, UTC).isoformat(timespec="microseconds")
+    return attrs.evolve(record, status=RunStatus.FINISHED, finished_at=ended, reason=None)
 
 
 def uid_in(folder: Path) -> Any:
