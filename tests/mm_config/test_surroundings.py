@@ -36,6 +36,11 @@ CASES = {
         "command line: '$BAD/runs' " + UTF8,
     ),
     "a home of other bytes": (f"HOME=$PWD/$BAD {HASH}", UTF8),
+    "a folder that takes no files": (
+        f"cd /proc; {sys.executable} {EXPERIMENT} --spec.device cpu",
+        "runs: the run folder can't be written: No such file or directory",
+    ),
+    "a folder for temporary files that takes none": (f"export TMPDIR=/proc; cd /proc; {MM} hashh", "hashh"),
     "little memory for torch": (
         f"ulimit -v 200000; {sys.executable} {EXPERIMENT} --runs-dir runs --spec.device cpu",
         "memory ran out (",
