@@ -200,7 +200,7 @@ def test_runs_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     place = ("--runs-dir", str(tmp_path))
     assert mm(capsys, "runs", "lst", "--sttus", "x", *place, status=2).splitlines() == [
         "--sttus: unknown flag; did you mean --status?",
-        "expected list, find, show, compare or reindex, got 'lst'; did you mean list?",
+        "expected list, find, show, compare, reindex, rm or gc, got 'lst'; did you mean list?",
     ]
     assert mm(capsys, "runs", "find", *place, status=2).startswith(
         "expected find TEXT, got find (usage: mm runs"

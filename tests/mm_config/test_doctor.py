@@ -140,14 +140,16 @@ def test_a_runs_folder_that_cannot_be_written_is_broken(tmp_path: Path) -> None:
     assert (folder.status, folder.remedy) == (BROKEN, "give --runs-dir DIR")
 
 
-def test_an_index_that_cannot_be_opened_is_broken(tmp_path: Path, site: Path) -> None:
-    (tmp_path / "index.sqlite").write_text("no database")
+def test_an_index_that_cannot_be_opened_is_broken(
+    tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MM_RUNS_URL", "no database")
     entry = EntryPoint("config", "mm_config.doctor.machine:CHECKS", GROUP)
     (found,) = (
         check for check in checks_of(entry, DoctorOptions(runs_dir=tmp_path)) if check.name == "index"
     )
     assert found.status is BROKEN
-    assert "can be deleted" in found.detail
+    assert "MM_RUNS_URL" in found.detail
 
 
 def test_locations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

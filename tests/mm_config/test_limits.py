@@ -28,7 +28,7 @@ FREE = frozenset(
         *("reshard_size", "shard_size", "forward_prefetch", "backward_prefetch"),
         *("ulysses", "ring", "tensor", "data", "npu", "first", "last", "visible_devices"),
         *("max_split_size_mb", "large_segment_size_mb", "roundup_power2_divisions"),
-        *("hccl_event_timeout", "hccl_buffer_mb"),
+        *("hccl_event_timeout", "hccl_buffer_mb", "timeout_seconds"),
     )
 )
 """Names of numbers that are compared, divided, handed on or counted to step by step, or that are keys."""

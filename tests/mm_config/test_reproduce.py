@@ -125,6 +125,7 @@ def test_an_unfinished_run_is_compared_as_far_as_it_came(place: Place) -> None:
     (folder / "metrics.jsonl").write_text(f'{lines[0]}{{"step": 2, "loss": 9}}\n{lines[1]}{lines[2][:9]}')
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps({**status, "status": "running", "finished_at": None}))
+    (folder / "result.json").unlink()
     done = place.reproduce(str(folder), drift=3)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "identical: 2 steps" in done.stdout

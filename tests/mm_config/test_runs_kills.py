@@ -17,7 +17,7 @@ from experiments.tiny_high import SPEC
 from mm_config import spec_hash
 from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import open_run
-from mm_config.runs.index import open_index, unfilled_index
+from mm_config.runs.index import Index, open_index, unfilled_index
 from mm_config.runs.record import RunStatus
 from tests.mm_config.forks import alone, killed_before
 
@@ -42,13 +42,13 @@ def failed(runs_dir: Path) -> None:
 
 
 def by_the_folders(runs_dir: Path) -> dict[str, str]:
-    """What is true where no process lives, read without the package."""
-    return {
-        f"{file.parent.parent.name}/{file.parent.name}": json.loads(file.read_text())["status"].replace(
-            "running", "interrupted"
-        )
-        for file in runs_dir.glob("[!.]*/[!.]*/status.json")
-    }
+    """What is true where no process lives, read without the package: a run with a result has finished."""
+    states: dict[str, str] = {}
+    for file in runs_dir.glob("[!.]*/[!.]*/status.json"):
+        said = json.loads(file.read_text())["status"].replace("running", "interrupted")
+        is_over = file.with_name("result.json").exists()
+        states[f"{file.parent.parent.name}/{file.parent.name}"] = "finished" if is_over else said
+    return states
 
 
 def check(runs_dir: Path) -> None:
@@ -106,6 +106,26 @@ def test_a_run_that_is_killed_before_one_of_some_calls_drawn_today_is_listed_as_
 ) -> None:
     draw = random.Random(seed := datetime.date.today().toordinal())
     for before in BEFORE:
-        number = draw.randint(1, 60)
+        number = draw.randint(1, 50)
         print(f"seed {seed}: killed before call {number} of a run, {before} before")
         assert killed_in_copy(base_of(tmp_path, before), number)
+
+
+def test_a_run_that_is_killed_before_it_is_registered_has_no_path_that_the_index_knows(
+    tmp_path: Path, each_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_run(SPEC, RunOptions(tmp_path / "here"))
+    first.finish({})
+    other = "here"
+    if each_database == "sqlite":
+        shutil.rmtree(first.path)  # By hand.
+    else:
+        other = "there"  # Whose runs the same database holds.
+
+    def unregistered() -> None:
+        monkeypatch.setattr(Index, "add", lambda *_: os._exit(9))
+        open_run(SPEC, RunOptions(tmp_path / other))
+
+    alone(unregistered)
+    paths = {record.path for record in open_index(tmp_path / other).list(status=RunStatus.INTERRUPTED)}
+    assert paths == set(by_the_folders(tmp_path / other)) == {f"{first.record.path[:-1]}2"}

@@ -2,11 +2,13 @@
 
 import errno
 import fcntl
+import json
 import os
 import platform
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,15 +79,20 @@ def test_a_child_of_the_holder_does_not_keep_the_lock(tmp_path: Path) -> None:
     acquire(tmp_path)
     reading, writing = os.pipe()
     if (child := os.fork()) == 0:
-        os.write(writing, b"!")
-        signal.pause()
-    os.read(reading, 1)
-    lock._close_all()  # pyright: ignore[reportPrivateUsage]  # As the holder's end does.
-    assert not is_held(tmp_path)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    os.close(reading)
-    os.close(writing)
+        try:
+            os.write(writing, b"!")
+            time.sleep(60)
+        finally:
+            os._exit(0)
+    try:
+        os.read(reading, 1)
+        lock._close_all()  # pyright: ignore[reportPrivateUsage]  # As the holder's end does.
+        assert not is_held(tmp_path)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reading)
+        os.close(writing)
 
 
 def test_a_lock_of_another_machine_is_taken_over_when_somebody_says_that_it_has_ended(tmp_path: Path) -> None:
@@ -156,6 +163,46 @@ def test_without_locks_of_the_file_system_a_holder_that_did_not_end_well_has_to_
         acquire(tmp_path, option="--take-over")
     acquire(tmp_path, take_over=True)
     release(tmp_path)
+    acquire(tmp_path)
+    release(tmp_path)
+
+
+def test_a_process_of_the_version_before_numbers_keeps_its_run_while_it_lives(tmp_path: Path) -> None:
+    holder = subprocess.Popen(["sleep", "60"])
+    ticks = Path(f"/proc/{holder.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    told = {"host": platform.node(), "pid": holder.pid, "process_started_at": ticks}
+    (tmp_path / "lock").write_text(json.dumps(told))
+    try:
+        for take_over in (False, True):
+            with pytest.raises(UserError, match=f"is in use by process {holder.pid} on [^;]*$"):
+                acquire(tmp_path, take_over=take_over)
+        assert is_held(tmp_path)
+        holder.kill()
+        os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(
+            UserError, match="if that has ended"
+        ):  # A zombie, which a parent may leave for long.
+            acquire(tmp_path)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert not is_held(tmp_path)
+    (tmp_path / "lock").write_text(json.dumps({**told, "pid": os.getpid()}))  # A number that is used again.
+    assert not is_held(tmp_path)
+    (tmp_path / "lock").write_text(json.dumps({**told, "host": "another-machine"}))
+    with pytest.raises(UserError, match="on another-machine; if that has ended, add --take-over"):
+        acquire(tmp_path, option="--take-over")
+    acquire(tmp_path, take_over=True)
+    release(tmp_path)
+    assert not is_held(tmp_path)  # The old file counts no more.
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"host": 1}', '{"host": "HOST", "pid": 1, "process_started_at": "x"}']
+)
+def test_a_damaged_lock_of_the_version_before_numbers_keeps_nobody_out(tmp_path: Path, content: str) -> None:
+    (tmp_path / "lock").write_text(content.replace("HOST", platform.node()))
+    assert not is_held(tmp_path)
     acquire(tmp_path)
     release(tmp_path)
 

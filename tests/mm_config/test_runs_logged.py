@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,16 @@ def test_what_is_no_file_gives_way(file: Path, kind: str) -> None:
     assert is_none == f"{file} is no file; what is there is kept as metrics.jsonl.damaged"
     assert has_lost == f"{file} has lost 1 of 1 steps, the first is step 1"
     assert [path.name for path in file.parent.iterdir()] == ["metrics.jsonl.damaged"]
+
+
+def test_a_pipe_or_a_file_beyond_all_size_is_set_aside_unread(file: Path) -> None:
+    os.mkfifo(file)
+    assert rewind(file, 1) == [
+        f"{file} is no file; what is there is kept as metrics.jsonl.damaged",
+        f"{file} has lost 1 of 1 steps, the first is step 1",
+    ]
+    with file.open("wb") as opened:
+        opened.truncate(2**40)
+    said, lost = rewind(file, 1)
+    assert said.endswith("more than 1,073,741,824 bytes; it is kept as metrics.jsonl.damaged-2")
+    assert lost == f"{file} has lost 1 of 1 steps, the first is step 1"

@@ -103,7 +103,7 @@ def test_of_processes_that_resume_a_run_at_once_one_goes_on(tmp_path: Path, each
     assert (after.uid, after.status) == (record.uid, RunStatus.INTERRUPTED)
 
 
-@MANY
+@pytest.mark.parametrize("each", [2, pytest.param(12, marks=pytest.mark.slow)])
 def test_readers_and_rebuilds_beside_processes_that_register_lose_nothing(tmp_path: Path, each: int) -> None:
     told = at_once(
         [

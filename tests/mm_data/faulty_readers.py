@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
+import signal
 import time
 from collections.abc import Sequence
 from typing import BinaryIO
@@ -13,7 +15,7 @@ import numpy as np
 
 from mm_data.video.index import VideoIndex
 
-GOOD, ABORT, SEGFAULT, HANG, MEMORY, RAISE, SMALL, EXIT, CHATTER = range(9)
+GOOD, ABORT, SEGFAULT, HANG, MEMORY, RAISE, SMALL, EXIT, CHATTER, DISK, KILLED = range(11)
 """What the first wanted timestamp asks for."""
 CORE_FILES, ADDRESS_SPACE, OWN_ID = range(20, 23)
 
@@ -31,6 +33,10 @@ def read(file: BinaryIO, index: VideoIndex, wanted: Sequence[int], *, height: in
         np.ones(1 << 40, np.uint8)
     if what == RAISE:
         raise AttributeError("'NoneType' object has no attribute 'name'" + " " * 10_000)
+    if what == DISK:
+        raise OSError(errno.EIO, "Input/output error")
+    if what == KILLED:
+        os.kill(os.getpid(), signal.SIGKILL)
     if what == EXIT:
         os._exit(3)
     if what == CHATTER:

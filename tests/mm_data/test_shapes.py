@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -139,9 +140,19 @@ def test_damage_to_rendered_files_is_found(tmp_path):
     assert verify(folder) == ["clips/00003.mp4: missing"]
     with pytest.raises(UserError, match=r"1 rendered files .* clips/00003.mp4; remove the folder"):
         render_dataset(SMALL, tmp_path)
-    (folder / "provenance.json").write_text('{"files": ')
-    with pytest.raises(UserError, match=r"provenance\.json: missing or damaged; remove the folder"):
-        render_dataset(SMALL, tmp_path)
+    provenance = folder / "provenance.json"
+    for damage in (
+        '{"files": ',
+        '{"files": []}',
+        '{"files": {"clips": 3}}',
+        '{"files": {}',
+        "[" * 10_000,
+        None,
+    ):
+        provenance.unlink()
+        os.mkfifo(provenance) if damage is None else provenance.write_text(damage)
+        with pytest.raises(UserError, match=r"provenance\.json: missing or damaged; remove the folder"):
+            render_dataset(SMALL, tmp_path)
 
 
 def test_provenance_lists_every_file(tmp_path):

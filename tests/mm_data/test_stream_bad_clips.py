@@ -187,3 +187,25 @@ def test_a_loader_that_hangs_is_an_error_that_names_the_clip(data_spec, capfd):
         next(batches)
     release.set()
     assert "in load" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "1 TiB"])
+def test_a_list_that_is_no_sensible_file_is_a_line(damaged, data_spec, tmp_path, kind):
+    path = tmp_path / "quarantine.jsonl"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    why = "it has more than" if kind == "1 TiB" else f"it is {kind}, no file"
+    with pytest.raises(UserError, match=f"quarantine.jsonl: bad clips can't be read: {why}"):
+        stream(data_spec(), damaged, seed=0, end_step=1, quarantine=path)
+
+
+def test_lines_of_others_in_the_list_count_for_nothing(damaged, tmp_path):
+    path, line = tmp_path / "quarantine.jsonl", {"path": "", "stage": "", "reason": ""}
+    strange = [json.dumps({**line, "index": index}) for index in ("2", [2], None, 2.5, True)]
+    path.write_bytes("\n".join([*strange, "[" * 100_000]).encode() + b"\n\xff\n")
+    assert not Quarantine(path, damaged.records, 0.5).clips

@@ -139,3 +139,13 @@ def test_the_manifest_lists_every_other_file(tiny: WanTransformerSpec, tmp_path:
     groups = {name.split("/")[0] for name in listed}
     assert groups == {"model", "optimizer", "state.json"}
     assert not dist.is_initialized()
+
+
+def test_a_state_that_is_no_sensible_file_is_a_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "state.json")
+    with pytest.raises(UserError, match=r"state.json: can't be read: it is a pipe, no file"):
+        checkpoint.read_state(tmp_path)
+    (tmp_path / "state.json").unlink()
+    (tmp_path / "state.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"state.json: is no JSON"):
+        checkpoint.read_state(tmp_path)

@@ -42,8 +42,10 @@ def test_all_checks_as_lines_and_as_json(tmp_path: Path, capsys: pytest.CaptureF
         assert not check.remedy or line.endswith(f" — {check.remedy}")
 
 
-def test_one_broken_check_is_the_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "index.sqlite").write_text("no database")
+def test_one_broken_check_is_the_exit_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MM_RUNS_URL", "no database")
     assert app(["doctor", "--json", "--runs-dir", str(tmp_path)]) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["works"] is False

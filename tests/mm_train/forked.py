@@ -7,7 +7,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -21,19 +22,36 @@ class Child:
 
     pid: int
     """Its process."""
-    folder: Path
-    """Where its output lies."""
+    folder: Path | None
+    """Where its output lies; None where it goes elsewhere."""
 
-    def end(self, seconds: float = 60) -> tuple[int, str, str]:
-        """Exit status as a shell shows it, stdout and stderr."""
+    def status(self, seconds: float = 60) -> int:
+        """Exit status as a shell shows it; what takes longer is killed."""
         deadline = time.monotonic() + seconds
         while (done := os.waitpid(self.pid, os.WNOHANG))[0] == 0:
             if time.monotonic() > deadline:
                 os.kill(self.pid, signal.SIGKILL)
             time.sleep(0.005)
         code = os.waitstatus_to_exitcode(done[1])
-        texts = [(self.folder / name).read_text() for name in ("stdout", "stderr")]
-        return (code if code >= 0 else 128 - code), texts[0], texts[1]
+        return code if code >= 0 else 128 - code
+
+    def end(self, seconds: float = 60) -> tuple[int, str, str]:
+        """Exit status as a shell shows it, stdout and stderr."""
+        assert self.folder is not None
+        status = self.status(seconds)
+        return status, (self.folder / "stdout").read_text(), (self.folder / "stderr").read_text()
+
+    @contextmanager
+    def killed_after_all(self) -> Generator[None]:
+        """Kills it where a test fails before its end, so that it doesn't stay."""
+        try:
+            yield
+        except BaseException:
+            with suppress(ChildProcessError):
+                if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                    os.kill(self.pid, signal.SIGKILL)
+                    os.waitpid(self.pid, 0)
+            raise
 
 
 def forked(body: Callable[[], object], folder: Path) -> Child:

@@ -24,6 +24,11 @@ SEED = int(os.environ.get("SIGNAL_SEED", date.today().toordinal()))
 KINDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def load() -> float:
+    """How many processes share a core, at least 1."""
+    return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+
+
 @attrs.frozen
 class Shot:
     """When which signals are sent to which program."""
@@ -56,7 +61,7 @@ class Outcome:
     """What it printed."""
     stderr: str
     """What it complained of."""
-    load: float = attrs.field(factory=lambda: max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0))))
+    load: float = attrs.field(factory=load)
     """How many processes shared a core."""
 
     @property

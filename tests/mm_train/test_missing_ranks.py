@@ -108,12 +108,16 @@ def test_the_others_say_who_is_missing(
     file = experiment(spec)
     file.write_text(PROGRAM)
     processes = ranks(file, options.runs_dir, fault, faulty)
-    wait_for((tmp_path / f"fault-{faulty}").exists, 120)
     waiting, missing = processes[1 - faulty], processes[faulty]
-    _, errors = waiting.communicate(timeout=60)
-    if fault == "stopped":
-        missing.send_signal(signal.SIGKILL)
-    missing.communicate(timeout=30)
+    try:
+        wait_for((tmp_path / f"fault-{faulty}").exists, 120)
+        _, errors = waiting.communicate(timeout=60)
+        if fault == "stopped":
+            missing.send_signal(signal.SIGKILL)
+        missing.communicate(timeout=30)
+    finally:
+        for process in processes:
+            process.kill()
     (run_dir,) = (options.runs_dir / name).iterdir()
 
     found = (run_dir / "stacks" / f"rank-{faulty}.txt").stat().st_mtime

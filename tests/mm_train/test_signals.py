@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -27,8 +28,8 @@ from mm_config.specs.train import TrainSpec
 from mm_models import checkpoint
 from mm_train import stopping
 from mm_train.stopping import stop_requests
-from tests.mm_train.forked import carry_out, forked, wait_for
-from tests.mm_train.signalled import KINDS, MM, SEED, Outcome, Shot, send, table
+from tests.mm_train.forked import Child, carry_out, forked, wait_for
+from tests.mm_train.signalled import KINDS, LONGEST_DRAIN, MM, SEED, Outcome, Shot, load, send, table
 
 Losses = Callable[[Path], list[float]]
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -85,13 +86,14 @@ def test_a_second_signal_ends_a_process_that_is_stuck(number: signal.Signals, tm
             blocked_in_c()
 
     child = forked(body, tmp_path / "output")
-    wait_for((tmp_path / "ready").exists)
-    time.sleep(0.05)
-    os.kill(child.pid, number)
-    time.sleep(0.05)
-    assert os.waitpid(child.pid, os.WNOHANG) == (0, 0)
-    os.kill(child.pid, number)
-    assert child.end() == (128 + number, "", "interrupted\n")
+    with child.killed_after_all():
+        wait_for((tmp_path / "ready").exists)
+        time.sleep(0.05)
+        os.kill(child.pid, number)
+        time.sleep(0.05)
+        assert os.waitpid(child.pid, os.WNOHANG) == (0, 0)
+        os.kill(child.pid, number)
+        assert child.end() == (128 + number, "", "interrupted\n")
 
 
 def test_what_torchrun_passes_on_is_the_same_signal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -138,11 +140,12 @@ def test_a_closed_terminal_saves_the_state(
     pid, terminal = pty.fork()
     if pid == 0:
         carry_out(lambda: main(endless, ["experiment.py", "--runs-dir", str(options.runs_dir)]))
-    drain(terminal, lambda: bool(metrics_of(options.runs_dir, endless.name)))
-    os.close(terminal)
-    _, status = os.waitpid(pid, 0)
+    child = Child(pid, None)
+    with child.killed_after_all():
+        drain(terminal, lambda: bool(metrics_of(options.runs_dir, endless.name)))
+        os.close(terminal)
+        assert child.status() == 129
     (metrics,) = metrics_of(options.runs_dir, endless.name)
-    assert os.waitstatus_to_exitcode(status) == 129
     check_saved(metrics.parent, losses_of(metrics.parent))
 
 
@@ -191,11 +194,14 @@ def test_nothing_swallows_ctrl_c(way: str, tmp_path: Path) -> None:
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
+        killer = Timer(60 + LONGEST_DRAIN * load(), process.kill)
+        killer.start()
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate()
+        killer.cancel()
     assert (process.returncode, stderr) == (130, "interrupted\n")
 
 
@@ -253,6 +259,8 @@ def check(shots: list[Shot], folder: Path) -> None:
 
 def drain(terminal: int, until: Callable[[], bool]) -> None:
     """Reads a terminal until something holds."""
+    deadline = time.monotonic() + 60
     while not until():
+        assert time.monotonic() < deadline, "it took too long"
         if select.select([terminal], [], [], 0.01)[0]:
             os.read(terminal, 4096)

@@ -7,11 +7,13 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
 import attrs
 
+from mm_config.durable import read_bytes
 from mm_config.schema import Problem, UserError
 from mm_data.records import Record
 
@@ -19,13 +21,23 @@ ALWAYS_ALLOWED = 8
 """Bad clips a run bears however small its dataset is, unless the allowed share is 0."""
 
 
+class Fault(StrEnum):
+    """Whose fault it is that a clip can't be read."""
+
+    CLIP = "clip"
+    MACHINE = "machine"
+    UNSURE = "unsure"
+    """Memory or threads ran out: the machine has too little, or the clip asks for too much."""
+
+
 class BadClip(ValueError):
     """A clip can't be used: raised by readers and loaders, never seen by the training loop."""
 
-    def __init__(self, stage: str, reason: str) -> None:
+    def __init__(self, stage: str, reason: str, fault: Fault = Fault.CLIP) -> None:
         super().__init__(f"{stage}: {reason}")
         self.stage = stage
         self.reason = reason
+        self.fault = fault
 
 
 @attrs.frozen
@@ -150,13 +162,18 @@ def _ends_a_line(file: BinaryIO) -> bool:
 
 
 def _read_list(path: Path | None) -> dict[int, Bad]:
-    if path is None or not path.exists():
+    """Raises UserError where the file can't be read."""
+    if path is None or not os.path.lexists(path):
         return {}
+    try:
+        lines = read_bytes(path).split(b"\n")
+    except OSError as error:
+        raise UserError(Problem(str(path), f"bad clips can't be read: {error.strerror}")) from error
     listed: dict[int, Bad] = {}
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            # What is no JSON is a line that a killed process left unfinished.
-            with suppress(ValueError, TypeError):
-                bad = Bad(**json.loads(line))
+    for line in lines:
+        # What is no JSON is a line that a killed process left unfinished.
+        with suppress(ValueError, TypeError, RecursionError):
+            bad = Bad(**json.loads(line))
+            if type(bad.index) is int:
                 listed[bad.index] = bad
     return listed

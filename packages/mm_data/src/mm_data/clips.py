@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -9,13 +10,13 @@ import attrs
 import numpy as np
 import torch
 
-from mm_config.schema import UserError
+from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec, Reader
-from mm_data.bad import BadClip
+from mm_data.bad import BadClip, Fault
 from mm_data.records import Record
 from mm_data.video.index import VideoIndex, index_video, open_video
 from mm_data.video.isolated import DECORD, isolated
-from mm_data.video.limits import failure, require_frames
+from mm_data.video.limits import failure, is_short, require_frames
 from mm_data.video.reading import read_frames
 from mm_data.video.reading_decord import require_decord
 from mm_data.video.sampling import nearest_frames
@@ -39,19 +40,51 @@ def load_clip(record: Record, data: DataSpec) -> Clip:
 
     Raises:
         BadClip: The file is missing, too short, damaged, or not safe for the chosen reader.
+        UserError: The machine can't read it, also when it is tried once more, whatever is in it.
     """
-    with open_video(record.path) as file:
-        frames = _read(file, data)
+    try:
+        frames = _read(record, data)
+    except BadClip as bad:
+        frames = _read_again(record, data, bad)
     return Clip(torch.from_numpy(frames), record.caption)
 
 
-def _read(file: BinaryIO, data: DataSpec) -> np.ndarray:
+def _read_again(record: Record, data: DataSpec, bad: BadClip) -> np.ndarray:
+    """What a second try reads where the first may have failed by no fault of the clip's.
+
+    A file that lies on another machine may be reached again, and memory be free again.
+
+    Raises:
+        BadClip: The clip is at fault.
+        UserError: The machine is.
+    """
+    if bad.fault is not Fault.CLIP:
+        try:
+            return _read(record, data)
+        except BadClip as again:
+            bad = again
+    short = is_short(math.prod(_shape(data)))
+    if bad.fault is Fault.MACHINE or short:
+        what = "this machine is short of memory or threads" if short else "that is no fault of the clip's"
+        raise UserError(Problem(str(record.path), f"can't be read, and {what}: {bad}")) from bad
+    raise bad
+
+
+def _shape(data: DataSpec) -> tuple[int, ...]:
+    return (data.num_frames, data.height, data.width, 3)
+
+
+def _read(record: Record, data: DataSpec) -> np.ndarray:
+    with open_video(record.path) as file:
+        return _decoded(file, data)
+
+
+def _decoded(file: BinaryIO, data: DataSpec) -> np.ndarray:
     """Raises BadClip whatever a decoder raises: on damaged files they raise nearly anything."""
-    shape = (data.num_frames, data.height, data.width, 3)
     try:
         index = index_video(file)
         frames = reader_of(data.reader)(file, index, head(index, data), height=data.height, width=data.width)
-        require_frames(frames, shape)
+        require_frames(frames, _shape(data))
     except UserError:
         raise
     except Exception as error:

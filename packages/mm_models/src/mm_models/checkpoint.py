@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
 from mm_config.durable import place_folder, synced_file
+from mm_config.stored import read_json
 from mm_models.blocks import Blocks, damaged, entry_of
 from mm_models.collectives import gather_from_files, rank_and_world_size, write_on_first
 from mm_models.manifest import (
@@ -96,8 +97,12 @@ def holds(folder: Path) -> bool:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What `save` got as `state`."""
-    return json.loads((folder / STATE).read_text())
+    """What `save` got as `state`.
+
+    Raises:
+        UserError: It can't be read.
+    """
+    return read_json(folder / STATE)
 
 
 def verify(folder: Path) -> list[str]:

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import attrs
 
+from mm_config.durable import read_bytes
+
 LAST_STEPS = 50
+MOST_BYTES = 2**30
+"""Of a file of metrics."""
 
 
 @attrs.frozen
@@ -35,8 +39,10 @@ def final_loss(metrics_path: Path, steps: int) -> float | None:
 
     A resume may have found the file damaged: then of those that are left of them; None where none is.
     """
-    if not metrics_path.exists():
+    try:
+        content = read_bytes(metrics_path, MOST_BYTES)
+    except FileNotFoundError:
         return None
-    logged = [json.loads(line) for line in metrics_path.read_text("utf-8").splitlines()]
+    logged = [json.loads(line) for line in content.splitlines()]
     losses = [line["loss"] for line in logged if line["step"] > steps - LAST_STEPS]
     return sum(losses) / len(losses) if losses else None

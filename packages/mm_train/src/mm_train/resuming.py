@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import attrs
 
 import mm_data
 from mm_config.console import say
-from mm_config.durable import set_aside
+from mm_config.durable import read_bytes, set_aside
 from mm_config.options import RunOptions
 from mm_config.runs import Run, resumed
 from mm_config.schema import Problem, UserError
@@ -18,6 +19,7 @@ from mm_config.specs import TrainSpec
 from mm_models import checkpoint
 from mm_train import states
 from mm_train.loop import Training
+from mm_train.metrics import MOST_BYTES
 from mm_train.ranks import Ranks
 from mm_train.states import TrainState
 
@@ -101,7 +103,9 @@ def _had_checkpoints(run: Run, spec: TrainSpec) -> bool:
     """Whether a run in which there are none had some: it finished, went on after one, or set one aside."""
     assert isinstance(run.spec, TrainSpec)
     between = max(run.spec.checkpoint.every_steps, spec.checkpoint.every_steps)
-    logged = run.metrics_path.read_bytes().count(b"\n") if run.metrics_path.is_file() else 0
+    logged = 0
+    with suppress(OSError):  # What can't be read tells nothing, and is set aside later.
+        logged = read_bytes(run.metrics_path, MOST_BYTES).count(b"\n")
     return run.result_path.exists() or logged > between or any(run.checkpoints_dir.glob("step-*.damaged*"))
 
 

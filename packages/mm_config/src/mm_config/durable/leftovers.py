@@ -35,7 +35,11 @@ def is_abandoned(stage: Path) -> bool | None:
     told = _STAGE.fullmatch(stage.name)
     if told is None or told["machine"] != _machine() or _UNKNOWN in (told["machine"], f"{told['start']:0>8}"):
         return None
-    pid = int(told["pid"], 16)
+    return has_ended(int(told["pid"], 16), int(told["start"], 16))
+
+
+def has_ended(pid: int, start: int) -> bool | None:
+    """Whether a process that started so many ticks after the boot has ended; None where that is not told."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -45,7 +49,7 @@ def is_abandoned(stage: Path) -> bool | None:
     except OverflowError:
         return None
     started = _started_at(pid)
-    return None if started is None else started != int(told["start"], 16)
+    return None if started is None else started != start
 
 
 def stages(folder: Path) -> Iterator[Path]:
@@ -100,9 +104,10 @@ def _machine() -> str:
 
 
 def _started_at(pid: int) -> int | None:
-    """When a process started, in clock ticks since the boot; None where that can't be told."""
+    """When a process started, in clock ticks since the boot; None for a zombie and where nothing tells."""
     try:
         # Field 22 of proc(5); the second field, the command, may hold spaces and parentheses.
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return None if fields[0] == b"Z" else int(fields[19])
     except (OSError, LookupError, ValueError):
         return None

@@ -29,21 +29,8 @@ BUSY_SECONDS = 60
 CONNECT_SECONDS = "15"
 _LOCK = 0x6D6D_7275_6E73
 """The number of PostgreSQL's advisory lock that writers of an index take."""
-_NO_DAMAGE = tuple(
-    f"SQLITE_{name}"
-    for name in (
-        "BUSY",
-        "LOCKED",
-        "PROTOCOL",
-        "READONLY",
-        "CANTOPEN",
-        "PERM",
-        "AUTH",
-        "FULL",
-        "IOERR",
-        "NOMEM",
-    )
-)
+_CODES = "BUSY LOCKED PROTOCOL READONLY CANTOPEN PERM AUTH FULL IOERR NOMEM"
+_NO_DAMAGE = tuple(f"SQLITE_{code}" for code in _CODES.split())
 """How the names of those errors of SQLite begin that say nothing of what the file holds."""
 
 
@@ -99,9 +86,8 @@ def alone(runs_dir: Path) -> Generator[None]:
     """For the one process at a time that may set the file of a runs folder aside."""
     folder = os.open(runs_dir, os.O_RDONLY)
     try:
-        with suppress(
-            OSError
-        ):  # Without such locks, what two make anew at once may be damaged, and is made again.
+        # Without such locks, what two make anew at once may be damaged, and is made again.
+        with suppress(OSError):
             fcntl.flock(folder, fcntl.LOCK_EX)
         yield
     finally:

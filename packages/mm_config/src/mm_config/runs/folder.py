@@ -13,7 +13,7 @@ import platform
 import tempfile
 import uuid
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.rules.whole import label_problems
 from mm_config.runs import lock
-from mm_config.runs.database import indexing
+from mm_config.runs.database import UnusableIndex, indexing
 from mm_config.runs.index import open_index
 from mm_config.runs.inputs import INPUTS_FILE, write_inputs
 from mm_config.runs.logged import rewind
@@ -132,7 +132,7 @@ class Run:
         with _writing(self.path):
             write_record(ended, self.path)
         with indexing(self.path):
-            open_index(runs_dir_of(self.path)).set_status(ended)
+            open_index(self.path.parent.parent).set_status(ended)
         lock.release(self.path)
 
 
@@ -188,10 +188,14 @@ def open_run(
             made_of=None if inputs is None else write_inputs(stage, spec_hash(spec), inputs),
         )
         write_record(record, stage)
-        path = placed(stage, first)
+        index, known = None, set[Path]()
+        with suppress(UnusableIndex):  # That is said when the run is registered.
+            index = open_index(runs_dir)
+            known = {index.folder(other) for other in index.list(matching=record.spec_hash)}
+        path = placed(stage, first, known)
     record = attrs.evolve(record, path=path.relative_to(runs_dir).as_posix())
     with indexing(path):
-        open_index(runs_dir).add(record)
+        (index or open_index(runs_dir)).add(record)
     return Run(path, spec, record)
 
 
@@ -234,7 +238,7 @@ def attach(path: Path) -> Run:
     path = Path(os.path.abspath(path))
     if not (path / SPEC_FILE).is_file() or not (path / STATUS_FILE).is_file():
         raise UserError(Problem(str(path), f"is no run folder: {SPEC_FILE} or {STATUS_FILE} is missing"))
-    spec, record = load(path / SPEC_FILE), read_record(path, runs_dir_of(path))
+    spec, record = load(path / SPEC_FILE), read_record(path, path.parent.parent)
     known = (record.spec_hash, record.exact_hash)
     if (spec_hash(spec), exact_hash(spec)) != known and (problems := spec_problems(path, record)):
         raise UserError(problems)
@@ -255,11 +259,6 @@ def recorded(run: Run) -> Generator[Run]:
         raise
 
 
-def runs_dir_of(path: Path) -> Path:
-    """The runs folder that a run folder lies in."""
-    return path.parent.parent
-
-
 def _resume(
     earlier: Run,
     spec: RootSpec,
@@ -273,7 +272,7 @@ def _resume(
         remove_abandoned(stages(path))
         with indexing(path):
             # Before the folder says so: the index reads a run again that it has as running.
-            open_index(runs_dir_of(path)).set_status(attrs.evolve(earlier.record, status=RunStatus.RUNNING))
+            open_index(path.parent.parent).set_status(attrs.evolve(earlier.record, status=RunStatus.RUNNING))
         again = next(number for number in count(2) if not (path / f"provenance-{number}.json").exists())
         write_provenance(path / f"provenance-{again}.json", origin)
         if exact_hash(spec) != exact_hash(earlier.spec):
@@ -285,7 +284,7 @@ def _resume(
             record = attrs.evolve(record, made_of=made)
         write_record(record, path)
     with indexing(path):
-        open_index(runs_dir_of(path)).add(record)
+        open_index(path.parent.parent).add(record)
     return Run(path, spec, record)
 
 

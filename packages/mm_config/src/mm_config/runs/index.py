@@ -22,7 +22,7 @@ from mm_config.runs.database import DamagedIndex, UnusableIndex, database_errors
 from mm_config.runs.field_texts import text_of, value_of
 from mm_config.runs.listing import as_it_is, behind_of, records, run_folders
 from mm_config.runs.record import RESULT_FILE, RunRecord, RunStatus, is_storable, uid_in
-from mm_config.runs.stored import Stored, read_stored
+from mm_config.runs.stored import Stored, read_all, read_stored
 from mm_config.runs.tables import RECORD, decoded, encoded, key_of
 from mm_config.schema.errors import UserError
 
@@ -179,19 +179,14 @@ class Index:
         Args:
             read: Called after each folder that was read.
         """
-        return self._mended(lambda: self._reindex(read))
+        contents = read_all(run_folders(self.runs_dir), read)
+        return self._mended(lambda: self._fill(contents))
 
     def follow(self) -> None:
         """Takes in what the run folders hold and the index lacks; what it has of folders gone, stays."""
         self._mended(self._follow)
 
-    def _reindex(self, read: Callable[[], object]) -> int:
-        # Loading takes a few ms per run and what a folder stores never changes, so it is done before
-        # other processes have to wait.
-        contents: dict[Path, Stored] = {}
-        for folder in run_folders(self.runs_dir):
-            contents[folder] = read_stored(folder)
-            read()
+    def _fill(self, contents: Mapping[Path, Stored]) -> int:
         with writing(self.engine) as connection:
             self.runs.create(connection, checkfirst=True)
             if not is_shared():
@@ -204,17 +199,17 @@ class Index:
         with database_errors(self.engine):
             is_new = not inspect(self.engine).has_table(tables.RUNS)
         if is_new:
-            self._reindex(lambda: None)
+            self._fill(read_all(run_folders(self.runs_dir)))
             return
         query = select(self.runs.c.path, self.runs.c.uid, self.runs.c.status)
         known = database.rows(self.engine, query, lambda row: (row["path"], row["uid"], row["status"]))
         if behind := behind_of(self.runs_dir, known):
-            contents = {folder: read_stored(folder) for folder in behind}
+            contents = read_all(behind)
             with writing(self.engine) as connection:
                 self._replace(connection, behind, contents)
 
-    def _mended(self, work: Callable[[], T]) -> T:
-        """Does a work; a damaged file is set aside, unless another process has done so, and made anew."""
+    def _mended(self, work: Callable[[], T], first: Callable[[], object] = lambda: None) -> T:
+        """Does a work, again where the file is damaged; that is set aside, unless another has done so."""
         try:
             return work()
         except DamagedIndex as damage:
@@ -224,7 +219,7 @@ class Index:
                 if database.file_in(self.runs_dir) == self.file:
                     aside(f"{damage.problems[0]}; it is made anew from the run folders")
                     database.set_aside(self.runs_dir)
-            self._follow()
+            first()
             return work()
 
     def _replace(
@@ -255,7 +250,7 @@ class Index:
         return tuple(self._found(query, decoded))
 
     def _found(self, query: Select[*tuple[Any, ...]], read: Callable[[Mapping[str, Any]], T]) -> list[T]:
-        return self._mended(lambda: database.rows(self.engine, query, read))
+        return self._mended(lambda: database.rows(self.engine, query, read), self._follow)
 
 
 def open_index(runs_dir: Path) -> Index:

@@ -8,6 +8,8 @@ number. The kernel frees a `flock` however its process ends, so nothing that one
 A kernel answers for the processes that it runs. What a lock of another machine means after its process was
 killed is only known where the file system keeps `flock` for all machines, which nobody can tell from here: a
 person says that it has ended. Where the kernel sees that it hasn't, saying so changes nothing.
+
+Before there were numbers, the file `lock` named the process. It counts until a first number is taken.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from mm_config.durable.leftovers import stage_of
+from mm_config.durable.leftovers import has_ended, stage_of
 from mm_config.schema.errors import Problem, UserError
+from mm_config.stored.json_files import read_json
 
 PREFIX = "lock-"
 HOLDER_FILE = "holder"
+_UNNUMBERED = "lock"
 _MOST_BYTES = 1024
 _held: dict[tuple[int, int], BinaryIO] = {}
 """The open files whose `flock` this process has, by the device and the number of the run folder."""
@@ -101,6 +105,8 @@ def _holder(folder: Path, number: int) -> tuple[str | None, bool]:
 
     One that can't be read, or is damaged, is held where the kernel says so.
     """
+    if number == 0:
+        return _unnumbered_holder(folder)
     try:
         # A pipe in its place would be waited for.
         file = os.open(folder / f"{PREFIX}{number}" / HOLDER_FILE, os.O_RDONLY | os.O_NONBLOCK)
@@ -123,6 +129,17 @@ def _holder(folder: Path, number: int) -> tuple[str | None, bool]:
         return words, True
     is_here = not is_whole or host == platform.node() or boot == _boot() != ""
     return (None, True) if is_here and is_free else (words, False)
+
+
+def _unnumbered_holder(folder: Path) -> tuple[str | None, bool]:
+    try:
+        told = read_json(folder / _UNNUMBERED, {"host": str, "pid": int, "process_started_at": str})
+        pid, host, start = told["pid"], told["host"], told["process_started_at"]
+        # Where a system has no /proc, the start is "unknown", and nothing can be proved.
+        ended = None if host != platform.node() or start == "unknown" else has_ended(pid, int(start))
+    except (UserError, LookupError, ValueError):
+        return None, True
+    return (None, True) if ended else (f"process {pid} on {host}", ended is False)
 
 
 def _lock(file: int, how: int) -> bool | None:

@@ -7,14 +7,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mm_config.durable.reading import read_bytes
 from mm_config.durable.writing import place_aside, set_aside, write_bytes
 from mm_config.schema.types import is_dict
+
+MOST_BYTES = 2**30
+"""Of a file of metrics: seven million steps."""
 
 
 def rewind(file: Path, step: int) -> list[str]:
     """Leaves the lines of the steps up to one.
 
-    A file with something else than lines in it is kept beside its place, as is a folder there. The line that
+    A file with something else than lines in it, or beyond all size, is kept beside its place, as is a folder
+    or a pipe there. The line that
     a process was writing when it was killed is of a later step: those up to a checkpoint were on the disk
     before it.
 
@@ -27,7 +32,9 @@ def rewind(file: Path, step: int) -> list[str]:
     said: list[str] = []
     if os.path.lexists(file) and not file.is_file():
         said.append(f"{file} is no file; what is there is kept as {set_aside(file).name}")
-    content = file.read_bytes() if file.exists() else b""
+    if file.exists() and file.stat().st_size > MOST_BYTES:
+        said.append(f"{file} has more than {MOST_BYTES:,} bytes; it is kept as {set_aside(file).name}")
+    content = read_bytes(file, MOST_BYTES) if file.exists() else b""
     *whole, torn = content.split(b"\n")
     steps = [_step_of(line) for line in whole]
     kept = [line for line, number in zip(whole, steps, strict=True) if number is not None and number <= step]

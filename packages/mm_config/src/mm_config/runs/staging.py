@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -25,11 +25,13 @@ def staged(first: Path) -> Generator[Path]:
         raise
 
 
-def placed(stage: Path, first: Path) -> Path:
-    """Puts a whole run folder in its place, the first of a number that is free."""
+def placed(stage: Path, first: Path, known: Collection[Path]) -> Path:
+    """Puts a whole run folder in its place, the first of a number that is free and no known run's."""
     for number in count(1):
+        if (path := first.with_name(f"{first.name}-{number}")) in known:
+            continue
         try:
-            place_folder(stage, path := first.with_name(f"{first.name}-{number}"))
+            place_folder(stage, path)
         except OSError as error:
             # Two may find the same place free; a folder with files in it is replaced by none.
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,15 @@ def read_stored(folder: Path, *, by_hash: bool = False) -> Stored:
     except UserError:
         content = None
     return Stored(dict(_fields_of_json(content, "")), named=named)
+
+
+def read_all(folders: Iterable[Path], read: Callable[[], object] = lambda: None) -> dict[Path, Stored]:
+    """Reads run folders and calls `read` after each. It takes long, and what they store never changes."""
+    contents: dict[Path, Stored] = {}
+    for folder in folders:
+        contents[folder] = read_stored(folder)
+        read()
+    return contents
 
 
 def spec_problems(folder: Path, record: RunRecord) -> tuple[Problem, ...]:

@@ -13,6 +13,7 @@ from mm_config.console import progress
 from mm_config.durable import sha256_of, size_and_sha256, staged_folder
 from mm_config.schema import Problem, UserError, spec_hash
 from mm_config.specs import ShapesSpec
+from mm_config.stored import read_json
 from mm_data.shapes.render import render
 from mm_data.video.writing import write_mp4
 
@@ -52,7 +53,7 @@ def verify(dataset: Path) -> list[str]:
     return [
         f"{name}: {'missing' if not (dataset / name).is_file() else 'its content changed'}"
         for name, file in _files(dataset).items()
-        if not (dataset / name).is_file() or sha256_of(dataset / name) != file["sha256"]
+        if not (dataset / name).is_file() or sha256_of(dataset / name) != file.get("sha256")
     ]
 
 
@@ -88,7 +89,7 @@ def _check_sizes(dataset: Path) -> None:
     def size(path: Path) -> int | None:
         return path.stat().st_size if path.is_file() else None
 
-    changed = [name for name, file in _files(dataset).items() if size(dataset / name) != file["bytes"]]
+    changed = [name for name, file in _files(dataset).items() if size(dataset / name) != file.get("bytes")]
     if changed:
         message = f"{len(changed)} rendered files are missing or damaged, the first is {changed[0]}; remove "
         raise UserError(Problem(str(dataset), f"{message}the folder to render it again"))
@@ -97,7 +98,7 @@ def _check_sizes(dataset: Path) -> None:
 def _files(dataset: Path) -> dict[str, Any]:
     provenance = dataset / PROVENANCE_NAME
     try:
-        return json.loads(provenance.read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError) as error:
+        return read_json(provenance, {"files": {"": {"bytes": int, "sha256": str}}})["files"]
+    except (UserError, KeyError) as error:
         message = "missing or damaged; remove the folder to render it again"
         raise UserError(Problem(str(provenance), message)) from error

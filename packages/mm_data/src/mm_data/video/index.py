@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 from mm_config.durable import open_regular
 from mm_data.bad import BadClip
 from mm_data.video import limits
-from mm_data.video.limits import MAX_FRAMES, MAX_PIXELS, Watched
+from mm_data.video.limits import MAX_FRAMES, MAX_PIXELS, Watched, failure, fault_of
 
 ALLOWED = "mp4, mov, mkv, webm and MPEG transport streams are read"
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts"
@@ -78,7 +78,7 @@ def open_video(path: Path) -> BinaryIO:
     except FileNotFoundError as error:
         raise BadClip("open", "no such file") from error
     except OSError as error:
-        raise BadClip("open", error.strerror or str(error)) from error
+        raise BadClip("open", error.strerror or str(error), fault_of(error)) from error
 
 
 @contextmanager
@@ -88,18 +88,22 @@ def demuxer(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream]]:
     Raises:
         BadClip: FFmpeg can't read the file (also while the context is open), or a limit forbids it.
     """
+    watched = Watched(file, time.monotonic() + limits.CLIP_SECONDS)
     try:
-        with _opened(file) as container:
+        with _opened(watched) as container:
             if not container.streams.video:
                 raise BadClip("index", "no video stream")
             stream = container.streams.video[0]
             _check(stream)
             yield container, stream
     except (FFmpegError, OSError) as error:
-        raise BadClip("decode", error.strerror or str(error)) from error
+        raise BadClip("decode", error.strerror or str(error), fault_of(error)) from error
+    finally:
+        if watched.errors:
+            raise failure(watched.errors[0])
 
 
-def _opened(file: BinaryIO) -> InputContainer:
+def _opened(file: Watched) -> InputContainer:
     """Raises BadClip where the file is empty or of another format, FFmpegError where FFmpeg can't read it."""
     file.seek(0)
     head = file.read(16)
@@ -109,10 +113,9 @@ def _opened(file: BinaryIO) -> InputContainer:
     if name is not None:
         raise BadClip("open", f"the file is {name}; {ALLOWED}")
     file.seek(0)
-    watched = Watched(file, time.monotonic() + limits.CLIP_SECONDS)
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "", "codec_whitelist": DECODERS}
     try:
-        return av.open(watched, mode="r", options=options, metadata_errors="replace")
+        return av.open(file, mode="r", options=options, metadata_errors="replace")
     except ArgumentError as error:  # What FFmpeg says of a format that is not on the list.
         raise BadClip("open", f"its format is another; {ALLOWED}") from error
 

@@ -24,9 +24,9 @@ import attrs
 import numpy as np
 
 from mm_config.schema import UserError
-from mm_data.bad import BadClip
+from mm_data.bad import BadClip, Fault
 from mm_data.video.index import VideoIndex
-from mm_data.video.limits import CLIP_SECONDS
+from mm_data.video.limits import CLIP_SECONDS, fault_of
 from mm_data.video.worker import HEADER, READY
 
 DECORD = "mm_data.video.reading_decord:read_frames_decord"
@@ -85,6 +85,7 @@ class Isolated:
 
         Raises:
             BadClip: The reader raised it or anything else, or its process died or took too long.
+            OSError: The system has no memory, descriptors or processes left.
             UserError: The process can't be started.
         """
         worker = self._taken() or self._start()
@@ -96,7 +97,12 @@ class Isolated:
             worker.end()
             raise BadClip("decode", f"reading took longer than {self.seconds:g} s") from None
         except (OSError, ValueError, TypeError, LookupError) as error:
-            raise BadClip("decode", _how_it_ended(worker.end())) from error
+            status = worker.end()
+            if fault_of(error) is not Fault.CLIP:
+                raise
+            # The kernel kills what takes the last memory, which need not be this clip's doing.
+            fault = Fault.UNSURE if status == -signal.SIGKILL else Fault.CLIP
+            raise BadClip("decode", _how_it_ended(status), fault) from error
         self._idle.append(worker)
         if answer:
             raise BadClip(*answer)
@@ -147,8 +153,8 @@ class Isolated:
 
     def _ask(
         self, worker: _Worker, file: BinaryIO, request: dict[str, Any]
-    ) -> tuple[np.ndarray, tuple[str, str] | None]:
-        """The frames, and where and why the clip is bad, if it is.
+    ) -> tuple[np.ndarray, tuple[str, str, Fault] | None]:
+        """The frames, and where, why and by whose fault the clip is bad, if it is.
 
         Raises:
             OSError, ValueError, TypeError, LookupError: The process ended, or answered with anything else.
@@ -170,7 +176,7 @@ class Isolated:
             answer = json.loads(_line(worker.socket, until))
         finally:
             os.close(memory)
-        bad = (str(answer["stage"]), str(answer["reason"])) if answer else None
+        bad = (str(answer["stage"]), str(answer["reason"]), Fault(answer["fault"])) if answer else None
         return np.frombuffer(mapped, np.uint8).reshape(shape), bad
 
 

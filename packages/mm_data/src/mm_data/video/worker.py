@@ -68,7 +68,7 @@ def _answer(
             np.frombuffer(mapped, np.uint8).reshape(shape)[:] = frames
     except Exception as error:
         bad = failure(error)
-        return {"stage": bad.stage, "reason": bad.reason}
+        return {"stage": bad.stage, "reason": bad.reason, "fault": bad.fault}
     return {}
 
 
