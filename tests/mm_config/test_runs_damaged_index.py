@@ -56,6 +56,11 @@ def no_row_of_ours(file: Path) -> None:
         connection.execute("UPDATE runs_v5 SET status = 'done', fields = '{'")
 
 
+def zeros_in_a_text(file: Path) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE runs_v5 SET host = ?", ("v\0\0",))
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "garbage": lambda file: file.write_text("this is no database" * 100),
     "cut": cut,
@@ -63,6 +68,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "NULs after the first page": lambda file: file.write_bytes(file.read_bytes()[:4096] + bytes(60000)),
     "another schema": another_schema,
     "no row of ours": no_row_of_ours,
+    "zeros in a text": zeros_in_a_text,
 }
 
 

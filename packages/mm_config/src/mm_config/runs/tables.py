@@ -66,8 +66,10 @@ def encoded(record: RunRecord) -> dict[str, Any]:
 
 
 def decoded(row: Mapping[str, Any]) -> RunRecord:
-    """The inverse of `encoded`."""
+    """The inverse of `encoded`; zeros in a text are damage."""
     values: dict[str, Any] = {name: row[name] for name in RECORD}
+    if "\0" in "".join(filter(None, values.values())):
+        raise ValueError("a text holds zeros")
     values["reason"] = None if values["reason"] is None else json.loads(values["reason"])
     return from_row(values)
 
