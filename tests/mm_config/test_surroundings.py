@@ -39,6 +39,11 @@ CASES = {
     "a name that is too long": (f"{MM} show {'n' * 300}", f"{'n' * 300}: File name too long"),
     "a link to itself": (f"ln -s a a; {MM} runs show a", "Symlink loop from "),
     "a folder that is a link to itself": (f"ln -s a a; {MM} runs list --runs-dir a", "symbolic links"),
+    "a folder that takes no files": (
+        f"cd /proc; {sys.executable} {EXPERIMENT} --spec.device cpu",
+        "runs: the run folder can't be written: No such file or directory",
+    ),
+    "a folder for temporary files that takes none": (f"export TMPDIR=/proc; cd /proc; {MM} hashh", "hashh"),
     "little memory for torch": (
         f"ulimit -v 200000; {sys.executable} {EXPERIMENT} --runs-dir runs --spec.device cpu",
         "memory ran out (",

@@ -7,8 +7,8 @@ as `step-00000700.tmp` and renamed when complete, so a folder without the suffix
 
 import errno
 import json
+import os
 import re
-import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
-from mm_config.durable import place_folder, synced_file
+from mm_config.durable import discard, place_folder, synced_file
 from mm_config.stored import read_json
 from mm_models.blocks import Blocks, damaged, entry_of
 from mm_models.collectives import gather_from_files, rank_and_world_size, write_on_first
@@ -69,8 +69,8 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[
 def _begin(staged: Path, folder: Path, groups: Iterable[str], state: str) -> None:
     if folder.exists() and not verify(folder):
         raise FileExistsError(errno.EEXIST, "an intact checkpoint is there already", str(folder))
-    if staged.exists():
-        shutil.rmtree(staged)
+    if os.path.lexists(staged):
+        discard(staged)
     for group in groups:
         (staged / group).mkdir(parents=True)
     with synced_file(staged / STATE) as file:
@@ -86,8 +86,8 @@ def _write_group(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 def _complete(staged: Path, folder: Path, files: dict[str, Any], step: int | None) -> None:
     """Writes the manifest, and renames once everything is on the disk; the writer has synced its files."""
     write_manifest(staged, files, step, run_of(folder))
-    if folder.exists():
-        shutil.rmtree(folder)  # It is damaged: `_begin` refuses to replace an intact one.
+    if os.path.lexists(folder):
+        discard(folder)  # It is damaged: `_begin` refuses to replace an intact one.
     place_folder(staged, folder)
 
 

@@ -73,7 +73,9 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> Manifest | str:
-    """What a manifest says, or what is wrong with it."""
+    """What a manifest says, or what is wrong with it. A link among a run's checkpoints is none of them."""
+    if folder.is_symlink() and run_of(folder) is not None:
+        return "it is a link, which is not followed"
     if not (folder / MANIFEST).exists():
         return f"{MANIFEST} is missing"
     try:
