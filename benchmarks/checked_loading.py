@@ -4,9 +4,11 @@
 
 As many processes as load wrote the checkpoint, each its shard. In every round the turns follow one another,
 each in processes of its own: the load with its checks; the same load without digests; a plain read, in which
-each rank reads the bytes of its own file; one by the library safetensors; and a plain read with a sha256. All
-of them read into new memory, from the page cache. Ratios to the plain read are medians of those within each
-round and, in brackets, of the fastest rounds: of the time that passed, and of the time of the processors.
+each rank reads the bytes of its own file, one tensor after another, into the memory that the load fills; one
+into a single buffer at once; one by the library safetensors; and one into a single buffer with a sha256. All
+of them read into new memory, from the page cache, and what they import is imported before. Ratios to the
+plain read are medians of those within each round and, in brackets, of the fastest rounds: of the time that
+passed, and of the time of the processors, user and system, in all ranks.
 """
 
 from __future__ import annotations
@@ -28,11 +30,14 @@ from safetensors.torch import load_file
 import mm_models
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models import checkpoint
+from mm_models.weights.published import published
+from mm_models.weights.tensors import raw_bytes
 
 TURNS = {
     "checked": "load with digests of blocks ",
     "unchecked": "the same load without       ",
     "plain": "plain read by every rank    ",
+    "buffer": "plain read into one buffer  ",
     "library": "read by safetensors         ",
     "sha256": "plain read and its sha256   ",
 }
@@ -67,17 +72,29 @@ def read(path: Path, is_hashed: bool) -> torch.Tensor:
     return kept
 
 
+def read_into(tensors: list[torch.Tensor], path: Path) -> None:
+    """A file's bytes in the memory of tensors, one after another."""
+    with path.open("rb", buffering=0) as file:
+        for tensor in tensors:
+            missing = raw_bytes(tensor)
+            while missing:
+                missing = missing[file.readinto(missing) :]
+
+
 def take(rank: int, turn: str, spec: WanTransformerSpec, folder: Path, ranks: int) -> None:
     """One turn on one rank; its seconds are written beside the checkpoint."""
     joined(rank, folder, ranks)
     network = sharded(spec)  # In every turn, so that each begins as long after the one before.
     if turn == "unchecked":
         checkpoint.require_group = lambda *_: {}  # type: ignore[assignment]
+    tensors = [value.to_local() for value in network.state_dict().values()]
     own = sorted((folder / STEP / "model").iterdir())[rank]
     dist.barrier()
     started, worked = time.perf_counter(), time.process_time()
     kept: object = None
-    if turn in ("plain", "sha256"):
+    if turn == "plain":
+        read_into(tensors, own)
+    elif turn in ("buffer", "sha256"):
         kept = read(own, turn == "sha256")
     elif turn == "library":
         kept = [value.clone() for value in load_file(own).values()]  # The file is mapped: a copy reads it.
@@ -99,6 +116,7 @@ def in_ranks(act: object, folder: Path, ranks: int, *arguments: object) -> None:
 
 def measure(spec: WanTransformerSpec, folder: Path, options: argparse.Namespace) -> None:
     """Takes all turns and prints what they show."""
+    assert mm_models.load and published()  # They import what a load needs.
     in_ranks(write, folder, options.ranks, spec, folder, options.ranks)
     seconds: dict[str, list[float]] = {turn: [] for turn in TURNS}
     worked: dict[str, list[float]] = {turn: [] for turn in TURNS}

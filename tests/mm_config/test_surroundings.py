@@ -36,6 +36,9 @@ CASES = {
         "command line: '$BAD/runs' " + UTF8,
     ),
     "a home of other bytes": (f"HOME=$PWD/$BAD {HASH}", UTF8),
+    "a name that is too long": (f"{MM} show {'n' * 300}", f"{'n' * 300}: File name too long"),
+    "a link to itself": (f"ln -s a a; {MM} runs show a", "Symlink loop from "),
+    "a folder that is a link to itself": (f"ln -s a a; {MM} runs list --runs-dir a", "symbolic links"),
     "a folder that takes no files": (
         f"cd /proc; {sys.executable} {EXPERIMENT} --spec.device cpu",
         "runs: the run folder can't be written: No such file or directory",
@@ -85,9 +88,10 @@ def test_a_reader_that_leaves_ends_quietly(tmp_path: Path) -> None:
             "memory ran out (DefaultCPUAllocator: can't allocate memory: x): a file",
         ),
         (OSError(12, "Cannot allocate memory"), "memory ran out"),
+        (OSError(13, "Permission denied", "a/spec.json"), "a/spec.json: Permission denied"),
     ],
 )
-def test_what_libraries_say_where_memory_runs_out(error: Exception, said: str) -> None:
+def test_what_libraries_and_the_system_say(error: Exception, said: str) -> None:
     assert str(failure(error)).startswith(said)
 
 

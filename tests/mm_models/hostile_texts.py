@@ -55,8 +55,10 @@ ASKING: tuple[dict[str, Any], ...] = (
     {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
     {"trust_remote_code": True},
     {"custom_pipeline": "evil/repo"},
+    {"fast_tokenizer_files": ["../../tokenizer.1.0.json"]},
+    {"gguf_file": "../../canary.json"},
 )
-"""Keys that make a library run or fetch something."""
+"""Keys that make a library run, fetch or open something."""
 NUMBERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("text", "text_encoder/config.json", {"relative_attention_num_buckets": 10**9}),
     ("text", "text_encoder/config.json", {"vocab_size": 10**12}),
@@ -117,6 +119,7 @@ def text_cases() -> Iterator[Case]:
             yield Case(f"asking {index} {file}", door, partial(_asking, file, keys))
     for door, file, keys in NUMBERS:
         yield Case(f"{next(iter(keys))} {str(keys)[:60]} {file}", door, partial(_merge, file, keys))
+    yield Case("no words", "text", _no_words)
     yield Case("pipe chat template", "text", partial(_at_new, "tokenizer/chat_template.jinja"))
     yield Case("pipe template", "text", partial(_at_new, "tokenizer/additional_chat_templates/a.jinja"))
     for index, text in enumerate(YAML):
@@ -190,6 +193,12 @@ def _asking(file: str, keys: dict[str, Any], folder: Path) -> None:
 def _merge(file: str, keys: dict[str, Any], folder: Path) -> None:
     path = folder / file
     path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+
+
+def _no_words(folder: Path) -> None:
+    """A tokenizer without its vocabulary, but with the class that then makes an empty one."""
+    (folder / "tokenizer/tokenizer.json").unlink()
+    _merge("tokenizer/tokenizer_config.json", {"tokenizer_class": "T5Tokenizer"}, folder)
 
 
 def _text(file: str, text: str, folder: Path) -> None:

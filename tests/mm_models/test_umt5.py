@@ -1,5 +1,6 @@
 """UMT5 behind our interface, against transformers used directly, on a tiny random release."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,47 @@ def test_a_release_without_a_tokenizer_is_refused(release: Path, tmp_path: Path)
     bare = Locations((Location("tiny-umt5", tmp_path, "test"),))
     with pytest.raises(UserError, match=r"no tokenizer_config\.json in "):
         mm_models.build_text_encoder(SPEC, locations=bare)
+
+
+@pytest.mark.parametrize("name", ["T5Tokenizer", "PreTrainedTokenizerFast"])
+def test_a_tokenizer_without_its_words_is_refused(name: str, release: Path, tmp_path: Path) -> None:
+    def problem() -> str:
+        with pytest.raises(UserError) as caught:
+            mm_models.build_text_encoder(
+                SPEC, locations=Locations((Location("tiny-umt5", tmp_path, "test"),))
+            )
+        return str(caught.value)
+
+    shutil.copytree(release, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "tokenizer/tokenizer_config.json"
+    told = json.loads(config.read_text()) | {"tokenizer_class": name}
+    config.write_text(json.dumps(told | {"gguf_file": "../../words.gguf"}))
+    assert "tokenizer_config.json: holds gguf_file, which is never followed" in problem()
+    config.write_text(json.dumps(told))
+    (tmp_path / "tokenizer/tokenizer.json").unlink()
+    assert "no tokenizer.json or spiece.model or tokenizer.model in " in problem()
+
+
+def test_tokens_that_the_network_has_no_row_for_are_refused(release: Path, tmp_path: Path) -> None:
+    shutil.copytree(release, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "tokenizer/tokenizer.json"
+    words = json.loads(file.read_text())
+    words["model"]["vocab"]["red"] = 4000
+    file.write_text(json.dumps(words))
+    there = Locations((Location("tiny-umt5", tmp_path, "test"),))
+    encoder = mm_models.build_text_encoder(SPEC, locations=there)
+    with pytest.raises(UserError, match=rf"vocab_size: .* token 4000 .* has {SPEC.vocab_size}"):
+        encoder.encode(["blue", "red"])
+
+
+def test_a_tokenizer_that_fails_at_a_caption_is_a_mistake_of_the_user(release: Path, tmp_path: Path) -> None:
+    shutil.copytree(release, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "tokenizer/tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": "x"}))
+    there = Locations((Location("tiny-umt5", tmp_path, "test"),))
+    encoder = mm_models.build_text_encoder(SPEC, locations=there)
+    with pytest.raises(UserError, match=r"spec\.text_encoder\.weights: .*tokenizer can't be read: TypeError"):
+        encoder.encode(["red"])
 
 
 @pytest.mark.parametrize(

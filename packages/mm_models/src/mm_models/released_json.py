@@ -17,9 +17,14 @@ _REFUSED = frozenset(
         "custom_pipeline",
         "custom_pipelines",
         "custom_quantize",
+        "fast_tokenizer_files",
+        "gguf_file",
+        "merges_file",
         "pretrained_model_name_or_path",
         "quantization_config",
+        "tokenizer_file",
         "trust_remote_code",
+        "vocab_file",
     )
 )
 _SHOWN = 120
@@ -31,7 +36,7 @@ _REFUSED_BEGINNINGS = (
     "hub_kernel",
     "use_kernel",
 )
-"""Keys of transformers and diffusers that name code, a kernel of a hub, another release or a quantiser."""
+"""Keys of transformers and diffusers that name code, kernels, quantisers, other releases or files."""
 
 
 def read_release_json(file: Path) -> dict[str, Any]:
@@ -71,7 +76,7 @@ def _asking(path: str, value: Any) -> Iterator[str]:
             where = f"{path}.{key}" if path else key
             is_asking = key in _REFUSED or key.startswith(_REFUSED_BEGINNINGS)
             if is_asking and inner is not None and type(inner) is not int:  # Words of a vocabulary have ids.
-                told = "which is never followed: it can make a library run or fetch something"
+                told = "which is never followed: it can make a library run, fetch or open something"
                 yield f"holds {where[-_SHOWN:]}, {told}"
             else:
                 yield from _asking(where, inner)

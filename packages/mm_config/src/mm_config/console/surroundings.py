@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from mm_config.schema.errors import Problem, UserError
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENFILE, errno.EMFILE)
+_PATH = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 _HOMES = ("HOME", "XDG_CACHE_HOME")
 _NO_MEMORY = re.compile(r"allocate memory|not enough memory|map segment|can't start new thread|bad_alloc")
 """What libraries say, by an ImportError or a RuntimeError, where memory or threads run out."""
@@ -56,14 +57,16 @@ def _open_streams() -> None:
 
 
 def failure(error: BaseException) -> str | None:
-    """What to say where memory ran out, stdout takes nothing or a disk fails; None for any other error."""
+    """What to say where memory, stdout, a disk or a path that is given fails; None for any other error."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return _no_memory(str(error))
     if isinstance(error, ImportError | RuntimeError) and _NO_MEMORY.search(str(error)):
         return _no_memory(str(error))
     if isinstance(error, OSError) and error.filename is None and (reason := _refused_by_stdout()):
         return f"stdout: can't be written: {reason}"
-    if isinstance(error, OSError) and error.errno in _DISK:
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):
+        return str(error)  # pathlib's, before Python 3.13.
+    if isinstance(error, OSError) and error.errno in _DISK + _PATH:
         return f"{os.fsdecode(error.filename or 'a file')}: {error.strerror}"
     return None
 

@@ -72,10 +72,9 @@ class Umt5TextEncoder:
                 for caption, why in long.items()
             )
         limit, cut = self.spec.max_tokens, self.spec.truncate
-        tokens = [
-            self.tokenizer(clean(caption), truncation=cut, max_length=limit if cut else None).input_ids
-            for caption in captions
-        ]
+        tokens = _split(
+            self.spec, self.tokenizer, captions, truncation=cut, max_length=limit if cut else None
+        )
         features = torch.zeros(len(captions), limit, self.spec.text_dim, device=self.device)
         for row, ids in zip(features, tokens, strict=True):
             row[: len(ids)] = self.network(torch.tensor([ids], device=self.device)).last_hidden_state[0]
@@ -102,13 +101,26 @@ def _too_long(spec: Umt5TextEncoderSpec, tokenizer: Any, captions: Sequence[str]
     asked = [caption for caption in captions if not _surely_fits(caption, spec.max_tokens)]
     if spec.truncate or not asked:
         return {}
-    tokens = tokenizer([clean(caption) for caption in asked]).input_ids
+    tokens = _split(spec, tokenizer, asked)
     advice = "spec.text_encoder.truncate cuts it, as Wan's code and diffusers do"
     return {
         caption: f"{len(ids)} tokens, {spec.max_tokens} fit; {advice}"
         for caption, ids in zip(asked, tokens, strict=True)
         if len(ids) > spec.max_tokens
     }
+
+
+def _split(spec: Umt5TextEncoderSpec, tokenizer: Any, captions: Sequence[str], **how: Any) -> list[list[int]]:
+    """The tokens of each caption, all of which the network has a row for."""
+    if not captions:
+        return []
+    folder = Path(tokenizer.name_or_path)
+    with reading_by_library(folder, "spec.text_encoder.weights"):
+        split: list[list[int]] = tokenizer([clean(caption) for caption in captions], **how).input_ids
+    if (highest := max(max(ids, default=0) for ids in split)) >= spec.vocab_size:
+        message = f"{folder} makes token {highest} of a caption, the spec has {spec.vocab_size}"
+        raise UserError(Problem("spec.text_encoder.vocab_size", message))
+    return split
 
 
 def _surely_fits(caption: str, limit: int) -> bool:
@@ -142,6 +154,7 @@ _TOKENIZERS = {
     "TokenizersBackend": PreTrainedTokenizerFast,
 }
 """The classes of UMT5's tokenizer by the names that releases give them."""
+_VOCABULARIES = ("tokenizer.json", "spiece.model", "tokenizer.model")
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -151,6 +164,10 @@ def _tokenizer(folder: Path) -> Any:
     if not isinstance(name, str) or name not in _TOKENIZERS:
         problem = f"tokenizer_class must be {' or '.join(_TOKENIZERS)}, got {name!r}"
         raise UserError(Problem(str(config), problem))
+    if not any((folder / file).is_file() for file in _VOCABULARIES):
+        # The library makes one without words, which splits all captions into unknown tokens.
+        problem = f"no {' or '.join(_VOCABULARIES)} in {folder}"
+        raise UserError(Problem("spec.text_encoder.weights", problem))
     with reading_by_library(folder, "spec.text_encoder.weights"):
         return _TOKENIZERS[name].from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from mm_config.schema import UserError
 from mm_models.weights.differences import compare
 from mm_models.weights.tensors import Region, StoredTensor
 
+Placing = Callable[..., tuple[tuple[int, ...], tuple[int, ...]]]
+"""Sizes and offsets of a rank's part, from a whole shape, a mesh and placements."""
 SHOWN_BYTES = 10**9
 """Loads that read less on a rank are done before a bar could tell anything."""
 
@@ -40,10 +43,11 @@ def fill(targets: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], path
     require_fit(targets, stored, path)
     names = sorted(targets, key=lambda name: stored[name].place)
     size = sum(_local(target).numel() * stored[name].dtype.itemsize for name, target in targets.items())
+    place = cache(compute_local_shape_and_global_offset)  # Networks have few shapes.
     bar = progress(f"load {path.name}", len(names), unit="tensor", every=max(1, len(names) // 10))
     with bar if size >= SHOWN_BYTES else nullcontext() as advancing:
         for name in names:
-            stored[name].pour(own_region(targets[name]), _local(targets[name]))
+            stored[name].pour(own_region(targets[name], place), _local(targets[name]))
             if advancing is not None:
                 advancing.advance()
     for name in names:
@@ -61,13 +65,11 @@ def require_fit(targets: Mapping[str, Tensor], stored: Mapping[str, StoredTensor
         raise UserError(differing.problems(str(path)))
 
 
-def own_region(target: Tensor) -> Region:
-    """The part of the whole tensor that this rank holds; an empty shard has none."""
+def own_region(target: Tensor, place: Placing = compute_local_shape_and_global_offset) -> Region:
+    """The part of the whole tensor that this rank holds; an empty shard has none. `place` may remember."""
     if not isinstance(target, DTensor):
         return tuple(slice(0, size) for size in target.shape)
-    sizes, offsets = compute_local_shape_and_global_offset(
-        target.shape, target.device_mesh, target.placements
-    )
+    sizes, offsets = place(target.shape, target.device_mesh, target.placements)
     return tuple(slice(start, start + size) for start, size in zip(offsets, sizes, strict=True))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import attrs
 
@@ -57,6 +57,7 @@ class Dialect:
         return {theirs: ours for table in (self.also, self.modules) for ours, theirs in table.items()}
 
 
+@lru_cache(2**14)  # Each of some tables asks for every name.
 def _parted(name: str) -> tuple[str, str, str]:
     """A name's module with `*`, its block's number, and its leaf with the dot."""
     stem, dot, leaf = name.rpartition(".")
