@@ -52,11 +52,7 @@ def _section_lines(section: Section, note: str) -> list[Line]:
         about = f"Fields of a {tag} spec; see the --help of its own experiment."
         return [flag_line([f"--{section.path}.*"], ""), *paragraph(f"{section.help} {about}", indent=6)]
     about = " ".join((inspect.getdoc(class_of(section.value)) or "").split("\n\n")[0].split())
-    return [
-        BLANK,
-        heading(section.path, section.help, note),
-        *paragraph(f"{tag}: {about}", indent=2),
-    ]
+    return [BLANK, heading(section.path, section.help, note), *paragraph(f"{tag}: {about}", indent=2)]
 
 
 def _leaf_lines(leaf: Leaf, alias: str | None, refused: NotCarriedOut) -> list[Line]:

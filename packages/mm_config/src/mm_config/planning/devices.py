@@ -119,12 +119,7 @@ _H200 = Device(
     kernels=_HOPPER_KERNELS,
     sources=_hopper("H200"),
 )
-_H100 = attrs.evolve(
-    _H200,
-    name="h100",
-    memory_bytes=80 * 10**9,
-    sources=_hopper("H100"),
-)
+_H100 = attrs.evolve(_H200, name="h100", memory_bytes=80 * 10**9, sources=_hopper("H100"))
 _A100_80GB = Device(
     name="a100-80gb",
     bf16_flops=312e12,

@@ -12,13 +12,7 @@ import attrs
 
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import ClipImageEncoderSpec, Umt5TextEncoderSpec, WanAutoencoderSpec
-from mm_config.specs.kinds import (
-    AutoencoderSpec,
-    Conditioning,
-    ImageEncoderSpec,
-    ModelSpec,
-    TextEncoderSpec,
-)
+from mm_config.specs.kinds import AutoencoderSpec, Conditioning, ImageEncoderSpec, ModelSpec, TextEncoderSpec
 
 BYTES = {Dtype.FLOAT32: 4, Dtype.BFLOAT16: 2, Dtype.FLOAT16: 2}
 """Bytes per value."""

@@ -47,9 +47,7 @@ def train_traffic(spec: TrainSpec, world_size: int) -> tuple[Flow, ...]:
         Flow("gathered_again", _part(near * compute * number, nearer), nearer * layout.tensor),
         Flow("reduced_gradients", _part(trained * reduce, layout.shard), _span(layout)),
         Flow(
-            "copies_gradients",
-            2 * _part(ceil_div(trained, layout.shard) * reduce, layout.copies),
-            world_size,
+            "copies_gradients", 2 * _part(ceil_div(trained, layout.shard) * reduce, layout.copies), world_size
         ),
         *_sequence_flows(
             spec.model, latent_shape, micro * number * compute, layout, 2 + again, backward=True

@@ -16,12 +16,7 @@ from mm_config.planning.costs import (
     train_layout,
 )
 from mm_config.planning.encoders import BYTES, autoencoder_working_bytes, encoders, image_tokens
-from mm_config.planning.parameters import (
-    block_matrix_count,
-    matched_blocks,
-    trainable_count,
-    units,
-)
+from mm_config.planning.parameters import block_matrix_count, matched_blocks, trainable_count, units
 from mm_config.specs.data import Cache
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.kinds import ATTENTION_CORES, ModelSpec

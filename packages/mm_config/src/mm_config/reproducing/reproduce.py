@@ -105,10 +105,7 @@ def reproduce(
             here = origin_here(options.argv, variables_of(stored.spec))
         say_new(_spec_changes(stored))
         say_new(_origin_changes(origins, here))
-    new = _run(
-        stored,
-        attrs.evolve(options, repeats=stored.path, stop_after=last_step, requests=requests),
-    )
+    new = _run(stored, attrs.evolve(options, repeats=stored.path, stop_after=last_step, requests=requests))
     if not is_main_rank():
         return None
     (now,) = stored_origins(new).values()

@@ -95,10 +95,7 @@ def content_changes(old: Input, new: Input, contents_dir: Path) -> str:
 
 
 def _changes(
-    inputs: Mapping[str, Input],
-    options: RunOptions,
-    earlier: Mapping[str, Input] | None,
-    run: Run | None,
+    inputs: Mapping[str, Input], options: RunOptions, earlier: Mapping[str, Input] | None, run: Run | None
 ) -> Iterator[tuple[str, str]]:
     """Path and message of each input that is not what it was."""
     index = open_index(options.runs_dir)

@@ -61,14 +61,7 @@ def _released(weights: ReleasedWeights, options: RunOptions, path: str) -> Path:
 
 def _build(trained: RootSpec, options: RunOptions) -> Path:
     labelled = replace(trained, "name", trained.name or _experiment_of(trained) or "")
-    whole = attrs.evolve(
-        options,
-        resume=None,
-        if_needed=False,
-        stop_after=None,
-        requests=None,
-        repeats=None,
-    )
+    whole = attrs.evolve(options, resume=None, if_needed=False, stop_after=None, requests=None, repeats=None)
     outcome = run(labelled, whole)
     checkpoint = final_checkpoint(outcome.run_dir)
     assert checkpoint is not None, f"{outcome.result_path} names a checkpoint that is not there"

@@ -94,9 +94,14 @@ def remove_run(index: Index, record: RunRecord, *, unread: bool = False) -> None
         uid = record.uid
     if uid != record.uid:
         raise UserError(Problem(record.path, "its folder holds another run by now"))
-    trash = index.runs_dir / TRASH
+    trash, is_full = index.runs_dir / TRASH, False
     try:
-        is_full = _took_no_lock(folder)
+        try:
+            lock.acquire(folder)
+        except OSError as error:  # On a full disk nobody else can take it either.
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT) and not lock.is_held(folder)
+            if not is_full:
+                raise
         try:
             with suppress(OSError):  # A full disk may take no folder; then it is deleted beside its place.
                 trash.mkdir()
@@ -113,17 +118,6 @@ def remove_run(index: Index, record: RunRecord, *, unread: bool = False) -> None
         for emptied in (folder.parent, trash):
             with suppress(OSError):
                 emptied.rmdir()
-
-
-def _took_no_lock(folder: Path) -> bool:
-    """Takes the lock of a run; returns whether the disk was too full for it, for anybody's then."""
-    try:
-        lock.acquire(folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or lock.is_held(folder):
-            raise
-        return True
-    return False
 
 
 def forget(index: Index, record: RunRecord) -> None:

@@ -75,10 +75,7 @@ USAGE = Usage(
     (),
     (
         ('eval "$(mm completion bash)"', "in bash, for this shell"),
-        (
-            "mm completion bash > ~/.local/share/bash-completion/completions/mm",
-            "in bash, for all new shells",
-        ),
+        ("mm completion bash > ~/.local/share/bash-completion/completions/mm", "in bash, for all new shells"),
         ('eval "$(mm completion zsh)"', "in zsh, for this shell"),
         ('mm completion zsh > "${fpath[1]}/_mm"', "in zsh, for all new shells"),
     ),
