@@ -32,7 +32,7 @@ VERBS = (
     Verb("generate", "video.py", before=TRAINED),
     Verb("generate one", "mm.py generate video.py --prompt circle --seed 3 --out one.mp4", before=TRAINED),
     Verb("index", "mm.py runs reindex", before=TRAINED),
-    Verb("convert", "mm.py convert runs/high/*/checkpoints/*4 --out converted", before=("high.py",)),
+    Verb("convert", "mm.py convert runs/high/*/checkpoints/*4 converted", before=("high.py",)),
     Verb("remove", "mm.py runs rm --name low --yes", before=TRAINED),
     Verb("collect", "mm.py runs gc", before=("high.py",), killed_before="low.py"),
 )
