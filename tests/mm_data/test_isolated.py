@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -44,13 +45,20 @@ def level(tmp_path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-@pytest.fixture(scope="module")
-def reader() -> Iterator[Isolated]:
+@contextmanager
+def isolated_reader() -> Iterator[Isolated]:
+    """`faulty_readers.read` in a process of its own, which ends with the block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         made = Isolated(READER)
         yield made
         made.close()
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Isolated]:
+    with isolated_reader() as made:
+        yield made
 
 
 def ask(reader: Isolated, file: BinaryIO, what: int) -> np.ndarray:

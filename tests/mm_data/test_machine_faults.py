@@ -21,18 +21,15 @@ from mm_data.video import limits
 from mm_data.video.index import open_video
 from mm_data.video.isolated import DECORD, Isolated, isolated
 from tests.mm_data import faulty_readers as faulty
-from tests.mm_data.test_isolated import INDEX, READER, ROOT
+from tests.mm_data.test_isolated import INDEX, isolated_reader
 
 Spec = Callable[..., DataSpec]
 
 
 @pytest.fixture
 def reader() -> Iterator[Isolated]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        made = Isolated(READER)
+    with isolated_reader() as made:
         yield made
-        made.close()
 
 
 @attrs.frozen

@@ -24,6 +24,8 @@ from mm_config.runs.record import RunStatus
 from mm_config.schema.errors import UserError
 from mm_config.specs.train import TrainSpec
 from mm_models import checkpoint
+from mm_models.blocks import entry_of
+from mm_models.manifest import write_manifest
 from mm_train import states
 from mm_train.ranks import Ranks
 from mm_train.states import TrainState
@@ -158,7 +160,36 @@ def saved(folder: Path, spec: TrainSpec, step: int) -> Path:
     optimizer = AdamW(network.parameters())
     network(torch.ones(2, 4)).sum().backward()
     optimizer.step()
-    return states.save(folder, spec, network, optimizer, TrainState(step, {}, 0.0), ALONE)
+    data = {"digest": "0" * 64, "step": step}
+    return states.save(folder, spec, network, optimizer, TrainState(step, data, 0.0), ALONE)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"step": 1, "data": {"digest": "a", "step": 1}, "seconds": NaN}', "is no JSON"),
+        ("[]", "holds no JSON object but a list"),
+        ('{"step": 1, "seconds": 0}', "has no data, data.digest, data.step"),
+        ('{"step": "1", "data": {"digest": "a", "step": 1}, "seconds": 0}', "step is str '1'"),
+        ('{"step": 2, "data": {"digest": "a", "step": 2}, "seconds": 0}', "says step 2"),
+    ],
+)
+def test_a_state_that_no_training_wrote_is_damage_whatever_its_digests_say(
+    small: TrainSpec, tmp_path: Path, text: str, said: str
+) -> None:
+    folder = saved(tmp_path, small, 1)
+    assert states.damage_of(folder) == ""
+    (folder / "state.json").write_text(text)
+    (folder / "manifest.json").unlink()
+    names = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    write_manifest(folder, {path.relative_to(folder).as_posix(): entry_of(path) for path in names}, 1)
+    assert said in states.damage_of(folder)
+
+
+def test_a_pipe_in_a_checkpoint_is_damage(small: TrainSpec, tmp_path: Path) -> None:
+    folder = saved(tmp_path, small, 1)
+    os.mkfifo(folder / "model" / "more.safetensors")
+    assert states.damage_of(folder) == "model/more.safetensors is not in manifest.json"
 
 
 def test_an_old_checkpoint_that_can_not_be_removed_is_a_warning(
@@ -184,7 +215,8 @@ def test_an_old_checkpoint_that_can_not_be_removed_is_a_warning(
     (left,) = {*tmp_path.iterdir()} - {newest}
     assert left.name.startswith(".step-00000001.")
     (tmp_path / "step-00000009.tmp").mkdir()
-    assert [saved(tmp_path, spec, 3)] == list(tmp_path.iterdir())
+    (tmp_path / "first-step-3.tmp").mkdir()
+    assert {saved(tmp_path, spec, 3), tmp_path / "first-step-3.tmp"} == {*tmp_path.iterdir()}
     assert capsys.readouterr().out == ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ from mm_config.console import say
 from mm_config.durable import discard
 from mm_config.schema import Problem, UserError, exact_hash, spec_hash
 from mm_config.specs import TrainSpec
-from mm_config.stored import to_payload
+from mm_config.stored import read_json, to_payload
 from mm_models import checkpoint, load_group
 from mm_train.clipping import local_of
 from mm_train.optim import make_moments, named_moments
 from mm_train.ranks import Ranks
 
+_STATE = {"step": int, "data": {"digest": str, "step": int}, "seconds": int | float}
+"""What resuming reads of a `state.json`."""
+_LEFT = re.compile(r"(step-\d{8,}|\.step-\d{8,}\..*)\.tmp", re.DOTALL)
+"""A checkpoint that was half written or half removed, by its name."""
 NAMED = 4
 """Files of a damaged checkpoint that are named; the others are counted."""
 
@@ -133,7 +138,8 @@ def prune(newest: Path, keep_last: int) -> None:
     surplus = kept[kept.index(newest) + keep_last :]
     if surplus and (damage := damage_of(newest)):
         raise UserError(Problem(str(newest), f"damaged while it was written: {damage}"))
-    for folder in (*surplus, *newest.parent.glob("*step-*.tmp")):
+    left = (path for path in newest.parent.iterdir() if _LEFT.fullmatch(path.name))
+    for folder in (*surplus, *left):
         try:
             discard(folder)
         except OSError as error:
@@ -146,5 +152,21 @@ def damage_of(folder: Path) -> str:
         found = checkpoint.verify(folder)
     except OSError as error:
         found = [f"can't be read: {error.strerror or error}"]
+    found = found or _strange_state(folder)
     more = [f"and {len(found) - NAMED} more"] if len(found) > NAMED else []
     return "; ".join(found[:NAMED] + more)
+
+
+def _strange_state(folder: Path) -> list[str]:
+    """Why a state that is as it was written is none of a training of ours."""
+    try:
+        state = read_json(folder / checkpoint.STATE, _STATE)
+    except UserError as error:
+        return [f"{checkpoint.STATE}: {problem.message}" for problem in error.problems]
+    wanted = {*_STATE, *(f"data.{name}" for name in _STATE["data"])}
+    there = {*state, *(f"data.{name}" for name in state.get("data", ()))}
+    if missing := ", ".join(sorted(wanted - there)):
+        return [f"{checkpoint.STATE} has no {missing}"]
+    if folder == step_folder(folder.parent, state["step"]):
+        return []
+    return [f"{checkpoint.STATE} says step {state['step']}"]

@@ -10,14 +10,13 @@ import attrs
 from mm_config.options.run_options import RunOptions
 from mm_config.running.choosing import chosen_checkpoint, final_checkpoint
 from mm_config.running.runners import run
+from mm_config.runs.folder import HASH_DIGITS
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import replace
 from mm_config.schema.identity import spec_hash
 from mm_config.schema.root import RootSpec
 from mm_config.specs.kinds import Weights
 from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
-
-HASH_DIGITS = 12
 
 
 def resolve_weights(
