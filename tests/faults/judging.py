@@ -13,6 +13,7 @@ from pathlib import Path
 
 import attrs
 import av
+from av.error import FFmpegError
 
 from tests.faults.commands import Commands, Ended, Fault, Mode
 from tests.faults.verbs import Verb
@@ -122,10 +123,11 @@ def made(folder: Path) -> dict[str, str]:
         name = re.sub(r"^(runs/[^/]+)/[^/]+", r"\1", path.relative_to(folder).as_posix())
         if any(part.startswith(".") for part in path.parts[len(folder.parts) :]) or not path.is_file():
             continue
-        if path.suffix == ".safetensors":
-            digests[name] = _tensors(path)
-        elif path.suffix == ".mp4":
-            digests[name] = _frames(path)
+        if (reads := {".safetensors": _tensors, ".mp4": _frames}.get(path.suffix)) is not None:
+            try:
+                digests[name] = reads(path)
+            except (ValueError, LookupError, FFmpegError) as error:
+                digests[name] = f"unreadable: {error}"
     return digests
 
 
