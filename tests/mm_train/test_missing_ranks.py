@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,12 +87,12 @@ STORES: list[TCPStore] = []
 @pytest.mark.parametrize(
     ("fault", "faulty", "timeout"),
     [
-        ("stuck", 1, 2),
-        pytest.param("stuck", 0, 5, marks=pytest.mark.slow),
-        pytest.param("stopped", 0, 5, marks=pytest.mark.slow),
-        pytest.param("stopped", 1, 5, marks=pytest.mark.slow),
-        pytest.param("killed", 0, 5, marks=pytest.mark.slow),
-        pytest.param("killed", 1, 5, marks=pytest.mark.slow),
+        ("stuck", 1, 10),
+        pytest.param("stuck", 0, 10, marks=pytest.mark.slow),
+        pytest.param("stopped", 0, 10, marks=pytest.mark.slow),
+        pytest.param("stopped", 1, 10, marks=pytest.mark.slow),
+        pytest.param("killed", 0, 10, marks=pytest.mark.slow),
+        pytest.param("killed", 1, 10, marks=pytest.mark.slow),
     ],
 )
 def test_the_others_say_who_is_missing(
@@ -110,8 +111,11 @@ def test_the_others_say_who_is_missing(
     processes = ranks(file, options.runs_dir, fault, faulty)
     waiting, missing = processes[1 - faulty], processes[faulty]
     try:
-        wait_for((tmp_path / f"fault-{faulty}").exists, 120)
+        faulted = (tmp_path / f"fault-{faulty}").exists
+        wait_for(lambda: faulted() or waiting.poll() is not None, 120)
+        assert faulted(), waiting.communicate()[1]
         _, errors = waiting.communicate(timeout=60)
+        ended = time.time()
         if fault == "stopped":
             missing.send_signal(signal.SIGKILL)
         missing.communicate(timeout=30)
@@ -120,10 +124,11 @@ def test_the_others_say_who_is_missing(
             process.kill()
     (run_dir,) = (options.runs_dir / name).iterdir()
 
-    found = (run_dir / "stacks" / f"rank-{faulty}.txt").stat().st_mtime
+    # A rank that hangs writes where it is; of the others the end of the one that waits is all there is.
+    found = (run_dir / "stacks" / f"rank-{faulty}.txt").stat().st_mtime if fault == "stuck" else ended
     seconds = found - (tmp_path / f"fault-{faulty}").stat().st_mtime
     print(f"{fault} rank {faulty}: {seconds:.1f} s; {errors}")
-    assert seconds < (1 if fault == "killed" else timeout) + max(1.0, os.getloadavg()[0] / 2)
+    assert seconds < (1 if fault == "killed" else timeout) + max(2.0, os.getloadavg()[0] / 2)
     assert waiting.returncode == 1
     assert missing.returncode != 0
     assert "Traceback" not in errors

@@ -58,7 +58,7 @@ class Watch:
         """Says where the thread `main` stands until told to end; ends the process where a rank gave up."""
         with suppress(dist.DistError):
             moved, step = time.time(), self.step
-            while not ended.wait(self.period):
+            while not ended.is_set():
                 places, now = _places(sys._current_frames().get(main)), time.time()
                 if self.step != step or any(part in place for place in places for part in _WAITING):
                     moved, step = now, self.step
@@ -66,6 +66,7 @@ class Watch:
                 self.store.set(str(self.rank), json.dumps(word))
                 if self.store.check([_FAILED]) and not ended.wait(2 * self.period):
                     os._exit(1)
+                ended.wait(self.period)
 
     def words(self) -> Mapping[int, dict[str, Any]]:
         """What each rank said last."""
