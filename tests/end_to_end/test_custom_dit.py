@@ -19,7 +19,7 @@ from mm_config import dump, exact_hash, load, replace, spec_hash
 from mm_config.cli.app import app
 from mm_config.cli.targets import resolve
 from mm_config.options.run_options import RunOptions, StoppedEarly
-from mm_config.specs.data import ShapesSpec
+from mm_config.specs.datasets import ShapesSpec
 from mm_config.specs.infer import SamplesSpec
 from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import TrainSpec

@@ -10,7 +10,7 @@ import torch
 
 from experiments import tiny_high
 from mm_config.families.tiny import TINY
-from mm_config.specs.data import ShapesSpec
+from mm_config.specs.datasets import ShapesSpec
 from mm_data import Clip, load_clip, prepare, to_frames, to_model_range
 from mm_data.shapes import score
 from mm_models import build_autoencoder

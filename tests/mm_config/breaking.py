@@ -7,7 +7,8 @@ from typing import Any
 from experiments import tiny, tiny_high
 from mm_config import problems, replace
 from mm_config.families import wan21, wan22
-from mm_config.specs.data import DataSpec, ManifestSpec
+from mm_config.specs.data import DataSpec
+from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.optim import ScheduleSpec

@@ -63,7 +63,10 @@ def test_a_field_shows_type_alias_default_unit_and_range(capsys: pytest.CaptureF
     page = flattened(help_page(tiny_high.SPEC, capsys))
     lr = tiny_high.SPEC.optim.lr
     assert f"--spec.optim.lr, --spec.lr FLOAT Peak learning rate. (default: {lr}; > 0)" in page
-    assert "--spec.data.reader {pyav,decord} The library that decodes video files. (default: pyav)" in page
+    assert (
+        "--spec.data.reader {pyav,decord,torchcodec} The library that decodes video files. (default: pyav)"
+        in page
+    )
     assert "(default: 17 frames; >= 1; <= 100000)" in page
     assert "--spec.fsdp.reshard_after_forward, --spec.fsdp.no_reshard_after_forward" in page
     assert "(default: None; unit: clips; >= 1; <= 1000000)" in page

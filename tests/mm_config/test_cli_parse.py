@@ -114,7 +114,7 @@ def test_without_flags_the_spec_is_the_same() -> None:
         (["--spec.optim.betas", "0.9"], "spec.optim.betas: expected tuple of 2 (float, float), got '0.9'"),
         (
             ["--spec.data.reader", "pyavv"],
-            "spec.data.reader: expected one of pyav, decord, got 'pyavv'; did you mean pyav?",
+            "spec.data.reader: expected one of pyav, decord, torchcodec, got 'pyavv'; did you mean pyav?",
         ),
         (
             ["--spec.runtime.build_missing", "maybe"],

@@ -5,7 +5,7 @@ from mm_config import diff, replace
 from mm_config.schema.diff import Change, for_person, unshared
 from mm_config.schema.evolve import get
 from mm_config.schema.fields import EXECUTION, LOCATION, SEMANTIC
-from mm_config.specs.data import ManifestSpec, ShapesSpec
+from mm_config.specs.datasets import ManifestSpec, ShapesSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.encoders import Umt5TextEncoderSpec
 from mm_config.specs.weights import RandomWeights, TrainedBy

@@ -32,14 +32,17 @@ from mm_config.stored.structuring import known_specs
 OWN = [cls for cls in known_specs().values() if cls.__module__.startswith("mm_")]
 
 
-def fields_of(cls: type[Any], prefix: str = "", outer: Role = SEMANTIC) -> Iterator[tuple[str, Role]]:
-    """Every path at which specs of a class can differ, with the role in force."""
+def fields_of(
+    cls: type[Any], prefix: str = "", outer: Role = SEMANTIC, around: tuple[type[Any], ...] = ()
+) -> Iterator[tuple[str, Role]]:
+    """Every path at which specs of a class can differ, with the role in force; none inside of its own class."""
     for attribute in spec_fields(cls):
         info = info_of(attribute)
         path, role = prefix + attribute.name, narrowed(outer, info.role)
         yield path, role
         for kind in [] if info.by_hash else classes_in(field_types(cls)[attribute.name]):
-            yield from fields_of(kind, f"{path}.", role)
+            if kind not in around:
+                yield from fields_of(kind, f"{path}.", role, (*around, cls))
 
 
 def classes_in(expected: Any) -> list[type[Any]]:

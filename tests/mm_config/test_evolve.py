@@ -10,7 +10,7 @@ from mm_config.schema.decorator import spec
 from mm_config.schema.errors import SpecError
 from mm_config.schema.evolve import get, leaves
 from mm_config.schema.fields import EXECUTION, SEMANTIC, field, spec_fields
-from mm_config.specs.data import ShapesSpec
+from mm_config.specs.datasets import ShapesSpec
 from mm_config.specs.optim import AdamWSpec, Decay
 from mm_config.specs.train import TrainSpec
 

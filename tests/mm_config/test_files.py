@@ -16,7 +16,7 @@ from mm_config import dump, exact_hash, load, replace, spec_hash
 from mm_config.schema.decorator import registered_specs, spec
 from mm_config.schema.errors import SpecError, UserError
 from mm_config.schema.fields import field
-from mm_config.specs.data import ShapesSpec
+from mm_config.specs.datasets import ShapesSpec
 from mm_config.specs.family import Family
 from mm_config.specs.infer import GenerationRequest, SamplesSpec
 from mm_config.specs.kinds import DatasetSpec

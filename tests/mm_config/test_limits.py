@@ -28,6 +28,14 @@ FREE = frozenset(
         *("reshard_size", "shard_size", "forward_prefetch", "backward_prefetch"),
         *("ulysses", "ring", "tensor", "data", "npu", "first", "last", "visible_devices"),
         *("max_split_size_mb", "large_segment_size_mb", "roundup_power2_divisions"),
+        *(
+            "max_bad_clips",
+            "prefetch_mib",
+            "tokens_per_batch",
+            "shuffle_block",
+            "piece_frames",
+            "piece_stride",
+        ),
         *("hccl_event_timeout", "hccl_buffer_mb", "timeout_seconds"),
     )
 )

@@ -8,7 +8,7 @@ from experiments import tiny_high
 from mm_config import replace
 from mm_config.options.locations import load_locations, unused_names
 from mm_config.schema.errors import UserError
-from mm_config.specs.data import ManifestSpec
+from mm_config.specs.datasets import ManifestSpec
 
 
 @pytest.fixture(autouse=True)

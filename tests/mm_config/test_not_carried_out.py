@@ -17,7 +17,8 @@ from mm_config.schema.decorator import spec
 from mm_config.schema.errors import Problem
 from mm_config.schema.fields import LOCATION, field
 from mm_config.schema.root import RootSpec
-from mm_config.specs.data import DataSpec, ShapesSpec
+from mm_config.specs.data import DataSpec
+from mm_config.specs.datasets import ShapesSpec
 
 MARK = "  (not carried out yet)"
 

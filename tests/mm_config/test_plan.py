@@ -14,7 +14,7 @@ from mm_config.families.wan21 import WIDTH_1_3B, WIDTH_14B
 from mm_config.planning.plan import Plan, plan
 from mm_config.schema.decorator import spec
 from mm_config.schema.errors import UserError
-from mm_config.specs.data import BucketSpec, DataSpec, ManifestSpec
+from mm_config.specs import BucketSpec, DataSpec, ManifestSpec
 from mm_config.specs.diffusion import Expert, SamplerSpec, SigmaTable
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.family import Family

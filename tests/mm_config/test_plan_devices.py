@@ -15,7 +15,8 @@ from mm_config.planning.devices import ALIASES, DEVICES, NAMES, device_named
 from mm_config.planning.plan import plan
 from mm_config.schema.errors import UserError
 from mm_config.schema.root import RootSpec
-from mm_config.specs.data import DataSpec, ManifestSpec
+from mm_config.specs.data import DataSpec
+from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.family import Family
 from mm_config.specs.optim import EmaSpec, ScheduleSpec

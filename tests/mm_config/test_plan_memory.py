@@ -8,7 +8,8 @@ from mm_config import replace
 from mm_config.families import wan21, wan22
 from mm_config.families.wan21 import WIDTH_14B
 from mm_config.planning.plan import Plan, plan
-from mm_config.specs.data import Cache, DataSpec, ManifestSpec, PrecomputedSpec
+from mm_config.specs.data import Cache, DataSpec, PrecomputedSpec
+from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.family import Family

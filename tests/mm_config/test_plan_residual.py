@@ -4,7 +4,8 @@ import attrs
 
 from mm_config.families import wan21, wan22
 from mm_config.planning.plan import plan
-from mm_config.specs.data import DataSpec, ManifestSpec, PrecomputedSpec
+from mm_config.specs.data import DataSpec, PrecomputedSpec
+from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.optim import ScheduleSpec

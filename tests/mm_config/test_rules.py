@@ -13,7 +13,7 @@ from mm_config import problems, replace
 from mm_config.rules import check
 from mm_config.schema.errors import SpecError
 from mm_config.schema.evolve import get
-from mm_config.specs.data import ManifestSpec
+from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.diffusion import Expert, TimestepSampling
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec

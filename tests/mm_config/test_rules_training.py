@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mm_config import replace
-from mm_config.specs.data import ManifestSpec
+from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.lora import LoraSpec

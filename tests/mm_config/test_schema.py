@@ -20,7 +20,8 @@ from mm_config.schema.fields import (
     spec_fields,
 )
 from mm_config.schema.ranges import value_problems
-from mm_config.specs.data import DataSpec, ManifestSpec, ShapesSpec
+from mm_config.specs.data import DataSpec
+from mm_config.specs.datasets import ManifestSpec, ShapesSpec
 from mm_config.specs.encoders import DctAutoencoderSpec
 from mm_config.specs.kinds import DatasetSpec
 from mm_config.specs.optim import AdamWSpec, ScheduleSpec

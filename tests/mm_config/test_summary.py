@@ -21,7 +21,8 @@ from mm_config.families import wan21
 from mm_config.schema.decorator import spec
 from mm_config.schema.fields import field
 from mm_config.schema.root import RootSpec
-from mm_config.specs.data import BucketSpec, ManifestSpec
+from mm_config.specs.data import BucketSpec
+from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.lora import LoraSpec
 from mm_config.specs.optim import EmaSpec, MuonSpec

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from av.video.stream import VideoStream
 
-from mm_config.specs.data import DataSpec, ManifestSpec, ShapesSpec
+from mm_config.specs.data import DataSpec
+from mm_config.specs.datasets import ManifestSpec, ShapesSpec
 from mm_data import Dataset, Record, prepare
 
 HEIGHT, WIDTH, BITS = 64, 128, 8

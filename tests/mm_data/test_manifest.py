@@ -8,7 +8,7 @@ import pytest
 
 from mm_config.options.locations import load_locations
 from mm_config.schema.errors import UserError
-from mm_config.specs.data import ManifestSpec
+from mm_config.specs.datasets import ManifestSpec
 from mm_data import prepare
 from mm_data.manifest import read_manifest
 

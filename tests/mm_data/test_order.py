@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm_data import batch_indices
-from mm_data.order import index_of
+from mm_data.plan.order import index_of
 
 
 @given(

@@ -113,7 +113,8 @@ def test_decord_that_is_not_installed_names_the_command():
 import sys
 sys.modules["decord"] = None
 from mm_config.schema.errors import UserError
-from mm_config.specs.data import DataSpec, ManifestSpec, Reader
+from mm_config.specs.data import DataSpec, Reader
+from mm_config.specs.datasets import ManifestSpec
 from mm_data import Dataset, Record, stream
 from pathlib import Path
 spec = DataSpec(dataset=ManifestSpec(name="x"), batch_size=1, reader=Reader.DECORD)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from mm_config.schema.errors import UserError
-from mm_config.specs.data import DataSpec, ShapesSpec
+from mm_config.specs.data import DataSpec
+from mm_config.specs.datasets import ShapesSpec
 from mm_data import load_clip, prepare
 from mm_data.shapes import measure, parse_caption, render, render_dataset, score, verify
 
@@ -95,7 +96,7 @@ def test_processes_that_render_at_once_end_with_one_dataset(tmp_path):
 RENDER = """
 import sys
 from pathlib import Path
-from mm_config.specs.data import ShapesSpec
+from mm_config.specs.datasets import ShapesSpec
 from mm_data.shapes import render_dataset
 render_dataset(ShapesSpec(clips_per_caption=8, num_frames=2), Path(sys.argv[1]))
 """

@@ -9,7 +9,7 @@ import torch
 from av.error import FFmpegError
 
 from mm_config.schema.errors import UserError
-from mm_config.specs.data import ShapesSpec
+from mm_config.specs.datasets import ShapesSpec
 from mm_data import Record, load_clip, read_comment, write_mp4
 from mm_data.shapes.render import render
 

@@ -16,7 +16,7 @@ from mm_config.running import runners
 from mm_config.runs.index import open_index
 from mm_config.runs.record import RunStatus
 from mm_config.schema.errors import UserError
-from mm_config.specs.data import ShapesScorerSpec
+from mm_config.specs.datasets import ShapesScorerSpec
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.parallel import AttentionImpl

@@ -7,7 +7,7 @@ import torch
 
 from mm_config.schema.decorator import spec
 from mm_config.schema.errors import UserError
-from mm_config.specs.data import ShapesScorerSpec, ShapesSpec
+from mm_config.specs.datasets import ShapesScorerSpec, ShapesSpec
 from mm_config.specs.infer import GenerationRequest
 from mm_config.specs.kinds import ScorerSpec
 from mm_data import shapes

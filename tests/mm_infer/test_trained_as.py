@@ -14,7 +14,8 @@ from mm_config.options.locations import Location, Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
 from mm_config.schema.identity import spec_hash
-from mm_config.specs.data import DataSpec, ShapesSpec
+from mm_config.specs.data import DataSpec
+from mm_config.specs.datasets import ShapesSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Weights

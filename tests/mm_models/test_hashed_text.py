@@ -5,7 +5,7 @@ import torch
 
 import mm_models
 from mm_config.schema.errors import UserError
-from mm_config.specs.data import ShapesSpec
+from mm_config.specs.datasets import ShapesSpec
 from mm_config.specs.encoders import HashedTextEncoderSpec
 
 SPEC = HashedTextEncoderSpec(text_dim=64, max_tokens=6)

@@ -17,7 +17,8 @@ from mm_config.content import NUMERICS, Input
 from mm_config.options.locations import Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
-from mm_config.specs.data import Cache, ManifestSpec
+from mm_config.specs.data import Cache
+from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.train import TrainSpec
 from mm_data import Dataset, batch_indices
 from mm_train.content import with_content

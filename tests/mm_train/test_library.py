@@ -18,7 +18,7 @@ from mm_config import StoppedEarly, UserError, replace
 from mm_config.options.run_options import RunOptions, Threads
 from mm_config.runs.folder import attach
 from mm_config.runs.record import RunStatus
-from mm_config.specs.data import ManifestSpec
+from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.train import TrainSpec
 from mm_models import checkpoint
 

@@ -14,7 +14,8 @@ from mm_config import replace
 from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import attach
 from mm_config.runs.record import RunStatus
-from mm_config.specs.data import Cache, ManifestSpec
+from mm_config.specs.data import Cache
+from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.train import TrainSpec
 from mm_data import batch_indices
 from mm_models import checkpoint

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 from mm_config.schema import lazy
 
 if TYPE_CHECKING:
-    from mm_data.bad import Bad, BadClip, Quarantine, file_state
+    from mm_data.bad import Bad, BadClip, file_state
     from mm_data.clips import Clip, load_clip
     from mm_data.content import dataset_input
     from mm_data.manifest import capped
-    from mm_data.order import batch_indices
+    from mm_data.plan.order import batch_indices
     from mm_data.preparing import prepare
     from mm_data.records import Dataset, Record
-    from mm_data.streaming import Batch, Stream, resume_step, stream
-    from mm_data.transforms import to_frames, to_model_range, to_unit_frames
+    from mm_data.streaming.quarantine import Quarantine
+    from mm_data.streaming.stream import Batch, Stream, resume_step, stream
+    from mm_data.transforms.pixels import to_frames, to_model_range, to_unit_frames
     from mm_data.video.writing import read_comment, write_mp4
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

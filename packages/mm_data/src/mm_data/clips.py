@@ -14,12 +14,12 @@ from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec, Reader
 from mm_data.bad import BadClip, Fault
 from mm_data.records import Record
+from mm_data.transforms.sampling import nearest_frames
 from mm_data.video.index import VideoIndex, index_video, open_video
 from mm_data.video.isolated import DECORD, isolated
 from mm_data.video.limits import failure, is_short, require_frames
 from mm_data.video.reading import read_frames
 from mm_data.video.reading_decord import require_decord
-from mm_data.video.sampling import nearest_frames
 
 
 @attrs.frozen

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import attrs
+
+
+@attrs.frozen
+class Measured:
+    """What demuxing found in a clip's file, as it is shown: upright, with square pixels, in its cut."""
+
+    num_frames: int
+    """Frames of the cut, or of the whole file."""
+    fps: Fraction
+    """Frames by seconds of the whole file; 0 of an image."""
+    height: int
+    """Of a shown frame."""
+    width: int
+    """Of a shown frame."""
 
 
 @attrs.frozen
@@ -12,21 +28,59 @@ class Record:
     """One clip and its caption."""
 
     path: Path
-    """The video file, resolved, inside the dataset's root."""
+    """The video file, resolved, inside the dataset's root; or the shard that holds it."""
     caption: str
     """What the clip shows."""
     line: int = attrs.field(default=0, eq=False)
     """Where the manifest lists it, from 1 on; 0 where there is no manifest."""
+    captions: tuple[str, ...] = ()
+    """All captions to choose from, `caption` the first of them; empty where there is one."""
+    cut: tuple[int, int] | None = None
+    """The first frame and the one after the last, counted as they are shown; None takes all."""
+    crop: tuple[int, int, int, int] | None = None
+    """Top, left, height and width in pixels of a shown frame; None takes all."""
+    part: tuple[int, int] | None = None
+    """Offset and length in bytes of the clip in a shard; None where the file is the clip's own."""
+    url: str | None = None
+    """Where the clip lies over the network; `path` then is none of this machine's."""
+    measured: Measured | None = attrs.field(default=None, eq=False)
+    """What an index knows of it; None where nobody has measured it."""
+
+
+@attrs.frozen
+class Shape:
+    """The frames of a clip as the network's batch has them."""
+
+    num_frames: int
+    """Frames."""
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+
+
+@attrs.frozen
+class Asked:
+    """A sample that the plan asks for: the clip, and what is to be made of it."""
+
+    record: Record
+    """The clip."""
+    index: int
+    """Its place in the dataset."""
+    shape: Shape
+    """That of its batch."""
+    draw: str
+    """What random choices follow from: the seed, the sample and its epoch."""
 
 
 @attrs.frozen
 class Dataset:
-    """Clips with captions, in the order of their manifest."""
+    """Clips with captions, in the order of their manifest or index."""
 
     root: Path
     """The folder that holds the manifest and every clip."""
-    records: tuple[Record, ...]
-    """All clips; the place in this tuple is the clip's index."""
+    records: Sequence[Record]
+    """All clips, read as they are asked for where an index holds them; a place in it is a clip's index."""
     order_key: str
     """What the order of samples follows from, beside the seed: sha256 of the manifest's paths and captions. A
     run that goes on keeps the key that it began with."""

@@ -11,15 +11,8 @@ import attrs
 from mm_config.durable.reading import outside
 from mm_config.rules.wording import idle_problems
 from mm_config.schema.errors import Problem
-from mm_config.specs.data import (
-    Cache,
-    ClipStart,
-    DataSpec,
-    ManifestSpec,
-    PrecomputedSpec,
-    Resize,
-    ShapesSpec,
-)
+from mm_config.specs.data import Cache, ClipStart, DataSpec, PrecomputedSpec, Resize
+from mm_config.specs.datasets import ManifestSpec, ShapesSpec
 from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
 from mm_config.specs.kinds import AutoencoderSpec
 from mm_config.specs.weights import ReleasedWeights

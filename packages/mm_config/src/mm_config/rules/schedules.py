@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from mm_config.rules.wording import either, idle_problems, nearest_multiples, one_of, repeated_problems
 from mm_config.schema.errors import Problem, prefixed
-from mm_config.specs.data import ShapesSpec
+from mm_config.specs.datasets import ShapesSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.monitoring import MemorySnapshotSpec, ProfilerSpec
 from mm_config.specs.optim import AdamWSpec, Decay, ScheduleSpec

@@ -23,7 +23,8 @@ from mm_config.schema.errors import Problem, SpecError, escaped, prefixed
 from mm_config.schema.fields import spec_fields
 from mm_config.schema.root import RootSpec
 from mm_config.schema.types import class_of, expect_spec, is_spec, is_tuple
-from mm_config.specs.data import DataSpec, ManifestSpec, PrecomputedSpec
+from mm_config.specs.data import DataSpec, PrecomputedSpec
+from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.diffusion import FlowMatchingSpec, SamplerSpec
 from mm_config.specs.encoders import (
     ClipImageEncoderSpec,

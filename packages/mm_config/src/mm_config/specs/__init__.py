@@ -8,18 +8,26 @@ from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
     from mm_config.specs.data import (
-        COLOURS,
-        DIRECTIONS,
-        SHAPES,
         BucketSpec,
         Cache,
         ClipStart,
         DataSpec,
-        ManifestSpec,
         Order,
         PrecomputedSpec,
         Reader,
         Resize,
+        Tails,
+    )
+    from mm_config.specs.datasets import (
+        COLOURS,
+        DIRECTIONS,
+        SHAPES,
+        FolderSpec,
+        IndexSpec,
+        ManifestSpec,
+        MixturePart,
+        MixtureSpec,
+        Pieces,
         ShapesScorerSpec,
         ShapesSpec,
     )

@@ -5,12 +5,8 @@ from __future__ import annotations
 import enum
 
 from mm_config.schema.decorator import spec
-from mm_config.schema.fields import EXECUTION, LOCATION, field
-from mm_config.specs.kinds import DatasetSpec, ScorerSpec
-
-COLOURS = ("red", "green", "blue", "yellow")
-SHAPES = ("circle", "square")
-DIRECTIONS = ("left", "right", "up", "down")
+from mm_config.schema.fields import EXECUTION, field
+from mm_config.specs.kinds import DatasetSpec
 
 
 class Reader(enum.Enum):
@@ -18,6 +14,7 @@ class Reader(enum.Enum):
 
     PYAV = "pyav"
     DECORD = "decord"
+    TORCHCODEC = "torchcodec"
 
 
 class Cache(enum.Enum):
@@ -27,51 +24,6 @@ class Cache(enum.Enum):
     """Nothing: every clip is decoded and encoded each time it is drawn."""
     LATENTS = "latents"
     """Latents and text features: each clip is decoded and encoded once."""
-
-
-@spec("shapes-dataset")
-class ShapesSpec(DatasetSpec):
-    """Real H.264 clips of moving shapes, rendered on first use and kept.
-
-    Captions are "a {colour} {shape} moving {direction}" for every combination.
-    """
-
-    clips_per_caption: int = field(default=16, ge=1, le=1_000_000, unit="clips")
-    """Clips of each of the 32 captions, differing in size, speed and start."""
-    seed: int = field(default=0, ge=0)
-    """Seed of sizes, speeds and starts."""
-    size: int = field(default=64, ge=32, le=65_536, unit="pixels")
-    """Height and width."""
-    num_frames: int = field(default=17, ge=2, le=100_000, unit="frames")
-    """Frames of each clip."""
-    fps: int = field(default=8, ge=1, le=10_000, unit="frames/s")
-    """Frame rate."""
-    revision: int = field(default=1, ge=1)
-    """Version of the renderer."""
-
-    @property
-    def captions(self) -> tuple[str, ...]:
-        """Every caption, in a fixed order."""
-        return tuple(
-            f"a {colour} {shape} moving {direction}"
-            for colour in COLOURS
-            for shape in SHAPES
-            for direction in DIRECTIONS
-        )
-
-
-@spec("manifest-dataset")
-class ManifestSpec(DatasetSpec):
-    """Clips listed in a JSON-lines manifest: one object with `path` and `caption` per line."""
-
-    name: str = field(min_length=1)
-    """Logical name of the data, looked up in the location table unless `path` is given."""
-    revision: str = field(default="1", min_length=1)
-    """Revision of the data; change it when the manifest changes."""
-    path: str | None = field(default=None, role=LOCATION)
-    """Path of the manifest; clips are relative to its folder."""
-    digest: str | None = field(default=None, neutral=None)
-    """The content that it must be, 64 hex digits as `inputs.json` of a run has them; None takes any."""
 
 
 class Order(enum.Enum):
@@ -103,6 +55,17 @@ class Resize(enum.Enum):
     """To cover height x width; a random part is kept."""
     AREA = "area"
     """To its own aspect ratio with at most height x width pixels in all."""
+
+
+class Tails(enum.Enum):
+    """What becomes of the clips of a bucket that fill no whole batch at the end of an epoch."""
+
+    CARRY = "carry"
+    """They begin the bucket's next epoch, so that batches run on across its border."""
+    PAD = "pad"
+    """Other clips of the bucket fill the batch; they are seen twice in the epoch."""
+    DROP = "drop"
+    """They are left out of this epoch."""
 
 
 @spec("bucket")
@@ -193,11 +156,21 @@ class DataSpec:
     """Whether batches wait in pinned memory."""
     prefetch: int | None = field(default=None, neutral=None, ge=1, le=10_000, role=EXECUTION, unit="batches")
     """Batches that wait ahead; None takes one."""
-
-
-@spec("shapes-scorer")
-class ShapesScorerSpec(ScorerSpec):
-    """Measures colour, shape and direction of rendered or generated shapes from pixels alone."""
-
-    revision: int = field(default=1, ge=1)
-    """Version of the measurement and its thresholds."""
+    tails: Tails = field(default=Tails.CARRY, neutral=Tails.CARRY)
+    """What becomes of the clips of a bucket that fill no whole batch at the end of an epoch."""
+    tokens_per_batch: int | None = field(default=None, neutral=None, ge=1, unit="tokens")
+    """Tokens per optimizer step over all ranks: with buckets, each takes as many clips as fit; None takes
+    batch_size."""
+    shuffle_block: int | None = field(default=None, neutral=None, ge=1, unit="clips")
+    """Neighbours in the index that are shuffled among each other, in blocks whose order is shuffled, so that
+    few shards are read at a time; None shuffles all clips among each other."""
+    max_bad_clips: int | None = field(default=None, neutral=None, ge=0, unit="clips")
+    """Clips that may be unreadable before the run stops, whatever their share; None sets no such limit."""
+    variants: int = field(default=1, neutral=1, ge=1, le=10_000)
+    """With cached features: random starts, crops, flips and choices of captions that each clip is kept
+    with."""
+    isolated: bool = field(default=False, neutral=False, role=EXECUTION)
+    """Whether clips are decoded in processes with limits on time and memory and without network, as
+    strangers' files should be."""
+    prefetch_mib: int | None = field(default=None, neutral=None, ge=1, role=EXECUTION, unit="MiB")
+    """Memory for clips that wait ahead on one rank; None sets no bound beyond prefetch."""

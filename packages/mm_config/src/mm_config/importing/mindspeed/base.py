@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mm_config.specs.data import DataSpec, ManifestSpec
+from mm_config.specs.data import DataSpec
+from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.family import Family

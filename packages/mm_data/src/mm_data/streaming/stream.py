@@ -22,12 +22,13 @@ from mm_config.console import say
 from mm_config.options import ACCEPT
 from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec
-from mm_data.ahead import ahead
-from mm_data.bad import Bad, BadClip, Quarantine, file_state
+from mm_data.bad import Bad, BadClip, file_state
 from mm_data.clips import load_clip, reader_of
-from mm_data.order import index_of
+from mm_data.plan.order import index_of
 from mm_data.records import Dataset, Record
-from mm_data.slots import Plan, Slot
+from mm_data.streaming.ahead import ahead
+from mm_data.streaming.quarantine import Quarantine
+from mm_data.streaming.slots import Plan, Slot
 
 Load = Callable[[Record], Any]
 

@@ -1,0 +1,1 @@
+"""Which samples fill the batch of a step."""

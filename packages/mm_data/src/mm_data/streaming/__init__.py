@@ -1,0 +1,1 @@
+"""Batches in the planned order, loaded by threads; what can't be read."""

@@ -1,0 +1,135 @@
+"""The clips that can't be read: counted, listed once, and never so many that a run learns from leftovers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import attrs
+
+from mm_config.durable import read_bytes
+from mm_config.schema import Problem, UserError
+from mm_data.bad import Bad, file_state
+from mm_data.records import Record
+
+ALWAYS_ALLOWED = 8
+"""Bad clips a run bears however small its dataset is, unless the allowed share is 0."""
+
+
+def allowed_bad(max_bad_share: float, num_records: int) -> int:
+    """How many different bad clips a run goes on with.
+
+    The share of the dataset, but at least `ALWAYS_ALLOWED`, so that one bad file doesn't stop a run over
+    fifty; never all clips; none where the share is 0.
+    """
+    if max_bad_share == 0:
+        return 0
+    return min(max(int(max_bad_share * num_records), ALWAYS_ALLOWED), num_records - 1)
+
+
+class Quarantine:
+    """The bad clips of one dataset met so far, in memory and in a JSON-lines file.
+
+    Ranks, and later runs over the same dataset, may share the file. A line that a killed process left
+    unfinished counts for nothing: its clip is found bad, and listed, again. So is a clip whose file changed
+    after it was listed: it is tried again.
+    """
+
+    def __init__(self, path: Path | None, records: Sequence[Record], max_bad_share: float) -> None:
+        self.path = path
+        """The file; None keeps the list in memory alone."""
+        self.records = records
+        """Clips of the dataset."""
+        self.allowed = allowed_bad(max_bad_share, len(records))
+        """How many a run goes on with."""
+        listed = _read_list(path)
+        self.clips = {index: bad for index, bad in listed.items() if _holds(bad, records)}
+        """By place in the dataset."""
+        self.changed = tuple(bad.path for index, bad in listed.items() if index not in self.clips)
+        """Files that were bad and are others now."""
+
+    def add(self, found: Iterable[Bad]) -> None:
+        """Lists clips that are not listed yet.
+
+        Raises:
+            UserError: More clips are bad than `allowed`.
+        """
+        new = [bad for bad in found if bad.index not in self.clips]
+        if not new:
+            return
+        listed = _read_list(self.path)
+        elsewhere = {index: bad for index, bad in listed.items() if _holds(bad, self.records)}
+        self.clips = {**elsewhere, **self.clips, **{bad.index: bad for bad in new}}
+        if self.path is not None:
+            _append(self.path, [bad for bad in new if not _same(bad, listed.get(bad.index))])
+        self.check()
+
+    def check(self) -> None:
+        """Raises UserError where more clips are bad than `allowed`."""
+        if len(self.clips) <= self.allowed:
+            return
+        counted = "; ".join(f"{count} x {reason}" for reason, count in self.reasons().most_common(3))
+        listed = f"; all are listed in {self.path}" if self.path is not None else ""
+        count = "all" if len(self.clips) == len(self.records) else str(len(self.clips))
+        unreadable = f"{count} of {len(self.records)} clips can't be read, {self.allowed} are allowed"
+        raise UserError(Problem("spec.data.max_bad_share", f"{unreadable}: {counted}{listed}"))
+
+    def reasons(self) -> Counter[str]:
+        """How many clips are bad for each reason."""
+        return Counter(f"{bad.stage}: {bad.reason}" for bad in self.clips.values())
+
+
+def _holds(bad: Bad, records: Sequence[Record]) -> bool:
+    """Whether a clip that is listed is still that one, and its file as it was."""
+    if not 0 <= bad.index < len(records):
+        return False
+    path = records[bad.index].path
+    return (bad.path, bad.file) == (str(path), file_state(path))
+
+
+def _same(bad: Bad, listed: Bad | None) -> bool:
+    return listed is not None and (bad.path, bad.file) == (listed.path, listed.file)
+
+
+def _append(path: Path, found: Iterable[Bad]) -> None:
+    """Adds a line for each clip, all in one write, so that those of several ranks don't mix.
+
+    Raises:
+        UserError: The file can't be written.
+    """
+    lines = "".join(json.dumps(attrs.asdict(bad), ensure_ascii=False) + "\n" for bad in found)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+", buffering=0) as file:
+            file.write((lines if _ends_a_line(file) else f"\n{lines}").encode())
+    except OSError as error:
+        raise UserError(Problem(str(path), f"bad clips can't be listed: {error.strerror}")) from error
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 1, 0))
+    return file.read(1) in (b"", b"\n")
+
+
+def _read_list(path: Path | None) -> dict[int, Bad]:
+    """Raises UserError where the file can't be read."""
+    if path is None or not os.path.lexists(path):
+        return {}
+    try:
+        lines = read_bytes(path).split(b"\n")
+    except OSError as error:
+        raise UserError(Problem(str(path), f"bad clips can't be read: {error.strerror}")) from error
+    listed: dict[int, Bad] = {}
+    for line in lines:
+        # What is no JSON is a line that a killed process left unfinished.
+        with suppress(ValueError, TypeError, RecursionError):
+            bad = Bad(**json.loads(line))
+            if type(bad.index) is int:
+                listed[bad.index] = bad
+    return listed
