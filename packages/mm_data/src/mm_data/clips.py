@@ -14,8 +14,8 @@ from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec, Reader
 from mm_data.bad import BadClip, Fault
 from mm_data.records import Record
-from mm_data.transforms.sampling import nearest_frames
-from mm_data.video.index import VideoIndex, index_video, open_video
+from mm_data.transforms.sampling import sampled
+from mm_data.video.index import index_video, open_video
 from mm_data.video.isolated import DECORD, isolated
 from mm_data.video.limits import failure, is_short, require_frames
 from mm_data.video.reading import read_frames
@@ -76,37 +76,21 @@ def _shape(data: DataSpec) -> tuple[int, ...]:
 
 def _read(record: Record, data: DataSpec) -> np.ndarray:
     with open_video(record.path) as file:
-        return _decoded(file, data)
+        return _decoded(file, record, data)
 
 
-def _decoded(file: BinaryIO, data: DataSpec) -> np.ndarray:
+def _decoded(file: BinaryIO, record: Record, data: DataSpec) -> np.ndarray:
     """Raises BadClip whatever a decoder raises: on damaged files they raise nearly anything."""
     try:
         index = index_video(file)
-        frames = reader_of(data.reader)(file, index, head(index, data), height=data.height, width=data.width)
+        wanted = sampled(data, index, record.cut, data.num_frames, "")
+        frames = reader_of(data.reader)(file, index, wanted, height=data.height, width=data.width)
         require_frames(frames, _shape(data))
     except UserError:
         raise
     except Exception as error:
         raise failure(error) from error
     return frames
-
-
-def head(index: VideoIndex, data: DataSpec) -> tuple[int, ...]:
-    """The timestamps of `num_frames` at `fps` from the clip's first frame.
-
-    Raises:
-        BadClip: The clip ends earlier.
-    """
-    wanted = nearest_frames(index, data.num_frames, data.fps)
-    if wanted is None:
-        needed = (data.num_frames - 1) / data.fps
-        raise BadClip(
-            "sample",
-            f"{float(index.seconds):.3f} s are too short for {data.num_frames} frames at {data.fps:g} "
-            f"frames/s, whose last is at {needed:.3f} s",
-        )
-    return wanted
 
 
 def reader_of(reader: Reader) -> Callable[..., np.ndarray]:
