@@ -23,6 +23,7 @@ import attrs
 from mm_config.console.output import passing_over
 from mm_config.content.inputs import Input
 from mm_config.durable.leftovers import remove_abandoned, stages
+from mm_config.durable.reading import require_regular
 from mm_config.durable.writing import sync
 from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
@@ -96,8 +97,11 @@ class Run:
                 run: what to say of it is the caller's.
         """
         line = json.dumps(metrics, allow_nan=False, ensure_ascii=False) + "\n"
-        with _writing(self.path), self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(line)
+        with _writing(self.path):
+            if self.metrics_path.exists():
+                require_regular(self.metrics_path)
+            with self.metrics_path.open("a", encoding="utf-8") as file:
+                file.write(line)
 
     def sync_metrics(self) -> None:
         """Waits until the disk holds what was logged: before the state of a step is, its line is."""
