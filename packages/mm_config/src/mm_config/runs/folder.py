@@ -23,7 +23,6 @@ import attrs
 from mm_config.console.output import passing_over
 from mm_config.content.inputs import Input
 from mm_config.durable.leftovers import remove_abandoned, stages
-from mm_config.durable.reading import require_regular
 from mm_config.durable.writing import sync
 from mm_config.npu.exporting import variables_of
 from mm_config.options.run_options import RunOptions, StoppedEarly
@@ -32,7 +31,7 @@ from mm_config.runs import lock
 from mm_config.runs.database import UnusableIndex, indexing
 from mm_config.runs.index import open_index
 from mm_config.runs.inputs import INPUTS_FILE, write_inputs
-from mm_config.runs.logged import rewind
+from mm_config.runs.logged import append, rewind
 from mm_config.runs.lookup import folder_to_resume, why_another
 from mm_config.runs.provenance import NO_OPS, provenance, utc_now, write_provenance
 from mm_config.runs.record import (
@@ -98,10 +97,7 @@ class Run:
         """
         line = json.dumps(metrics, allow_nan=False, ensure_ascii=False) + "\n"
         with _writing(self.path):
-            if self.metrics_path.exists():
-                require_regular(self.metrics_path)
-            with self.metrics_path.open("a", encoding="utf-8") as file:
-                file.write(line)
+            append(self.metrics_path, line)
 
     def sync_metrics(self) -> None:
         """Waits until the disk holds what was logged: before the state of a step is, its line is."""
