@@ -30,8 +30,8 @@ def test_a_stretched_clip_gets_the_size_of_its_batch(data_spec):
     ],
 )
 def test_a_crop_covers_the_size_and_keeps_the_middle(data_spec, height, width, expected):
-    data = data_spec(resize=Resize.CENTER_CROP)
-    assert framing(data, height, width, WIDE, "") == Framing(*expected, False)
+    found = framing(data_spec(resize=Resize.CENTER_CROP), height, width, WIDE, "")
+    assert attrs.astuple(found) == (*expected, False)
 
 
 def test_a_random_crop_and_a_flip_follow_from_the_draw_alone(data_spec):
