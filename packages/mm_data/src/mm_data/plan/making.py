@@ -64,9 +64,7 @@ def make_plan(
     rows = tuple(one.rows for one in found)
     return Plan(
         buckets,
-        Counts(
-            tuple(given), tuple(_left_out(parts, found)), tuple(len(p.records) for p in parts), data.tails
-        ),
+        Counts(tuple(given), tuple(_left_out(parts, found)), rows, data.tails),
         dataset.order_key,
         seed,
         in_order=data.order is Order.SEQUENTIAL,
