@@ -11,9 +11,10 @@ import torch
 from experiments import tiny_high
 from mm_config.families.tiny import TINY
 from mm_config.specs.datasets import ShapesSpec
-from mm_data import Clip, load_clip, prepare, to_frames, to_model_range
+from mm_data import Clip, prepare, to_frames, to_model_range
 from mm_data.shapes import score
 from mm_models import build_autoencoder
+from tests.mm_data.streams import load_record
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     assert isinstance(trained_on, ShapesSpec)
     held_out = attrs.evolve(trained_on, seed=trained_on.seed + 1, clips_per_caption=4)
     dataset = prepare(held_out, cache_dir=cache)
-    return [load_clip(record, tiny_high.SPEC.data) for record in dataset.records]
+    return [load_record(record, tiny_high.SPEC.data) for record in dataset.records]
 
 
 def test_held_out_clips_are_read_right_after_the_autoencoder(clips):

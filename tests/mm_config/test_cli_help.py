@@ -64,7 +64,7 @@ def test_a_field_shows_type_alias_default_unit_and_range(capsys: pytest.CaptureF
     lr = tiny_high.SPEC.optim.lr
     assert f"--spec.optim.lr, --spec.lr FLOAT Peak learning rate. (default: {lr}; > 0)" in page
     assert (
-        "--spec.data.reader {pyav,decord,torchcodec} The library that decodes video files. (default: pyav)"
+        "--spec.data.cache {none,latents} What is kept after the first pass over the data. (default: latents)"
         in page
     )
     assert "(default: 17 frames; >= 1; <= 100000)" in page

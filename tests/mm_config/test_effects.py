@@ -35,7 +35,7 @@ OWN = [cls for cls in known_specs().values() if cls.__module__.startswith("mm_")
 def fields_of(
     cls: type[Any], prefix: str = "", outer: Role = SEMANTIC, around: tuple[type[Any], ...] = ()
 ) -> Iterator[tuple[str, Role]]:
-    """Every path at which specs of a class can differ, with the role in force; none inside of its own class."""
+    """Every path at which specs of a class can differ, with the role in force."""
     for attribute in spec_fields(cls):
         info = info_of(attribute)
         path, role = prefix + attribute.name, narrowed(outer, info.role)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sqlite3
 import tempfile
@@ -146,6 +148,21 @@ def test_a_folder_that_only_can_be_read_is_listed_with_what_its_index_lacks(open
     assert alone(listed) == "run0, run2, run1, run0"
     file.unlink()
     assert alone(listed) == "run0, run2, run1, run0"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who may not look")
+def test_a_run_folder_that_nobody_may_look_into_is_named(open_path: Path) -> None:
+    def said() -> str:
+        os.setuid(65534)
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            names = [record.name for record in open_index(open_path).list()]
+        return f"{names} {errors.getvalue()}"
+
+    filled(open_path).unlink()
+    (shut,) = (open_path / "run1").iterdir()
+    shut.chmod(0)
+    assert alone(said).startswith("['run2', 'run0']")
+    assert f"{shut.relative_to(open_path)}" in alone(said) and "Permission denied" in alone(said)
 
 
 def test_an_index_that_another_has_locked_is_done_without(

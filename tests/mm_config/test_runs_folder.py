@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def test_a_run_leaves_its_spec_provenance_metrics_and_result(tmp_path: Path) -> 
         "spec.json",
         "status.json",
     ]
+
+
+def test_a_pipe_in_the_place_of_the_metrics_is_not_waited_for(tmp_path: Path) -> None:
+    run = open_run(NAMED, RunOptions(tmp_path / "runs"))
+    os.mkfifo(run.metrics_path)
+    with pytest.raises(UserError, match="it is a pipe, no file"):
+        run.log({"step": 1, "loss": 0.5})
 
 
 def test_equal_specs_get_numbered_folders(tmp_path: Path) -> None:

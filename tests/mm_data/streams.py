@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mm_data import Dataset, Record, stream
+from mm_config.specs import DataSpec
+from mm_data import Asked, Clip, Dataset, Record, ask, load_clip, stream
 
 
 def plain_dataset(num_records: int) -> Dataset:
@@ -13,8 +14,13 @@ def plain_dataset(num_records: int) -> Dataset:
     return Dataset(Path("/nowhere"), records, "digest")
 
 
-def caption_of(record: Record) -> str:
-    return record.caption
+def caption_of(asked: Asked) -> str:
+    return asked.record.caption
+
+
+def load_record(record: Record, data: DataSpec) -> Clip:
+    """A clip as a training loads it whose clips all get one size."""
+    return load_clip(ask(record, data), data)
 
 
 def run(data, dataset, *, world_size=1, start_step=0, end_step, **options) -> list[tuple[int, ...]]:

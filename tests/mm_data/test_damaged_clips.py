@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mm_config.specs.data import DataSpec, Reader
-from mm_data import Dataset, Record, batch_indices, load_clip, stream
+from mm_data import Asked, Dataset, batch_indices, load_clip, stream
 from mm_data.video.isolated import PYAV, isolated
 from tests.mm_data.conftest import Coded
 from tests.mm_data.damages import audio_only, damaged_dataset, originals, too_large
@@ -65,9 +65,9 @@ def test_damaged_clips_are_listed_once_and_the_rest_comes_in_order(
     print(f"{reader}: {count} damaged, {len(bad)} in quarantine once, of which {ended} ended a process")
 
 
-def _caption(record: Record, data: DataSpec) -> str:
+def _caption(asked: Asked, data: DataSpec) -> str:
     """Loads a clip, and keeps no frames."""
-    return load_clip(record, data).caption
+    return load_clip(asked, data).caption
 
 
 def _require_sensible(dataset: Dataset, bad: set[int]) -> None:

@@ -15,12 +15,13 @@ import pytest
 
 from mm_config.schema import UserError
 from mm_config.specs.data import DataSpec, Reader
-from mm_data import BadClip, Dataset, Record, load_clip, stream
+from mm_data import BadClip, Dataset, Record, stream
 from mm_data.bad import Fault
 from mm_data.video import limits
 from mm_data.video.index import open_video
 from mm_data.video.isolated import DECORD, Isolated, isolated
 from tests.mm_data import faulty_readers as faulty
+from tests.mm_data.streams import load_record
 from tests.mm_data.test_isolated import INDEX, isolated_reader
 
 Spec = Callable[..., DataSpec]
@@ -80,7 +81,7 @@ def outcomes(dataset: Dataset, data: DataSpec) -> str:
     found: list[str] = []
     for record in dataset.records:
         try:
-            load_clip(record, data)
+            load_record(record, data)
             found.append("read")
         except UserError as error:
             found.append("ended" if str(error).startswith(str(record.path)) else str(error))
@@ -93,7 +94,7 @@ def test_a_limit_on_memory_makes_no_clip_bad(coded_dataset: Dataset, data_spec: 
     seen = set[str]()
     few = attrs.evolve(coded_dataset, records=coded_dataset.records[:1])
     large = data_spec(height=2048, width=4096, num_frames=2)
-    load_clip(few.records[0], large)
+    load_record(few.records[0], large)
     for megabytes in (0, 2, 10, 30, 60, 200, 4000):
 
         def body(left: int = megabytes << 20) -> str:
@@ -137,7 +138,7 @@ def test_where_no_thread_can_start_a_clip_is_not_called_bad(
     (tmp_path / "text.mp4").write_text("no video")
     monkeypatch.setattr(limits, "Thread", none)
     with pytest.raises(UserError, match=r"text.mp4: can't be read, and this machine is short of memory"):
-        load_clip(Record(tmp_path / "text.mp4", ""), data_spec())
+        load_record(Record(tmp_path / "text.mp4", ""), data_spec())
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
@@ -147,7 +148,7 @@ def test_a_file_system_that_fails_is_asked_once_more_and_ends_the_run(
 ) -> None:
     """At every read of the file, also where FFmpeg takes the failure for the file's end."""
     record, data = coded_dataset.records[3], data_spec()
-    whole = load_clip(record, data).frames
+    whole = load_record(record, data).frames
     reads = 0
     for at in range(1, 100):
         opened: list[Failing] = []
@@ -160,10 +161,10 @@ def test_a_file_system_that_fails_is_asked_once_more_and_ends_the_run(
 
         monkeypatch.setattr("mm_data.clips.open_video", open_failing)
         if not lasting:
-            assert load_clip(record, data).frames.equal(whole)
+            assert load_record(record, data).frames.equal(whole)
         else:
             try:
-                assert load_clip(record, data).frames.equal(whole) and len(opened[0].reads) < at
+                assert load_record(record, data).frames.equal(whole) and len(opened[0].reads) < at
             except UserError as error:
                 said = f"{record.path}: can't be read, and that is no fault of the clip's: "
                 assert str(error).startswith(said) and os.strerror(number) in str(error)
@@ -224,4 +225,4 @@ def test_the_limit_of_such_a_process_stays_the_clip_s_fault(
 
     monkeypatch.setattr("mm_data.clips.read_frames", read)
     with pytest.raises(BadClip, match="MemoryError"):
-        load_clip(coded_dataset.records[0], data_spec())
+        load_record(coded_dataset.records[0], data_spec())

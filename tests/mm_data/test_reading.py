@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from mm_config.specs.data import Reader
-from mm_data import BadClip, Record, load_clip
+from mm_data import BadClip, Record
 from mm_data.video.index import index_video, open_video
 from mm_data.video.reading import read_frames
 from mm_data.video.reading_decord import read_frames_decord
+from tests.mm_data.streams import load_record
 
 OFFSET = range(34, 74)
 UNEVEN = np.cumsum(np.random.default_rng(1).integers(1, 5, 40)).tolist()
@@ -102,7 +103,7 @@ def test_decord_is_refused_on_an_edit_list(tmp_path, coded):
 
 def test_both_readers_serve_load_clip(tmp_path, coded, data_spec):
     record = Record(coded.write(tmp_path / "a.mp4"), "numbers")
-    clips = [load_clip(record, data_spec(reader=reader)) for reader in Reader]
+    clips = [load_record(record, data_spec(reader=reader)) for reader in Reader]
     for clip in clips:
         assert [coded.number(frame.numpy()) for frame in clip.frames] == list(range(9))
         assert clip.caption == "numbers"
@@ -139,38 +140,38 @@ except UserError as error:
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 def test_frames_are_sampled_at_the_asked_rate(tmp_path, coded, data_spec, name, fps, expected):
     record = Record(coded.write(tmp_path / name, OFFSET), "")
-    frames = load_clip(record, data_spec(fps=fps)).frames.numpy()
+    frames = load_record(record, data_spec(fps=fps)).frames.numpy()
     assert [coded.number(frame) for frame in frames] == expected
 
 
 def test_a_variable_rate_is_sampled_evenly_in_time(tmp_path, coded, data_spec):
     times = [0, 1, 2, 3, 12, 24, 25, 48]
     record = Record(coded.write(tmp_path / "a.mp4", times), "")
-    frames = load_clip(record, data_spec(fps=2.0, num_frames=5)).frames.numpy()
+    frames = load_record(record, data_spec(fps=2.0, num_frames=5)).frames.numpy()
     assert [times[coded.number(frame)] for frame in frames] == [0, 12, 24, 25, 48]
 
 
 def test_the_last_frame_counts_until_it_ends(tmp_path, coded, data_spec):
     record = Record(coded.write(tmp_path / "a.mp4"), "")
-    assert load_clip(record, data_spec(num_frames=40)).frames.shape == (40, 64, 128, 3)
+    assert load_record(record, data_spec(num_frames=40)).frames.shape == (40, 64, 128, 3)
     with pytest.raises(BadClip, match=r"1\.667 s are too short for 41 frames at 24 frames/s"):
-        load_clip(record, data_spec(num_frames=41))
+        load_record(record, data_spec(num_frames=41))
 
 
 def test_the_slowest_frame_rates_are_not_rounded_to_none(tmp_path, coded, data_spec):
     record = Record(coded.write(tmp_path / "a.mp4"), "")
-    frames = load_clip(record, data_spec(num_frames=1, fps=1e-6)).frames.numpy()
+    frames = load_record(record, data_spec(num_frames=1, fps=1e-6)).frames.numpy()
     assert [coded.number(frame) for frame in frames] == [0]
     with pytest.raises(BadClip, match="too short for 2 frames"):
-        load_clip(record, data_spec(num_frames=2, fps=1e-6))
+        load_record(record, data_spec(num_frames=2, fps=1e-6))
 
 
 @pytest.mark.parametrize("reader", Reader)
 def test_resizing_keeps_what_is_shown(tmp_path, coded, data_spec, reader):
     record = Record(coded.write(tmp_path / "a.mp4"), "")
-    small = load_clip(record, data_spec(height=32, width=48, reader=reader)).frames.numpy()
+    small = load_record(record, data_spec(height=32, width=48, reader=reader)).frames.numpy()
     assert small.shape == (9, 32, 48, 3)
-    full = load_clip(record, data_spec()).frames.numpy()[:, :32]
+    full = load_record(record, data_spec()).frames.numpy()[:, :32]
     column = (np.arange(48) * 128 + 64) // 48
     # Away from the edges of the blocks, which resizing blurs.
     flat = (column % 16 >= 4) & (column % 16 < 12)
@@ -189,6 +190,6 @@ def test_rotated_clips_are_turned_upright(tmp_path, coded, data_spec, degrees):
     at = content.index(b"tkhd") + 44
     content[at : at + 36] = struct.pack(">9i", *matrix)
     (tmp_path / "turned.mp4").write_bytes(content)
-    turned = load_clip(Record(tmp_path / "turned.mp4", ""), data_spec(height=height, width=width)).frames
-    stored = load_clip(Record(plain, ""), data_spec()).frames.numpy()
+    turned = load_record(Record(tmp_path / "turned.mp4", ""), data_spec(height=height, width=width)).frames
+    stored = load_record(Record(plain, ""), data_spec()).frames.numpy()
     np.testing.assert_array_equal(turned.numpy(), np.rot90(stored, -degrees // 90, axes=(1, 2)))

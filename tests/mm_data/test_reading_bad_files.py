@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from mm_config.specs.data import Reader
-from mm_data import BadClip, Record, load_clip
+from mm_data import BadClip, Record
 from tests.mm_data.damages import too_large
+from tests.mm_data.streams import load_record
 
 
 def damage(path: Path, how: str) -> Path:
@@ -37,7 +38,7 @@ def damage(path: Path, how: str) -> Path:
 def test_damaged_files_are_bad_clips(tmp_path, coded, data_spec, how, reader):
     path = damage(coded.write(tmp_path / "a.mp4"), how)
     with pytest.raises(BadClip):
-        load_clip(Record(path, ""), data_spec(reader=reader, num_frames=40))
+        load_record(Record(path, ""), data_spec(reader=reader, num_frames=40))
 
 
 def test_single_flipped_bits_are_noticed(tmp_path, coded, data_spec):
@@ -49,7 +50,7 @@ def test_single_flipped_bits_are_noticed(tmp_path, coded, data_spec):
     for at in np.random.default_rng(0).integers(start, end, 40):
         path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
         try:
-            load_clip(Record(path, ""), data_spec(num_frames=40))
+            load_record(Record(path, ""), data_spec(num_frames=40))
         except BadClip as error:
             reasons.append(error.reason)
     assert reasons.count("a damaged frame") >= 30
@@ -57,25 +58,25 @@ def test_single_flipped_bits_are_noticed(tmp_path, coded, data_spec):
 
 def test_files_that_are_not_there_or_not_files_are_bad_clips(tmp_path, data_spec):
     with pytest.raises(BadClip, match="open: no such file"):
-        load_clip(Record(tmp_path / "none.mp4", ""), data_spec())
+        load_record(Record(tmp_path / "none.mp4", ""), data_spec())
     with pytest.raises(BadClip, match="open: it is a folder, no file"):
-        load_clip(Record(tmp_path, ""), data_spec())
+        load_record(Record(tmp_path, ""), data_spec())
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(BadClip, match="open: it is a pipe, no file"):
-        load_clip(Record(tmp_path / "pipe.mp4", ""), data_spec())
+        load_record(Record(tmp_path / "pipe.mp4", ""), data_spec())
 
 
 def test_pictures_too_large_to_hold_are_bad_clips(tmp_path, data_spec):
     path = too_large(tmp_path / "bomb.mp4")
     assert path.stat().st_size < 10**6
     with pytest.raises(BadClip, match="8160x8160 pixels are more than"):
-        load_clip(Record(path, ""), data_spec(num_frames=1))
+        load_record(Record(path, ""), data_spec(num_frames=1))
 
 
 def test_a_codec_that_is_not_allowed_is_a_bad_clip(tmp_path, coded, data_spec):
     other = coded.write(tmp_path / "a.mkv", codec="mjpeg", options={"strict": "unofficial"})
     with pytest.raises(BadClip):
-        load_clip(Record(other, ""), data_spec())
+        load_record(Record(other, ""), data_spec())
 
 
 @pytest.mark.parametrize(
@@ -92,13 +93,13 @@ def test_a_container_that_is_not_allowed_is_named(tmp_path, coded, data_spec, co
     with pytest.raises(
         BadClip, match=f"the file is {name}; mp4, mov, mkv, webm and MPEG transport streams are read"
     ):
-        load_clip(Record(path, ""), data_spec())
+        load_record(Record(path, ""), data_spec())
 
 
 def test_an_empty_file_is_called_empty(tmp_path, data_spec):
     (tmp_path / "a.mp4").touch()
     with pytest.raises(BadClip, match="the file is empty"):
-        load_clip(Record(tmp_path / "a.mp4", ""), data_spec())
+        load_record(Record(tmp_path / "a.mp4", ""), data_spec())
 
 
 def test_every_cut_of_a_clip_is_a_bad_clip_or_read_right(tmp_path, coded, data_spec):
@@ -108,7 +109,7 @@ def test_every_cut_of_a_clip_is_a_bad_clip_or_read_right(tmp_path, coded, data_s
     for size in range(content.index(b"moov"), len(content), 3):
         (tmp_path / "a.mp4").write_bytes(content[:size])
         try:
-            frames = load_clip(Record(tmp_path / "a.mp4", ""), data_spec()).frames.numpy()
+            frames = load_record(Record(tmp_path / "a.mp4", ""), data_spec()).frames.numpy()
             assert [coded.number(frame) for frame in frames] == list(range(9))
         except BadClip as bad:
             reasons.add(bad.reason)
@@ -133,7 +134,7 @@ def test_whatever_a_decoder_raises_makes_a_bad_clip(tmp_path, coded, data_spec, 
     record = Record(coded.write(tmp_path / "a.mp4"), "")
     monkeypatch.setattr("mm_data.clips.read_frames", read)
     with pytest.raises(BadClip, match=f"decode: {type(error).__name__}: "):
-        load_clip(record, data_spec())
+        load_record(record, data_spec())
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_other_frames_than_were_asked_for_make_a_bad_clip(tmp_path, coded, data_
     record = Record(coded.write(tmp_path / "a.mp4"), "")
     monkeypatch.setattr("mm_data.clips.read_frames", lambda *_, **__: frames)
     with pytest.raises(BadClip, match="the reader returned "):
-        load_clip(record, data_spec())
+        load_record(record, data_spec())
 
 
 @pytest.mark.parametrize("name", [b"stts", b"stsz"])
@@ -153,4 +154,4 @@ def test_more_frames_than_any_file_has_make_a_bad_clip(tmp_path, coded, data_spe
     at = content.index(name) + 12
     path.write_bytes(content[:at] + struct.pack(">I", 3_000_000) + content[at + 4 :])
     with pytest.raises(BadClip):
-        load_clip(Record(path, ""), data_spec())
+        load_record(Record(path, ""), data_spec())

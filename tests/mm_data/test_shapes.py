@@ -15,8 +15,9 @@ import pytest
 from mm_config.schema.errors import UserError
 from mm_config.specs.data import DataSpec
 from mm_config.specs.datasets import ShapesSpec
-from mm_data import load_clip, prepare
+from mm_data import prepare
 from mm_data.shapes import measure, parse_caption, render, render_dataset, score, verify
+from tests.mm_data.streams import load_record
 
 SMALL = ShapesSpec(clips_per_caption=1, num_frames=5)
 
@@ -33,7 +34,7 @@ def test_the_same_settings_give_the_same_frames_and_others_do_not():
 
 def test_held_out_clips_are_measured_right_from_their_files(shapes):
     data = DataSpec(dataset=ShapesSpec(), batch_size=1, num_frames=17, height=64, width=64, fps=8.0)
-    clips = [load_clip(record, data) for record in shapes.records]
+    clips = [load_record(record, data) for record in shapes.records]
     assert len(clips) == 128
     shares = score([clip.frames for clip in clips], [clip.caption for clip in clips])
     assert min(shares.values()) >= 0.99, shares

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mm_config.schema.errors import UserError
-from mm_data import Record, batch_indices, resume_step, stream
+from mm_data import Asked, batch_indices, resume_step, stream
 from tests.mm_data.streams import caption_of, plain_dataset, run
 
 
@@ -104,11 +104,11 @@ def test_no_more_is_loaded_ahead_than_a_batch_and_the_workers_hold(data_spec):
     loads, taken, most = threading.Condition(), 0, 4 + 1 + 2
     ahead: list[int] = []
 
-    def load(record: Record) -> str:
+    def load(asked: Asked) -> str:
         with loads:
             ahead.append(len(ahead) + 1 - taken)
             loads.notify()
-        return record.caption
+        return asked.record.caption
 
     with stream(data_spec(), plain_dataset(100), seed=0, end_step=25, load=load) as batches:
         for _ in range(25):

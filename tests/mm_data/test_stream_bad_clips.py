@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mm_config.schema.errors import UserError
-from mm_data import BadClip, Dataset, Quarantine, Record, batch_indices, stream
+from mm_data import Asked, BadClip, Dataset, Quarantine, Record, batch_indices, stream
 from tests.mm_data.streams import plain_dataset, run
 
 
@@ -139,10 +139,10 @@ def test_a_file_that_is_listed_twice_counts_twice(data_spec):
 
 
 def test_more_bad_clips_than_allowed_stop_the_run(data_spec, tmp_path):
-    def load(record: Record) -> str:
-        if int(record.caption) < 13:
+    def load(asked: Asked) -> str:
+        if int(asked.record.caption) < 13:
             raise BadClip("decode", "damaged")
-        return record.caption
+        return asked.record.caption
 
     dataset, quarantine = plain_dataset(120), tmp_path / "quarantine.jsonl"
     run(data_spec(max_bad_share=13 / 120), dataset, end_step=60, load=load)
@@ -162,8 +162,8 @@ def test_a_share_of_zero_allows_no_bad_clip(damaged, data_spec):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_fault_of_the_loader_is_raised_and_not_quarantined(data_spec, workers):
-    def load(record: Record) -> str:
-        raise KeyError(record.caption)
+    def load(asked: Asked) -> str:
+        raise KeyError(asked.record.caption)
 
     with stream(data_spec(), plain_dataset(9), seed=0, end_step=2, load=load, workers=workers) as batches:
         with pytest.raises(KeyError):
@@ -174,9 +174,9 @@ def test_a_fault_of_the_loader_is_raised_and_not_quarantined(data_spec, workers)
 def test_a_loader_that_hangs_is_an_error_that_names_the_clip(data_spec, capfd):
     release = threading.Event()
 
-    def load(record: Record) -> str:
+    def load(asked: Asked) -> str:
         release.wait()
-        return record.caption
+        return asked.record.caption
 
     data = data_spec(workers=1)
     first = batch_indices("digest", 0, 0, 4, 9)[0]

@@ -10,8 +10,9 @@ from av.error import FFmpegError
 
 from mm_config.schema.errors import UserError
 from mm_config.specs.datasets import ShapesSpec
-from mm_data import Record, load_clip, read_comment, write_mp4
+from mm_data import Record, read_comment, write_mp4
 from mm_data.shapes.render import render
+from tests.mm_data.streams import load_record
 
 
 def smooth_frames() -> np.ndarray:
@@ -25,7 +26,7 @@ def smooth_frames() -> np.ndarray:
 def test_frames_survive_the_codec(tmp_path, data_spec, kind):
     frames = smooth_frames()
     write_mp4(tmp_path / "a.mp4", kind(frames), fps=24, crf=1)
-    back = load_clip(Record(tmp_path / "a.mp4", ""), data_spec()).frames.numpy()
+    back = load_record(Record(tmp_path / "a.mp4", ""), data_spec()).frames.numpy()
     assert np.abs(back.astype(int) - frames).mean() < 3
 
 

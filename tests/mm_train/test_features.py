@@ -20,7 +20,7 @@ from mm_config.schema.errors import UserError
 from mm_config.specs.data import Cache
 from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.train import TrainSpec
-from mm_data import Dataset, batch_indices
+from mm_data import Dataset, ask, batch_indices
 from mm_train.content import with_content
 from mm_train.features import (
     Features,
@@ -31,6 +31,7 @@ from mm_train.features import (
 )
 from mm_train.ranks import Ranks
 from mm_train.sources import cached_source, encoding_source
+from tests.mm_data.streams import load_record
 
 ALONE = Ranks(rank=0, world_size=1, grouped=False)
 CPU = torch.device("cpu")
@@ -97,10 +98,12 @@ def test_cached_features_equal_those_encoded_on_the_fly(
 
     indices = (3, 0, 31)
     dropped = (False, True, False)
-    source = cached_source(read, dataset, CPU)
+    source = cached_source(read, CPU)
     assert source.load is not None
-    cached = source.collate([source.load(dataset.records[index]) for index in indices], dropped)
-    clips = [mm_data.load_clip(dataset.records[index], small.data) for index in indices]
+    cached = source.collate(
+        [source.load(ask(dataset.records[index], small.data, index)) for index in indices], dropped
+    )
+    clips = [load_record(dataset.records[index], small.data) for index in indices]
     encoded = encoding_source(small, Locations(), CPU).collate(clips, dropped)
     for looked_up, expected in zip(cached, encoded, strict=True):
         assert torch.allclose(looked_up, expected, atol=1e-6)

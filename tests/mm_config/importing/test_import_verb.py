@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,14 @@ def test_an_experiment_is_whole_or_not_there(
     assert run(*paths(*FILES), "--out", out, "--force") == 2
     assert capsys.readouterr().err == f"--out: '{out}' can't be written: No space left on device\n"
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("imported.py", "mine")]
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, pipe = tmp_path / "imported.py", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert run(*paths(*FILES), "--out", out, "--report", pipe, "--force") == 2
+    assert capsys.readouterr().err == f"--report: '{pipe}' can't be written: it is a pipe, no file\n"
+    assert pipe.is_fifo() and not out.exists()
 
 
 def test_a_refused_import_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import torch
 from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec, Reader
 from mm_data.bad import BadClip, Fault
-from mm_data.records import Record
+from mm_data.records import Asked, Shape
 from mm_data.transforms.sampling import nearest_frames
 from mm_data.video.index import VideoIndex, index_video, open_video
 from mm_data.video.isolated import DECORD, isolated
@@ -32,8 +32,8 @@ class Clip:
     """What they show."""
 
 
-def load_clip(record: Record, data: DataSpec) -> Clip:
-    """Decodes the head of a clip: `num_frames` at `fps` from its first frame, resized to `height x width`.
+def load_clip(asked: Asked, data: DataSpec) -> Clip:
+    """Decodes the head of a clip: the frames of the asked shape at `fps` from its first one, resized.
 
     Resizing happens in the colour conversion (swscale, bicubic) and doesn't keep the aspect ratio; a clip
     that has the wanted size is not resampled.
@@ -43,13 +43,13 @@ def load_clip(record: Record, data: DataSpec) -> Clip:
         UserError: The machine can't read it, also when it is tried once more, whatever is in it.
     """
     try:
-        frames = _read(record, data)
+        frames = _read(asked, data)
     except BadClip as bad:
-        frames = _read_again(record, data, bad)
-    return Clip(torch.from_numpy(frames), record.caption)
+        frames = _read_again(asked, data, bad)
+    return Clip(torch.from_numpy(frames), asked.record.caption)
 
 
-def _read_again(record: Record, data: DataSpec, bad: BadClip) -> np.ndarray:
+def _read_again(asked: Asked, data: DataSpec, bad: BadClip) -> np.ndarray:
     """What a second try reads where the first may have failed by no fault of the clip's.
 
     A file that lies on another machine may be reached again, and memory be free again.
@@ -60,31 +60,32 @@ def _read_again(record: Record, data: DataSpec, bad: BadClip) -> np.ndarray:
     """
     if bad.fault is not Fault.CLIP:
         try:
-            return _read(record, data)
+            return _read(asked, data)
         except BadClip as again:
             bad = again
-    short = is_short(math.prod(_shape(data)))
+    short = is_short(math.prod(_array_shape(asked.shape)))
     if bad.fault is Fault.MACHINE or short:
         what = "this machine is short of memory or threads" if short else "that is no fault of the clip's"
-        raise UserError(Problem(str(record.path), f"can't be read, and {what}: {bad}")) from bad
+        raise UserError(Problem(str(asked.record.path), f"can't be read, and {what}: {bad}")) from bad
     raise bad
 
 
-def _shape(data: DataSpec) -> tuple[int, ...]:
-    return (data.num_frames, data.height, data.width, 3)
+def _array_shape(shape: Shape) -> tuple[int, ...]:
+    return (shape.num_frames, shape.height, shape.width, 3)
 
 
-def _read(record: Record, data: DataSpec) -> np.ndarray:
-    with open_video(record.path) as file:
-        return _decoded(file, data)
+def _read(asked: Asked, data: DataSpec) -> np.ndarray:
+    with open_video(asked.record.path) as file:
+        return _decoded(file, asked.shape, data)
 
 
-def _decoded(file: BinaryIO, data: DataSpec) -> np.ndarray:
+def _decoded(file: BinaryIO, shape: Shape, data: DataSpec) -> np.ndarray:
     """Raises BadClip whatever a decoder raises: on damaged files they raise nearly anything."""
     try:
         index = index_video(file)
-        frames = reader_of(data.reader)(file, index, head(index, data), height=data.height, width=data.width)
-        require_frames(frames, _shape(data))
+        wanted = head(index, shape.num_frames, data.fps)
+        frames = reader_of(data.reader)(file, index, wanted, height=shape.height, width=shape.width)
+        require_frames(frames, _array_shape(shape))
     except UserError:
         raise
     except Exception as error:
@@ -92,18 +93,18 @@ def _decoded(file: BinaryIO, data: DataSpec) -> np.ndarray:
     return frames
 
 
-def head(index: VideoIndex, data: DataSpec) -> tuple[int, ...]:
+def head(index: VideoIndex, num_frames: int, fps: float) -> tuple[int, ...]:
     """The timestamps of `num_frames` at `fps` from the clip's first frame.
 
     Raises:
         BadClip: The clip ends earlier.
     """
-    wanted = nearest_frames(index, data.num_frames, data.fps)
+    wanted = nearest_frames(index, num_frames, fps)
     if wanted is None:
-        needed = (data.num_frames - 1) / data.fps
+        needed = (num_frames - 1) / fps
         raise BadClip(
             "sample",
-            f"{float(index.seconds):.3f} s are too short for {data.num_frames} frames at {data.fps:g} "
+            f"{float(index.seconds):.3f} s are too short for {num_frames} frames at {fps:g} "
             f"frames/s, whose last is at {needed:.3f} s",
         )
     return wanted

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import attrs
 
+from mm_config.specs import DataSpec
+
 
 @attrs.frozen
 class Measured:
@@ -71,6 +73,11 @@ class Asked:
     """That of its batch."""
     draw: str
     """What random choices follow from: the seed, the sample and its epoch."""
+
+
+def ask(record: Record, data: DataSpec, index: int = 0, draw: str = "") -> Asked:
+    """A clip as it is asked for where all clips get the data's size."""
+    return Asked(record, index, Shape(data.num_frames, data.height, data.width), draw)
 
 
 @attrs.frozen

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mm_config.options import Locations
 from mm_config.specs import TrainSpec
-from mm_data import Bad, BadClip, Clip, Dataset, Record, file_state, load_clip, to_model_range
+from mm_data import Bad, BadClip, Clip, Dataset, Record, ask, file_state, load_clip, to_model_range
 from mm_models import build_autoencoder, build_text_encoder
 
 
@@ -70,7 +70,7 @@ class Encoding:
 
     def _load(self, record: Record) -> Clip | BadClip:
         try:
-            return load_clip(record, self.spec.data)
+            return load_clip(ask(record, self.spec.data), self.spec.data)
         except BadClip as problem:
             return problem
 

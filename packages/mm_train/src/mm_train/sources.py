@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mm_config.options import Locations
 from mm_config.specs import TrainSpec
-from mm_data import Bad, BadClip, Dataset, Record, to_model_range
+from mm_data import Asked, Bad, BadClip, to_model_range
 from mm_models import build_autoencoder, build_text_encoder
 from mm_train.features import Features
 
@@ -22,8 +22,8 @@ Collate = Callable[[Sequence[Any], Sequence[bool]], tuple[Tensor, Tensor]]
 class Source:
     """How samples are loaded and put together."""
 
-    load: Callable[[Record], Any] | None
-    """What the stream calls for each record; None decodes the clip."""
+    load: Callable[[Asked], Any] | None
+    """What the stream calls for each sample; None decodes the clip."""
     workers: int | None
     """Threads that load; None takes the spec's."""
     collate: Collate
@@ -60,16 +60,15 @@ class _Encoded:
     """Of the empty caption."""
 
 
-def cached_source(features: Features, dataset: Dataset, device: torch.device) -> Source:
+def cached_source(features: Features, device: torch.device) -> Source:
     """Looks up what was encoded before."""
-    index_of = {record: index for index, record in enumerate(dataset.records)}
     bad = {one.index: one for one in features.bad}
 
-    def load(record: Record) -> _Encoded:
-        if (found := bad.get(index_of[record])) is not None:
+    def load(asked: Asked) -> _Encoded:
+        if (found := bad.get(asked.index)) is not None:
             raise BadClip(found.stage, found.reason)
-        latents = features.latents_of(index_of[record])
-        return _Encoded(latents, features.text_of(record.caption), features.text_of(""))
+        latents = features.latents_of(asked.index)
+        return _Encoded(latents, features.text_of(asked.record.caption), features.text_of(""))
 
     def collate(samples: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
         latents = torch.stack([sample.latents for sample in samples])

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from mm_config.cli.exits import exit_status
-from mm_config.cli.page import BLANK, example_lines, flag_line, heading, paragraph, print_page
-from mm_config.cli.verb import load_verb, verb_named, verbs
+from mm_config.cli.page import BLANK, example_lines, paragraph, print_page
+from mm_config.cli.verb import load_verb, verb_lines, verb_named
 from mm_config.console.output import print_lines
 from mm_config.schema.errors import Problem, UserError
 
@@ -40,7 +40,7 @@ def app(argv: Sequence[str] | None = None) -> int:
 
 def _app(words: list[str]) -> int:
     if len(words) > 1 and words[0] in _HELP:
-        return load_verb(verb_named(words[1])).run(["--help"])
+        return load_verb(verb_named(words[1])).run([*words[2:], "--help"])
     if not words or words[0] in _HELP:
         _print_help()
         return 0
@@ -56,20 +56,7 @@ def _app(words: list[str]) -> int:
     return load_verb(verb_named(words[0])).run(words[1:])
 
 
-def _about(name: str) -> str:
-    try:
-        return load_verb(verb_named(name)).usage.summary
-    except UserError as error:
-        return str(error)
-
-
 def _print_help() -> None:
     about = "Answers questions about specs and runs of video diffusion."
     lines = [*paragraph("usage: mm VERB ..."), BLANK, *paragraph(about)]
-    lines += [BLANK, heading("verbs", "mm VERB --help tells more")]
-    names = verbs()
-    width = max(map(len, names))
-    for name in names:
-        first, *others = paragraph(_about(name), indent=width + 4)
-        lines += [flag_line([name.ljust(width)], "", first[0][0].strip()), *others]
-    print_page([*lines, *example_lines(EXAMPLES)])
+    print_page([*lines, BLANK, *verb_lines(), *example_lines(EXAMPLES)])

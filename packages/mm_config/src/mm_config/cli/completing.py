@@ -18,7 +18,7 @@ from mm_config.cli.scan import HELP, RUN, CommandLine, Option, is_flag, scan
 from mm_config.cli.sections import sections
 from mm_config.cli.targets import resolve, runs_dir_of
 from mm_config.cli.values import MARK, brief, for_shell, mark
-from mm_config.cli.verb import Usage, load_verb, verb_named, verbs
+from mm_config.cli.verb import Usage, VerbGroup, load_verb, verb_named, verbs
 from mm_config.options.locations import Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.rules.carried_out import NotCarriedOut, not_carried_out
@@ -54,7 +54,13 @@ def candidates(words: Sequence[str]) -> list[Candidate]:
     """
     *before, typed = words
     if before:
-        found = _after_verb(load_verb(verb_named(before[0])).usage, before[1:], typed)
+        name, *rest = before
+        verb = load_verb(verb_named(name))
+        if isinstance(verb, VerbGroup):
+            if not rest:
+                return [one for one in map(Candidate, verbs(verb.group)) if one.text.startswith(typed)]
+            verb = verb.verb(rest.pop(0))
+        found = _after_verb(verb.usage, rest, typed)
     else:
         flags = (HELP.flag, "--version") if typed.startswith("-") else ()
         found = map(Candidate, (*verbs(), *flags))

@@ -9,7 +9,16 @@ from typing import Literal
 
 import attrs
 
-from mm_config.cli.page import BLANK, example_lines, option_lines, paragraph, print_page
+from mm_config.cli.page import (
+    BLANK,
+    Line,
+    example_lines,
+    flag_line,
+    heading,
+    option_lines,
+    paragraph,
+    print_page,
+)
 from mm_config.cli.scan import HELP, CommandLine, Option, scan
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.installed import loaded, registered, registered_names
@@ -88,16 +97,69 @@ class Verb:
         return self.carry_out(line)
 
 
+@attrs.frozen
+class VerbGroup:
+    """What an entry point of `mm.verbs` names where its first word is a verb of a group of their own."""
+
+    name: str
+    """Its name, behind `mm`."""
+    group: str
+    """Entry points, each a `Verb`."""
+    usage: Usage
+    """Its page of help, which lists the verbs."""
+
+    def run(self, argv: Sequence[str]) -> int:
+        """Carries out a command line, or prints the page of help.
+
+        Raises:
+            UserError: There is no such verb, or all that is wrong with its command line.
+        """
+        if not argv or argv[0] in (HELP.flag, "-h"):
+            lists = verb_lines(self.group, f"mm {self.name}")
+            print_page([*_head(self.usage), BLANK, *lists, *example_lines(self.usage.examples)])
+            return 0
+        return self.verb(argv[0]).run(argv[1:])
+
+    def verb(self, word: str) -> Verb:
+        """The verb that a word names. Raises UserError where none is."""
+        verb = load_verb(verb_named(word, self.group, f"mm {self.name}"), f"mm {self.name}")
+        assert isinstance(verb, Verb)
+        return verb
+
+
 def print_usage(usage: Usage) -> None:
     """Prints a verb's page."""
     print_page(
         [
-            *paragraph(f"usage: {usage.line}", hanging=7),
-            *(line for part in usage.about.split("\n\n") for line in (BLANK, *paragraph(part))),
+            *_head(usage),
             *option_lines("options", (*usage.options, HELP)),
             *example_lines(usage.examples),
         ]
     )
+
+
+def _head(usage: Usage) -> Iterator[Line]:
+    yield from paragraph(f"usage: {usage.line}", hanging=7)
+    for part in usage.about.split("\n\n"):
+        yield from (BLANK, *paragraph(part))
+
+
+def verb_lines(group: str = GROUP, before: str = "mm") -> Iterator[Line]:
+    """The verbs of a group, each with what it does."""
+    yield heading("verbs", f"{before} VERB --help tells more")
+    names = verbs(group)
+    width = max(map(len, names), default=0)
+    for name in names:
+        first, *others = paragraph(_summary(name, group, before), indent=width + 4)
+        yield flag_line([name.ljust(width)], "", first[0][0].strip())
+        yield from others
+
+
+def _summary(name: str, group: str, before: str) -> str:
+    try:
+        return load_verb(verb_named(name, group, before), before).usage.summary
+    except UserError as error:
+        return str(error)
 
 
 def _misused(usage: Usage, line: CommandLine) -> Iterator[Problem]:
@@ -126,30 +188,32 @@ def _misused(usage: Usage, line: CommandLine) -> Iterator[Problem]:
         yield Problem("", f"expected {' '.join(names)}, got {got}{order} (usage: {usage.line})")
 
 
-def verbs() -> list[str]:
+def verbs(group: str = GROUP) -> list[str]:
     """The names of the registered verbs; none is imported."""
-    return registered_names(GROUP)
+    return registered_names(group)
 
 
-def verb_named(name: str) -> EntryPoint:
+def verb_named(name: str, group: str = GROUP, before: str = "mm") -> EntryPoint:
     """A registered verb.
 
     Raises:
         UserError: There is none of this name, the nearest and all names are told; or more than one.
     """
-    if (entry := registered(GROUP, name)) is None:
-        known = verbs()
-        raise UserError(f"{name!r} is no verb of mm{did_you_mean(name, known)}; verbs: {', '.join(known)}")
+    if (entry := registered(group, name)) is None:
+        known = verbs(group)
+        raise UserError(
+            f"{name!r} is no verb of {before}{did_you_mean(name, known)}; verbs: {', '.join(known)}"
+        )
     return entry
 
 
-def load_verb(entry: EntryPoint) -> Verb:
+def load_verb(entry: EntryPoint, before: str = "mm") -> Verb | VerbGroup:
     """Imports a verb.
 
     Raises:
         UserError: A library that it needs is not installed, or the entry point names something else.
     """
-    verb = loaded(entry, f"mm {entry.name}")
-    if not isinstance(verb, Verb):
-        raise UserError(f"mm {entry.name} can't be loaded: {entry.value} is no Verb")
+    verb = loaded(entry, f"{before} {entry.name}")
+    if not isinstance(verb, Verb | VerbGroup):
+        raise UserError(f"{before} {entry.name} can't be loaded: {entry.value} is no Verb")
     return verb

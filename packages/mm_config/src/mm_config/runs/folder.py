@@ -31,7 +31,7 @@ from mm_config.runs import lock
 from mm_config.runs.database import UnusableIndex, indexing
 from mm_config.runs.index import open_index
 from mm_config.runs.inputs import INPUTS_FILE, write_inputs
-from mm_config.runs.logged import rewind
+from mm_config.runs.logged import append, rewind
 from mm_config.runs.lookup import folder_to_resume, why_another
 from mm_config.runs.provenance import NO_OPS, provenance, utc_now, write_provenance
 from mm_config.runs.record import (
@@ -96,8 +96,8 @@ class Run:
                 run: what to say of it is the caller's.
         """
         line = json.dumps(metrics, allow_nan=False, ensure_ascii=False) + "\n"
-        with _writing(self.path), self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(line)
+        with _writing(self.path):
+            append(self.metrics_path, line)
 
     def sync_metrics(self) -> None:
         """Waits until the disk holds what was logged: before the state of a step is, its line is."""

@@ -61,7 +61,10 @@ def record_of(folder: Path) -> RunRecord:
     Raises:
         UserError: The folder holds no record.
     """
-    held = is_held(folder)  # Asked first: a run that is let go has ended in its folder before.
+    try:
+        held = is_held(folder)  # Asked first: a run that is let go has ended in its folder before.
+    except OSError as error:
+        raise UserError(Problem(str(folder), f"can't be read: {error.strerror}")) from error
     record = read_record(folder, folder.parent.parent)
     return attrs.evolve(record, status=RunStatus.RUNNING) if held else record
 
@@ -73,11 +76,13 @@ def as_it_is(record: RunRecord, runs_dir: Path) -> RunRecord:
     since the index was asked.
     """
     folder = runs_dir / record.path
-    if record.status is not RunStatus.RUNNING or is_held(folder):
+    if record.status is not RunStatus.RUNNING:
         return record
     try:
+        if is_held(folder):
+            return record
         now = read_record(folder, runs_dir)
-    except UserError:  # It is not here, and who can't see a folder does not judge it.
+    except (OSError, UserError):  # It is not here, and who can't see a folder does not judge it.
         return record
     if now.uid != record.uid:
         return record
@@ -93,7 +98,14 @@ def _listed(runs_dir: Path) -> Iterator[str]:
 
 
 def _has_status(folder: Path) -> bool:
-    return os.path.lexists(folder / STATUS_FILE)
+    """Whether a folder is a run's, or nobody may look: whoever reads it then says so."""
+    try:
+        os.lstat(folder / STATUS_FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _folders(folder: str | Path) -> Iterator[os.DirEntry[str]]:

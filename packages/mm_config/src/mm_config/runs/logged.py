@@ -1,4 +1,4 @@
-"""metrics.jsonl as a resumed run finds it: lines of whole steps, and whatever a crash made of the others."""
+"""metrics.jsonl: lines that a run adds, and as a resumed run finds it, with whatever a crash made of them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mm_config.durable.reading import read_bytes
+from mm_config.durable.reading import read_bytes, require_regular
 from mm_config.durable.writing import place_aside, set_aside, write_bytes
 from mm_config.schema.types import is_dict
 
 MOST_BYTES = 2**30
 """Of a file of metrics: seven million steps."""
+
+
+def append(path: Path, line: str) -> None:
+    """Adds a line to a file. Raises OSError where it can't be written or is none."""
+    if path.exists():
+        require_regular(path)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line)
 
 
 def rewind(file: Path, step: int) -> list[str]:

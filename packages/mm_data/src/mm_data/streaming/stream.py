@@ -25,12 +25,12 @@ from mm_config.specs import DataSpec
 from mm_data.bad import Bad, BadClip, file_state
 from mm_data.clips import load_clip, reader_of
 from mm_data.plan.order import index_of
-from mm_data.records import Dataset, Record
+from mm_data.records import Asked, Dataset, ask
 from mm_data.streaming.ahead import ahead
 from mm_data.streaming.quarantine import Quarantine
 from mm_data.streaming.slots import Plan, Slot
 
-Load = Callable[[Record], Any]
+Load = Callable[[Asked], Any]
 
 SHOWN_PATHS = 5
 STALL_SECONDS = 600.0
@@ -160,9 +160,9 @@ def stream(
         data: Batch size, size and rate of clips, reader, workers, and the share of bad clips allowed.
         dataset: What `prepare` returned.
         seed: The run's seed.
-        load: Makes an item of a record; `mm_data.load_clip` by default. Called from several threads where
-            there are workers. It raises `BadClip` for a clip that can't be used; any other exception is
-            raised again by the stream.
+        load: Makes an item of what is asked for; `mm_data.load_clip` by default. Called from several threads
+            where there are workers. It raises `BadClip` for a clip that can't be used; any other exception
+            is raised again by the stream.
         workers: Threads that load. They work ahead: one batch of this rank waits, besides one item in each
             thread. 0 loads in the caller's thread, the cheapest where loading is a look-up. None takes
             `data.workers`.
@@ -187,9 +187,9 @@ def stream(
     loading: dict[Slot, Path] = {}
     fill = partial(
         _fill,
+        data=data,
         dataset=dataset,
         seed=seed,
-        batch_size=data.batch_size,
         load=load,
         quarantine=listed,
         loading=loading,
@@ -250,15 +250,15 @@ def _identity(data: DataSpec, dataset: Dataset, seed: int) -> dict[str, Any]:
 def _fill(
     slot: Slot,
     *,
+    data: DataSpec,
     dataset: Dataset,
     seed: int,
-    batch_size: int,
     load: Load,
     quarantine: Quarantine,
     loading: dict[Slot, Path],
 ) -> _Loaded:
     """Loads the first record that can be read, from the planned one on; never raises."""
-    number = slot.step * batch_size + slot.position
+    number = slot.step * data.batch_size + slot.position
     size = len(dataset.records)
     bad: list[Bad] = []
     index = -1
@@ -267,10 +267,11 @@ def _fill(
         if index in quarantine.clips:
             continue
         record = dataset.records[index]
+        asked = ask(record, data, index, f"{seed}/{number // size}/{index}")
         loading[slot] = record.path
         state = file_state(record.path)
         try:
-            return _Loaded(slot, index, load(record), tuple(bad))
+            return _Loaded(slot, index, load(asked), tuple(bad))
         except BadClip as problem:
             bad.append(Bad(index, str(record.path), problem.stage, problem.reason, state))
             if len(bad) > quarantine.allowed:

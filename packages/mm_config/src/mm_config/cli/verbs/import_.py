@@ -11,6 +11,7 @@ from typing import Any
 from mm_config.cli.scan import JSON, CommandLine, Option
 from mm_config.cli.verb import MORE, Action, Usage, Verb
 from mm_config.console.output import print_json, print_lines
+from mm_config.durable.reading import require_regular
 from mm_config.durable.writing import write_text
 from mm_config.rules.carried_out import refusals
 from mm_config.schema.errors import Problem, UserError, gathering
@@ -115,6 +116,8 @@ def _wrong_place(file: Path, force: bool) -> str:
             return f"{str(file)!r} is a folder"
         if file.exists() and not force:
             return f"{str(file)!r} exists already; give another name, or --force"
+        if file.exists():
+            require_regular(file)
         if not file.parent.is_dir():
             return f"the folder {str(file.parent)!r} does not exist"
     except OSError as error:

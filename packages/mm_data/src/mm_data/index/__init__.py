@@ -1,0 +1,1 @@
+"""From clips as people have them to an index: what sources list, what measuring finds, what is kept."""

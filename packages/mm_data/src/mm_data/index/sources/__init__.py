@@ -1,0 +1,1 @@
+"""What lists clips and captions, one file for each way in which people keep them."""
