@@ -71,10 +71,11 @@ def _turns_of(frame: VideoFrame) -> tuple[int, bool]:
     FFmpeg's display matrix `a b u / c d v / x y w` shows the stored `(p, q)` at `(a p + c q, b p + d q)`, p
     to the right and q down (libavutil/display.h).
     """
-    found = next((data for data in frame.side_data if data.type == Type.DISPLAYMATRIX), None)
-    if found is None:
+    try:
+        matrix = bytes(frame.side_data[Type.DISPLAYMATRIX])
+    except KeyError:
         return 0, False
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(found))
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
     mirrored = a * d - b * c < 0
     if mirrored:
         a, b = -a, -b
