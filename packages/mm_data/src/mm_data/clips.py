@@ -14,8 +14,8 @@ from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec, Reader
 from mm_data.bad import BadClip, Fault
 from mm_data.records import Asked, Shape
-from mm_data.transforms.sampling import nearest_frames
-from mm_data.video.index import VideoIndex, index_video, open_video
+from mm_data.transforms.sampling import sampled
+from mm_data.video.index import index_video, open_video
 from mm_data.video.isolated import DECORD, isolated
 from mm_data.video.limits import failure, is_short, require_frames
 from mm_data.video.reading import read_frames
@@ -76,14 +76,15 @@ def _array_shape(shape: Shape) -> tuple[int, ...]:
 
 def _read(asked: Asked, data: DataSpec) -> np.ndarray:
     with open_video(asked.record.path) as file:
-        return _decoded(file, asked.shape, data)
+        return _decoded(file, asked, data)
 
 
-def _decoded(file: BinaryIO, shape: Shape, data: DataSpec) -> np.ndarray:
+def _decoded(file: BinaryIO, asked: Asked, data: DataSpec) -> np.ndarray:
     """Raises BadClip whatever a decoder raises: on damaged files they raise nearly anything."""
     try:
         index = index_video(file)
-        wanted = head(index, shape.num_frames, data.fps)
+        shape = asked.shape
+        wanted = sampled(data, index, asked.record.cut, shape.num_frames, asked.draw)
         frames = reader_of(data.reader)(file, index, wanted, height=shape.height, width=shape.width)
         require_frames(frames, _array_shape(shape))
     except UserError:
@@ -91,23 +92,6 @@ def _decoded(file: BinaryIO, shape: Shape, data: DataSpec) -> np.ndarray:
     except Exception as error:
         raise failure(error) from error
     return frames
-
-
-def head(index: VideoIndex, num_frames: int, fps: float) -> tuple[int, ...]:
-    """The timestamps of `num_frames` at `fps` from the clip's first frame.
-
-    Raises:
-        BadClip: The clip ends earlier.
-    """
-    wanted = nearest_frames(index, num_frames, fps)
-    if wanted is None:
-        needed = (num_frames - 1) / fps
-        raise BadClip(
-            "sample",
-            f"{float(index.seconds):.3f} s are too short for {num_frames} frames at {fps:g} "
-            f"frames/s, whose last is at {needed:.3f} s",
-        )
-    return wanted
 
 
 def reader_of(reader: Reader) -> Callable[..., np.ndarray]:
