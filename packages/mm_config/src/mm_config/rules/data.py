@@ -135,8 +135,8 @@ def _batch_problems(data: DataSpec) -> Iterator[Problem]:
     if data.tails is not Tails.CARRY:
         yield Problem(
             "tails",
-            f"is {data.tails.value}, but the parts of a mixture have epochs of their own, which end inside of "
-            "batches; leave it at carry",
+            f"is {data.tails.value}, but the parts of a mixture have epochs of their own, which end "
+            "inside of batches; leave it at carry",
         )
     for index, part in enumerate(data.dataset.parts):
         if isinstance(part.dataset, MixtureSpec):
