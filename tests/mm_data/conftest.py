@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import attrs
@@ -12,10 +14,17 @@ import numpy as np
 import pytest
 from av.video.stream import VideoStream
 
-from mm_config.specs.data import DataSpec
+from mm_config.schema import UserError
+from mm_config.specs.data import DataSpec, Reader
 from mm_config.specs.datasets import ManifestSpec, ShapesSpec
 from mm_data import Dataset, Record, prepare
+from mm_data.video.reading_torchcodec import require_torchcodec
 
+INSTALLED = [Reader.PYAV, Reader.DECORD]
+"""The readers that can be imported: torchcodec needs an FFmpeg on the system."""
+if find_spec("torchcodec"):
+    with suppress(UserError):
+        INSTALLED.append(require_torchcodec() and Reader.TORCHCODEC)
 HEIGHT, WIDTH, BITS = 64, 128, 8
 CLOSED_GOP = "keyint=8:min-keyint=8:scenecut=0:bframes=3:b-adapt=0"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mm_config.specs.data import Reader
 from mm_data import BadClip, Record
 from mm_data.video.index import index_video, open_video
 from mm_data.video.reading import read_frames
 from mm_data.video.reading_decord import read_frames_decord
+from tests.mm_data.conftest import INSTALLED
 from tests.mm_data.streams import load_record
 
 OFFSET = range(34, 74)
@@ -103,7 +103,7 @@ def test_decord_is_refused_on_an_edit_list(tmp_path, coded):
 
 def test_both_readers_serve_load_clip(tmp_path, coded, data_spec):
     record = Record(coded.write(tmp_path / "a.mp4"), "numbers")
-    clips = [load_record(record, data_spec(reader=reader)) for reader in Reader]
+    clips = [load_record(record, data_spec(reader=reader)) for reader in INSTALLED]
     for clip in clips:
         assert [coded.number(frame.numpy()) for frame in clip.frames] == list(range(9))
         assert clip.caption == "numbers"
@@ -167,7 +167,7 @@ def test_the_slowest_frame_rates_are_not_rounded_to_none(tmp_path, coded, data_s
         load_record(record, data_spec(num_frames=2, fps=1e-6))
 
 
-@pytest.mark.parametrize("reader", Reader)
+@pytest.mark.parametrize("reader", INSTALLED)
 def test_resizing_keeps_what_is_shown(tmp_path, coded, data_spec, reader):
     record = Record(coded.write(tmp_path / "a.mp4"), "")
     small = load_record(record, data_spec(height=32, width=48, reader=reader)).frames.numpy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import BinaryIO
 
 import attrs
@@ -11,15 +10,13 @@ import numpy as np
 import torch
 
 from mm_config.schema import Problem, UserError
-from mm_config.specs import DataSpec, Reader
+from mm_config.specs import DataSpec
 from mm_data.bad import BadClip, Fault
 from mm_data.records import Asked, Shape
 from mm_data.transforms.sampling import sampled
-from mm_data.video.index import index_video, open_video
-from mm_data.video.isolated import DECORD, isolated
+from mm_data.video.index import open_video
 from mm_data.video.limits import failure, is_short, require_frames
-from mm_data.video.reading import read_frames
-from mm_data.video.reading_decord import require_decord
+from mm_data.video.readers import indexer_of, reader_of
 
 
 @attrs.frozen
@@ -82,25 +79,14 @@ def _read(asked: Asked, data: DataSpec) -> np.ndarray:
 def _decoded(file: BinaryIO, asked: Asked, data: DataSpec) -> np.ndarray:
     """Raises BadClip whatever a decoder raises: on damaged files they raise nearly anything."""
     try:
-        index = index_video(file)
+        index = indexer_of(data.isolated)(file)
         shape = asked.shape
         wanted = sampled(data, index, asked.record.cut, shape.num_frames, asked.draw)
-        frames = reader_of(data.reader)(file, index, wanted, height=shape.height, width=shape.width)
+        read = reader_of(data.reader, data.isolated)
+        frames = read(file, index, wanted, height=shape.height, width=shape.width)
         require_frames(frames, _array_shape(shape))
     except UserError:
         raise
     except Exception as error:
         raise failure(error) from error
     return frames
-
-
-def reader_of(reader: Reader) -> Callable[..., np.ndarray]:
-    """What reads frames: decord, which ends its process on some damaged files, in a process of its own.
-
-    Raises:
-        UserError: It isn't installed.
-    """
-    if reader is Reader.PYAV:
-        return read_frames
-    require_decord()
-    return isolated(DECORD)

@@ -39,9 +39,7 @@ def read_image(file: BinaryIO, kind: str) -> np.ndarray:
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=(kind,)) as opened:
             if opened.width * opened.height > MAX_PIXELS:
-                raise BadClip(
-                    "index", f"{opened.width}x{opened.height} pixels are more than {MAX_PIXELS}"
-                )
+                raise BadClip("index", f"{opened.width}x{opened.height} pixels are more than {MAX_PIXELS}")
             if (count := getattr(opened, "n_frames", 1)) > 1:
                 raise BadClip("index", f"the picture is an animation of {count} frames; make it a video")
             return _rgb(ImageOps.exif_transpose(opened))

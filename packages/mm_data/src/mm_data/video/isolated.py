@@ -115,9 +115,11 @@ class Isolated:
         worker = self._taken() or self._start()
         try:
             frames, answer = self._ask(worker, file, request, shape)
-            bad = BadClip(str(answer["stage"]), str(answer["reason"]), Fault(answer["fault"])) if (
-                "stage" in answer
-            ) else None
+            bad = (
+                BadClip(str(answer["stage"]), str(answer["reason"]), Fault(answer["fault"]))
+                if ("stage" in answer)
+                else None
+            )
         except TimeoutError:
             worker.process.kill()
             worker.end()
@@ -228,7 +230,9 @@ def _as_a_file(file: BinaryIO) -> Iterator[int]:
             while part := file.read(2**20):
                 size += copy.write(part)
                 if size > MOST_COPIED:
-                    raise BadClip("open", f"more than {MOST_COPIED} bytes of a shard or a remote object") from None
+                    raise BadClip(
+                        "open", f"more than {MOST_COPIED} bytes of a shard or a remote object"
+                    ) from None
             copy.seek(0)
             yield copy.fileno()
     else:

@@ -52,9 +52,7 @@ def read_frames_torchcodec(
         raise BadClip("decode", f"torchcodec can't be trusted with {unsafe}; use the reader pyav")
     file.seek(0)
     try:
-        decoder = decoders.VideoDecoder(
-            file, seek_mode="exact", dimension_order="NHWC", num_ffmpeg_threads=1
-        )
+        decoder = decoders.VideoDecoder(file, seek_mode="exact", dimension_order="NHWC", num_ffmpeg_threads=1)
         # The middle of the shortest frame, so that no rounding asks for a neighbour.
         inside = _half_a_frame(index)
         batch = decoder.get_frames_played_at([float(pts * index.time_base) + inside for pts in wanted])

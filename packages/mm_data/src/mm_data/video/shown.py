@@ -57,8 +57,8 @@ def shown_size(frame: VideoFrame, sample_aspect_ratio: Fraction | None) -> Shown
             0 where nobody says so, which means square ones.
 
     Raises:
-        BadClip: It is HDR, of a matrix that isn't read, to be turned by other than a multiple of 90 degrees, or
-            too large once squared.
+        BadClip: It is HDR, of a matrix that isn't read, to be turned by other than a multiple of 90 degrees,
+            or too large once squared.
     """
     if (hdr := HDR.get(frame.color_trc)) is not None:
         raise BadClip("index", f"its colours are HDR, {hdr}, which isn't read; convert it to SDR")
