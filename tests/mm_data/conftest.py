@@ -58,14 +58,20 @@ class Coded:
         codec: str = "libx264",
         container: str | None = None,
         options: dict[str, str] | None = None,
+        movflags: str = "",
+        matrix: Sequence[int] = (),
     ) -> Path:
-        """Writes one frame per entry of `times`, in units of 1/24 s."""
-        with av.open(str(path), "w", format=container) as output:
+        """Writes one frame per entry of `times`, in units of 1/24 s; `matrix` is `a b c d` of its display."""
+        muxed = {"movflags": movflags} if movflags else {}
+        with av.open(str(path), "w", format=container, options=muxed) as output:
             stream = output.add_stream(codec, rate=24)
             assert isinstance(stream, VideoStream)
             stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
             stream.codec_context.options = {"x264-params": CLOSED_GOP} if options is None else options
             stream.codec_context.time_base = Fraction(1, 24)
+            if matrix:
+                a, b, c, d = (entry << 16 for entry in matrix)
+                stream.set_display_matrix((a, b, 0, c, d, 0, 0, 0, 1 << 30))
             for number, time in enumerate(times):
                 frame = av.VideoFrame.from_ndarray(coded_frame(number), format="rgb24")
                 frame.pts, frame.time_base = time, Fraction(1, 24)

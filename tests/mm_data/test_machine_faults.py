@@ -22,6 +22,7 @@ from mm_data.video.index import open_video
 from mm_data.video.isolated import Isolated, isolated
 from mm_data.video.readers import IN_A_PROCESS
 from tests.mm_data import faulty_readers as faulty
+from tests.mm_data.conftest import INSTALLED
 from tests.mm_data.streams import load_record
 from tests.mm_data.test_isolated import INDEX, isolated_reader
 

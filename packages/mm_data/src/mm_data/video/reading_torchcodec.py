@@ -61,7 +61,8 @@ def read_frames_torchcodec(
     for pts, got in zip(wanted, batch.pts_seconds.tolist(), strict=True):
         asked = float(pts * index.time_base)
         if abs(got - asked) > inside / 2:
-            raise BadClip("decode", f"torchcodec returned the frame of {got:.3f} s for that of {asked:.3f} s")
+            wrong = f"torchcodec returned the frame of {got:.3f} s for that of {asked:.3f} s"
+            raise BadClip("decode", f"{wrong}; use the reader pyav")
     frames = batch.data.numpy()
     if frames.shape[1:3] == (height, width):
         return frames
