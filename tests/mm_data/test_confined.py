@@ -1,8 +1,9 @@
-"""What strangers' files are held to: no network, no program, no file, bounded memory, parts of shards alone."""
+"""What strangers' files are held to: no network, no program, no file, bounded memory."""
 
 from __future__ import annotations
 
 import io
+import resource
 import socket
 import struct
 from collections.abc import Iterator
@@ -85,13 +86,27 @@ def made_up(path: Path, frames: int) -> Path:
     return path
 
 
-def test_an_index_made_up_to_fill_memory_ends_at_the_limit(tmp_path, coded: Coded):
-    """100 million entries of 24 bytes are 2.4 GB."""
-    path = made_up(coded.write(tmp_path / "a.mp4", options={"x264-params": "bframes=0"}), 100_000_000)
+@pytest.mark.parametrize("isolated", [False, True])
+def test_an_index_made_up_to_fill_memory_is_a_bad_clip_before_it_does(tmp_path, coded: Coded, isolated):
+    """FFmpeg makes 5 GB of it."""
+    path = made_up(coded.write(tmp_path / "a.mp4", options={"x264-params": "bframes=0"}), 80_000_000)
     assert path.stat().st_size < 50_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with open_video(path) as file, pytest.raises(BadClip, match="declares 80000000 samples, more than"):
+        indexer_of(isolated)(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_an_index_that_nobody_foresaw_ends_at_the_memory_limit(tmp_path, monkeypatch, coded: Coded):
+    """The same file where no box is looked at, in a process that may have 2 GB."""
+    path = made_up(coded.write(tmp_path / "a.mp4", options={"x264-params": "bframes=0"}), 80_000_000)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "sitecustomize.py").write_text("import mm_data.video.boxes as b\nb.MAX_SAMPLES = 1 << 40\n")
     reader = Isolated(IN_A_PROCESS[Reader.PYAV], memory=2 << 30)
-    with open_video(path) as file, pytest.raises(BadClip, match="Cannot allocate memory"):
+    with open_video(path) as file, pytest.raises(BadClip):
         reader.index(file)
+    peak = Path(f"/proc/{reader._idle[0].process.pid}/status").read_text().partition("VmHWM:")[2].split()[0]
+    assert int(peak) < 2 << 20
     reader.close()
 
 

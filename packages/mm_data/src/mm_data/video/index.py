@@ -26,6 +26,7 @@ from av.video.stream import VideoStream
 from mm_config.durable import open_regular
 from mm_data.bad import BadClip
 from mm_data.video import limits
+from mm_data.video.boxes import require_samples
 from mm_data.video.images import format_of, read_image
 from mm_data.video.limits import MAX_FRAMES, MAX_PIXELS, Watched, failure, fault_of
 from mm_data.video.shown import Shown, has_alpha, shown_size
@@ -127,6 +128,7 @@ def _opened(file: Watched) -> InputContainer:
     name = next((name for start, name in OTHER_FORMATS.items() if head.startswith(start)), None)
     if name is not None:
         raise BadClip("open", f"the file is {name}; {ALLOWED}")
+    require_samples(file)
     file.seek(0)
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "", "codec_whitelist": DECODERS}
     try:
