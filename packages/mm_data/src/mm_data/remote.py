@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from mm_config.schema import Problem, UserError
+from mm_config.specs import DatasetSpec, FolderSpec, IndexSpec, MixtureSpec
 
 SCHEME = "s3"
 BLOCK_BYTES = 2**22
@@ -28,33 +29,44 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 T = TypeVar("T")
 
 
+class Refused(ValueError):
+    """A url that may not be read, or a host that may not be asked."""
+
+
 def allowed(url: str, remote: Sequence[str]) -> str:
     """The url of an object or a folder that may be read.
 
     Raises:
-        ValueError: It is none, or `remote` does not name it or a folder above it.
+        Refused: It is none, or `remote` does not name it or a folder above it.
     """
     parts = urlsplit(url)
     if parts.scheme != SCHEME:
-        raise ValueError(f"only s3:// is read over the network, not {parts.scheme}://")
+        raise Refused(f"only s3:// is read over the network, not {parts.scheme}://")
     if "@" in parts.netloc or parts.query or parts.fragment or not parts.netloc or "\\" in url or "\0" in url:
-        raise ValueError("a url must be s3://BUCKET/KEY")
+        raise Refused("a url must be s3://BUCKET/KEY")
     if any(part in (".", "..") for part in parts.path.split("/")):
-        raise ValueError("`..` is not allowed in a url")
+        raise Refused("`..` is not allowed in a url")
     if not any(f"{url}/".startswith(f"{one.rstrip('/')}/") for one in remote if one.startswith("s3://")):
         named = ", ".join(one for one in remote if one.startswith("s3://")) or "nothing"
-        raise ValueError(
+        raise Refused(
             f"a url that may not be read; --remote s3://{parts.netloc}, or the spec's `remote`, allows it "
             f"(allowed is {named})"
         )
     return url
 
 
+def allowed_by(dataset: DatasetSpec) -> tuple[str, ...]:
+    """What a dataset's spec allows to be read over the network."""
+    if isinstance(dataset, MixtureSpec):
+        return tuple(dict.fromkeys(one for part in dataset.parts for one in allowed_by(part.dataset)))
+    return dataset.remote if isinstance(dataset, FolderSpec | IndexSpec) else ()
+
+
 def open_remote(url: str, remote: Sequence[str]) -> BinaryIO:
     """An object's bytes, fetched in blocks as they are asked for.
 
     Raises:
-        ValueError: The url may not be read.
+        Refused: The url may not be read.
         OSError: There is no such object, or the service can't be reached.
         UserError: What reads it is not installed, or `remote` names no service that can be asked.
     """
@@ -64,17 +76,22 @@ def open_remote(url: str, remote: Sequence[str]) -> BinaryIO:
     return io.BufferedReader(_Object(file), 2**16)
 
 
-def size_of(url: str, remote: Sequence[str]) -> int:
-    """The bytes of an object. Raises as `open_remote` does."""
+def state_of(url: str, remote: Sequence[str]) -> str:
+    """What tells that an object is another than it was; empty where there is none. Raises as `open_remote`
+    does."""
     key, service = allowed(url, remote).removeprefix("s3://"), _service(tuple(remote))
-    return int(_asked(lambda: service.info(key))["size"])
+    try:
+        found = _asked(lambda: service.info(key))
+    except FileNotFoundError:
+        return ""
+    return f"{found.get('size')} bytes, {found.get('ETag')}, {found.get('VersionId')}"
 
 
 def names_below(url: str, remote: Sequence[str]) -> Iterator[str]:
     """The objects of a folder and of those in it, relative to it, by name.
 
     Raises:
-        ValueError: The url may not be read.
+        Refused: The url may not be read.
         OSError: The service can't be reached.
     """
     folder = allowed(url, remote).removeprefix("s3://").rstrip("/") + "/"
@@ -82,7 +99,6 @@ def names_below(url: str, remote: Sequence[str]) -> Iterator[str]:
     for key in sorted(_asked(lambda: service.find(folder))):
         if not key.endswith("/"):
             yield key.removeprefix(folder)
-
 
 
 class _Object(io.RawIOBase):
@@ -122,7 +138,7 @@ def _asked(ask: Callable[[], T]) -> T:
     except OSError as error:
         # A library's own texts without a number would be taken for a damaged clip.
         raise error if error.errno else OSError(errno.EHOSTDOWN, str(error)[:200]) from error
-    except (UserError, ValueError):
+    except Refused:
         raise
     except Exception as error:
         raise OSError(errno.EHOSTDOWN, f"{type(error).__name__}: {error}"[:200]) from error
@@ -162,15 +178,15 @@ def _service(remote: tuple[str, ...]) -> Any:
 
 
 def require_host(host: str, named: str | None) -> None:
-    """Raises ValueError where a host is neither the named service's nor, without one, Amazon's public one."""
+    """Raises Refused where a host is neither the named service's nor, without one, Amazon's public one."""
     if named is not None:
         if host != named and not host.endswith(f".{named}"):
-            raise ValueError(f"the service sends to {host}, which the spec does not name")
+            raise Refused(f"the service sends to {host}, which the spec does not name")
         return
     if not host.endswith(AMAZON):
-        raise ValueError(f"the service sends to {host}, which is not Amazon's")
+        raise Refused(f"the service sends to {host}, which is not Amazon's")
     if not all(ipaddress.ip_address(address).is_global for address in _addresses(host)):
-        raise ValueError(f"{host} has an address of a private network; name it in `remote` to allow that")
+        raise Refused(f"{host} has an address of a private network; name it in `remote` to allow that")
 
 
 def _addresses(host: str) -> set[str]:

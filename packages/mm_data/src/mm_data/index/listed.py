@@ -74,8 +74,8 @@ class Source:
 
     kind: str
     """What it was taken for, such as `CSV`."""
-    path: Path
-    """The file or folder that was named, absolute."""
+    path: str
+    """The file or folder that was named, absolute, or its url."""
     root: Path
     """The folder that relative paths start from, resolved; a file, below which nothing lies, of a bucket."""
     roots: tuple[Path, ...]

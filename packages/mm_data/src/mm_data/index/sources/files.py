@@ -207,6 +207,12 @@ class RemoteFiles:
         return RemoteFiles(found, self.remote)
 
 
+def place_of(files: Files, name: str) -> str:
+    """A file as messages name it."""
+    whole = name.startswith("/") or "://" in name
+    return name if whole else f"{files.root.rstrip('/')}/{name.removeprefix('./')}"
+
+
 def roots_of(locations: Locations) -> tuple[Path, ...]:
     """The folders that the location table names, resolved; files in it name none."""
     found = (entry.path.resolve() for entry in locations.entries if entry.path.is_dir())

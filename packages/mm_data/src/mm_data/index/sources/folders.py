@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mm_config.schema import Problem, UserError
 from mm_data.index.listed import LeftOut, Listed
-from mm_data.index.sources.files import Files
+from mm_data.index.sources.files import Files, place_of
 from mm_data.index.sources.rows import NO_CAPTION, captions_in
 from mm_data.index.sources.tables import suffix_of, text_of
 from mm_data.manifest import capped
@@ -21,6 +21,7 @@ MEDIA = VIDEOS | PICTURES
 CAPTION = ".txt"
 MOST_OF_A_TEXT = 2**20
 OTHER = "its name's ending is no video's, picture's or caption's"
+OTHER_KIND = "pictures and videos are kept apart, and it is the other"
 ALONE = "a caption without a clip beside it"
 
 
@@ -38,15 +39,15 @@ def beside(
         UserError: A link leads out of the allowed folders, or captions can't be read.
     """
     names = list(files.names())
-    there, stems = set(names), {_stem(name) for name in names if suffix_of(name) in kinds}
+    there, stems = set(names), {_stem(name) for name in names if suffix_of(name) in MEDIA}
     problems: list[Problem] = []
     for name in names:
-        place = f"{files.root.rstrip('/')}/{name}"
+        place = place_of(files, name)
         if name.endswith(extension):
             if name.removesuffix(extension) not in stems:
                 yield LeftOut(name, place, ALONE)
         elif suffix_of(name) not in kinds:
-            yield LeftOut(name, place, OTHER)
+            yield LeftOut(name, place, OTHER_KIND if suffix_of(name) in MEDIA else OTHER)
         else:
             wrong: list[str] = []
             found = _one(files, name, place, _stem(name) + extension, there, wrong)

@@ -219,5 +219,6 @@ def listed_sets(
             if isinstance(error, UserError):
                 raise
             raise UserError(Problem(f"{one.where}.{one.place}", f"{error}: {one.path!r}")) from error
-        for _ in range(one.values.get("num_repeats", 1)):
-            yield from clips
+        yield from clips
+        for _ in range(one.values.get("num_repeats", 1) - 1):
+            yield from (clip for clip in clips if isinstance(clip, Listed))

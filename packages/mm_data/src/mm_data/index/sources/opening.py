@@ -12,7 +12,7 @@ import attrs
 
 from mm_config.schema import Problem, UserError
 from mm_data.index.listed import LeftOut, Listed, Source
-from mm_data.index.sources.files import Files, LocalFiles, Located, RemoteFiles
+from mm_data.index.sources.files import Files, LocalFiles, Located, RemoteFiles, place_of
 from mm_data.index.sources.folders import MEDIA, beside
 from mm_data.index.sources.musubi import listed_sets, read_toml
 from mm_data.index.sources.rows import Columns, columns_of, listed_rows, unused
@@ -53,9 +53,9 @@ def open_source(source: str, reading: Reading) -> Source:
         try:
             if suffix_of(name) in (*READERS, ".tar", ".toml", ".txt"):
                 files: Files = RemoteFiles(folder, reading.remote)
-                return _of_file(files, name, Path(source), NO_ROOT, reading)
+                return _of_file(files, name, source, NO_ROOT, reading)
             files = RemoteFiles(source.rstrip("/"), reading.remote)
-            return _of_folder(files, Path(source), NO_ROOT, reading)
+            return _of_folder(files, source, NO_ROOT, reading)
         except (ValueError, OSError) as error:
             if isinstance(error, UserError):
                 raise
@@ -66,11 +66,11 @@ def open_source(source: str, reading: Reading) -> Source:
     root = (path if path.is_dir() else path.parent).resolve()
     files = LocalFiles(root, reading.roots, reading.remote)
     if path.is_dir():
-        return _of_folder(files, path, root, reading)
-    return _of_file(files, path.name, path, root, reading)
+        return _of_folder(files, str(path), root, reading)
+    return _of_file(files, path.name, str(path), root, reading)
 
 
-def _of_file(files: Files, name: str, path: Path, root: Path, reading: Reading) -> Source:
+def _of_file(files: Files, name: str, path: str, root: Path, reading: Reading) -> Source:
     columns = (reading.path_column, reading.caption_column)
     suffix = suffix_of(name)
 
@@ -85,24 +85,24 @@ def _of_file(files: Files, name: str, path: Path, root: Path, reading: Reading) 
         return source("a list of folders and tables", _pairs(files, name, reading))
     if suffix == ".toml":
         with files.open(name) as file:
-            asked = read_toml(text_of(file, str(path), TOML_BYTES), str(path))
+            asked = read_toml(text_of(file, path, TOML_BYTES), path)
         listed = listed_sets(asked, files, *columns)
         found = source("musubi-tuner's datasets", listed, asked.notes)
         return attrs.evolve(found, cutting=asked.cutting, spec_lines=asked.spec_lines)
     tables = ", ".join(READERS)
     expected = f"expected a folder, a table ({tables}), data.txt, .tar or .toml"
-    raise UserError(Problem(str(path), f"can't be taken for clips by its name; {expected}"))
+    raise UserError(Problem(path, f"can't be taken for clips by its name; {expected}"))
 
 
-def _of_folder(files: Files, path: Path, root: Path, reading: Reading) -> Source:
+def _of_folder(files: Files, path: str, root: Path, reading: Reading) -> Source:
     names = list(files.names())
     if not names:
-        raise UserError(Problem(str(path), "the folder is empty"))
+        raise UserError(Problem(path, "the folder is empty"))
     tops = {name.partition("/")[0] for name in names if "/" in name}
     if (splits := sorted(tops & SPLITS)) and len(splits) > 1:
-        example = f"{str(path).rstrip('/')}/{splits[0]}"
+        example = f"{path.rstrip('/')}/{splits[0]}"
         what = f"holds the splits {', '.join(splits)}; name one, such as {example}"
-        raise UserError(Problem(str(path), what))
+        raise UserError(Problem(path, what))
     columns = (reading.path_column, reading.caption_column)
     media = any(suffix_of(name) in MEDIA for name in names)
     lists = [name for name in names if LISTS.fullmatch(name)]
@@ -113,7 +113,7 @@ def _of_folder(files: Files, path: Path, root: Path, reading: Reading) -> Source
         folders = [name.rpartition("/")[0] for name in lists]
         if len(set(folders)) < len(folders):
             several = ", ".join(lists[:4])
-            raise UserError(Problem(str(path), f"holds several tables; name one of {several}"))
+            raise UserError(Problem(path, f"holds several tables; name one of {several}"))
         kind, notes = "a folder with its table", _unread(files, lists[0], reading)
         parts = [_table_below(files, name, reading) for name in lists]
         listed: Iterable[Listed | LeftOut] = chain.from_iterable(parts)
@@ -126,16 +126,16 @@ def _of_folder(files: Files, path: Path, root: Path, reading: Reading) -> Source
     elif media and not shards:
         kind, listed = "a folder of clips", beside(files)
     elif media:
-        raise UserError(Problem(str(path), "holds clips and tar shards; name one of them"))
+        raise UserError(Problem(path, "holds clips and tar shards; name one of them"))
     else:
         found = ", ".join([name for name in names if suffix_of(name) in READERS][:4])
         hint = f"; name the table: {found}" if found else ""
-        raise UserError(Problem(str(path), f"holds neither clips nor a list of them{hint}"))
+        raise UserError(Problem(path, f"holds neither clips nor a list of them{hint}"))
     return Source(kind, path, root, reading.roots, listed, notes=tuple(notes))
 
 
 def _table(files: Files, name: str, reading: Reading) -> Iterator[Listed | LeftOut]:
-    where = f"{files.root.rstrip('/')}/{name}"
+    where = place_of(files, name)
     columns = (reading.path_column, reading.caption_column)
     return listed_rows(rows_of(files, name), files, where, *columns)
 
@@ -154,7 +154,7 @@ def _unread(files: Files, name: str, reading: Reading) -> list[str]:
     """The columns of a table that nothing reads, as its first row has them; nothing where that is wrong."""
     try:
         row = next(rows_of(files, name), None)
-        where = f"{files.root}/{name}"
+        where = place_of(files, name)
         columns: Columns | None = row and columns_of(
             list(row.values), where, reading.path_column, reading.caption_column
         )
@@ -169,7 +169,7 @@ def _pairs(files: Files, name: str, reading: Reading) -> Iterator[Listed | LeftO
 
     Both are looked for beside the file first, then from the current folder, as MindSpeed-MM does.
     """
-    where = f"{files.root.rstrip('/')}/{name}"
+    where = place_of(files, name)
     with files.open(name) as file:
         lines = text_of(file, where).splitlines()
     problems: list[Problem] = []
@@ -197,7 +197,7 @@ def _pairs(files: Files, name: str, reading: Reading) -> Iterator[Listed | LeftO
         raise UserError(problems)
     for below, holder, table in found:
         columns = (reading.path_column, reading.caption_column)
-        yield from listed_rows(rows_of(holder, table), below, table, *columns)
+        yield from listed_rows(rows_of(holder, table), below, place_of(holder, table), *columns)
 
 
 def _is_folder(files: Files) -> bool:
@@ -218,7 +218,7 @@ def _require_whole(files: Files, names: Sequence[str]) -> None:
         with files.open(name) as file:
             state = json.loads(text_of(file, name, TOML_BYTES))
         if isinstance(state, dict) and state.get("_indices_files"):
-            where = f"{files.root}/{name}"
+            where = place_of(files, name)
             raise UserError(
                 Problem(where, "its rows are picked by indices; save it by flatten_indices() first")
             )

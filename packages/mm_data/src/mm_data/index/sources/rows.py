@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 import attrs
@@ -125,6 +126,8 @@ def entry(row: Row, columns: Columns, files: Files, wrong: list[str]) -> Listed 
         return None
     if wrong:
         return None
+    if located.url is None:
+        name = PurePosixPath(name.replace("\\", "/")).as_posix()
     if not captions:
         return LeftOut(name, row.place, NO_CAPTION)
     return Listed(name, located.path, captions, row.place, cut, shots, crop, None, located.url, declared)

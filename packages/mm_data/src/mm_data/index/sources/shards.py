@@ -17,7 +17,7 @@ import attrs
 
 from mm_config.schema import Problem, UserError
 from mm_data.index.listed import LeftOut, Listed
-from mm_data.index.sources.files import Files
+from mm_data.index.sources.files import Files, place_of
 from mm_data.index.sources.folders import MEDIA, MOST_OF_A_TEXT
 from mm_data.index.sources.rows import CAPTIONS, KNOWN, Columns, Row, entry
 from mm_data.manifest import capped
@@ -56,7 +56,7 @@ def listed_shards(
     """
     problems: list[Problem] = []
     for name in names:
-        where = f"{files.root.rstrip('/')}/{name}"
+        where = place_of(files, name)
         try:
             with files.open(name) as file:
                 for found in _samples(file, name, where):

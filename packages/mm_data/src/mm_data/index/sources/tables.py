@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from mm_config.schema import Problem, UserError
-from mm_data.index.sources.files import Files
+from mm_data.index.sources.files import Files, place_of
 from mm_data.index.sources.rows import SPELLINGS, Row
 from mm_data.manifest import capped
 
@@ -28,7 +28,7 @@ def rows_of(files: Files, name: str) -> Iterator[Row]:
     Raises:
         UserError: It can't be read, or is not what its name says; all wrong lines are named.
     """
-    where = f"{files.root.rstrip('/')}/{name}"
+    where = place_of(files, name)
     read = READERS[suffix_of(name)]
     try:
         with files.open(name) as file:
