@@ -8,8 +8,6 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 
 from mm_config.cli.app import app
@@ -27,16 +25,13 @@ Command = Callable[..., str]
 
 @pytest.fixture
 def clips(tmp_path: Path, coded: Coded) -> Path:
-    """Two videos of 40 and 12 frames and a picture with captions, and one that is none."""
+    """Two videos of 40 and 12 frames one of a single frame, and one that is none."""
     (root := tmp_path / "clips").mkdir()
     coded.write(root / "long.mp4")
     coded.write(root / "short.mp4", range(12))
-    with av.open(str(root / "picture.png"), "w", format="image2", options={"update": "1"}) as output:
-        stream = output.add_stream("png")
-        stream.width, stream.height, stream.pix_fmt = 32, 16, "rgb24"
-        output.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 32, 3), np.uint8))))
+    coded.write(root / "still.mp4", range(1))
     (root / "text.mp4").write_text("no video")
-    for name in ("long", "short", "picture", "text"):
+    for name in ("long", "short", "still", "text"):
         (root / f"{name}.txt").write_text(f"a {name} clip")
     return root.resolve()
 
@@ -71,18 +66,18 @@ def test_a_folder_becomes_an_index_and_a_line_for_the_spec(
     clips: Path, tmp_path: Path, command: Command
 ) -> None:
     told = command(clips, tmp_path / "index", "--name", "mine")
-    assert "3, of them 1 images" in told and "text.mp4" in told
+    assert "samples    3" in told and "text.mp4" in told
     (line,) = [line for line in told.splitlines() if line.startswith("dataset=")]
     spec = eval(line.removeprefix("dataset=").rstrip(","), {"IndexSpec": IndexSpec})
     locations = load_locations([f"mine={tmp_path}/index"])
     dataset = prepare(spec, cache_dir=tmp_path / "cache", locations=locations)
     assert [(record.path.name, record.caption) for record in dataset.records] == [
         ("long.mp4", "a long clip"),
-        ("picture.png", "a picture clip"),
         ("short.mp4", "a short clip"),
+        ("still.mp4", "a still clip"),
     ]
     frames = [record.measured and record.measured.num_frames for record in dataset.records]
-    assert frames == [40, 1, 12]
+    assert frames == [40, 12, 1]
     assert dataset_input(spec, dataset, tmp_path / "contents").digest == spec.digest
     shutil.rmtree(clips)
     assert "no such file or folder" in command(clips, tmp_path / "other", status=2)
@@ -102,14 +97,14 @@ def test_a_training_may_name_the_folder_itself(
         return [(record.path.name, record.cut) for record in dataset.records]
 
     chunks = [("long.mp4", (0, 12)), ("long.mp4", (12, 24)), ("long.mp4", (24, 36))]
-    assert names() == [*chunks, ("picture.png", None), ("short.mp4", (0, 12))]
+    assert names() == [*chunks, ("short.mp4", (0, 12)), ("still.mp4", None)]
     told = capsys.readouterr().err
     assert f"{clips}: 1 left out: decode: Invalid data found when processing input" in told
     # What has changed is measured again, and told.
     shutil.copy(clips / "short.mp4", clips / "new.mp4")
     (clips / "new.txt").write_text("a new clip")
     (clips / "long.mp4").unlink()
-    assert names() == [("new.mp4", (0, 12)), ("picture.png", None), ("short.mp4", (0, 12))]
+    assert names() == [("new.mp4", (0, 12)), ("short.mp4", (0, 12)), ("still.mp4", None)]
     told = capsys.readouterr().err
     assert "changes since it was indexed: long.mp4 is gone" in told
     assert f"{clips}: 1 left out: a caption without a clip beside it" in told
@@ -142,14 +137,14 @@ def test_clips_in_shards_are_read_where_they_lie(clips: Path, tmp_path: Path, co
     shards = tmp_path / "shards"
     shards.mkdir()
     with tarfile.open(shards / "0.tar", "w") as tar:
-        for name in ("long.mp4", "long.txt", "picture.png", "picture.txt", "text.mp4", "text.txt"):
+        for name in ("long.mp4", "long.txt", "still.mp4", "still.txt", "text.mp4", "text.txt"):
             tar.add(clips / name, name)
     told = command(shards, tmp_path / "index", "--name", "x")
-    assert "2, of them 1 images" in told and "0.tar/text.mp4" in told
+    assert "samples    2" in told and "0.tar/text.mp4" in told
     dataset = prepare(
         IndexSpec(name="x", digest="0" * 64, path=str(tmp_path / "index")), cache_dir=tmp_path / "cache"
     )
-    for record, name in zip(dataset.records, ("long.mp4", "picture.png"), strict=True):
+    for record, name in zip(dataset.records, ("long.mp4", "still.mp4"), strict=True):
         with open_media(record.path, record.part) as file:
             assert isinstance(file, io.BufferedIOBase) and file.read() == (clips / name).read_bytes()
 

@@ -63,9 +63,8 @@ def as_spec(source: Source) -> DataSpec:
 
 def test_the_files_of_its_guide(root: Path) -> None:
     source = opened(root, GUIDE)
-    assert [
-        (one.name, getattr(one, "captions", one)) for one in source.listed if isinstance(one, Listed)
-    ] == [
+    clips = [one for one in source.listed if isinstance(one, Listed)]
+    assert [(one.name, one.captions) for one in clips] == [
         ("1.mp4", ("one",)),
         ("2.mov", ("two",)),
         *[("pictures/3.png", ("three",))] * 3,
@@ -104,9 +103,7 @@ def test_pieces_and_plain_sizes(root: Path) -> None:
 def test_what_it_asks_in_vain_is_refused(root: Path) -> None:
     video = '[[datasets]]\nvideo_directory = "videos"\n'
     assert mistakes(root, "x = 1") == ["expected [[datasets]], as musubi-tuner has them"]
-    assert mistakes(root, "[[datasets") == [
-        'not TOML that can be read: Expected "]]" at the end of an array declaration (at line 1, column 11)'
-    ]
+    assert mistakes(root, "[[datasets")[0].startswith("not TOML that can be read: Expected ")
     assert mistakes(root, f"{video}target_frame = [1]\nnum_repeats = 0\nresolution = [1]") == [
         "[[datasets]] 1: no key 'target_frame' is known; did you mean target_frames?",
         "[[datasets]] 1: num_repeats must be a whole number above 0, got 0",

@@ -149,9 +149,9 @@ def test_columns_are_found_or_named(tmp_path: Path) -> None:
         "t.csv: 'video' and 'image' could both be meant; name the column by --path-column",
         "t.csv: 'caption' and 'text' could both be meant; name the column by --caption-column",
     ]
-    named = {"path_column": "video", "caption_column": "short"}
-    assert read(path, **named) == [clip(path, "v.mp4", "s", line=2)]
-    notes = open_source(str(path), Reading(**named)).notes
+    named = Reading("video", "short")
+    assert read(path, path_column="video", caption_column="short") == [clip(path, "v.mp4", "s", line=2)]
+    notes = open_source(str(path), named).notes
     assert notes == ("columns that are not read: image, text, caption, extra",)
     assert mistakes(path, path_column="vidoe", caption_column="short") == [
         "t.csv: there is no column 'vidoe'; did you mean video?; columns: 'video', 'image', 'short', 'text', "
@@ -225,7 +225,8 @@ def test_other_encodings_are_named(tmp_path: Path) -> None:
 
 def test_numbers_as_tables_write_them(tmp_path: Path) -> None:
     (path := tmp_path / "t.csv").write_text(
-        'path,cap,fps,num_frames,cut,resolution\na,b,30000/1001,81.0,"[2, 9]","{""height"": 4, ""width"": 6}"\n'
+        "path,cap,fps,num_frames,cut,resolution\n"
+        'a,b,30000/1001,81.0,"[2, 9]","{""height"": 4, ""width"": 6}"\n'
     )
     (one,) = read(path)
     assert isinstance(one, Listed) and one.cut == (2, 9)

@@ -94,7 +94,7 @@ def read_toml(text: str, where: str) -> Asked:
     cuttings = [_cutting(one, problems) for one in sets if not one.pictures]
     if len(set(cuttings)) > 1:
         problems.append(Problem(where, "its datasets are cut in different ways; index them one by one"))
-    lines = _lines(sets, problems, notes)
+    lines = _lines(sets, problems, notes) if sets else []
     if problems:
         raise UserError(problems)
     return Asked(tuple(sets), cuttings[0] if cuttings else None, tuple(lines), tuple(notes))
@@ -163,7 +163,7 @@ def _size(one: Set, problems: list[Problem]) -> tuple[int, int]:
     return DEFAULT_RESOLUTION[1], DEFAULT_RESOLUTION[0]
 
 
-def _lines(sets: Iterable[Set], problems: list[Problem], notes: dict[str, None]) -> Iterator[str]:
+def _lines(sets: Iterable[Set], problems: list[Problem], notes: dict[str, None]) -> list[str]:
     """The fields of `DataSpec` that do what the file says."""
     shapes = sorted(
         {
@@ -196,7 +196,7 @@ def _lines(sets: Iterable[Set], problems: list[Problem], notes: dict[str, None])
     if sizes:
         lines.append(f"batch_size={max(sizes)},")
         notes["batch_size is that of one process there, and of all ranks together here"] = None
-    yield from lines
+    return lines
 
 
 def listed_sets(

@@ -33,11 +33,17 @@ NO_CLIP = "its sample has no clip"
 @attrs.frozen
 class _Member:
     name: str
+    """As the shard has it."""
     key: str
+    """What it shares with the other members of its sample."""
     role: str
+    """What follows the key's point, in small letters."""
     offset: int
+    """Of its bytes in the shard."""
     size: int
+    """In bytes."""
     text: bytes = b""
+    """Its bytes, where its role is a caption's."""
 
 
 def listed_shards(
