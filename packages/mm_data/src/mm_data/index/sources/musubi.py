@@ -82,7 +82,8 @@ def read_toml(text: str, where: str) -> Asked:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(Problem(where, f"not TOML that can be read: {error}")) from error
     general, datasets = content.get("general", {}), content.get("datasets")
-    if not (isinstance(general, dict) and isinstance(datasets, list) and datasets):
+    tables = isinstance(datasets, list) and all(isinstance(one, dict) for one in datasets)
+    if not (isinstance(general, dict) and tables and datasets):
         raise UserError(Problem(where, "expected [[datasets]], as musubi-tuner has them"))
     problems: list[Problem] = []
     notes: dict[str, None] = {}
@@ -111,7 +112,7 @@ def _set(
     there = [key for key in WHERE if key in values]
     if len(there) != 1 or not isinstance(values[there[0]], str):
         problems.append(
-            Problem(where, f"expected one of {', '.join(WHERE)}, got {', '.join(there) or 'none'}")
+            Problem(where, f"expected a path as one of {', '.join(WHERE)}, got {', '.join(there) or 'none'}")
         )
         return None
     repeats, extension = values.get("num_repeats", 1), values.get("caption_extension", CAPTION)
