@@ -26,14 +26,13 @@ from mm_data.video.index import VideoIndex, index_video
 from mm_data.video.isolated import DECORD, PYAV, Isolated, isolated
 from mm_data.video.limits import Watched
 from mm_data.video.reading import read_frames
+from mm_data.video.shown import Shown
 from tests.mm_data import faulty_readers as faulty
 from tests.mm_data.conftest import Coded
 from tests.mm_data.damages import DAMAGES, originals
 
 ROOT = Path(__file__).parents[2]
-INDEX = VideoIndex(
-    (0, 1), (0,), Fraction(1, 24), Fraction(1, 12), "mp4", "h264", open_gop=False, edited=False
-)
+INDEX = VideoIndex((0, 1), (0,), Fraction(1, 24), Fraction(1, 12), "mp4", "h264", False, False, Shown(4, 6))
 READER = "tests.mm_data.faulty_readers:read"
 
 
@@ -141,6 +140,7 @@ def test_it_ends_with_its_parent_even_while_a_decoder_hangs(tmp_path: Path) -> N
 from fractions import Fraction
 from mm_data.video.index import VideoIndex
 from mm_data.video.isolated import Isolated
+from mm_data.video.shown import Shown
 INDEX = {INDEX}
 reader = Isolated({READER!r})
 file = open({str(tmp_path / "clip")!r}, "rb")

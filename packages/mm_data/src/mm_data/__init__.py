@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from mm_data.clips import Clip, load_clip
     from mm_data.content import dataset_input
     from mm_data.manifest import capped
+    from mm_data.plan.making import make_plan
     from mm_data.plan.order import batch_indices
+    from mm_data.plan.plan import Plan, Planned
     from mm_data.preparing import prepare
     from mm_data.records import Asked, Dataset, Record, Shape, ask
     from mm_data.streaming.quarantine import Quarantine

@@ -95,7 +95,20 @@ class Dataset:
     """sha256 of the clips' bytes and captions in their order; empty where nobody has asked."""
     manifest: Path | None = None
     """The file that lists them; None where there is none."""
+    parts: tuple[Dataset, ...] = ()
+    """The datasets of a mixture, whose clips follow each other in `records`; empty where it is none."""
 
     def place_of(self, record: Record) -> str:
         """Where a record comes from, as messages say it: the manifest and its line, else the clip."""
+        for part in self.parts:
+            if record.path.is_relative_to(part.root):
+                return part.place_of(record)
         return str(record.path) if self.manifest is None else f"{self.manifest}:{record.line}"
+
+    def name_of(self, index: int) -> str:
+        """A clip's file, from the dataset's root on, or where it lies over the network."""
+        record = self.records[index]
+        if record.url is not None:
+            return record.url
+        inside = record.path.is_relative_to(self.root)
+        return record.path.relative_to(self.root).as_posix() if inside else str(record.path)

@@ -1,4 +1,4 @@
-"""What a video file holds, found by demuxing alone: the timestamp of every frame.
+"""What a video file holds, found by demuxing: the timestamp of every frame, and how frames are shown.
 
 FFmpeg never sees a path or a string from a manifest, which it would interpret (`http:`, `concat:`,
 `subfile:`): files are opened here and handed over as file objects, with allow-lists of formats, codecs and
@@ -18,6 +18,7 @@ import attrs
 import av
 from av.container import InputContainer
 from av.error import ArgumentError, FFmpegError
+from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
@@ -25,6 +26,7 @@ from mm_config.durable import open_regular
 from mm_data.bad import BadClip
 from mm_data.video import limits
 from mm_data.video.limits import MAX_FRAMES, MAX_PIXELS, Watched, failure, fault_of
+from mm_data.video.shown import Shown, shown_size
 
 ALLOWED = "mp4, mov, mkv, webm and MPEG transport streams are read"
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts"
@@ -65,6 +67,8 @@ class VideoIndex:
     """Whether some frame is shown before the keyframe that precedes it in the file."""
     edited: bool
     """Whether an edit list hides frames that are in the file."""
+    shown: Shown
+    """What becomes of a stored picture before it is seen, and its size then."""
 
 
 def open_video(path: Path) -> BinaryIO:
@@ -138,15 +142,17 @@ def _check(stream: VideoStream) -> None:
 
 
 def index_video(file: BinaryIO) -> VideoIndex:
-    """Reads the timestamps of all frames without decoding any.
+    """Reads the timestamps of all frames, and decodes the first keyframe, which tells how frames are shown.
 
     Raises:
-        BadClip: No frames, a frame without a timestamp or with another's, or a damaged packet.
+        BadClip: No frames, a frame without a timestamp or with another's, a damaged packet, or pictures that
+            can't be shown (HDR).
     """
     pts: list[int] = []
     keyframes: list[int] = []
     duration = 0
     open_gop = edited = False
+    shown: Shown | None = None
     with demuxer(file) as (container, stream):
         for packet in container.demux(stream):
             if packet.size == 0:
@@ -156,6 +162,7 @@ def index_video(file: BinaryIO) -> VideoIndex:
             if packet.pts is None:
                 raise BadClip("index", f"frame {len(pts)} has no timestamp")
             if packet.is_keyframe:
+                shown = shown or _shown(stream, packet)
                 keyframes.append(packet.pts)
             open_gop |= bool(keyframes) and packet.pts < keyframes[-1]
             if packet.is_discard:
@@ -168,7 +175,7 @@ def index_video(file: BinaryIO) -> VideoIndex:
                 raise BadClip("index", f"more than {MAX_FRAMES} frames")
         time_base, name = stream.time_base, container.format.name
         codec = stream.codec_context.codec.canonical_name
-    if not pts or not keyframes or time_base is None:
+    if not pts or shown is None or time_base is None:
         raise BadClip("index", "no frames")
     pts.sort()
     if len(set(pts)) != len(pts):
@@ -183,4 +190,12 @@ def index_video(file: BinaryIO) -> VideoIndex:
         codec=codec,
         open_gop=open_gop,
         edited=edited,
+        shown=shown,
     )
+
+
+def _shown(stream: VideoStream, keyframe: Packet) -> Shown | None:
+    """How frames are shown, told from a keyframe; None where it can't be decoded alone."""
+    frames = [*stream.decode(keyframe), *stream.decode(None)]
+    stream.codec_context.flush_buffers()
+    return shown_size(frames[0], stream.sample_aspect_ratio) if frames else None

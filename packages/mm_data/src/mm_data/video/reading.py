@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -11,6 +11,7 @@ from av.video.frame import VideoFrame
 
 from mm_data.bad import BadClip
 from mm_data.video.index import VideoIndex, demuxer
+from mm_data.video.shown import Shown
 
 
 def read_frames(
@@ -43,18 +44,25 @@ def read_frames(
     """
     assert set(wanted) <= set(index.pts)
     assert list(wanted) == sorted(wanted)
-    found: dict[int, np.ndarray] = {}
+    places: dict[int, list[int]] = {}
+    for place, pts in enumerate(wanted):
+        places.setdefault(pts, []).append(place)
+    frames: np.ndarray | None = None
+    missing = set(places)
     for start in starts(index, wanted[0]):
+        missing = set(places)
         try:
-            found = _decode_from(file, start, frozenset(wanted), height, width, damaged)
+            for pts, pixels in _decoded(file, start, index.shown, missing, height, width, damaged):
+                if frames is None:
+                    frames = np.empty((len(wanted), *pixels.shape), np.uint8)
+                frames[places[pts]] = pixels
         except BadClip:
             if start is None:
                 raise
             continue
-        if len(found) == len(set(wanted)):
-            return np.stack([found[pts] for pts in wanted])
-    missing = next(pts for pts in wanted if pts not in found)
-    raise BadClip("decode", f"no frame has the timestamp {float(missing * index.time_base):.3f} s")
+        if frames is not None and not missing:
+            return frames
+    raise BadClip("decode", f"no frame has the timestamp {float(min(missing) * index.time_base):.3f} s")
 
 
 def starts(index: VideoIndex, first: int) -> tuple[int | None, ...]:
@@ -64,16 +72,19 @@ def starts(index: VideoIndex, first: int) -> tuple[int | None, ...]:
     return (*(start for start in nearest if start != index.keyframes[0]), None)
 
 
-def _decode_from(
+def _decoded(
     file: BinaryIO,
     start: int | None,
-    wanted: frozenset[int],
+    shown: Shown,
+    missing: set[int],
     height: int | None,
     width: int | None,
     damaged: bool,
-) -> dict[int, np.ndarray]:
-    """The wanted frames that come out when decoding starts at a keyframe, or at the file's start."""
-    found: dict[int, np.ndarray] = {}
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Wanted frames as they come out when decoding starts at a keyframe, or at the file's start.
+
+    Each is taken out of `missing`; the end is reached once none is left.
+    """
     with demuxer(file) as (container, stream):
         if start is not None:
             container.seek(start, stream=stream)
@@ -83,27 +94,24 @@ def _decode_from(
                 continue
             if frame.is_corrupt and not damaged:
                 raise BadClip("decode", "a damaged frame")
-            if frame.pts in wanted and frame.pts not in found:
-                found[frame.pts] = to_rgb(frame, height, width)
-            if len(found) == len(wanted):
-                break
-    return found
+            if frame.pts in missing:
+                missing.remove(frame.pts)
+                yield frame.pts, to_rgb(frame, shown, height, width)
+            if not missing:
+                return
 
 
-def to_rgb(frame: VideoFrame, height: int | None, width: int | None) -> np.ndarray:
-    """A frame as uint8 RGB `[height, width, 3]`, turned upright, resized (bicubic) where its size differs.
+def to_rgb(frame: VideoFrame, shown: Shown, height: int | None, width: int | None) -> np.ndarray:
+    """A frame turned as it is shown, uint8 RGB `[height, width, 3]`, resized (bicubic) if its size differs.
 
-    Raises:
-        BadClip: It is to be turned by other than a multiple of 90 degrees.
+    Args:
+        frame: As it was decoded.
+        shown: How it is turned.
+        height, width: Size of the returned frame; None keeps that of the file.
     """
-    turns, rest = divmod(frame.rotation, 90)
-    if rest:
-        raise BadClip("decode", f"the picture is to be turned by {frame.rotation} degrees")
-    stored_height, stored_width = (width, height) if turns % 2 else (height, width)
-    if (stored_height, stored_width) in ((None, None), (frame.height, frame.width)):
+    rows, columns = (width, height) if shown.turns % 2 else (height, width)
+    if (rows, columns) in ((None, None), (frame.height, frame.width)):
         pixels = frame.to_ndarray(format="rgb24")
     else:
-        pixels = frame.reformat(
-            stored_width, stored_height, format="rgb24", interpolation="BICUBIC"
-        ).to_ndarray()
-    return np.rot90(pixels, turns)
+        pixels = frame.reformat(columns, rows, format="rgb24", interpolation="BICUBIC").to_ndarray()
+    return shown.upright(pixels)

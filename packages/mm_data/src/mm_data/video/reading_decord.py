@@ -20,6 +20,7 @@ from mm_config.schema import Problem, UserError
 from mm_data.bad import BadClip
 from mm_data.video.index import VideoIndex
 from mm_data.video.reading import read_frames, to_rgb
+from mm_data.video.shown import Shown
 
 
 def require_decord() -> ModuleType:
@@ -71,8 +72,9 @@ def read_frames_decord(
     if frames.shape[1:3] == (height, width):
         return frames
     # decord's own resizing fails on widths that are not aligned, so swscale does it, as for PyAV.
+    upright = Shown(height, width)
     return np.stack(
-        [to_rgb(VideoFrame.from_ndarray(frame, format="rgb24"), height, width) for frame in frames]
+        [to_rgb(VideoFrame.from_ndarray(frame, format="rgb24"), upright, height, width) for frame in frames]
     )
 
 

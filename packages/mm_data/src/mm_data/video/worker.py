@@ -23,6 +23,7 @@ import numpy as np
 
 from mm_data.video.index import VideoIndex
 from mm_data.video.limits import failure, require_frames
+from mm_data.video.shown import Shown
 
 HEADER = struct.Struct("<Q")
 """The bytes of JSON that follow."""
@@ -77,6 +78,7 @@ def _index(**fields: Any) -> VideoIndex:
         fields[name] = Fraction(fields[name])
     for name in ("pts", "keyframes"):
         fields[name] = tuple(fields[name])
+    fields["shown"] = Shown(**fields["shown"])
     return VideoIndex(**fields)
 
 
