@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from html.entities import html5
 from html.parser import HTMLParser
 from urllib.parse import unquote_plus
 
@@ -95,15 +96,21 @@ def _substituted(caption: str, rules: tuple[tuple[str, str], ...]) -> str:
 
 
 class _Text(HTMLParser):
-    """Collects what stands between tags."""
+    """Collects what stands between tags, references to characters as Beautiful Soup reads them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(convert_charrefs=False)
         self.found: list[str] = []
         """Pieces of text in their order."""
 
     def handle_data(self, data: str) -> None:
         self.found.append(data)
+
+    def handle_entityref(self, name: str) -> None:
+        self.found.append(html5.get(f"{name};", f"&{name}"))
+
+    def handle_charref(self, name: str) -> None:
+        self.found.append(html.unescape(f"&#{name};"))
 
 
 def _text_of(markup: str) -> str:
