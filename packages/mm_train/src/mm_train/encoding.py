@@ -11,8 +11,21 @@ from torch import Tensor
 
 from mm_config.options import Locations
 from mm_config.specs import TrainSpec
-from mm_data import Bad, BadClip, Clip, Dataset, Record, ask, file_state, load_clip, to_model_range
+from mm_data import (
+    Bad,
+    BadClip,
+    Clip,
+    Dataset,
+    Record,
+    Shape,
+    ask,
+    captions_of,
+    file_state,
+    load_clip,
+    to_model_range,
+)
 from mm_models import build_autoencoder, build_text_encoder
+from mm_train.batches import latent_shape
 
 
 @attrs.frozen
@@ -31,7 +44,8 @@ class Encoding:
     @property
     def captions(self) -> list[str]:
         """The empty caption, then each caption once, in the order of the dataset."""
-        return list(dict.fromkeys(["", *(record.caption for record in self.dataset.records)]))
+        data, records = self.spec.data, self.dataset.records
+        return list(dict.fromkeys(["", *(text for record in records for text in captions_of(record, data))]))
 
     def clip_encoder(self) -> Callable[[range], tuple[Tensor, list[Bad]]]:
         """A function of places in the dataset: `[N, C, T, H, W]` latents, zero where a clip can't be read."""
@@ -41,7 +55,7 @@ class Encoding:
             records = [self.dataset.records[place] for place in places]
             with ThreadPoolExecutor(self.spec.data.workers) as pool:
                 loaded = list(pool.map(self._load, records))
-            latents = torch.zeros(len(places), *latent_shape(self.spec))
+            latents = torch.zeros(len(places), *latent_shape(self.spec, self._shape))
             good = [row for row, one in enumerate(loaded) if isinstance(one, Clip)]
             if good:
                 frames = torch.stack([one.frames for one in loaded if isinstance(one, Clip)])
@@ -68,17 +82,13 @@ class Encoding:
 
         return encode
 
+    @property
+    def _shape(self) -> Shape:
+        data = self.spec.data
+        return Shape(data.num_frames, data.height, data.width)
+
     def _load(self, record: Record) -> Clip | BadClip:
         try:
             return load_clip(ask(record, self.spec.data), self.spec.data)
         except BadClip as problem:
             return problem
-
-
-def latent_shape(spec: TrainSpec) -> tuple[int, int, int, int]:
-    """`(C, T, H, W)` of one clip's latents."""
-    data = spec.data
-    return (
-        spec.autoencoder.latent_channels,
-        *spec.autoencoder.latent_shape(data.num_frames, data.height, data.width),
-    )

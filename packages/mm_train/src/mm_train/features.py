@@ -38,6 +38,8 @@ TEXT = "text"
 INDEX = "features.json"
 NO_INPUTS: Mapping[str, Input] = MappingProxyType({})
 """Of encoders without weights."""
+SHOWN = ("start", "frame_interval", "speed_factor", "resize", "interpolation", "flip_share", "captions")
+"""Fields of the data that change what is encoded; at their neutral values they are not in its identity."""
 _WEIGHTS = ("spec.autoencoder.weights", "spec.text_encoder.weights", "spec.image_encoder.weights")
 
 
@@ -109,6 +111,7 @@ def feature_identity(spec: TrainSpec, dataset: Dataset) -> dict[str, Any]:
         "v": 3,
         "numerics": NUMERICS,
         **rounded,
+        **{name: value for name, value in canonical(data).items() if name in SHOWN},
         "clips": dataset.in_order,
         "frames": [data.num_frames, data.height, data.width, data.fps],
         "autoencoder": canonical(spec.autoencoder),

@@ -10,12 +10,18 @@ import torch
 from torch import Tensor
 
 from mm_config.options import Locations
-from mm_config.specs import TrainSpec
-from mm_data import Asked, Bad, BadClip, to_model_range
+from mm_config.specs import DataSpec, TrainSpec
+from mm_data import Asked, Bad, BadClip, Clip, caption_of, load_clip, to_model_range
 from mm_models import build_autoencoder, build_text_encoder
+from mm_models import device as devices
 from mm_train.features import Features
+from mm_train.moving import Mover
 
 Collate = Callable[[Sequence[Any], Sequence[bool]], tuple[Tensor, Tensor]]
+
+
+def _nothing(_: Sequence[Any]) -> None:
+    """Begins nothing."""
 
 
 @attrs.frozen
@@ -29,23 +35,33 @@ class Source:
     collate: Collate
     """Makes `latents_BCTHW` and `text_BLD`, float32 on the device, of loaded samples; the second argument
     says whose caption is dropped."""
-    bad: tuple[Bad, ...]
+    bad: tuple[Bad, ...] = ()
     """Clips that are known to be unreadable."""
+    begin: Callable[[Sequence[Any]], None] = _nothing
+    """Is told of samples that `collate` gets next, so that they can be moved meanwhile."""
 
 
 def encoding_source(spec: TrainSpec, locations: Locations, device: torch.device) -> Source:
     """Decodes and encodes each clip whenever it is drawn."""
     autoencoder = build_autoencoder(spec.autoencoder, device, locations)
     text_encoder = build_text_encoder(spec.text_encoder, device, locations)
+    mover = Mover(device, devices.side_stream(device) if spec.data.pin_memory else None)
+
+    def load(asked: Asked) -> Clip:
+        clip = load_clip(asked, spec.data)
+        return attrs.evolve(clip, frames=devices.pinned(clip.frames, device))
 
     def collate(clips: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
-        frames = torch.stack([clip.frames for clip in clips]).to(device)
+        frames = mover.take([clip.frames for clip in clips])
         captions = ["" if drop else clip.caption for clip, drop in zip(clips, dropped, strict=True)]
         with torch.no_grad():
             latents = autoencoder.encode(to_model_range(frames)).float()
             return latents, text_encoder.encode(captions).float()
 
-    return Source(load=None, workers=None, collate=collate, bad=())
+    def begin(clips: Sequence[Any]) -> None:
+        mover.begin([clip.frames for clip in clips])
+
+    return Source(load if spec.data.pin_memory else None, workers=None, collate=collate, begin=begin)
 
 
 @attrs.frozen
@@ -60,7 +76,7 @@ class _Encoded:
     """Of the empty caption."""
 
 
-def cached_source(features: Features, device: torch.device) -> Source:
+def cached_source(features: Features, data: DataSpec, device: torch.device) -> Source:
     """Looks up what was encoded before."""
     bad = {one.index: one for one in features.bad}
 
@@ -68,7 +84,8 @@ def cached_source(features: Features, device: torch.device) -> Source:
         if (found := bad.get(asked.index)) is not None:
             raise BadClip(found.stage, found.reason)
         latents = features.latents_of(asked.index)
-        return _Encoded(latents, features.text_of(asked.record.caption), features.text_of(""))
+        caption = caption_of(asked.record, data, asked.draw)
+        return _Encoded(latents, features.text_of(caption), features.text_of(""))
 
     def collate(samples: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
         latents = torch.stack([sample.latents for sample in samples])
