@@ -26,7 +26,7 @@ from mm_config.content import NUMERICS, Input
 from mm_config.durable import discard, place_folder, remove_abandoned, siblings, stage_of, synced_file
 from mm_config.options import Locations, RunOptions
 from mm_config.schema import Problem, UserError, canonical
-from mm_config.specs import TrainSpec
+from mm_config.specs import DataSpec, TrainSpec
 from mm_config.stored import read_json
 from mm_data import Bad, Dataset
 from mm_train.encoding import Encoding
@@ -107,11 +107,15 @@ def feature_identity(spec: TrainSpec, dataset: Dataset) -> dict[str, Any]:
     assert dataset.in_order, "features follow from the bytes of the clips"
     # Rounded products make other features; caches of exact ones keep the name that they had before.
     rounded = {"allow_tf32": True} if spec.precision.allow_tf32 else {}
+    defaults = attrs.fields_dict(DataSpec)
+    shown = {
+        name: canonical(value) for name in SHOWN if (value := getattr(data, name)) != defaults[name].default
+    }
     return {
         "v": 3,
         "numerics": NUMERICS,
         **rounded,
-        **{name: value for name, value in canonical(data).items() if name in SHOWN},
+        **shown,
         "clips": dataset.in_order,
         "frames": [data.num_frames, data.height, data.width, data.fps],
         "autoencoder": canonical(spec.autoencoder),

@@ -119,7 +119,7 @@ class BucketSpec:
 
 @spec("caption-texts")
 class CaptionSpec:
-    """What the text encoder is given of a clip's captions: one is chosen, cleaned, and put into a template."""
+    """What the text encoder is given of a clip's captions: one is chosen, cleaned and put into a template."""
 
     choice: CaptionChoice = CaptionChoice.FIRST
     """Which of a clip's captions is used."""
