@@ -6,7 +6,6 @@ import html
 import re
 from html.entities import html5
 from html.parser import HTMLParser
-from urllib.parse import unquote_plus
 
 import ftfy
 
@@ -77,7 +76,7 @@ def _mended(caption: str) -> str:
 
 def _without_web(caption: str, keep_cjk: bool) -> str:
     """One pass of DeepFloyd IF's `clean_caption`, which PixArt, Open-Sora-Plan and MindSpeed-MM took over."""
-    caption = unquote_plus(caption).strip().lower().replace("<person>", "person")
+    caption = _unquoted(caption).strip().lower().replace("<person>", "person")
     caption = re.sub(rf"\b((?:https?:(?:\/{{1,3}}|[a-zA-Z0-9%])|{_HOST}))", "", caption)
     caption = re.sub(rf"\b((?:www:(?:\/{{1,3}}|[a-zA-Z0-9%])|{_HOST}))", "", caption)
     caption = _substituted(_text_of(caption), _BEFORE_CJK)
@@ -87,6 +86,15 @@ def _without_web(caption: str, keep_cjk: bool) -> str:
     if len(re.findall(r"[-_]", caption)) > 3:
         caption = re.sub(r"[-_]", " ", caption)
     return _substituted(_mended(caption), _AFTER_MENDING).strip()
+
+
+def _unquoted(text: str) -> str:
+    """A text without the escapes of links, as `urllib.parse.unquote_plus` makes it."""
+
+    def decoded(escapes: re.Match[str]) -> str:
+        return bytes.fromhex(escapes[0].replace("%", "")).decode("utf-8", "replace")
+
+    return re.sub(r"(?:%[0-9a-fA-F]{2})+", decoded, text.replace("+", " "))
 
 
 def _substituted(caption: str, rules: tuple[tuple[str, str], ...]) -> str:
