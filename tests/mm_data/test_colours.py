@@ -87,7 +87,8 @@ def read(path: Path, reader: Reader = Reader.PYAV, size: int = SIZE) -> np.ndarr
 @pytest.mark.parametrize(("matrix", "weights"), [(2, BT601), (1, BT709), (5, BT601), (6, BT601), (9, BT2020)])
 def test_matrix_and_range_are_those_of_the_tags(tmp_path, matrix, weights, extent, reader):
     path = write(tmp_path / "a.mp4", "libx264", "yuv420p", matrix=matrix, extent=extent)
-    assert furthest(read(path, reader), formula(*weights, extent == FULL)) < 4
+    kr, kb = weights
+    assert furthest(read(path, reader), formula(kr, kb, extent == FULL)) < 4
 
 
 def test_resizing_keeps_the_colours(tmp_path):

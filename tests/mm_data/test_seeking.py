@@ -116,6 +116,7 @@ def test_decord_returns_the_same_pixels(tmp_path, coded, kind):
         return
     with open_video(path) as file:
         index = index_video(file)
-        size = {"height": index.shown.height, "width": index.shown.width}
-        ours = read_frames(file, index, index.pts, **size)
-        np.testing.assert_array_equal(read_frames_decord(file, index, index.pts, **size), ours)
+        height, width = index.shown.height, index.shown.width
+        ours = read_frames(file, index, index.pts, height=height, width=width)
+        theirs = read_frames_decord(file, index, index.pts, height=height, width=width)
+    np.testing.assert_array_equal(theirs, ours)

@@ -11,6 +11,7 @@ import struct
 from typing import BinaryIO
 
 from mm_data.bad import BadClip
+from mm_data.video.limits import Watched
 
 MAX_SAMPLES = 8_000_000
 """Of all streams of a file; 23 hours with two tracks of sound. FFmpeg takes about 60 bytes for each."""
@@ -22,7 +23,7 @@ FOLDERS = frozenset(
 """Boxes that hold boxes."""
 
 
-def require_samples(file: BinaryIO) -> None:
+def require_samples(file: BinaryIO | Watched) -> None:
     """Raises BadClip where an mp4 file declares more samples than are allowed; others have no boxes."""
     at, end, total = 0, file.seek(0, io.SEEK_END), 0
     while at + 8 <= end:
