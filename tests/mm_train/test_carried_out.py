@@ -42,11 +42,10 @@ def test_the_wan_experiments_can_be_trained_as_far_as_their_conditioning_goes() 
 
 
 def test_all_that_training_cannot_do_is_named_at_once(small: TrainSpec) -> None:
-    bucket = BucketSpec(num_frames=17, height=64, width=64)
     changes = {
         "ema": EmaSpec(),
         "optim": MuonSpec(),
-        "data.buckets": (bucket,),
+        "data.variants": 2,
         "parallel.ulysses": 2,
         "recompute.mode": Recompute.SELECTIVE,
         "recompute.offload": True,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
-from mm_config.specs import Conditioning, Reader, Recompute, TrainSpec
+from mm_config.specs import Cache, Conditioning, Reader, Recompute, TrainSpec
 from mm_models import PART_FIELDS, tags_of
 
 RUNNER = "training"
@@ -30,6 +30,9 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     if spec.model.conditioning is not Conditioning.TEXT:
         shown = spec.model.conditioning.value
         yield Problem("model.conditioning", f"is {shown}: {RUNNER} on given frames is not there yet")
+    if spec.data.cache is not Cache.NONE and (spec.data.buckets or spec.data.min_num_frames is not None):
+        message = f"is {spec.data.cache.value}: clips of several sizes can't be kept yet; set it to none"
+        yield Problem("data.cache", message)
     if spec.data.reader is Reader.TORCHCODEC:
         yield Problem("data.reader", f"is torchcodec, which {RUNNER} can't read with yet; pyav or decord can")
     if spec.recompute.mode is Recompute.SELECTIVE:
@@ -42,12 +45,19 @@ CARRIED_OUT = CarriedOut(
     | {
         "start_from.digest",
         "data.dataset.digest",
+        "data.buckets",
+        "data.drop_short_share",
+        "data.max_aspect_ratio",
         "data.max_bad_clips",
+        "data.min_num_frames",
+        "data.min_pixels",
         "data.order",
         "data.pin_memory",
         "data.prefetch",
         "data.prefetch_mib",
         "data.shuffle_block",
+        "data.tails",
+        "data.tokens_per_batch",
         "diffusion.sigma_max",
         "diffusion.sigma_min",
         "diffusion.drop_last",
