@@ -12,7 +12,7 @@ from mm_config import replace
 from mm_config.options import StoppedEarly
 from mm_config.schema import UserError
 from mm_config.specs import ManifestSpec, MixturePart, MixtureSpec, ShapesSpec
-from mm_config.specs.data import BucketSpec, Cache
+from mm_config.specs.data import BucketSpec, Cache, Resize
 from mm_data import make_plan, prepare
 
 LARGE = ShapesSpec(clips_per_caption=1)
@@ -52,6 +52,15 @@ def test_a_mixture_in_buckets_is_trained_on_and_goes_on_where_it_stopped(mixed, 
         json.loads(line)["loss"] for line in (resumed.run_dir / "metrics.jsonl").read_text().splitlines()
     ]
     assert again == losses
+
+
+def test_each_clip_keeps_its_own_area_and_length(mixed, options, capsys):
+    sizes = {"data.buckets": (), "data.resize": Resize.AREA, "data.size_multiple": 32}
+    lengths = {"data.min_num_frames": 9, "data.drop_short_share": 0.0, "data.fps": 8.0}
+    mm_train.train(replace(mixed, {**sizes, **lengths, "name": "area", "schedule.steps": 3}), options)
+    said = capsys.readouterr().out
+    assert "9x32x32: 0 + 64 clips, 6 batches of 8" in said
+    assert "17x64x64: 32 + 0 clips, 6 batches of 8" in said
 
 
 def test_missing_files_end_a_training_before_its_run_is_made(mixed, options, tmp_path):

@@ -65,6 +65,7 @@ CARRIED_OUT = CarriedOut(
         "data.prefetch_mib",
         "data.resize",
         "data.shuffle_block",
+        "data.size_multiple",
         "data.speed_factor",
         "data.start",
         "data.tails",
