@@ -155,13 +155,15 @@ def test_a_file_system_that_fails_is_asked_once_more_and_ends_the_run(
     for at in range(1, 100):
         opened: list[Failing] = []
 
-        def open_failing(path: Path, at: int = at, opened: list[Failing] = opened) -> Failing | BinaryIO:
+        def open_failing(
+            path: Path, *_: object, at: int = at, opened: list[Failing] = opened
+        ) -> Failing | BinaryIO:
             if opened and not lasting:
                 return open_video(path)
             opened.append(Failing(open_video(path), number, at, lasting))
             return opened[-1]
 
-        monkeypatch.setattr("mm_data.clips.open_video", open_failing)
+        monkeypatch.setattr("mm_data.clips.open_media", open_failing)
         if not lasting:
             assert load_record(record, data).frames.equal(whole)
         else:

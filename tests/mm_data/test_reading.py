@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ def test_both_readers_serve_load_clip(tmp_path, coded, data_spec):
 def test_decord_that_is_not_installed_names_the_command():
     program = """
 import sys
+import tarfile
 sys.modules["decord"] = None
 from mm_config.schema.errors import UserError
 from mm_config.specs.data import DataSpec, Reader
@@ -91,3 +93,18 @@ def test_resizing_keeps_what_is_shown(tmp_path, coded, data_spec, reader):
     # Away from the edges of the blocks, which resizing blurs.
     flat = (column % 16 >= 4) & (column % 16 < 12)
     assert np.abs(small[:, 4:12, flat].astype(int) - full[:, 8:24:2, column[flat]]).max() < 25
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_clip_in_a_shard_is_read_where_it_lies(tmp_path, coded, data_spec, isolated):
+    for number, times in enumerate((range(40), range(0, 80, 2))):
+        coded.write(tmp_path / f"{number}.mp4", times)
+    with tarfile.open(tmp_path / "shard.tar", "w") as shard:
+        for number in range(2):
+            shard.add(tmp_path / f"{number}.mp4", f"{number}.mp4")
+    with tarfile.open(tmp_path / "shard.tar") as shard:
+        parts = [(member.offset_data, member.size) for member in shard]
+    for number, part in enumerate(parts):
+        record = Record(tmp_path / "shard.tar", "", part=part)
+        frames = load_record(record, data_spec(isolated=isolated)).frames.numpy()
+        assert [coded.number(frame) for frame in frames] == [k // (1 + number) for k in range(9)]

@@ -155,3 +155,10 @@ def test_more_frames_than_any_file_has_make_a_bad_clip(tmp_path, coded, data_spe
     path.write_bytes(content[:at] + struct.pack(">I", 3_000_000) + content[at + 4 :])
     with pytest.raises(BadClip):
         load_record(Record(path, ""), data_spec())
+
+
+def test_a_file_of_more_bytes_than_are_read_is_a_bad_clip(tmp_path, coded, data_spec):
+    path = coded.write(tmp_path / "a.mp4")
+    os.truncate(path, 100 << 30)  # Of holes, which take no room.
+    with pytest.raises(BadClip, match="open: 107374182400 bytes are more than"):
+        load_record(Record(path, ""), data_spec())

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from mm_config.schema import Problem, UserError
-from mm_config.specs import DataSpec, Interpolation
+from mm_config.specs import DatasetSpec, DataSpec, FolderSpec, IndexSpec, Interpolation, MixtureSpec
 from mm_data.bad import BadClip, Fault
+from mm_data.media import open_media
 from mm_data.records import Asked, Shape
 from mm_data.transforms.captions import caption_of
 from mm_data.transforms.framing import framing
 from mm_data.transforms.resizing import framed
 from mm_data.transforms.sampling import sampled
-from mm_data.video.index import open_video
 from mm_data.video.limits import failure, is_short, require_frames
 from mm_data.video.readers import indexer_of, reader_of
 
@@ -75,8 +75,16 @@ def _array_shape(shape: Shape) -> tuple[int, ...]:
 
 
 def _read(asked: Asked, data: DataSpec) -> np.ndarray:
-    with open_video(asked.record.path) as file:
+    record = asked.record
+    with open_media(record.path, record.part, record.url, remote_of(data.dataset)) as file:
         return _decoded(file, asked, data)
+
+
+def remote_of(dataset: DatasetSpec) -> tuple[str, ...]:
+    """What a dataset, or a part of a mixture, may read over the network."""
+    if isinstance(dataset, MixtureSpec):
+        return tuple(one for part in dataset.parts for one in remote_of(part.dataset))
+    return dataset.remote if isinstance(dataset, FolderSpec | IndexSpec) else ()
 
 
 def _decoded(file: BinaryIO, asked: Asked, data: DataSpec) -> np.ndarray:

@@ -7,6 +7,7 @@ protocols.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from mm_data.bad import BadClip
 from mm_data.video import limits
 from mm_data.video.boxes import require_samples
 from mm_data.video.images import format_of, read_image
-from mm_data.video.limits import MAX_FRAMES, MAX_PIXELS, Watched, failure, fault_of
+from mm_data.video.limits import MAX_BYTES, MAX_FRAMES, MAX_PIXELS, Watched, failure, fault_of
 from mm_data.video.shown import Shown, has_alpha, shown_size
 
 ALLOWED = "mp4, mov, mkv, webm and MPEG transport streams are read, and PNG, JPEG and WebP"
@@ -128,6 +129,8 @@ def _opened(file: Watched) -> InputContainer:
     name = next((name for start, name in OTHER_FORMATS.items() if head.startswith(start)), None)
     if name is not None:
         raise BadClip("open", f"the file is {name}; {ALLOWED}")
+    if (size := file.seek(0, io.SEEK_END)) > MAX_BYTES:
+        raise BadClip("open", f"{size} bytes are more than {MAX_BYTES}")
     require_samples(file)
     file.seek(0)
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "", "codec_whitelist": DECODERS}
