@@ -185,7 +185,7 @@ def test_it_ends_the_stream_and_lists_nothing(
     def stale(path: Path) -> None:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
 
-    monkeypatch.setattr("mm_data.video.index.open_regular", stale)
+    monkeypatch.setattr("mm_data.media.open_regular", stale)
     listed = tmp_path / "quarantine.jsonl"
     with (
         stream(data_spec(), coded_dataset, seed=0, end_step=2, quarantine=listed) as batches,
