@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -47,6 +48,17 @@ class Record:
     """Where the clip lies over the network; `path` then is none of this machine's."""
     measured: Measured | None = attrs.field(default=None, eq=False)
     """What an index knows of it; None where nobody has measured it."""
+
+
+def content_of(sha256: str | None, record: Record) -> tuple[Any, ...]:
+    """What a clip is: the sha256 of its file, its caption or captions, and its cut.
+
+    None is the whole clip; the first frame and the one after the last are a part of it, and with a crop of
+    its frames they are named beside it.
+    """
+    captions = list(record.captions) if record.captions else record.caption
+    cut = None if record.cut is None else list(record.cut)
+    return sha256, captions, cut if record.crop is None else {"crop": list(record.crop), "cut": cut}
 
 
 @attrs.frozen
