@@ -14,6 +14,7 @@ import pytest
 from mm_config.schema import UserError
 from mm_config.specs import Pieces
 from mm_data.index.listed import Declared, LeftOut
+from mm_data.index.measuring import is_variable
 from mm_data.index.pieces import Cutting
 from mm_data.index.report import tell
 from mm_data.index.table import IndexedRecords
@@ -237,3 +238,17 @@ def test_pieces_need_their_numbers(filmed: Path, tmp_path: Path) -> None:
         cutting=Cutting(Pieces.CHUNKS, 30),
     )
     assert built.stats["left_out"]["reasons"] == {"pieces: it has fewer than N frames": 1}
+
+
+@pytest.mark.parametrize(
+    ("pts", "variable"),
+    [
+        ((0, 42, 83, 125, 167, 208), False),  # 24 frames/s in milliseconds, as Matroska has them.
+        ((0, 3000, 6003, 9003, 12006), True),  # 30 and 29.97 frames/s in turn, in 1/90000 s.
+        ((0, 1, 2, 4, 5), True),
+        ((0, 1, 2, 3), False),
+        ((7,), False),
+    ],
+)
+def test_rates_vary_where_rounding_doesnt_explain_it(pts: tuple[int, ...], variable: bool) -> None:
+    assert is_variable(pts) == variable

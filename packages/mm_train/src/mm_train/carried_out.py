@@ -42,6 +42,12 @@ CARRIED_OUT = CarriedOut(
     | {
         "start_from.digest",
         "data.dataset.digest",
+        "data.max_bad_clips",
+        "data.order",
+        "data.pin_memory",
+        "data.prefetch",
+        "data.prefetch_mib",
+        "data.shuffle_block",
         "diffusion.sigma_max",
         "diffusion.sigma_min",
         "diffusion.drop_last",

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mm_config.options import Locations
 from mm_config.specs import TrainSpec
-from mm_data import Bad, BadClip, Clip, Dataset, Record, ask, file_state, load_clip, to_model_range
+from mm_data import Bad, BadClip, Clip, Dataset, Record, Shape, ask, file_state, load_clip, to_model_range
 from mm_models import build_autoencoder, build_text_encoder
+from mm_train.batches import latent_shape
 
 
 @attrs.frozen
@@ -41,7 +42,7 @@ class Encoding:
             records = [self.dataset.records[place] for place in places]
             with ThreadPoolExecutor(self.spec.data.workers) as pool:
                 loaded = list(pool.map(self._load, records))
-            latents = torch.zeros(len(places), *latent_shape(self.spec))
+            latents = torch.zeros(len(places), *latent_shape(self.spec, self._shape))
             good = [row for row, one in enumerate(loaded) if isinstance(one, Clip)]
             if good:
                 frames = torch.stack([one.frames for one in loaded if isinstance(one, Clip)])
@@ -68,17 +69,13 @@ class Encoding:
 
         return encode
 
+    @property
+    def _shape(self) -> Shape:
+        data = self.spec.data
+        return Shape(data.num_frames, data.height, data.width)
+
     def _load(self, record: Record) -> Clip | BadClip:
         try:
             return load_clip(ask(record, self.spec.data), self.spec.data)
         except BadClip as problem:
             return problem
-
-
-def latent_shape(spec: TrainSpec) -> tuple[int, int, int, int]:
-    """`(C, T, H, W)` of one clip's latents."""
-    data = spec.data
-    return (
-        spec.autoencoder.latent_channels,
-        *spec.autoencoder.latent_shape(data.num_frames, data.height, data.width),
-    )

@@ -11,11 +11,17 @@ from torch import Tensor
 
 from mm_config.options import Locations
 from mm_config.specs import TrainSpec
-from mm_data import Asked, Bad, BadClip, to_model_range
+from mm_data import Asked, Bad, BadClip, Clip, load_clip, to_model_range
 from mm_models import build_autoencoder, build_text_encoder
+from mm_models import device as devices
 from mm_train.features import Features
+from mm_train.moving import Mover
 
 Collate = Callable[[Sequence[Any], Sequence[bool]], tuple[Tensor, Tensor]]
+
+
+def _nothing(_: Sequence[Any]) -> None:
+    """Begins nothing."""
 
 
 @attrs.frozen
@@ -29,23 +35,33 @@ class Source:
     collate: Collate
     """Makes `latents_BCTHW` and `text_BLD`, float32 on the device, of loaded samples; the second argument
     says whose caption is dropped."""
-    bad: tuple[Bad, ...]
+    bad: tuple[Bad, ...] = ()
     """Clips that are known to be unreadable."""
+    begin: Callable[[Sequence[Any]], None] = _nothing
+    """Is told of samples that `collate` gets next, so that they can be moved meanwhile."""
 
 
 def encoding_source(spec: TrainSpec, locations: Locations, device: torch.device) -> Source:
     """Decodes and encodes each clip whenever it is drawn."""
     autoencoder = build_autoencoder(spec.autoencoder, device, locations)
     text_encoder = build_text_encoder(spec.text_encoder, device, locations)
+    mover = Mover(device, devices.side_stream(device) if spec.data.pin_memory else None)
+
+    def load(asked: Asked) -> Clip:
+        clip = load_clip(asked, spec.data)
+        return attrs.evolve(clip, frames=devices.pinned(clip.frames, device))
 
     def collate(clips: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
-        frames = torch.stack([clip.frames for clip in clips]).to(device)
+        frames = mover.take([clip.frames for clip in clips])
         captions = ["" if drop else clip.caption for clip, drop in zip(clips, dropped, strict=True)]
         with torch.no_grad():
             latents = autoencoder.encode(to_model_range(frames)).float()
             return latents, text_encoder.encode(captions).float()
 
-    return Source(load=None, workers=None, collate=collate, bad=())
+    def begin(clips: Sequence[Any]) -> None:
+        mover.begin([clip.frames for clip in clips])
+
+    return Source(load if spec.data.pin_memory else None, workers=None, collate=collate, begin=begin)
 
 
 @attrs.frozen

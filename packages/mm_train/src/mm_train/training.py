@@ -23,10 +23,11 @@ from mm_config.running import equal_run, on_threads
 from mm_config.runs import Run, attach, open_run, read_result, recorded
 from mm_config.schema import UserError, exact_hash, expect, expect_function, spec_hash
 from mm_config.specs import Cache, TrainSpec
-from mm_data import Dataset, Quarantine
+from mm_data import Dataset, Plan, Quarantine
 from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train import states
+from mm_train.batches import plan_of
 from mm_train.carried_out import check_carried_out
 from mm_train.content import agreed_inputs, with_content
 from mm_train.features import cached_features
@@ -147,6 +148,7 @@ def _train(
     device.allow_tf32(picked, spec.precision.allow_tf32)
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
     dataset, data = _prepare(spec, options, ranks)
+    plan = _plan(spec, dataset, options, ranks)
     network = mm_models.build(
         spec.model, dtype=torch.float32, ops=ops, float32_residual=spec.precision.float32_residual
     )
@@ -166,6 +168,9 @@ def _train(
         saved = None if point is None else point.saved
         if saved is not None and made.keeps_order:
             dataset = in_stored_order(dataset, Path(saved))
+            plan = _plan(spec, dataset, options, ranks)
+        for line in plan.counts.lines():
+            say(line)
         if saved is None:
             found = weights or ranks.together(lambda: start_weights(spec, options, dataset, network))
             ranks.together(lambda: fill(network, found))
@@ -175,6 +180,7 @@ def _train(
             ranks=ranks,
             device=picked,
             dataset=dataset,
+            plan=plan,
             source=source,
             levels=noise_levels(spec),
             network=network,
@@ -204,6 +210,17 @@ def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> tuple[Datase
     )
     data = Input(**content)
     return with_content(dataset, data), data
+
+
+def _plan(spec: TrainSpec, dataset: Dataset, options: RunOptions, ranks: Ranks) -> Plan:
+    """Rank 0 sorts the clips where nobody has; every rank plans the same."""
+
+    def make() -> Plan:
+        return plan_of(spec, dataset, options.cache_dir)
+
+    if ranks.world_size > 1:
+        ranks.on_first(lambda: bool(make()))
+    return ranks.together(make)
 
 
 def _open(
@@ -240,7 +257,7 @@ def _source(
 
 
 def _quarantine(training: Training) -> Quarantine:
-    return Quarantine(training.quarantine, training.dataset.records, training.spec.data.max_bad_share)
+    return Quarantine(training.quarantine, training.dataset.records, training.spec.data)
 
 
 def _finish(training: Training, state: TrainState) -> TrainResult:

@@ -65,7 +65,7 @@ class Tails(enum.Enum):
     PAD = "pad"
     """Other clips of the bucket fill the batch; they are seen twice in the epoch."""
     DROP = "drop"
-    """They are left out of this epoch."""
+    """They are left out of this epoch; a bucket with less than a batch is kept, and padded."""
 
 
 @spec("bucket")
@@ -159,8 +159,8 @@ class DataSpec:
     tails: Tails = field(default=Tails.CARRY, neutral=Tails.CARRY)
     """What becomes of the clips of a bucket that fill no whole batch at the end of an epoch."""
     tokens_per_batch: int | None = field(default=None, neutral=None, ge=1, unit="tokens")
-    """Tokens per optimizer step over all ranks: with buckets, each takes as many clips as fit; None takes
-    batch_size."""
+    """Tokens per optimizer step over all ranks: each size of clips takes as many multiples of batch_size as
+    fit; None takes batch_size."""
     shuffle_block: int | None = field(default=None, neutral=None, ge=1, unit="clips")
     """Neighbours in the index that are shuffled among each other, in blocks whose order is shuffled, so that
     few shards are read at a time; None shuffles all clips among each other."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -118,14 +118,16 @@ def measured(
 def _all_tried(
     asked: Sequence[Asked], tried: Callable[[tuple[Asked, str | None]], Found], pool: ThreadPoolExecutor
 ) -> Iterator[tuple[Asked, Found]]:
-    """What is found in each file. The bytes of the next files are read while these are measured."""
+    """What is found in each file, as it is found; the bytes of the next ones are read meanwhile."""
     with ThreadPoolExecutor(1) as hashing:
         chunks = list(_chunks(asked))
         digests = [hashing.submit(_digests, chunk) for chunk in chunks[:1]]
         for number, chunk in enumerate(chunks):
             digests += [hashing.submit(_digests, later) for later in chunks[number + 1 : number + 2]]
-            pairs = list(zip(chunk, digests[number].result(), strict=True))
-            yield from zip(chunk, pool.map(tried, pairs), strict=True)
+            pairs = zip(chunk, digests[number].result(), strict=True)
+            futures = {pool.submit(tried, pair): pair[0] for pair in pairs}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
 
 
 def _tried(one: tuple[Asked, str | None], *, opened: Opened, state_of: Callable[[Listed], str]) -> Found:

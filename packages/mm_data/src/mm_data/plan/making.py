@@ -17,9 +17,6 @@ from mm_data.transforms.grid import WAN, Grid
 
 TokensOf = Callable[[Shape], int]
 
-SHOWN = 3
-"""Clips that are named of those left out for one reason."""
-
 
 def make_plan(
     data: DataSpec,
@@ -128,7 +125,7 @@ def _empty(dataset: Dataset, found: Sequence[Sorted]) -> Iterator[Problem]:
 def _left_out(parts: Sequence[Dataset], found: Sequence[Sorted]) -> Iterator[LeftOut]:
     for number, (part, one) in enumerate(zip(parts, found, strict=True)):
         for reason, count, first in one.left_out:
-            yield LeftOut(number, reason, count, tuple(part.name_of(index) for index in first[:SHOWN]))
+            yield LeftOut(number, reason, count, tuple(part.name_of(index) for index in first))
 
 
 def _by_size(shape: Shape) -> tuple[int, int, int]:
