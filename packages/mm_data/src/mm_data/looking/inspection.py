@@ -112,12 +112,12 @@ def _plan(subject: Subject) -> tuple[Plan | None, str]:
     """What the training would take, or why it would not begin."""
     assert subject.data is not None
     try:
-        return make_plan(_without_tokens(subject.data), subject.dataset, subject.seed), ""
+        return make_plan(without_tokens(subject.data), subject.dataset, subject.seed), ""
     except UserError as error:
         return None, "; ".join(map(str, error.problems))
 
 
-def _without_tokens(data: DataSpec) -> DataSpec:
+def without_tokens(data: DataSpec) -> DataSpec:
     """The data in batches of fixed size: only the network says how many tokens a clip has."""
     return attrs.evolve(data, tokens_per_batch=None)
 

@@ -84,7 +84,7 @@ def _buckets(found: Inspection) -> Iterator[Html]:
     listed = list(buckets(found))
     yield side_by_side(bars("clips of each bucket", [(name, clips) for name, clips, _, _ in listed]))
     heads = [Column("frames x height x width"), Column("clips", "number"), Column("batches in a pass")]
-    yield table([*heads, Column("tail", "number")], listed)
+    yield table([*heads, Column("tail", "number")], listed, filters=False)
 
 
 def _charts(found: Inspection) -> Iterator[Html]:
