@@ -98,7 +98,7 @@ def test_cached_features_equal_those_encoded_on_the_fly(
 
     indices = (3, 0, 31)
     dropped = (False, True, False)
-    source = cached_source(read, CPU)
+    source = cached_source(read, small.data, CPU)
     assert source.load is not None
     cached = source.collate(
         [source.load(ask(dataset.records[index], small.data, index)) for index in indices], dropped

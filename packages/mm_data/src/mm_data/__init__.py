@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mm_data.records import Asked, Dataset, Measured, Record, Shape, ask
     from mm_data.streaming.quarantine import Quarantine
     from mm_data.streaming.stream import Batch, Stream, resume_step, stream
+    from mm_data.transforms.captions import caption_of, captions_of
     from mm_data.transforms.grid import Grid
     from mm_data.transforms.pixels import to_frames, to_model_range, to_unit_frames
     from mm_data.video.writing import read_comment, write_mp4

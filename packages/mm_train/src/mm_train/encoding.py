@@ -11,7 +11,19 @@ from torch import Tensor
 
 from mm_config.options import Locations
 from mm_config.specs import TrainSpec
-from mm_data import Bad, BadClip, Clip, Dataset, Record, Shape, ask, file_state, load_clip, to_model_range
+from mm_data import (
+    Bad,
+    BadClip,
+    Clip,
+    Dataset,
+    Record,
+    Shape,
+    ask,
+    captions_of,
+    file_state,
+    load_clip,
+    to_model_range,
+)
 from mm_models import build_autoencoder, build_text_encoder
 from mm_train.batches import latent_shape
 
@@ -32,7 +44,8 @@ class Encoding:
     @property
     def captions(self) -> list[str]:
         """The empty caption, then each caption once, in the order of the dataset."""
-        return list(dict.fromkeys(["", *(record.caption for record in self.dataset.records)]))
+        data, records = self.spec.data, self.dataset.records
+        return list(dict.fromkeys(["", *(text for record in records for text in captions_of(record, data))]))
 
     def clip_encoder(self) -> Callable[[range], tuple[Tensor, list[Bad]]]:
         """A function of places in the dataset: `[N, C, T, H, W]` latents, zero where a clip can't be read."""

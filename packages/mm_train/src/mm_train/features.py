@@ -26,7 +26,7 @@ from mm_config.content import NUMERICS, Input
 from mm_config.durable import discard, place_folder, remove_abandoned, siblings, stage_of, synced_file
 from mm_config.options import Locations, RunOptions
 from mm_config.schema import Problem, UserError, canonical
-from mm_config.specs import TrainSpec
+from mm_config.specs import DataSpec, TrainSpec
 from mm_config.stored import read_json
 from mm_data import Bad, Dataset
 from mm_train.encoding import Encoding
@@ -38,6 +38,8 @@ TEXT = "text"
 INDEX = "features.json"
 NO_INPUTS: Mapping[str, Input] = MappingProxyType({})
 """Of encoders without weights."""
+SHOWN = ("start", "frame_interval", "speed_factor", "resize", "interpolation", "flip_share", "captions")
+"""Fields of the data that change what is encoded; at their neutral values they are not in its identity."""
 _WEIGHTS = ("spec.autoencoder.weights", "spec.text_encoder.weights", "spec.image_encoder.weights")
 
 
@@ -105,10 +107,15 @@ def feature_identity(spec: TrainSpec, dataset: Dataset) -> dict[str, Any]:
     assert dataset.in_order, "features follow from the bytes of the clips"
     # Rounded products make other features; caches of exact ones keep the name that they had before.
     rounded = {"allow_tf32": True} if spec.precision.allow_tf32 else {}
+    defaults = attrs.fields_dict(DataSpec)
+    shown = {
+        name: canonical(value) for name in SHOWN if (value := getattr(data, name)) != defaults[name].default
+    }
     return {
         "v": 3,
         "numerics": NUMERICS,
         **rounded,
+        **shown,
         "clips": dataset.in_order,
         "frames": [data.num_frames, data.height, data.width, data.fps],
         "autoencoder": canonical(spec.autoencoder),

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mm_config.options import Locations
-from mm_config.specs import TrainSpec
-from mm_data import Asked, Bad, BadClip, Clip, load_clip, to_model_range
+from mm_config.specs import DataSpec, TrainSpec
+from mm_data import Asked, Bad, BadClip, Clip, caption_of, load_clip, to_model_range
 from mm_models import build_autoencoder, build_text_encoder
 from mm_models import device as devices
 from mm_train.features import Features
@@ -76,7 +76,7 @@ class _Encoded:
     """Of the empty caption."""
 
 
-def cached_source(features: Features, device: torch.device) -> Source:
+def cached_source(features: Features, data: DataSpec, device: torch.device) -> Source:
     """Looks up what was encoded before."""
     bad = {one.index: one for one in features.bad}
 
@@ -84,7 +84,8 @@ def cached_source(features: Features, device: torch.device) -> Source:
         if (found := bad.get(asked.index)) is not None:
             raise BadClip(found.stage, found.reason)
         latents = features.latents_of(asked.index)
-        return _Encoded(latents, features.text_of(asked.record.caption), features.text_of(""))
+        caption = caption_of(asked.record, data, asked.draw)
+        return _Encoded(latents, features.text_of(caption), features.text_of(""))
 
     def collate(samples: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
         latents = torch.stack([sample.latents for sample in samples])

@@ -253,7 +253,7 @@ def _source(
     if spec.data.cache is Cache.NONE:
         return ranks.together(lambda: encoding_source(spec, options.locations, picked))
     features = cached_features(spec, dataset, options.cache_dir, options.locations, picked, ranks, inputs)
-    return cached_source(features, picked)
+    return cached_source(features, spec.data, picked)
 
 
 def _quarantine(training: Training) -> Quarantine:

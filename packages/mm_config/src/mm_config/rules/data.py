@@ -11,7 +11,16 @@ import attrs
 from mm_config.durable.reading import outside
 from mm_config.rules.wording import idle_problems
 from mm_config.schema.errors import Problem
-from mm_config.specs.data import Cache, ClipStart, DataSpec, Order, PrecomputedSpec, Resize, Tails
+from mm_config.specs.data import (
+    Cache,
+    CaptionSpec,
+    ClipStart,
+    DataSpec,
+    Order,
+    PrecomputedSpec,
+    Resize,
+    Tails,
+)
 from mm_config.specs.datasets import ManifestSpec, MixtureSpec, ShapesSpec
 from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
 from mm_config.specs.kinds import AutoencoderSpec
@@ -33,6 +42,13 @@ def data_problems(data: DataSpec) -> Iterator[Problem]:
         yield from _shapes_problems(data, data.dataset)
     if data.precomputed is not None:
         yield from _caption_problems(data, data.precomputed)
+
+
+def caption_text_problems(captions: CaptionSpec) -> Iterator[Problem]:
+    """A template has one place for the caption, and none for anything else."""
+    for index, template in enumerate(captions.templates):
+        if template.count("{caption}") != 1:
+            yield Problem(f"templates.{index}", f"must have {{caption}} once, got {template[:80]!r}")
 
 
 def precomputed_problems(precomputed: PrecomputedSpec) -> Iterator[Problem]:
@@ -165,6 +181,8 @@ def _shapes_problems(data: DataSpec, dataset: ShapesSpec) -> Iterator[Problem]:
 
 
 def _caption_problems(data: DataSpec, precomputed: PrecomputedSpec) -> Iterator[Problem]:
+    if precomputed.text and data.captions is not None:
+        yield Problem("captions", "is set, but precomputed text features are fixed; set it to None")
     if precomputed.text and data.caption_dropout > 0 and not precomputed.empty_caption:
         yield Problem(
             "caption_dropout",
