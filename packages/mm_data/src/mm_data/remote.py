@@ -135,12 +135,12 @@ def _asked(ask: Callable[[], T]) -> T:
     """What the service answers; whatever else its library raises is the network's fault."""
     try:
         return ask()
-    except OSError as error:
-        # A library's own texts without a number would be taken for a damaged clip.
-        raise error if error.errno else OSError(errno.EHOSTDOWN, str(error)[:200]) from error
     except Refused:
         raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, "no such object") from error
     except Exception as error:
+        # A library's own error would be taken for a damaged clip; so would a denied access.
         raise OSError(errno.EHOSTDOWN, f"{type(error).__name__}: {error}"[:200]) from error
 
 
