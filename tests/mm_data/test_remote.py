@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import boto3
 import pytest
+import s3fs
 from moto.server import ThreadedMotoServer
 
 from mm_config.schema import UserError
@@ -193,7 +194,10 @@ def test_private_addresses_have_to_be_named(monkeypatch: pytest.MonkeyPatch, ser
         remote.open_remote("s3://clips/train/none", ("s3://clips",))
 
 
-def test_what_is_not_there_is_the_clips_fault_and_an_unreachable_service_the_machines(service: str) -> None:
+def test_what_is_not_there_is_the_clips_fault_and_an_unreachable_service_the_machines(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     with pytest.raises(BadClip, match="no such file") as found:
         open_media(Path(), url="s3://clips/train/none.mp4", allowed=(*ALLOWED, service))
     assert found.value.fault is Fault.CLIP

@@ -165,7 +165,12 @@ def _service(remote: tuple[str, ...]) -> Any:
         endpoint_url=endpoint,
         use_listings_cache=False,
         skip_instance_cache=True,
-        config_kwargs={"ignore_configured_endpoint_urls": True, "connect_timeout": 10, "read_timeout": 60},
+        config_kwargs={
+            "ignore_configured_endpoint_urls": True,
+            "connect_timeout": 10,
+            "read_timeout": 60,
+            "retries": {"total_max_attempts": 2, "mode": "standard"},
+        },
     )
     host = urlsplit(endpoint).hostname if endpoint else None
 
