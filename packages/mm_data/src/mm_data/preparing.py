@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
+
+import attrs
 
 from mm_config.options import FLAG, Locations
 from mm_config.schema import Problem, UserError
-from mm_config.specs import DatasetSpec, FolderSpec, IndexSpec, ManifestSpec, ShapesSpec
+from mm_config.specs import DatasetSpec, FolderSpec, IndexSpec, ManifestSpec, MixtureSpec, ShapesSpec
 from mm_data.index.making import index_of_folder
 from mm_data.index.sources.files import roots_of
 from mm_data.index.table import IndexedRecords
 from mm_data.manifest import read_manifest
-from mm_data.records import Dataset
+from mm_data.mixing import mixed
+from mm_data.records import Dataset, Measured
 from mm_data.shapes.dataset import render_dataset
 
 MANIFEST_NAME = "manifest.jsonl"
@@ -31,10 +35,16 @@ def prepare(dataset: DatasetSpec, *, cache_dir: Path, locations: Locations | Non
         UserError: The manifest is missing or wrong, a name has no location, or rendered data was damaged.
     """
     if isinstance(dataset, ShapesSpec):
-        return read_manifest(render_dataset(dataset, cache_dir / "datasets") / MANIFEST_NAME)
+        rendered = read_manifest(render_dataset(dataset, cache_dir / "datasets") / MANIFEST_NAME)
+        size = Measured(dataset.num_frames, Fraction(dataset.fps), dataset.size, dataset.size)
+        records = tuple(attrs.evolve(record, measured=size) for record in rendered.records)
+        return attrs.evolve(rendered, records=records)
     if isinstance(dataset, ManifestSpec):
         path = _path(dataset, locations or Locations())
         return read_manifest(path / MANIFEST_NAME if path.is_dir() else path)
+    if isinstance(dataset, MixtureSpec):
+        parts = [prepare(part.dataset, cache_dir=cache_dir, locations=locations) for part in dataset.parts]
+        return mixed(parts, [part.weight for part in dataset.parts])
     if isinstance(dataset, IndexSpec | FolderSpec):
         return _indexed(dataset, cache_dir, locations or Locations())
     message = f"mm_data can't prepare a {type(dataset).__name__}"
