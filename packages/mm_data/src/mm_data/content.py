@@ -15,7 +15,7 @@ from mm_config.schema import Problem, UserError, spec_hash, tag_of
 from mm_config.specs import DatasetSpec, FolderSpec, IndexSpec, ManifestSpec, MixtureSpec, ShapesSpec
 from mm_data.bad import file_state
 from mm_data.index.table import IndexedRecords
-from mm_data.records import Dataset, Record, content_of
+from mm_data.records import Dataset, content_of
 
 CHECKED_ROWS = 100_000
 """Rows up to which the files of an index are looked at before a training, which takes seconds."""
@@ -59,7 +59,10 @@ def dataset_input(
         return pinned(found, getattr(spec, "digest", None), path)
     digests = sha256_of_files(record.path for record in dataset.records)
     parts = [
-        Part(record.path.relative_to(dataset.root).as_posix(), content_of(digest, record))
+        Part(
+            record.path.relative_to(dataset.root).as_posix(),
+            content_of(digest, record.captions or (record.caption,), record.cut, record.crop),
+        )
         for record, digest in zip(dataset.records, digests, strict=True)
     ]
     contents = json.dumps([part.content for part in parts])
@@ -89,14 +92,15 @@ def changed_files(records: IndexedRecords) -> list[str]:
     Files whose size and times of change are as they were then are not read; of the others digests are
     remembered. Objects on a network are not asked for.
     """
-    states, digests = (records.media.column(name) for name in ("state", "sha256"))
+    states, digests = (records.media.column(name).to_pylist() for name in ("state", "sha256"))
+    places, place_of = records.places.column("path").to_pylist(), records.columns("place").tolist()
     media, rows = np.unique(records.columns("media"), return_index=True)
-    suspects: list[tuple[int, Record, str]] = []
-    for number, row in zip(media.tolist(), rows.tolist(), strict=True):
-        record = records[row]
-        now = "" if record.url else file_state(record.path)
-        if now and now != states[number].as_py():
-            suspects.append((row, record, digests[number].as_py()))
+    now = {place: "" if "://" in place else file_state(records.root / place) for place in places}
+    suspects = [
+        (row, records[row], digests[number])
+        for number, row in zip(media.tolist(), rows.tolist(), strict=True)
+        if now[places[place_of[row]]] not in ("", states[number])
+    ]
     whole = [record.path for _, record, _ in suspects if record.part is None]
     found = dict(zip(whole, sha256_of_files(whole), strict=True))
     return [

@@ -135,12 +135,12 @@ def _asked(ask: Callable[[], T]) -> T:
     """What the service answers; whatever else its library raises is the network's fault."""
     try:
         return ask()
-    except OSError as error:
-        # A library's own texts without a number would be taken for a damaged clip.
-        raise error if error.errno else OSError(errno.EHOSTDOWN, str(error)[:200]) from error
     except Refused:
         raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, "no such object") from error
     except Exception as error:
+        # A library's own error would be taken for a damaged clip; so would a denied access.
         raise OSError(errno.EHOSTDOWN, f"{type(error).__name__}: {error}"[:200]) from error
 
 
@@ -165,7 +165,12 @@ def _service(remote: tuple[str, ...]) -> Any:
         endpoint_url=endpoint,
         use_listings_cache=False,
         skip_instance_cache=True,
-        config_kwargs={"ignore_configured_endpoint_urls": True, "connect_timeout": 10, "read_timeout": 60},
+        config_kwargs={
+            "ignore_configured_endpoint_urls": True,
+            "connect_timeout": 10,
+            "read_timeout": 60,
+            "retries": {"total_max_attempts": 2, "mode": "standard"},
+        },
     )
     host = urlsplit(endpoint).hostname if endpoint else None
 
