@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from mm_config.content import Input, Part, parts_input, pinned, sha256_of_files
@@ -40,6 +41,11 @@ def dataset_input(spec: DatasetSpec, dataset: Dataset, contents_dir: Path) -> In
     }
     found = parts_input(parts, contents_dir, kind=tag_of(spec), name=name, revision=revision, details=details)
     return pinned(found, getattr(spec, "digest", None), "spec.data.dataset")
+
+
+def clip_digests(dataset: Dataset) -> Sequence[str | None]:
+    """sha256 of each clip's file or shard, in the order of the dataset; None of one that can't be read."""
+    return sha256_of_files(record.path for record in dataset.records)
 
 
 def _name(spec: DatasetSpec) -> tuple[str | None, str | None]:

@@ -42,6 +42,8 @@ CARRIED_OUT = CarriedOut(
     | {
         "start_from.digest",
         "data.dataset.digest",
+        "data.precomputed",
+        "data.variants",
         "diffusion.sigma_max",
         "diffusion.sigma_min",
         "diffusion.drop_last",

@@ -21,11 +21,11 @@ from mm_config.running import Stopped
 from mm_config.runs import Run
 from mm_config.schema import UserError
 from mm_config.specs import TrainSpec
-from mm_data import Batch, Dataset
+from mm_data import Batch, Dataset, Shape
 from mm_models import flow, torch_dtype
 from mm_train import states
+from mm_train.batches import latent_shape
 from mm_train.clipping import clip_gradients
-from mm_train.encoding import latent_shape
 from mm_train.metrics import Step
 from mm_train.noise import NoiseLevels, draw
 from mm_train.optim import learning_rate, set_learning_rate
@@ -203,7 +203,13 @@ def _sample_losses(training: Training, batch: Batch, places: range) -> Tensor:
     """`[B]` float32: weighted mean squared error of the predicted velocity, for each sample."""
     spec, device = training.spec, training.device
     positions = tuple(batch.positions[place] for place in places)
-    draws = draw(spec, training.levels, batch.step, positions, latent_shape(spec))
+    draws = draw(
+        spec,
+        training.levels,
+        batch.step,
+        positions,
+        latent_shape(spec, Shape(spec.data.num_frames, spec.data.height, spec.data.width)),
+    )
     x0_BCTHW, text_BLD = training.source.collate([batch.items[place] for place in places], draws.dropped)
     noise_BCTHW = draws.noise_BCTHW.to(device)
     noised_BCTHW = flow.add_noise(x0_BCTHW, noise_BCTHW, draws.sigma_B)

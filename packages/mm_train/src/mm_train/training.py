@@ -22,14 +22,15 @@ from mm_config.options import RunOptions, StoppedEarly
 from mm_config.running import equal_run, on_threads
 from mm_config.runs import Run, attach, open_run, read_result, recorded
 from mm_config.schema import UserError, exact_hash, expect, expect_function, spec_hash
-from mm_config.specs import Cache, TrainSpec
-from mm_data import Dataset, Quarantine
+from mm_config.specs import TrainSpec
+from mm_data import Dataset, Quarantine, ask
 from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train import states
 from mm_train.carried_out import check_carried_out
 from mm_train.content import agreed_inputs, with_content
-from mm_train.features import cached_features
+from mm_train.features.making import Asks
+from mm_train.features.opening import open_features
 from mm_train.loop import Training, fit
 from mm_train.metrics import Step, final_loss
 from mm_train.noise import noise_levels
@@ -38,7 +39,7 @@ from mm_train.parallelize import materialize, parallelize
 from mm_train.ranks import Ranks, agree_on, joined
 from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
-from mm_train.sources import Source, cached_source, encoding_source
+from mm_train.sources import Source, source_of
 from mm_train.starting import (
     fill,
     in_stored_order,
@@ -146,7 +147,7 @@ def _train(
     options = attrs.evolve(options, resume=point and point.run_dir)
     device.allow_tf32(picked, spec.precision.allow_tf32)
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
-    dataset, data = _prepare(spec, options, ranks)
+    dataset, data = prepared(spec, options, ranks)
     network = mm_models.build(
         spec.model, dtype=torch.float32, ops=ops, float32_residual=spec.precision.float32_residual
     )
@@ -190,7 +191,7 @@ def _train(
             return _finish(training, state)
 
 
-def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> tuple[Dataset, Input]:
+def prepared(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> tuple[Dataset, Input]:
     """Rank 0 renders what has to be rendered, and hashes the clips; then every rank reads the manifest."""
 
     def prepare() -> Dataset:
@@ -225,6 +226,11 @@ def _open(
     return run or attach(Path(path))
 
 
+def asks_of(spec: TrainSpec, dataset: Dataset) -> Asks:
+    """All clips as the plan asks for them."""
+    return lambda: (ask(record, spec.data, index) for index, record in enumerate(dataset.records))
+
+
 def _source(
     spec: TrainSpec,
     options: RunOptions,
@@ -233,10 +239,9 @@ def _source(
     ranks: Ranks,
     inputs: Mapping[str, Input],
 ) -> Source:
-    if spec.data.cache is Cache.NONE:
-        return ranks.together(lambda: encoding_source(spec, options.locations, picked))
-    features = cached_features(spec, dataset, options.cache_dir, options.locations, picked, ranks, inputs)
-    return cached_source(features, picked)
+    asks = asks_of(spec, dataset)
+    features = open_features(spec, dataset, asks, options, picked, ranks, inputs)
+    return ranks.together(lambda: source_of(spec, options.locations, picked, features))
 
 
 def _quarantine(training: Training) -> Quarantine:
