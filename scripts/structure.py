@@ -18,7 +18,7 @@ from pathlib import Path
 STOREYS = {
     "value": ("durable", "schema", "specs", "families", "rules", "planning", "stored"),
     "machine": ("console", "options", "content", "npu", "runs", "running", "reproducing", "doctor"),
-    "people": ("cli", "importing"),
+    "people": ("cli", "pages", "importing"),
 }
 """The folders of mm_config, from the lowest storey up."""
 APART = ("mm_config", "mm_config.__main__", "mm_config.interrupts")

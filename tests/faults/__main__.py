@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,8 @@ from tests.faults.judging import faults_found, points, prepare
 from tests.faults.verbs import VERBS
 
 
-def main() -> None:
+def main() -> int:
+    """Returns 1 where something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "verbs", nargs="*", help=f"of {', '.join(verb.name for verb in VERBS)} (default: all)"
@@ -23,6 +25,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="which of alike calls are taken (default: 0)")
     options = parser.parse_args()
+    wrong = False
     with tempfile.TemporaryDirectory() as folder, Commands(Path(folder)) as commands:
         for verb in VERBS:
             if options.verbs and verb.name not in options.verbs:
@@ -35,9 +38,11 @@ def main() -> None:
                 kinds.update({line.partition(":")[0] for line in found})
                 for line in found:
                     print(f"{point}\n    {line}", flush=True)
+            wrong |= bool(kinds)
             result = dict(kinds) or "nothing wrong"
             print(f"{verb.name}: {len(taken)} points of {len(prepared.calls)} calls, {result}", flush=True)
+    return int(wrong)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

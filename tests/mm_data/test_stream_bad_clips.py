@@ -103,9 +103,9 @@ def test_a_list_from_before_files_were_remembered_is_tried_again(damaged, data_s
     quarantine = tmp_path / "quarantine.jsonl"
     line = {"index": 2, "path": str(damaged.records[2].path), "stage": "decode", "reason": "old"}
     quarantine.write_text(json.dumps(line) + "\n" + json.dumps({**line, "index": 99}) + "\n[1]\n{}\n")
-    assert not Quarantine(quarantine, damaged.records, 0.01).clips
+    assert not Quarantine(quarantine, damaged.records, data_spec()).clips
     run(data_spec(), damaged, load=None, quarantine=quarantine, end_step=5)
-    assert sorted(Quarantine(quarantine, damaged.records, 0.01).clips) == [2, 5, 7]
+    assert sorted(Quarantine(quarantine, damaged.records, data_spec()).clips) == [2, 5, 7]
 
 
 def test_a_line_that_a_killed_process_left_unfinished_is_listed_again(damaged, data_spec, tmp_path):
@@ -153,6 +153,17 @@ def test_more_bad_clips_than_allowed_stop_the_run(data_spec, tmp_path):
         run(data_spec(max_bad_share=0.1), dataset, end_step=60, load=load, quarantine=quarantine)
     with pytest.raises(UserError, match=message):
         run(data_spec(max_bad_share=0.1), dataset, end_step=60, load=load, quarantine=quarantine)
+
+
+def test_what_was_bad_is_told_with_its_reasons(damaged, data_spec, tmp_path):
+    """Also what another rank has found, which has listed it in the same file."""
+    quarantine = tmp_path / "quarantine.jsonl"
+    run(data_spec(), damaged, load=None, quarantine=quarantine, end_step=5)
+    told = Quarantine(quarantine, damaged.records, data_spec()).told()
+    assert told.startswith("3 of 10 clips could not be read: 1 x ")
+    assert "1 x open: no such file" in told and "1 x open: the file is empty" in told
+    assert told.endswith(f"; all are listed in {quarantine}")
+    assert Quarantine(tmp_path / "none.jsonl", damaged.records, data_spec()).told() == ""
 
 
 def test_a_share_of_zero_allows_no_bad_clip(damaged, data_spec):
@@ -204,8 +215,8 @@ def test_a_list_that_is_no_sensible_file_is_a_line(damaged, data_spec, tmp_path,
         stream(data_spec(), damaged, seed=0, end_step=1, quarantine=path)
 
 
-def test_lines_of_others_in_the_list_count_for_nothing(damaged, tmp_path):
+def test_lines_of_others_in_the_list_count_for_nothing(damaged, data_spec, tmp_path):
     path, line = tmp_path / "quarantine.jsonl", {"path": "", "stage": "", "reason": ""}
     strange = [json.dumps({**line, "index": index}) for index in ("2", [2], None, 2.5, True)]
     path.write_bytes("\n".join([*strange, "[" * 100_000]).encode() + b"\n\xff\n")
-    assert not Quarantine(path, damaged.records, 0.5).clips
+    assert not Quarantine(path, damaged.records, data_spec()).clips

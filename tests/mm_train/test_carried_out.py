@@ -13,7 +13,7 @@ from mm_config.rules.carried_out import refusals
 from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import get
 from mm_config.schema.fields import ABSENT, info_of, spec_fields
-from mm_config.specs.data import BucketSpec, Order
+from mm_config.specs.data import BucketSpec
 from mm_config.specs.optim import EmaSpec, MuonSpec
 from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import TrainSpec
@@ -46,7 +46,6 @@ def test_all_that_training_cannot_do_is_named_at_once(small: TrainSpec) -> None:
     changes = {
         "ema": EmaSpec(),
         "optim": MuonSpec(),
-        "data.order": Order.SEQUENTIAL,
         "data.buckets": (bucket,),
         "parallel.ulysses": 2,
         "recompute.mode": Recompute.SELECTIVE,

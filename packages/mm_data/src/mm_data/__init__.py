@@ -10,16 +10,20 @@ if TYPE_CHECKING:
     from mm_data.bad import Bad, BadClip, file_state
     from mm_data.clips import Clip, load_clip
     from mm_data.content import clip_digests, dataset_input
-    from mm_data.features.keys import caption_key, caption_of, clip_key, digest_of, variant_of, with_variant
+    from mm_data.features.keys import caption_key, clip_key, digest_of, variant_of, with_variant
     from mm_data.features.shards import Damaged
     from mm_data.features.shards import writing as writing_features
     from mm_data.features.store import Store
     from mm_data.manifest import capped
+    from mm_data.plan.making import make_plan
     from mm_data.plan.order import batch_indices
+    from mm_data.plan.plan import Plan, Planned
     from mm_data.preparing import prepare
-    from mm_data.records import Asked, Dataset, Record, Shape, ask
+    from mm_data.records import Asked, Dataset, Measured, Record, Shape, ask
     from mm_data.streaming.quarantine import Quarantine
     from mm_data.streaming.stream import Batch, Stream, resume_step, stream
+    from mm_data.transforms.captions import caption_of, captions_of
+    from mm_data.transforms.grid import Grid
     from mm_data.transforms.pixels import to_frames, to_model_range, to_unit_frames
     from mm_data.video.writing import read_comment, write_mp4
 else:

@@ -11,9 +11,12 @@ import numpy as np
 import torch
 
 from mm_config.schema import Problem, UserError
-from mm_config.specs import DataSpec, Reader
+from mm_config.specs import DataSpec, Interpolation, Reader
 from mm_data.bad import BadClip, Fault
 from mm_data.records import Asked, Shape
+from mm_data.transforms.captions import caption_of
+from mm_data.transforms.framing import framing
+from mm_data.transforms.resizing import framed
 from mm_data.transforms.sampling import sampled
 from mm_data.video.index import index_video, open_video
 from mm_data.video.isolated import DECORD, isolated
@@ -33,10 +36,10 @@ class Clip:
 
 
 def load_clip(asked: Asked, data: DataSpec) -> Clip:
-    """Decodes the head of a clip: the frames of the asked shape at `fps` from its first one, resized.
+    """Decodes the frames of a clip that show it at the asked times, as its batch has them, and its caption.
 
-    Resizing happens in the colour conversion (swscale, bicubic) and doesn't keep the aspect ratio; a clip
-    that has the wanted size is not resampled.
+    Without a crop of the record's own, a bicubic resizing is one step with the colour conversion (swscale);
+    a clip that has the wanted size is not resampled.
 
     Raises:
         BadClip: The file is missing, too short, damaged, or not safe for the chosen reader.
@@ -46,7 +49,7 @@ def load_clip(asked: Asked, data: DataSpec) -> Clip:
         frames = _read(asked, data)
     except BadClip as bad:
         frames = _read_again(asked, data, bad)
-    return Clip(torch.from_numpy(frames), asked.record.caption)
+    return Clip(torch.from_numpy(frames), caption_of(asked.record, data, asked.draw))
 
 
 def _read_again(asked: Asked, data: DataSpec, bad: BadClip) -> np.ndarray:
@@ -82,11 +85,21 @@ def _read(asked: Asked, data: DataSpec) -> np.ndarray:
 def _decoded(file: BinaryIO, asked: Asked, data: DataSpec) -> np.ndarray:
     """Raises BadClip whatever a decoder raises: on damaged files they raise nearly anything."""
     try:
-        index = index_video(file)
-        shape = asked.shape
-        wanted = sampled(data, index, asked.record.cut, shape.num_frames, asked.draw)
-        frames = reader_of(data.reader)(file, index, wanted, height=shape.height, width=shape.width)
-        require_frames(frames, _array_shape(shape))
+        index, shape, record = index_video(file), asked.shape, asked.record
+        wanted = sampled(data, index, record.cut, shape.num_frames, asked.draw)
+        top, left, height, width = record.crop or (0, 0, index.shown.height, index.shown.width)
+        if top + height > index.shown.height or left + width > index.shown.width:
+            raise BadClip("sample", f"its crop is outside of {index.shown.width}x{index.shown.height} pixels")
+        how = framing(data, height, width, shape, asked.draw)
+        # A resizing of whole frames is one step with their conversion to RGB.
+        at_once = record.crop is None and data.interpolation is Interpolation.BICUBIC
+        size = (how.height, how.width) if at_once else (index.shown.height, index.shown.width)
+        frames = reader_of(data.reader)(file, index, wanted, height=size[0], width=size[1])
+        require_frames(frames, (shape.num_frames, *size, 3))
+        if not at_once:
+            frames = frames[:, top : top + height, left : left + width]
+        if not at_once or how.crops or how.flip:
+            frames = np.stack([framed(frame, how, data.interpolation) for frame in frames])
     except UserError:
         raise
     except Exception as error:

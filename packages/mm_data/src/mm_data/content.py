@@ -6,18 +6,29 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mm_config.content import Input, Part, parts_input, pinned, sha256_of_files
-from mm_config.schema import spec_hash, tag_of
-from mm_config.specs import DatasetSpec, ManifestSpec, ShapesSpec
-from mm_data.records import Dataset
+from mm_config.durable import open_regular
+from mm_config.schema import Problem, UserError, spec_hash, tag_of
+from mm_config.specs import DatasetSpec, FolderSpec, IndexSpec, ManifestSpec, ShapesSpec
+from mm_data.bad import file_state
+from mm_data.index.table import IndexedRecords
+from mm_data.records import Dataset, Record, content_of
+
+CHECKED_ROWS = 100_000
+"""Rows up to which the files of an index are looked at before a training, which takes seconds."""
+_SHOWN = 3
 
 
 def dataset_input(spec: DatasetSpec, dataset: Dataset, contents_dir: Path) -> Input:
     """The content of a dataset. Clips are read the first time only, and where they changed.
 
     Its digest knows neither the manifest's bytes, further keys and order nor where the clips lie. What it
-    knows of a clip is the sha256 of its file and its caption; the whole clip is taken, so its cut is none.
+    knows of a clip is the sha256 of its file, its caption or captions, and its cut. An index knows all of
+    that: up to `CHECKED_ROWS` rows it is held to what lies there now, and beyond it is taken at its word.
 
     Args:
         spec: Which data.
@@ -25,33 +36,89 @@ def dataset_input(spec: DatasetSpec, dataset: Dataset, contents_dir: Path) -> In
         contents_dir: Where the digests of clips are kept, `RunOptions.contents_dir`.
 
     Raises:
-        UserError: The spec says which digest it must be, and it is another.
+        UserError: The spec says which digest it must be, and it is another; or clips of an index have changed
+            since it was made.
     """
+    name, revision = _name(spec)
+    details = {"path": str(dataset.root), "clips": len(dataset.records), "order_key": dataset.order_key}
+    known = {"kind": tag_of(spec), "name": name, "revision": revision}
+    if isinstance(records := dataset.records, IndexedRecords):
+        details["in_order"] = records.head.order_key
+        found = _of_index(records, contents_dir, details=details, **known)
+        return pinned(found, getattr(spec, "digest", None), "spec.data.dataset")
     digests = sha256_of_files(record.path for record in dataset.records)
     parts = [
-        Part(record.path.relative_to(dataset.root).as_posix(), (digest, record.caption, None))
+        Part(record.path.relative_to(dataset.root).as_posix(), content_of(digest, record))
         for record, digest in zip(dataset.records, digests, strict=True)
     ]
-    name, revision = _name(spec)
-    details = {
-        "path": str(dataset.root),
-        "clips": len(parts),
-        "in_order": hashlib.sha256(json.dumps([part.content for part in parts]).encode()).hexdigest(),
-        "order_key": dataset.order_key,
-    }
-    found = parts_input(parts, contents_dir, kind=tag_of(spec), name=name, revision=revision, details=details)
+    contents = json.dumps([part.content for part in parts])
+    details["in_order"] = hashlib.sha256(contents.encode()).hexdigest()
+    found = parts_input(parts, contents_dir, details=details, **known)
     return pinned(found, getattr(spec, "digest", None), "spec.data.dataset")
 
 
+def _of_index(records: IndexedRecords, contents_dir: Path, **known: Any) -> Input:
+    """The content of an index. Raises UserError where its clips, or its own rows, are not what it says."""
+    if len(records) > CHECKED_ROWS:
+        return Input(digest=records.head.digest, **known)
+    if changed := changed_files(records):
+        more = f", and {len(changed) - _SHOWN:,} more" if len(changed) > _SHOWN else ""
+        message = f"changed since they were indexed: {', '.join(changed[:_SHOWN])}{more}"
+        raise UserError(Problem("spec.data.dataset", f"{message}; `mm data index` tells what is new in them"))
+    found = parts_input(records.parts(), contents_dir, **known)
+    if found.digest != records.head.digest:
+        message = f"says that its digest is {records.head.digest}, but that of its rows is {found.digest}"
+        raise UserError(Problem(str(records.folder), message))
+    return found
+
+
+def changed_files(records: IndexedRecords) -> list[str]:
+    """Names of clips whose files are there and are others than the index measured.
+
+    Files whose size and times of change are as they were then are not read; of the others digests are
+    remembered. Objects on a network are not asked for.
+    """
+    states, digests = (records.media.column(name) for name in ("state", "sha256"))
+    media, rows = np.unique(records.columns("media"), return_index=True)
+    suspects: list[tuple[int, Record, str]] = []
+    for number, row in zip(media.tolist(), rows.tolist(), strict=True):
+        record = records[row]
+        now = "" if record.url else file_state(record.path)
+        if now and now != states[number].as_py():
+            suspects.append((row, record, digests[number].as_py()))
+    whole = [record.path for _, record, _ in suspects if record.part is None]
+    found = dict(zip(whole, sha256_of_files(whole), strict=True))
+    return [
+        records.name_of(row)
+        for row, record, digest in suspects
+        if digest != (_sha256_of_part(record.path, record.part) if record.part else found[record.path])
+    ]
+
+
+def _sha256_of_part(path: Path, part: tuple[int, int]) -> str:
+    offset, length = part
+    with open_regular(path) as file:
+        file.seek(offset)
+        return hashlib.sha256(file.read(length)).hexdigest()
+
+
 def clip_digests(dataset: Dataset) -> Sequence[str | None]:
-    """sha256 of each clip's file or shard, in the order of the dataset; None of one that can't be read."""
+    """sha256 of each clip's file or of its part of a shard, in the order of the dataset; None of one that can't
+    be read. An index tells them."""
+    if dataset.parts:
+        return [digest for part in dataset.parts for digest in clip_digests(part)]
+    if isinstance(records := dataset.records, IndexedRecords):
+        digests = records.media.column("sha256").to_pylist()
+        return [digests[media] for media in records.columns("media").tolist()]
     return sha256_of_files(record.path for record in dataset.records)
 
 
 def _name(spec: DatasetSpec) -> tuple[str | None, str | None]:
     """Name and revision. Rendered clips are named by what is rendered: encoders may change under it."""
-    if isinstance(spec, ManifestSpec):
+    if isinstance(spec, ManifestSpec | FolderSpec):
         return spec.name, spec.revision
+    if isinstance(spec, IndexSpec):
+        return spec.name, None
     if isinstance(spec, ShapesSpec):
         return f"shapes {spec_hash(spec)[:12]}", str(spec.revision)
     return None, None

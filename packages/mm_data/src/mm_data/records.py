@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -47,6 +48,17 @@ class Record:
     """Where the clip lies over the network; `path` then is none of this machine's."""
     measured: Measured | None = attrs.field(default=None, eq=False)
     """What an index knows of it; None where nobody has measured it."""
+
+
+def content_of(sha256: str | None, record: Record) -> tuple[Any, ...]:
+    """What a clip is: the sha256 of its file, its caption or captions, and its cut.
+
+    None is the whole clip; the first frame and the one after the last are a part of it, and with a crop of
+    its frames they are named beside it.
+    """
+    captions = list(record.captions) if record.captions else record.caption
+    cut = None if record.cut is None else list(record.cut)
+    return sha256, captions, cut if record.crop is None else {"crop": list(record.crop), "cut": cut}
 
 
 @attrs.frozen
@@ -95,7 +107,20 @@ class Dataset:
     """sha256 of the clips' bytes and captions in their order; empty where nobody has asked."""
     manifest: Path | None = None
     """The file that lists them; None where there is none."""
+    parts: tuple[Dataset, ...] = ()
+    """The datasets of a mixture, whose clips follow each other in `records`; empty where it is none."""
 
     def place_of(self, record: Record) -> str:
         """Where a record comes from, as messages say it: the manifest and its line, else the clip."""
+        for part in self.parts:
+            if record.path.is_relative_to(part.root):
+                return part.place_of(record)
         return str(record.path) if self.manifest is None else f"{self.manifest}:{record.line}"
+
+    def name_of(self, index: int) -> str:
+        """A clip's file, from the dataset's root on, or where it lies over the network."""
+        record = self.records[index]
+        if record.url is not None:
+            return record.url
+        inside = record.path.is_relative_to(self.root)
+        return record.path.relative_to(self.root).as_posix() if inside else str(record.path)

@@ -1,6 +1,7 @@
 """The one place that asks for a device, sets it up, and knows what each kind can do."""
 
 import os
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 import torch
@@ -74,6 +75,24 @@ def scales_while_reducing(device: torch.device) -> bool:
 def updates_in_one_kernel(device: torch.device) -> bool:
     """Whether torch has one kernel for an optimizer's whole update."""
     return device.type in ("cpu", "cuda", "npu")
+
+
+def pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor in memory that an accelerator copies from while it computes; as it is where there is none."""
+    return tensor if device.type == "cpu" else tensor.pin_memory()
+
+
+def side_stream(device: torch.device) -> torch.Stream | None:
+    """A queue of work beside the one that computes; None on a CPU, which has one."""
+    return None if device.type == "cpu" else torch.Stream(device)
+
+
+def await_moved(side: torch.Stream, tensors: Iterable[torch.Tensor]) -> None:
+    """Has the device compute with tensors only after a side stream has filled them."""
+    current = torch.accelerator.current_stream(side.device)
+    current.wait_stream(side)
+    for tensor in tensors:
+        tensor.record_stream(current)  # Its memory is not given away before.
 
 
 def _round_npu_factors(allowed: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
-from mm_config.specs import Conditioning, Reader, Recompute, TrainSpec
+from mm_config.specs import Conditioning, Reader, Recompute, Resize, TrainSpec
 from mm_models import PART_FIELDS, tags_of
 
 RUNNER = "training"
@@ -30,6 +30,8 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     if spec.model.conditioning is not Conditioning.TEXT:
         shown = spec.model.conditioning.value
         yield Problem("model.conditioning", f"is {shown}: {RUNNER} on given frames is not there yet")
+    if spec.data.resize is Resize.AREA:
+        yield Problem("data.resize", f"is area: {RUNNER} on clips of several sizes is not there yet")
     if spec.data.reader is Reader.TORCHCODEC:
         yield Problem("data.reader", f"is torchcodec, which {RUNNER} can't read with yet; pyav or decord can")
     if spec.recompute.mode is Recompute.SELECTIVE:
@@ -42,7 +44,20 @@ CARRIED_OUT = CarriedOut(
     | {
         "start_from.digest",
         "data.dataset.digest",
+        "data.captions",
+        "data.flip_share",
+        "data.frame_interval",
+        "data.interpolation",
+        "data.max_bad_clips",
+        "data.order",
+        "data.pin_memory",
         "data.precomputed",
+        "data.prefetch",
+        "data.prefetch_mib",
+        "data.resize",
+        "data.shuffle_block",
+        "data.speed_factor",
+        "data.start",
         "data.variants",
         "diffusion.sigma_max",
         "diffusion.sigma_min",

@@ -6,6 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -21,7 +22,7 @@ from mm_config.running import Stopped
 from mm_config.runs import Run
 from mm_config.schema import UserError
 from mm_config.specs import TrainSpec
-from mm_data import Batch, Dataset, Shape
+from mm_data import Batch, Dataset, Plan, Quarantine, Stream
 from mm_models import flow, torch_dtype
 from mm_train import states
 from mm_train.batches import latent_shape
@@ -49,6 +50,8 @@ class Training:
     """Where this process computes."""
     dataset: Dataset
     """The clips."""
+    plan: Plan
+    """Which of them each step trains on."""
     source: Source
     """How they are loaded and encoded."""
     levels: NoiseLevels
@@ -103,6 +106,7 @@ def fit(
             spec.data,
             training.dataset,
             seed=spec.seed,
+            plan=training.plan,
             rank=ranks.rank,
             world_size=ranks.world_size,
             start_step=first_step,
@@ -120,13 +124,13 @@ def fit(
             lr = learning_rate(step, spec.optim.lr, spec.schedule)
             set_learning_rate(training.optimizer, lr)
 
-            loss, norm = _gradients(training, batch)
+            loss, norm = _gradients(training, batch, batches)
             _require_finite(loss, norm, training, batch)
             training.optimizer.step()
             training.optimizer.zero_grad()
 
             seconds = time.perf_counter() - step_started
-            rate = spec.data.batch_size / seconds
+            rate = batch.size / seconds
             done = Step(
                 step=step + 1,
                 loss=loss,
@@ -145,6 +149,8 @@ def fit(
             state = TrainState(step + 1, batches.state(), elapsed)
             asked = stop_requested()
             stop = ranks.largest(max(asked, signal.SIGINT) if closed else asked)
+            if stop or state.step == last_step:
+                ranks.on_first(partial(_say_bad, batches.quarantine))
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
                 ranks.on_first(training.run.sync_metrics)
                 states.save(
@@ -160,20 +166,20 @@ def fit(
     return state
 
 
-def _gradients(training: Training, batch: Batch) -> tuple[float, float]:
+def _gradients(training: Training, batch: Batch, batches: Stream) -> tuple[float, float]:
     """Fills the gradients with those of the global batch's mean loss, clipped.
 
     Returns:
         The mean loss over the global batch and the global norm before clipping. Reading them waits for the
         device, once a step: the check before the update is worth more than the launch of the next step.
     """
-    loss = _accumulate(training, batch)
+    loss = _accumulate(training, batch, batches)
     norm = clip_gradients(training.network.parameters(), training.spec.optim.max_grad_norm)
     loss_value, norm_value = torch.stack((loss, norm)).tolist()
     return loss_value, norm_value
 
 
-def _accumulate(training: Training, batch: Batch) -> Tensor:
+def _accumulate(training: Training, batch: Batch, batches: Stream) -> Tensor:
     """Backward passes over the micro-batches of this rank; returns the mean loss over the global batch.
 
     FSDP2 averages gradients over ranks, so each rank's sum of losses is divided by its share of the batch:
@@ -181,11 +187,15 @@ def _accumulate(training: Training, batch: Batch) -> Tensor:
     while it reduces, which gloo and HCCL could not do.
     """
     share_of_rank = len(batch.items)
+    micro = training.spec.runtime.micro_batch_size
     total = torch.zeros((), device=training.device)
-    for places in micro_batches(share_of_rank, training.spec.runtime.micro_batch_size):
+    for places in micro_batches(share_of_rank, micro):
         set_gradient_sync(training.network, on=places.stop == share_of_rank)
         loss = _sample_losses(training, batch, places).sum() / share_of_rank
         loss.backward()
+        # The device is still at it: what is next may be copied meanwhile.
+        coming = batch.items[places.stop :] or batches.waiting()
+        training.source.begin(coming[:micro])
         total += loss.detach()
     if training.ranks.world_size > 1:
         dist.all_reduce(total)
@@ -203,13 +213,7 @@ def _sample_losses(training: Training, batch: Batch, places: range) -> Tensor:
     """`[B]` float32: weighted mean squared error of the predicted velocity, for each sample."""
     spec, device = training.spec, training.device
     positions = tuple(batch.positions[place] for place in places)
-    draws = draw(
-        spec,
-        training.levels,
-        batch.step,
-        positions,
-        latent_shape(spec, Shape(spec.data.num_frames, spec.data.height, spec.data.width)),
-    )
+    draws = draw(spec, training.levels, batch.step, positions, latent_shape(spec, batch.shape))
     x0_BCTHW, text_BLD = training.source.collate([batch.items[place] for place in places], draws.dropped)
     noise_BCTHW = draws.noise_BCTHW.to(device)
     noised_BCTHW = flow.add_noise(x0_BCTHW, noise_BCTHW, draws.sigma_B)
@@ -219,6 +223,11 @@ def _sample_losses(training: Training, batch: Batch, places: range) -> Tensor:
     velocity_BCTHW = training.network(noised_BCTHW.to(compute), timestep_B, text_BLD.to(compute))
     error_BCTHW = velocity_BCTHW.float() - flow.velocity_target(x0_BCTHW, noise_BCTHW)
     return error_BCTHW.square().flatten(1).mean(1) * draws.weight_B.to(device)
+
+
+def _say_bad(quarantine: Quarantine) -> None:
+    if told := quarantine.told():
+        say(told)
 
 
 def _require_finite(loss: float, norm: float, training: Training, batch: Batch) -> None:

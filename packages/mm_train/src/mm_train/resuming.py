@@ -64,7 +64,11 @@ def restore(training: Training, point: ResumePoint) -> TrainState:
         return TrainState(0, {}, 0.0)
     saved = Path(point.saved)
     state = ranks.together(lambda: states.restore(saved, training.network, training.optimizer))
-    ranks.together(lambda: mm_data.resume_step(state.data, spec.data, training.dataset, seed=spec.seed))
+    ranks.together(
+        lambda: mm_data.resume_step(
+            state.data, spec.data, training.dataset, seed=spec.seed, plan=training.plan
+        )
+    )
     if strange := states.not_finite(training.network, training.optimizer, ranks):
         raise UserError(Problem(point.saved, f"{strange[0]} is not finite; remove it to resume an older one"))
     ranks.on_first(lambda: _set_aside(point))

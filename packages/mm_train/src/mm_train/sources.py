@@ -11,12 +11,18 @@ from torch import Tensor
 
 from mm_config.options import Locations
 from mm_config.specs import TrainSpec
-from mm_data import Asked, Bad, Clip, load_clip, to_model_range
+from mm_data import Asked, Bad, Clip, caption_of, load_clip, to_model_range
 from mm_models import build_autoencoder, build_text_encoder
+from mm_models import device as devices
 from mm_train.features.kinds import LATENTS, TEXT
 from mm_train.features.looking_up import Features
+from mm_train.moving import Mover
 
 Collate = Callable[[Sequence[Any], Sequence[bool]], tuple[Tensor, Tensor]]
+
+
+def _nothing(_: Sequence[Any]) -> None:
+    """Begins nothing."""
 
 
 @attrs.frozen
@@ -32,6 +38,8 @@ class Source:
     says whose caption is dropped."""
     bad: tuple[Bad, ...] = ()
     """Clips that are known to be unreadable."""
+    begin: Callable[[Sequence[Any]], None] = _nothing
+    """Is told of samples that `collate` gets next, so that they can be moved meanwhile."""
 
 
 @attrs.frozen
@@ -55,42 +63,60 @@ def source_of(
         device: Where batches go.
         features: What is kept; None where all is encoded.
     """
-    kinds = frozenset() if features is None else features.kinds
-    encode_clips = None if LATENTS in kinds else _clip_encoder(spec, locations, device)
-    encode_text = None if TEXT in kinds else build_text_encoder(spec.text_encoder, device, locations)
+    texts = _texts(spec, locations, device, features)
+    if features is not None and LATENTS in features.kinds:
+        return _kept_source(spec, device, features, texts)
+    return _encoding_source(spec, locations, device, texts)
 
-    def load(asked: Asked) -> Any:
-        if features is None:
-            return load_clip(asked, spec.data)
-        kept = features.kept(asked)
-        if LATENTS not in kinds:
-            return attrs.evolve(load_clip(asked, spec.data), caption=features.caption_of(kept))
-        return _Encoded(features.latents_of(kept), features.caption_of(kept))
+
+def _texts(
+    spec: TrainSpec, locations: Locations, device: torch.device, features: Features | None
+) -> Callable[[list[str]], Tensor]:
+    """What makes `text_BLD` of captions."""
+    if features is not None and TEXT in features.kinds:
+        text_of = features.text_of
+        return lambda captions: torch.stack([text_of(one) for one in captions]).to(device)
+    encoder = build_text_encoder(spec.text_encoder, device, locations)
+    return lambda captions: encoder.encode(captions).float()
+
+
+def _encoding_source(
+    spec: TrainSpec, locations: Locations, device: torch.device, texts: Callable[[list[str]], Tensor]
+) -> Source:
+    autoencoder = build_autoencoder(spec.autoencoder, device, locations)
+    mover = Mover(device, devices.side_stream(device) if spec.data.pin_memory else None)
+
+    def load(asked: Asked) -> Clip:
+        clip = load_clip(asked, spec.data)
+        return attrs.evolve(clip, frames=devices.pinned(clip.frames, device))
+
+    def collate(clips: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
+        frames = mover.take([clip.frames for clip in clips])
+        with torch.no_grad():
+            latents = autoencoder.encode(to_model_range(frames)).float()
+            return latents, texts(_captions(clips, dropped))
+
+    def begin(clips: Sequence[Any]) -> None:
+        mover.begin([clip.frames for clip in clips])
+
+    return Source(load if spec.data.pin_memory else None, workers=None, collate=collate, begin=begin)
+
+
+def _kept_source(
+    spec: TrainSpec, device: torch.device, features: Features, texts: Callable[[list[str]], Tensor]
+) -> Source:
+    def load(asked: Asked) -> _Encoded:
+        latents = features.latents_of(features.kept(asked))
+        return _Encoded(latents, caption_of(asked.record, spec.data, asked.draw))
 
     def collate(samples: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
-        captions = ["" if drop else one.caption for one, drop in zip(samples, dropped, strict=True)]
+        latents = torch.stack([sample.latents for sample in samples])
         with torch.no_grad():
-            if encode_clips is None:
-                latents = torch.stack([one.latents for one in samples]).to(device)
-            else:
-                latents = encode_clips(samples)
-            if encode_text is None:
-                assert features is not None
-                return latents, torch.stack([features.text_of(one) for one in captions]).to(device)
-            return latents, encode_text.encode(captions).float()
+            return latents.to(device), texts(_captions(samples, dropped))
 
     # A look-up is cheaper than handing it to a thread.
-    workers = 0 if LATENTS in kinds else None
-    return Source(load if kinds else None, workers, collate, features.bad if features else ())
+    return Source(load=load, workers=0, collate=collate, bad=features.bad)
 
 
-def _clip_encoder(
-    spec: TrainSpec, locations: Locations, device: torch.device
-) -> Callable[[Sequence[Clip]], Tensor]:
-    autoencoder = build_autoencoder(spec.autoencoder, device, locations)
-
-    def encode(clips: Sequence[Clip]) -> Tensor:
-        frames = torch.stack([clip.frames for clip in clips]).to(device)
-        return autoencoder.encode(to_model_range(frames)).float()
-
-    return encode
+def _captions(samples: Sequence[Any], dropped: Sequence[bool]) -> list[str]:
+    return ["" if drop else one.caption for one, drop in zip(samples, dropped, strict=True)]

@@ -81,18 +81,21 @@ def require_short_captions(spec: TrainSpec, options: RunOptions, dataset: Datase
     """
     if TEXT in kept_before(spec, dataset, options):
         return
-    captions = list(dict.fromkeys(record.caption for record in dataset.records))
+    every = (caption for record in dataset.records for caption in mm_data.captions_of(record, spec.data))
+    captions = list(dict.fromkeys(every))
     try:
         long = mm_models.too_long(spec.text_encoder, captions, options.locations)
     except UserError:
         return  # What is missing is told together with everything else that is.
+    if not long:
+        return
     problems = [
-        Problem(dataset.place_of(record), f"the caption {_short(record.caption)!r} has {why}")
+        Problem(dataset.place_of(record), f"the caption {_short(caption)!r} has {why}")
         for record in dataset.records
-        if (why := long.get(record.caption))
+        for caption in mm_data.captions_of(record, spec.data)
+        if (why := long.get(caption))
     ]
-    if problems:
-        raise UserError(mm_data.capped(problems, "spec.text_encoder.max_tokens"))
+    raise UserError(mm_data.capped(problems, "spec.text_encoder.max_tokens"))
 
 
 def _short(caption: str) -> str:

@@ -23,13 +23,13 @@ from mm_config.running import equal_run, on_threads
 from mm_config.runs import Run, attach, open_run, read_result, recorded
 from mm_config.schema import UserError, exact_hash, expect, expect_function, spec_hash
 from mm_config.specs import TrainSpec
-from mm_data import Dataset, Quarantine, ask
+from mm_data import Dataset, Plan, Quarantine
 from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train import states
+from mm_train.batches import asks_of, plan_of
 from mm_train.carried_out import check_carried_out
 from mm_train.content import agreed_inputs, with_content
-from mm_train.features.making import Asks
 from mm_train.features.opening import open_features
 from mm_train.loop import Training, fit
 from mm_train.metrics import Step, final_loss
@@ -148,6 +148,7 @@ def _train(
     device.allow_tf32(picked, spec.precision.allow_tf32)
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
     dataset, data = prepared(spec, options, ranks)
+    plan = planned(spec, dataset, options, ranks)
     network = mm_models.build(
         spec.model, dtype=torch.float32, ops=ops, float32_residual=spec.precision.float32_residual
     )
@@ -162,11 +163,14 @@ def _train(
     run = _open(spec, options, ops, picked, ranks, made.inputs)
     with recorded(run) if ranks.is_first else nullcontext(), ranks.naming_who_is_missing(run):
         started = time.perf_counter()
-        source = _source(spec, options, dataset, picked, ranks, made.inputs)
+        source = _source(spec, options, dataset, plan, picked, ranks, made.inputs)
         materialize(network, picked)
         saved = None if point is None else point.saved
         if saved is not None and made.keeps_order:
             dataset = in_stored_order(dataset, Path(saved))
+            plan = planned(spec, dataset, options, ranks)
+        for line in plan.counts.lines():
+            say(line)
         if saved is None:
             found = weights or ranks.together(lambda: start_weights(spec, options, dataset, network))
             ranks.together(lambda: fill(network, found))
@@ -176,6 +180,7 @@ def _train(
             ranks=ranks,
             device=picked,
             dataset=dataset,
+            plan=plan,
             source=source,
             levels=noise_levels(spec),
             network=network,
@@ -207,6 +212,17 @@ def prepared(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> tuple[Datase
     return with_content(dataset, data), data
 
 
+def planned(spec: TrainSpec, dataset: Dataset, options: RunOptions, ranks: Ranks) -> Plan:
+    """Rank 0 sorts the clips where nobody has; every rank plans the same."""
+
+    def make() -> Plan:
+        return plan_of(spec, dataset, options.cache_dir)
+
+    if ranks.world_size > 1:
+        ranks.on_first(lambda: bool(make()))
+    return ranks.together(make)
+
+
 def _open(
     spec: TrainSpec,
     options: RunOptions,
@@ -226,26 +242,22 @@ def _open(
     return run or attach(Path(path))
 
 
-def asks_of(spec: TrainSpec, dataset: Dataset) -> Asks:
-    """All clips as the plan asks for them."""
-    return lambda: (ask(record, spec.data, index) for index, record in enumerate(dataset.records))
-
-
 def _source(
     spec: TrainSpec,
     options: RunOptions,
     dataset: Dataset,
+    plan: Plan,
     picked: torch.device,
     ranks: Ranks,
     inputs: Mapping[str, Input],
 ) -> Source:
-    asks = asks_of(spec, dataset)
+    asks = asks_of(plan, dataset)
     features = open_features(spec, dataset, asks, options, picked, ranks, inputs)
     return ranks.together(lambda: source_of(spec, options.locations, picked, features))
 
 
 def _quarantine(training: Training) -> Quarantine:
-    return Quarantine(training.quarantine, training.dataset.records, training.spec.data.max_bad_share)
+    return Quarantine(training.quarantine, training.dataset.records, training.spec.data)
 
 
 def _finish(training: Training, state: TrainState) -> TrainResult:

@@ -8,6 +8,7 @@ from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
     from mm_config.rules.carried_out import CarriedOut, beyond
+    from mm_config.rules.clips import cells, frame_steps
     from mm_config.rules.conditioning import request_problems
     from mm_config.rules.encoders import wan_autoencoder_problems
     from mm_config.rules.patterns import matches, matching

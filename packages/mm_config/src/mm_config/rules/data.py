@@ -11,8 +11,17 @@ import attrs
 from mm_config.durable.reading import outside
 from mm_config.rules.wording import idle_problems
 from mm_config.schema.errors import Problem
-from mm_config.specs.data import Cache, ClipStart, DataSpec, PrecomputedSpec, Resize
-from mm_config.specs.datasets import ManifestSpec, ShapesSpec
+from mm_config.specs.data import (
+    Cache,
+    CaptionSpec,
+    ClipStart,
+    DataSpec,
+    Order,
+    PrecomputedSpec,
+    Resize,
+    Tails,
+)
+from mm_config.specs.datasets import ManifestSpec, MixtureSpec, ShapesSpec
 from mm_config.specs.weights import ReleasedWeights
 
 
@@ -20,6 +29,7 @@ def data_problems(data: DataSpec) -> Iterator[Problem]:
     """Rules between the data's own fields."""
     yield from _rate_problems(data)
     yield from _short_clip_problems(data)
+    yield from _batch_problems(data)
     if data.resize is not Resize.AREA:
         yield from idle_problems(data, ["size_multiple"], "resize = area")
     if data.buckets and data.resize is Resize.AREA:
@@ -30,6 +40,13 @@ def data_problems(data: DataSpec) -> Iterator[Problem]:
         yield from _shapes_problems(data, data.dataset)
     if data.precomputed is not None:
         yield from _caption_problems(data, data.precomputed)
+
+
+def caption_text_problems(captions: CaptionSpec) -> Iterator[Problem]:
+    """A template has one place for the caption, and none for anything else."""
+    for index, template in enumerate(captions.templates):
+        if template.count("{caption}") != 1:
+            yield Problem(f"templates.{index}", f"must have {{caption}} once, got {template[:80]!r}")
 
 
 def precomputed_problems(precomputed: PrecomputedSpec) -> Iterator[Problem]:
@@ -115,6 +132,35 @@ def _short_clip_problems(data: DataSpec) -> Iterator[Problem]:
             "drop_short_share",
             "is 1.0, which leaves out all the short clips that min_num_frames lets in; set it below 1",
         )
+
+
+def _batch_problems(data: DataSpec) -> Iterator[Problem]:
+    """How clips are put together."""
+    if data.shuffle_block is not None and data.order is Order.SEQUENTIAL:
+        yield Problem(
+            "shuffle_block",
+            f"is {data.shuffle_block}, but order = sequential shuffles nothing; set it to None",
+        )
+    if not data.buckets and data.min_num_frames is None and data.resize is not Resize.AREA:
+        yield from idle_problems(data, ["tokens_per_batch"], "clips of several sizes")
+    elif data.tokens_per_batch is not None:
+        for index, bucket in enumerate(data.buckets):
+            if bucket.batch_size is not None:
+                yield Problem(
+                    f"buckets.{index}.batch_size",
+                    f"is {bucket.batch_size}, but tokens_per_batch says how many clips fit; set it to None",
+                )
+    if not isinstance(data.dataset, MixtureSpec):
+        return
+    if data.tails is not Tails.CARRY:
+        yield Problem(
+            "tails",
+            f"is {data.tails.value}, but the parts of a mixture have epochs of their own, which end "
+            "inside of batches; leave it at carry",
+        )
+    for index, part in enumerate(data.dataset.parts):
+        if isinstance(part.dataset, MixtureSpec):
+            yield Problem(f"dataset.parts.{index}.dataset", "is a mixture itself; list its parts here")
 
 
 def _shapes_problems(data: DataSpec, dataset: ShapesSpec) -> Iterator[Problem]:

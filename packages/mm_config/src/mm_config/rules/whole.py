@@ -23,7 +23,7 @@ from mm_config.schema.errors import Problem, SpecError, escaped, prefixed
 from mm_config.schema.fields import spec_fields
 from mm_config.schema.root import RootSpec
 from mm_config.schema.types import class_of, expect_spec, is_spec, is_tuple
-from mm_config.specs.data import DataSpec, PrecomputedSpec
+from mm_config.specs.data import CaptionSpec, DataSpec, PrecomputedSpec
 from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.diffusion import FlowMatchingSpec, SamplerSpec
 from mm_config.specs.encoders import (
@@ -43,6 +43,7 @@ from mm_config.specs.weights import ReleasedWeights
 
 _OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
     AdamWSpec: (schedules.adamw_problems,),
+    CaptionSpec: (data.caption_text_problems,),
     CheckpointSpec: (schedules.checkpoint_problems,),
     ClipImageEncoderSpec: (encoders.clip_encoder_problems,),
     CompileSpec: (precision.compile_problems,),

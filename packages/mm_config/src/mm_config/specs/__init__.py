@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from mm_config.specs.data import (
         BucketSpec,
         Cache,
+        CaptionChoice,
+        CaptionSpec,
+        Cleaning,
         ClipStart,
         DataSpec,
+        Interpolation,
         Order,
         PrecomputedSpec,
         Reader,

@@ -57,6 +57,41 @@ class Resize(enum.Enum):
     """To its own aspect ratio with at most height x width pixels in all."""
 
 
+class Interpolation(enum.Enum):
+    """What a pixel of a resized frame is made of."""
+
+    BICUBIC = "bicubic"
+    """Of all pixels that it covers and their neighbours, in one step with the conversion to RGB (swscale)."""
+    BILINEAR = "bilinear"
+    """Of the four pixels around its centre, as torch's interpolation without antialiasing."""
+    BILINEAR_ANTIALIASED = "bilinear_antialiased"
+    """Of all pixels that it covers and their neighbours, as torch's bilinear one with antialiasing."""
+
+
+class Cleaning(enum.Enum):
+    """What is taken out of captions."""
+
+    NONE = "none"
+    """Nothing; a text encoder may clean what it is given."""
+    WHITESPACE = "whitespace"
+    """White space beyond single blanks."""
+    BASIC = "basic"
+    """Also broken encodings and HTML escapes, as Wan's code does."""
+    WEB = "web"
+    """Also capitals, links, tags, names of files and what else the web's texts have that shows nothing."""
+    WEB_WITHOUT_CJK = "web_without_cjk"
+    """Also all Chinese and Japanese ideographs, as MindSpeed-MM's `clean_caption` does."""
+
+
+class CaptionChoice(enum.Enum):
+    """Which of a clip's captions is used."""
+
+    FIRST = "first"
+    """The first one."""
+    RANDOM = "random"
+    """One of its own in each epoch, fixed by the seed."""
+
+
 class Tails(enum.Enum):
     """What becomes of the clips of a bucket that fill no whole batch at the end of an epoch."""
 
@@ -65,7 +100,7 @@ class Tails(enum.Enum):
     PAD = "pad"
     """Other clips of the bucket fill the batch; they are seen twice in the epoch."""
     DROP = "drop"
-    """They are left out of this epoch."""
+    """They are left out of this epoch; a bucket with less than a batch is kept, and padded."""
 
 
 @spec("bucket")
@@ -80,6 +115,19 @@ class BucketSpec:
     """Width after resizing."""
     batch_size: int | None = field(default=None, ge=1, le=1_000_000, unit="clips")
     """Clips per optimizer step over all ranks; None takes the data's."""
+
+
+@spec("caption-texts")
+class CaptionSpec:
+    """What the text encoder is given of a clip's captions: one is chosen, cleaned and put into a template."""
+
+    choice: CaptionChoice = CaptionChoice.FIRST
+    """Which of a clip's captions is used."""
+    cleaning: Cleaning = Cleaning.NONE
+    """What is taken out of it."""
+    templates: tuple[str, ...] = field(default=("{caption}",), min_length=1)
+    """Texts in which `{caption}` stands for it, such as `in the style of xyz, {caption}`; of several, each
+    epoch has one of its own, fixed by the seed."""
 
 
 @spec("precomputed")
@@ -148,6 +196,10 @@ class DataSpec:
     """Clips whose frames have fewer pixels than this before resizing are left out; None leaves out none."""
     flip_share: float = field(default=0.0, neutral=0.0, ge=0, le=1)
     """Share of clips that are mirrored left to right."""
+    interpolation: Interpolation = field(default=Interpolation.BICUBIC, neutral=Interpolation.BICUBIC)
+    """What a pixel of a resized frame is made of."""
+    captions: CaptionSpec | None = field(default=None, neutral=None)
+    """What the text encoder is given of a clip's captions; None gives the first as it is listed."""
     buckets: tuple[BucketSpec, ...] = field(default=(), neutral=())
     """Sizes that clips are sorted into; none means that all clips get num_frames, height and width."""
     precomputed: PrecomputedSpec | None = field(default=None, neutral=None)
@@ -159,8 +211,8 @@ class DataSpec:
     tails: Tails = field(default=Tails.CARRY, neutral=Tails.CARRY)
     """What becomes of the clips of a bucket that fill no whole batch at the end of an epoch."""
     tokens_per_batch: int | None = field(default=None, neutral=None, ge=1, unit="tokens")
-    """Tokens per optimizer step over all ranks: with buckets, each takes as many clips as fit; None takes
-    batch_size."""
+    """Tokens per optimizer step over all ranks: each size of clips takes as many multiples of batch_size as
+    fit; None takes batch_size."""
     shuffle_block: int | None = field(default=None, neutral=None, ge=1, unit="clips")
     """Neighbours in the index that are shuffled among each other, in blocks whose order is shuffled, so that
     few shards are read at a time; None shuffles all clips among each other."""

@@ -24,6 +24,7 @@ _BESIDE_FRAMES = {
     "height",
     "width",
     "caption_dropout",
+    "captions",
     "max_bad_share",
     "max_bad_clips",
     "order",
@@ -53,7 +54,7 @@ def clip_key(made_with: str, content: str | None, asked: Asked, data: DataSpec) 
 
     Args:
         made_with: Digest of the encoder, its weights and the numerics.
-        content: sha256 of the clip's file or shard; None where it is not there.
+        content: sha256 of the clip's file, or of its part of a shard; None where it is not there.
         asked: The clip, its shape and what its random choices follow from.
         data: What chooses timestamps and framing.
     """
@@ -63,7 +64,7 @@ def clip_key(made_with: str, content: str | None, asked: Asked, data: DataSpec) 
         {
             "v": 1,
             "made_with": made_with,
-            "clip": [content, record.part, record.cut, record.crop],
+            "clip": [content, record.cut, record.crop],
             "shape": attrs.astuple(asked.shape),
             "data": {name: value for name, value in fields.items() if name not in _BESIDE_FRAMES},
             "draw": asked.draw if draws(data) else "",
@@ -90,8 +91,3 @@ def variant_of(asked: Asked, content: str | None, data: DataSpec) -> Asked:
 def with_variant(asked: Asked, content: str | None, number: int) -> Asked:
     """A variant of a clip by its number."""
     return attrs.evolve(asked, draw=f"variant {number} of {content}")
-
-
-def caption_of(asked: Asked, data: DataSpec) -> str:
-    """The caption of what is asked for."""
-    return asked.record.caption

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, overload
 import attrs
 import numpy as np
 
+from mm_config.content import Part
 from mm_config.durable import outside, read_bytes, sync
 from mm_config.schema import Problem, UserError
-from mm_data.records import Measured, Record
+from mm_data.records import Measured, Record, content_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -205,6 +206,14 @@ class IndexedRecords(Sequence[Record]):
     def name_of(self, index: int) -> str:
         """What a person calls a row's clip."""
         return self.texts.column("name")[index].as_py()
+
+    def parts(self) -> list[Part]:
+        """What it holds, as the content of a dataset has it, in the order of rows."""
+        digests, media = self.media.column("sha256").to_pylist(), self.columns("media").tolist()
+        return [
+            Part(self.name_of(row), content_of(digests[media[row]], record))
+            for row, record in enumerate(self)
+        ]
 
     def _record(self, index: int) -> Record:
         row = {name: view[index].item() for name, view in self._views.items()}

@@ -44,7 +44,30 @@ def index_of(digest: str, seed: int, number: int, num_records: int, attempt: int
     return permuted((place + attempt) % num_records, num_records, epoch_keys(digest, seed, epoch))
 
 
-@lru_cache(maxsize=4)
+def in_blocks(index: int, size: int, block: int, digest: str, seed: int, epoch: int) -> int:
+    """Where one epoch's order sends `index`, of which few blocks of neighbours are open at a time.
+
+    Full blocks come in an order of their own, and so do the `block` records inside each. The last records,
+    where they fill no block, come between two blocks or at an end.
+
+    Args:
+        index: Place in the epoch, from 0.
+        size: Records in an epoch.
+        block: Records in a block.
+    """
+    full, rest = divmod(size, block)
+    keys = epoch_keys(digest, seed, epoch)
+    start_of_rest = keys[0] % (full + 1) * block
+    if start_of_rest <= index < start_of_rest + rest:
+        inner = epoch_keys(f"{digest}/block {full}", seed, epoch)
+        return full * block + permuted(index - start_of_rest, rest, inner)
+    which, inside = divmod(index - rest if index >= start_of_rest else index, block)
+    chosen = permuted(which, full, keys)
+    inner = epoch_keys(f"{digest}/block {chosen}", seed, epoch)
+    return chosen * block + permuted(inside, block, inner)
+
+
+@lru_cache(maxsize=1024)
 def epoch_keys(digest: str, seed: int, epoch: int) -> tuple[int, ...]:
     """The 64-bit key of each round in one epoch."""
     material = blake2b(f"{digest}/{seed}/{epoch}".encode(), digest_size=8 * ROUNDS, person=b"mm_data.order")

@@ -3,67 +3,98 @@
 from __future__ import annotations
 
 import faulthandler
-from collections.abc import Callable, Generator, Iterator
-from queue import Empty, Full, Queue
-from threading import Event, Thread
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterator
+from threading import Condition, Thread
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-POLL_SECONDS = 0.1
+JOIN_SECONDS = 1.0
 
 
-def ahead(
-    source: Iterator[T], size: int, stall_seconds: float, stalled: Callable[[], Exception]
-) -> Generator[T, None, None]:
-    """The items of a source, up to `size` of which a thread takes ahead.
+class Ahead(Generic[T]):
+    """The items of a source, those of the next `batches` steps of which a thread takes ahead.
 
     A decoder that hangs in native code can't be interrupted from Python; the wait for it can.
+    """
 
-    Args:
+    def __init__(
+        self,
+        source: Iterator[T],
+        step_of: Callable[[T], int],
+        start_step: int,
+        batches: int,
+        stall_seconds: float,
+        stalled: Callable[[], Exception],
+    ) -> None:
+        """Args:
         source: Used by the thread alone.
-        size: Items that wait at most.
+        step_of: Whose batch an item belongs to; steps rise.
+        start_step: The first one.
+        batches: How many of them wait whole at most, beside the one that is being taken.
         stall_seconds: The longest wait for an item. After it, the stacks of all threads go to stderr.
         stalled: The error that is raised then.
-    """
-    items: Queue[T | Exception] = Queue(size)
-    stop = Event()
-    thread = Thread(target=_take, args=(source, items, stop), name="mm_data.ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            try:
-                item = items.get(timeout=stall_seconds)
-            except Empty:
+        """
+        self._step_of = step_of
+        self._last = start_step + batches - 1
+        self._batches = batches
+        self._stall_seconds = stall_seconds
+        self._stalled = stalled
+        self._items: deque[T | Exception] = deque()
+        self._stop = False
+        self._changed = Condition()
+        self._thread = Thread(target=self._take, args=(source,), name="mm_data.ahead", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Ahead[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._items, timeout=self._stall_seconds):
                 faulthandler.dump_traceback(all_threads=True)
-                raise stalled() from None
-            if isinstance(item, StopIteration):
+                raise self._stalled()
+            if isinstance(self._items[0], Exception):
+                raise self._items[0]
+            item = self._items.popleft()
+            assert not isinstance(item, Exception)
+            self._last = self._step_of(item) + self._batches
+            self._changed.notify_all()
+            return item
+
+    def waiting(self) -> list[T]:
+        """The items that have arrived, in their order; they stay."""
+        with self._changed:
+            return [item for item in self._items if not isinstance(item, Exception)]
+
+    def close(self) -> None:
+        """Stops the thread, unless it hangs in the source."""
+        with self._changed:
+            self._stop = True
+            self._items.clear()
+            self._changed.notify_all()
+        self._thread.join(timeout=JOIN_SECONDS)
+
+    def _take(self, source: Iterator[T]) -> None:
+        """Moves items until the source ends or raises, which is passed on as an item."""
+        while not self._stop:
+            item: T | Exception
+            try:
+                item = next(source)
+            except StopIteration:
+                # Not the caught one: its traceback would keep the source, and its threads, alive.
+                item = StopIteration()
+            except Exception as error:
+                item = error
+            ended = isinstance(item, Exception)
+            with self._changed:
+                self._changed.wait_for(lambda item=item: self._stop or self._has_room(item))
+                if not self._stop:
+                    self._items.append(item)
+                self._changed.notify_all()
+            if ended:
                 return
-            if isinstance(item, Exception):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join(timeout=10 * POLL_SECONDS)
 
-
-def _take(source: Iterator[T], items: Queue[T | Exception], stop: Event) -> None:
-    """Moves items until the source ends or raises, which is passed on as an item."""
-    item: T | Exception | None = None
-    while not stop.is_set() and not isinstance(item, Exception):
-        try:
-            item = next(source)
-        except StopIteration:
-            # Not the caught one: its traceback would keep the source, and its threads, alive.
-            item = StopIteration()
-        except Exception as error:
-            item = error
-        _put(item, items, stop)
-
-
-def _put(item: object, items: Queue[Any], stop: Event) -> None:
-    while not stop.is_set():
-        try:
-            return items.put(item, timeout=POLL_SECONDS)
-        except Full:
-            continue
+    def _has_room(self, item: T | Exception) -> bool:
+        return isinstance(item, Exception) or self._step_of(item) <= self._last

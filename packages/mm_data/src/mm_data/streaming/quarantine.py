@@ -14,22 +14,27 @@ import attrs
 
 from mm_config.durable import read_bytes
 from mm_config.schema import Problem, UserError
+from mm_config.specs import DataSpec
 from mm_data.bad import Bad, file_state
 from mm_data.records import Record
 
 ALWAYS_ALLOWED = 8
 """Bad clips a run bears however small its dataset is, unless the allowed share is 0."""
+MOST_IN_A_ROW = 32
+"""Clips that are tried for one place in a batch; where none can be read, something else is wrong."""
+SHOWN_REASONS = 3
 
 
-def allowed_bad(max_bad_share: float, num_records: int) -> int:
+def allowed_bad(data: DataSpec, num_records: int) -> int:
     """How many different bad clips a run goes on with.
 
     The share of the dataset, but at least `ALWAYS_ALLOWED`, so that one bad file doesn't stop a run over
-    fifty; never all clips; none where the share is 0.
+    fifty; never all clips; none where the share is 0; and no more than `max_bad_clips`.
     """
-    if max_bad_share == 0:
+    if data.max_bad_share == 0:
         return 0
-    return min(max(int(max_bad_share * num_records), ALWAYS_ALLOWED), num_records - 1)
+    by_share = min(max(int(data.max_bad_share * num_records), ALWAYS_ALLOWED), num_records - 1)
+    return by_share if data.max_bad_clips is None else min(by_share, data.max_bad_clips)
 
 
 class Quarantine:
@@ -40,13 +45,14 @@ class Quarantine:
     after it was listed: it is tried again.
     """
 
-    def __init__(self, path: Path | None, records: Sequence[Record], max_bad_share: float) -> None:
+    def __init__(self, path: Path | None, records: Sequence[Record], data: DataSpec) -> None:
         self.path = path
         """The file; None keeps the list in memory alone."""
         self.records = records
         """Clips of the dataset."""
-        self.allowed = allowed_bad(max_bad_share, len(records))
+        self.allowed = allowed_bad(data, len(records))
         """How many a run goes on with."""
+        self._by_count = self.allowed == data.max_bad_clips
         listed = _read_list(path)
         self.clips = {index: bad for index, bad in listed.items() if _holds(bad, records)}
         """By place in the dataset."""
@@ -73,15 +79,30 @@ class Quarantine:
         """Raises UserError where more clips are bad than `allowed`."""
         if len(self.clips) <= self.allowed:
             return
-        counted = "; ".join(f"{count} x {reason}" for reason, count in self.reasons().most_common(3))
-        listed = f"; all are listed in {self.path}" if self.path is not None else ""
         count = "all" if len(self.clips) == len(self.records) else str(len(self.clips))
         unreadable = f"{count} of {len(self.records)} clips can't be read, {self.allowed} are allowed"
-        raise UserError(Problem("spec.data.max_bad_share", f"{unreadable}: {counted}{listed}"))
+        field = "spec.data.max_bad_clips" if self._by_count else "spec.data.max_bad_share"
+        raise UserError(Problem(field, f"{unreadable}: {self._counted()}"))
+
+    def told(self) -> str:
+        """How many clips of how many were bad, and why, on any rank and in earlier runs that share the file;
+        empty where none was."""
+        listed = _read_list(self.path).items()
+        self.clips |= {index: bad for index, bad in listed if _holds(bad, self.records)}
+        if not self.clips:
+            return ""
+        return f"{len(self.clips)} of {len(self.records)} clips could not be read: {self._counted()}"
 
     def reasons(self) -> Counter[str]:
         """How many clips are bad for each reason."""
         return Counter(f"{bad.stage}: {bad.reason}" for bad in self.clips.values())
+
+    def _counted(self) -> str:
+        common = self.reasons().most_common(SHOWN_REASONS)
+        counted = "; ".join(f"{count} x {reason}" for reason, count in common)
+        others = len(self.clips) - sum(count for _, count in common)
+        more = f"; {others} x for other reasons" if others else ""
+        return f"{counted}{more}" + (f"; all are listed in {self.path}" if self.path is not None else "")
 
 
 def _holds(bad: Bad, records: Sequence[Record]) -> bool:

@@ -7,9 +7,9 @@ the epoch early; what goes wrong travels to the caller as a value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice
+from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,16 +21,15 @@ from torchdata.nodes import ParallelMapper
 from mm_config.console import say
 from mm_config.options import ACCEPT
 from mm_config.schema import Problem, UserError
-from mm_config.specs import DataSpec
-from mm_data.bad import Bad, BadClip, file_state
+from mm_config.specs import DataSpec, Order
 from mm_data.clips import load_clip, reader_of
-from mm_data.plan.order import index_of
-from mm_data.records import Asked, Dataset, ask
-from mm_data.streaming.ahead import ahead
+from mm_data.plan.making import make_plan
+from mm_data.plan.plan import Plan
+from mm_data.records import Dataset, Shape
+from mm_data.streaming.ahead import Ahead
+from mm_data.streaming.filling import Filled, Filler, Load
 from mm_data.streaming.quarantine import Quarantine
-from mm_data.streaming.slots import Plan, Slot
-
-Load = Callable[[Asked], Any]
+from mm_data.streaming.slots import MIB, Budget, Slot, Slots
 
 SHOWN_PATHS = 5
 STALL_SECONDS = 600.0
@@ -49,22 +48,10 @@ class Batch:
     """Place of each item's record in the dataset, after bad clips were substituted."""
     items: tuple[Any, ...]
     """What `load` returned."""
-
-
-@attrs.frozen
-class _Loaded:
-    """A filled slot: the item, or the error that is no clip's fault, and the bad clips met on the way."""
-
-    slot: Slot
-    """The place."""
-    index: int
-    """Of the record in the dataset, after bad clips were substituted."""
-    item: Any
-    """What `load` returned; None where nothing could be loaded."""
-    bad: tuple[Bad, ...]
-    """Clips found bad on the way."""
-    error: Exception | None = None
-    """What `load` raised, if it was no BadClip."""
+    shape: Shape
+    """That of each clip."""
+    size: int
+    """Samples of all ranks."""
 
 
 class Stream:
@@ -76,20 +63,24 @@ class Stream:
 
     def __init__(
         self,
-        loaded: Generator[_Loaded, None, None],
-        batch_size: int,
+        filled: Iterator[Filled],
+        plan: Plan,
+        world_size: int,
         start_step: int,
         end_step: int,
         identity: dict[str, Any],
         quarantine: Quarantine,
+        budget: Budget,
     ) -> None:
         self.quarantine = quarantine
         """The bad clips met so far, by any rank that shares the file."""
-        self._loaded = loaded
-        self._batch_size = batch_size
+        self._filled = filled
+        self._plan = plan
+        self._world_size = world_size
         self._step = start_step
         self._end_step = end_step
         self._identity = identity
+        self._budget = budget
         self._num_threads = torch.get_num_threads()
 
     def __iter__(self) -> Stream:
@@ -99,32 +90,47 @@ class Stream:
         if self._step == self._end_step:
             self.close()
             raise StopIteration
-        loaded = [self._checked(one) for one in islice(self._loaded, self._batch_size)]
+        size = self._plan.size(self._step)
+        filled = [self._next() for _ in range(size // self._world_size)]
         # Each of torchdata's threads sets torch's number of threads to 1 when it starts, which every thread
         # that starts later (autograd's among them) then takes over.
         torch.set_num_threads(self._num_threads)
-        assert [one.slot.step for one in loaded] == [self._step] * self._batch_size
+        assert {one.slot.step for one in filled} == {self._step}
         self._step += 1
         return Batch(
             step=self._step - 1,
-            positions=tuple(one.slot.position for one in loaded),
-            indices=tuple(one.index for one in loaded),
-            items=tuple(one.item for one in loaded),
+            positions=tuple(one.slot.position for one in filled),
+            indices=tuple(one.index for one in filled),
+            items=tuple(one.item for one in filled),
+            shape=filled[0].slot.shape,
+            size=size,
         )
 
-    def _checked(self, loaded: _Loaded) -> _Loaded:
-        self.quarantine.add(loaded.bad)
-        if loaded.error is not None:
-            raise loaded.error
-        return loaded
+    def _next(self) -> Filled:
+        filled = next(self._filled)
+        self._budget.give_back(filled.slot.num_bytes)
+        self.quarantine.add(filled.bad)
+        if filled.error is not None:
+            raise filled.error
+        return filled
 
     def state(self) -> dict[str, Any]:
         """What resuming needs: JSON of less than 1 KB that is the same on every rank."""
         return {**self._identity, "step": self._step}
 
+    def waiting(self) -> list[Any]:
+        """Items of the next batch, from its first on, that have arrived already."""
+        if not isinstance(self._filled, Ahead):
+            return []
+        arrived = [one for one in self._filled.waiting() if one.slot.step == self._step]
+        return [one.item for one in arrived if one.error is None]
+
     def close(self) -> None:
         """Stops the threads; no further batch can be taken."""
-        self._loaded.close()
+        self._budget.close()
+        if isinstance(self._filled, Ahead):
+            self._filled.close()
+        self._filled = iter(())
         self._end_step = self._step
 
     def __enter__(self) -> Stream:
@@ -141,6 +147,7 @@ def stream(
     dataset: Dataset,
     *,
     seed: int,
+    plan: Plan | None = None,
     rank: int = 0,
     world_size: int = 1,
     start_step: int = 0,
@@ -152,75 +159,84 @@ def stream(
 ) -> Stream:
     """The batches of one rank for the steps `start_step` up to, not including, `end_step`.
 
-    Sample `n = step * batch_size + position` is the same record on any number of ranks; rank `r` of `W` has
-    the positions from `r * batch_size / W` on. A clip that can't be read is listed in the quarantine and
-    its place is taken by the next record in the epoch's order that can.
+    The place of a sample in the steps is the same on any number of ranks; rank `r` of `W` has the positions
+    of a batch from `r / W` of its size on. A clip that can't be read is listed in the quarantine and its
+    place is taken by the next clip of its bucket in the epoch's order that can.
 
     Args:
-        data: Batch size, size and rate of clips, reader, workers, and the share of bad clips allowed.
+        data: Batch sizes, size and rate of clips, reader, workers, how much waits ahead, and how many bad
+            clips are allowed.
         dataset: What `prepare` returned.
         seed: The run's seed.
+        plan: What `make_plan` returned for them; None makes it.
+        rank: Of this process.
+        world_size: Processes that share each batch.
+        start_step: The first step.
+        end_step: The one after the last.
         load: Makes an item of what is asked for; `mm_data.load_clip` by default. Called from several threads
             where there are workers. It raises `BadClip` for a clip that can't be used; any other exception
             is raised again by the stream.
-        workers: Threads that load. They work ahead: one batch of this rank waits, besides one item in each
-            thread. 0 loads in the caller's thread, the cheapest where loading is a look-up. None takes
-            `data.workers`.
+        workers: Threads that load. They work ahead: `data.prefetch` batches of this rank wait, besides one
+            item in each thread. 0 loads in the caller's thread, the cheapest where loading is a look-up. None
+            takes `data.workers`.
         quarantine: File that lists bad clips, one JSON object per line; clips that it lists are not tried.
         stall_seconds: The longest wait for one item; a decoder may hang in native code.
 
     Raises:
-        UserError: The ranks don't divide the batch; the reader isn't installed; too many clips are bad, or
-            none arrives (here or while iterating).
+        UserError: The ranks don't divide a batch; the reader isn't installed; too many clips are bad, or none
+            arrives (here or while iterating).
     """
-    if data.batch_size % world_size:
-        message = f"{data.batch_size} samples can't be shared equally by {world_size} ranks"
-        raise UserError(Problem("spec.data.batch_size", message))
+    plan = make_plan(data, dataset, seed) if plan is None else plan
+    for size in sorted({bucket.size for bucket in plan.buckets}):
+        if size % world_size:
+            message = f"{size} samples can't be shared equally by {world_size} ranks"
+            raise UserError(Problem("spec.data.batch_size", message))
     if load is None:
         reader_of(data.reader)
         load = partial(load_clip, data=data)
-    share = data.batch_size // world_size
     workers = data.workers if workers is None else workers
-    listed = Quarantine(quarantine, dataset.records, data.max_bad_share)
+    listed = Quarantine(quarantine, dataset.records, data)
     listed.check()
     _say_changed(listed.changed)
     loading: dict[Slot, Path] = {}
-    fill = partial(
-        _fill,
-        data=data,
-        dataset=dataset,
-        seed=seed,
-        load=load,
-        quarantine=listed,
-        loading=loading,
-    )
-    plan = Plan(start_step, end_step, range(rank * share, (rank + 1) * share))
+    budget = Budget(None if data.prefetch_mib is None else data.prefetch_mib * MIB)
     mapper = ParallelMapper(
-        plan, fill, num_workers=workers, in_order=True, max_concurrent=workers or None, snapshot_frequency=1
+        Slots(plan, start_step, end_step, rank, world_size, budget),
+        Filler(plan, dataset, load, listed, loading),
+        num_workers=workers,
+        in_order=True,
+        max_concurrent=workers or None,
+        snapshot_frequency=1,
     )
+    filled: Iterator[Filled] = iter(mapper)
     if workers:
-        loaded = ahead(mapper, share, stall_seconds, partial(_stalled, stall_seconds, loading))
-    else:
-        loaded = (one for one in mapper)
-    return Stream(loaded, share, start_step, end_step, _identity(data, dataset, seed), listed)
+        stalled = partial(_stalled, stall_seconds, loading)
+        filled = Ahead(filled, _step_of, start_step, data.prefetch or 1, stall_seconds, stalled)
+    identity = _identity(data, dataset, seed, plan)
+    return Stream(filled, plan, world_size, start_step, end_step, identity, listed, budget)
 
 
-def resume_step(state: dict[str, Any], data: DataSpec, dataset: Dataset, *, seed: int) -> int:
+def resume_step(
+    state: dict[str, Any], data: DataSpec, dataset: Dataset, *, seed: int, plan: Plan | None = None
+) -> int:
     """The step at which a stream goes on from the state of an earlier one.
 
     Raises:
-        UserError: The data, the seed or the batch size is another; one problem for each.
+        UserError: The data, the seed, the batch size or the buckets are others; one problem for each.
     """
+    plan = make_plan(data, dataset, seed) if plan is None else plan
     names = {
         "digest": "the order's key (of the manifest's paths and captions)",
         "num_records": "the number of clips",
         "seed": "the seed",
         "batch_size": "the batch size",
+        "plan": "the key of the buckets, their batch sizes and how many clips are in each",
     }
+    now = _identity(data, dataset, seed, plan)
     problems = [
-        Problem("", f"can't resume the data stream: {names[key]} was {state.get(key)!r}, now is {now!r}")
-        for key, now in _identity(data, dataset, seed).items()
-        if state.get(key) != now
+        Problem("", f"can't resume the data stream: {name} was {state.get(key)!r}, now is {now.get(key)!r}")
+        for key, name in names.items()
+        if state.get(key) != now.get(key)
     ]
     if problems:
         if state.get("digest") != dataset.order_key and state.get("num_records") == len(dataset.records):
@@ -238,49 +254,37 @@ def _say_changed(paths: Sequence[str]) -> None:
         say(str(Problem("", text)))  # Paths may hold control characters, which a problem escapes.
 
 
-def _identity(data: DataSpec, dataset: Dataset, seed: int) -> dict[str, Any]:
+def _identity(data: DataSpec, dataset: Dataset, seed: int, plan: Plan) -> dict[str, Any]:
     return {
         "digest": dataset.order_key,
         "num_records": len(dataset.records),
         "seed": seed,
         "batch_size": data.batch_size,
+        **_plan_key(data, dataset, plan),
     }
 
 
-def _fill(
-    slot: Slot,
-    *,
-    data: DataSpec,
-    dataset: Dataset,
-    seed: int,
-    load: Load,
-    quarantine: Quarantine,
-    loading: dict[Slot, Path],
-) -> _Loaded:
-    """Loads the first record that can be read, from the planned one on; never raises."""
-    number = slot.step * data.batch_size + slot.position
-    size = len(dataset.records)
-    bad: list[Bad] = []
-    index = -1
-    for attempt in range(size):
-        index = index_of(dataset.order_key, seed, number, size, attempt)
-        if index in quarantine.clips:
-            continue
-        record = dataset.records[index]
-        asked = ask(record, data, index, f"{seed}/{number // size}/{index}")
-        loading[slot] = record.path
-        state = file_state(record.path)
-        try:
-            return _Loaded(slot, index, load(asked), tuple(bad))
-        except BadClip as problem:
-            bad.append(Bad(index, str(record.path), problem.stage, problem.reason, state))
-            if len(bad) > quarantine.allowed:
-                break
-        except Exception as error:
-            return _Loaded(slot, index, None, tuple(bad), error)
-        finally:
-            del loading[slot]
-    return _Loaded(slot, index, None, tuple(bad))
+def _plan_key(data: DataSpec, dataset: Dataset, plan: Plan) -> dict[str, str]:
+    """What the order follows from beside the dataset; nothing where all clips are one shuffled bucket."""
+    ways = [data.order.value, data.shuffle_block]
+    buckets = [
+        [
+            attrs.astuple(bucket.shape),
+            bucket.size,
+            str(bucket.period),
+            bucket.weights,
+            [(members.offset, len(members.indices), members.period) for members in bucket.members],
+        ]
+        for bucket in plan.buckets
+    ]
+    whole = [(0, len(dataset.records), len(dataset.records))]
+    if ways == [Order.SHUFFLED.value, None] and len(buckets) == 1 and buckets[0][-1] == whole:
+        return {}
+    return {"plan": blake2b(repr((ways, buckets)).encode(), digest_size=16).hexdigest()}
+
+
+def _step_of(filled: Filled) -> int:
+    return filled.slot.step
 
 
 def _stalled(seconds: float, loading: dict[Slot, Path]) -> UserError:

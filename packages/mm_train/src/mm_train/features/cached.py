@@ -24,7 +24,7 @@ from mm_data import Bad, Dataset, Store, digest_of, file_state
 from mm_data import writing_features as writing
 from mm_train.features.encoding import Encoders
 from mm_train.features.kinds import OF_CLIPS, TEXT, encoders_of, made_with, weights_field, weights_of
-from mm_train.features.making import Asks, Names, captions_of, check_variants, make_captions, make_clips
+from mm_train.features.making import Asks, Names, captions_of, make_captions, make_clips
 from mm_train.ranks import Ranks
 
 _BESIDE_SET = (
@@ -144,7 +144,6 @@ def make_all(
     share = (ranks.rank, ranks.world_size)
 
     def make_text() -> None:
-        check_variants(asks(), names.data)
         if TEXT in stores:
             make_captions(captions_of(asks(), names), names, stores[TEXT], encoders, share)
 

@@ -56,10 +56,6 @@ class Features:
         """The variant of a clip that is kept for what is asked."""
         return self._names.kept(asked)
 
-    def caption_of(self, kept: Asked) -> str:
-        """A variant's caption."""
-        return self._names.caption_of(kept)
-
     def latents_of(self, kept: Asked) -> Tensor:
         """`[C, T, H, W]` float32 of a variant.
 

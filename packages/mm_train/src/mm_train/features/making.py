@@ -7,8 +7,8 @@ from itertools import islice
 
 import attrs
 
+import mm_data
 from mm_config.console import progress
-from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec
 from mm_data import (
     Asked,
@@ -16,7 +16,6 @@ from mm_data import (
     BadClip,
     Store,
     caption_key,
-    caption_of,
     clip_key,
     file_state,
     variant_of,
@@ -55,10 +54,6 @@ class Names:
     def of_clip(self, kind: str, kept: Asked) -> str:
         """The key of a variant's features."""
         return clip_key(self.made_with[kind], self.contents[kept.index], kept, self.data)
-
-    def caption_of(self, kept: Asked) -> str:
-        """A variant's caption, as it is after all that is done to captions."""
-        return caption_of(kept, self.data)
 
     def of_caption(self, caption: str) -> str:
         """The key of a caption's features."""
@@ -161,26 +156,10 @@ def missing_kinds(
 
 
 def captions_of(asks: Iterable[Asked], names: Names) -> Iterator[str]:
-    """The empty caption, and those of all variants of clips."""
+    """The empty caption, and all that samples of the clips can have."""
     yield ""
-    yield from map(names.caption_of, names.variants(asks))
-
-
-def check_variants(asks: Iterable[Asked], data: DataSpec) -> None:
-    """Refuses several captions of a clip where one of them would be kept in silence.
-
-    Raises:
-        UserError: Clips have several, and `data.variants` is 1.
-    """
-    if data.variants > 1:
-        return
-    several = sum(1 for asked in asks if len(asked.record.captions) > 1)
-    if several:
-        message = (
-            f"is 1, but {several} clips have several captions, of which one would be kept; say how many "
-            "choices are kept of each clip"
-        )
-        raise UserError(Problem("spec.data.variants", message))
+    for asked in asks:
+        yield from mm_data.captions_of(asked.record, names.data)
 
 
 Asks = Callable[[], Iterable[Asked]]

@@ -21,7 +21,7 @@ from mm_train.features.kinds import (
     weights_field,
 )
 from mm_train.features.looking_up import Features, Remake
-from mm_train.features.making import Asks, Names, check_variants
+from mm_train.features.making import Asks, Names
 from mm_train.features.precomputed import bad_clips, located, precomputed_input
 from mm_train.ranks import Ranks
 
@@ -60,7 +60,6 @@ def open_features(
     names = Names(spec.data, contents, {kind: store.made_with for kind, store in stores.items()})
     bad: dict[int, Bad] = {}
     if before is not None:
-        ranks.on_first(lambda: check_variants(asks(), spec.data))
         found = before
         bad |= ranks.together(lambda: bad_clips(found, asks(), names))
     encoders = Encoders(spec, options.locations, device)

@@ -18,7 +18,7 @@ from mm_config.options import Locations
 from mm_config.schema import Problem, UserError, tag_of
 from mm_config.specs import TrainSpec
 from mm_config.stored import read_json
-from mm_data import Asked, Bad, Store, caption_key, digest_of
+from mm_data import Asked, Bad, Store, caption_key, captions_of, digest_of
 from mm_data import writing_features as writing
 from mm_train.features.kinds import (
     LATENTS,
@@ -195,9 +195,8 @@ def bad_clips(found: Precomputed, asks: Iterable[Asked], names: Names) -> dict[i
                 count += 1
                 lacking += [path] if len(lacking) < _SHOWN else []
                 continue
-        if TEXT in names.made_with and text is not None:
-            caption = names.caption_of(asked)
-            if names.of_caption(caption) not in text:
+        for caption in captions_of(asked.record, names.data) if text is not None else ():
+            if TEXT in names.made_with and names.of_caption(caption) not in text:
                 count += 1
                 lacking += [f"caption {caption[:60]!r}"] if len(lacking) < _SHOWN else []
     if count:

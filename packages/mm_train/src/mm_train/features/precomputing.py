@@ -16,6 +16,7 @@ from mm_config.schema import Problem, UserError
 from mm_config.specs import Cache, TrainSpec
 from mm_data import Dataset, Store, clip_digests
 from mm_models import device, encoder_inputs, require_releases
+from mm_train.batches import asks_of
 from mm_train.carried_out import CARRIED_OUT
 from mm_train.features.cached import cached, make_all, stores_of
 from mm_train.features.encoding import Encoders
@@ -24,7 +25,7 @@ from mm_train.features.making import Asks, Names
 from mm_train.features.precomputed import Precomputed, read_precomputed, write_head
 from mm_train.ranks import Ranks, joined
 from mm_train.starting import require_short_captions
-from mm_train.training import asks_of, prepared
+from mm_train.training import planned, prepared
 
 
 def precompute_features(spec: TrainSpec, options: RunOptions, out: Path | None) -> list[str]:
@@ -50,7 +51,7 @@ def precompute_features(spec: TrainSpec, options: RunOptions, out: Path | None) 
     with joined(spec.precision, picked, timeout) as ranks:
         dataset, _ = prepared(plain, options, ranks)
         root = options.cache_dir / "features" if out is None else out
-        asks = asks_of(spec, dataset)
+        asks = asks_of(planned(plain, dataset, options, ranks), dataset)
         work = ranks.together(lambda: work_of(spec, dataset, asks, options, picked, root))
         if TEXT in work.stores:
             ranks.on_first(lambda: require_short_captions(plain, options, dataset))

@@ -1,0 +1,226 @@
+"""Which clips of a dataset get which shape, and which are left out: sorted once, and kept beside an index."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from mm_config.console import progress
+from mm_config.durable import read_bytes, staged_folder
+from mm_config.schema import Problem, UserError
+from mm_config.specs import DataSpec
+from mm_data.index.table import IndexedRecords
+from mm_data.plan.sizing import Columns, Outcomes, needs_measuring
+from mm_data.records import Dataset, Shape
+from mm_data.transforms.grid import Grid
+
+REVISION = 1
+"""Raised where the same clips are sorted in another way."""
+KEPT_FROM = 1_000_000
+"""Clips from which on what is found is kept; fewer are sorted faster than a file is written."""
+CHUNK = 2**20
+"""Clips that are looked at together."""
+SHOWN = 3
+"""Clips that are named of those left out for one reason."""
+_FIELDS = (
+    *("num_frames", "height", "width", "fps", "frame_interval", "min_num_frames", "drop_short_share"),
+    *("resize", "size_multiple", "max_aspect_ratio", "min_pixels"),
+)
+
+
+LeftOut = tuple[str, int, Sequence[int]]
+"""Reason, count and the first places."""
+
+
+@attrs.frozen(eq=False)
+class Sorted:
+    """The clips of a dataset by the shape that they get."""
+
+    rows: int
+    """Clips before any was left out."""
+    members: Mapping[Shape, Sequence[int]]
+    """Places in the dataset, rising; no shape without clips."""
+    left_out: Sequence[LeftOut]
+    """The most frequent reason first."""
+
+
+def sort_clips(data: DataSpec, dataset: Dataset, seed: int, grid: Grid, store: Path | None) -> Sorted:
+    """Sorts a dataset's clips.
+
+    Clips that nobody has measured are all taken as they are where neither buckets nor filters ask for their
+    sizes; one that then is too short is a bad clip.
+
+    Args:
+        data: Sizes and filters.
+        dataset: The clips.
+        seed: The run's, from which follows which short clips are left out.
+        grid: The sizes that the network takes.
+        store: Folder that keeps what is found; None keeps it beside an index.
+
+    Raises:
+        UserError: Clips would have to be measured, or what is kept is damaged.
+    """
+    records, rows = dataset.records, len(dataset.records)
+    key = f"{dataset.order_key}/{seed}"
+    if isinstance(records, IndexedRecords):
+        columns: Columns = {
+            name: records.columns(name) for name in ("frames", "fps_num", "fps_den", "height", "width")
+        }
+        if rows >= KEPT_FROM:
+            name = _name(data, grid, key, records.head.digest)
+            return _kept(data, columns, grid, key, (store or records.folder / "plans") / name)
+    elif needs_measuring(data):
+        columns = _measured(dataset)
+    else:
+        return Sorted(rows, {Shape(data.num_frames, data.height, data.width): range(rows)}, ())
+    return _look(data, columns, grid, key).in_memory()
+
+
+@attrs.frozen(eq=False)
+class _Looked:
+    """What all clips of a dataset get."""
+
+    numbers: NDArray[np.uint16]
+    """`[rows]`, the outcome of each clip."""
+    shapes: Sequence[tuple[int, Shape, int]]
+    """Those of the outcomes that are shapes with clips: number, shape and clips."""
+    left_out: Sequence[LeftOut]
+    """The others."""
+
+    @property
+    def listed(self) -> int:
+        """Clips whose places have to be listed; 0 where one shape has all."""
+        counts = [count for _, _, count in self.shapes]
+        return 0 if counts == [len(self.numbers)] else sum(counts)
+
+    def in_memory(self) -> Sorted:
+        """Sorts the clips."""
+        places = np.empty(self.listed, np.uint32)
+        _place(self, places)
+        counts = [(shape, count) for _, shape, count in self.shapes]
+        return Sorted(len(self.numbers), _members(counts, places, len(self.numbers)), self.left_out)
+
+
+def _look(data: DataSpec, columns: Columns, grid: Grid, key: str) -> _Looked:
+    rows = len(columns["frames"])
+    outcomes = Outcomes(data, grid, key)
+    numbers = np.empty(rows, np.uint16)
+    counts: Counter[int] = Counter()
+    firsts: dict[int, list[int]] = defaultdict(list)
+    with progress("sort clips", rows, "clip", max(rows // 10, KEPT_FROM)) as bar:
+        for start in range(0, rows, CHUNK):
+            chunk = numbers[start : start + CHUNK]
+            some = {name: column[start : start + CHUNK] for name, column in columns.items()}
+            chunk[:] = outcomes.of(some, start)
+            for number, count in enumerate(np.bincount(chunk).tolist()):
+                counts[number] += count
+                first = firsts[number]
+                if count and len(first) < SHOWN and isinstance(outcomes.listed[number], str):
+                    first += (np.flatnonzero(chunk == number)[: SHOWN - len(first)] + start).tolist()
+            bar.advance(len(chunk))
+    found = [(number, one, counts[number]) for number, one in enumerate(outcomes.listed) if counts[number]]
+    shapes = [(number, one, count) for number, one, count in found if isinstance(one, Shape)]
+    left_out = [(one, count, firsts[number]) for number, one, count in found if isinstance(one, str)]
+    return _Looked(numbers, shapes, sorted(left_out, key=lambda one: -one[1]))
+
+
+def _place(looked: _Looked, places: NDArray[np.uint32]) -> None:
+    """Writes the places of clips, shape after shape."""
+    if not looked.listed:
+        return
+    starts, start = {}, 0
+    for number, _, count in looked.shapes:
+        starts[number], start = start, start + count
+    for first in range(0, len(looked.numbers), CHUNK):
+        chunk = looked.numbers[first : first + CHUNK]
+        order, ends = np.argsort(chunk, kind="stable"), np.cumsum(np.bincount(chunk))
+        for number in starts:
+            if number < len(ends):
+                rows = order[ends[number - 1] if number else 0 : ends[number]]
+                places[starts[number] : starts[number] + len(rows)] = rows + first
+                starts[number] += len(rows)
+
+
+def _members(
+    counts: Sequence[tuple[Shape, int]], places: NDArray[np.uint32], rows: int
+) -> dict[Shape, Sequence[int]]:
+    if len(counts) == 1 and counts[0][1] == rows:
+        return {counts[0][0]: range(rows)}
+    ends = np.cumsum([count for _, count in counts]).tolist()
+    return {
+        shape: cast("Sequence[int]", places[end - count : end])
+        for (shape, count), end in zip(counts, ends, strict=True)
+    }
+
+
+def _name(data: DataSpec, grid: Grid, key: str, digest: str) -> str:
+    """What a sorting follows from, as the name of its folder."""
+    fields = {name: str(getattr(data, name)) for name in _FIELDS}
+    sizes = [(one.num_frames, one.height, one.width) for one in data.buckets]
+    drawn = key if data.drop_short_share < 1 else ""
+    content = [REVISION, digest, attrs.asdict(grid), fields, sizes, drawn]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _kept(data: DataSpec, columns: Columns, grid: Grid, key: str, folder: Path) -> Sorted:
+    """What was found before, mapped into memory, or is found now and kept where that can be written."""
+    if not folder.exists():
+        looked = _look(data, columns, grid, key)
+        try:
+            with staged_folder(folder) as stage:
+                _write(stage, looked)
+        except OSError:
+            if not folder.exists():  # Another process may have kept the same meanwhile.
+                return looked.in_memory()
+    return _read(folder, len(columns["frames"]))
+
+
+def _write(folder: Path, looked: _Looked) -> None:
+    if looked.listed:  # No empty file can be mapped.
+        file = np.lib.format.open_memmap(folder / "places.npy", "w+", np.uint32, (looked.listed,))
+        _place(looked, file)
+        file.flush()
+    content = {
+        "shapes": [[*attrs.astuple(shape), count] for _, shape, count in looked.shapes],
+        "left_out": looked.left_out,
+    }
+    (folder / "sorted.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _read(folder: Path, rows: int) -> Sorted:
+    """Raises UserError where it is damaged."""
+    try:
+        content = json.loads(read_bytes(folder / "sorted.json"))
+        counts = [(Shape(*size), count) for *size, count in content["shapes"]]
+        left_out = [(reason, count, first) for reason, count, first in content["left_out"]]
+        places = np.empty(0, np.uint32)
+        if sum(count for _, count in counts) not in (0, rows) or len(counts) > 1:
+            places = np.load(folder / "places.npy", mmap_mode="r")
+            if len(places) != sum(count for _, count in counts):
+                raise ValueError("its files have different lengths")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        message = f"is damaged: {error}; remove the folder to sort the clips again"
+        raise UserError(Problem(str(folder), message[:300])) from error
+    return Sorted(rows, _members(counts, places, rows), left_out)
+
+
+def _measured(dataset: Dataset) -> Columns:
+    found = [record.measured for record in dataset.records]
+    if None in found:
+        raise UserError(Problem("spec.data.dataset", "its clips have to be measured; index it"))
+    known = [one for one in found if one is not None]
+    return {
+        "frames": np.array([one.num_frames for one in known]),
+        "fps_num": np.array([one.fps.numerator for one in known]),
+        "fps_den": np.array([one.fps.denominator for one in known]),
+        "height": np.array([one.height for one in known]),
+        "width": np.array([one.width for one in known]),
+    }

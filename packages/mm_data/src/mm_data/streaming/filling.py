@@ -1,0 +1,82 @@
+"""One place in a batch filled: with the planned clip, or the next one of its bucket that can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from mm_config.schema import Problem, UserError
+from mm_data.bad import Bad, BadClip, file_state
+from mm_data.plan.plan import Plan
+from mm_data.records import Asked, Dataset
+from mm_data.streaming.quarantine import MOST_IN_A_ROW, Quarantine
+from mm_data.streaming.slots import Slot
+
+Load = Callable[[Asked], Any]
+
+
+@attrs.frozen
+class Filled:
+    """A filled slot: the item, or the error that is no clip's fault, and the bad clips met on the way."""
+
+    slot: Slot
+    """The place."""
+    index: int
+    """Of the record in the dataset, after bad clips were substituted."""
+    item: Any
+    """What `load` returned; None where nothing could be loaded."""
+    bad: tuple[Bad, ...]
+    """Clips found bad on the way."""
+    error: Exception | None = None
+    """What `load` raised, if it was no BadClip; or that no clip could be read."""
+
+
+@attrs.frozen
+class Filler:
+    """Fills slots; called from several threads. It never raises: see `Stream`."""
+
+    plan: Plan
+    """Whose slots they are."""
+    dataset: Dataset
+    """The clips."""
+    load: Load
+    """Makes an item."""
+    quarantine: Quarantine
+    """Clips that are not tried."""
+    loading: dict[Slot, Path]
+    """What each thread has at hand, for messages."""
+
+    def __call__(self, slot: Slot) -> Filled:
+        bad: list[Bad] = []
+        index = -1
+        for attempt in range(self.plan.attempts(slot.step, slot.position)):
+            sample = self.plan.slot(slot.step, slot.position, attempt)
+            index = sample.index
+            if index in self.quarantine.clips:
+                continue
+            record = self.dataset.records[index]
+            self.loading[slot] = record.path
+            state = file_state(record.path)
+            try:
+                item = self.load(Asked(record, index, slot.shape, sample.draw))
+                return Filled(slot, index, item, tuple(bad))
+            except BadClip as problem:
+                bad.append(Bad(index, str(record.path), problem.stage, problem.reason, state))
+                if len(bad) > self.quarantine.allowed or len(bad) == MOST_IN_A_ROW:
+                    break
+            except Exception as error:
+                return Filled(slot, index, None, tuple(bad), error)
+            finally:
+                del self.loading[slot]
+        return Filled(slot, index, None, tuple(bad), self._nothing(slot, bad))
+
+    def _nothing(self, slot: Slot, bad: list[Bad]) -> UserError:
+        if len(bad) == MOST_IN_A_ROW:
+            why = f"{bad[-1].stage}: {bad[-1].reason}; before it, {len(bad) - 1} in a row could not be read: "
+            return UserError(Problem(bad[-1].path, f"{why}is the place there where they lie?"))
+        clips, shape = self.plan.attempts(slot.step, slot.position), slot.shape
+        size = f"{shape.num_frames}x{shape.height}x{shape.width}"
+        return UserError(Problem("spec.data", f"none of the {clips} clips of {size} can be read"))
