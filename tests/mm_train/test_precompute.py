@@ -18,7 +18,7 @@ from mm_config.specs.data import Cache, PrecomputedSpec
 from mm_config.specs.train import TrainSpec
 from mm_train.features.encoding import Encoders
 from mm_train.features.precomputed import read_precomputed
-from mm_train.features.precomputing import precompute_features
+from mm_train.precomputing import precompute_features
 from tests.mm_train.kept_features import clips_of, with_own_clips
 from tests.mm_train.test_features import count_clips
 

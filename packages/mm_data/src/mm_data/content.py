@@ -103,8 +103,10 @@ def _sha256_of_part(path: Path, part: tuple[int, int]) -> str:
 
 
 def clip_digests(dataset: Dataset) -> Sequence[str | None]:
-    """sha256 of each clip's file or of its part of a shard, in the order of the dataset; None of one that can't
-    be read. An index tells them."""
+    """sha256 of each clip's file or of its part of a shard, in the order of the dataset.
+
+    An index tells them, wherever its clips are; without one, None stands for a clip that can't be read.
+    """
     if dataset.parts:
         return [digest for part in dataset.parts for digest in clip_digests(part)]
     if isinstance(records := dataset.records, IndexedRecords):

@@ -195,8 +195,8 @@ def bad_clips(found: Precomputed, asks: Iterable[Asked], names: Names) -> dict[i
                 count += 1
                 lacking += [path] if len(lacking) < _SHOWN else []
                 continue
-        for caption in captions_of(asked.record, names.data) if text is not None else ():
-            if TEXT in names.made_with and names.of_caption(caption) not in text:
+        for caption in captions_of(asked.record, names.data) if TEXT in names.made_with else ():
+            if text is not None and names.of_caption(caption) not in text:
                 count += 1
                 lacking += [f"caption {caption[:60]!r}"] if len(lacking) < _SHOWN else []
     if count:

@@ -52,7 +52,7 @@ def precompute(line: CommandLine) -> int:
     locations = load_locations(line.values(LOCATION))
     options = RunOptions(runs_dir=runs_dir_of(line), locations=locations, argv=line.argv)
 
-    from mm_train.features.precomputing import precompute_features
+    from mm_train.precomputing import precompute_features
 
     out = line.value(OUT)
     found = precompute_features(spec, options, None if out is None else Path(out))
