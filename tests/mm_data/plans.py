@@ -27,12 +27,6 @@ def measured(sizes: Sequence[Size], name: str = "a", fps: Fraction = Fraction(16
     return Dataset(root, tuple(records), f"key of {name}")
 
 
-def mixed(*parts: Dataset) -> Dataset:
-    """What `prepare` makes of several datasets."""
-    records = tuple(record for part in parts for record in part.records)
-    return Dataset(Path("/nowhere"), records, "key of a mixture", parts=parts)
-
-
 def mixture(*weights: float) -> MixtureSpec:
     """Parts with weights; what they name is never looked for."""
     return MixtureSpec(

@@ -11,8 +11,9 @@ import pytest
 
 from mm_config.specs.data import Order, Tails
 from mm_data import make_plan
+from mm_data.mixing import mixed
 from mm_data.records import Shape
-from tests.mm_data.plans import bucket, measured, mixed, mixture, spec
+from tests.mm_data.plans import bucket, measured, mixture, spec
 
 FRAMES = (5, 9, 13, 17)
 """Frames of buckets; a clip of as many at 16 frames/s fills just its own."""
@@ -41,7 +42,7 @@ def combination(seed: int):
     if len(parts) == 1:
         return attrs.evolve(data, tails=choose.choice(list(Tails))), parts[0], counts
     weights = [choose.choice([0.3, 0.5, 1.0, 2.0]) for _ in parts]
-    return attrs.evolve(data, dataset=mixture(*weights)), mixed(*parts), counts
+    return attrs.evolve(data, dataset=mixture(*weights)), mixed(parts, weights), counts
 
 
 def taken(plan, steps):
@@ -132,7 +133,7 @@ def test_one_step_knows_nothing_of_the_others():
 def test_substitutes_are_the_clips_of_the_same_bucket_and_part():
     parts = (measured([(4, 9, 9)] * 5 + [(8, 9, 9)] * 3, "a"), measured([(8, 9, 9)] * 4, "b"))
     data = spec(buckets=(bucket(5, 32, 32), bucket(9, 32, 32)), dataset=mixture(1.0, 1.0))
-    plan = make_plan(data, mixed(*parts), 0)
+    plan = make_plan(data, mixed(parts, [1.0, 1.0]), 0)
     groups = [{0, 1, 2, 3, 4}, {5, 6, 7}, {8, 9, 10, 11}]
     for step in range(10):
         for position, index in enumerate(plan.batch(step).indices):
@@ -145,7 +146,8 @@ def test_substitutes_are_the_clips_of_the_same_bucket_and_part():
 def test_shares_of_a_mixture_are_exact_in_each_batch():
     """3 to 1 in batches of 4: three of the first part's 6 clips and one of the second's 2 in each."""
     data = spec(dataset=mixture(0.75, 0.25), num_frames=5, height=32, width=32)
-    plan = make_plan(data, mixed(measured([(9, 9, 9)] * 6, "a"), measured([(9, 9, 9)] * 2, "b")), 0)
+    parts = [measured([(9, 9, 9)] * 6, "a"), measured([(9, 9, 9)] * 2, "b")]
+    plan = make_plan(data, mixed(parts, [0.75, 0.25]), 0)
     batches = [plan.batch(step).indices for step in range(8)]
     assert all(sum(index < 6 for index in batch) == 3 for batch in batches)
     for pair in (0, 2, 4, 6):  # Two batches are an epoch of either part.

@@ -13,7 +13,6 @@ from mm_config.rules.carried_out import refusals
 from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import get
 from mm_config.schema.fields import ABSENT, info_of, spec_fields
-from mm_config.specs.data import BucketSpec
 from mm_config.specs.optim import EmaSpec, MuonSpec
 from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import TrainSpec
@@ -42,11 +41,10 @@ def test_the_wan_experiments_can_be_trained_as_far_as_their_conditioning_goes() 
 
 
 def test_all_that_training_cannot_do_is_named_at_once(small: TrainSpec) -> None:
-    bucket = BucketSpec(num_frames=17, height=64, width=64)
     changes = {
         "ema": EmaSpec(),
         "optim": MuonSpec(),
-        "data.buckets": (bucket,),
+        "data.variants": 2,
         "parallel.ulysses": 2,
         "recompute.mode": Recompute.SELECTIVE,
         "recompute.offload": True,

@@ -13,17 +13,19 @@ import numpy as np
 from mm_config.content import Input, Part, parts_input, pinned, sha256_of_files
 from mm_config.durable import open_regular
 from mm_config.schema import Problem, UserError, spec_hash, tag_of
-from mm_config.specs import DatasetSpec, FolderSpec, IndexSpec, ManifestSpec, ShapesSpec
+from mm_config.specs import DatasetSpec, FolderSpec, IndexSpec, ManifestSpec, MixtureSpec, ShapesSpec
 from mm_data.bad import file_state
 from mm_data.index.table import IndexedRecords
-from mm_data.records import Dataset, Record, content_of
+from mm_data.records import Dataset, content_of
 
 CHECKED_ROWS = 100_000
 """Rows up to which the files of an index are looked at before a training, which takes seconds."""
 _SHOWN = 3
 
 
-def dataset_input(spec: DatasetSpec, dataset: Dataset, contents_dir: Path) -> Input:
+def dataset_input(
+    spec: DatasetSpec, dataset: Dataset, contents_dir: Path, path: str = "spec.data.dataset"
+) -> Input:
     """The content of a dataset. Clips are read the first time only, and where they changed.
 
     Its digest knows neither the manifest's bytes, further keys and order nor where the clips lie. What it
@@ -34,6 +36,7 @@ def dataset_input(spec: DatasetSpec, dataset: Dataset, contents_dir: Path) -> In
         spec: Which data.
         dataset: What `prepare` returned.
         contents_dir: Where the digests of clips are kept, `RunOptions.contents_dir`.
+        path: Canonical path of the spec.
 
     Raises:
         UserError: The spec says which digest it must be, and it is another; or clips of an index have changed
@@ -42,19 +45,31 @@ def dataset_input(spec: DatasetSpec, dataset: Dataset, contents_dir: Path) -> In
     name, revision = _name(spec)
     details = {"path": str(dataset.root), "clips": len(dataset.records), "order_key": dataset.order_key}
     known = {"kind": tag_of(spec), "name": name, "revision": revision}
+    if isinstance(spec, MixtureSpec):
+        found = [
+            dataset_input(one.dataset, part, contents_dir, f"{path}.parts.{number}.dataset")
+            for number, (one, part) in enumerate(zip(spec.parts, dataset.parts, strict=True))
+        ]
+        in_order = json.dumps([one.details["in_order"] for one in found])
+        details["in_order"] = hashlib.sha256(in_order.encode()).hexdigest()
+        parts = [Part(f"part {number}", (one.digest, number)) for number, one in enumerate(found)]
+        return parts_input(parts, contents_dir, details=details, **known)
     if isinstance(records := dataset.records, IndexedRecords):
         details["in_order"] = records.head.order_key
         found = _of_index(records, contents_dir, details=details, **known)
-        return pinned(found, getattr(spec, "digest", None), "spec.data.dataset")
+        return pinned(found, getattr(spec, "digest", None), path)
     digests = sha256_of_files(record.path for record in dataset.records)
     parts = [
-        Part(record.path.relative_to(dataset.root).as_posix(), content_of(digest, record))
+        Part(
+            record.path.relative_to(dataset.root).as_posix(),
+            content_of(digest, record.captions or (record.caption,), record.cut, record.crop),
+        )
         for record, digest in zip(dataset.records, digests, strict=True)
     ]
     contents = json.dumps([part.content for part in parts])
     details["in_order"] = hashlib.sha256(contents.encode()).hexdigest()
     found = parts_input(parts, contents_dir, details=details, **known)
-    return pinned(found, getattr(spec, "digest", None), "spec.data.dataset")
+    return pinned(found, getattr(spec, "digest", None), path)
 
 
 def _of_index(records: IndexedRecords, contents_dir: Path, **known: Any) -> Input:
@@ -78,14 +93,15 @@ def changed_files(records: IndexedRecords) -> list[str]:
     Files whose size and times of change are as they were then are not read; of the others digests are
     remembered. Objects on a network are not asked for.
     """
-    states, digests = (records.media.column(name) for name in ("state", "sha256"))
+    states, digests = (records.media.column(name).to_pylist() for name in ("state", "sha256"))
+    places, place_of = records.places.column("path").to_pylist(), records.columns("place").tolist()
     media, rows = np.unique(records.columns("media"), return_index=True)
-    suspects: list[tuple[int, Record, str]] = []
-    for number, row in zip(media.tolist(), rows.tolist(), strict=True):
-        record = records[row]
-        now = "" if record.url else file_state(record.path)
-        if now and now != states[number].as_py():
-            suspects.append((row, record, digests[number].as_py()))
+    now = {place: "" if "://" in place else file_state(records.root / place) for place in places}
+    suspects = [
+        (row, records[row], digests[number])
+        for number, row in zip(media.tolist(), rows.tolist(), strict=True)
+        if now[places[place_of[row]]] not in ("", states[number])
+    ]
     whole = [record.path for _, record, _ in suspects if record.part is None]
     found = dict(zip(whole, sha256_of_files(whole), strict=True))
     return [

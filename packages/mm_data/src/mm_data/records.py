@@ -50,15 +50,20 @@ class Record:
     """What an index knows of it; None where nobody has measured it."""
 
 
-def content_of(sha256: str | None, record: Record) -> tuple[Any, ...]:
+def content_of(
+    sha256: str | None,
+    captions: Sequence[str],
+    cut: tuple[int, int] | None = None,
+    crop: tuple[int, int, int, int] | None = None,
+) -> tuple[Any, ...]:
     """What a clip is: the sha256 of its file, its caption or captions, and its cut.
 
     None is the whole clip; the first frame and the one after the last are a part of it, and with a crop of
     its frames they are named beside it.
     """
-    captions = list(record.captions) if record.captions else record.caption
-    cut = None if record.cut is None else list(record.cut)
-    return sha256, captions, cut if record.crop is None else {"crop": list(record.crop), "cut": cut}
+    part = None if cut is None else list(cut)
+    whole = part if crop is None else {"crop": list(crop), "cut": part}
+    return sha256, captions[0] if len(captions) == 1 else list(captions), whole
 
 
 @attrs.frozen

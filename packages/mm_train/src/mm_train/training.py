@@ -160,6 +160,8 @@ def _train(
     else:
         ranks.together(lambda: require_encoders(spec, options, dataset))
     made = agreed_inputs(spec, options, dataset, data, weights, ranks)
+    if spec.data.precomputed is None or not spec.data.precomputed.latents:
+        ranks.on_first(lambda: mm_data.check_files(spec.data, dataset))
     run = _open(spec, options, ops, picked, ranks, made.inputs)
     with recorded(run) if ranks.is_first else nullcontext(), ranks.naming_who_is_missing(run):
         started = time.perf_counter()

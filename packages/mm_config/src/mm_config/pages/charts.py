@@ -20,13 +20,14 @@ class Bin:
     low: float
     """The least value that it counts."""
     high: float
-    """Values below this are counted; infinity in the last bin, where the rest of a long tail is."""
+    """Values below this are counted, or at it where all values are equal; infinity in the last bin of a long
+    tail."""
     count: int
     """How many values it counts."""
 
 
 def bins_of(values: Iterable[float], most: int = 24) -> list[Bin]:
-    """Values counted in bins of equal width, 1, 2 or 5 times a power of ten.
+    """Values counted in bins of equal width, 1, 2 or 5 times a power of ten; one bin where all are equal.
 
     Where a hundredth of the values are so large that they would flatten all others, the last bin takes them.
     """
@@ -34,9 +35,12 @@ def bins_of(values: Iterable[float], most: int = 24) -> list[Bin]:
     if not ordered:
         return []
     low, high, usual = ordered[0], ordered[-1], ordered[(len(ordered) - 1) * 99 // 100]
+    if low == high:
+        return [Bin(low, high, len(ordered))]
     tail = high - low > 2 * (usual - low) > 0
     shown = usual if tail else high
-    step = _step((shown - low) / most)
+    whole = all(float(value).is_integer() for value in ordered)
+    step = _step(max((shown - low) / most, 1.0 if whole else 0.0))
     first, last = math.floor(low / step), math.floor(shown / step)
     counts = [0] * (last - first + 1)
     for value in ordered:
@@ -46,9 +50,7 @@ def bins_of(values: Iterable[float], most: int = 24) -> list[Bin]:
 
 
 def _step(least: float) -> float:
-    """The smallest of 1, 2 and 5 times a power of ten that is no smaller; 1 for no width at all."""
-    if least <= 0:
-        return 1.0
+    """The smallest of 1, 2 and 5 times a power of ten that is no smaller."""
     power = 10.0 ** math.floor(math.log10(least))
     return next((times * power for times in (1, 2, 5) if times * power >= least), 10 * power)
 
@@ -83,7 +85,7 @@ def histogram(title: str, bins: Sequence[Bin], unit: str = "") -> Html:
 def _range(one: Bin) -> str:
     if math.isinf(one.high):
         return f"{number(one.low)} and more"
-    return f"{number(one.low)} to {number(one.high)}"
+    return number(one.low) if one.low == one.high else f"{number(one.low)} to {number(one.high)}"
 
 
 def bars(title: str, counts: Iterable[tuple[str, float]], unit: str = "") -> Html:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import attrs
 
+from mm_data.index.pieces import Cutting
+
 
 @attrs.frozen
 class Declared:
@@ -72,15 +74,17 @@ class Source:
 
     kind: str
     """What it was taken for, such as `CSV`."""
-    path: Path
-    """The file or folder that was named, absolute."""
+    path: str
+    """The file or folder that was named, absolute, or its url."""
     root: Path
-    """The folder that relative paths start from, resolved."""
+    """The folder that relative paths start from, resolved; a file, below which nothing lies, of a bucket."""
     roots: tuple[Path, ...]
     """Every folder that clips may lie in, resolved: the root, and those that the location table names."""
     listed: Iterable[Listed | LeftOut]
     """Its clips, in an order that depends on the source alone. Iterating raises UserError, which names all
     wrong lines, before or after any clip."""
+    cutting: Cutting | None = None
+    """Which samples it asks for; None says nothing."""
     spec_lines: tuple[str, ...] = ()
     """What the source asks of training that `DataSpec` says, as lines to paste."""
     notes: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from mm_data.index.journal import Found, Key, key_of
 from mm_data.index.listed import LeftOut, Listed
 from mm_data.index.measuring import Media
 from mm_data.index.pieces import Cut, Cutting, cuts_of
-from mm_data.records import Record, content_of
+from mm_data.records import content_of
 
 _FPS_SHARE = 0.005
 """A declared rate may differ by so much: 30 is said of 30000/1001, 24 of 24000/1001."""
@@ -44,11 +44,7 @@ class Sample:
     @property
     def content(self) -> tuple[Any, ...]:
         """What it is, as the content of a dataset has it."""
-        captions = self.listed.captions
-        several = captions if len(captions) > 1 else ()
-        first = next(iter(captions))
-        record = Record(self.listed.path, first, captions=several, cut=self.cut, crop=self.listed.crop)
-        return content_of(self.media.sha256, record)
+        return content_of(self.media.sha256, self.listed.captions, self.cut, self.listed.crop)
 
 
 @attrs.frozen

@@ -47,6 +47,10 @@ those of the cut; a rate of 0/1 is an image's; `offset` and `length` are bytes i
 own; `place` is equal in all rows of a file or shard; an unknown `aesthetic` is no number."""
 
 
+TEXTS = ("name", "captions", "crop")
+"""Columns of `texts.arrow`."""
+
+
 class Flag(enum.IntFlag):
     """Bits of the column `flags`."""
 
@@ -209,10 +213,14 @@ class IndexedRecords(Sequence[Record]):
 
     def parts(self) -> list[Part]:
         """What it holds, as the content of a dataset has it, in the order of rows."""
-        digests, media = self.media.column("sha256").to_pylist(), self.columns("media").tolist()
+        digests = self.media.column("sha256").to_pylist()
+        names, captions, crops = (self.texts.column(name).to_pylist() for name in TEXTS)
+        numbers = (self.columns(name).tolist() for name in ("media", "flags", "cut_start", "cut_end"))
         return [
-            Part(self.name_of(row), content_of(digests[media[row]], record))
-            for row, record in enumerate(self)
+            Part(name, content_of(digests[media], texts, (first, end) if flags & Flag.CUT else None, crop))
+            for name, texts, crop, media, flags, first, end in zip(
+                names, captions, crops, *numbers, strict=True
+            )
         ]
 
     def _record(self, index: int) -> Record:

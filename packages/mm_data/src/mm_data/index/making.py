@@ -1,0 +1,134 @@
+"""From what a person names, a path or a spec, to its index."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import BinaryIO
+
+from mm_config.console import aside, set_by_torchrun
+from mm_config.options import Locations
+from mm_config.specs import FolderSpec, Pieces
+from mm_data import remote
+from mm_data.bad import file_state
+from mm_data.index.building import Built, build
+from mm_data.index.listed import Listed
+from mm_data.index.pieces import Cutting
+from mm_data.index.sources.files import roots_of
+from mm_data.index.sources.opening import Reading, open_source
+from mm_data.index.table import HEAD, IndexedRecords
+from mm_data.media import open_media
+
+
+def make_index(
+    source: str,
+    folder: Path,
+    *,
+    name: str,
+    reading: Reading,
+    cutting: Cutting | None = None,
+    workers: int | None = None,
+    replace: bool = False,
+) -> tuple[Built, tuple[str, ...], tuple[str, ...]]:
+    """Lists and measures what a path or url holds, and writes its index.
+
+    Args:
+        source: The path or url.
+        folder: Where the index is to lie.
+        name: Its logical name.
+        reading: How the source is read.
+        cutting: Which samples are made of long clips; None does what the source says, else makes one.
+        workers: Threads that measure; None is as many as processors.
+        replace: Whether an index with other rows may take the place of the one that is there.
+
+    Returns:
+        What was written; lines for a `DataSpec` that do what the source asks; and what else is to be known.
+
+    Raises:
+        UserError: The source is wrong or holds nothing that can be used, or something lies in the place.
+    """
+    found = open_source(source, reading)
+    built = build(
+        found,
+        folder,
+        name=name,
+        opened=partial(_opened, reading=reading),
+        cutting=cutting or found.cutting,
+        state_of=_states(reading),
+        workers=workers,
+        replace=replace,
+    )
+    return built, found.spec_lines, found.notes
+
+
+def index_of_folder(spec: FolderSpec, source: str, cache_dir: Path, locations: Locations) -> IndexedRecords:
+    """The index of what a spec names, below `cache_dir`: files that are new or changed are measured.
+
+    Of a training's ranks the first makes it, and the others open it afterwards.
+
+    Raises:
+        UserError: As `make_index`.
+    """
+    options = (spec.path_column, spec.caption_column, spec.pieces.value, spec.piece_frames, spec.piece_stride)
+    key = hashlib.sha256(json.dumps([source, spec.name, *options]).encode()).hexdigest()[:16]
+    folder = cache_dir / "indexes" / key
+    roots = roots_of(locations)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(folder.with_suffix(".lock")):
+        if set_by_torchrun("RANK", 0) == 0 or not (folder / HEAD).is_file():
+            built, _, _ = make_index(
+                source,
+                folder,
+                name=spec.name,
+                reading=Reading(spec.path_column, spec.caption_column, roots, spec.remote),
+                cutting=cutting_of(spec.pieces, spec.piece_frames, spec.piece_stride),
+                replace=True,
+            )
+            reasons = built.stats["left_out"]["reasons"]
+            aside(*(f"{source}: {count:,} left out: {reason}" for reason, count in reasons.items()))
+            if built.changes:
+                aside(f"{source}: {len(built.changes):,} changes since it was indexed: {built.changes[0]}")
+    return IndexedRecords(folder, roots=roots)
+
+
+def cutting_of(pieces: Pieces, frames: int | None, stride: int | None) -> Cutting | None:
+    """How a person wants clips cut; None where nothing is said, so that the source may.
+
+    Raises:
+        UserError: A number is missing, or is one that these pieces don't have.
+    """
+    said = (pieces, frames, stride) != (Pieces.WHOLE, None, None)
+    return Cutting(pieces, frames, stride) if said else None
+
+
+def _opened(one: Listed, reading: Reading) -> BinaryIO:
+    return open_media(one.path, one.part, one.url, reading.remote)
+
+
+def _states(reading: Reading) -> Callable[[Listed], str]:
+    """What tells that a clip's file is another than it was; a shard is asked once."""
+
+    @cache
+    def state(path: Path, url: str | None) -> str:
+        if url is None:
+            return file_state(path)
+        try:
+            return remote.state_of(url, reading.remote)
+        except OSError:
+            return ""
+
+    return lambda one: state(one.path, one.url)
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Others that make the same index wait; where files can't be locked they don't."""
+    with file.open("w") as held:
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
