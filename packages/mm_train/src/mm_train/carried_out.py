@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
-from mm_config.specs import Cache, Conditioning, DataSpec, Reader, Recompute, Resize, TrainSpec
+from mm_config.specs import Conditioning, Reader, Recompute, TrainSpec
 from mm_models import PART_FIELDS, tags_of
 
 RUNNER = "training"
@@ -30,17 +30,10 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     if spec.model.conditioning is not Conditioning.TEXT:
         shown = spec.model.conditioning.value
         yield Problem("model.conditioning", f"is {shown}: {RUNNER} on given frames is not there yet")
-    if spec.data.cache is not Cache.NONE and _several_sizes(spec.data):
-        message = f"is {spec.data.cache.value}: clips of several sizes can't be kept yet; set it to none"
-        yield Problem("data.cache", message)
     if spec.data.reader is Reader.TORCHCODEC:
         yield Problem("data.reader", f"is torchcodec, which {RUNNER} can't read with yet; pyav or decord can")
     if spec.recompute.mode is Recompute.SELECTIVE:
         yield Problem("recompute.mode", f"is selective, which {RUNNER} can't do yet; none or full can")
-
-
-def _several_sizes(data: DataSpec) -> bool:
-    return bool(data.buckets) or data.min_num_frames is not None or data.resize is Resize.AREA
 
 
 CARRIED_OUT = CarriedOut(

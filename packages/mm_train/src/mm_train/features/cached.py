@@ -67,6 +67,8 @@ def set_file(spec: TrainSpec, dataset: Dataset, kinds: Iterable[str], cache_dir:
     identity = {
         "v": 4,
         "clips": dataset.in_order,
+        # Which of the short clips are left out follows from the seed.
+        "seed": spec.seed if spec.data.min_num_frames is not None else None,
         "data": {name: value for name, value in fields.items() if name not in _BESIDE_SET},
         "made_with": [
             made_with(spec, kind, None) | {"named": canonical(encoders_of(spec)[kind])}
