@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
-from mm_config.specs import Conditioning, Reader, Recompute, TrainSpec
+from mm_config.specs import Conditioning, Recompute, TrainSpec
 from mm_models import PART_FIELDS, tags_of
 
 RUNNER = "training"
@@ -30,8 +30,6 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     if spec.model.conditioning is not Conditioning.TEXT:
         shown = spec.model.conditioning.value
         yield Problem("model.conditioning", f"is {shown}: {RUNNER} on given frames is not there yet")
-    if spec.data.reader is Reader.TORCHCODEC:
-        yield Problem("data.reader", f"is torchcodec, which {RUNNER} can't read with yet; pyav or decord can")
     if spec.recompute.mode is Recompute.SELECTIVE:
         yield Problem("recompute.mode", f"is selective, which {RUNNER} can't do yet; none or full can")
 
@@ -48,6 +46,7 @@ CARRIED_OUT = CarriedOut(
         "data.flip_share",
         "data.frame_interval",
         "data.interpolation",
+        "data.isolated",
         "data.max_aspect_ratio",
         "data.max_bad_clips",
         "data.min_num_frames",

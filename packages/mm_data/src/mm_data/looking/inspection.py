@@ -78,17 +78,16 @@ class Inspection:
         return [self.subject.dataset.name_of(index) for index in group]
 
 
-def inspected(subject: Subject, most: int, *, told: bool) -> Inspection:
+def inspected(subject: Subject, most: int) -> Inspection:
     """Looks at a dataset.
 
     Args:
         subject: Whose clips.
         most: How many clips are decoded, one frame each.
-        told: Whether a bar is shown.
     """
     dataset, data = subject.dataset, subject.data
     indices = frame_moments(len(dataset.records), most)
-    peeks = peek_into(dataset, indices, data.workers if data else 2, told=told)
+    peeks = peek_into(dataset, indices, data.workers if data else 2)
     plan, problem = _plan(subject) if data else (None, "")
     records = dataset.records
     equal = _equal_rows(records) if isinstance(records, IndexedRecords) else _equal_files(peeks)

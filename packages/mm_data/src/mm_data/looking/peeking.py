@@ -43,24 +43,20 @@ class Peek:
     """Why it can't be read."""
 
 
-def peek_into(dataset: Dataset, indices: Sequence[int], workers: int, *, told: bool) -> list[Peek]:
+def peek_into(dataset: Dataset, indices: Sequence[int], workers: int) -> list[Peek]:
     """Looks at some clips of a dataset, in their order.
 
     Args:
         dataset: The clips.
         indices: Which of them.
         workers: Threads that decode.
-        told: Whether a bar is shown.
 
     Raises:
         UserError: A record is wrong, or the machine can't read clips.
     """
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool, progress("look at clips", len(indices), "clip", 50) as bar:
         found = pool.map(lambda index: peek(dataset.records[index], index), indices)
-        if not told:
-            return list(found)
-        with progress("look at clips", len(indices), "clip", 50) as bar:
-            return [one for one in found if bar.advance(1) is None]
+        return [one for one in found if bar.advance(1) is None]
 
 
 def peek(record: Record, index: int) -> Peek:
