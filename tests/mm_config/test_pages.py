@@ -136,7 +136,7 @@ def test_a_long_tail_is_counted_in_the_last_bin() -> None:
     bins = bins_of([float(value % 10) for value in range(1_000)] + [100_000.0])
     assert bins[-1] == Bin(9.0, math.inf, 101)
     assert "9 and more s: 101" in histogram("t", bins, "s")
-    assert bins_of([5.0, 5.0]) == [Bin(5.0, 6.0, 2)] and bins_of([]) == []
+    assert bins_of([5.0, 5.0]) == [Bin(5.0, 5.0, 2)] and bins_of([]) == []
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def listed(root: Path, name: str, *captions: str, **known: Any) -> Listed:
 
 
 def source_of(root: Path, entries: Sequence[Listed | LeftOut]) -> Source:
-    return Source("list", root / "list", root, (root,), entries)
+    return Source("list", str(root / "list"), root, (root,), entries)
 
 
 class Opener:

@@ -16,7 +16,7 @@ from mm_config.specs import Pieces
 from mm_data.index.listed import Declared, LeftOut
 from mm_data.index.measuring import is_variable
 from mm_data.index.pieces import Cutting
-from mm_data.index.report import tell
+from mm_data.index.report import reason_of, tell
 from mm_data.index.table import IndexedRecords
 from tests.mm_data.conftest import CLOSED_GOP, Coded
 from tests.mm_data.sources import Opener, index_of, listed
@@ -142,6 +142,7 @@ def test_what_cant_be_used_is_counted_with_its_reason(filmed: Path, tmp_path: Pa
         listed(filmed, "variable.mp4", cut=(7, 9)),
         listed(filmed, "copy.mp4", crop=(0, 100, 64, 29)),
     ]
+    assert reason_of(LeftOut("a", "b", "640x480 in mp4: 1.5 of 3")) == "NxN in mp4: N of N"
     built = index_of(filmed, entries, tmp_path / "index")
     reasons = built.stats["left_out"]["reasons"]
     assert reasons["open: no such file"] == 2

@@ -14,6 +14,8 @@ from mm_config.schema import UserError
 from mm_config.specs.data import Resize
 from mm_data import make_plan
 from mm_data.plan import sorting
+from mm_data.plan.measuring import known_of
+from mm_data.plan.sizing import Outcomes
 from mm_data.plan.sorting import sort_clips
 from mm_data.records import Shape
 from mm_data.transforms.grid import WAN
@@ -145,11 +147,11 @@ def test_a_large_sorting_is_kept_and_equals_one_in_memory(tmp_path, monkeypatch)
     monkeypatch.setattr(sorting, "CHUNK", 7)
     random = np.random.default_rng(0)
     dataset = measured([(f, h, w) for f, h, w in random.integers(8, 90, (100, 3)).tolist()])
-    columns = sorting._measured(dataset)
     data = spec(buckets=GRID, max_aspect_ratio=3.0)
+    columns = known_of(data, dataset, None).columns
     in_memory = sort_clips(data, dataset, 0, WAN, None)
     for _ in range(2):
-        kept = sorting._kept(data, columns, WAN, "k", tmp_path / "kept")
+        kept = sorting._kept(Outcomes(data, WAN, "k"), columns, tmp_path / "kept")
         assert {shape: list(rows) for shape, rows in kept.members.items()} == {
             shape: list(rows) for shape, rows in in_memory.members.items()
         }

@@ -7,25 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image, ImageColor
 
 from mm_config import spec_hash
 from mm_config.schema.errors import UserError
 from mm_config.specs.infer import GenerationRequest, InferSpec
 from mm_data import read_comment
-from mm_infer.contact_sheet import (
-    BACKGROUND,
-    CAPTION_HEIGHT,
-    FRAME_GAP,
-    GAP,
-    HEADING_HEIGHT,
-    MARGIN,
-    frame_moments,
-    write_contact_sheet,
-)
 from mm_infer.naming import file_names
 from mm_infer.pipeline import Video
-from mm_infer.writing import write_video
+from mm_infer.writing import strips_of, write_video
 
 
 def request(prompt: str, seed: int = 0) -> GenerationRequest:
@@ -81,45 +70,7 @@ def test_the_folder_of_videos_is_made(tmp_path: Path, spec: InferSpec):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.mp4"]
 
 
-def test_the_contact_sheet_shows_each_prompt_once_in_order_with_its_frames_in_time(tmp_path: Path):
-    videos = [
-        video
-        for place in range(5)
-        for video in (
-            grey_video(f"prompt {place}", *range(40 * place, 40 * place + 9), seed=1),
-            grey_video(f"prompt {place}", *[255] * 9, seed=2),
-        )
-    ]
-    write_contact_sheet(tmp_path / "sheet.png", videos, title="sheet", columns=3, frames=3, frame_height=32)
-    sheet = Image.open(tmp_path / "sheet.png")
-    strip = 3 * 48 + 2 * FRAME_GAP
-    cell = 32 + CAPTION_HEIGHT
-    assert sheet.size == (2 * MARGIN + 3 * strip + 2 * GAP, 2 * MARGIN + HEADING_HEIGHT + 2 * cell + GAP)
-    for place in range(5):
-        row, column = divmod(place, 3)
-        left, top = MARGIN + column * (strip + GAP), MARGIN + HEADING_HEIGHT + row * (cell + GAP)
-        shown = [sheet.getpixel((left + frame * (48 + FRAME_GAP) + 24, top + 16)) for frame in range(3)]
-        assert shown == [(40 * place + moment,) * 3 for moment in (0, 4, 8)]
-        captioned = sheet.crop((left, top + 32, left + strip, top + cell)).getcolors()
-        assert captioned is not None and len(captioned) > 1
-    empty = sheet.crop((MARGIN + 2 * (strip + GAP), MARGIN + HEADING_HEIGHT + cell + GAP, *sheet.size))
-    colours = empty.getcolors()
-    assert colours is not None
-    assert [colour for _, colour in colours] == [ImageColor.getrgb(BACKGROUND)]
-
-
-def test_the_lines_at_the_top_are_whole_also_above_a_single_narrow_strip(tmp_path: Path):
-    path, line = tmp_path / "sheet.png", "spec 0123456789ab    unipc, 40 steps    colour 100%    shape 98%"
-    write_contact_sheet(path, [grey_video("grey", 9)], title="sheet", subtitle=line, frames=1)
-    sheet = Image.open(path)
-    right_margin = sheet.crop((sheet.width - MARGIN, 0, sheet.width, MARGIN + HEADING_HEIGHT))
-    assert sheet.width > 300
-    assert right_margin.getcolors() == [(MARGIN * (MARGIN + HEADING_HEIGHT), ImageColor.getrgb(BACKGROUND))]
-
-
-@pytest.mark.parametrize(
-    ("length", "count", "moments"),
-    [(17, 5, [0, 4, 8, 12, 16]), (5, 5, [0, 1, 2, 3, 4]), (9, 2, [0, 8]), (1, 1, [0])],
-)
-def test_frames_of_a_strip_span_the_video(length: int, count: int, moments: list[int]):
-    assert frame_moments(length, count) == moments
+def test_a_contact_sheet_shows_the_first_video_of_each_prompt_in_order():
+    videos = [grey_video(prompt, level) for level, prompt in enumerate(("b", "a", "b", "c", "a"))]
+    shown = [(strip.caption, int(strip.frames.max())) for strip in strips_of(videos)]
+    assert shown == [("b", 0), ("a", 1), ("c", 3)]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mm_data.bad import Bad, BadClip, file_state
     from mm_data.clips import Clip, load_clip
     from mm_data.content import dataset_input
+    from mm_data.looking.sheet import Strip, write_contact_sheet
     from mm_data.manifest import capped
     from mm_data.plan.making import make_plan
     from mm_data.plan.missing import check_files

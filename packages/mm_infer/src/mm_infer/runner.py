@@ -15,15 +15,15 @@ from mm_config.runs import Run, check_opens, digests_of, open_run, recorded
 from mm_config.schema import Problem, UserError, exact_hash, gathering, spec_hash
 from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights, TrainedBy
 from mm_config.stored import write_json
+from mm_data import write_contact_sheet
 from mm_infer import scoring
-from mm_infer.contact_sheet import write_contact_sheet
 from mm_infer.content import inputs_of
 from mm_infer.naming import file_names
 from mm_infer.opening import expert_weights, open_generation, train_missing
 from mm_infer.pipeline import Pipeline, Video, load_pipeline, make_videos
 from mm_infer.report import print_report
 from mm_infer.requests import Inputs
-from mm_infer.writing import write_video
+from mm_infer.writing import strips_of, write_video
 from mm_models import device_names, peak_gib
 from mm_models.ops import described
 
@@ -137,7 +137,9 @@ def _measured(
             score = scoring.score(spec.samples.scorer, videos)
         write_json(opened.path / "measurements.json", {"videos": score.measurements})
     sheet = opened.path.absolute() / "contact_sheet.png"
-    write_contact_sheet(sheet, videos, title=spec.name or "videos", subtitle=_subtitle(spec, score))
+    write_contact_sheet(
+        sheet, strips_of(videos), title=spec.name or "videos", subtitle=_subtitle(spec, score)
+    )
     return {"score": dict(score.shares) if score else None, "contact_sheet": str(sheet)}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mm_config.runs import Run, comment_for
 from mm_config.schema import UserError
 from mm_config.specs import InferSpec
-from mm_data import write_mp4
+from mm_data import Strip, write_mp4
 from mm_infer.pipeline import Video
 
 
@@ -24,3 +25,11 @@ def write_video(path: Path, video: Video, spec: InferSpec, run: Run | None = Non
         write_mp4(path, video.frames, spec.fps, comment=comment_for(spec, video.request, run and run.record))
     except OSError as error:
         raise UserError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+def strips_of(videos: Sequence[Video]) -> list[Strip]:
+    """What a contact sheet shows: the first video of each prompt, in the requests' order."""
+    firsts: dict[str, Video] = {}
+    for video in videos:
+        firsts.setdefault(video.request.prompt, video)
+    return [Strip(video.frames, prompt) for prompt, video in firsts.items()]

@@ -113,7 +113,7 @@ def scan(argv: Sequence[str], options: Iterable[Option]) -> CommandLine:
     while rest:
         word = "--help" if rest[0] == "-h" else rest[0]
         del rest[0]
-        if not is_flag(word):
+        if not (is_flag(word) or word in known):
             words.append(word)
             continue
         flag, equals, value = word.partition("=")

@@ -10,7 +10,7 @@ import attrs
 from mm_config.pages.markup import Html, data_block, number, tag
 
 _WIDTH, _HEIGHT, _FOOT, _HEAD = 360, 170, 22, 16
-_ROW, _LABEL, _COUNT = 22, 130, 64
+_ROW, _LABEL, _COUNT, _LETTER = 22, 130, 64, 7
 
 
 @attrs.frozen
@@ -20,13 +20,14 @@ class Bin:
     low: float
     """The least value that it counts."""
     high: float
-    """Values below this are counted; infinity in the last bin, where the rest of a long tail is."""
+    """Values below this are counted, or at it where all values are equal; infinity in the last bin of a long
+    tail."""
     count: int
     """How many values it counts."""
 
 
 def bins_of(values: Iterable[float], most: int = 24) -> list[Bin]:
-    """Values counted in bins of equal width, 1, 2 or 5 times a power of ten.
+    """Values counted in bins of equal width, 1, 2 or 5 times a power of ten; one bin where all are equal.
 
     Where a hundredth of the values are so large that they would flatten all others, the last bin takes them.
     """
@@ -34,9 +35,12 @@ def bins_of(values: Iterable[float], most: int = 24) -> list[Bin]:
     if not ordered:
         return []
     low, high, usual = ordered[0], ordered[-1], ordered[(len(ordered) - 1) * 99 // 100]
+    if low == high:
+        return [Bin(low, high, len(ordered))]
     tail = high - low > 2 * (usual - low) > 0
     shown = usual if tail else high
-    step = _step((shown - low) / most)
+    whole = all(float(value).is_integer() for value in ordered)
+    step = _step(max((shown - low) / most, 1.0 if whole else 0.0))
     first, last = math.floor(low / step), math.floor(shown / step)
     counts = [0] * (last - first + 1)
     for value in ordered:
@@ -46,9 +50,7 @@ def bins_of(values: Iterable[float], most: int = 24) -> list[Bin]:
 
 
 def _step(least: float) -> float:
-    """The smallest of 1, 2 and 5 times a power of ten that is no smaller; 1 for no width at all."""
-    if least <= 0:
-        return 1.0
+    """The smallest of 1, 2 and 5 times a power of ten that is no smaller."""
     power = 10.0 ** math.floor(math.log10(least))
     return next((times * power for times in (1, 2, 5) if times * power >= least), 10 * power)
 
@@ -83,7 +85,7 @@ def histogram(title: str, bins: Sequence[Bin], unit: str = "") -> Html:
 def _range(one: Bin) -> str:
     if math.isinf(one.high):
         return f"{number(one.low)} and more"
-    return f"{number(one.low)} to {number(one.high)}"
+    return number(one.low) if one.low == one.high else f"{number(one.low)} to {number(one.high)}"
 
 
 def bars(title: str, counts: Iterable[tuple[str, float]], unit: str = "") -> Html:
@@ -92,18 +94,20 @@ def bars(title: str, counts: Iterable[tuple[str, float]], unit: str = "") -> Htm
     most = max((count for _, count in listed), default=0)
     if not listed:
         return _figure(title, tag("p", "none", class_="faint"))
+    above = any(len(name) > _LABEL // _LETTER for name, _ in listed)
+    left, row, down = (0, 2 * _ROW, _ROW) if above else (_LABEL, _ROW, 0)
     shapes: list[Html] = []
     for place, (name, count) in enumerate(listed):
-        top, middle = place * _ROW, place * _ROW + _ROW * 0.68
-        length = (_WIDTH - _LABEL - _COUNT) * count / most if most > 0 else 0.0
-        said = f"{number(count)} {unit}".rstrip()
-        shown = name if len(name) <= _LABEL // 7 else f"{name[: _LABEL // 7 - 1]}…"
+        top = place * row
+        length = (_WIDTH - left - _COUNT) * count / most if most > 0 else 0.0
+        said, room = f"{number(count)} {unit}".rstrip(), (_WIDTH if above else _LABEL) // _LETTER
+        shown = name if len(name) <= room else f"{name[: room - 1]}…"
         shapes += (
-            tag("text", tag("title", name), shown, x=0, y=middle),
-            _bar(f"{name}: {said}", _LABEL, top + 3, max(length, 1), _ROW - 6),
-            tag("text", said, x=_LABEL + length + 6, y=middle, class_="faint"),
+            tag("text", tag("title", name), shown, x=0, y=top + 15),
+            _bar(f"{name}: {said}", left, top + down + 3, max(length, 1), _ROW - 6),
+            tag("text", said, x=left + length + 6, y=top + down + 15, class_="faint"),
         )
-    return _figure(title, _svg(title, len(listed) * _ROW, *shapes))
+    return _figure(title, _svg(title, len(listed) * row, *shapes))
 
 
 def _bar(said: str, left: float, top: float, width: float, height: float) -> Html:

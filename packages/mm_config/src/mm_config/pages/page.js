@@ -72,7 +72,7 @@ function filtersOf(table) {
 }
 
 for (const table of document.querySelectorAll("table.rows")) {
-  table.parentElement.before(filtersOf(table));
+  if (table.classList.contains("filtered")) table.parentElement.before(filtersOf(table));
   [...table.tHead.rows[0].cells].forEach((head, at) => {
     if (head.dataset.kind === "picture") return;
     const button = document.createElement("button");

@@ -30,14 +30,16 @@ class Cell:
     """What it is sorted, filtered and searched by."""
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[Child | Cell]]) -> Html:
-    """A table; a click on a heading sorts it, and controls above it choose rows."""
+def table(columns: Sequence[Column], rows: Iterable[Sequence[Child | Cell]], *, filters: bool = True) -> Html:
+    """A table; a click on a heading sorts it, and with `filters` controls above it choose rows."""
     heads = [tag("th", column.name, scope="col", data_kind=column.kind) for column in columns]
     lines = [
         tag("tr", *(_cell(column, value) for column, value in zip(columns, row, strict=True))) for row in rows
     ]
     body = tag("tbody", *lines)
-    inside = tag("table", tag("thead", tag("tr", *heads)), body, class_="rows")
+    inside = tag(
+        "table", tag("thead", tag("tr", *heads)), body, class_="rows filtered" if filters else "rows"
+    )
     return tag("div", inside, class_="table")
 
 

@@ -129,7 +129,8 @@ def build(
 def _made(cutting: Cutting) -> dict[str, Any]:
     """How an index was made: its pieces, and the libraries that measured."""
     pieces = {"pieces": cutting.pieces.value, "piece_frames": cutting.frames, "piece_stride": cutting.stride}
-    return {**pieces, "libraries": {name: list(version) for name, version in av.library_versions.items()}}
+    libraries = {name: ".".join(map(str, one)) for name, one in av.library_versions.items()}
+    return {**pieces, "libraries": libraries}
 
 
 def _before(folder: Path) -> IndexedRecords | None:

@@ -27,6 +27,8 @@ from mm_data.index.measuring import Media, as_json, from_json, measure
 from mm_data.manifest import capped
 from mm_data.video.limits import failure, is_short
 
+_TOLD = 100
+"""Files between two lines on a terminal that can't redraw, at least."""
 REVISION = 1
 """Raised where `measure` finds something else in the same file."""
 _CHUNK_FILES, _CHUNK_BYTES, _BLOCK_BYTES = 64, 2**30, 2**20
@@ -87,7 +89,7 @@ def measured(
     with (
         _appending(journal, found, asked) as file,
         ThreadPoolExecutor(workers) as pool,
-        progress("measure files", len(asked), "file", max(len(asked) // 20, 1), len(found)) as bar,
+        progress("measure files", len(asked), "file", max(len(asked) // 20, _TOLD), len(found)) as bar,
     ):
         tried = partial(_tried, opened=opened, state_of=state_of)
         again: list[Asked] = []

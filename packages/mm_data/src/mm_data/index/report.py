@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from mm_config.console import print_lines, table
@@ -12,7 +13,8 @@ from mm_data.index.listed import LeftOut
 from mm_data.index.samples import Mismatch, Sample
 
 _SHOWN = 8
-_NUMBER = re.compile(r"\d+(\.\d+)?")
+_NUMBER = re.compile(r"(?<![A-Za-wyz])\d+(\.\d+)?")
+"""Not those in names such as mp4, but those in sizes such as 640x480."""
 _DURATIONS = (1, 2, 5, 10, 30, 60, 300, 3600)
 """Ends of the ranges that durations are counted in, in seconds."""
 
@@ -66,7 +68,7 @@ def tell(stats: Mapping[str, Any], left_out: Sequence[LeftOut], mismatches: Sequ
     }
     rows = [
         ("samples", f"{stats['samples']:,}, of them {stats['images']:,} images"),
-        ("frames", f"{stats['frames']:,} in {stats['hours']:.2f} hours"),
+        ("frames", f"{stats['frames']:,} in {timedelta(seconds=round(3600 * stats['hours']))} hours"),
         (
             "files",
             f"{files['count']:,} with {files['bytes'] / 1e9:.3f} GB, {files['equal']:,} equal to others",

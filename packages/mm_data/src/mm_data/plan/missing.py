@@ -7,12 +7,13 @@ import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import attrs
 import numpy as np
 
-from mm_config.console import progress, say
+from mm_config.console import say
 from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec
 from mm_data.index.table import IndexedRecords
@@ -52,9 +53,7 @@ def check_files(data: DataSpec, dataset: Dataset) -> None:
     parts = dataset.parts or (dataset,)
     problems: list[Problem] = []
     for number, found in enumerate(map(missing_files, parts)):
-        allowed = int(Fraction(repr(data.max_bad_share)) * found.looked)
-        if data.max_bad_clips is not None:
-            allowed = min(allowed, data.max_bad_clips)
+        allowed = allowed_of(data, found.looked)
         where = f"spec.data.dataset.parts.{number}.dataset" if dataset.parts else "spec.data.dataset"
         if found.count > allowed:
             how = "put them back, take them out of the list, or raise data.max_bad_share"
@@ -63,6 +62,12 @@ def check_files(data: DataSpec, dataset: Dataset) -> None:
             say(str(Problem(where, str(found))))
     if problems:
         raise UserError(problems)
+
+
+def allowed_of(data: DataSpec, clips: int) -> int:
+    """How many of some clips may be known to be bad before a training begins: a share and a count."""
+    allowed = int(Fraction(repr(data.max_bad_share)) * clips)
+    return allowed if data.max_bad_clips is None else min(allowed, data.max_bad_clips)
 
 
 def missing_files(dataset: Dataset) -> Missing:
@@ -93,17 +98,10 @@ def _chosen(count: int) -> Sequence[int]:
 
 def _lost(paths: Sequence[Path]) -> list[int]:
     """Places of the paths at which no regular file lies."""
-    lost: list[int] = []
-    starts = range(0, len(paths), _CHUNK)
-    with (
-        ThreadPoolExecutor(_THREADS) as pool,
-        progress("look for files", len(paths), "file", max(len(paths) // 4, 50_000)) as bar,
-    ):
-        chunks = (paths[start : start + _CHUNK] for start in starts)
-        for start, found in zip(starts, pool.map(_are_there, chunks), strict=True):
-            lost += [start + place for place, there in enumerate(found) if not there]
-            bar.advance(len(found))
-    return lost
+    chunks = (paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = chain.from_iterable(pool.map(_are_there, chunks))
+        return [place for place, there in enumerate(found) if not there]
 
 
 def _are_there(paths: Sequence[Path]) -> list[bool]:

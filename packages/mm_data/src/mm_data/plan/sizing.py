@@ -30,15 +30,16 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 class Outcomes:
     """Numbers the shapes and the reasons that clips of one dataset get."""
 
-    def __init__(self, data: DataSpec, grid: Grid, key: str) -> None:
+    def __init__(self, data: DataSpec, grid: Grid, key: str, bad: Mapping[int, str] | None = None) -> None:
         """Args:
         data: Sizes and filters.
         grid: The sizes that the network takes.
         key: What it follows from which short clips are left out.
+        bad: Clips that are left out in any case, and why, by their places.
         """
         self.listed: list[Shape | str] = []
         """By number."""
-        self._data, self._grid, self._key = data, grid, key
+        self._data, self._grid, self._key, self._bad = data, grid, key, bad or {}
         self._frames = sorted({one.num_frames for one in data.buckets if one.num_frames > 1}) or [1]
         self._number = cache(self._numbered)
         self._numbers: dict[Shape | str, int] = {}
@@ -71,6 +72,9 @@ class Outcomes:
                 f"shorter than data.num_frames, of which a share of {data.drop_short_share:g} is left out"
             )
             numbers[short & (drawn < data.drop_short_share)] = self._numbered_as(message)
+        for place, reason in self._bad.items():
+            if 0 <= place - first < len(numbers):
+                numbers[place - first] = self._numbered_as(reason)
         return numbers
 
     def _numbered(self, kind: int, height: int, width: int) -> int:

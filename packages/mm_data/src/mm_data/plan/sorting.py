@@ -13,11 +13,12 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from mm_config.console import progress
+from mm_config.console import say
 from mm_config.durable import read_bytes, staged_folder
 from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec
 from mm_data.index.table import IndexedRecords
+from mm_data.plan.measuring import known_of
 from mm_data.plan.sizing import Columns, Outcomes, needs_measuring
 from mm_data.records import Dataset, Shape
 from mm_data.transforms.grid import Grid
@@ -66,22 +67,18 @@ def sort_clips(data: DataSpec, dataset: Dataset, seed: int, grid: Grid, store: P
         store: Folder that keeps what is found; None keeps it beside an index.
 
     Raises:
-        UserError: Clips would have to be measured, or what is kept is damaged.
+        UserError: More clips can't be measured than the spec allows, or what is kept is damaged.
     """
     records, rows = dataset.records, len(dataset.records)
     key = f"{dataset.order_key}/{seed}"
-    if isinstance(records, IndexedRecords):
-        columns: Columns = {
-            name: records.columns(name) for name in ("frames", "fps_num", "fps_den", "height", "width")
-        }
-        if rows >= KEPT_FROM:
-            name = _name(data, grid, key, records.head.digest)
-            return _kept(data, columns, grid, key, (store or records.folder / "plans") / name)
-    elif needs_measuring(data):
-        columns = _measured(dataset)
-    else:
+    if not isinstance(records, IndexedRecords) and not needs_measuring(data):
         return Sorted(rows, {Shape(data.num_frames, data.height, data.width): range(rows)}, ())
-    return _look(data, columns, grid, key).in_memory()
+    known = known_of(data, dataset, store)
+    outcomes = Outcomes(data, grid, key, known.bad)
+    if isinstance(records, IndexedRecords) and rows >= KEPT_FROM:
+        name = _name(data, grid, key, records.head.digest)
+        return _kept(outcomes, known.columns, (store or records.folder / "plans") / name)
+    return _look(outcomes, known.columns).in_memory()
 
 
 @attrs.frozen(eq=False)
@@ -109,23 +106,20 @@ class _Looked:
         return Sorted(len(self.numbers), _members(counts, places, len(self.numbers)), self.left_out)
 
 
-def _look(data: DataSpec, columns: Columns, grid: Grid, key: str) -> _Looked:
+def _look(outcomes: Outcomes, columns: Columns) -> _Looked:
     rows = len(columns["frames"])
-    outcomes = Outcomes(data, grid, key)
     numbers = np.empty(rows, np.uint16)
     counts: Counter[int] = Counter()
     firsts: dict[int, list[int]] = defaultdict(list)
-    with progress("sort clips", rows, "clip", max(rows // 10, KEPT_FROM)) as bar:
-        for start in range(0, rows, CHUNK):
-            chunk = numbers[start : start + CHUNK]
-            some = {name: column[start : start + CHUNK] for name, column in columns.items()}
-            chunk[:] = outcomes.of(some, start)
-            for number, count in enumerate(np.bincount(chunk).tolist()):
-                counts[number] += count
-                first = firsts[number]
-                if count and len(first) < SHOWN and isinstance(outcomes.listed[number], str):
-                    first += (np.flatnonzero(chunk == number)[: SHOWN - len(first)] + start).tolist()
-            bar.advance(len(chunk))
+    for start in range(0, rows, CHUNK):
+        chunk = numbers[start : start + CHUNK]
+        some = {name: column[start : start + CHUNK] for name, column in columns.items()}
+        chunk[:] = outcomes.of(some, start)
+        for number, count in enumerate(np.bincount(chunk).tolist()):
+            counts[number] += count
+            first = firsts[number]
+            if count and len(first) < SHOWN and isinstance(outcomes.listed[number], str):
+                first += (np.flatnonzero(chunk == number)[: SHOWN - len(first)] + start).tolist()
     found = [(number, one, counts[number]) for number, one in enumerate(outcomes.listed) if counts[number]]
     shapes = [(number, one, count) for number, one, count in found if isinstance(one, Shape)]
     left_out = [(one, count, firsts[number]) for number, one, count in found if isinstance(one, str)]
@@ -170,10 +164,11 @@ def _name(data: DataSpec, grid: Grid, key: str, digest: str) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _kept(data: DataSpec, columns: Columns, grid: Grid, key: str, folder: Path) -> Sorted:
+def _kept(outcomes: Outcomes, columns: Columns, folder: Path) -> Sorted:
     """What was found before, mapped into memory, or is found now and kept where that can be written."""
     if not folder.exists():
-        looked = _look(data, columns, grid, key)
+        say(f"sorting {len(columns['frames']):,} clips into buckets, which is kept in {folder}")
+        looked = _look(outcomes, columns)
         try:
             with staged_folder(folder) as stage:
                 _write(stage, looked)

@@ -1,0 +1,195 @@
+"""What there is to say of clips before a training: counts, sizes, what is left out, what is twice."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from mm_config.content import sha256_of_files
+from mm_config.durable import read_bytes
+from mm_config.schema import UserError
+from mm_config.specs import DataSpec
+from mm_data.index.table import Flag, IndexedRecords
+from mm_data.looking.likeness import alike
+from mm_data.looking.numbers import Numbers, numbers_of
+from mm_data.looking.peeking import Peek, peek_into
+from mm_data.looking.sheet import frame_moments
+from mm_data.looking.subject import Subject
+from mm_data.plan.counts import Counts
+from mm_data.plan.making import make_plan
+from mm_data.plan.plan import Plan
+from mm_data.plan.sizing import Outcomes
+from mm_data.records import Shape
+from mm_data.transforms.grid import WAN
+
+Group = tuple[int, ...]
+"""Places of clips that are the same."""
+
+
+@attrs.frozen(eq=False)
+class Inspection:
+    """What was found."""
+
+    subject: Subject
+    """Whose clips."""
+    peeks: Sequence[Peek]
+    """Clips that were looked at, evenly spaced among all."""
+    states: Sequence[str]
+    """What becomes of each of them: its bucket, or why it is left out; empty where no training is named."""
+    numbers: Numbers
+    """Of all clips of an index, else of those that were looked at."""
+    counts: Counts | None
+    """What a training takes and leaves out; None where none is named or it would take nothing."""
+    problem: str
+    """Why a training would not begin with these clips."""
+    indexed: Mapping[str, Any]
+    """What was counted when the index was made."""
+    equal: Sequence[Group]
+    """Clips with the same bytes and cut: of the whole index, else of those that were looked at."""
+    alike: Sequence[Group]
+    """Clips, of those that were looked at, whose middle frames look the same though their bytes differ."""
+
+    @property
+    def clips(self) -> int:
+        """All clips."""
+        return len(self.subject.dataset.records)
+
+    @property
+    def unreadable(self) -> dict[str, int]:
+        """Clips that can't be read, by reason, of those that were looked at."""
+        return dict(Counter(peek.bad for peek in self.peeks if peek.bad).most_common())
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Clips that are left out, by reason: when the index was made, and by the plan."""
+        found: Counter[str] = Counter(self.indexed.get("left_out", {}).get("reasons", {}))
+        for one in self.counts.left_out if self.counts else ():
+            found[one.reason] += one.count
+        return dict(found.most_common())
+
+    def names(self, group: Iterable[int]) -> list[str]:
+        """The names of clips."""
+        return [self.subject.dataset.name_of(index) for index in group]
+
+
+def inspected(subject: Subject, most: int) -> Inspection:
+    """Looks at a dataset.
+
+    Args:
+        subject: Whose clips.
+        most: How many clips are decoded, one frame each.
+    """
+    dataset, data = subject.dataset, subject.data
+    indices = frame_moments(len(dataset.records), most)
+    peeks = peek_into(dataset, indices, data.workers if data else 2)
+    plan, problem = _plan(subject) if data else (None, "")
+    records = dataset.records
+    equal = _equal_rows(records) if isinstance(records, IndexedRecords) else _equal_files(peeks)
+    same = {index: group[0] for group in equal for index in group}
+    hashes = {peek.index: peek.looks for peek in peeks if peek.looks is not None}
+    groups = [group for group in alike(hashes) if len({same.get(index, index) for index in group}) > 1]
+    return Inspection(
+        subject,
+        peeks,
+        _states(data, plan, subject, peeks) if data else [""] * len(peeks),
+        numbers_of(dataset, peeks),
+        plan.counts if plan else None,
+        problem,
+        _stats(records) if isinstance(records, IndexedRecords) else {},
+        equal,
+        groups,
+    )
+
+
+def _plan(subject: Subject) -> tuple[Plan | None, str]:
+    """What the training would take, or why it would not begin."""
+    assert subject.data is not None
+    try:
+        return make_plan(without_tokens(subject.data), subject.dataset, subject.seed), ""
+    except UserError as error:
+        return None, "; ".join(map(str, error.problems))
+
+
+def without_tokens(data: DataSpec) -> DataSpec:
+    """The data in batches of fixed size: only the network says how many tokens a clip has."""
+    return attrs.evolve(data, tokens_per_batch=None)
+
+
+def _states(data: DataSpec, plan: Plan | None, subject: Subject, peeks: Sequence[Peek]) -> list[str]:
+    """What becomes of each clip that was looked at."""
+    taken = [(one, bucket.shape) for bucket in plan.buckets for one in bucket.members] if plan else []
+    found: list[str] = []
+    for peek in peeks:
+        shapes = (shape for one, shape in taken if _holds(one.indices, peek.index - one.offset))
+        shape = next(shapes, None)
+        if peek.bad:
+            found.append("can't be read")
+        else:
+            found.append(shape_name(shape) if shape else _reason(data, subject, peek))
+    return found
+
+
+def _holds(indices: Sequence[int], index: int) -> bool:
+    """Whether rising numbers hold one."""
+    place = bisect_left(indices, index)
+    return place < len(indices) and indices[place] == index
+
+
+def shape_name(shape: Shape) -> str:
+    """A bucket as a person reads it: frames, height and width."""
+    return f"{shape.num_frames}x{shape.height}x{shape.width}"
+
+
+def _reason(data: DataSpec, subject: Subject, peek: Peek) -> str:
+    """Why a clip that can be read is in no bucket."""
+    assert peek.measured is not None
+    fps = peek.measured.fps
+    numbers = {"frames": peek.measured.num_frames, "fps_num": fps.numerator, "fps_den": fps.denominator}
+    numbers |= {"height": peek.measured.height, "width": peek.measured.width}
+    outcomes = Outcomes(data, WAN, f"{subject.dataset.order_key}/{subject.seed}")
+    columns = {name: np.array([value]) for name, value in numbers.items()}
+    outcome = outcomes.listed[int(outcomes.of(columns, peek.index)[0])]
+    return outcome if isinstance(outcome, str) else "left out"
+
+
+def _stats(records: IndexedRecords) -> Mapping[str, Any]:
+    """What was counted when the index was made; nothing where that file is gone."""
+    try:
+        return json.loads(read_bytes(records.folder / "stats.json"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _equal_files(peeks: Sequence[Peek]) -> list[Group]:
+    """Clips of the same bytes, cut and crop."""
+    readable = [peek for peek in peeks if not peek.bad]
+    places: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    digests = sha256_of_files(peek.record.path for peek in readable)
+    for peek, digest in zip(readable, digests, strict=True):
+        places[digest, peek.record.part, peek.record.cut, peek.record.crop].append(peek.index)
+    return [tuple(group) for group in places.values() if len(group) > 1]
+
+
+def _equal_rows(records: IndexedRecords) -> list[Group]:
+    """Rows of an index of the same bytes and cut, those with a crop left out."""
+    codes = records.media.column("sha256").dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    whole = np.flatnonzero(records.columns("flags") & Flag.CROP == 0)
+    key = np.stack(
+        [
+            codes[records.columns("media")[whole]],
+            records.columns("cut_start")[whole],
+            records.columns("cut_end")[whole],
+        ]
+    )
+    order = np.lexsort(key)
+    same = np.all(np.diff(key[:, order]) == 0, axis=0)
+    ends = np.flatnonzero(np.append(~same, True)) + 1
+    starts = np.append(0, ends[:-1])
+    groups = (whole[order[start:end]] for start, end in zip(starts, ends, strict=True) if end - start > 1)
+    return sorted(tuple(sorted(group.tolist())) for group in groups)
