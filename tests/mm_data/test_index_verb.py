@@ -61,7 +61,7 @@ def test_the_verb_teaches(capsys: pytest.CaptureFixture[str], command: Command) 
     assert "'idnex' is no verb of mm data; did you mean index?" in capsys.readouterr().err
     assert command("--help").startswith("usage: mm data index SRC DST")
     assert "expected SRC DST, got none" in command(status=2)
-    assert "expected one of whole, chunks, windows, shots, got 'all'" in command(
+    assert "expected one of whole, chunks, windows, uniform, shots, got 'all'" in command(
         "a", "b", "--pieces", "all", status=2
     )
 
