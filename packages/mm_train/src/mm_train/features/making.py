@@ -17,6 +17,8 @@ from mm_data import (
     Store,
     caption_key,
     clip_key,
+    place_of,
+    state_of,
     variant_of,
     with_variant,
 )
