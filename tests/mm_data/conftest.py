@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import attrs
@@ -12,10 +14,17 @@ import numpy as np
 import pytest
 from av.video.stream import VideoStream
 
-from mm_config.specs.data import DataSpec
+from mm_config.schema import UserError
+from mm_config.specs.data import DataSpec, Reader
 from mm_config.specs.datasets import ManifestSpec, ShapesSpec
 from mm_data import Dataset, Record, prepare
+from mm_data.video.reading_torchcodec import require_torchcodec
 
+INSTALLED = [Reader.PYAV, Reader.DECORD]
+"""The readers that can be imported: torchcodec needs an FFmpeg on the system."""
+if find_spec("torchcodec"):
+    with suppress(UserError):
+        INSTALLED.append(require_torchcodec() and Reader.TORCHCODEC)
 HEIGHT, WIDTH, BITS = 64, 128, 8
 CLOSED_GOP = "keyint=8:min-keyint=8:scenecut=0:bframes=3:b-adapt=0"
 
@@ -49,14 +58,20 @@ class Coded:
         codec: str = "libx264",
         container: str | None = None,
         options: dict[str, str] | None = None,
+        movflags: str = "",
+        matrix: Sequence[int] = (),
     ) -> Path:
-        """Writes one frame per entry of `times`, in units of 1/24 s."""
-        with av.open(str(path), "w", format=container) as output:
+        """Writes one frame per entry of `times`, in units of 1/24 s; `matrix` is `a b c d` of its display."""
+        muxed = {"movflags": movflags} if movflags else {}
+        with av.open(str(path), "w", format=container, options=muxed) as output:
             stream = output.add_stream(codec, rate=24)
             assert isinstance(stream, VideoStream)
             stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
             stream.codec_context.options = {"x264-params": CLOSED_GOP} if options is None else options
             stream.codec_context.time_base = Fraction(1, 24)
+            if matrix:
+                a, b, c, d = (entry << 16 for entry in matrix)
+                stream.set_display_matrix((a, b, 0, c, d, 0, 0, 0, 1 << 30))
             for number, time in enumerate(times):
                 frame = av.VideoFrame.from_ndarray(coded_frame(number), format="rgb24")
                 frame.pts, frame.time_base = time, Fraction(1, 24)

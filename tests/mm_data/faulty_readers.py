@@ -7,8 +7,10 @@ import errno
 import os
 import resource
 import signal
+import socket
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -18,6 +20,7 @@ from mm_data.video.index import VideoIndex
 GOOD, ABORT, SEGFAULT, HANG, MEMORY, RAISE, SMALL, EXIT, CHATTER, DISK, KILLED = range(11)
 """What the first wanted timestamp asks for."""
 CORE_FILES, ADDRESS_SPACE, OWN_ID = range(20, 23)
+CONNECT, START, WRITE = range(30, 33)
 
 
 def read(file: BinaryIO, index: VideoIndex, wanted: Sequence[int], *, height: int, width: int) -> np.ndarray:
@@ -43,6 +46,12 @@ def read(file: BinaryIO, index: VideoIndex, wanted: Sequence[int], *, height: in
         os.write(2, b"x" * (1 << 20))
     if what == SMALL:
         return np.zeros((height, width, 3), np.uint8)
+    if what == CONNECT:
+        socket.create_connection(("127.0.0.1", int(file.read())), timeout=5).close()
+    if what == START:
+        os.execv("/bin/true", ["true"])
+    if what == WRITE:
+        Path(os.fsdecode(file.read())).write_text("written")
     level: float = file.read(1)[0]
     if what == CORE_FILES:
         level = resource.getrlimit(resource.RLIMIT_CORE)[1]

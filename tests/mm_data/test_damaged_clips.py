@@ -12,7 +12,6 @@ import pytest
 
 from mm_config.specs.data import DataSpec, Reader
 from mm_data import Asked, Dataset, batch_indices, load_clip, stream
-from mm_data.video.isolated import PYAV, isolated
 from tests.mm_data.conftest import Coded
 from tests.mm_data.damages import audio_only, damaged_dataset, originals, too_large
 
@@ -32,7 +31,6 @@ def test_damaged_clips_are_listed_once_and_the_rest_comes_in_order(
     tmp_path: Path,
     contents: dict[str, bytes],
     data_spec: Callable[..., DataSpec],
-    monkeypatch: pytest.MonkeyPatch,
     reader: str,
     count: int,
 ) -> None:
@@ -43,9 +41,13 @@ def test_damaged_clips_are_listed_once_and_the_rest_comes_in_order(
         hopeless["large.mp4"] = too_large(tmp_path / "large.mp4").read_bytes()
     (tmp_path / "clips").mkdir()
     dataset = damaged_dataset(tmp_path / "clips", contents, hopeless, count, seed)
-    if reader == "pyav isolated":
-        monkeypatch.setattr("mm_data.clips.read_frames", isolated(PYAV))
-    data = data_spec(reader=Reader(reader.split()[0]), batch_size=BATCH, num_frames=17, max_bad_share=1.0)
+    data = data_spec(
+        reader=Reader(reader.split()[0]),
+        isolated="isolated" in reader,
+        batch_size=BATCH,
+        num_frames=17,
+        max_bad_share=1.0,
+    )
     quarantine = tmp_path / "quarantine.jsonl"
     size = len(dataset.records)
     steps = size // BATCH + 1

@@ -10,11 +10,16 @@ from pathlib import Path
 import av
 import pytest
 from av.video.stream import VideoStream
+from PIL import Image
 
 from mm_config.schema import UserError
+from mm_config.specs import Pieces
 from mm_data.bad import BadClip, Fault
 from mm_data.index.journal import key_of, measured
 from mm_data.index.measuring import Media
+from mm_data.index.pieces import Cutting
+from mm_data.index.table import IndexedRecords
+from mm_data.records import Measured
 from tests.mm_data.conftest import Coded, coded_frame
 from tests.mm_data.sources import Opener, index_of, listed
 
@@ -54,6 +59,20 @@ def test_edit_lists_and_open_gops_are_known(tmp_path: Path, coded: Coded) -> Non
     options = {"x264-params": "keyint=8:min-keyint=8:scenecut=0:bframes=3:b-adapt=0:open-gop=1"}
     opened = media_of(coded.write(tmp_path / "open.mp4", options=options))
     assert (opened.num_frames, opened.edited, opened.open_gop) == (40, False, True)
+
+
+def test_pictures_are_clips_of_one_frame_that_last_no_time(tmp_path: Path, coded: Coded) -> None:
+    root = tmp_path.resolve()
+    turned_by_exif = Image.Exif()
+    turned_by_exif[0x0112] = 6
+    Image.fromarray(coded_frame(3)).save(root / "a.jpg", exif=turned_by_exif)
+    coded.write(root / "b.mp4", range(5))
+    cutting = Cutting(Pieces.CHUNKS, 5)
+    built = index_of(root, [listed(root, "a.jpg"), listed(root, "b.mp4")], root / "index", cutting=cutting)
+    picture, clip = IndexedRecords(root / "index")
+    assert picture.measured == Measured(num_frames=1, fps=Fraction(0), height=128, width=64)
+    assert (picture.cut, clip.cut) == (None, (0, 5))
+    assert built.stats["images"] == 1 and built.stats["rates"] == {"24": 1}
 
 
 def test_parts_of_a_shard_are_files_of_their_own(tmp_path: Path, coded: Coded) -> None:

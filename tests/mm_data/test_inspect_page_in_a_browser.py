@@ -21,7 +21,7 @@ pytestmark = pytest.mark.browser
 def page(tmp_path_factory: pytest.TempPathFactory, data_spec: Callable[..., DataSpec]) -> Path:
     folder = tmp_path_factory.mktemp("looked")
     data = data_spec(num_frames=9, height=64, width=96, fps=8.0, max_aspect_ratio=3.0)
-    found = inspected(Subject("own clips", data.dataset, indexed(folder), data, 0), 200, told=False)
+    found = inspected(Subject("own clips", data.dataset, indexed(folder), data, 0), 200)
     path = folder / "page.html"
     path.write_text(html_of(found), "utf-8")
     return path

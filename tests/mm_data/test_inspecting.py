@@ -42,7 +42,7 @@ def data(data_spec: Callable[..., DataSpec]) -> DataSpec:
 
 @pytest.fixture(scope="module")
 def found(dataset: Dataset, data: DataSpec) -> Inspection:
-    return inspected(Subject("clips", data.dataset, dataset, data, seed=0), 200, told=False)
+    return inspected(Subject("clips", data.dataset, dataset, data, seed=0), 200)
 
 
 def test_what_clips_measure_and_how_long_captions_are(found: Inspection) -> None:
@@ -93,7 +93,7 @@ def test_clips_without_an_index_are_measured_as_they_are_looked_at(
     plain = [attrs.evolve(record, measured=None) for record in dataset.records]
     plain.append(Record(dataset.root / "broken.mp4", "broken"))
     subject = Subject("clips", data.dataset, Dataset(dataset.root, plain, "key"), None, 0)
-    seen = inspected(subject, 200, told=False)
+    seen = inspected(subject, 200)
     assert seen.numbers.frames.tolist() == found.numbers.frames.tolist()
     assert seen.numbers.seconds.tolist() == found.numbers.seconds.tolist()
     assert (seen.equal, seen.alike) == (found.equal, found.alike)
@@ -104,7 +104,7 @@ def test_a_training_that_would_not_begin_is_still_looked_at(
     dataset: Dataset, data: DataSpec, capsys: pytest.CaptureFixture[str]
 ) -> None:
     strict = attrs.evolve(data, min_pixels=10**6)
-    found = inspected(Subject("clips", data.dataset, dataset, strict, 0), 2, told=False)
+    found = inspected(Subject("clips", data.dataset, dataset, strict, 0), 2)
     assert "no clip of 6 is left" in found.problem and found.counts is None
     assert [peek.index for peek in found.peeks] == [0, 5] and "min_pixels" in found.states[0]
     tell(found)

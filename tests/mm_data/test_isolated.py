@@ -20,11 +20,13 @@ import numpy as np
 import pytest
 
 from mm_config.schema import UserError
+from mm_config.specs import Reader
 from mm_data import BadClip
 from mm_data.video import limits
 from mm_data.video.index import VideoIndex, index_video
-from mm_data.video.isolated import DECORD, PYAV, Isolated, isolated
+from mm_data.video.isolated import Isolated, isolated
 from mm_data.video.limits import Watched
+from mm_data.video.readers import IN_A_PROCESS
 from mm_data.video.reading import read_frames
 from mm_data.video.shown import Shown
 from tests.mm_data import faulty_readers as faulty
@@ -173,13 +175,13 @@ def test_decord_alone_on_damaged_files_costs_clips_and_nothing_else(tmp_path: Pa
         (tmp_path / "damaged").write_bytes(damage(contents[suffix], rng))
         with (tmp_path / "damaged").open("rb") as file:
             try:
-                isolated(DECORD)(file, index, index.pts[:17], height=64, width=128)
+                isolated(IN_A_PROCESS[Reader.DECORD])(file, index, index.pts[:17], height=64, width=128)
             except BadClip as bad:
                 deaths += [f"{number} {bad.reason}"] if "process ended" in bad.reason else []
     print(f"4000 damaged clips: decord's process ended {len(deaths)} times, e.g. {deaths[:1]}")
 
 
-@pytest.mark.parametrize("name", [PYAV, DECORD])
+@pytest.mark.parametrize("name", [IN_A_PROCESS[Reader.PYAV], IN_A_PROCESS[Reader.DECORD]])
 def test_both_readers_return_the_same_frames_in_a_process_of_their_own(
     tmp_path: Path, coded: Coded, name: str
 ) -> None:

@@ -19,8 +19,10 @@ from mm_data import BadClip, Dataset, Record, stream
 from mm_data.bad import Fault
 from mm_data.video import limits
 from mm_data.video.index import open_video
-from mm_data.video.isolated import DECORD, Isolated, isolated
+from mm_data.video.isolated import Isolated, isolated
+from mm_data.video.readers import IN_A_PROCESS
 from tests.mm_data import faulty_readers as faulty
+from tests.mm_data.conftest import INSTALLED
 from tests.mm_data.streams import load_record
 from tests.mm_data.test_isolated import INDEX, isolated_reader
 
@@ -106,7 +108,7 @@ def test_a_limit_on_memory_makes_no_clip_bad(coded_dataset: Dataset, data_spec: 
     assert seen == {"read", "ended"}
 
 
-@pytest.mark.parametrize("name", Reader)
+@pytest.mark.parametrize("name", INSTALLED)
 def test_a_limit_on_open_files_makes_no_clip_bad(
     coded_dataset: Dataset, data_spec: Spec, name: Reader
 ) -> None:
@@ -115,7 +117,7 @@ def test_a_limit_on_open_files_makes_no_clip_bad(
     for left in (0, 1, 2, 4, 6, 16):
 
         def body(left: int = left) -> str:
-            isolated(DECORD)._idle.clear()
+            isolated(IN_A_PROCESS[Reader.DECORD])._idle.clear()
             highest = max(map(int, os.listdir("/proc/self/fd")))
             resource.setrlimit(resource.RLIMIT_NOFILE, (highest + left, highest + left))
             for number in range(highest):
@@ -153,13 +155,15 @@ def test_a_file_system_that_fails_is_asked_once_more_and_ends_the_run(
     for at in range(1, 100):
         opened: list[Failing] = []
 
-        def open_failing(path: Path, at: int = at, opened: list[Failing] = opened) -> Failing | BinaryIO:
+        def open_failing(
+            path: Path, *_: object, at: int = at, opened: list[Failing] = opened
+        ) -> Failing | BinaryIO:
             if opened and not lasting:
                 return open_video(path)
             opened.append(Failing(open_video(path), number, at, lasting))
             return opened[-1]
 
-        monkeypatch.setattr("mm_data.clips.open_video", open_failing)
+        monkeypatch.setattr("mm_data.clips.open_media", open_failing)
         if not lasting:
             assert load_record(record, data).frames.equal(whole)
         else:
@@ -181,7 +185,7 @@ def test_it_ends_the_stream_and_lists_nothing(
     def stale(path: Path) -> None:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
 
-    monkeypatch.setattr("mm_data.video.index.open_regular", stale)
+    monkeypatch.setattr("mm_data.media.open_regular", stale)
     listed = tmp_path / "quarantine.jsonl"
     with (
         stream(data_spec(), coded_dataset, seed=0, end_step=2, quarantine=listed) as batches,
@@ -223,6 +227,6 @@ def test_the_limit_of_such_a_process_stays_the_clip_s_fault(
     def read(file: BinaryIO, *_: object, **size: int) -> np.ndarray:
         return reader(file, INDEX, [faulty.MEMORY, 1], height=size["height"], width=size["width"])
 
-    monkeypatch.setattr("mm_data.clips.read_frames", read)
+    monkeypatch.setattr("mm_data.video.readers.read_frames", read)
     with pytest.raises(BadClip, match="MemoryError"):
         load_record(coded_dataset.records[0], data_spec())

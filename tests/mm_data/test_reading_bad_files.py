@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mm_config.specs.data import Reader
 from mm_data import BadClip, Record
+from tests.mm_data.conftest import INSTALLED
 from tests.mm_data.damages import too_large
 from tests.mm_data.streams import load_record
 
@@ -33,7 +33,7 @@ def damage(path: Path, how: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("reader", Reader)
+@pytest.mark.parametrize("reader", INSTALLED)
 @pytest.mark.parametrize("how", ["zero length", "text", "truncated", "bit flips", "playlist"])
 def test_damaged_files_are_bad_clips(tmp_path, coded, data_spec, how, reader):
     path = damage(coded.write(tmp_path / "a.mp4"), how)
@@ -82,7 +82,7 @@ def test_a_codec_that_is_not_allowed_is_a_bad_clip(tmp_path, coded, data_spec):
 @pytest.mark.parametrize(
     ("container", "codec", "name"),
     [
-        ("avi", "mpeg4", "an AVI or a WebP"),
+        ("avi", "mpeg4", "an AVI"),
         ("asf", "wmv2", r"an ASF \(WMV\)"),
         ("flv", "flv", "an FLV"),
     ],
@@ -91,7 +91,7 @@ def test_a_container_that_is_not_allowed_is_named(tmp_path, coded, data_spec, co
     path = tmp_path / "a.mp4"
     coded.write(path, codec=codec, container=container, options={})
     with pytest.raises(
-        BadClip, match=f"the file is {name}; mp4, mov, mkv, webm and MPEG transport streams are read"
+        BadClip, match=f"the file is {name}; mp4, mov, mkv, webm and MPEG transport streams are read, and PNG"
     ):
         load_record(Record(path, ""), data_spec())
 
@@ -132,7 +132,7 @@ def test_whatever_a_decoder_raises_makes_a_bad_clip(tmp_path, coded, data_spec, 
         raise error
 
     record = Record(coded.write(tmp_path / "a.mp4"), "")
-    monkeypatch.setattr("mm_data.clips.read_frames", read)
+    monkeypatch.setattr("mm_data.video.readers.read_frames", read)
     with pytest.raises(BadClip, match=f"decode: {type(error).__name__}: "):
         load_record(record, data_spec())
 
@@ -142,7 +142,7 @@ def test_whatever_a_decoder_raises_makes_a_bad_clip(tmp_path, coded, data_spec, 
 )
 def test_other_frames_than_were_asked_for_make_a_bad_clip(tmp_path, coded, data_spec, monkeypatch, frames):
     record = Record(coded.write(tmp_path / "a.mp4"), "")
-    monkeypatch.setattr("mm_data.clips.read_frames", lambda *_, **__: frames)
+    monkeypatch.setattr("mm_data.video.readers.read_frames", lambda *_, **__: frames)
     with pytest.raises(BadClip, match="the reader returned "):
         load_record(record, data_spec())
 
@@ -154,4 +154,11 @@ def test_more_frames_than_any_file_has_make_a_bad_clip(tmp_path, coded, data_spe
     at = content.index(name) + 12
     path.write_bytes(content[:at] + struct.pack(">I", 3_000_000) + content[at + 4 :])
     with pytest.raises(BadClip):
+        load_record(Record(path, ""), data_spec())
+
+
+def test_a_file_of_more_bytes_than_are_read_is_a_bad_clip(tmp_path, coded, data_spec):
+    path = coded.write(tmp_path / "a.mp4")
+    os.truncate(path, 100 << 30)  # Of holes, which take no room.
+    with pytest.raises(BadClip, match="open: 107374182400 bytes are more than"):
         load_record(Record(path, ""), data_spec())

@@ -12,13 +12,14 @@ from mm_data import BadClip
 from mm_data.transforms.grid import Grid
 from mm_data.transforms.sampling import frames_after_sampling, sampled
 from mm_data.video.index import VideoIndex
+from mm_data.video.shown import Shown
 
 
 def even(num_frames: int, fps: int | Fraction, first: int = 0) -> VideoIndex:
     """Frames at an even rate, each of one unit; the file's first frame may be at any time."""
     pts = tuple(range(first, first + num_frames))
     return VideoIndex(
-        pts, (first,), 1 / Fraction(fps), num_frames / Fraction(fps), "mp4", "h264", False, False
+        pts, (first,), 1 / Fraction(fps), num_frames / Fraction(fps), "mp4", "h264", False, False, Shown(2, 2)
     )
 
 
@@ -44,7 +45,9 @@ def test_a_cut_is_sampled_as_if_it_were_a_file(data_spec):
 
 def test_a_variable_rate_within_a_cut_goes_by_time(data_spec):
     pts = (0, 10, 20, 50, 100, 110, 120)
-    index = VideoIndex(pts, (0,), Fraction(1, 100), Fraction(130, 100), "matroska", "h264", False, False)
+    index = VideoIndex(
+        pts, (0,), Fraction(1, 100), Fraction(130, 100), "matroska", "h264", False, False, Shown(2, 2)
+    )
     # 0.5, 0.75 and 1.0 s lie on or between frames at 0.5 and 1.0 s; the cut ends at 1.1 s.
     assert sampled(data_spec(fps=4.0), index, (3, 5), 3, "") == (50, 50, 100)
     with pytest.raises(BadClip, match=r"0\.600 s are too short"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,9 +10,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from mm_config.doctor import BROKEN, OK, Check, Checks, DoctorOptions
+from mm_config.schema import UserError
+from mm_config.specs import Reader
 
 if TYPE_CHECKING:
-    import numpy as np
+    from mm_data.video.readers import ReadFrames
 
 SIZE = 64
 LEVELS = (30, 90, 150, 210)
@@ -20,22 +22,29 @@ LEVELS = (30, 90, 150, 210)
 NEAR = 8
 
 
-def reader_pyav(_: DoctorOptions) -> Iterator[Check]:
-    """Whether PyAV writes H.264 and reads each frame back by its timestamp."""
-    from mm_data.video.reading import read_frames
-
-    yield round_trip("pyav", "av", read_frames)
-
-
-def reader_decord(_: DoctorOptions) -> Iterator[Check]:
-    """Whether decord, where it is installed, reads the same frames."""
-    from mm_data.video.isolated import DECORD, isolated
-
-    if find_spec("decord"):
-        yield round_trip("decord", "decord", isolated(DECORD))
+def readers(_: DoctorOptions) -> Iterator[Check]:
+    """Whether each library that is installed reads what PyAV writes, frame by frame."""
+    for reader in Reader:
+        library = "av" if reader is Reader.PYAV else reader.value
+        if find_spec(library):
+            yield _tried(reader.value, library, reader)
 
 
-def round_trip(name: str, library: str, read: Callable[..., np.ndarray]) -> Check:
+def reader_isolated(_: DoctorOptions) -> Iterator[Check]:
+    """Whether a process with limits and without network, as `data.isolated` wants it, reads frames."""
+    yield _tried("isolated", "av", Reader.PYAV, isolated=True)
+
+
+def _tried(name: str, library: str, reader: Reader, isolated: bool = False) -> Check:
+    from mm_data.video.readers import reader_of
+
+    try:
+        return round_trip(name, library, reader_of(reader, isolated))
+    except UserError as error:
+        return Check(f"reader {name}", BROKEN, str(error))
+
+
+def round_trip(name: str, library: str, read: ReadFrames) -> Check:
     """Writes grey frames as H.264 and has a reader read them."""
     import numpy as np
 
@@ -54,4 +63,4 @@ def round_trip(name: str, library: str, read: Callable[..., np.ndarray]) -> Chec
     return Check(f"reader {name}", OK, f"{version(library)}, H.264 written and read back")
 
 
-CHECKS: Checks = (reader_pyav, reader_decord)
+CHECKS: Checks = (readers, reader_isolated)

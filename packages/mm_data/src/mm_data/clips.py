@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import BinaryIO
 
 import attrs
@@ -11,18 +10,16 @@ import numpy as np
 import torch
 
 from mm_config.schema import Problem, UserError
-from mm_config.specs import DataSpec, Interpolation, Reader
+from mm_config.specs import DatasetSpec, DataSpec, FolderSpec, IndexSpec, Interpolation, MixtureSpec
 from mm_data.bad import BadClip, Fault
+from mm_data.media import open_media
 from mm_data.records import Asked, Shape
 from mm_data.transforms.captions import caption_of
 from mm_data.transforms.framing import framing
 from mm_data.transforms.resizing import framed
 from mm_data.transforms.sampling import sampled
-from mm_data.video.index import index_video, open_video
-from mm_data.video.isolated import DECORD, isolated
 from mm_data.video.limits import failure, is_short, require_frames
-from mm_data.video.reading import read_frames
-from mm_data.video.reading_decord import require_decord
+from mm_data.video.readers import indexer_of, reader_of
 
 
 @attrs.frozen
@@ -78,14 +75,22 @@ def _array_shape(shape: Shape) -> tuple[int, ...]:
 
 
 def _read(asked: Asked, data: DataSpec) -> np.ndarray:
-    with open_video(asked.record.path) as file:
+    record = asked.record
+    with open_media(record.path, record.part, record.url, remote_of(data.dataset)) as file:
         return _decoded(file, asked, data)
+
+
+def remote_of(dataset: DatasetSpec) -> tuple[str, ...]:
+    """What a dataset, or a part of a mixture, may read over the network."""
+    if isinstance(dataset, MixtureSpec):
+        return tuple(one for part in dataset.parts for one in remote_of(part.dataset))
+    return dataset.remote if isinstance(dataset, FolderSpec | IndexSpec) else ()
 
 
 def _decoded(file: BinaryIO, asked: Asked, data: DataSpec) -> np.ndarray:
     """Raises BadClip whatever a decoder raises: on damaged files they raise nearly anything."""
     try:
-        index, shape, record = index_video(file), asked.shape, asked.record
+        index, shape, record = indexer_of(data.isolated)(file), asked.shape, asked.record
         wanted = sampled(data, index, record.cut, shape.num_frames, asked.draw)
         top, left, height, width = record.crop or (0, 0, index.shown.height, index.shown.width)
         if top + height > index.shown.height or left + width > index.shown.width:
@@ -94,7 +99,8 @@ def _decoded(file: BinaryIO, asked: Asked, data: DataSpec) -> np.ndarray:
         # A resizing of whole frames is one step with their conversion to RGB.
         at_once = record.crop is None and data.interpolation is Interpolation.BICUBIC
         size = (how.height, how.width) if at_once else (index.shown.height, index.shown.width)
-        frames = reader_of(data.reader)(file, index, wanted, height=size[0], width=size[1])
+        read = reader_of(data.reader, data.isolated)
+        frames = read(file, index, wanted, height=size[0], width=size[1])
         require_frames(frames, (shape.num_frames, *size, 3))
         if not at_once:
             frames = frames[:, top : top + height, left : left + width]
@@ -105,15 +111,3 @@ def _decoded(file: BinaryIO, asked: Asked, data: DataSpec) -> np.ndarray:
     except Exception as error:
         raise failure(error) from error
     return frames
-
-
-def reader_of(reader: Reader) -> Callable[..., np.ndarray]:
-    """What reads frames: decord, which ends its process on some damaged files, in a process of its own.
-
-    Raises:
-        UserError: It isn't installed.
-    """
-    if reader is Reader.PYAV:
-        return read_frames
-    require_decord()
-    return isolated(DECORD)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
-from mm_config.specs import Cache, Conditioning, DataSpec, Reader, Recompute, Resize, TrainSpec
+from mm_config.specs import Cache, Conditioning, DataSpec, Recompute, Resize, TrainSpec
 from mm_models import PART_FIELDS, tags_of
 
 RUNNER = "training"
@@ -33,8 +33,6 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     if spec.data.cache is not Cache.NONE and _several_sizes(spec.data):
         message = f"is {spec.data.cache.value}: clips of several sizes can't be kept yet; set it to none"
         yield Problem("data.cache", message)
-    if spec.data.reader is Reader.TORCHCODEC:
-        yield Problem("data.reader", f"is torchcodec, which {RUNNER} can't read with yet; pyav or decord can")
     if spec.recompute.mode is Recompute.SELECTIVE:
         yield Problem("recompute.mode", f"is selective, which {RUNNER} can't do yet; none or full can")
 
@@ -55,6 +53,7 @@ CARRIED_OUT = CarriedOut(
         "data.flip_share",
         "data.frame_interval",
         "data.interpolation",
+        "data.isolated",
         "data.max_aspect_ratio",
         "data.max_bad_clips",
         "data.min_num_frames",

@@ -10,7 +10,7 @@ import attrs
 from mm_config.pages.markup import Html, data_block, number, tag
 
 _WIDTH, _HEIGHT, _FOOT, _HEAD = 360, 170, 22, 16
-_ROW, _LABEL, _COUNT = 22, 130, 64
+_ROW, _LABEL, _COUNT, _LETTER = 22, 130, 64, 7
 
 
 @attrs.frozen
@@ -94,18 +94,20 @@ def bars(title: str, counts: Iterable[tuple[str, float]], unit: str = "") -> Htm
     most = max((count for _, count in listed), default=0)
     if not listed:
         return _figure(title, tag("p", "none", class_="faint"))
+    above = any(len(name) > _LABEL // _LETTER for name, _ in listed)
+    left, row, down = (0, 2 * _ROW, _ROW) if above else (_LABEL, _ROW, 0)
     shapes: list[Html] = []
     for place, (name, count) in enumerate(listed):
-        top, middle = place * _ROW, place * _ROW + _ROW * 0.68
-        length = (_WIDTH - _LABEL - _COUNT) * count / most if most > 0 else 0.0
-        said = f"{number(count)} {unit}".rstrip()
-        shown = name if len(name) <= _LABEL // 7 else f"{name[: _LABEL // 7 - 1]}…"
+        top = place * row
+        length = (_WIDTH - left - _COUNT) * count / most if most > 0 else 0.0
+        said, room = f"{number(count)} {unit}".rstrip(), (_WIDTH if above else _LABEL) // _LETTER
+        shown = name if len(name) <= room else f"{name[: room - 1]}…"
         shapes += (
-            tag("text", tag("title", name), shown, x=0, y=middle),
-            _bar(f"{name}: {said}", _LABEL, top + 3, max(length, 1), _ROW - 6),
-            tag("text", said, x=_LABEL + length + 6, y=middle, class_="faint"),
+            tag("text", tag("title", name), shown, x=0, y=top + 15),
+            _bar(f"{name}: {said}", left, top + down + 3, max(length, 1), _ROW - 6),
+            tag("text", said, x=left + length + 6, y=top + down + 15, class_="faint"),
         )
-    return _figure(title, _svg(title, len(listed) * _ROW, *shapes))
+    return _figure(title, _svg(title, len(listed) * row, *shapes))
 
 
 def _bar(said: str, left: float, top: float, width: float, height: float) -> Html:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from mm_config.cli import JSON, LOCATION, RUNS_DIR, CommandLine, Option, Usage, Verb, whole_number
@@ -49,7 +51,8 @@ def inspect(line: CommandLine) -> int:
     from mm_data.looking.subject import subject_of
     from mm_data.looking.text import as_json, tell
 
-    found = inspected(subject_of(line), line.value(CLIPS, 200), told=not line.has(JSON))
+    with redirect_stdout(sys.stderr) if line.has(JSON) else nullcontext():
+        found = inspected(subject_of(line), line.value(CLIPS, 200))
     if line.has(JSON):
         print_json(as_json(found))
     else:

@@ -78,17 +78,16 @@ class Inspection:
         return [self.subject.dataset.name_of(index) for index in group]
 
 
-def inspected(subject: Subject, most: int, *, told: bool) -> Inspection:
+def inspected(subject: Subject, most: int) -> Inspection:
     """Looks at a dataset.
 
     Args:
         subject: Whose clips.
         most: How many clips are decoded, one frame each.
-        told: Whether a bar is shown.
     """
     dataset, data = subject.dataset, subject.data
     indices = frame_moments(len(dataset.records), most)
-    peeks = peek_into(dataset, indices, data.workers if data else 2, told=told)
+    peeks = peek_into(subject, indices)
     plan, problem = _plan(subject) if data else (None, "")
     records = dataset.records
     equal = _equal_rows(records) if isinstance(records, IndexedRecords) else _equal_files(peeks)
@@ -169,7 +168,7 @@ def _stats(records: IndexedRecords) -> Mapping[str, Any]:
 
 def _equal_files(peeks: Sequence[Peek]) -> list[Group]:
     """Clips of the same bytes, cut and crop."""
-    readable = [peek for peek in peeks if not peek.bad]
+    readable = [peek for peek in peeks if not peek.bad and peek.record.url is None]
     places: dict[tuple[object, ...], list[int]] = defaultdict(list)
     digests = sha256_of_files(peek.record.path for peek in readable)
     for peek, digest in zip(readable, digests, strict=True):

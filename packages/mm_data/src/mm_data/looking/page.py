@@ -143,7 +143,7 @@ def _row(name: str, peek: Peek, state: Sequence[str]) -> list[Child | Cell]:
     picture: Child = tag("span", peek.bad, class_="warn")
     if peek.picture:
         data = base64.b64encode(peek.picture).decode()
-        picture = tag("img", src=f"data:image/jpeg;base64,{data}", alt=name, loading="lazy")
+        picture = tag("img", src=f"data:image/jpeg;base64,{data}", alt=name)
     captions = peek.record.captions or (peek.record.caption,)
     measured: list[Child | Cell] = ["", None, None, None]
     if found := peek.measured:

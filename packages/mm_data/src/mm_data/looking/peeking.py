@@ -12,12 +12,16 @@ from PIL import Image
 
 from mm_config.console import progress
 from mm_config.schema import UserError
+from mm_config.specs import Reader
 from mm_data.bad import BadClip
+from mm_data.clips import remote_of
 from mm_data.looking.likeness import difference_hash
-from mm_data.records import Dataset, Measured, Record
-from mm_data.video.index import VideoIndex, index_video, open_video
+from mm_data.looking.subject import Subject
+from mm_data.media import open_media
+from mm_data.records import Measured, Record
+from mm_data.video.index import VideoIndex
 from mm_data.video.limits import failure
-from mm_data.video.reading import read_frames
+from mm_data.video.readers import indexer_of, reader_of
 
 PICTURE = (240, 160)
 """Width and height that a small picture fits into."""
@@ -43,30 +47,40 @@ class Peek:
     """Why it can't be read."""
 
 
-def peek_into(dataset: Dataset, indices: Sequence[int], workers: int, *, told: bool) -> list[Peek]:
-    """Looks at some clips of a dataset, in their order.
+def peek_into(subject: Subject, indices: Sequence[int]) -> list[Peek]:
+    """Looks at some clips, in their order.
 
     Args:
-        dataset: The clips.
+        subject: Whose clips. Its data says on how many threads, and whether in processes with limits.
         indices: Which of them.
-        workers: Threads that decode.
-        told: Whether a bar is shown.
 
     Raises:
         UserError: A record is wrong, or the machine can't read clips.
     """
-    with ThreadPoolExecutor(workers) as pool:
-        found = pool.map(lambda index: peek(dataset.records[index], index), indices)
-        if not told:
-            return list(found)
-        with progress("look at clips", len(indices), "clip", 50) as bar:
-            return [one for one in found if bar.advance(1) is None]
+    records, data = subject.dataset.records, subject.data
+    remote, apart = remote_of(subject.spec), data is not None and data.isolated
+    with (
+        ThreadPoolExecutor(data.workers if data else 2) as pool,
+        progress("look at clips", len(indices), "clip", 50) as bar,
+    ):
+        found = pool.map(lambda index: peek(records[index], index, remote, isolated=apart), indices)
+        return [one for one in found if bar.advance(1) is None]
 
 
-def peek(record: Record, index: int) -> Peek:
-    """Looks at one clip."""
+def peek(record: Record, index: int, remote: Sequence[str] = (), *, isolated: bool = False) -> Peek:
+    """Looks at one clip.
+
+    Args:
+        record: The clip.
+        index: Its place in the dataset.
+        remote: Where clips may be read from over the network.
+        isolated: Whether it is decoded in a process with limits.
+
+    Raises:
+        UserError: The machine can't read clips.
+    """
     try:
-        measured, picture = _middle(record)
+        measured, picture = _middle(record, remote, isolated)
     except UserError:
         raise
     except Exception as error:  # Decoders raise nearly anything on damaged files.
@@ -79,12 +93,13 @@ def peek(record: Record, index: int) -> Peek:
     return Peek(index, record, record.measured or measured, file.getvalue(), looks)
 
 
-def _middle(record: Record) -> tuple[Measured, Image.Image]:
-    with open_video(record.path) as file:
-        index = index_video(file)
+def _middle(record: Record, remote: Sequence[str], isolated: bool) -> tuple[Measured, Image.Image]:
+    with open_media(record.path, record.part, record.url, remote) as file:
+        index = indexer_of(isolated)(file)
         first, end = record.cut or (0, len(index.pts))
         wanted = index.pts[min((first + end) // 2, len(index.pts) - 1)]
-        (frame,) = read_frames(file, index, [wanted], height=None, width=None)
+        read = reader_of(Reader.PYAV, isolated)
+        (frame,) = read(file, index, [wanted], height=index.shown.height, width=index.shown.width)
     if record.crop:
         top, left, height, width = record.crop
         frame = frame[top : top + height, left : left + width]

@@ -50,10 +50,9 @@ def columns(found: Inspection) -> Iterator[tuple[str, np.ndarray, str]]:
 
 def sizes(found: Inspection) -> Counter[str]:
     """How many clips have which size."""
-    pairs, counts = np.unique(
-        np.stack([found.numbers.width, found.numbers.height]), axis=1, return_counts=True
-    )
-    shown = (f"{width}x{height}" for width, height in pairs.T.tolist())
+    width, height = (side.astype(np.int64) for side in (found.numbers.width, found.numbers.height))
+    pairs, counts = np.unique(width << 32 | height, return_counts=True)
+    shown = (f"{pair >> 32}x{pair & 0xFFFFFFFF}" for pair in pairs.tolist())
     return Counter(dict(zip(shown, counts.tolist(), strict=True)))
 
 

@@ -22,7 +22,7 @@ from mm_config.console import say
 from mm_config.options import ACCEPT
 from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec, Order
-from mm_data.clips import load_clip, reader_of
+from mm_data.clips import load_clip
 from mm_data.plan.making import make_plan
 from mm_data.plan.plan import Plan
 from mm_data.records import Dataset, Shape
@@ -30,6 +30,7 @@ from mm_data.streaming.ahead import Ahead
 from mm_data.streaming.filling import Filled, Filler, Load
 from mm_data.streaming.quarantine import Quarantine
 from mm_data.streaming.slots import MIB, Budget, Slot, Slots
+from mm_data.video.readers import reader_of
 
 SHOWN_PATHS = 5
 STALL_SECONDS = 600.0
@@ -192,7 +193,7 @@ def stream(
             message = f"{size} samples can't be shared equally by {world_size} ranks"
             raise UserError(Problem("spec.data.batch_size", message))
     if load is None:
-        reader_of(data.reader)
+        reader_of(data.reader, data.isolated)
         load = partial(load_clip, data=data)
     workers = data.workers if workers is None else workers
     listed = Quarantine(quarantine, dataset.records, data)

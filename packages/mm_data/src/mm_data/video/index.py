@@ -7,6 +7,7 @@ protocols.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,26 +21,29 @@ from av.container import InputContainer
 from av.error import ArgumentError, FFmpegError
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from mm_config.durable import open_regular
 from mm_data.bad import BadClip
 from mm_data.video import limits
-from mm_data.video.limits import MAX_FRAMES, MAX_PIXELS, Watched, failure, fault_of
-from mm_data.video.shown import Shown, shown_size
+from mm_data.video.boxes import require_samples
+from mm_data.video.images import format_of, read_image
+from mm_data.video.limits import MAX_BYTES, MAX_FRAMES, MAX_PIXELS, Watched, failure, fault_of
+from mm_data.video.shown import Shown, has_alpha, shown_size
 
-ALLOWED = "mp4, mov, mkv, webm and MPEG transport streams are read"
+ALLOWED = "mp4, mov, mkv, webm and MPEG transport streams are read, and PNG, JPEG and WebP"
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts"
 CODECS = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})
+IMAGE = "image"
+"""What stands for the container of a still picture."""
 DECODERS = ",".join((*sorted(CODECS), "libdav1d"))
 """The codecs' decoders in FFmpeg, of which libdav1d is AV1's."""
 OTHER_FORMATS = {
     b"GIF8": "a GIF",
-    b"RIFF": "an AVI or a WebP",
+    b"RIFF": "an AVI",
     b"FLV": "an FLV",
     b"0&\xb2u": "an ASF (WMV)",
-    b"\xff\xd8\xff": "a JPEG",
-    b"\x89PNG": "a PNG",
     b"OggS": "an Ogg",
     b"\x00\x00\x01\xba": "an MPEG program stream",
     b"#EXTM3U": "a playlist",
@@ -69,6 +73,15 @@ class VideoIndex:
     """Whether an edit list hides frames that are in the file."""
     shown: Shown
     """What becomes of a stored picture before it is seen, and its size then."""
+    streams: int = 1
+    """Streams of pictures in the file, of which the first is read."""
+    alpha: bool = False
+    """Whether pictures say how much of them covers what is behind, which is black."""
+
+    @property
+    def still(self) -> bool:
+        """Whether it is a picture, no video: one frame, whose time means nothing."""
+        return self.container == IMAGE
 
 
 def open_video(path: Path) -> BinaryIO:
@@ -116,6 +129,9 @@ def _opened(file: Watched) -> InputContainer:
     name = next((name for start, name in OTHER_FORMATS.items() if head.startswith(start)), None)
     if name is not None:
         raise BadClip("open", f"the file is {name}; {ALLOWED}")
+    if (size := file.seek(0, io.SEEK_END)) > MAX_BYTES:
+        raise BadClip("open", f"{size} bytes are more than {MAX_BYTES}")
+    require_samples(file)
     file.seek(0)
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "", "codec_whitelist": DECODERS}
     try:
@@ -141,6 +157,17 @@ def _check(stream: VideoStream) -> None:
     context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
+def decoder_of(stream: VideoStream) -> VideoCodecContext:
+    """The stream's own decoder; libvpx's for VP9 with alpha, which FFmpeg's own passes over."""
+    if stream.metadata.get("alpha_mode") != "1" or stream.codec_context.codec.canonical_name != "vp9":
+        return stream.codec_context
+    decoder = VideoCodecContext.create("libvpx-vp9", "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.thread_count = 1
+    decoder.options = {"max_pixels": str(MAX_PIXELS)}
+    return decoder
+
+
 def index_video(file: BinaryIO) -> VideoIndex:
     """Reads the timestamps of all frames, and decodes the first keyframe, which tells how frames are shown.
 
@@ -148,11 +175,14 @@ def index_video(file: BinaryIO) -> VideoIndex:
         BadClip: No frames, a frame without a timestamp or with another's, a damaged packet, or pictures that
             can't be shown (HDR).
     """
+    file.seek(0)
+    if (kind := format_of(file.read(16))) is not None:
+        return _index_image(file, kind)
     pts: list[int] = []
     keyframes: list[int] = []
     duration = 0
     open_gop = edited = False
-    shown: Shown | None = None
+    first: VideoFrame | None = None
     with demuxer(file) as (container, stream):
         for packet in container.demux(stream):
             if packet.size == 0:
@@ -162,7 +192,7 @@ def index_video(file: BinaryIO) -> VideoIndex:
             if packet.pts is None:
                 raise BadClip("index", f"frame {len(pts)} has no timestamp")
             if packet.is_keyframe:
-                shown = shown or _shown(stream, packet)
+                first = first or _decoded_alone(stream, packet)
                 keyframes.append(packet.pts)
             open_gop |= bool(keyframes) and packet.pts < keyframes[-1]
             if packet.is_discard:
@@ -173,9 +203,10 @@ def index_video(file: BinaryIO) -> VideoIndex:
             pts.append(packet.pts)
             if len(pts) > MAX_FRAMES:
                 raise BadClip("index", f"more than {MAX_FRAMES} frames")
-        time_base, name = stream.time_base, container.format.name
+        time_base, name, aspect = stream.time_base, container.format.name, stream.sample_aspect_ratio
+        streams = len(container.streams.video)
         codec = stream.codec_context.codec.canonical_name
-    if not pts or shown is None or time_base is None:
+    if not pts or first is None or time_base is None:
         raise BadClip("index", "no frames")
     pts.sort()
     if len(set(pts)) != len(pts):
@@ -190,12 +221,31 @@ def index_video(file: BinaryIO) -> VideoIndex:
         codec=codec,
         open_gop=open_gop,
         edited=edited,
-        shown=shown,
+        shown=shown_size(first, aspect),
+        streams=streams,
+        alpha=has_alpha(first),
     )
 
 
-def _shown(stream: VideoStream, keyframe: Packet) -> Shown | None:
-    """How frames are shown, told from a keyframe; None where it can't be decoded alone."""
-    frames = [*stream.decode(keyframe), *stream.decode(None)]
-    stream.codec_context.flush_buffers()
-    return shown_size(frames[0], stream.sample_aspect_ratio) if frames else None
+def _index_image(file: BinaryIO, kind: str) -> VideoIndex:
+    """A picture as a video of one frame that lasts no time."""
+    height, width, _ = read_image(file, kind).shape
+    return VideoIndex(
+        pts=(0,),
+        keyframes=(0,),
+        time_base=Fraction(1),
+        seconds=Fraction(0),
+        container=IMAGE,
+        codec=kind.lower(),
+        open_gop=False,
+        edited=False,
+        shown=Shown(height, width),
+    )
+
+
+def _decoded_alone(stream: VideoStream, keyframe: Packet) -> VideoFrame | None:
+    """The picture of a keyframe; None where nothing comes out."""
+    decoder = decoder_of(stream)
+    frames = [*decoder.decode(keyframe), *decoder.decode(None)]
+    decoder.flush_buffers()
+    return frames[0] if frames else None

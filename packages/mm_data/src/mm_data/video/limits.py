@@ -16,6 +16,8 @@ from mm_data.bad import BadClip, Fault
 
 MAX_PIXELS = 8192 * 4320
 """Of a picture."""
+MAX_BYTES = 1 << 36
+"""Of a file or a part of a shard: 69 GB, two hours and a half at 60 Mbit/s."""
 MAX_FRAMES = 2_000_000
 """Of a file: 23 hours at 24 frames per second."""
 CLIP_SECONDS = 120.0

@@ -10,8 +10,9 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from mm_data.bad import BadClip
-from mm_data.video.index import VideoIndex, demuxer
-from mm_data.video.shown import Shown
+from mm_data.video.images import on_black, read_image
+from mm_data.video.index import VideoIndex, decoder_of, demuxer
+from mm_data.video.shown import Shown, has_alpha
 
 
 def read_frames(
@@ -42,6 +43,9 @@ def read_frames(
     Raises:
         BadClip: A frame is damaged, or doesn't come out even from the start of the file.
     """
+    if index.still:
+        picture = VideoFrame.from_ndarray(read_image(file, index.codec.upper()), format="rgb24")
+        return to_rgb(picture, index.shown, height, width)[None].repeat(len(wanted), axis=0)
     assert set(wanted) <= set(index.pts)
     assert list(wanted) == sorted(wanted)
     places: dict[int, list[int]] = {}
@@ -88,7 +92,8 @@ def _decoded(
     with demuxer(file) as (container, stream):
         if start is not None:
             container.seek(start, stream=stream)
-        for frame in container.decode(stream):
+        decoder = decoder_of(stream)
+        for frame in (frame for packet in container.demux(stream) for frame in decoder.decode(packet)):
             # Frames shown before the keyframe may lack their references; they are not what was asked for.
             if start is not None and frame.pts is not None and frame.pts < start:
                 continue
@@ -109,6 +114,8 @@ def to_rgb(frame: VideoFrame, shown: Shown, height: int | None, width: int | Non
         shown: How it is turned.
         height, width: Size of the returned frame; None keeps that of the file.
     """
+    if has_alpha(frame):
+        frame = VideoFrame.from_ndarray(on_black(frame.to_ndarray(format="rgba")), format="rgb24")
     rows, columns = (width, height) if shown.turns % 2 else (height, width)
     if (rows, columns) in ((None, None), (frame.height, frame.width)):
         pixels = frame.to_ndarray(format="rgb24")

@@ -55,6 +55,8 @@ def read_frames_decord(
     Raises:
         BadClip: Neither can read the wanted frames, or decord would return wrong ones.
     """
+    if index.still:
+        return read_frames(file, index, wanted, height=height, width=width)
     decord = require_decord()
     if unsafe := _unsafe(index):
         raise BadClip("decode", f"decord can't be trusted with {unsafe}; use the reader pyav")
@@ -85,4 +87,10 @@ def _unsafe(index: VideoIndex) -> str | None:
         return "files with an edit list"
     if index.codec == "av1":
         return "AV1, which it doesn't know"
+    if index.alpha:
+        return "alpha"
+    if index.shown.mirrored:
+        return "mirrored pictures"
+    if index.streams > 1:
+        return "several video streams"
     return "MPEG transport streams" if index.container == "mpegts" else None

@@ -1,7 +1,7 @@
 """The process in which `mm_data.video.isolated` has a reader read; it dies with its parent.
 
-A request is a file and a shared memory, as descriptors, with JSON that says which frames are wanted. The
-frames are left in the memory; the answer is a line of JSON: {}, or why the clip is bad.
+A request is a file and a shared memory, as descriptors, with JSON that says which frames are wanted, or that
+the index is. Frames are left in the memory; the answer is JSON: {}, the index, or why the clip is bad.
 """
 
 from __future__ import annotations
@@ -10,24 +10,27 @@ import importlib
 import json
 import mmap
 import os
-import resource
 import select
 import socket
 import struct
 import sys
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from threading import Thread
 from typing import Any
 
+import attrs
 import numpy as np
 
-from mm_data.video.index import VideoIndex
+from mm_data.video.confined import confine
+from mm_data.video.index import VideoIndex, index_video
 from mm_data.video.limits import failure, require_frames
 from mm_data.video.shown import Shown
 
 HEADER = struct.Struct("<Q")
 """The bytes of JSON that follow."""
-READY = b"ready\n"
+READY = b"ready"
+"""What begins the line that it sends first; the rest says why the network is still open."""
 
 
 def main(reader: str, descriptor: int, memory: int) -> None:
@@ -38,13 +41,11 @@ def main(reader: str, descriptor: int, memory: int) -> None:
         descriptor: Of the socket to the parent.
         memory: Bytes of address space that this process may have.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     module, _, function = reader.partition(":")
     read = getattr(importlib.import_module(module), function)
     parent = socket.socket(fileno=descriptor)
     Thread(target=_end_with, args=(parent,), daemon=True).start()
-    parent.sendall(READY)
+    parent.sendall(READY + b" " + confine(memory).encode() + b"\n")
     # From here on stderr is a decoder's, which may write without end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     while True:
@@ -54,17 +55,25 @@ def main(reader: str, descriptor: int, memory: int) -> None:
         (size,) = HEADER.unpack(header)
         request = json.loads(parent.recv(size, socket.MSG_WAITALL))
         file, shared = descriptors
-        parent.sendall(json.dumps(_answer(read, file, shared, **request)).encode() + b"\n")
+        answer = json.dumps(_answer(read, file, shared, **request), default=str).encode()
+        parent.sendall(HEADER.pack(len(answer)) + answer)
 
 
 def _answer(
-    read: Any, file: int, shared: int, index: dict[str, Any], wanted: list[int], height: int, width: int
+    read: Any,
+    file: int,
+    shared: int,
+    index: dict[str, Any] | None,
+    wanted: Sequence[int] = (),
+    shape: Sequence[int] = (),
 ) -> dict[str, Any]:
-    shape = (len(wanted), height, width, 3)
+    """What is found, or why nothing is."""
     try:
         with os.fdopen(file, "rb") as opened, os.fdopen(shared, "rb+") as memory:
-            frames = read(opened, _index(**index), wanted, height=height, width=width)
-            require_frames(frames, shape)
+            if index is None:
+                return {"index": attrs.asdict(index_video(opened))}
+            frames = read(opened, index_of(index), wanted, height=shape[1], width=shape[2])
+            require_frames(frames, tuple(shape))
             mapped = mmap.mmap(memory.fileno(), 0)
             np.frombuffer(mapped, np.uint8).reshape(shape)[:] = frames
     except Exception as error:
@@ -73,13 +82,15 @@ def _answer(
     return {}
 
 
-def _index(**fields: Any) -> VideoIndex:
-    for name in ("time_base", "seconds"):
-        fields[name] = Fraction(fields[name])
-    for name in ("pts", "keyframes"):
-        fields[name] = tuple(fields[name])
-    fields["shown"] = Shown(**fields["shown"])
-    return VideoIndex(**fields)
+def index_of(fields: Mapping[str, Any]) -> VideoIndex:
+    """An index out of JSON.
+
+    Raises:
+        TypeError, ValueError, LookupError: It is none.
+    """
+    times = {name: Fraction(fields[name]) for name in ("time_base", "seconds")}
+    pts = {name: tuple(map(int, fields[name])) for name in ("pts", "keyframes")}
+    return VideoIndex(**{**fields, **times, **pts, "shown": Shown(**fields["shown"])})
 
 
 def _end_with(parent: socket.socket) -> None:

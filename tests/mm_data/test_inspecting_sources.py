@@ -1,0 +1,96 @@
+"""An inspection takes data as it lies: an index, a folder with pictures, a shard; strangers' files apart."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from PIL import Image
+
+from mm_config.specs import DataSpec, ShapesSpec
+from mm_data.index.table import IndexedRecords
+from mm_data.looking.inspect import VERB
+from mm_data.looking.inspection import inspected
+from mm_data.looking.subject import Subject
+from tests.mm_data.looked import indexed, training, write_clips
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str | Path) -> dict[str, Any]:
+    """What the verb prints as JSON; what it tells meanwhile goes elsewhere."""
+    capsys.readouterr()
+    assert VERB.run([*map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_an_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    indexed(tmp_path)
+    said = printed(capsys, tmp_path / "index")
+    names = ["long.mp4", "wide.mp4", "short.mp4", "tall.mp4", "copy.mp4", "again.mp4"]
+    assert [one["name"] for one in said["looked_at"]] == names and said["buckets"] == []
+    assert said["equal"] == [["long.mp4", "copy.mp4"]] and said["left_out"]["no such file"] == 1
+
+
+def test_a_folder_with_captions_beside_clips_and_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    write_clips(folder)
+    pixels = np.random.default_rng(3).integers(0, 255, (40, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "still.png")
+    for path in list(folder.iterdir()):
+        path.with_suffix(".txt").write_text(f"caption of {path.stem}\n", "utf-8")
+    said = printed(capsys, folder, "--runs-dir", tmp_path / "runs", "--out", tmp_path / "x.html")
+    (still,) = (one for one in said["looked_at"] if one["name"] == "still.png")
+    assert still["caption"] == "caption of still" and still["bad"] == ""
+    assert still["measured"] == {"num_frames": 1, "fps": 0.0, "height": 40, "width": 60}
+    assert said["rates"] == {"8": 6, "images": 1} and said["sizes"]["60x40"] == 1
+    assert (tmp_path / "x.html").read_text("utf-8").count("data:image/jpeg") == 7
+
+
+def test_a_shard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clips(tmp_path)
+    with tarfile.open(tmp_path / "0001.tar", "w") as shard:
+        for name in ("long.mp4", "wide.mp4"):
+            shard.add(tmp_path / name, name)
+            text = b"caption of " + name.encode()
+            member = tarfile.TarInfo(Path(name).stem + ".txt")
+            member.size = len(text)
+            shard.addfile(member, io.BytesIO(text))
+    said = printed(capsys, tmp_path / "0001.tar", "--runs-dir", tmp_path / "runs")
+    assert [(one["caption"], one["bad"]) for one in said["looked_at"]] == [
+        ("caption of long.mp4", ""),
+        ("caption of wide.mp4", ""),
+    ]
+    assert [one["measured"]["num_frames"] for one in said["looked_at"]] == [40, 20]
+
+
+def test_clips_of_strangers_are_decoded_in_processes_with_limits(tmp_path: Path) -> None:
+    dataset = indexed(tmp_path)
+    data = DataSpec(dataset=ShapesSpec(), batch_size=1, num_frames=9, height=64, width=96, workers=1)
+    plain = inspected(Subject("clips", data.dataset, dataset, data, 0), 3)
+    apart = attrs.evolve(data, isolated=True)
+    assert inspected(Subject("clips", apart.dataset, dataset, apart, 0), 3).peeks == plain.peeks
+
+
+def test_fields_that_are_changed_change_what_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = indexed(tmp_path).records
+    assert isinstance(records, IndexedRecords)
+    path, digest = str(tmp_path / "index"), records.head.digest
+    experiment = training(
+        tmp_path,
+        "from mm_config.specs import IndexSpec",
+        f"INDEX = IndexSpec(name='index', digest={digest!r}, path={path!r})",
+        "SPEC = replace(SPEC, 'data.dataset', INDEX)",
+    )
+    everything = printed(capsys, experiment)
+    strict = printed(capsys, experiment, "--spec.data.max-aspect-ratio", "3")
+    assert sum(strict["left_out"].values()) == sum(everything["left_out"].values()) + 1
