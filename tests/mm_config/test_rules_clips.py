@@ -106,18 +106,29 @@ def test_rendered_clips_give_what_the_data_asks_for() -> None:
         ({"data.start": ClipStart.RANDOM}, "data.start", "choose head or middle"),
         ({"data.resize": Resize.RANDOM_CROP}, "data.resize", "choose center_crop"),
         ({"data.flip_share": 0.5}, "data.flip_share", "set it to 0.0"),
-        ({"autoencoder.latent_mode": LatentMode.SAMPLE}, "autoencoder.latent_mode", "choose mode"),
     ],
 )
-def test_kept_latents_are_the_same_in_every_epoch(changes: dict[str, Any], path: str, part: str) -> None:
+def test_kept_latents_are_the_same_in_every_epoch_or_have_stated_variants(
+    changes: dict[str, Any], path: str, part: str
+) -> None:
     assert found(WAN_1_3B, changes) == {}
     cached = {**changes, "data.cache": Cache.LATENTS}
     only(WAN_1_3B, cached, path, part, "data.cache = latents keeps one encoding per clip", "cache to none")
     only(WAN_1_3B, {**changes, "data.precomputed": FEATURES}, path, part, "precomputed latents are fixed")
+    assert found(WAN_1_3B, {**cached, "data.variants": 4}) == {}
+    assert found(WAN_1_3B, {**changes, "data.precomputed": FEATURES, "data.variants": 4}) == {}
+
+
+def test_variants_are_of_what_is_kept() -> None:
+    only(WAN_1_3B, {"data.variants": 4}, "data.variants", "is 4, but nothing is kept")
 
 
 def test_what_does_not_change_between_epochs_can_be_kept() -> None:
-    steady = {"data.start": ClipStart.MIDDLE, "data.resize": Resize.CENTER_CROP}
+    steady = {
+        "data.start": ClipStart.MIDDLE,
+        "data.resize": Resize.CENTER_CROP,
+        "autoencoder.latent_mode": LatentMode.SAMPLE,
+    }
     assert found(WAN_1_3B, {**steady, "data.cache": Cache.LATENTS, "data.flip_share": 1.0}) == {}
     assert found(WAN_1_3B, {**steady, "data.precomputed": FEATURES}) == {}
     text = PrecomputedSpec(name="features", latents=False, empty_caption=True)

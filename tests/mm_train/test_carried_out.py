@@ -44,7 +44,6 @@ def test_all_that_training_cannot_do_is_named_at_once(small: TrainSpec) -> None:
     changes = {
         "ema": EmaSpec(),
         "optim": MuonSpec(),
-        "data.variants": 2,
         "parallel.ulysses": 2,
         "recompute.mode": Recompute.SELECTIVE,
         "recompute.offload": True,

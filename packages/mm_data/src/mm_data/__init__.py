@@ -9,7 +9,11 @@ from mm_config.schema import lazy
 if TYPE_CHECKING:
     from mm_data.bad import Bad, BadClip, file_state
     from mm_data.clips import Clip, load_clip
-    from mm_data.content import dataset_input
+    from mm_data.content import clip_digests, dataset_input
+    from mm_data.features.keys import caption_key, clip_key, digest_of, variant_of, with_variant
+    from mm_data.features.shards import Damaged
+    from mm_data.features.shards import writing as writing_features
+    from mm_data.features.store import Store
     from mm_data.looking.sheet import Strip, write_contact_sheet
     from mm_data.manifest import capped
     from mm_data.plan.making import make_plan

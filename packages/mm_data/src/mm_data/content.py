@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,19 @@ def _sha256_of_part(path: Path, part: tuple[int, int]) -> str:
     with open_regular(path) as file:
         file.seek(offset)
         return hashlib.sha256(file.read(length)).hexdigest()
+
+
+def clip_digests(dataset: Dataset) -> Sequence[str | None]:
+    """sha256 of each clip's file or of its part of a shard, in the order of the dataset.
+
+    An index tells them, wherever its clips are; without one, None stands for a clip that can't be read.
+    """
+    if dataset.parts:
+        return [digest for part in dataset.parts for digest in clip_digests(part)]
+    if isinstance(records := dataset.records, IndexedRecords):
+        digests = records.media.column("sha256").to_pylist()
+        return [digests[media] for media in records.columns("media").tolist()]
+    return sha256_of_files(record.path for record in dataset.records)
 
 
 def _name(spec: DatasetSpec) -> tuple[str | None, str | None]:

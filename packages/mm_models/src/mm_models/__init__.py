@@ -6,6 +6,7 @@ from mm_config.schema import lazy
 
 if TYPE_CHECKING:
     from mm_models.autoencoders import Autoencoder, build_autoencoder
+    from mm_models.autoencoders.kept import kept_of, latents_of
     from mm_models.carried_out import PART_FIELDS
     from mm_models.collectives import gather_json
     from mm_models.contents import encoder_inputs, weights_input

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mm_config import rules
 from mm_config.specs import TrainSpec
-from mm_data import Dataset, Grid, Plan, Shape, make_plan
+from mm_data import Asked, Dataset, Grid, Plan, Shape, make_plan
 
 
 def plan_of(spec: TrainSpec, dataset: Dataset, cache_dir: Path) -> Plan:
@@ -25,6 +26,19 @@ def plan_of(spec: TrainSpec, dataset: Dataset, cache_dir: Path) -> Plan:
     return make_plan(
         spec.data, dataset, spec.seed, tokens_of=tokens_of, grid=grid, store=cache_dir / "buckets"
     )
+
+
+def asks_of(plan: Plan, dataset: Dataset) -> Callable[[], Iterator[Asked]]:
+    """All clips that a plan takes, each in its shape, as often as that is called; they draw nothing yet."""
+
+    def asks() -> Iterator[Asked]:
+        for bucket in plan.buckets:
+            for members in bucket.members:
+                for place in members.indices:
+                    index = members.offset + int(place)
+                    yield Asked(dataset.records[index], index, bucket.shape, draw="")
+
+    return asks
 
 
 def latent_shape(spec: TrainSpec, shape: Shape) -> tuple[int, int, int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
-from mm_config.specs import Cache, Conditioning, DataSpec, Recompute, Resize, TrainSpec
+from mm_config.specs import Conditioning, Recompute, TrainSpec
 from mm_models import PART_FIELDS, tags_of
 
 RUNNER = "training"
@@ -30,15 +30,8 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     if spec.model.conditioning is not Conditioning.TEXT:
         shown = spec.model.conditioning.value
         yield Problem("model.conditioning", f"is {shown}: {RUNNER} on given frames is not there yet")
-    if spec.data.cache is not Cache.NONE and _several_sizes(spec.data):
-        message = f"is {spec.data.cache.value}: clips of several sizes can't be kept yet; set it to none"
-        yield Problem("data.cache", message)
     if spec.recompute.mode is Recompute.SELECTIVE:
         yield Problem("recompute.mode", f"is selective, which {RUNNER} can't do yet; none or full can")
-
-
-def _several_sizes(data: DataSpec) -> bool:
-    return bool(data.buckets) or data.min_num_frames is not None or data.resize is Resize.AREA
 
 
 CARRIED_OUT = CarriedOut(
@@ -60,6 +53,7 @@ CARRIED_OUT = CarriedOut(
         "data.min_pixels",
         "data.order",
         "data.pin_memory",
+        "data.precomputed",
         "data.prefetch",
         "data.prefetch_mib",
         "data.resize",
@@ -69,6 +63,7 @@ CARRIED_OUT = CarriedOut(
         "data.start",
         "data.tails",
         "data.tokens_per_batch",
+        "data.variants",
         "diffusion.sigma_max",
         "diffusion.sigma_min",
         "diffusion.drop_last",

@@ -13,12 +13,12 @@ from mm_config.options import RunOptions
 from mm_config.running import checked_inputs, resolve_weights
 from mm_config.runs import read_inputs, resumed
 from mm_config.schema import Problem, UserError
-from mm_config.specs import Cache, RandomWeights, TrainSpec
+from mm_config.specs import RandomWeights, TrainSpec
 from mm_data import Dataset, dataset_input
 from mm_models import encoder_inputs, weights_input
-from mm_train.features import recorded_contents
+from mm_train.features.kinds import FIELDS, encoders_of
+from mm_train.features.opening import encoder_contents
 from mm_train.ranks import Ranks
-from mm_train.starting import encoders_of
 
 DATASET = "spec.data.dataset"
 START = "spec.start_from"
@@ -97,8 +97,8 @@ def inputs_of(
         data: The same as an input.
         start: The network's first weights; None where a run goes on, which has recorded them.
     """
-    made = recorded_contents(spec, dataset, options) if spec.data.cache is not Cache.NONE else {}
-    found = {DATASET: data, **made, **encoder_inputs(encoders_of(spec), options)}
+    here = encoder_inputs({FIELDS[kind]: one for kind, one in encoders_of(spec).items()}, options)
+    found = {DATASET: data, **encoder_contents(spec, dataset, options, here)}
     if start is not None and (one := weights_input(spec.start_from, start, options.contents_dir, START)):
         found[START] = one
     return found

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from mm_config.options import Locations
-from mm_config.specs import DataSpec, TrainSpec
-from mm_data import Asked, Bad, BadClip, Clip, caption_of, load_clip, to_model_range
+from mm_config.specs import TrainSpec
+from mm_data import Asked, Bad, Clip, caption_of, load_clip, to_model_range
 from mm_models import build_autoencoder, build_text_encoder
 from mm_models import device as devices
-from mm_train.features import Features
+from mm_train.features.kinds import LATENTS, TEXT
+from mm_train.features.looking_up import Features
 from mm_train.moving import Mover
 
 Collate = Callable[[Sequence[Any], Sequence[bool]], tuple[Tensor, Tensor]]
@@ -41,10 +42,48 @@ class Source:
     """Is told of samples that `collate` gets next, so that they can be moved meanwhile."""
 
 
-def encoding_source(spec: TrainSpec, locations: Locations, device: torch.device) -> Source:
-    """Decodes and encodes each clip whenever it is drawn."""
+@attrs.frozen
+class _Encoded:
+    """A clip whose latents are looked up by the stream, whose errors end all ranks."""
+
+    latents: Tensor
+    """`[C, T, H, W]`."""
+    caption: str
+    """What it shows."""
+
+
+def source_of(
+    spec: TrainSpec, locations: Locations, device: torch.device, features: Features | None = None
+) -> Source:
+    """Decodes and encodes clips and captions whenever they are drawn, or looks up what is kept of them.
+
+    Args:
+        spec: The training.
+        locations: Where the weights of encoders lie; of those alone that are needed.
+        device: Where batches go.
+        features: What is kept; None where all is encoded.
+    """
+    texts = _texts(spec, locations, device, features)
+    if features is not None and LATENTS in features.kinds:
+        return _kept_source(spec, device, features, texts)
+    return _encoding_source(spec, locations, device, texts)
+
+
+def _texts(
+    spec: TrainSpec, locations: Locations, device: torch.device, features: Features | None
+) -> Callable[[list[str]], Tensor]:
+    """What makes `text_BLD` of captions."""
+    if features is not None and TEXT in features.kinds:
+        text_of = features.text_of
+        return lambda captions: torch.stack([text_of(one) for one in captions]).to(device)
+    encoder = build_text_encoder(spec.text_encoder, device, locations)
+    return lambda captions: encoder.encode(captions).float()
+
+
+def _encoding_source(
+    spec: TrainSpec, locations: Locations, device: torch.device, texts: Callable[[list[str]], Tensor]
+) -> Source:
     autoencoder = build_autoencoder(spec.autoencoder, device, locations)
-    text_encoder = build_text_encoder(spec.text_encoder, device, locations)
     mover = Mover(device, devices.side_stream(device) if spec.data.pin_memory else None)
 
     def load(asked: Asked) -> Clip:
@@ -53,10 +92,9 @@ def encoding_source(spec: TrainSpec, locations: Locations, device: torch.device)
 
     def collate(clips: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
         frames = mover.take([clip.frames for clip in clips])
-        captions = ["" if drop else clip.caption for clip, drop in zip(clips, dropped, strict=True)]
         with torch.no_grad():
             latents = autoencoder.encode(to_model_range(frames)).float()
-            return latents, text_encoder.encode(captions).float()
+            return latents, texts(_captions(clips, dropped))
 
     def begin(clips: Sequence[Any]) -> None:
         mover.begin([clip.frames for clip in clips])
@@ -64,34 +102,21 @@ def encoding_source(spec: TrainSpec, locations: Locations, device: torch.device)
     return Source(load if spec.data.pin_memory else None, workers=None, collate=collate, begin=begin)
 
 
-@attrs.frozen
-class _Encoded:
-    """What was encoded of a clip; looked up by the stream, whose errors end all ranks."""
-
-    latents: Tensor
-    """`[C, T, H, W]`."""
-    text: Tensor
-    """`[L, D]`, of its caption."""
-    no_text: Tensor
-    """Of the empty caption."""
-
-
-def cached_source(features: Features, data: DataSpec, device: torch.device) -> Source:
-    """Looks up what was encoded before."""
-    bad = {one.index: one for one in features.bad}
-
+def _kept_source(
+    spec: TrainSpec, device: torch.device, features: Features, texts: Callable[[list[str]], Tensor]
+) -> Source:
     def load(asked: Asked) -> _Encoded:
-        if (found := bad.get(asked.index)) is not None:
-            raise BadClip(found.stage, found.reason)
-        latents = features.latents_of(asked.index)
-        caption = caption_of(asked.record, data, asked.draw)
-        return _Encoded(latents, features.text_of(caption), features.text_of(""))
+        latents = features.latents_of(features.kept(asked))
+        return _Encoded(latents, caption_of(asked.record, spec.data, asked.draw))
 
     def collate(samples: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
         latents = torch.stack([sample.latents for sample in samples])
-        pairs = zip(samples, dropped, strict=True)
-        text = torch.stack([sample.no_text if drop else sample.text for sample, drop in pairs])
-        return latents.to(device), text.to(device)
+        with torch.no_grad():
+            return latents.to(device), texts(_captions(samples, dropped))
 
     # A look-up is cheaper than handing it to a thread.
     return Source(load=load, workers=0, collate=collate, bad=features.bad)
+
+
+def _captions(samples: Sequence[Any], dropped: Sequence[bool]) -> list[str]:
+    return ["" if drop else one.caption for one, drop in zip(samples, dropped, strict=True)]

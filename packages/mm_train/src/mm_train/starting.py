@@ -13,11 +13,12 @@ from mm_config.console import say
 from mm_config.options import RunOptions
 from mm_config.running import resolve_weights
 from mm_config.schema import Problem, UserError, concerning
-from mm_config.specs import Cache, RandomWeights, TrainedBy, TrainSpec
+from mm_config.specs import RandomWeights, TrainedBy, TrainSpec
 from mm_data import Dataset
 from mm_models import Use, checkpoint, require_releases, said_otherwise
 from mm_models import check_weights as check
-from mm_train.features import feature_identity, features_folder
+from mm_train.features.kinds import FIELDS, TEXT, encoders_of
+from mm_train.features.opening import kept_before
 
 SHOWN_CHARACTERS = 60
 """Of a caption in a message."""
@@ -67,8 +68,9 @@ def require_encoders(spec: TrainSpec, options: RunOptions, dataset: Dataset) -> 
     Raises:
         UserError: Some are nowhere; all of them are listed.
     """
-    if not _encoded_before(spec, options, dataset):
-        require_releases(encoders_of(spec), options.locations)
+    kept = kept_before(spec, dataset, options)
+    needed = {FIELDS[kind]: one for kind, one in encoders_of(spec).items() if kind not in kept}
+    require_releases(needed, options.locations)
 
 
 def require_short_captions(spec: TrainSpec, options: RunOptions, dataset: Dataset) -> None:
@@ -77,7 +79,7 @@ def require_short_captions(spec: TrainSpec, options: RunOptions, dataset: Datase
     Raises:
         UserError: There are some; the first are named by the lines of their manifest, the rest are counted.
     """
-    if _encoded_before(spec, options, dataset):
+    if TEXT in kept_before(spec, dataset, options):
         return
     every = (caption for record in dataset.records for caption in mm_data.captions_of(record, spec.data))
     captions = list(dict.fromkeys(every))
@@ -98,20 +100,6 @@ def require_short_captions(spec: TrainSpec, options: RunOptions, dataset: Datase
 
 def _short(caption: str) -> str:
     return caption if len(caption) <= SHOWN_CHARACTERS else f"{caption[:SHOWN_CHARACTERS]}..."
-
-
-def _encoded_before(spec: TrainSpec, options: RunOptions, dataset: Dataset) -> bool:
-    cached = spec.data.cache is not Cache.NONE
-    return cached and features_folder(feature_identity(spec, dataset), options.cache_dir).is_dir()
-
-
-def encoders_of(spec: TrainSpec) -> dict[str, object]:
-    """The encoders of a training by canonical path; None for one that is not there."""
-    return {
-        "spec.autoencoder": spec.autoencoder,
-        "spec.text_encoder": spec.text_encoder,
-        "spec.image_encoder": spec.image_encoder,
-    }
 
 
 def in_stored_order(dataset: Dataset, saved: Path) -> Dataset:

@@ -22,15 +22,15 @@ from mm_config.options import RunOptions, StoppedEarly
 from mm_config.running import equal_run, on_threads
 from mm_config.runs import Run, attach, open_run, read_result, recorded
 from mm_config.schema import UserError, exact_hash, expect, expect_function, spec_hash
-from mm_config.specs import Cache, TrainSpec
+from mm_config.specs import TrainSpec
 from mm_data import Dataset, Plan, Quarantine
 from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train import states
-from mm_train.batches import plan_of
+from mm_train.batches import asks_of, plan_of
 from mm_train.carried_out import check_carried_out
 from mm_train.content import agreed_inputs, with_content
-from mm_train.features import cached_features
+from mm_train.features.opening import open_features
 from mm_train.loop import Training, fit
 from mm_train.metrics import Step, final_loss
 from mm_train.noise import noise_levels
@@ -39,7 +39,7 @@ from mm_train.parallelize import materialize, parallelize
 from mm_train.ranks import Ranks, agree_on, joined
 from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
-from mm_train.sources import Source, cached_source, encoding_source
+from mm_train.sources import Source, source_of
 from mm_train.starting import (
     fill,
     in_stored_order,
@@ -147,8 +147,8 @@ def _train(
     options = attrs.evolve(options, resume=point and point.run_dir)
     device.allow_tf32(picked, spec.precision.allow_tf32)
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
-    dataset, data = _prepare(spec, options, ranks)
-    plan = _plan(spec, dataset, options, ranks)
+    dataset, data = prepared(spec, options, ranks)
+    plan = planned(spec, dataset, options, ranks)
     network = mm_models.build(
         spec.model, dtype=torch.float32, ops=ops, float32_residual=spec.precision.float32_residual
     )
@@ -165,12 +165,12 @@ def _train(
     run = _open(spec, options, ops, picked, ranks, made.inputs)
     with recorded(run) if ranks.is_first else nullcontext(), ranks.naming_who_is_missing(run):
         started = time.perf_counter()
-        source = _source(spec, options, dataset, picked, ranks, made.inputs)
+        source = _source(spec, options, dataset, plan, picked, ranks, made.inputs)
         materialize(network, picked)
         saved = None if point is None else point.saved
         if saved is not None and made.keeps_order:
             dataset = in_stored_order(dataset, Path(saved))
-            plan = _plan(spec, dataset, options, ranks)
+            plan = planned(spec, dataset, options, ranks)
         for line in plan.counts.lines():
             say(line)
         if saved is None:
@@ -198,7 +198,7 @@ def _train(
             return _finish(training, state)
 
 
-def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> tuple[Dataset, Input]:
+def prepared(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> tuple[Dataset, Input]:
     """Rank 0 renders what has to be rendered, and hashes the clips; then every rank reads the manifest."""
 
     def prepare() -> Dataset:
@@ -214,7 +214,7 @@ def _prepare(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> tuple[Datase
     return with_content(dataset, data), data
 
 
-def _plan(spec: TrainSpec, dataset: Dataset, options: RunOptions, ranks: Ranks) -> Plan:
+def planned(spec: TrainSpec, dataset: Dataset, options: RunOptions, ranks: Ranks) -> Plan:
     """Rank 0 sorts the clips where nobody has; every rank plans the same."""
 
     def make() -> Plan:
@@ -248,14 +248,14 @@ def _source(
     spec: TrainSpec,
     options: RunOptions,
     dataset: Dataset,
+    plan: Plan,
     picked: torch.device,
     ranks: Ranks,
     inputs: Mapping[str, Input],
 ) -> Source:
-    if spec.data.cache is Cache.NONE:
-        return ranks.together(lambda: encoding_source(spec, options.locations, picked))
-    features = cached_features(spec, dataset, options.cache_dir, options.locations, picked, ranks, inputs)
-    return cached_source(features, spec.data, picked)
+    asks = asks_of(plan, dataset)
+    features = open_features(spec, dataset, asks, options, picked, ranks, inputs)
+    return ranks.together(lambda: source_of(spec, options.locations, picked, features))
 
 
 def _quarantine(training: Training) -> Quarantine:

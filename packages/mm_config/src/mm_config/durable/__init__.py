@@ -8,7 +8,7 @@ from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
     from mm_config.durable.digests import sha256_of, size_and_sha256
-    from mm_config.durable.leftovers import has_ended, remove_abandoned, siblings, stage_of
+    from mm_config.durable.leftovers import has_ended, remove_abandoned, siblings, stage_of, stages
     from mm_config.durable.reading import open_regular, outside, read_bytes, require_regular
     from mm_config.durable.writing import (
         discard,

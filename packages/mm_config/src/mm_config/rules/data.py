@@ -22,8 +22,6 @@ from mm_config.specs.data import (
     Tails,
 )
 from mm_config.specs.datasets import ManifestSpec, MixtureSpec, ShapesSpec
-from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
-from mm_config.specs.kinds import AutoencoderSpec
 from mm_config.specs.weights import ReleasedWeights
 
 
@@ -71,27 +69,33 @@ def subfolder_problems(weights: ReleasedWeights) -> Iterator[Problem]:
         yield Problem("subfolder", f"{problem}; it stays inside the release, got {weights.subfolder!r}")
 
 
-def kept_latents_problems(data: DataSpec, autoencoder: AutoencoderSpec) -> Iterator[Problem]:
-    """Latents that are cached, or were computed before, are the same each time a clip is drawn."""
+def kept_latents_problems(data: DataSpec) -> Iterator[Problem]:
+    """Latents that are cached or were computed before come in as many variants as the data says."""
     computed_before = data.precomputed is not None and data.precomputed.latents
+    if computed_before and data.cache is Cache.LATENTS:
+        message = "is latents, but precomputed latents are fixed: there is nothing to keep; set it to none"
+        yield Problem("data.cache", message)
     if not computed_before and data.cache is not Cache.LATENTS:
+        if data.variants > 1 and data.precomputed is None:
+            message = f"is {data.variants}, but nothing is kept: each draw is new; set it to 1 or data.cache"
+            yield Problem("data.variants", message)
+        return
+    if data.variants > 1:
         return
     kept = "data.cache = latents keeps one encoding per clip"
-    instead = ", or set the cache to none"
-    # A cache keeps a mirrored clip as well as any other, as long as it is always mirrored.
-    flips_differ = 0 < data.flip_share < 1
+    instead = ", set data.variants to how many are kept of each clip, or set the cache to none"
     if computed_before:
-        kept, instead, flips_differ = "precomputed latents are fixed", "", data.flip_share > 0
-        if data.cache is Cache.LATENTS:
-            yield Problem("data.cache", f"is latents, but {kept}: there is nothing to keep; set it to none")
-    if flips_differ:
+        kept, instead = (
+            "precomputed latents are fixed",
+            ", or set data.variants to how many there are of each",
+        )
+    # A mirrored clip is kept as well as any other, as long as it is always mirrored.
+    if 0 < data.flip_share < 1:
         yield Problem("data.flip_share", f"is {data.flip_share}, but {kept}; set it to 0.0{instead}")
     if data.start is ClipStart.RANDOM:
         yield Problem("data.start", f"is random, but {kept}; choose head or middle{instead}")
     if data.resize is Resize.RANDOM_CROP:
         yield Problem("data.resize", f"is random_crop, but {kept}; choose center_crop{instead}")
-    if isinstance(autoencoder, WanAutoencoderSpec) and autoencoder.latent_mode is LatentMode.SAMPLE:
-        yield Problem("autoencoder.latent_mode", f"is sample, but {kept}; choose mode{instead}")
 
 
 def _rate_problems(data: DataSpec) -> Iterator[Problem]:
@@ -181,8 +185,6 @@ def _shapes_problems(data: DataSpec, dataset: ShapesSpec) -> Iterator[Problem]:
 
 
 def _caption_problems(data: DataSpec, precomputed: PrecomputedSpec) -> Iterator[Problem]:
-    if precomputed.text and data.captions is not None:
-        yield Problem("captions", "is set, but precomputed text features are fixed; set it to None")
     if precomputed.text and data.caption_dropout > 0 and not precomputed.empty_caption:
         yield Problem(
             "caption_dropout",

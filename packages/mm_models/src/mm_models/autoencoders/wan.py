@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mm_config.rules import wan_autoencoder_problems
 from mm_config.schema import Problem, UserError, prefixed
 from mm_config.specs import LatentMode, RandomWeights, WanAutoencoderSpec
+from mm_models.autoencoders.kept import latents_of
 from mm_models.autoencoders.wan_names import architecture, published_statistics
 from mm_models.dtypes import torch_dtype
 from mm_models.loading import load
@@ -66,15 +67,23 @@ class WanAutoencoder:
         for a sample, its noise is keyed by the clip's pixels: a clip always has the same latents, whatever
         its batch.
         """
-        latents = torch.cat([self._encode(clip) for clip in video_BCTHW.split(1)])
-        return (latents - self.mean_C111) / self.std_C111
+        sample = self.spec.latent_mode is LatentMode.SAMPLE
+        return torch.stack([latents_of(kept, sample=sample) for kept in self.posteriors(video_BCTHW)])
 
-    def _encode(self, clip_1CTHW: Tensor) -> Tensor:
+    def posteriors(self, video_BCTHW: Tensor) -> list[dict[str, Tensor]]:
+        """What each clip's latents follow from, see `latents_of`: `mean` and `log_variance` `[C, T, H, W]` in
+        the network's format, `shift` and `scale` `[C]`, and `pixels`, the clip's digest in bytes."""
+        return [self._posterior(clip) for clip in video_BCTHW.split(1)]
+
+    def _posterior(self, clip_1CTHW: Tensor) -> dict[str, Tensor]:
         posterior = self.network.encode(clip_1CTHW.to(self.network.dtype)).latent_dist
-        latents = posterior.mode().float()
-        if self.spec.latent_mode is LatentMode.SAMPLE:
-            latents = latents + posterior.std.float() * _noise_of(clip_1CTHW, latents.shape).to(latents)
-        return latents
+        return {
+            "mean": posterior.mode()[0],
+            "log_variance": posterior.logvar[0],
+            "shift": self.mean_C111.flatten(),
+            "scale": self.std_C111.flatten(),
+            "pixels": torch.tensor(list(_digest_of(clip_1CTHW)), dtype=torch.uint8),
+        }
 
     def decode(self, latents_BCTHW: Tensor) -> Tensor:
         """Normalised latents -> video float32, clamped to [-1, 1] by the network; clip after clip, too."""
@@ -129,6 +138,5 @@ def _draw_all(network: AutoencoderKLWan, seed: int) -> None:
             parameter.fill_(1.0 if kind == "gamma" else 0.0)
 
 
-def _noise_of(clip_1CTHW: Tensor, shape: torch.Size) -> Tensor:
-    pixels = clip_1CTHW[0].detach().float().cpu().contiguous().numpy().tobytes()
-    return torch.randn(shape, generator=generator(hashlib.blake2b(pixels).hexdigest(), "latent sample"))
+def _digest_of(clip_1CTHW: Tensor) -> bytes:
+    return hashlib.blake2b(clip_1CTHW[0].detach().float().cpu().contiguous().numpy().tobytes()).digest()

@@ -8,9 +8,10 @@ from mm_config.importing.mindspeed.data_rows import CLIP_CHAINS, PRE
 from mm_config.importing.mindspeed.values import ORDER, real, switch, whole
 from mm_config.importing.nodes import as_in_file
 from mm_config.importing.verdict import Verdict
-from mm_config.specs.data import Order, Resize
+from mm_config.specs.data import CaptionSpec, Cleaning, ClipStart, Interpolation, Order, Resize
 
 DATA = "data.json"
+METHODS = "dataset_param.text_preprocess_methods"
 _PLAIN = ("ToTensorVideo", "norm_fun", "ae_norm", "ToTensorAfterResize")
 _MODES = {"shortside": Resize.CENTER_CROP, "resize": Resize.STRETCH, "hxw": Resize.STRETCH}
 
@@ -23,6 +24,7 @@ def read_clips(book: Book, cell: int) -> None:
         cell: Pixels of one token along height and width.
     """
     _order(book)
+    _captions(book)
     if not book.conditions["raw"]:
         return
     _frames(book)
@@ -60,8 +62,30 @@ def _order(book: Book) -> None:
             book.mark(fact, Verdict.MAPPED, text)
 
 
+def cleans_web_texts(book: Book) -> bool:
+    """Whether captions go through `clean_caption`, which is MindSpeed-MM's default."""
+    named = [book.fact(DATA, f"{METHODS}.method"), *book.all_of(DATA, f"{METHODS}[].method")]
+    words = [fact.value for fact in named if fact is not None]
+    return book.conditions["text"] and ("clean_caption" in words or (_has_own(book) and not words))
+
+
+def _has_own(book: Book) -> bool:
+    """Whether clips are read by MindSpeed-MM's own dataset."""
+    return book.has(DATA, PRE) and not book.has("native.yaml")
+
+
+def _captions(book: Book) -> None:
+    if cleans_web_texts(book):
+        book.set("data.captions", CaptionSpec(cleaning=Cleaning.WEB_WITHOUT_CJK))
+
+
 def _frames(book: Book) -> None:
     """Shorter clips keep as many frames as fill latent frames; the least number is one of those."""
+    if _has_own(book):
+        book.set("data.start", ClipStart.RANDOM)
+        fact = book.fact(DATA, f"{PRE}.num_frames")
+        text = "data.num_frames; of a longer clip a random part, data.start = random"
+        book.mark(fact, Verdict.MAPPED, text)
     fact = book.fact(DATA, f"{PRE}.min_num_frames")
     least = book.changes.get("data.min_num_frames")
     if isinstance(least, int) and least > 0 and (least - 1) % 4:
@@ -154,6 +178,8 @@ def _transforms(book: Book, dynamic: bool) -> None:
         for name in CLIP_CHAINS
         for fact in book.all_of(DATA, f"{PRE}.train_pipeline.{name}[].param.mode")
     ]
+    if (first := resized or cropped) is not None:
+        _interpolation(book, first)
     resize = _resize_of(book, modes)
     for fact in modes:
         book.mark(fact, Verdict.DERIVED, "a step of data.resize")
@@ -167,6 +193,25 @@ def _transforms(book: Book, dynamic: bool) -> None:
         book.refuse(
             resized, "leaves clips of different sizes in one batch; CenterCropResizeVideo has to follow"
         )
+
+
+def _interpolation(book: Book, resized: Fact) -> None:
+    """How the transform that resizes makes pixels; a later one finds clips of the right size."""
+    step = resized.path.rpartition(".")[0]
+    smooth = Interpolation.BILINEAR
+    for name in CLIP_CHAINS:
+        path = f"{PRE}.train_pipeline.{name}[].param"
+        for fact in book.all_of(DATA, f"{path}.interpolation_mode"):
+            if fact.value != "bilinear":
+                book.refuse(fact, "can't be said here: only bilinear")
+        for fact in book.all_of(DATA, f"{path}.align_corners"):
+            if book.read(fact, switch):
+                book.refuse(fact, "can't be said here: only false")
+        for fact in book.all_of(DATA, f"{path}.antialias"):
+            if book.read(fact, switch) and fact.path.startswith(f"{step}."):
+                smooth = Interpolation.BILINEAR_ANTIALIASED
+                book.set("data.interpolation", smooth, fact)
+    book.changes.setdefault("data.interpolation", smooth)
 
 
 def _resize_of(book: Book, modes: list[Fact]) -> Resize | None:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.boundaries import NEAR
+from mm_config.importing.mindspeed.clips import cleans_web_texts
 from mm_config.importing.mindspeed.data_rows import PRE
 from mm_config.importing.mindspeed.rows import FLAG
 from mm_config.importing.nodes import as_in_file
@@ -192,14 +193,12 @@ def _features(book: Book, spec: TrainSpec) -> Conflicts:
 def _captions(book: Book) -> Conflicts:
     """Without methods MindSpeed-MM's own dataset cleans captions by `clean_caption`."""
     methods = "dataset_param.text_preprocess_methods"
-    own = book.has("data.json", "dataset_param.preprocess_parameters") and not book.has("native.yaml")
-    if not own or not book.conditions["text"]:
-        return
-    if any(book.has("data.json", f"{methods}{below}") for below in (".", "[]")):
+    named = any(book.has("data.json", f"{methods}{below}") for below in (".", "[]"))
+    if named or not cleans_web_texts(book):
         return
     text = (
-        "clean_caption is MindSpeed-MM's default, which lower-cases captions and strips Chinese ones; here "
-        "broken encodings, entities and white space alone are mended"
+        "clean_caption is MindSpeed-MM's default, which lower-cases captions and strips Chinese ones, and so "
+        "does data.captions.cleaning = web_without_cjk; web keeps them, and None cleans as Wan's code"
     )
     fact = book.fact("data.json", methods)
     yield (methods, f"is missing: {text}") if fact is None else (fact, text)

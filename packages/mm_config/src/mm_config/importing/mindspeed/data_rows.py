@@ -9,7 +9,7 @@ PRE = "dataset_param.preprocess_parameters"
 _CHAIN = f"{PRE}.train_pipeline"
 _RAW = "raw"
 _RANGE = "pixels always become -1 to 1"
-_KERNEL = "frames are resized by a bicubic filter here, there by this one"
+_KERNEL = "data.interpolation, of the transform that resizes"
 _FRAMES = "given frames are frames of the clip, and get its size"
 _SAMPLER_ONLY = "clips of one batch have one size"
 
@@ -98,7 +98,7 @@ PREPROCESSING: tuple[Row, ...] = (
     *(row for name in CHAINS for row in _chain_rows(name)),
 )
 
-_CLEANING = "captions are always cleaned so (encodings, entities, white space)"
+_CLEANING = "is what data.captions or the text encoder does"
 
 _DATASET: tuple[Row, ...] = (
     *group("dataset_param", "dataset_param.basic_parameters"),
@@ -120,6 +120,7 @@ _DATASET: tuple[Row, ...] = (
         _CLEANING,
         "basic_clean",
         "whitespace_clean",
+        "clean_caption",
         when="text",
     ),
     derived(
@@ -127,6 +128,7 @@ _DATASET: tuple[Row, ...] = (
         _CLEANING,
         "basic_clean",
         "whitespace_clean",
+        "clean_caption",
         when="text",
     ),
     *_tokenizer_rows("dataset_param.tokenizer_config"),

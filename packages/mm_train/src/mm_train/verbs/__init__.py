@@ -1,0 +1,1 @@
+"""Verbs of `mm data` that need encoders."""
