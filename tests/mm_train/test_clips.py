@@ -76,14 +76,18 @@ def cut_so_that_the_codec_is_unknown(clip: Path, data: TrainSpec) -> None:
     raise AssertionError("no cut hides the codec")
 
 
-def test_a_clip_without_a_known_codec_ends_no_training(
-    own: TrainSpec, clips: Path, options: RunOptions
+def test_a_clip_without_a_known_codec_ends_no_training_and_is_told_at_its_end(
+    own: TrainSpec, clips: Path, options: RunOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut_so_that_the_codec_is_unknown(clips / "5.mp4", own)
     result = mm_train.train(own, options)
     (listed,) = map(json.loads, (result.run_dir / "quarantine.jsonl").read_text().splitlines())
     assert (listed["index"], listed["reason"]) == (5, "FFmpeg doesn't know its codec")
     assert (result.quarantined, result.steps) == (1, 4)
+    told = [line for line in capsys.readouterr().out.splitlines() if "could not be read" in line]
+    listed_in = result.run_dir / "quarantine.jsonl"
+    why = "1 x index: FFmpeg doesn't know its codec"
+    assert told == [f"1 of 12 clips could not be read: {why}; all are listed in {listed_in}"]
 
 
 @pytest.mark.parametrize("cache", list(Cache))
