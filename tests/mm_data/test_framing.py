@@ -69,6 +69,8 @@ def test_by_area_a_clip_keeps_its_aspect_and_is_never_enlarged(data_spec, height
 def test_the_multiple_is_the_specs_or_that_of_a_token(data_spec):
     data = data_spec(height=480, width=832, resize=Resize.AREA)
     assert size_of(data, 720, 1280, Grid(pixels=32)) == (448, 832)
+    # 720 and 1280 times 0.658281 are 473.96 and 842.60, both rounded down.
+    assert size_of(data, 720, 1280, Grid(pixels=1)) == (473, 842)
     assert size_of(attrs.evolve(data, size_multiple=8), 720, 1280) == (472, 840)
 
 
