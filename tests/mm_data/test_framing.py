@@ -81,6 +81,15 @@ def test_filters_say_who_took_a_clip(data_spec):
     assert size_of(data, 300, 333) == "fewer pixels than data.min_pixels"
 
 
+def test_by_area_the_filters_are_asked_of_the_cut_size_as_mindspeed_does(data_spec):
+    data = data_spec(height=480, width=832, resize=Resize.AREA, min_pixels=480 * 832 // 4)
+    assert size_of(data, 240, 426) == (240, 416)
+    # 240 x 426 pixels are more than a quarter, 224 x 416 are fewer.
+    assert size_of(data, 239, 430) == "fewer pixels than data.min_pixels"
+    elongated = attrs.evolve(data, max_aspect_ratio=1.75)
+    assert size_of(elongated, 240, 426) == (240, 416)
+
+
 def test_a_clip_goes_to_the_bucket_of_the_nearest_aspect_ratio(data_spec):
     sizes = [(480, 832), (832, 480), (240, 416), (512, 512)]
     buckets = tuple(BucketSpec(num_frames=1, height=height, width=width) for height, width in sizes)
