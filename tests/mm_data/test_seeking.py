@@ -11,7 +11,8 @@ import pytest
 
 from mm_config.specs.data import Reader
 from mm_data import BadClip
-from mm_data.video.index import index_video, open_video
+from mm_data.media import open_media
+from mm_data.video.index import index_video
 from mm_data.video.readers import reader_of
 from mm_data.video.reading import read_frames
 from tests.mm_data.conftest import INSTALLED, Coded
@@ -90,7 +91,7 @@ def test_every_frame_alone_and_in_sets_is_the_asked_one_or_the_reader_is_refused
     path, numbers = written(tmp_path, coded, kind)
     rng = np.random.default_rng(0)
     read, right, refused = reader_of(reader), 0, 0
-    with open_video(path) as file:
+    with open_media(path) as file:
         index = index_video(file)
         count = len(index.pts)
         assert count == len(numbers)
@@ -110,7 +111,7 @@ def test_every_frame_alone_and_in_sets_is_the_asked_one_or_the_reader_is_refused
     if reader is Reader.DECORD:
         assert (right == 0) is (kind in WRONG_WITH_DECORD)
         if right:
-            with open_video(path) as file:
+            with open_media(path) as file:
                 theirs = read(file, index, index.pts, **size)
                 np.testing.assert_array_equal(theirs, read_frames(file, index, index.pts, **size))
 
@@ -118,7 +119,7 @@ def test_every_frame_alone_and_in_sets_is_the_asked_one_or_the_reader_is_refused
 def test_a_clip_is_held_once_while_its_frames_are_decoded(tmp_path, coded):
     """Beside the frames that are returned there are one that was decoded and one that is turned."""
     path = coded.write(tmp_path / "a.mp4", matrix=TURNED["mirrored and turned by 90"])
-    with open_video(path) as file:
+    with open_media(path) as file:
         index = index_video(file)
         wanted = [index.pts[n // 4] for n in range(160)]
         tracemalloc.start()
