@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from mm_config.schema import Problem, UserError
-from mm_config.specs import DatasetSpec, DataSpec, FolderSpec, IndexSpec, Interpolation, MixtureSpec
+from mm_config.specs import DataSpec, Interpolation
 from mm_data.bad import BadClip, Fault
 from mm_data.media import open_media
 from mm_data.records import Asked, Shape
+from mm_data.remote import allowed_by
 from mm_data.transforms.captions import caption_of
 from mm_data.transforms.framing import framing
 from mm_data.transforms.resizing import framed
@@ -76,15 +77,8 @@ def _array_shape(shape: Shape) -> tuple[int, ...]:
 
 def _read(asked: Asked, data: DataSpec) -> np.ndarray:
     record = asked.record
-    with open_media(record.path, record.part, record.url, remote_of(data.dataset)) as file:
+    with open_media(record.path, record.part, record.url, allowed_by(data.dataset)) as file:
         return _decoded(file, asked, data)
-
-
-def remote_of(dataset: DatasetSpec) -> tuple[str, ...]:
-    """What a dataset, or a part of a mixture, may read over the network."""
-    if isinstance(dataset, MixtureSpec):
-        return tuple(one for part in dataset.parts for one in remote_of(part.dataset))
-    return dataset.remote if isinstance(dataset, FolderSpec | IndexSpec) else ()
 
 
 def _decoded(file: BinaryIO, asked: Asked, data: DataSpec) -> np.ndarray:
