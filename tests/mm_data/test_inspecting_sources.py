@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mm_config.specs import DataSpec, ShapesSpec
-from mm_data import Dataset
+from mm_config.specs import DataSpec, IndexSpec, MixturePart, MixtureSpec, ShapesSpec
+from mm_data import Dataset, prepare
 from mm_data.index.table import IndexedRecords
 from mm_data.looking.inspect import VERB
 from mm_data.looking.inspection import inspected
@@ -127,3 +127,22 @@ def test_tokens_are_those_of_the_training_s_text_encoder(
     )
     unknown = printed(capsys, training(tmp_path, *lines))
     assert "nobody/has-it" in unknown["tokens_unknown"]
+
+
+def test_a_mixture_of_indexes_is_counted_whole_and_across_its_parts(tmp_path: Path) -> None:
+    parts: list[MixturePart] = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        records = indexed(tmp_path / name).records
+        assert isinstance(records, IndexedRecords)
+        index = IndexSpec(name=name, digest=records.head.digest, path=str(records.folder))
+        parts.append(MixturePart(dataset=index))
+    spec = MixtureSpec(parts=tuple(parts))
+    data = DataSpec(dataset=spec, batch_size=4, num_frames=9, height=64, width=96, fps=8.0)
+    data = attrs.evolve(data, max_aspect_ratio=3.0)
+    dataset = prepare(spec, cache_dir=tmp_path)
+    found = inspected(Subject("both", spec, dataset, data, 0), 12)
+    assert found.numbers.frames.tolist() == [40, 20, 3, 12, 40, 40] * 2
+    assert found.equal == [(0, 4, 6, 10), (1, 7), (2, 8), (3, 9), (5, 11)]
+    assert found.states[:6] == found.states[6:] and found.states[3] == "9x64x96"
+    assert found.left_out["no such file"] == 2 and found.counts is not None and found.counts.clips == 8
