@@ -16,5 +16,6 @@ class Grid:
     pixels: int = 16
     """Of one token along height and along width."""
 
+
 WAN = Grid()
 """That of Wan's autoencoder with patches of 1 x 2 x 2, the only kind that there is today."""
