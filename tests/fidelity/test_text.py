@@ -127,4 +127,5 @@ def test_long_captions_are_told_without_weights(tmp_path: Path) -> None:
     told = mm_models.too_long(spec_of(WORDS), fit + long, here)
     assert [told[one].partition(";")[0] for one in long] == ["9 tokens, 8 fit", "10 tokens, 8 fit"]
     assert list(told) == long
+    assert Umt5TextEncoder.token_counts(spec_of(WORDS), [long[0], "red", *long[1:]], here) == [9, 2, 10]
     assert mm_models.too_long(attrs.evolve(spec_of(WORDS), truncate=True), long, here) == {}

@@ -11,9 +11,10 @@ import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
+from PIL import Image
 
 from mm_data import Dataset, Record
-from tests.mm_data.conftest import Coded
+from tests.mm_data.conftest import Coded, coded_frame
 
 PAGE = 4096
 CONTAINERS = {"moov", "trak", "mdia", "minf", "stbl", "edts", "dinf"}
@@ -93,6 +94,25 @@ def of_another_format(content: bytes, rng: random.Random) -> bytes:
     return start + content[len(start) :]
 
 
+def box_of_any_size(content: bytes, rng: random.Random) -> bytes:
+    """A box says that it has gigabytes, or nothing."""
+    start = rng.choice([start for _, start, _ in boxes(content)] or [0])
+    size = rng.choice([0, 1, 7, 8, 0x7FFFFFFF, 0xFFFFFFFF])
+    return content[:start] + struct.pack(">I", size) + content[start + 4 :]
+
+
+def samples_made_up(content: bytes, rng: random.Random) -> bytes:
+    """Each of 80 million frames is one byte; FFmpeg makes 5 GB of them."""
+    places = {name: start + 8 for name, start, _ in boxes(content)}
+    if "stsz" not in places:
+        return content[: len(content) // 3]
+    changed, frames = bytearray(content), 80_000_000
+    struct.pack_into(">III", changed, places["stsz"], 0, 1, frames)
+    struct.pack_into(">III", changed, places["stts"] + 4, 1, frames, 512)
+    struct.pack_into(">IIII", changed, places["stsc"] + 4, 1, 1, frames, 1)
+    return bytes(changed)
+
+
 HOPELESS: tuple[Damage, ...] = (text, empty, noise, of_another_format)
 """What no reader reads."""
 DAMAGES: tuple[Damage, ...] = (
@@ -103,6 +123,8 @@ DAMAGES: tuple[Damage, ...] = (
     header_overwritten,
     page_zeroed,
     without_moov,
+    box_of_any_size,
+    samples_made_up,
     *HOPELESS,
 )
 
@@ -116,6 +138,9 @@ def originals(folder: Path, coded: Coded) -> dict[str, bytes]:
         coded.write(folder / "c.webm", codec="libvpx-vp9", options={"g": "8"}),
         coded.write(folder / "d.ts", container="mpegts", options=options),
     ]
+    for name in ("e.png", "f.jpg", "g.webp"):
+        Image.fromarray(coded_frame(5)).save(folder / name)
+        written.append(folder / name)
     return {path.suffix: path.read_bytes() for path in written}
 
 

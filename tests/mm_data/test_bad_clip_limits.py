@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
 from mm_config.schema.errors import UserError
 from mm_config.specs import Tails
-from mm_data import Asked, BadClip, Plan, Shape, batch_indices, stream
+from mm_data import Asked, BadClip, Dataset, Plan, Record, Shape, batch_indices, stream
 from mm_data.plan.counts import Counts
 from mm_data.plan.plan import Bucket, Members
 from tests.mm_data.streams import plain_dataset, run
@@ -72,3 +74,19 @@ def test_a_bucket_of_which_no_clip_can_be_read_is_an_error_that_names_it(data_sp
     ):
         for batch in batches:
             assert batch.shape == large
+
+
+def test_a_clip_over_the_network_is_listed_by_its_address(data_spec, tmp_path, monkeypatch):
+    """Whatever happens to the folder that the process runs in."""
+    monkeypatch.chdir(tmp_path)
+    records = tuple(Record(Path(), str(n), url=f"s3://bucket/{n}.mp4") for n in range(20))
+    dataset, listed = Dataset(Path(), records, "digest"), tmp_path / "quarantine.jsonl"
+    options = {"end_step": 10, "load": unreadable(2), "quarantine": listed}
+    run(data_spec(), dataset, **options)
+    (tmp_path / "other").touch()
+    run(data_spec(), dataset, **options)
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert sorted((line["path"], line["file"]) for line in lines) == [
+        ("s3://bucket/0.mp4", ""),
+        ("s3://bucket/1.mp4", ""),
+    ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import random
 import resource
 import socket
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from mm_data.video.isolated import Isolated
 from mm_data.video.readers import IN_A_PROCESS, indexer_of, reader_of
 from tests.mm_data import faulty_readers as faulty
 from tests.mm_data.conftest import Coded
-from tests.mm_data.damages import boxes
+from tests.mm_data.damages import samples_made_up
 from tests.mm_data.test_isolated import INDEX, isolated_reader
 
 
@@ -75,21 +75,16 @@ def test_the_filter_s_numbers_are_those_of_this_machine_s_headers():
     assert confined.CALLS["aarch64"][0] == 0x80000000 | 0x40000000 | 183  # EM_AARCH64.
 
 
-def made_up(path: Path, frames: int) -> Path:
-    """An mp4 of 2 KB whose index has entries for that many frames of one byte."""
-    content = bytearray(path.read_bytes())
-    places = {name: start + 8 for name, start, _ in boxes(bytes(content))}
-    struct.pack_into(">III", content, places["stsz"], 0, 1, frames)
-    struct.pack_into(">III", content, places["stts"] + 4, 1, frames, 512)
-    struct.pack_into(">IIII", content, places["stsc"] + 4, 1, 1, frames, 1)
-    path.write_bytes(content)
+def made_up(path: Path) -> Path:
+    """An mp4 of a few KB whose index has entries for 80 million frames."""
+    path.write_bytes(samples_made_up(path.read_bytes(), random.Random(0)))
     return path
 
 
 @pytest.mark.parametrize("isolated", [False, True])
 def test_an_index_made_up_to_fill_memory_is_a_bad_clip_before_it_does(tmp_path, coded: Coded, isolated):
     """FFmpeg makes 5 GB of it."""
-    path = made_up(coded.write(tmp_path / "a.mp4", options={"x264-params": "bframes=0"}), 80_000_000)
+    path = made_up(coded.write(tmp_path / "a.mp4", options={"x264-params": "bframes=0"}))
     assert path.stat().st_size < 50_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with open_video(path) as file, pytest.raises(BadClip, match="declares 80000000 samples, more than"):
@@ -99,7 +94,7 @@ def test_an_index_made_up_to_fill_memory_is_a_bad_clip_before_it_does(tmp_path, 
 
 def test_an_index_that_nobody_foresaw_ends_at_the_memory_limit(tmp_path, monkeypatch, coded: Coded):
     """The same file where no box is looked at, in a process that may have 2 GB."""
-    path = made_up(coded.write(tmp_path / "a.mp4", options={"x264-params": "bframes=0"}), 80_000_000)
+    path = made_up(coded.write(tmp_path / "a.mp4", options={"x264-params": "bframes=0"}))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "sitecustomize.py").write_text("import mm_data.video.boxes as b\nb.MAX_SAMPLES = 1 << 40\n")
     reader = Isolated(IN_A_PROCESS[Reader.PYAV], memory=2 << 30)

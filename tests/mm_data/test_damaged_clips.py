@@ -12,11 +12,16 @@ import pytest
 
 from mm_config.specs.data import DataSpec, Reader
 from mm_data import Asked, Dataset, batch_indices, load_clip, stream
-from tests.mm_data.conftest import Coded
+from tests.mm_data.conftest import INSTALLED, Coded
 from tests.mm_data.damages import audio_only, damaged_dataset, originals, too_large
 
 FEW, ALL = 60, 3000
-READERS = ("pyav", "decord", "pyav isolated")
+READERS = (
+    "pyav",
+    "decord",
+    "pyav isolated",
+    *(["torchcodec isolated"] if Reader.TORCHCODEC in INSTALLED else []),
+)
 BATCH = 4
 
 

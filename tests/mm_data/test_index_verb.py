@@ -8,16 +8,20 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
+import numpy as np
 import pytest
+from PIL import Image
 
 from mm_config.cli.app import app
 from mm_config.content import digest_of_parts
 from mm_config.options import Locations, load_locations
 from mm_config.schema import UserError
-from mm_config.specs import FolderSpec, IndexSpec, Pieces
-from mm_data import dataset_input, prepare
+from mm_config.specs import DataSpec, FolderSpec, IndexSpec, Pieces
+from mm_data import dataset_input, load_clip, prepare
 from mm_data.index.making import index_of_folder
 from mm_data.media import open_media
+from mm_data.records import ask
 from tests.mm_data.conftest import Coded
 
 Command = Callable[..., str]
@@ -57,7 +61,7 @@ def test_the_verb_teaches(capsys: pytest.CaptureFixture[str], command: Command) 
     assert "'idnex' is no verb of mm data; did you mean index?" in capsys.readouterr().err
     assert command("--help").startswith("usage: mm data index SRC DST")
     assert "expected SRC DST, got none" in command(status=2)
-    assert "expected one of whole, chunks, windows, shots, got 'all'" in command(
+    assert "expected one of whole, chunks, windows, uniform, shots, got 'all'" in command(
         "a", "b", "--pieces", "all", status=2
     )
 
@@ -147,6 +151,32 @@ def test_clips_in_shards_are_read_where_they_lie(clips: Path, tmp_path: Path, co
     for record, name in zip(dataset.records, ("long.mp4", "still.mp4"), strict=True):
         with open_media(record.path, record.part) as file:
             assert isinstance(file, io.BufferedIOBase) and file.read() == (clips / name).read_bytes()
+
+
+def test_pictures_and_videos_of_shards_train_in_one_stream(
+    coded: Coded, tmp_path: Path, data_spec: Callable[..., DataSpec]
+) -> None:
+    shards, picture = tmp_path / "shards", io.BytesIO()
+    shards.mkdir()
+    Image.fromarray(np.arange(64 * 128 * 3, dtype=np.uint8).reshape(64, 128, 3)).save(picture, "png")
+    coded.write(tmp_path / "video.mp4")
+    with tarfile.open(shards / "0.tar", "w") as tar:
+        for name, content in (
+            ("a.png", picture.getvalue()),
+            ("a.txt", b"a picture"),
+            ("b.mp4", (tmp_path / "video.mp4").read_bytes()),
+            ("b.json", b'{"caption": "a video", "frame_idx": "10:30"}'),
+        ):
+            (info := tarfile.TarInfo(name)).size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    dataset = FolderSpec(name="x", path=str(shards))
+    still, moving = prepare(dataset, cache_dir=tmp_path).records
+    data = data_spec(dataset=dataset, height=64, width=128, fps=24.0)
+    clip = load_clip(ask(still, attrs.evolve(data, num_frames=1)), data)
+    assert clip.caption == "a picture"
+    assert np.array_equal(clip.frames[0].numpy(), np.asarray(Image.open(picture).convert("RGB")))
+    clip = load_clip(ask(moving, attrs.evolve(data, num_frames=5)), data)
+    assert [coded.number(frame) for frame in clip.frames.numpy()] == [10, 11, 12, 13, 14]
 
 
 def test_a_spec_that_names_a_place_twice_or_another_content_is_refused(

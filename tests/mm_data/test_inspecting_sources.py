@@ -14,11 +14,13 @@ import pytest
 from PIL import Image
 
 from mm_config.specs import DataSpec, ShapesSpec
+from mm_data import Dataset
 from mm_data.index.table import IndexedRecords
 from mm_data.looking.inspect import VERB
 from mm_data.looking.inspection import inspected
 from mm_data.looking.subject import Subject
 from tests.mm_data.looked import indexed, training, write_clips
+from tests.mm_data.sources import index_of, listed
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str | Path) -> dict[str, Any]:
@@ -94,3 +96,34 @@ def test_fields_that_are_changed_change_what_is_left_out(
     everything = printed(capsys, experiment)
     strict = printed(capsys, experiment, "--spec.data.max-aspect-ratio", "3")
     assert sum(strict["left_out"].values()) == sum(everything["left_out"].values()) + 1
+
+
+def test_cuts_of_one_file_are_no_copies_of_each_other(tmp_path: Path) -> None:
+    write_clips(tmp_path)
+    cuts = [("long.mp4", (0, 20)), ("long.mp4", (20, 40)), ("copy.mp4", (20, 40)), ("tall.mp4", None)]
+    index_of(tmp_path, [listed(tmp_path, name, "x", cut=cut) for name, cut in cuts], tmp_path / "index")
+    records = IndexedRecords(tmp_path / "index")
+    dataset = Dataset(records.root, records, records.head.order_key)
+    indexed_rows = inspected(Subject("cuts", ShapesSpec(), dataset, None, 0), 9)
+    plain = Dataset(dataset.root, [attrs.evolve(one, measured=None) for one in records], "key")
+    assert indexed_rows.equal == [(1, 2)] == inspected(Subject("cuts", ShapesSpec(), plain, None, 0), 9).equal
+    assert indexed_rows.numbers.seconds.tolist() == [2.5, 2.5, 2.5, 1.5]
+
+
+def test_tokens_are_those_of_the_training_s_text_encoder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The demo's makes one of each word, and one of the whole; the captions have 5 and 3 words."""
+    said = printed(capsys, training(tmp_path))
+    assert said["quantiles"]["tokens of captions, of clips looked at"]["1"] == 6.0
+    assert (said["too_many_tokens"], said["tokens_unknown"]) == (0, "")
+    short = ["--spec.text-encoder.max-tokens", "5"]
+    assert printed(capsys, training(tmp_path), *short)["too_many_tokens"] == 1
+    lines = (
+        "from mm_config.specs import ReleasedWeights, Umt5TextEncoderSpec",
+        "WEIGHTS = ReleasedWeights(name='nobody/has-it')",
+        "ENCODER = Umt5TextEncoderSpec(weights=WEIGHTS, text_dim=SPEC.model.text_dim)",
+        "SPEC = replace(SPEC, 'text_encoder', ENCODER)",
+    )
+    unknown = printed(capsys, training(tmp_path, *lines))
+    assert "nobody/has-it" in unknown["tokens_unknown"]

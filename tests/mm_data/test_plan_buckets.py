@@ -144,12 +144,13 @@ def test_an_empty_result_says_which_filter_took_how_many():
 
 
 def test_a_large_sorting_is_kept_and_equals_one_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(sorting, "CHUNK", 7)
     random = np.random.default_rng(0)
     dataset = measured([(f, h, w) for f, h, w in random.integers(8, 90, (100, 3)).tolist()])
     data = spec(buckets=GRID, max_aspect_ratio=3.0)
     columns = known_of(data, dataset, None).columns
     in_memory = sort_clips(data, dataset, 0, WAN, None)
+    assert all(list(rows) == sorted(rows) for rows in in_memory.members.values())
+    monkeypatch.setattr(sorting, "CHUNK", 7)
     for _ in range(2):
         kept = sorting._kept(Outcomes(data, WAN, "k"), columns, tmp_path / "kept")
         assert {shape: list(rows) for shape, rows in kept.members.items()} == {

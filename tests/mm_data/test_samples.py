@@ -12,11 +12,12 @@ from PIL import Image
 
 from mm_config.cli import CommandLine
 from mm_config.schema import UserError
+from mm_config.specs.data import ClipStart
+from mm_data import stream
 from mm_data.looking.sample import VERB
 from mm_data.looking.samples import samples_of
 from mm_data.looking.subject import subject_of
 from tests.mm_data.looked import EVIL, training
-from tests.mm_data.streams import run
 
 
 def decoded(path: Path) -> np.ndarray:
@@ -42,13 +43,16 @@ def test_samples_are_what_the_model_sees(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_samples_of_a_step_are_those_that_the_stream_gives(tmp_path: Path) -> None:
     line = CommandLine((str(training(tmp_path)),), {}, (), (), (), ())
-    subject = attrs.evolve(subject_of(line), seed=5)
+    subject = subject_of(line)
     assert subject.data is not None
-    size = subject.data.batch_size
-    samples = samples_of(subject, 3, size + 1)
-    assert [sample.step for sample in samples] == [3] * size + [4]
-    (streamed,) = run(subject.data, subject.dataset, start_step=3, end_step=4)
-    assert tuple(sample.asked.index for sample in samples[:-1]) == streamed
+    data = attrs.evolve(subject.data, flip_share=0.5, start=ClipStart.RANDOM, num_frames=5)
+    samples = samples_of(attrs.evolve(subject, data=data), 3, data.batch_size + 1)
+    assert [sample.step for sample in samples] == [3] * data.batch_size + [4]
+    with stream(data, subject.dataset, seed=subject.seed, start_step=3, end_step=4) as batches:
+        (batch,) = batches
+    assert tuple(sample.asked.index for sample in samples[:-1]) == tuple(batch.indices)
+    for sample, item in zip(samples, batch.items, strict=False):
+        assert sample.clip is not None and sample.clip.frames.equal(item.frames)
 
 
 def test_one_frame_is_a_picture(tmp_path: Path) -> None:

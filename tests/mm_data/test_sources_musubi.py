@@ -9,7 +9,7 @@ import pytest
 from mm_config.schema import UserError
 from mm_config.specs import BucketSpec, DataSpec, Pieces, Resize, ShapesSpec
 from mm_data.index.listed import Listed, Source
-from mm_data.index.pieces import Cutting
+from mm_data.index.pieces import Cutting, cuts_of
 from mm_data.index.sources.opening import Reading, open_source
 
 GUIDE = """
@@ -93,6 +93,12 @@ def test_pieces_and_plain_sizes(root: Path) -> None:
     assert slide.cutting == Cutting(Pieces.WINDOWS, 17, 5)
     assert opened(root, f'{text}frame_extraction = "slide"').cutting == Cutting(Pieces.WINDOWS, 17, 10)
     assert opened(root, f'{text}frame_extraction = "chunk"').cutting == Cutting(Pieces.CHUNKS, 17)
+    uniform = opened(root, f'{text}frame_extraction = "uniform"\nframe_sample = 3').cutting
+    assert uniform is not None and uniform == Cutting(Pieces.UNIFORM, 17, count=3)
+    # numpy's linspace(0, 100 - 17, 3), cut to whole numbers.
+    assert list(cuts_of(uniform, 100, None, ())) == [(0, 17), (41, 58), (83, 100)]
+    assert list(cuts_of(uniform, 18, None, ())) == [(0, 17), (1, 18)]
+    assert list(cuts_of(uniform, 16, None, ())) == []
     data = as_spec(slide)
     assert (data.num_frames, data.height, data.width, data.buckets) == (17, 256, 256, ())
     assert (data.frame_interval, data.resize) == (1, Resize.CENTER_CROP)
@@ -113,8 +119,8 @@ def test_what_it_asks_in_vain_is_refused(root: Path) -> None:
         "[[datasets]] 1: expected a path as one of image_directory, image_jsonl_file, video_directory, "
         "video_jsonl_file, got image_directory, video_directory"
     ]
-    assert mistakes(root, f'{video}frame_extraction = "uniform"') == [
-        '[[datasets]] 1: frame_extraction: "uniform" is not done; head, full, chunk and slide are'
+    assert mistakes(root, f'{video}frame_extraction = "tail"') == [
+        '[[datasets]] 1: frame_extraction: "tail" is not known; head, full, chunk, slide and uniform are'
     ]
     assert mistakes(root, f'{video}frame_extraction = "chunk"\ntarget_frames = [1, 5]')[0].startswith(
         "[[datasets]] 1: frame_extraction: 'chunk' with several target_frames"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -15,7 +17,7 @@ import mm_train
 from mm_config import replace
 from mm_config.options import RunOptions, StoppedEarly
 from mm_config.schema import UserError
-from mm_config.specs import Cache, ManifestSpec, TrainSpec
+from mm_config.specs import Cache, CaptionSpec, ClipStart, ManifestSpec, Resize, TrainSpec
 from mm_data import BadClip, Record
 from mm_models import checkpoint
 from tests.mm_data.streams import load_record
@@ -76,14 +78,18 @@ def cut_so_that_the_codec_is_unknown(clip: Path, data: TrainSpec) -> None:
     raise AssertionError("no cut hides the codec")
 
 
-def test_a_clip_without_a_known_codec_ends_no_training(
-    own: TrainSpec, clips: Path, options: RunOptions
+def test_a_clip_without_a_known_codec_ends_no_training_and_is_told_at_its_end(
+    own: TrainSpec, clips: Path, options: RunOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut_so_that_the_codec_is_unknown(clips / "5.mp4", own)
     result = mm_train.train(own, options)
     (listed,) = map(json.loads, (result.run_dir / "quarantine.jsonl").read_text().splitlines())
     assert (listed["index"], listed["reason"]) == (5, "FFmpeg doesn't know its codec")
     assert (result.quarantined, result.steps) == (1, 4)
+    told = [line for line in capsys.readouterr().out.splitlines() if "could not be read" in line]
+    listed_in = result.run_dir / "quarantine.jsonl"
+    why = "1 x index: FFmpeg doesn't know its codec"
+    assert told == [f"1 of 12 clips could not be read: {why}; all are listed in {listed_in}"]
 
 
 @pytest.mark.parametrize("cache", list(Cache))
@@ -141,6 +147,45 @@ def test_too_long_captions_are_told_by_their_lines_before_there_is_a_run(
     assert [line.split(": ")[0] for line in told[:20]] == [f"{manifest}:{2 * n}" for n in range(1, 21)]
     assert told[20:] == ["spec.text_encoder.max_tokens: and 10 more problems"]
     assert not (options.runs_dir / own.name).exists()
+
+
+def test_what_the_encoder_is_given_of_captions_is_counted_before_there_is_a_run(
+    own: TrainSpec, clips: Path, options: RunOptions
+) -> None:
+    how = CaptionSpec(templates=("{caption}", "{caption}" + " word" * 10))
+    with pytest.raises(UserError) as caught:
+        mm_train.train(replace(own, "data.captions", how), options)
+    told = str(caught.value).splitlines()
+    assert len(told) == 12 and told[0].endswith("' has 16 words, 15 fit")
+    assert not (options.runs_dir / own.name).exists()
+
+
+def test_random_parts_crops_flips_and_captions_are_the_same_in_a_run_that_goes_on(
+    own: TrainSpec, options: RunOptions, metrics_of: Callable[[Path], list[dict[str, Any]]]
+) -> None:
+    changes = {
+        "num_frames": 5,
+        "start": ClipStart.RANDOM,
+        "resize": Resize.RANDOM_CROP,
+        "height": 32,
+        "width": 48,
+        "flip_share": 0.5,
+        "captions": CaptionSpec(templates=("{caption}", "xyz, {caption}")),
+    }
+    own = replace(own, {f"data.{name}": value for name, value in changes.items()})
+    whole = mm_train.train(own, options)
+    again = attrs.evolve(options, runs_dir=options.runs_dir / "again")
+    with pytest.raises(StoppedEarly):
+        mm_train.train(own, attrs.evolve(again, stop_after=2))
+    (folder,) = (again.runs_dir / own.name).iterdir()
+    result = mm_train.train(own, attrs.evolve(again, resume=folder.name))
+    losses = [
+        [line["loss"] for line in metrics_of(run) if "loss" in line]
+        for run in (whole.run_dir, result.run_dir)
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+    plain = mm_train.train(replace(own, "data.captions", None), options)
+    assert [line["loss"] for line in metrics_of(plain.run_dir) if "loss" in line] != losses[0]
 
 
 def test_a_run_whose_caption_became_too_long_goes_on_in_its_order_once_it_is_mended(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mm_config.schema import lazy
 
 if TYPE_CHECKING:
-    from mm_data.bad import Bad, BadClip, file_state
+    from mm_data.bad import Bad, BadClip, file_state, place_of, state_of
     from mm_data.clips import Clip, load_clip
     from mm_data.content import clip_digests, dataset_input
     from mm_data.features.keys import caption_key, clip_key, digest_of, variant_of, with_variant

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import attrs
 
+from mm_data.records import Record
+
 
 class Fault(StrEnum):
     """Whose fault it is that a clip can't be read."""
@@ -34,13 +36,23 @@ class Bad:
     index: int
     """Place in the dataset."""
     path: str
-    """The file."""
+    """The file, or where the clip lies over the network."""
     stage: str
     """Where it failed: open, index, sample, decode."""
     reason: str
     """Why."""
     file: str = ""
     """The file's size and times of change when it was tried; empty where there was none."""
+
+
+def place_of(record: Record) -> str:
+    """The file of a clip, or where it lies over the network."""
+    return record.url or str(record.path)
+
+
+def state_of(record: Record) -> str:
+    """`file_state` of a clip's file; empty over the network."""
+    return "" if record.url is not None else file_state(record.path)
 
 
 def file_state(path: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO
 
 import attrs
@@ -10,16 +12,20 @@ import numpy as np
 import torch
 
 from mm_config.schema import Problem, UserError
-from mm_config.specs import DatasetSpec, DataSpec, FolderSpec, IndexSpec, Interpolation, MixtureSpec
+from mm_config.specs import DataSpec, Interpolation
 from mm_data.bad import BadClip, Fault
 from mm_data.media import open_media
-from mm_data.records import Asked, Shape
+from mm_data.records import Asked, Record, Shape
+from mm_data.remote import allowed_by
 from mm_data.transforms.captions import caption_of
 from mm_data.transforms.framing import framing
 from mm_data.transforms.resizing import framed
 from mm_data.transforms.sampling import sampled
+from mm_data.video.index import VideoIndex
 from mm_data.video.limits import failure, is_short, require_frames
-from mm_data.video.readers import indexer_of, reader_of
+from mm_data.video.readers import ReadFrames, indexer_of, reader_of
+from mm_data.video.reading import read_frames
+from mm_data.video.shown import Shown
 
 
 @attrs.frozen
@@ -76,15 +82,8 @@ def _array_shape(shape: Shape) -> tuple[int, ...]:
 
 def _read(asked: Asked, data: DataSpec) -> np.ndarray:
     record = asked.record
-    with open_media(record.path, record.part, record.url, remote_of(data.dataset)) as file:
+    with open_media(record.path, record.part, record.url, allowed_by(data.dataset)) as file:
         return _decoded(file, asked, data)
-
-
-def remote_of(dataset: DatasetSpec) -> tuple[str, ...]:
-    """What a dataset, or a part of a mixture, may read over the network."""
-    if isinstance(dataset, MixtureSpec):
-        return tuple(one for part in dataset.parts for one in remote_of(part.dataset))
-    return dataset.remote if isinstance(dataset, FolderSpec | IndexSpec) else ()
 
 
 def _decoded(file: BinaryIO, asked: Asked, data: DataSpec) -> np.ndarray:
@@ -92,22 +91,48 @@ def _decoded(file: BinaryIO, asked: Asked, data: DataSpec) -> np.ndarray:
     try:
         index, shape, record = indexer_of(data.isolated)(file), asked.shape, asked.record
         wanted = sampled(data, index, record.cut, shape.num_frames, asked.draw)
-        top, left, height, width = record.crop or (0, 0, index.shown.height, index.shown.width)
-        if top + height > index.shown.height or left + width > index.shown.width:
-            raise BadClip("sample", f"its crop is outside of {index.shown.width}x{index.shown.height} pixels")
-        how = framing(data, height, width, shape, asked.draw)
+        crop = _crop(record, index.shown)
+        how = framing(data, crop[2], crop[3], shape, asked.draw)
         # A resizing of whole frames is one step with their conversion to RGB.
         at_once = record.crop is None and data.interpolation is Interpolation.BICUBIC
         size = (how.height, how.width) if at_once else (index.shown.height, index.shown.width)
-        read = reader_of(data.reader, data.isolated)
-        frames = read(file, index, wanted, height=size[0], width=size[1])
-        require_frames(frames, (shape.num_frames, *size, 3))
-        if not at_once:
-            frames = frames[:, top : top + height, left : left + width]
+        finish = None
         if not at_once or how.crops or how.flip:
-            frames = np.stack([framed(frame, how, data.interpolation) for frame in frames])
+            own = None if at_once else crop
+            finish = partial(framed, crop=own, how=how, interpolation=data.interpolation)
+        frames = _frames(reader_of(data.reader, data.isolated), file, index, wanted, size, finish)
+        require_frames(frames, _array_shape(shape))
     except UserError:
         raise
     except Exception as error:
         raise failure(error) from error
     return frames
+
+
+def _crop(record: Record, shown: Shown) -> tuple[int, int, int, int]:
+    """Top, left, height and width of what a record takes of a shown frame.
+
+    Raises:
+        BadClip: That is not inside of the frame.
+    """
+    top, left, height, width = record.crop or (0, 0, shown.height, shown.width)
+    if not (0 <= top < top + height <= shown.height and 0 <= left < left + width <= shown.width):
+        raise BadClip("sample", f"its crop is outside of {shown.width}x{shown.height} pixels")
+    return top, left, height, width
+
+
+def _frames(
+    read: ReadFrames,
+    file: BinaryIO,
+    index: VideoIndex,
+    wanted: tuple[int, ...],
+    size: tuple[int, int],
+    finish: Callable[[np.ndarray], np.ndarray] | None,
+) -> np.ndarray:
+    """The wanted frames, read in a size and finished one by one."""
+    height, width = size
+    if read is read_frames:
+        return read_frames(file, index, wanted, height=height, width=width, finish=finish)
+    frames = read(file, index, wanted, height=height, width=width)
+    require_frames(frames, (len(wanted), height, width, 3))
+    return np.stack([finish(frame) for frame in frames]) if finish else frames

@@ -81,6 +81,8 @@ class Pieces(enum.Enum):
     """Pieces of `piece_frames`, one after the other; a shorter rest is left out."""
     WINDOWS = "windows"
     """Pieces of `piece_frames`, a new one every `piece_stride` frames."""
+    UNIFORM = "uniform"
+    """`piece_count` pieces of `piece_frames`, from the clip's first to its last, equally far apart."""
     SHOTS = "shots"
     """One for each cut that the source lists."""
 
@@ -104,9 +106,11 @@ class FolderSpec(DatasetSpec):
     pieces: Pieces = Pieces.WHOLE
     """Which samples are made of a long clip."""
     piece_frames: int | None = field(default=None, ge=1, unit="frames")
-    """Frames of a chunk or window, in the clip's own rate."""
+    """Frames of a piece, in the clip's own rate."""
     piece_stride: int | None = field(default=None, ge=1, unit="frames")
     """Frames from the start of a window to that of the next."""
+    piece_count: int | None = field(default=None, neutral=None, ge=1, le=1_000_000)
+    """With `pieces = uniform`: pieces of a clip."""
     remote: tuple[str, ...] = field(default=(), role=LOCATION)
     """Where clips may be read from over the network, such as `s3://bucket`; none forbids all."""
 

@@ -128,7 +128,12 @@ def build(
 
 def _made(cutting: Cutting) -> dict[str, Any]:
     """How an index was made: its pieces, and the libraries that measured."""
-    pieces = {"pieces": cutting.pieces.value, "piece_frames": cutting.frames, "piece_stride": cutting.stride}
+    pieces = {
+        "pieces": cutting.pieces.value,
+        "piece_frames": cutting.frames,
+        "piece_stride": cutting.stride,
+        "piece_count": cutting.count,
+    }
     libraries = {name: ".".join(map(str, one)) for name, one in av.library_versions.items()}
     return {**pieces, "libraries": libraries}
 

@@ -74,7 +74,14 @@ def index_of_folder(spec: FolderSpec, source: str, cache_dir: Path, locations: L
     Raises:
         UserError: As `make_index`.
     """
-    options = (spec.path_column, spec.caption_column, spec.pieces.value, spec.piece_frames, spec.piece_stride)
+    options = (
+        spec.path_column,
+        spec.caption_column,
+        spec.pieces.value,
+        spec.piece_frames,
+        spec.piece_stride,
+        spec.piece_count,
+    )
     key = hashlib.sha256(json.dumps([source, spec.name, *options]).encode()).hexdigest()[:16]
     folder = cache_dir / "indexes" / key
     roots = roots_of(locations)
@@ -86,7 +93,7 @@ def index_of_folder(spec: FolderSpec, source: str, cache_dir: Path, locations: L
                 folder,
                 name=spec.name,
                 reading=Reading(spec.path_column, spec.caption_column, roots, spec.remote),
-                cutting=cutting_of(spec.pieces, spec.piece_frames, spec.piece_stride),
+                cutting=cutting_of(spec.pieces, spec.piece_frames, spec.piece_stride, spec.piece_count),
                 replace=True,
             )
             reasons = built.stats["left_out"]["reasons"]
@@ -96,14 +103,14 @@ def index_of_folder(spec: FolderSpec, source: str, cache_dir: Path, locations: L
     return IndexedRecords(folder, roots=roots)
 
 
-def cutting_of(pieces: Pieces, frames: int | None, stride: int | None) -> Cutting | None:
+def cutting_of(pieces: Pieces, frames: int | None, stride: int | None, count: int | None) -> Cutting | None:
     """How a person wants clips cut; None where nothing is said, so that the source may.
 
     Raises:
         UserError: A number is missing, or is one that these pieces don't have.
     """
-    said = (pieces, frames, stride) != (Pieces.WHOLE, None, None)
-    return Cutting(pieces, frames, stride) if said else None
+    said = (pieces, frames, stride, count) != (Pieces.WHOLE, None, None, None)
+    return Cutting(pieces, frames, stride, count) if said else None
 
 
 def _opened(one: Listed, reading: Reading) -> BinaryIO:

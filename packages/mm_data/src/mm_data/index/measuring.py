@@ -82,7 +82,7 @@ def measure(file: BinaryIO, *, sha256: str, size: int, state: str) -> Media:
         container=index.container,
         codec=index.codec,
         num_frames=len(index.pts),
-        seconds=Fraction(0) if index.still else index.seconds,
+        seconds=index.seconds,
         height=index.shown.height,
         width=index.shown.width,
         turns=index.shown.turns,

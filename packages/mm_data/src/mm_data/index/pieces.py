@@ -12,6 +12,12 @@ from mm_config.specs import Pieces
 
 Cut: TypeAlias = tuple[int, int]
 """The first frame and the one after the last."""
+NUMBERS = {
+    Pieces.CHUNKS: ("frames",),
+    Pieces.WINDOWS: ("frames", "stride"),
+    Pieces.UNIFORM: ("frames", "count"),
+}
+"""What pieces are made by."""
 
 
 @attrs.frozen
@@ -21,19 +27,20 @@ class Cutting:
     pieces: Pieces = Pieces.WHOLE
     """Which samples are made."""
     frames: int | None = None
-    """Of a chunk or window."""
+    """Of a piece, but of a shot."""
     stride: int | None = None
     """Frames from the start of a window to that of the next."""
+    count: int | None = None
+    """Of a clip's pieces that are equally far apart."""
 
     def __attrs_post_init__(self) -> None:
         """Raises UserError where a number is missing, or is one that these pieces don't have."""
-        wanted = {Pieces.CHUNKS: ("frames",), Pieces.WINDOWS: ("frames", "stride")}.get(self.pieces, ())
-        given = {name for name in ("frames", "stride") if getattr(self, name) is not None}
-        for name in sorted({*wanted} ^ given):
-            what = "is missing" if name in wanted else "is given, which only chunks and windows have"
-            if name == "stride" and name not in wanted:
-                what = "is given, which only windows have"
-            raise UserError(Problem(f"piece_{name}", f"{what}; pieces are {self.pieces.value}"))
+        wanted = NUMBERS.get(self.pieces, ())
+        for name in ("frames", "stride", "count"):
+            if (name in wanted) == (getattr(self, name) is None):
+                whose = " and ".join(pieces.value for pieces, names in NUMBERS.items() if name in names)
+                what = "is missing" if name in wanted else f"is given, which only {whose} have"
+                raise UserError(Problem(f"piece_{name}", f"{what}; pieces are {self.pieces.value}"))
 
 
 def cuts_of(
@@ -55,6 +62,13 @@ def cuts_of(
         return
     first, end = cut or (0, num_frames)
     assert cutting.frames is not None
-    stride = cutting.stride or cutting.frames
-    for start in range(first, end - cutting.frames + 1, stride):
+    last = end - cutting.frames
+    if cutting.count is None:
+        starts = range(first, last + 1, cutting.stride or cutting.frames)
+    elif last < first:
+        starts = ()
+    else:
+        gaps = max(cutting.count - 1, 1)
+        starts = dict.fromkeys(first + (last - first) * number // gaps for number in range(cutting.count))
+    for start in starts:
         yield start, start + cutting.frames

@@ -67,7 +67,7 @@ def tell(stats: Mapping[str, Any], left_out: Sequence[LeftOut], mismatches: Sequ
         "with edit lists": "edited",
     }
     rows = [
-        ("samples", f"{stats['samples']:,}, of them {stats['images']:,} images"),
+        ("samples", f"{stats['samples']:,}, pictures among them: {stats['images']:,}"),
         ("frames", f"{stats['frames']:,} in {timedelta(seconds=round(3600 * stats['hours']))} hours"),
         (
             "files",

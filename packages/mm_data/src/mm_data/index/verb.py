@@ -16,14 +16,14 @@ CAPTION_COLUMN = Option("--caption-column", "Column, key or tar member that hold
 PIECES = Option(
     "--pieces",
     "Which samples are made of a long clip: one, pieces of --piece-frames one after the other, such pieces "
-    "every --piece-stride frames, or one for each cut that the source lists (default: whole).",
+    "every --piece-stride frames, --piece-count of them over its whole length, or one for each cut "
+    "that the source lists (default: whole).",
     "PIECES",
     tuple(piece.value for piece in Pieces),
 )
-FRAMES = Option(
-    "--piece-frames", "Frames of a chunk or window, in the clip's own rate.", "N", read=whole_number
-)
+FRAMES = Option("--piece-frames", "Frames of a piece, in the clip's own rate.", "N", read=whole_number)
 STRIDE = Option("--piece-stride", "Frames from one window's start to the next's.", "N", read=whole_number)
+COUNT = Option("--piece-count", "Pieces of a clip that are equally far apart.", "N", read=whole_number)
 REMOTE = Option(
     "--remote",
     "What may be read over the network: s3://BUCKET or a folder in it, or the http(s):// address of an S3 "
@@ -35,8 +35,8 @@ WORKERS = Option("--workers", "Threads that measure (default: one per processor)
 REPLACE = Option("--replace", "Put the index in the place of one with other rows, once it is whole.")
 USAGE = Usage(
     "mm data index SRC DST [--name NAME] [--path-column NAME] [--caption-column NAME] [--pieces PIECES] "
-    "[--piece-frames N] [--piece-stride N] [--remote URL ...] [--location NAME=PATH ...] [--workers N] "
-    "[--replace] [--json]",
+    "[--piece-frames N] [--piece-stride N] [--piece-count N] [--remote URL ...] "
+    "[--location NAME=PATH ...] [--workers N] [--replace] [--json]",
     "Measure clips and write their index, with the line for the spec.",
     "SRC is what people have: a folder of videos and pictures with .txt captions beside them; a table with a "
     "column for files and one for captions (.json list, .jsonl, .csv, .tsv, .parquet), also as metadata.* in "
@@ -50,7 +50,19 @@ USAGE = Usage(
     "Clips lie inside SRC, or inside a folder that --location or locations.yaml names. Pictures are clips of "
     "one frame.",
     (
-        *(NAME, PATH_COLUMN, CAPTION_COLUMN, PIECES, FRAMES, STRIDE, REMOTE, LOCATION, WORKERS, REPLACE),
+        *(
+            NAME,
+            PATH_COLUMN,
+            CAPTION_COLUMN,
+            PIECES,
+            FRAMES,
+            STRIDE,
+            COUNT,
+            REMOTE,
+            LOCATION,
+            WORKERS,
+            REPLACE,
+        ),
         JSON,
     ),
     (
@@ -82,7 +94,7 @@ def index(line: CommandLine) -> int:
         folder,
         name=line.value(NAME, folder.absolute().name),
         reading=reading,
-        cutting=cutting_of(pieces, line.value(FRAMES), line.value(STRIDE)),
+        cutting=cutting_of(pieces, line.value(FRAMES), line.value(STRIDE), line.value(COUNT)),
         workers=line.value(WORKERS),
         replace=line.has(REPLACE),
     )

@@ -21,11 +21,13 @@ from mm_data.looking.numbers import Numbers, numbers_of
 from mm_data.looking.peeking import Peek, peek_into
 from mm_data.looking.sheet import frame_moments
 from mm_data.looking.subject import Subject
+from mm_data.looking.tokens import token_counts
 from mm_data.plan.counts import Counts
 from mm_data.plan.making import make_plan
 from mm_data.plan.plan import Plan
 from mm_data.plan.sizing import Outcomes
 from mm_data.records import Shape
+from mm_data.transforms.captions import captions_of
 from mm_data.transforms.grid import WAN
 
 Group = tuple[int, ...]
@@ -52,6 +54,10 @@ class Inspection:
     """What was counted when the index was made."""
     equal: Sequence[Group]
     """Clips with the same bytes and cut: of the whole index, else of those that were looked at."""
+    tokens: Sequence[int]
+    """Of the captions that the training can choose for the clips that were looked at; none where unknown."""
+    tokens_unknown: str
+    """Why they are unknown; empty where they are not, or no training is named."""
     alike: Sequence[Group]
     """Clips, of those that were looked at, whose middle frames look the same though their bytes differ."""
 
@@ -72,6 +78,12 @@ class Inspection:
         for one in self.counts.left_out if self.counts else ():
             found[one.reason] += one.count
         return dict(found.most_common())
+
+    @property
+    def too_long(self) -> int:
+        """Captions with more tokens than the text encoder takes."""
+        most = getattr(self.subject.text_encoder, "max_tokens", None)
+        return 0 if most is None else sum(count > most for count in self.tokens)
 
     def names(self, group: Iterable[int]) -> list[str]:
         """The names of clips."""
@@ -103,8 +115,16 @@ def inspected(subject: Subject, most: int) -> Inspection:
         problem,
         _stats(records) if isinstance(records, IndexedRecords) else {},
         equal,
+        *_tokens(subject, peeks),
         groups,
     )
+
+
+def _tokens(subject: Subject, peeks: Sequence[Peek]) -> tuple[Sequence[int], str]:
+    if subject.text_encoder is None or subject.data is None:
+        return (), ""
+    captions = [text for peek in peeks for text in captions_of(peek.record, subject.data)]
+    return token_counts(subject.text_encoder, captions, subject.locations)
 
 
 def _plan(subject: Subject) -> tuple[Plan | None, str]:

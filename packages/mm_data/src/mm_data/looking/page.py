@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
 import numpy as np
 
@@ -47,16 +48,20 @@ def html_of(found: Inspection) -> str:
 
 def _parts(found: Inspection) -> Iterator[Html]:
     numbers, taken = found.numbers, found.counts.clips if found.counts else None
-    hours = number(float(numbers.seconds.sum() / 3600)) if len(numbers.fps) == found.clips else "unknown"
+    whole = len(numbers.fps) == found.clips
+    lasting = str(timedelta(seconds=round(float(numbers.seconds.sum())))) if whole else "unknown"
     yield facts(
         ("clips", number(found.clips)),
         *([("in training", number(taken))] if taken is not None else []),
-        ("hours", hours),
+        ("hours, minutes, seconds", lasting),
         ("left out", number(sum(found.left_out.values()))),
         ("can't be read, of those looked at", number(sum(found.unreadable.values()))),
         ("groups of equal clips", number(len(found.equal))),
         ("groups that look alike", number(len(found.alike))),
     )
+    if found.too_long:
+        text = f"Captions with more tokens than the text encoder takes: {found.too_long:,}"
+        yield tag("p", text, class_="warn")
     if found.problem:
         yield tag("p", f"A training would not begin: {found.problem}", class_="warn")
     yield section("What is left out", *_left_out(found))
@@ -89,6 +94,8 @@ def _buckets(found: Inspection) -> Iterator[Html]:
 
 def _charts(found: Inspection) -> Iterator[Html]:
     for name, values, unit in columns(found):
+        if not len(values):
+            continue
         yield histogram(name, bins_of(values.tolist()), unit)
     yield bars("sizes, width x height", _largest(sizes(found)))
     yield bars("frames by second", _largest(rates(found)))

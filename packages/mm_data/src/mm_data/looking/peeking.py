@@ -14,11 +14,11 @@ from mm_config.console import progress
 from mm_config.schema import UserError
 from mm_config.specs import Reader
 from mm_data.bad import BadClip
-from mm_data.clips import remote_of
 from mm_data.looking.likeness import difference_hash
 from mm_data.looking.subject import Subject
 from mm_data.media import open_media
 from mm_data.records import Measured, Record
+from mm_data.remote import allowed_by
 from mm_data.video.index import VideoIndex
 from mm_data.video.limits import failure
 from mm_data.video.readers import indexer_of, reader_of
@@ -58,7 +58,7 @@ def peek_into(subject: Subject, indices: Sequence[int]) -> list[Peek]:
         UserError: A record is wrong, or the machine can't read clips.
     """
     records, data = subject.dataset.records, subject.data
-    remote, apart = remote_of(subject.spec), data is not None and data.isolated
+    remote, apart = allowed_by(subject.spec), data is not None and data.isolated
     with (
         ThreadPoolExecutor(data.workers if data else 2) as pool,
         progress("look at clips", len(indices), "clip", 50) as bar,

@@ -9,7 +9,7 @@ import attrs
 from mm_config.cli import LOCATION, CommandLine, read_targets, runs_dir_of
 from mm_config.options import Locations, RunOptions, load_locations
 from mm_config.schema import Problem, UserError
-from mm_config.specs import DatasetSpec, DataSpec, FolderSpec, IndexSpec, TrainSpec
+from mm_config.specs import DatasetSpec, DataSpec, FolderSpec, IndexSpec, TextEncoderSpec, TrainSpec
 from mm_data.index.table import HEAD, read_head
 from mm_data.preparing import prepare
 from mm_data.records import Dataset
@@ -32,6 +32,10 @@ class Subject:
     """What a training makes of them; None where no training is named."""
     seed: int
     """Of that training."""
+    text_encoder: TextEncoderSpec | None = None
+    """What that training makes of captions."""
+    locations: Locations = attrs.field(factory=Locations)
+    """Where weights and data lie on this machine."""
 
 
 def subject_of(line: CommandLine) -> Subject:
@@ -49,7 +53,8 @@ def subject_of(line: CommandLine) -> Subject:
             what = "reads no clips: expected a training spec, or a folder, table or index of clips"
             raise UserError(Problem(line.words[0], what))
         dataset = _prepared(spec.data.dataset, options, locations)
-        return Subject(spec.name or path.name, spec.data.dataset, dataset, spec.data, spec.seed)
+        name, data = spec.name or path.name, spec.data
+        return Subject(name, data.dataset, dataset, data, spec.seed, spec.text_encoder, locations)
     if problems := [*line.problems, *line.unknown_flags()]:
         raise UserError(problems)
     named = data_at(path)

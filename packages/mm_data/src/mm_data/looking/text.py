@@ -24,6 +24,10 @@ def tell(found: Inspection) -> None:
     rows += [(name, _spread(values, unit)) for name, values, unit in columns(found) if len(values)]
     rows += [("sizes", _most(sizes(found))), ("rates", _most(rates(found)))]
     table(found.subject.title, [row for row in rows if row[1]])
+    if found.too_long:
+        print_lines([f"captions with more tokens than the text encoder takes: {found.too_long:,}"])
+    if found.tokens_unknown:
+        print_lines([f"tokens of captions are unknown: {found.tokens_unknown}"])
     if found.problem:
         print_lines([f"a training would not begin: {found.problem}"])
     for title, counted in (("left out", found.left_out), ("can't be read", found.unreadable)):
@@ -45,6 +49,7 @@ def columns(found: Inspection) -> Iterator[tuple[str, np.ndarray, str]]:
     yield "durations", numbers.seconds, "s"
     yield "frames of clips", numbers.frames, "frames"
     yield "lengths of captions", numbers.words, "words"
+    yield "tokens of captions, of clips looked at", np.array(found.tokens, np.int64), "tokens"
     yield "letters of captions", numbers.characters, "characters"
 
 
@@ -86,6 +91,8 @@ def as_json(found: Inspection) -> Mapping[str, Any]:
         "left_out": found.left_out,
         "unreadable": found.unreadable,
         "problem": found.problem,
+        "too_many_tokens": found.too_long,
+        "tokens_unknown": found.tokens_unknown,
         "buckets": [
             {"shape": name, "clips": clips, "batches": batches, "tail": tail}
             for name, clips, batches, tail in buckets(found)

@@ -42,6 +42,7 @@ class Outcomes:
         self._data, self._grid, self._key, self._bad = data, grid, key, bad or {}
         self._frames = sorted({one.num_frames for one in data.buckets if one.num_frames > 1}) or [1]
         self._number = cache(self._numbered)
+        self._filled = cache(self._with_filled)
         self._numbers: dict[Shape | str, int] = {}
 
     def of(self, columns: Columns, first: int) -> NDArray[np.uint16]:
@@ -104,18 +105,18 @@ class Outcomes:
 
     def _in_bucket(self, kind: int, height: int, width: int) -> Shape | str:
         """Of the buckets whose frames a clip fills, the nearest size; of those with it, the most frames."""
-        is_image = kind > len(self._frames)
-        frames = {1} if is_image else set(self._frames[:kind])
+        filled = self._filled(kind)
+        if filled is None:
+            few = f"shorter than every bucket: {self._frames[0]} frames{_rate(self._data)}"
+            return few if kind <= len(self._frames) else "an image, and no bucket has one frame"
+        size = size_of(filled, height, width, self._grid)
+        return size if isinstance(size, str) else Shape(_most_frames(filled.buckets, size), *size)
+
+    def _with_filled(self, kind: int) -> DataSpec | None:
+        """The data with the buckets alone whose frames clips of a kind fill."""
+        frames = {1} if kind > len(self._frames) else set(self._frames[:kind])
         filled = tuple(bucket for bucket in self._data.buckets if bucket.num_frames in frames)
-        if not filled:
-            what = "an image, and no bucket has one frame"
-            return (
-                what
-                if is_image
-                else f"shorter than every bucket: {self._frames[0]} frames{_rate(self._data)}"
-            )
-        size = size_of(attrs.evolve(self._data, buckets=filled), height, width, self._grid)
-        return size if isinstance(size, str) else Shape(_most_frames(filled, size), *size)
+        return attrs.evolve(self._data, buckets=filled) if filled else None
 
 
 def needs_measuring(data: DataSpec) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import attrs
 
 from mm_config.schema import Problem, UserError
-from mm_data.bad import Bad, BadClip, file_state
+from mm_data.bad import Bad, BadClip, place_of, state_of
 from mm_data.plan.plan import Plan
 from mm_data.records import Asked, Dataset
 from mm_data.streaming.quarantine import MOST_IN_A_ROW, Quarantine
@@ -46,7 +45,7 @@ class Filler:
     """Makes an item."""
     quarantine: Quarantine
     """Clips that are not tried."""
-    loading: dict[Slot, Path]
+    loading: dict[Slot, str]
     """What each thread has at hand, for messages."""
 
     def __call__(self, slot: Slot) -> Filled:
@@ -58,13 +57,13 @@ class Filler:
             if index in self.quarantine.clips:
                 continue
             record = self.dataset.records[index]
-            self.loading[slot] = record.path
-            state = file_state(record.path)
+            self.loading[slot] = place_of(record)
+            state = state_of(record)
             try:
                 item = self.load(Asked(record, index, slot.shape, sample.draw))
                 return Filled(slot, index, item, tuple(bad))
             except BadClip as problem:
-                bad.append(Bad(index, str(record.path), problem.stage, problem.reason, state))
+                bad.append(Bad(index, place_of(record), problem.stage, problem.reason, state))
                 if len(bad) > self.quarantine.allowed or len(bad) == MOST_IN_A_ROW:
                     break
             except Exception as error:

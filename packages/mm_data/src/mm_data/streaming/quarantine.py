@@ -15,7 +15,7 @@ import attrs
 from mm_config.durable import read_bytes
 from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec
-from mm_data.bad import Bad, file_state
+from mm_data.bad import Bad, place_of, state_of
 from mm_data.records import Record
 
 ALWAYS_ALLOWED = 8
@@ -109,8 +109,8 @@ def _holds(bad: Bad, records: Sequence[Record]) -> bool:
     """Whether a clip that is listed is still that one, and its file as it was."""
     if not 0 <= bad.index < len(records):
         return False
-    path = records[bad.index].path
-    return (bad.path, bad.file) == (str(path), file_state(path))
+    record = records[bad.index]
+    return (bad.path, bad.file) == (place_of(record), state_of(record))
 
 
 def _same(bad: Bad, listed: Bad | None) -> bool:

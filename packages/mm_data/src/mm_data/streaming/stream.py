@@ -199,7 +199,7 @@ def stream(
     listed = Quarantine(quarantine, dataset.records, data)
     listed.check()
     _say_changed(listed.changed)
-    loading: dict[Slot, Path] = {}
+    loading: dict[Slot, str] = {}
     budget = Budget(None if data.prefetch_mib is None else data.prefetch_mib * MIB)
     mapper = ParallelMapper(
         Slots(plan, start_step, end_step, rank, world_size, budget),
@@ -288,6 +288,6 @@ def _step_of(filled: Filled) -> int:
     return filled.slot.step
 
 
-def _stalled(seconds: float, loading: dict[Slot, Path]) -> UserError:
-    paths = ", ".join(str(path) for path in loading.copy().values()) or "none"
+def _stalled(seconds: float, loading: dict[Slot, str]) -> UserError:
+    paths = ", ".join(loading.copy().values()) or "none"
     return UserError(f"no clip arrived for {seconds:g} s; being loaded: {paths}")

@@ -11,22 +11,30 @@ from mm_config.specs import Interpolation
 from mm_data.transforms.framing import Framing
 
 
-def framed(frame: np.ndarray, framing: Framing, interpolation: Interpolation) -> np.ndarray:
+def framed(
+    frame: np.ndarray,
+    crop: tuple[int, int, int, int] | None,
+    how: Framing,
+    interpolation: Interpolation,
+) -> np.ndarray:
     """A frame resized, cropped and mirrored.
 
     Args:
         frame: uint8 RGB `[H, W, 3]`.
-        framing: What becomes of it.
+        crop: Top, left, height and width of what is taken of it before; None takes all.
+        how: What becomes of it.
         interpolation: How it is resized, where it has not got the size yet.
 
     Returns:
         uint8 RGB `[crop height, crop width, 3]`, a view where it was not resized.
     """
-    if frame.shape[:2] != (framing.height, framing.width):
-        frame = _resized(frame, framing.height, framing.width, interpolation)
-    bottom, right = framing.top + framing.crop_height, framing.left + framing.crop_width
-    cropped = frame[framing.top : bottom, framing.left : right]
-    return cropped[:, ::-1] if framing.flip else cropped
+    if crop is not None:
+        top, left, height, width = crop
+        frame = frame[top : top + height, left : left + width]
+    if frame.shape[:2] != (how.height, how.width):
+        frame = _resized(frame, how.height, how.width, interpolation)
+    kept = frame[how.top : how.top + how.crop_height, how.left : how.left + how.crop_width]
+    return kept[:, ::-1] if how.flip else kept
 
 
 def _resized(frame: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:

@@ -43,9 +43,11 @@ def read_image(file: BinaryIO, kind: str) -> np.ndarray:
             if (count := getattr(opened, "n_frames", 1)) > 1:
                 raise BadClip("index", f"the picture is an animation of {count} frames; make it a video")
             return _rgb(ImageOps.exif_transpose(opened))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, BadClip):
-            raise
+    except BadClip:
+        raise
+    except UnidentifiedImageError as error:  # Whose text names the object, not what is wrong.
+        raise BadClip("open", f"the {kind} can't be read: its head is damaged") from error
+    except Exception as error:  # On damaged files Pillow raises nearly anything.
         raise BadClip("decode", f"the {kind} can't be read: {error}", fault_of(error)) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -23,6 +23,7 @@ def read_frames(
     height: int | None,
     width: int | None,
     damaged: bool = False,
+    finish: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """Decodes the frames with the wanted timestamps.
 
@@ -36,16 +37,18 @@ def read_frames(
         wanted: Timestamps in ascending order; they may repeat.
         height, width: Size of the returned frames; None keeps that of the file.
         damaged: Whether frames may be damaged, as long as they can be decoded.
+        finish: What becomes of each frame as soon as it is there, so that none but its outcome is kept.
 
     Returns:
-        uint8 RGB `[len(wanted), height, width, 3]`.
+        uint8 RGB `[len(wanted), height, width, 3]`, or of the size that `finish` gives.
 
     Raises:
         BadClip: A frame is damaged, or doesn't come out even from the start of the file.
     """
     if index.still:
         picture = VideoFrame.from_ndarray(read_image(file, index.codec.upper()), format="rgb24")
-        return to_rgb(picture, index.shown, height, width)[None].repeat(len(wanted), axis=0)
+        pixels = to_rgb(picture, index.shown, height, width)
+        return (finish(pixels) if finish else pixels)[None].repeat(len(wanted), axis=0)
     assert set(wanted) <= set(index.pts)
     assert list(wanted) == sorted(wanted)
     places: dict[int, list[int]] = {}
@@ -57,9 +60,10 @@ def read_frames(
         missing = set(places)
         try:
             for pts, pixels in _decoded(file, start, index.shown, missing, height, width, damaged):
+                finished = finish(pixels) if finish else pixels
                 if frames is None:
-                    frames = np.empty((len(wanted), *pixels.shape), np.uint8)
-                frames[places[pts]] = pixels
+                    frames = np.empty((len(wanted), *finished.shape), np.uint8)
+                frames[places[pts]] = finished
         except BadClip:
             if start is None:
                 raise

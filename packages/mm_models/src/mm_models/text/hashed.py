@@ -64,6 +64,13 @@ class HashedTextEncoder:
         counts = {caption: len(caption.split()) for caption in captions}
         return {caption: f"{count} words, {room} fit" for caption, count in counts.items() if count > room}
 
+    @staticmethod
+    def token_counts(
+        spec: HashedTextEncoderSpec, captions: Sequence[str], locations: Locations | None = None
+    ) -> list[int]:
+        """The tokens of each caption: its words, and the summary token; no weights are needed."""
+        return [len(caption.split()) + 1 if caption.split() else 0 for caption in captions]
+
 
 def word_features(words: list[str], ngrams: int, dim: int) -> Tensor:
     """`[words, dim]`: the n-grams that end at each word, for n = 1..ngrams, summed to mean square 1."""

@@ -89,12 +89,24 @@ class Umt5TextEncoder:
         Raises:
             UserError: The weights, beside which it lies, or the tokenizer can't be found or read.
         """
-        if spec.truncate:
-            return {}
-        place = release_place(spec.weights, locations, "spec.text_encoder.weights")
-        with reading(place, "spec.text_encoder.weights"):
-            tokenizer = _read_tokenizer(place)
-        return _too_long(spec, tokenizer, captions)
+        return {} if spec.truncate else _too_long(spec, _tokenizer_of(spec, locations), captions)
+
+    @staticmethod
+    def token_counts(
+        spec: Umt5TextEncoderSpec, captions: Sequence[str], locations: Locations | None = None
+    ) -> list[int]:
+        """The tokens of each caption with that of its end, before any are cut; the tokenizer alone is read.
+
+        Raises:
+            UserError: As `too_long`.
+        """
+        return [len(ids) for ids in _split(spec, _tokenizer_of(spec, locations), captions)]
+
+
+def _tokenizer_of(spec: Umt5TextEncoderSpec, locations: Locations | None) -> Any:
+    place = release_place(spec.weights, locations, "spec.text_encoder.weights")
+    with reading(place, "spec.text_encoder.weights"):
+        return _read_tokenizer(place)
 
 
 def _too_long(spec: Umt5TextEncoderSpec, tokenizer: Any, captions: Sequence[str]) -> dict[str, str]:

@@ -17,7 +17,8 @@ from mm_data import (
     Store,
     caption_key,
     clip_key,
-    file_state,
+    place_of,
+    state_of,
     variant_of,
     with_variant,
 )
@@ -144,8 +145,7 @@ def make_clips(
 
 def bad_clip(asked: Asked, stage: str, reason: str) -> Bad:
     """A clip without features."""
-    path = asked.record.path
-    return Bad(asked.index, str(path), stage, reason, file_state(path))
+    return Bad(asked.index, place_of(asked.record), stage, reason, state_of(asked.record))
 
 
 def missing_kinds(

@@ -104,23 +104,22 @@ class LocalFiles:
         """Where a file lies. Backslashes are taken for slashes where no file has them in its name."""
         if "://" in name:
             return Located(NO_FILE, remote.allowed(name, self.remote))
-        if not name or "\0" in name:
-            raise ValueError("not a path")
         if "\\" in name and not os.path.lexists(self.folder / name):
             name = name.replace("\\", "/")
-        path = PurePosixPath(name)
-        if ".." in path.parts:
+        folder, _, leaf = name.rpartition("/")
+        if leaf in ("", ".") or "\0" in name:
+            raise ValueError("not a path")
+        if ".." in name.split("/"):
             raise ValueError("`..` is not allowed in a path")
         if re.match(r"[A-Za-z]:/", name):
             raise ValueError("a path of a Windows drive, which is none here")
-        return Located(self._inside(self.folder / path, path.is_absolute()))
+        return Located(self._inside(folder or name[: len(name) - len(leaf)], leaf))
 
-    def _inside(self, path: Path, absolute: bool) -> Path:
-        parent = str(path.parent)
+    def _inside(self, folder: str, leaf: str) -> Path:
         try:
-            if parent not in self._folders:
-                self._folders[parent] = path.parent.resolve()
-            found = self._folders[parent] / path.name
+            if folder not in self._folders:
+                self._folders[folder] = (self.folder / folder).resolve()
+            found = self._folders[folder] / leaf
             try:
                 mode = os.lstat(found).st_mode
             except FileNotFoundError:
@@ -133,13 +132,16 @@ class LocalFiles:
         except RuntimeError as error:  # What pathlib raises before Python 3.13.
             raise ValueError("a link that leads to itself") from error
         if not self._allows(found):
+            absolute = folder.startswith("/")
             raise ValueError(self._outside("an absolute path" if absolute else "a link that leads", found))
         if not stat.S_ISREG(mode):
             raise ValueError("not a regular file")
         return found
 
     def _allows(self, path: Path) -> bool:
-        return any(path.is_relative_to(root) for root in (self.folder, *self.roots))
+        # As text, since there may be a million paths.
+        roots = (str(root).rstrip("/") for root in (self.folder, *self.roots))
+        return any(f"{path}/".startswith(f"{root}/") for root in roots)
 
     def _outside(self, what: str, target: Path) -> str:
         allow = f"`--location NAME={target.parent}` or a line of locations.yaml allows a folder"

@@ -134,10 +134,12 @@ def _cutting(one: Set, problems: list[Problem]) -> Cutting:
         stride = one.values.get("frame_stride", 10)
         windows = how == "slide"
         return Cutting(Pieces.WINDOWS if windows else Pieces.CHUNKS, frames[0], stride if windows else None)
-    if how in ("chunk", "slide"):
+    if how == "uniform" and len(frames) == 1:
+        return Cutting(Pieces.UNIFORM, frames[0], count=one.values.get("frame_sample", 1))
+    if how in ("chunk", "slide", "uniform"):
         message = f"{how!r} with several target_frames makes several sets of pieces; name one of {frames}"
     else:
-        message = f"{shown(how)} is not done; head, full, chunk and slide are"
+        message = f"{shown(how)} is not known; head, full, chunk, slide and uniform are"
     problems.append(Problem(one.where, f"frame_extraction: {message}"))
     return Cutting()
 

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 import attrs
@@ -127,7 +126,7 @@ def entry(row: Row, columns: Columns, files: Files, wrong: list[str]) -> Listed 
     if wrong:
         return None
     if located.url is None:
-        name = PurePosixPath(name.replace("\\", "/")).as_posix()
+        name = name.replace("\\", "/").removeprefix("./")
     if not captions:
         return LeftOut(name, row.place, NO_CAPTION)
     return Listed(name, located.path, captions, row.place, cut, shots, crop, None, located.url, declared)
