@@ -73,7 +73,7 @@ def precompute(line: CommandLine) -> int:
     out = Path(line.value(OUT)) if line.has(OUT) else None
     if line.value(ENGINE) == "ray" and (out is None or line.has(FROM_MINDSPEED)):
         raise UserError(
-            Problem(ENGINE.flag, "is ray, which encodes into a folder of all nodes; name it by --out")
+            Problem(ENGINE.flag, "is ray, which encodes into a folder that all nodes share; name it by --out")
         )
     if line.has(FROM_MINDSPEED):
         if out is None:
