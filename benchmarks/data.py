@@ -144,7 +144,9 @@ def waits(paths: Mapping[int, list[Path]], options: argparse.Namespace) -> None:
     data = wanted(options.workers)
     for gop, files in paths.items():
         dataset = dataset_of(files, options.clips)
-        bare = bare_rate(asks(data, dataset, options.clips), HEIGHT, WIDTH, options.workers)
+        listed = asks(data, dataset, options.clips)
+        rates = [bare_rate(listed, HEIGHT, WIDTH, options.workers) for _ in range(options.rounds)]
+        bare = statistics.median(rates)
         pause = data.batch_size / (0.9 * bare)
         waited, total = 0.0, 0.0
         steps = options.clips // data.batch_size

@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from mm_config.specs import DataSpec
 from mm_data import Asked
+from mm_data.media import open_media
 from mm_data.transforms.sampling import sampled
-from mm_data.video.index import index_video, open_video
+from mm_data.video.index import index_video
 
 FPS = 24
 
@@ -64,7 +65,7 @@ class Ask:
     @classmethod
     def of(cls, asked: Asked, data: DataSpec) -> Ask:
         """What the stream decodes for a sample."""
-        with open_video(asked.record.path) as file:
+        with open_media(asked.record.path) as file:
             index = index_video(file)
         return cls(asked.record.path, tuple(sampled(data, index, None, asked.shape.num_frames, asked.draw)))
 

@@ -176,8 +176,10 @@ def damaged_dataset(
     for number in range(count - len(hopeless)):
         damage = DAMAGES[number % len(DAMAGES)]
         suffix = rng.choice([".mp4", *contents])
-        how = "hopeless" if damage in HOPELESS else "damaged"
-        clips.append((f"{how} {damage.__name__} {number}", suffix, damage(contents[suffix], rng)))
+        content = damage(contents[suffix], rng)
+        # The head of another format is a JPEG's own where the clip is one.
+        how = "hopeless" if damage in HOPELESS and content != contents[suffix] else "damaged"
+        clips.append((f"{how} {damage.__name__} {number}", suffix, content))
     clips += [("intact", ".mp4", contents[".mp4"])] * (count // 4)
     rng.shuffle(clips)
     records = []

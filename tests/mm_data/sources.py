@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from mm_data.index.building import Built, build
 from mm_data.index.listed import LeftOut, Listed, Source
-from mm_data.video.index import open_video
+from mm_data.media import open_media
 
 
 def listed(root: Path, name: str, *captions: str, **known: Any) -> Listed:
@@ -28,7 +28,7 @@ class Opener:
 
     def __call__(self, one: Listed) -> BinaryIO:
         self.opened.append(one.name)
-        return open_video(one.path)
+        return open_media(one.path)
 
 
 def index_of(root: Path, entries: Sequence[Listed | LeftOut], folder: Path, **options: Any) -> Built:

@@ -12,7 +12,8 @@ from av.video.stream import VideoStream
 
 from mm_config.specs.data import Reader
 from mm_data import BadClip
-from mm_data.video.index import index_video, open_video
+from mm_data.media import open_media
+from mm_data.video.index import index_video
 from mm_data.video.readers import reader_of
 
 SIZE, BLOCK, COUNT = 64, 16, 6
@@ -77,7 +78,7 @@ def write(
 
 
 def read(path: Path, reader: Reader = Reader.PYAV, size: int = SIZE) -> np.ndarray:
-    with open_video(path) as file:
+    with open_media(path) as file:
         index = index_video(file)
         return reader_of(reader)(file, index, index.pts[1:2], height=size, width=size)[0]
 

@@ -15,8 +15,9 @@ import pytest
 from mm_config.schema import UserError
 from mm_config.specs import Reader
 from mm_data import BadClip
+from mm_data.media import open_media
 from mm_data.video import confined
-from mm_data.video.index import index_video, open_video
+from mm_data.video.index import index_video
 from mm_data.video.isolated import Isolated
 from mm_data.video.readers import IN_A_PROCESS, indexer_of, reader_of
 from tests.mm_data import faulty_readers as faulty
@@ -63,7 +64,7 @@ def test_where_the_kernel_takes_no_network_away_isolation_is_refused(tmp_path, m
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "sitecustomize.py").write_text("import platform\nplatform.machine = lambda: 'mips'\n")
     reader = Isolated(IN_A_PROCESS[Reader.PYAV], offline=True)
-    with open_video(coded.write(tmp_path / "a.mp4")) as file, pytest.raises(UserError) as caught:
+    with open_media(coded.write(tmp_path / "a.mp4")) as file, pytest.raises(UserError) as caught:
         reader.index(file)
     assert "spec.data.isolated: can't be held to: its processes would have network" in str(caught.value)
     assert "the system calls of mips" in str(caught.value)
@@ -87,7 +88,7 @@ def test_an_index_made_up_to_fill_memory_is_a_bad_clip_before_it_does(tmp_path, 
     path = made_up(coded.write(tmp_path / "a.mp4", options={"x264-params": "bframes=0"}))
     assert path.stat().st_size < 50_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with open_video(path) as file, pytest.raises(BadClip, match="declares 80000000 samples, more than"):
+    with open_media(path) as file, pytest.raises(BadClip, match="declares 80000000 samples, more than"):
         indexer_of(isolated)(file)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
@@ -98,7 +99,7 @@ def test_an_index_that_nobody_foresaw_ends_at_the_memory_limit(tmp_path, monkeyp
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "sitecustomize.py").write_text("import mm_data.video.boxes as b\nb.MAX_SAMPLES = 1 << 40\n")
     reader = Isolated(IN_A_PROCESS[Reader.PYAV], memory=2 << 30)
-    with open_video(path) as file, pytest.raises(BadClip):
+    with open_media(path) as file, pytest.raises(BadClip):
         reader.index(file)
     peak = Path(f"/proc/{reader._idle[0].process.pid}/status").read_text().partition("VmHWM:")[2].split()[0]
     assert int(peak) < 2 << 20
@@ -110,7 +111,7 @@ def test_an_index_that_nobody_foresaw_ends_at_the_memory_limit(tmp_path, monkeyp
 def test_a_part_of_a_shard_is_read_as_the_file_that_it_is(tmp_path, coded: Coded, reader, isolated):
     """A file without a descriptor: what a part of a shard and a remote object are."""
     path = coded.write(tmp_path / "a.mp4")
-    with open_video(path) as file:
+    with open_media(path) as file:
         index = index_video(file)
         expected = reader_of(reader)(file, index, index.pts[3:9], height=64, width=128)
     part = io.BufferedReader(io.BytesIO(path.read_bytes()))  # pyright: ignore[reportArgumentType]
@@ -121,5 +122,5 @@ def test_a_part_of_a_shard_is_read_as_the_file_that_it_is(tmp_path, coded: Coded
 
 
 def test_an_index_crosses_whole(tmp_path, coded: Coded):
-    with open_video(coded.write(tmp_path / "a.mkv", [*range(40)], matrix=(0, 1, 1, 0))) as file:
+    with open_media(coded.write(tmp_path / "a.mkv", [*range(40)], matrix=(0, 1, 1, 0))) as file:
         assert indexer_of(True)(file) == index_video(file)

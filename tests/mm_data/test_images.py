@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from mm_data import BadClip
-from mm_data.video.index import VideoIndex, index_video, open_video
+from mm_data.media import open_media
+from mm_data.video.index import VideoIndex, index_video
 from mm_data.video.readers import indexer_of, reader_of
 from tests.mm_data.conftest import INSTALLED
 
@@ -33,7 +34,7 @@ TURNED = {
 
 
 def read(path: Path) -> tuple[VideoIndex, np.ndarray]:
-    with open_video(path) as file:
+    with open_media(path) as file:
         index = index_video(file)
         shown = index.shown
         return index, reader_of(INSTALLED[0])(file, index, [0], height=shown.height, width=shown.width)
@@ -77,7 +78,7 @@ def test_pictures_of_other_modes_are_read(tmp_path, mode):
 @pytest.mark.parametrize("isolated", [False, True])
 def test_each_reader_reads_pictures_and_repeats_them(tmp_path, reader, isolated):
     Image.fromarray(PLAIN).save(tmp_path / "a.png")
-    with open_video(tmp_path / "a.png") as file:
+    with open_media(tmp_path / "a.png") as file:
         index = indexer_of(isolated)(file)
         frames = reader_of(reader, isolated)(file, index, [0, 0], height=HEIGHT, width=WIDTH)
     np.testing.assert_array_equal(frames, np.stack([PLAIN, PLAIN]))

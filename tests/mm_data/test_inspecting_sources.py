@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mm_config.specs import DataSpec, ShapesSpec
-from mm_data import Dataset
+from mm_config.specs import DataSpec, IndexSpec, MixturePart, MixtureSpec, ShapesSpec
+from mm_data import Dataset, prepare
 from mm_data.index.table import IndexedRecords
+from mm_data.looking import tokens
 from mm_data.looking.inspect import VERB
 from mm_data.looking.inspection import inspected
 from mm_data.looking.subject import Subject
@@ -111,7 +112,7 @@ def test_cuts_of_one_file_are_no_copies_of_each_other(tmp_path: Path) -> None:
 
 
 def test_tokens_are_those_of_the_training_s_text_encoder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The demo's makes one of each word, and one of the whole; the captions have 5 and 3 words."""
     said = printed(capsys, training(tmp_path))
@@ -119,11 +120,26 @@ def test_tokens_are_those_of_the_training_s_text_encoder(
     assert (said["too_many_tokens"], said["tokens_unknown"]) == (0, "")
     short = ["--spec.text-encoder.max-tokens", "5"]
     assert printed(capsys, training(tmp_path), *short)["too_many_tokens"] == 1
-    lines = (
-        "from mm_config.specs import ReleasedWeights, Umt5TextEncoderSpec",
-        "WEIGHTS = ReleasedWeights(name='nobody/has-it')",
-        "ENCODER = Umt5TextEncoderSpec(weights=WEIGHTS, text_dim=SPEC.model.text_dim)",
-        "SPEC = replace(SPEC, 'text_encoder', ENCODER)",
-    )
-    unknown = printed(capsys, training(tmp_path, *lines))
-    assert "nobody/has-it" in unknown["tokens_unknown"]
+    monkeypatch.setattr(tokens, "GROUP", "nobody's")
+    unknown = printed(capsys, training(tmp_path))
+    assert unknown["tokens_unknown"] == "no package says how hashed-text-encoder makes tokens"
+    assert "tokens of captions, of clips looked at" not in unknown["quantiles"]
+
+
+def test_a_mixture_of_indexes_is_counted_whole_and_across_its_parts(tmp_path: Path) -> None:
+    parts: list[MixturePart] = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        records = indexed(tmp_path / name).records
+        assert isinstance(records, IndexedRecords)
+        index = IndexSpec(name=name, digest=records.head.digest, path=str(records.folder))
+        parts.append(MixturePart(dataset=index))
+    spec = MixtureSpec(parts=tuple(parts))
+    data = DataSpec(dataset=spec, batch_size=4, num_frames=9, height=64, width=96, fps=8.0)
+    data = attrs.evolve(data, max_aspect_ratio=3.0)
+    dataset = prepare(spec, cache_dir=tmp_path)
+    found = inspected(Subject("both", spec, dataset, data, 0), 12)
+    assert found.numbers.frames.tolist() == [40, 20, 3, 12, 40, 40] * 2
+    assert found.equal == [(0, 4, 6, 10), (1, 7), (2, 8), (3, 9), (5, 11)]
+    assert found.states[:6] == found.states[6:] and found.states[3] == "9x64x96"
+    assert found.left_out["no such file"] == 2 and found.counts is not None and found.counts.clips == 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -32,6 +32,7 @@ NEAR = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.integers(0, 500), NEAR, max_size=40))
 def test_groups_are_those_of_comparing_each_with_each(hashes: dict[int, int]) -> None:
     groups = {key: {key} for key in hashes}

@@ -17,8 +17,8 @@ from mm_config.schema import UserError
 from mm_config.specs.data import DataSpec, Reader
 from mm_data import BadClip, Dataset, Record, stream
 from mm_data.bad import Fault
+from mm_data.media import open_media
 from mm_data.video import limits
-from mm_data.video.index import open_video
 from mm_data.video.isolated import Isolated, isolated
 from mm_data.video.readers import IN_A_PROCESS
 from tests.mm_data import faulty_readers as faulty
@@ -159,8 +159,8 @@ def test_a_file_system_that_fails_is_asked_once_more_and_ends_the_run(
             path: Path, *_: object, at: int = at, opened: list[Failing] = opened
         ) -> Failing | BinaryIO:
             if opened and not lasting:
-                return open_video(path)
-            opened.append(Failing(open_video(path), number, at, lasting))
+                return open_media(path)
+            opened.append(Failing(open_media(path), number, at, lasting))
             return opened[-1]
 
         monkeypatch.setattr("mm_data.clips.open_media", open_failing)

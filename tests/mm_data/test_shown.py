@@ -12,7 +12,8 @@ import pytest
 from av.video.stream import VideoStream
 
 from mm_data import BadClip
-from mm_data.video.index import VideoIndex, index_video, open_video
+from mm_data.media import open_media
+from mm_data.video.index import VideoIndex, index_video
 from mm_data.video.reading import read_frames
 
 TALL, WIDE, COUNT = 32, 64, 12
@@ -44,7 +45,7 @@ def write(
 
 def read(path: Path) -> tuple[VideoIndex, np.ndarray]:
     """A file's index, and its frames at the size at which they are shown."""
-    with open_video(path) as file:
+    with open_media(path) as file:
         index = index_video(file)
         shown = index.shown
         return index, read_frames(file, index, index.pts, height=shown.height, width=shown.width)

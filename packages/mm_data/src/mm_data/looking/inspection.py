@@ -6,7 +6,6 @@ import json
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import attrs
 import numpy as np
@@ -17,7 +16,7 @@ from mm_config.schema import UserError
 from mm_config.specs import DataSpec
 from mm_data.index.table import Flag, IndexedRecords
 from mm_data.looking.likeness import alike
-from mm_data.looking.numbers import Numbers, numbers_of
+from mm_data.looking.numbers import Numbers, indexes_of, numbers_of
 from mm_data.looking.peeking import Peek, peek_into
 from mm_data.looking.sheet import frame_moments
 from mm_data.looking.subject import Subject
@@ -50,8 +49,8 @@ class Inspection:
     """What a training takes and leaves out; None where none is named or it would take nothing."""
     problem: str
     """Why a training would not begin with these clips."""
-    indexed: Mapping[str, Any]
-    """What was counted when the index was made."""
+    unindexed: Mapping[str, int]
+    """Clips that were left out when the index was made, by reason."""
     equal: Sequence[Group]
     """Clips with the same bytes and cut: of the whole index, else of those that were looked at."""
     tokens: Sequence[int]
@@ -74,7 +73,7 @@ class Inspection:
     @property
     def left_out(self) -> dict[str, int]:
         """Clips that are left out, by reason: when the index was made, and by the plan."""
-        found: Counter[str] = Counter(self.indexed.get("left_out", {}).get("reasons", {}))
+        found: Counter[str] = Counter(self.unindexed)
         for one in self.counts.left_out if self.counts else ():
             found[one.reason] += one.count
         return dict(found.most_common())
@@ -101,8 +100,8 @@ def inspected(subject: Subject, most: int) -> Inspection:
     indices = frame_moments(len(dataset.records), most)
     peeks = peek_into(subject, indices)
     plan, problem = _plan(subject) if data else (None, "")
-    records = dataset.records
-    equal = _equal_rows(records) if isinstance(records, IndexedRecords) else _equal_files(peeks)
+    indexes = indexes_of(dataset)
+    equal = _equal_rows(indexes) if indexes else _equal_files(peeks)
     same = {index: group[0] for group in equal for index in group}
     hashes = {peek.index: peek.looks for peek in peeks if peek.looks is not None}
     groups = [group for group in alike(hashes) if len({same.get(index, index) for index in group}) > 1]
@@ -113,7 +112,7 @@ def inspected(subject: Subject, most: int) -> Inspection:
         numbers_of(dataset, peeks),
         plan.counts if plan else None,
         problem,
-        _stats(records) if isinstance(records, IndexedRecords) else {},
+        _left_out(indexes),
         equal,
         *_tokens(subject, peeks),
         groups,
@@ -178,12 +177,15 @@ def _reason(data: DataSpec, subject: Subject, peek: Peek) -> str:
     return outcome if isinstance(outcome, str) else "left out"
 
 
-def _stats(records: IndexedRecords) -> Mapping[str, Any]:
-    """What was counted when the index was made; nothing where that file is gone."""
-    try:
-        return json.loads(read_bytes(records.folder / "stats.json"))
-    except (OSError, ValueError):
-        return {}
+def _left_out(indexes: Sequence[IndexedRecords]) -> Counter[str]:
+    """What was left out when indexes were made, by reason; nothing where that file is gone."""
+    found: Counter[str] = Counter()
+    for one in indexes:
+        try:
+            found.update(json.loads(read_bytes(one.folder / "stats.json"))["left_out"]["reasons"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
 
 
 def _equal_files(peeks: Sequence[Peek]) -> list[Group]:
@@ -196,17 +198,17 @@ def _equal_files(peeks: Sequence[Peek]) -> list[Group]:
     return [tuple(group) for group in places.values() if len(group) > 1]
 
 
-def _equal_rows(records: IndexedRecords) -> list[Group]:
-    """Rows of an index of the same bytes and cut, those with a crop left out."""
-    codes = records.media.column("sha256").dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    whole = np.flatnonzero(records.columns("flags") & Flag.CROP == 0)
-    key = np.stack(
-        [
-            codes[records.columns("media")[whole]],
-            records.columns("cut_start")[whole],
-            records.columns("cut_end")[whole],
-        ]
-    )
+def _equal_rows(indexes: Sequence[IndexedRecords]) -> list[Group]:
+    """Rows of indexes, one after the other, of the same bytes and cut; those with a crop are left out."""
+    import pyarrow as pa
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([one.columns(name) for one in indexes])
+
+    digests = pa.chunked_array([one.media.column("sha256").take(one.columns("media")) for one in indexes])
+    codes = digests.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    whole = np.flatnonzero(joined("flags") & Flag.CROP == 0)
+    key = np.stack([codes[whole], joined("cut_start")[whole], joined("cut_end")[whole]])
     order = np.lexsort(key)
     same = np.all(np.diff(key[:, order]) == 0, axis=0)
     ends = np.flatnonzero(np.append(~same, True)) + 1

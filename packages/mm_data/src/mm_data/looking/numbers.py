@@ -40,16 +40,24 @@ class Numbers:
         return self.frames[moving] / self.fps[moving]
 
 
+def indexes_of(dataset: Dataset) -> list[IndexedRecords]:
+    """The index of a dataset, or those of a mixture's parts; none where some are not indexed."""
+    parts = [part.records for part in dataset.parts or (dataset,)]
+    found = [records for records in parts if isinstance(records, IndexedRecords)]
+    return found if len(found) == len(parts) else []
+
+
 def numbers_of(dataset: Dataset, peeks: Sequence[Peek]) -> Numbers:
-    """The numbers of all clips of an index; else of those that were looked at and can be read."""
+    """The numbers of all clips of indexes; else of those that were looked at and can be read."""
     import pyarrow as pa
 
-    records = dataset.records
-    if isinstance(records, IndexedRecords):
+    if indexes := indexes_of(dataset):
         names = ("frames", "fps_num", "fps_den", "height", "width")
-        frames, over, under, height, width = (records.columns(name) for name in names)
-        captions = records.texts.column("captions").flatten()
-        return Numbers(frames, over / np.maximum(under, 1), height, width, *_lengths(captions))
+        columns = (np.concatenate([one.columns(name) for one in indexes]) for name in names)
+        frames, over, under, height, width = columns
+        captions = [_lengths(one.texts.column("captions").flatten()) for one in indexes]
+        lengths = (np.concatenate(one) for one in zip(*captions, strict=True))
+        return Numbers(frames, over / np.maximum(under, 1), height, width, *lengths)
     found = [peek.measured for peek in peeks if peek.measured]
     texts = [text for peek in peeks for text in peek.record.captions or (peek.record.caption,)]
     return Numbers(

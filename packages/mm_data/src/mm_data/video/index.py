@@ -1,8 +1,8 @@
 """What a video file holds, found by demuxing: the timestamp of every frame, and how frames are shown.
 
 FFmpeg never sees a path or a string from a manifest, which it would interpret (`http:`, `concat:`,
-`subfile:`): files are opened here and handed over as file objects, with allow-lists of formats, codecs and
-protocols.
+`subfile:`): files are opened by `mm_data.media` and handed over as file objects, with allow-lists of formats,
+codecs and protocols.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
 from typing import BinaryIO
 
 import attrs
@@ -24,7 +23,6 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from mm_config.durable import open_regular
 from mm_data.bad import BadClip
 from mm_data.video import limits
 from mm_data.video.boxes import require_samples
@@ -82,20 +80,6 @@ class VideoIndex:
     def still(self) -> bool:
         """Whether it is a picture, no video: one frame, whose time means nothing."""
         return self.container == IMAGE
-
-
-def open_video(path: Path) -> BinaryIO:
-    """Opens a regular file.
-
-    Raises:
-        BadClip: There is none.
-    """
-    try:
-        return open_regular(path)
-    except FileNotFoundError as error:
-        raise BadClip("open", "no such file") from error
-    except OSError as error:
-        raise BadClip("open", error.strerror or str(error), fault_of(error)) from error
 
 
 @contextmanager
