@@ -69,7 +69,12 @@ def test_a_field_that_is_added_to_the_data_is_in_names_until_somebody_says_that_
 def test_draws_are_in_names_where_frames_follow_from_them() -> None:
     first, second = (attrs.evolve(CLIP, draw=f"variant {number}") for number in range(2))
     assert key(asked=first) == key(asked=second)
-    for change in ({"start": ClipStart.RANDOM}, {"resize": Resize.RANDOM_CROP}, {"flip_share": 0.5}):
+    drawn: list[dict[str, Any]] = [
+        {"start": ClipStart.RANDOM},
+        {"resize": Resize.RANDOM_CROP},
+        {"flip_share": 0.5},
+    ]
+    for change in drawn:
         assert key(asked=first, **change) != key(asked=second, **change)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import attrs
@@ -175,7 +174,7 @@ def _write(spec: TrainSpec, dataset: Dataset, names: Names, stores: dict[str, St
                 continue
             try:
                 rows = _rows(spec, record.path)
-            except (OSError, ValueError, TypeError, KeyError, RuntimeError, UnpicklingError) as error:
+            except Exception as error:  # On damaged files torch raises nearly anything.
                 problems.append(
                     Problem(str(record.path), f"can't be read: {str(error).splitlines()[0][:200]}")
                 )
