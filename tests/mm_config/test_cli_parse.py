@@ -8,7 +8,7 @@ from experiments import tiny, tiny_high
 from mm_config import replace
 from mm_config.cli.flags import is_settable
 from mm_config.cli.parse import overridden
-from mm_config.cli.scan import scan
+from mm_config.cli.scan import Option, scan
 from mm_config.schema.errors import SpecError
 from mm_config.schema.evolve import get, leaves
 from mm_config.schema.root import RootSpec, aliases_of
@@ -61,6 +61,14 @@ def test_a_flag_sets_its_field_and_nothing_else(argv: list[str], path: str, valu
 def test_fields_of_a_spec_that_enters_by_its_hash_can_be_set() -> None:
     path = "high_noise.spec.optim.lr"
     assert parsed(tiny.SPEC, f"--spec.{path}", "1e-4") == replace(tiny.SPEC, path, 1e-4)
+
+
+def test_an_option_of_one_dash_is_no_value_and_a_negative_number_is_no_option() -> None:
+    number = Option("-n", "How many.", "N", read=int)
+    line = scan(["target", "--spec.lr", "-3e-4", "-n", "4"], (number,))
+    assert (line.words, line.value(number)) == (("target",), 4)
+    assert [(given.flag, given.words) for given in line.fields] == [("--spec.lr", ("-3e-4",))]
+    assert scan(["target", "-n", "4"], ()).words == ("target", "-n", "4")
 
 
 def test_lists_of_text_and_of_numbers() -> None:

@@ -57,10 +57,28 @@ def test_a_mixture_in_buckets_is_trained_on_and_goes_on_where_it_stopped(mixed, 
 def test_each_clip_keeps_its_own_area_and_length(mixed, options, capsys):
     sizes = {"data.buckets": (), "data.resize": Resize.AREA, "data.size_multiple": 32}
     lengths = {"data.min_num_frames": 9, "data.drop_short_share": 0.0, "data.fps": 8.0}
+    few = {"data.max_aspect_ratio": 1.5, "data.min_pixels": 33**2, "schedule.steps": 1, "name": "large"}
+    with pytest.raises(UserError, match=r"parts\.1: no clip of 64 is left: 64 x fewer pixels than"):
+        mm_train.train(replace(mixed, {**sizes, **lengths, **few}), options)
     mm_train.train(replace(mixed, {**sizes, **lengths, "name": "area", "schedule.steps": 3}), options)
     said = capsys.readouterr().out
     assert "9x32x32: 0 + 64 clips, 6 batches of 8" in said
     assert "17x64x64: 32 + 0 clips, 6 batches of 8" in said
+
+
+def test_what_is_left_out_is_said_before_the_first_step_and_at_the_end(mixed, options, tmp_path, capsys):
+    small, large = (prepare(one, cache_dir=options.cache_dir).records for one in (SMALL, LARGE))
+    for n, record in enumerate((*small[:3], *large[:5])):
+        (tmp_path / f"{n}.mp4").hardlink_to(record.path)
+    rows = [json.dumps({"path": f"{n}.mp4", "caption": "a"}) for n in range(8)]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(rows))
+    dataset = ManifestSpec(name="told", path=str(tmp_path))
+    changes = {"data.dataset": dataset, "data.min_pixels": 33**2, "schedule.steps": 1, "name": "told"}
+    mm_train.train(replace(mixed, changes), options)
+    lines = capsys.readouterr().out.splitlines()
+    told = "left out: 3 of 8 clips, fewer pixels than data.min_pixels: 0.mp4, 1.mp4, 2.mp4"
+    step = next(n for n, line in enumerate(lines) if line.startswith("train told"))
+    assert [n > step for n, line in enumerate(lines) if line == told] == [False, True]
 
 
 def test_missing_files_end_a_training_before_its_run_is_made(mixed, options, tmp_path):

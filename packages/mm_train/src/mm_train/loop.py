@@ -150,7 +150,7 @@ def fit(
             asked = stop_requested()
             stop = ranks.largest(max(asked, signal.SIGINT) if closed else asked)
             if stop or state.step == last_step:
-                ranks.on_first(partial(_say_bad, batches.quarantine))
+                ranks.on_first(partial(_say_unseen, training, batches.quarantine))
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
                 ranks.on_first(training.run.sync_metrics)
                 states.save(
@@ -225,7 +225,10 @@ def _sample_losses(training: Training, batch: Batch, places: range) -> Tensor:
     return error_BCTHW.square().flatten(1).mean(1) * draws.weight_B.to(device)
 
 
-def _say_bad(quarantine: Quarantine) -> None:
+def _say_unseen(training: Training, quarantine: Quarantine) -> None:
+    """Says which clips no step trained on."""
+    for line in training.plan.counts.left_out_lines():
+        say(line)
     if told := quarantine.told():
         say(told)
 

@@ -175,9 +175,8 @@ def _write(spec: TrainSpec, dataset: Dataset, names: Names, stores: dict[str, St
             try:
                 rows = _rows(spec, record.path)
             except Exception as error:  # On damaged files torch raises nearly anything.
-                problems.append(
-                    Problem(str(record.path), f"can't be read: {str(error).splitlines()[0][:200]}")
-                )
+                why = (str(error) or type(error).__name__).splitlines()[0][:200]
+                problems.append(Problem(str(record.path), f"can't be read: {why}"))
                 continue
             for kind in keys.keys() & rows.keys():
                 known = waiting[kind].get(keys[kind])

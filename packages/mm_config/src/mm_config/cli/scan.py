@@ -113,11 +113,11 @@ def scan(argv: Sequence[str], options: Iterable[Option]) -> CommandLine:
     while rest:
         word = "--help" if rest[0] == "-h" else rest[0]
         del rest[0]
-        if not (is_flag(word) or word in known):
+        if not (is_flag(word) or word in known):  # An option may have one dash, such as `-n`.
             words.append(word)
             continue
         flag, equals, value = word.partition("=")
-        following = next((index for index, word in enumerate(rest) if is_flag(word)), len(rest))
+        following = next((at for at, later in enumerate(rest) if is_flag(later) or later in known), len(rest))
         option = known.get(_normalised(flag))
         if option is None:
             taken = [value] if equals else rest[:following]

@@ -61,13 +61,17 @@ class Counts:
 
     def lines(self) -> Iterator[str]:
         """What a person should know before the first step; nothing where all clips are one bucket."""
+        yield from self.left_out_lines()
+        if len(self.given) > 1 or (self.tails is not Tails.CARRY and any(one.tail for one in self.given)):
+            for given in self.given:
+                yield f"{_named(given.shape)}: {self._filled(given)}"
+
+    def left_out_lines(self) -> Iterator[str]:
+        """Which clips no step trains on, and why."""
         for out in self.left_out:
             of = f" of part {out.part}" if len(self.sizes) > 1 else ""
             count = f"{out.count:,} of {self.sizes[out.part]:,} clips{of}"
             yield f"left out: {count}, {out.reason}: {_some(out)}"
-        if len(self.given) > 1 or (self.tails is not Tails.CARRY and any(one.tail for one in self.given)):
-            for given in self.given:
-                yield f"{_named(given.shape)}: {self._filled(given)}"
 
     def _filled(self, given: Given) -> str:
         parts = " + ".join(f"{clips:,}" for clips in given.clips)
