@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from mm_config.schema.errors import UserError
 from mm_config.specs import Tails
-from mm_data import Asked, BadClip, Dataset, Plan, Record, Shape, batch_indices, stream
+from mm_data import Asked, Bad, BadClip, Dataset, Plan, Quarantine, Record, Shape, batch_indices, stream
 from mm_data.plan.counts import Counts
 from mm_data.plan.plan import Bucket, Members
 from tests.mm_data.streams import plain_dataset, run
@@ -90,3 +91,17 @@ def test_a_clip_over_the_network_is_listed_by_its_address(data_spec, tmp_path, m
         ("s3://bucket/0.mp4", ""),
         ("s3://bucket/1.mp4", ""),
     ]
+
+
+def test_a_long_list_is_read_once(data_spec, tmp_path):
+    """200 clips found one by one after 5,000: to read all each time would be a million looks at files."""
+    dataset = plain_dataset(20_000)
+    listed = Quarantine(tmp_path / "quarantine.jsonl", dataset.records, data_spec(max_bad_share=0.5))
+    paths = [str(record.path) for record in dataset.records]
+    listed.add(Bad(n, paths[n], "open", "no such file") for n in range(5_000))
+    started = time.process_time()
+    for n in range(5_000, 5_200):
+        listed.add([Bad(n, paths[n], "open", "no such file")])
+    assert time.process_time() - started < 3
+    again = Quarantine(listed.path, dataset.records, data_spec(max_bad_share=0.5))
+    assert again.clips == listed.clips and len(again.clips) == 5_200

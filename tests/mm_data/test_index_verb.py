@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -85,6 +86,24 @@ def test_a_folder_becomes_an_index_and_a_line_for_the_spec(
     assert dataset_input(spec, dataset, tmp_path / "contents").digest == spec.digest
     shutil.rmtree(clips)
     assert "no such file or folder" in command(clips, tmp_path / "other", status=2)
+
+
+def test_what_is_printed_for_programs_and_where_an_index_may_lie(
+    clips: Path, tmp_path: Path, command: Command
+) -> None:
+    (clips / "musubi.toml").write_text('[[datasets]]\nvideo_directory = "."\nresolution = [128, 64]\n')
+    told = command(clips / "musubi.toml", tmp_path / "index", "--remote", "s3://more", "--json")
+    found = json.loads(told[told.index("{") :])
+    assert found["spec"] == f'IndexSpec(name="index", digest="{found["digest"]}", remote=(\'s3://more\',))'
+    assert found["data"][:3] == ["num_frames=1,", "height=64,", "width=128,"]
+    assert (found["stats"]["samples"], found["stats"]["left_out"]["count"], found["changes"]) == (3, 2, None)
+    inside = command(clips, clips / "index", status=2)
+    assert inside == f"{clips}/index: lies inside {clips}, which would list it; name another\n"
+    missing = command(clips, tmp_path / "x", "--pieces", "uniform", "--piece-count", 3, status=2)
+    assert missing == "piece_frames: is missing; pieces are uniform\n"
+    told = r"spec\.data\.dataset: piece_stride: is given, which only windows have"
+    with pytest.raises(UserError, match=told):
+        prepare(FolderSpec(name="x", path=str(clips), piece_stride=3), cache_dir=tmp_path)
 
 
 def test_a_training_may_name_the_folder_itself(

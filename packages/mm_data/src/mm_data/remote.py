@@ -13,7 +13,7 @@ import io
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
@@ -81,14 +81,13 @@ def state_of(url: str, remote: Sequence[str]) -> str:
     does."""
     key, service = allowed(url, remote).removeprefix("s3://"), _service(tuple(remote))
     try:
-        found = _asked(lambda: service.info(key))
+        return _state(_asked(lambda: service.info(key)))
     except FileNotFoundError:
         return ""
-    return f"{found.get('size')} bytes, {found.get('ETag')}, {found.get('VersionId')}"
 
 
-def names_below(url: str, remote: Sequence[str]) -> Iterator[str]:
-    """The objects of a folder and of those in it, relative to it, by name.
+def states_below(url: str, remote: Sequence[str]) -> dict[str, str]:
+    """The objects of a folder and of those in it, relative to it, by name, each with its state.
 
     Raises:
         Refused: The url may not be read.
@@ -96,9 +95,12 @@ def names_below(url: str, remote: Sequence[str]) -> Iterator[str]:
     """
     folder = allowed(url, remote).removeprefix("s3://").rstrip("/") + "/"
     service = _service(tuple(remote))
-    for key in sorted(_asked(lambda: service.find(folder))):
-        if not key.endswith("/"):
-            yield key.removeprefix(folder)
+    found = _asked(lambda: service.find(folder, detail=True))
+    return {key.removeprefix(folder): _state(found[key]) for key in sorted(found) if not key.endswith("/")}
+
+
+def _state(found: Mapping[str, Any]) -> str:
+    return f"{found.get('size')} bytes, {found.get('ETag')}"
 
 
 class _Object(io.RawIOBase):

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from mm_config.console import aside, set_by_torchrun
 from mm_config.options import Locations
+from mm_config.schema import Problem, UserError, concerning
 from mm_config.specs import FolderSpec, Pieces
 from mm_data import remote
 from mm_data.bad import file_state
@@ -20,7 +21,7 @@ from mm_data.index.building import Built, build
 from mm_data.index.listed import Listed
 from mm_data.index.pieces import Cutting
 from mm_data.index.sources.files import roots_of
-from mm_data.index.sources.opening import Reading, open_source
+from mm_data.index.sources.opening import Reading, is_file, open_source
 from mm_data.index.table import HEAD, IndexedRecords
 from mm_data.media import open_media
 
@@ -53,13 +54,15 @@ def make_index(
         UserError: The source is wrong or holds nothing that can be used, or something lies in the place.
     """
     found = open_source(source, reading)
+    if folder.absolute().resolve().is_relative_to(Path(found.path).resolve()):
+        raise UserError(Problem(str(folder), f"lies inside {found.path}, which would list it; name another"))
     built = build(
         found,
         folder,
         name=name,
         opened=partial(_opened, reading=reading),
         cutting=cutting or found.cutting,
-        state_of=_states(reading),
+        state_of=_states(source, reading),
         workers=workers,
         replace=replace,
     )
@@ -86,6 +89,8 @@ def index_of_folder(spec: FolderSpec, source: str, cache_dir: Path, locations: L
     folder = cache_dir / "indexes" / key
     roots = roots_of(locations)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with concerning("spec.data.dataset"):
+        cutting = cutting_of(spec.pieces, spec.piece_frames, spec.piece_stride, spec.piece_count)
     with _alone(folder.with_suffix(".lock")):
         if set_by_torchrun("RANK", 0) == 0 or not (folder / HEAD).is_file():
             built, _, _ = make_index(
@@ -93,7 +98,7 @@ def index_of_folder(spec: FolderSpec, source: str, cache_dir: Path, locations: L
                 folder,
                 name=spec.name,
                 reading=Reading(spec.path_column, spec.caption_column, roots, spec.remote),
-                cutting=cutting_of(spec.pieces, spec.piece_frames, spec.piece_stride, spec.piece_count),
+                cutting=cutting,
                 replace=True,
             )
             reasons = built.stats["left_out"]["reasons"]
@@ -117,13 +122,20 @@ def _opened(one: Listed, reading: Reading) -> BinaryIO:
     return open_media(one.path, one.part, one.url, reading.remote)
 
 
-def _states(reading: Reading) -> Callable[[Listed], str]:
-    """What tells that a clip's file is another than it was; a shard is asked once."""
+def _states(source: str, reading: Reading) -> Callable[[Listed], str]:
+    """What tells that a clip's file is another than it was.
+
+    Objects below a source over the network are told by its list, others are asked for, shards once.
+    """
+    remote_folder = f"{source.rstrip('/')}/" if "://" in source and not is_file(source) else ""
+    listed = remote.states_below(source, reading.remote) if remote_folder else {}
 
     @cache
     def state(path: Path, url: str | None) -> str:
         if url is None:
             return file_state(path)
+        if remote_folder and url.startswith(remote_folder):
+            return listed.get(url.removeprefix(remote_folder), "")
         try:
             return remote.state_of(url, reading.remote)
         except OSError:

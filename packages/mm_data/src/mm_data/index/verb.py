@@ -98,14 +98,19 @@ def index(line: CommandLine) -> int:
         workers=line.value(WORKERS),
         replace=line.has(REPLACE),
     )
+    allowed = f", remote={reading.remote!r})" if reading.remote else ")"
+    spec = f"{built.spec_line.removesuffix(')')}{allowed}"
     if line.has(JSON):
-        print_json({"spec": built.spec_line, "folder": str(built.folder), "digest": built.head.digest})
+        found = {"spec": spec, "folder": str(built.folder), "digest": built.head.digest}
+        print_json(
+            {**found, "data": spec_lines, "notes": notes, "stats": built.stats, "changes": built.changes}
+        )
         return 0
     tell(built.stats, built.left_out, built.mismatches)
     if built.changes is not None:
         print_lines([f"{len(built.changes):,} changes since the index that was there"])
         tell_differences(built.changes)
-    print_lines([*notes, "", f"dataset={built.spec_line},", *spec_lines])
+    print_lines([*notes, "", f"dataset={spec},", *spec_lines])
     print_lines(["", f"found by   --location {built.head.name}={built.folder}"])
     return 0
 

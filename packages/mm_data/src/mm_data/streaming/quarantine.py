@@ -53,10 +53,12 @@ class Quarantine:
         self.allowed = allowed_bad(data, len(records))
         """How many a run goes on with."""
         self._by_count = self.allowed == data.max_bad_clips
-        listed = _read_list(path)
-        self.clips = {index: bad for index, bad in listed.items() if _holds(bad, records)}
+        self.clips: dict[int, Bad] = {}
         """By place in the dataset."""
-        self.changed = tuple(bad.path for index, bad in listed.items() if index not in self.clips)
+        self._listed: dict[int, Bad] = {}
+        self._read_to = 0
+        self._look()
+        self.changed = tuple(bad.path for index, bad in self._listed.items() if index not in self.clips)
         """Files that were bad and are others now."""
 
     def add(self, found: Iterable[Bad]) -> None:
@@ -68,11 +70,10 @@ class Quarantine:
         new = [bad for bad in found if bad.index not in self.clips]
         if not new:
             return
-        listed = _read_list(self.path)
-        elsewhere = {index: bad for index, bad in listed.items() if _holds(bad, self.records)}
-        self.clips = {**elsewhere, **self.clips, **{bad.index: bad for bad in new}}
+        self._look()
+        self.clips.update((bad.index, bad) for bad in new)
         if self.path is not None:
-            _append(self.path, [bad for bad in new if not _same(bad, listed.get(bad.index))])
+            _append(self.path, [bad for bad in new if not _same(bad, self._listed.get(bad.index))])
         self.check()
 
     def check(self) -> None:
@@ -87,8 +88,7 @@ class Quarantine:
     def told(self) -> str:
         """How many clips of how many were bad, and why, on any rank and in earlier runs that share the file;
         empty where none was."""
-        listed = _read_list(self.path).items()
-        self.clips |= {index: bad for index, bad in listed if _holds(bad, self.records)}
+        self._look()
         if not self.clips:
             return ""
         return f"{len(self.clips)} of {len(self.records)} clips could not be read: {self._counted()}"
@@ -96,6 +96,20 @@ class Quarantine:
     def reasons(self) -> Counter[str]:
         """How many clips are bad for each reason."""
         return Counter(f"{bad.stage}: {bad.reason}" for bad in self.clips.values())
+
+    def _look(self) -> None:
+        """Takes what the file lists beyond what was read of it before; each line is held to its clip once.
+
+        Raises:
+            UserError: The file can't be read.
+        """
+        content = _content(self.path)
+        new = _parsed(content[self._read_to if self._read_to <= len(content) else 0 :])
+        self._listed |= new
+        self._read_to = content.rfind(b"\n") + 1
+        for index, bad in new.items():
+            if index not in self.clips and _holds(bad, self.records):
+                self.clips[index] = bad
 
     def _counted(self) -> str:
         common = self.reasons().most_common(SHOWN_REASONS)
@@ -138,16 +152,19 @@ def _ends_a_line(file: BinaryIO) -> bool:
     return file.read(1) in (b"", b"\n")
 
 
-def _read_list(path: Path | None) -> dict[int, Bad]:
+def _content(path: Path | None) -> bytes:
     """Raises UserError where the file can't be read."""
     if path is None or not os.path.lexists(path):
-        return {}
+        return b""
     try:
-        lines = read_bytes(path).split(b"\n")
+        return read_bytes(path)
     except OSError as error:
         raise UserError(Problem(str(path), f"bad clips can't be read: {error.strerror}")) from error
+
+
+def _parsed(content: bytes) -> dict[int, Bad]:
     listed: dict[int, Bad] = {}
-    for line in lines:
+    for line in content.split(b"\n"):
         # What is no JSON is a line that a killed process left unfinished.
         with suppress(ValueError, TypeError, RecursionError):
             bad = Bad(**json.loads(line))

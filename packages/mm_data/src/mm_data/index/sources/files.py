@@ -181,7 +181,7 @@ class RemoteFiles:
 
     def names(self) -> Iterator[str]:
         """All objects, by name."""
-        for name in remote.names_below(self.url, self.remote):
+        for name in remote.states_below(self.url, self.remote):
             if not any(part.startswith(".") for part in name.split("/")):
                 yield name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from mm_config.schema import Problem, UserError
 from mm_data.index.listed import LeftOut, Listed
@@ -22,6 +23,7 @@ CAPTION = ".txt"
 MOST_OF_A_TEXT = 2**20
 OTHER = "its name's ending is no video's, picture's or caption's"
 OTHER_KIND = "pictures and videos are kept apart, and it is the other"
+_READERS, _AHEAD = 16, 1024
 ALONE = "a caption without a clip beside it"
 
 
@@ -41,43 +43,48 @@ def beside(
     names = list(files.names())
     there, stems = set(names), {_stem(name) for name in names if suffix_of(name) in MEDIA}
     problems: list[Problem] = []
-    for name in names:
-        place = place_of(files, name)
+
+    def one(name: str) -> Listed | LeftOut | list[str] | None:
         if name.endswith(extension):
-            if name.removesuffix(extension) not in stems:
-                yield LeftOut(name, place, ALONE)
-        elif suffix_of(name) not in kinds:
-            yield LeftOut(name, place, OTHER_KIND if suffix_of(name) in MEDIA else OTHER)
-        else:
-            wrong: list[str] = []
-            found = _one(files, name, place, _stem(name) + extension, there, wrong)
-            problems += [Problem(place, message) for message in wrong]
-            if found is not None and not wrong:
-                yield found
+            alone = name.removesuffix(extension) not in stems
+            return LeftOut(name, place_of(files, name), ALONE) if alone else None
+        if suffix_of(name) not in kinds:
+            other = OTHER_KIND if suffix_of(name) in MEDIA else OTHER
+            return LeftOut(name, place_of(files, name), other)
+        return _one(files, name, _stem(name) + extension, there)
+
+    # Each caption is a file of its own, perhaps over a network.
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(names), _AHEAD):
+            chunk = names[start : start + _AHEAD]
+            for name, found in zip(chunk, pool.map(one, chunk), strict=True):
+                if isinstance(found, list):
+                    problems += [Problem(place_of(files, name), message) for message in found]
+                elif found is not None:
+                    yield found
     if problems:
         raise UserError(capped(problems, files.root))
 
 
-def _one(
-    files: Files, name: str, place: str, caption: str, there: set[str], wrong: list[str]
-) -> Listed | LeftOut | None:
+def _one(files: Files, name: str, caption: str, there: set[str]) -> Listed | LeftOut | list[str]:
+    """A clip with its caption, or what is wrong with them."""
+    place, wrong = place_of(files, name), list[str]()
     try:
         located = files.located(name)
         if caption not in there:
             return LeftOut(name, place, NO_CAPTION)
         with files.open(caption) as file:
-            text = text_of(file, caption, MOST_OF_A_TEXT)
+            captions = captions_in(text_of(file, caption, MOST_OF_A_TEXT), caption, wrong)
     except ValueError as error:
         # A UserError, too: the caption's file is named in it.
-        wrong.append(str(error))
+        return [str(error)]
     except OSError as error:
-        wrong.append(f"{caption} can't be read: {error.strerror or error}")
-    else:
-        captions = captions_in(text, caption, wrong)
-        if not captions:
-            return LeftOut(name, place, NO_CAPTION)
-        return Listed(name, located.path, captions, place, url=located.url)
-    return None
+        return [f"{caption} can't be read: {error.strerror or error}"]
+    if wrong:
+        return wrong
+    if not captions:
+        return LeftOut(name, place, NO_CAPTION)
+    return Listed(name, located.path, captions, place, url=located.url)
 
 
 def _stem(name: str) -> str:

@@ -51,7 +51,7 @@ def open_source(source: str, reading: Reading) -> Source:
     if "://" in source:
         folder, _, name = source.rpartition("/")
         try:
-            if suffix_of(name) in (*READERS, ".tar", ".toml", ".txt"):
+            if is_file(source):
                 files: Files = RemoteFiles(folder, reading.remote)
                 return _of_file(files, name, source, NO_ROOT, reading)
             files = RemoteFiles(source.rstrip("/"), reading.remote)
@@ -68,6 +68,11 @@ def open_source(source: str, reading: Reading) -> Source:
     if path.is_dir():
         return _of_folder(files, str(path), root, reading)
     return _of_file(files, path.name, str(path), root, reading)
+
+
+def is_file(source: str) -> bool:
+    """Whether a url is that of a file, by its ending."""
+    return suffix_of(source) in (*READERS, ".tar", ".toml", ".txt")
 
 
 def _of_file(files: Files, name: str, path: str, root: Path, reading: Reading) -> Source:

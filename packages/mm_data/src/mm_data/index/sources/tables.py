@@ -185,7 +185,7 @@ def _parquet(file: BinaryIO, where: str) -> Iterator[Row]:
     try:
         batches = pq.ParquetFile(file).iter_batches(batch_size=4096)
         yield from _arrow_rows(batches, where)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, MemoryError) as error:
         raise ValueError(f"not Parquet that can be read: {error}") from error
 
 
@@ -195,13 +195,14 @@ def _arrow(file: BinaryIO, where: str) -> Iterator[Row]:
 
     try:
         yield from _arrow_rows(pa.ipc.open_stream(file), where)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, MemoryError) as error:
         raise ValueError(f"not Arrow that can be read: {error}") from error
 
 
 def _arrow_rows(batches: Any, where: str) -> Iterator[Row]:
     number = 0
     for batch in batches:
+        batch.validate(full=True)  # Damaged offsets would be followed out of the file's memory.
         names = [field.name for field in batch.schema if not _is_binary(field.type)]
         for values in batch.select(names).to_pylist():
             number += 1
