@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mm_config.specs.data import BucketSpec, Cache, ClipStart, PrecomputedSpec, Resize
+from mm_config.specs.data import BucketSpec, Cache, CaptionSpec, ClipStart, PrecomputedSpec, Resize
 from mm_config.specs.encoders import LatentMode
 from tests.mm_config.breaking import TRAIN, WAN_1_3B, WAN_5B, WAN_FLF2V, WAN_I2V, found, only
 
@@ -133,6 +133,14 @@ def test_what_does_not_change_between_epochs_can_be_kept() -> None:
     assert found(WAN_1_3B, {**steady, "data.precomputed": FEATURES}) == {}
     text = PrecomputedSpec(name="features", latents=False, empty_caption=True)
     assert found(WAN_1_3B, {"data.precomputed": text, "data.start": ClipStart.RANDOM}) == {}
+
+
+def test_a_template_has_one_place_for_the_caption() -> None:
+    how = CaptionSpec(templates=("xyz, {caption}", "xyz", "{caption} {caption}"))
+    wrong = found(WAN_1_3B, {"data.captions": how})
+    assert list(wrong) == ["spec.data.captions.templates.1", "spec.data.captions.templates.2"]
+    assert "must have {caption} once, got 'xyz'" in str(wrong)
+    assert found(WAN_1_3B, {"data.captions": CaptionSpec(templates=("{x} {caption}",))}) == {}
 
 
 def test_precomputed_latents_leave_nothing_to_cache() -> None:

@@ -32,6 +32,7 @@ def test_cleaning_takes_out_what_it_says(cleaning, expected):
     ("caption", "expected"),
     [
         ("<person> @user riding #123 a BIKE", "person riding a bike"),
+        ("a cat . a dog", "a cat a dog"),
         ("photo of a red-cat_in-the_hat", "photo of a red cat in the hat"),
         ('"""a “quoted” text..."""', 'a "quoted" text'),
         ("Free shipping: a 10x20 frame, page 3, id 1234567, jc6640", "a frame, , id"),

@@ -105,10 +105,11 @@ DEEP = [
 OTHERS = [("libx264", "yuv422p", "mp4"), ("libx264", "yuv444p10le", "mkv"), ("libx265", "yuv420p12le", "mp4")]
 
 
+@pytest.mark.parametrize("extent", [LIMITED, FULL])
 @pytest.mark.parametrize(("codec", "pixels", "container"), [*DEEP, *OTHERS])
-def test_deeper_samples_and_more_chroma_are_read_right(tmp_path, codec, pixels, container):
-    path = write(tmp_path / f"a.{container}", codec, pixels, matrix=1, extent=LIMITED)
-    assert furthest(read(path), formula(*BT709, False)) < 4
+def test_deeper_samples_and_more_chroma_are_read_right(tmp_path, codec, pixels, container, extent):
+    path = write(tmp_path / f"a.{container}", codec, pixels, matrix=1, extent=extent)
+    assert furthest(read(path), formula(*BT709, extent == FULL)) < 4
 
 
 @pytest.mark.parametrize(("transfer", "name"), [(16, r"PQ \(SMPTE ST 2084\)"), (18, r"HLG \(ARIB STD-B67\)")])

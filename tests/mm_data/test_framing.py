@@ -69,6 +69,8 @@ def test_by_area_a_clip_keeps_its_aspect_and_is_never_enlarged(data_spec, height
 def test_the_multiple_is_the_specs_or_that_of_a_token(data_spec):
     data = data_spec(height=480, width=832, resize=Resize.AREA)
     assert size_of(data, 720, 1280, Grid(pixels=32)) == (448, 832)
+    # 720 and 1280 times 0.658281 are 473.96 and 842.60, both rounded down.
+    assert size_of(data, 720, 1280, Grid(pixels=1)) == (473, 842)
     assert size_of(attrs.evolve(data, size_multiple=8), 720, 1280) == (472, 840)
 
 
@@ -77,6 +79,15 @@ def test_filters_say_who_took_a_clip(data_spec):
     assert size_of(data, 400, 800) == (64, 128)
     assert size_of(data, 400, 801) == size_of(data, 801, 400) == "more elongated than data.max_aspect_ratio"
     assert size_of(data, 300, 333) == "fewer pixels than data.min_pixels"
+
+
+def test_by_area_the_filters_are_asked_of_the_cut_size_as_mindspeed_does(data_spec):
+    data = data_spec(height=480, width=832, resize=Resize.AREA, min_pixels=480 * 832 // 4)
+    assert size_of(data, 240, 426) == (240, 416)
+    # 240 x 426 pixels are more than a quarter, 224 x 416 are fewer.
+    assert size_of(data, 239, 430) == "fewer pixels than data.min_pixels"
+    elongated = attrs.evolve(data, max_aspect_ratio=1.75)
+    assert size_of(elongated, 240, 426) == (240, 416)
 
 
 def test_a_clip_goes_to_the_bucket_of_the_nearest_aspect_ratio(data_spec):

@@ -84,6 +84,13 @@ def test_each_reader_reads_pictures_and_repeats_them(tmp_path, reader, isolated)
     np.testing.assert_array_equal(frames, np.stack([PLAIN, PLAIN]))
 
 
+def test_a_jpeg_with_a_depth_map_shows_its_first_picture(tmp_path):
+    depth = Image.new("L", (WIDTH, HEIGHT), 200)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(PLAIN).save(path, "MPO", save_all=True, append_images=[depth], quality=95)
+    assert np.abs(read(path)[1][0].astype(int) - PLAIN).mean() < 3
+
+
 def test_animations_bombs_and_damage_are_bad_clips(tmp_path):
     frames = [Image.fromarray(np.full((HEIGHT, WIDTH, 3), level, np.uint8)) for level in (0, 90, 200)]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:])

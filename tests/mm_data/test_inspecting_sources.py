@@ -143,3 +143,24 @@ def test_a_mixture_of_indexes_is_counted_whole_and_across_its_parts(tmp_path: Pa
     assert found.equal == [(0, 4, 6, 10), (1, 7), (2, 8), (3, 9), (5, 11)]
     assert found.states[:6] == found.states[6:] and found.states[3] == "9x64x96"
     assert found.left_out["no such file"] == 2 and found.counts is not None and found.counts.clips == 8
+
+
+def test_batches_of_a_number_of_tokens_are_those_of_the_training_s_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The demo's autoencoder folds 4 frames and 8 x 8 pixels, a patch is 4 x 4: 18 and 30 tokens a clip."""
+    records = indexed(tmp_path).records
+    assert isinstance(records, IndexedRecords)
+    index = str(tmp_path / "index")
+    experiment = training(
+        tmp_path,
+        "from mm_config.specs import BucketSpec, IndexSpec",
+        f"INDEX = IndexSpec(name='index', digest={records.head.digest!r}, path={index!r})",
+        "BUCKETS = tuple(BucketSpec(num_frames=frames, height=64, width=96) for frames in (9, 17))",
+        "CHANGES = {'data.dataset': INDEX, 'data.buckets': BUCKETS, 'data.batch_size': 1}",
+        "SPEC = replace(SPEC, CHANGES | {'data.tokens_per_batch': 95, 'data.fps': 8.0})",
+    )
+    assert printed(capsys, experiment)["buckets"] == [
+        {"shape": "9x64x96", "clips": 1, "batches": "0.2 of 5", "tail": 1},
+        {"shape": "17x64x96", "clips": 4, "batches": "1.33333 of 3", "tail": 1},
+    ]

@@ -81,3 +81,14 @@ def test_frames_are_those_of_its_chain(tmp_path, data_spec, height, width, antia
     # Its resizing of 8-bit frames is within a level of one in floating point.
     exact = chain(frames.float(), size, antialias)
     assert (to_model_range(ours) - exact).abs().max() / 2 <= 1.01 / 255
+
+
+@pytest.mark.parametrize("interpolation", [Interpolation.BILINEAR, Interpolation.BILINEAR_ANTIALIASED])
+def test_a_stretched_clip_is_that_of_resize_video_alone(tmp_path, data_spec, interpolation):
+    path = moving(tmp_path / "a.mp4", 98, 130)
+    data = data_spec(num_frames=5, height=96, width=80, interpolation=interpolation)
+    ours = load_clip(Asked(Record(path, ""), 0, Shape(5, 96, 80), ""), data).frames
+    clip = torch.from_numpy(decoded(path)[:5]).permute(0, 3, 1, 2)
+    smooth = interpolation is Interpolation.BILINEAR_ANTIALIASED
+    theirs = interpolate(clip, (96, 80), mode="bilinear", align_corners=False, antialias=smooth)
+    np.testing.assert_array_equal(ours, theirs.permute(0, 2, 3, 1))

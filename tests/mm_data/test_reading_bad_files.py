@@ -82,7 +82,7 @@ def test_a_codec_that_is_not_allowed_is_a_bad_clip(tmp_path, coded, data_spec):
 @pytest.mark.parametrize(
     ("container", "codec", "name"),
     [
-        ("avi", "mpeg4", "an AVI"),
+        ("avi", "mpeg4", "an AVI or another RIFF"),
         ("asf", "wmv2", r"an ASF \(WMV\)"),
         ("flv", "flv", "an FLV"),
     ],
@@ -93,6 +93,15 @@ def test_a_container_that_is_not_allowed_is_named(tmp_path, coded, data_spec, co
     with pytest.raises(
         BadClip, match=f"the file is {name}; mp4, mov, mkv, webm and MPEG transport streams are read, and PNG"
     ):
+        load_record(Record(path, ""), data_spec())
+
+
+@pytest.mark.parametrize(("brand", "name"), [(b"heic", "a HEIC"), (b"mif1", "a HEIF"), (b"avif", "an AVIF")])
+def test_pictures_in_boxes_are_named_and_not_taken_for_videos(tmp_path, coded, data_spec, brand, name):
+    path = coded.write(tmp_path / "a.mp4")
+    content = path.read_bytes()
+    path.write_bytes(content[:8] + brand + content[12:])
+    with pytest.raises(BadClip, match=f"the file is {name}; mp4, mov"):
         load_record(Record(path, ""), data_spec())
 
 

@@ -46,7 +46,7 @@ def test_samples_of_a_step_are_those_that_the_stream_gives(tmp_path: Path) -> No
     subject = subject_of(line)
     assert subject.data is not None
     data = attrs.evolve(subject.data, flip_share=0.5, start=ClipStart.RANDOM, num_frames=5)
-    samples = samples_of(attrs.evolve(subject, data=data), 3, data.batch_size + 1)
+    samples = list(samples_of(attrs.evolve(subject, data=data), 3, data.batch_size + 1))
     assert [sample.step for sample in samples] == [3] * data.batch_size + [4]
     with stream(data, subject.dataset, seed=subject.seed, start_step=3, end_step=4) as batches:
         (batch,) = batches

@@ -36,6 +36,8 @@ def test_a_clip_of_two_seconds_gives_17_frames_at_8_and_one_of_five_81_at_16(dat
 def test_a_cut_is_sampled_as_if_it_were_a_file(data_spec):
     whole = even(100, 24, first=7)
     assert sampled(data_spec(fps=8.0), whole, (30, 46), 6, "") == (37, 40, 43, 46, 49, 52)
+    # The last one is asked for at the end of the cut, and is none of the next.
+    assert sampled(data_spec(fps=8.0), whole, (30, 48), 7, "") == (37, 40, 43, 46, 49, 52, 54)
     with pytest.raises(BadClip, match=r"0\.667 s are too short for 7 frames"):
         sampled(data_spec(fps=8.0), whole, (30, 46), 7, "")
     assert sampled(data_spec(fps=8.0), whole, (76, 100), 9, "")[-1] == 106
@@ -82,9 +84,9 @@ def test_every_third_frame_is_taken_whatever_the_rate(data_spec):
 def test_long_clips_are_played_faster_up_to_the_factor(data_spec):
     # As Open-Sora-Plan: int(n / factor) frames evenly from the first to the last, then the window.
     index = even(240, 24)
-    data = data_spec(speed_factor=3.0)
+    data = data_spec(speed_factor=3.5)
     there = 241
-    expected = np.linspace(0, there - 1, int(there / 3.0), dtype=int)[:49]
+    expected = np.linspace(0, there - 1, int(there / 3.5), dtype=int)[:49]
     assert sampled(data, index, None, 49, "") == tuple(np.minimum(expected, 239))
     some = sampled(data_spec(speed_factor=10.0), index, None, 61, "")
     assert some == tuple(np.minimum(np.linspace(0, 240, 61, dtype=int), 239))

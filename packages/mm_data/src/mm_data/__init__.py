@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mm_data.plan.missing import check_files
     from mm_data.plan.order import batch_indices
     from mm_data.plan.plan import Plan, Planned
+    from mm_data.plan.training import plan_of
     from mm_data.preparing import prepare
     from mm_data.records import Asked, Dataset, Measured, Record, Shape, ask
     from mm_data.streaming.quarantine import Quarantine

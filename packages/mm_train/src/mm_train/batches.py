@@ -1,31 +1,11 @@
-"""What a network makes of the sizes of clips, and the plan of its batches."""
+"""What a network makes of the sizes of clips, and all clips that a plan takes."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from mm_config import rules
 from mm_config.specs import TrainSpec
-from mm_data import Asked, Dataset, Grid, Plan, Shape, make_plan
-
-
-def plan_of(spec: TrainSpec, dataset: Dataset, cache_dir: Path) -> Plan:
-    """What each step trains on, of sizes that the network takes.
-
-    Raises:
-        UserError: As `make_plan`.
-    """
-    step, first = rules.frame_steps(spec.model, spec.autoencoder)
-    grid = Grid(step, first, math.lcm(*rules.cells(spec.model, spec.autoencoder)))
-
-    def tokens_of(shape: Shape) -> int:
-        return spec.model.tokens(latent_shape(spec, shape)[1:])
-
-    return make_plan(
-        spec.data, dataset, spec.seed, tokens_of=tokens_of, grid=grid, store=cache_dir / "buckets"
-    )
+from mm_data import Asked, Dataset, Plan, Shape
 
 
 def asks_of(plan: Plan, dataset: Dataset) -> Callable[[], Iterator[Asked]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,33 @@ from mm_config.content import Input
 from mm_config.options import RunOptions
 from mm_config.schema import Problem, UserError
 from mm_config.specs import Cache, TrainSpec
-from mm_data import Dataset, Store, clip_digests
+from mm_config.stored import from_payload, to_payload
+from mm_data import Bad, Dataset, Store, clip_digests
 from mm_models import device, encoder_inputs, require_releases
 from mm_train.batches import asks_of
+from mm_train.by_ray import Share, encode_by_ray
 from mm_train.carried_out import CARRIED_OUT
-from mm_train.features.cached import cached, make_all, stores_of
+from mm_train.features.cached import cached, make_all, make_share, stores_of
 from mm_train.features.encoding import Encoders
-from mm_train.features.kinds import FIELDS, LATENTS, TEXT, encoders_of, precomputed_kinds
+from mm_train.features.kinds import FIELDS, IMAGE, LATENTS, TEXT, encoders_of, precomputed_kinds
 from mm_train.features.making import Asks, Names
 from mm_train.features.precomputed import Precomputed, read_precomputed, write_head
+from mm_train.mindspeed_features import convert
 from mm_train.ranks import Ranks, joined
 from mm_train.starting import require_short_captions
 from mm_train.training import planned, prepared
 
 
-def precompute_features(spec: TrainSpec, options: RunOptions, out: Path | None) -> list[str]:
+def precompute_features(
+    spec: TrainSpec, options: RunOptions, out: Path | None, *, by_ray: bool = False
+) -> list[str]:
     """Encodes what a training sees and returns what a person wants to know of it.
 
     Args:
         spec: The training.
         options: Where data, releases and the cache are.
         out: The folder of the features; None for the cache.
+        by_ray: Whether the nodes of a Ray cluster encode into the folder, instead of ranks.
 
     Raises:
         UserError: The data asks for something that trainings can't do, clips or encoders are not there, or
@@ -57,7 +64,12 @@ def precompute_features(spec: TrainSpec, options: RunOptions, out: Path | None) 
             ranks.on_first(lambda: require_short_captions(plain, options, dataset))
         if out is None:
             return list(_told(work, into_cache(work, options, ranks)))
-        found = into_folder(work, out, ranks)
+        if by_ray:
+            whole = attrs.evolve(options, runs_dir=options.runs_dir.resolve())
+            bad = encode_by_ray(partial(_share_encoder, to_payload(spec), whole, out.resolve()))
+        else:
+            bad = make_all(asks, len(dataset.records), work.names, work.stores, work.encoders, ranks)
+        found = into_folder(work, out, bad, ranks)
         return [*_told(work, len({one["path"] for one in found.bad})), *spec_lines(spec, found)]
 
 
@@ -99,7 +111,7 @@ def work_of(
     """
     there = encoders_of(spec)
     chosen = precomputed_kinds(spec) or there.keys()
-    kinds = [kind for kind in there if kind in chosen or kind not in FIELDS]
+    kinds = [kind for kind in there if kind in chosen or kind == IMAGE]
     encoders = {FIELDS[kind]: there[kind] for kind in kinds}
     require_releases(encoders, options.locations)
     inputs = encoder_inputs(encoders, options)
@@ -109,13 +121,25 @@ def work_of(
     return Work(spec, dataset, asks, inputs, stores, names, Encoders(spec, options.locations, picked))
 
 
-def into_folder(work: Work, out: Path, ranks: Ranks) -> Precomputed:
-    """Computes what is not in a folder yet, each rank its share, and says there what it holds.
+def _share_encoder(payload: Any, options: RunOptions, out: Path) -> Share:
+    """What encodes shares of a training's clips and captions on a worker that shares the folders."""
+    spec = from_payload(payload)
+    assert isinstance(spec, TrainSpec)
+    plain = attrs.evolve(spec, data=attrs.evolve(spec.data, precomputed=None, cache=Cache.NONE))
+    alone, picked = Ranks(0, 1, grouped=False), device.pick(spec.runtime.device)
+    device.allow_tf32(picked, spec.precision.allow_tf32)
+    dataset, _ = prepared(plain, options, alone)
+    asks = asks_of(planned(plain, dataset, options, alone), dataset)
+    work = work_of(spec, dataset, asks, options, picked, out)
+    return lambda share: make_share(asks, len(dataset.records), work.names, work.stores, work.encoders, share)
+
+
+def into_folder(work: Work, out: Path, bad: Iterable[Bad], ranks: Ranks) -> Precomputed:
+    """Says in a folder what it holds, once all is computed.
 
     Raises:
-        UserError: A caption is too long, the machine can't read a clip, or the folder can't be written.
+        UserError: It can't be written.
     """
-    bad = make_all(work.asks, len(work.dataset.records), work.names, work.stores, work.encoders, ranks)
     unreadable = {one.index: one for one in bad}
 
     def listed() -> list[dict[str, str]]:
@@ -132,16 +156,14 @@ def into_folder(work: Work, out: Path, ranks: Ranks) -> Precomputed:
             if asked.index in unreadable
         ]
 
-    def finish() -> Any:
-        return write_head(out, sealed(work, out), listed(), work.inputs).digest
+    def finish() -> str:
+        stores = stores_of(out, work.spec, work.stores, work.inputs)
+        for store in stores.values():
+            store.seal()
+        return write_head(out, stores, listed(), work.inputs).digest
 
     ranks.on_first(finish)
     return read_precomputed(out)
-
-
-def sealed(work: Work, root: Path) -> dict[str, Store]:
-    """The stores as all ranks have left them."""
-    return stores_of(root, work.spec, work.stores, work.inputs)
 
 
 def into_cache(work: Work, options: RunOptions, ranks: Ranks) -> int:
@@ -176,6 +198,18 @@ def spec_lines(spec: TrainSpec, found: Precomputed) -> Iterator[str]:
     empty = ", empty_caption=True" if found.holds_empty_caption else ""
     yield f'precomputed=PrecomputedSpec(name="{name}"{kinds}{empty}, digest="{found.digest}")'
     yield f"--location {name}={found.folder}"
+
+
+def convert_features(spec: TrainSpec, options: RunOptions, folder: Path, out: Path) -> list[str]:
+    """Converts features that MindSpeed-MM extracted and returns what a person wants to know of it.
+
+    Raises:
+        UserError: As `convert`.
+    """
+    found = convert(spec, folder, out, options)
+    name = found.manifest.parent.resolve().name
+    dataset = f'dataset=ManifestSpec(name="{name}", path="{found.manifest}")'
+    return [*found.told, dataset, *spec_lines(spec, found.features)]
 
 
 def _told(work: Work, bad: int) -> Iterator[str]:

@@ -27,7 +27,7 @@ from mm_data import Dataset, Plan, Quarantine
 from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train import states
-from mm_train.batches import asks_of, plan_of
+from mm_train.batches import asks_of
 from mm_train.carried_out import check_carried_out
 from mm_train.content import agreed_inputs, with_content
 from mm_train.features.opening import open_features
@@ -218,7 +218,7 @@ def planned(spec: TrainSpec, dataset: Dataset, options: RunOptions, ranks: Ranks
     """Rank 0 sorts the clips where nobody has; every rank plans the same."""
 
     def make() -> Plan:
-        return plan_of(spec, dataset, options.cache_dir)
+        return mm_data.plan_of(spec, dataset, options.cache_dir)
 
     if ranks.world_size > 1:
         ranks.on_first(lambda: bool(make()))

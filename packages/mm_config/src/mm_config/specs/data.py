@@ -193,7 +193,8 @@ class DataSpec:
     max_aspect_ratio: float | None = field(default=None, neutral=None, ge=1)
     """Clips more elongated than this are left out, in either direction; None leaves out none."""
     min_pixels: int | None = field(default=None, neutral=None, ge=1, unit="pixels")
-    """Clips whose frames have fewer pixels than this before resizing are left out; None leaves out none."""
+    """Clips whose frames have fewer pixels than this are left out, before resizing, or with `resize = area`
+    as it cuts them; None leaves out none."""
     flip_share: float = field(default=0.0, neutral=0.0, ge=0, le=1)
     """Share of clips that are mirrored left to right."""
     interpolation: Interpolation = field(default=Interpolation.BICUBIC, neutral=Interpolation.BICUBIC)

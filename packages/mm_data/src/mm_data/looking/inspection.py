@@ -22,12 +22,10 @@ from mm_data.looking.sheet import frame_moments
 from mm_data.looking.subject import Subject
 from mm_data.looking.tokens import token_counts
 from mm_data.plan.counts import Counts
-from mm_data.plan.making import make_plan
 from mm_data.plan.plan import Plan
 from mm_data.plan.sizing import Outcomes
 from mm_data.records import Shape
 from mm_data.transforms.captions import captions_of
-from mm_data.transforms.grid import WAN
 
 Group = tuple[int, ...]
 """Places of clips that are the same."""
@@ -81,8 +79,8 @@ class Inspection:
     @property
     def too_long(self) -> int:
         """Captions with more tokens than the text encoder takes."""
-        most = getattr(self.subject.text_encoder, "max_tokens", None)
-        return 0 if most is None else sum(count > most for count in self.tokens)
+        training = self.subject.training
+        return sum(count > training.text_encoder.max_tokens for count in self.tokens) if training else 0
 
     def names(self, group: Iterable[int]) -> list[str]:
         """The names of clips."""
@@ -120,24 +118,18 @@ def inspected(subject: Subject, most: int) -> Inspection:
 
 
 def _tokens(subject: Subject, peeks: Sequence[Peek]) -> tuple[Sequence[int], str]:
-    if subject.text_encoder is None or subject.data is None:
+    if subject.training is None or subject.data is None:
         return (), ""
     captions = [text for peek in peeks for text in captions_of(peek.record, subject.data)]
-    return token_counts(subject.text_encoder, captions, subject.locations)
+    return token_counts(subject.training.text_encoder, captions, subject.options.locations)
 
 
 def _plan(subject: Subject) -> tuple[Plan | None, str]:
     """What the training would take, or why it would not begin."""
-    assert subject.data is not None
     try:
-        return make_plan(without_tokens(subject.data), subject.dataset, subject.seed), ""
+        return subject.plan(), ""
     except UserError as error:
         return None, "; ".join(map(str, error.problems))
-
-
-def without_tokens(data: DataSpec) -> DataSpec:
-    """The data in batches of fixed size: only the network says how many tokens a clip has."""
-    return attrs.evolve(data, tokens_per_batch=None)
 
 
 def _states(data: DataSpec, plan: Plan | None, subject: Subject, peeks: Sequence[Peek]) -> list[str]:
@@ -171,7 +163,7 @@ def _reason(data: DataSpec, subject: Subject, peek: Peek) -> str:
     fps = peek.measured.fps
     numbers = {"frames": peek.measured.num_frames, "fps_num": fps.numerator, "fps_den": fps.denominator}
     numbers |= {"height": peek.measured.height, "width": peek.measured.width}
-    outcomes = Outcomes(data, WAN, f"{subject.dataset.order_key}/{subject.seed}")
+    outcomes = Outcomes(data, subject.grid, f"{subject.dataset.order_key}/{subject.seed}")
     columns = {name: np.array([value]) for name, value in numbers.items()}
     outcome = outcomes.listed[int(outcomes.of(columns, peek.index)[0])]
     return outcome if isinstance(outcome, str) else "left out"

@@ -54,15 +54,14 @@ def sample(line: CommandLine) -> int:
     subject = subject_of(line)
     if subject.data is None:
         raise UserError(Problem(line.words[0], "is no training, which would say what becomes of clips"))
-    samples = samples_of(subject, line.value(STEP, 0), line.value(COUNT, 8))
     out: Path = line.value(OUT)
     try:
-        write_samples(out, subject, samples)
+        seen = write_samples(out, subject, samples_of(subject, line.value(STEP, 0), line.value(COUNT, 8)))
     except OSError as error:
         raise UserError(Problem(str(out), f"can't be written: {error.strerror}")) from error
-    print_lines(f"can't be used: {one.name}: {one.bad}" for one in samples if one.bad)
-    usable = sum(1 for one in samples if one.clip)
-    say(f"{usable} samples in {typed_path(out)}/, all of them in contact_sheet.png")
+    bad = [one for one in seen if one.bad]
+    print_lines(f"can't be used: {one.name}: {one.bad}" for one in bad)
+    say(f"{len(seen) - len(bad)} samples in {typed_path(out)}/, all of them in contact_sheet.png")
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count, islice
 from pathlib import Path
 
@@ -14,12 +14,14 @@ from mm_config.durable import staged_folder
 from mm_config.schema import Problem, UserError
 from mm_data.bad import BadClip
 from mm_data.clips import Clip, load_clip
-from mm_data.looking.inspection import shape_name, without_tokens
-from mm_data.looking.sheet import Strip, write_contact_sheet
+from mm_data.looking.inspection import shape_name
+from mm_data.looking.sheet import Strip, frame_moments, write_contact_sheet
 from mm_data.looking.subject import Subject
-from mm_data.plan.making import make_plan
 from mm_data.records import Asked
 from mm_data.video.writing import write_mp4
+
+FRAMES = 5
+"""Of each clip, on the contact sheet."""
 
 
 @attrs.frozen(eq=False)
@@ -38,20 +40,19 @@ class Sample:
     """Why it can't be used."""
 
 
-def samples_of(subject: Subject, first: int, most: int) -> list[Sample]:
-    """The clips that the steps from `first` on ask for, in their order.
+def samples_of(subject: Subject, first: int, most: int) -> Iterator[Sample]:
+    """The clips that the steps from `first` on ask for, in their order, each read when its turn comes.
 
     Raises:
         UserError: The training takes no clips, or the machine can't read them.
     """
-    assert subject.data is not None
-    return list(islice(_samples(subject, first), most))
+    return islice(_samples(subject, first), most)
 
 
 def _samples(subject: Subject, first: int) -> Iterator[Sample]:
     data, dataset = subject.data, subject.dataset
     assert data is not None
-    plan = make_plan(without_tokens(data), dataset, subject.seed)
+    plan = subject.plan()
     for step in count(first):
         planned = plan.batch(step)
         for index, draw in zip(planned.indices, planned.draws, strict=True):
@@ -62,33 +63,40 @@ def _samples(subject: Subject, first: int) -> Iterator[Sample]:
                 yield Sample(step, dataset.name_of(index), asked, None, str(error))
 
 
-def write_samples(folder: Path, subject: Subject, samples: list[Sample]) -> None:
-    """Writes a folder that is whole or not there.
+def write_samples(folder: Path, subject: Subject, samples: Iterable[Sample]) -> list[Sample]:
+    """Writes a folder that is whole or not there; one clip is held in memory at a time.
 
     For each sample a video, or a picture where it has one frame, and its caption in a text of the same name;
     `contact_sheet.png` shows all of them, `samples.txt` says which is which.
+
+    Returns:
+        The samples without their frames.
 
     Raises:
         UserError: No sample can be used.
         OSError: It can't be written.
     """
     assert subject.data is not None
-    usable = [sample for sample in samples if sample.clip]
-    if not usable:
-        why = f"{samples[0].bad}; none of {len(samples)} samples can be used"
-        raise UserError(Problem(samples[0].name, why))
     with staged_folder(folder) as stage:
         lines: list[str] = []
-        for place, sample in enumerate(samples):
-            name = f"{place:03d}-{_file_name(sample.name)}"
+        strips: list[Strip] = []
+        seen: list[Sample] = []
+        for sample in samples:
+            name = f"{len(seen):03d}-{_file_name(sample.name)}"
             lines.append(_line(name, sample))
+            seen.append(attrs.evolve(sample, clip=None))
             if sample.clip:
                 _write(stage / name, sample.clip, subject.data.fps)
+                shown = frame_moments(len(sample.clip.frames), FRAMES)
+                strips.append(Strip(sample.clip.frames[shown], sample.clip.caption))
+        if not strips:
+            why = f"{seen[0].bad}; none of {len(seen)} samples can be used"
+            raise UserError(Problem(seen[0].name, why))
         (stage / "samples.txt").write_text("\n".join(lines) + "\n", "utf-8", "surrogateescape")
-        strips = [Strip(sample.clip.frames, sample.clip.caption) for sample in usable if sample.clip]
-        seen = f"what the model sees, steps {samples[0].step} to {samples[-1].step}"
+        steps = f"what the model sees, steps {seen[0].step} to {seen[-1].step}"
         sheet = stage / "contact_sheet.png"
-        write_contact_sheet(sheet, strips, title=subject.title, subtitle=seen, columns=2)
+        write_contact_sheet(sheet, strips, title=subject.title, subtitle=steps, columns=2, frames=FRAMES)
+    return seen
 
 
 def _write(path: Path, clip: Clip, fps: float) -> None:

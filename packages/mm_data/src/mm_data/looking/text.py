@@ -48,9 +48,9 @@ def columns(found: Inspection) -> Iterator[tuple[str, np.ndarray, str]]:
     numbers = found.numbers
     yield "durations", numbers.seconds, "s"
     yield "frames of clips", numbers.frames, "frames"
-    yield "lengths of captions", numbers.words, "words"
+    yield "words of captions", numbers.words, "words"
     yield "tokens of captions, of clips looked at", np.array(found.tokens, np.int64), "tokens"
-    yield "letters of captions", numbers.characters, "characters"
+    yield "characters of captions", numbers.characters, "characters"
 
 
 def sizes(found: Inspection) -> Counter[str]:

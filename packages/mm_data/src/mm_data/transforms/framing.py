@@ -48,14 +48,14 @@ def size_of(data: DataSpec, height: int, width: int, grid: Grid = WAN) -> tuple[
         height, width: Of a shown frame: upright, with square pixels, within the record's crop.
         grid: For `resize = area` without a `size_multiple`.
     """
-    if data.min_pixels is not None and height * width < data.min_pixels:
-        return "fewer pixels than data.min_pixels"
     size = (data.height, data.width)
     if data.resize is Resize.AREA:
         size = area_size(height, width, data.height * data.width, data.size_multiple or grid.pixels)
         if 0 in size:
             return "a side shorter than data.size_multiple"
         height, width = size
+    if data.min_pixels is not None and height * width < data.min_pixels:
+        return "fewer pixels than data.min_pixels"
     if data.max_aspect_ratio is not None and max(height / width, width / height) > data.max_aspect_ratio:
         return "more elongated than data.max_aspect_ratio"
     if data.buckets:

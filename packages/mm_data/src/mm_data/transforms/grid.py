@@ -16,10 +16,6 @@ class Grid:
     pixels: int = 16
     """Of one token along height and along width."""
 
-    def below(self, num_frames: int) -> int:
-        """The largest number of frames that is none above another; 0 where there is none."""
-        return max((num_frames - self.first) // self.frames * self.frames + self.first, 0)
-
 
 WAN = Grid()
 """That of Wan's autoencoder with patches of 1 x 2 x 2, the only kind that there is today."""

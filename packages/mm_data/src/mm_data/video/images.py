@@ -40,7 +40,8 @@ def read_image(file: BinaryIO, kind: str) -> np.ndarray:
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=(kind,)) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise BadClip("index", f"{opened.width}x{opened.height} pixels are more than {MAX_PIXELS}")
-            if (count := getattr(opened, "n_frames", 1)) > 1:
+            # A JPEG with several pictures (MPO) shows the first; the others are its depth or brightness.
+            if kind != "JPEG" and (count := getattr(opened, "n_frames", 1)) > 1:
                 raise BadClip("index", f"the picture is an animation of {count} frames; make it a video")
             return _rgb(ImageOps.exif_transpose(opened))
     except BadClip:

@@ -39,7 +39,7 @@ DECODERS = ",".join((*sorted(CODECS), "libdav1d"))
 """The codecs' decoders in FFmpeg, of which libdav1d is AV1's."""
 OTHER_FORMATS = {
     b"GIF8": "a GIF",
-    b"RIFF": "an AVI",
+    b"RIFF": "an AVI or another RIFF",
     b"FLV": "an FLV",
     b"0&\xb2u": "an ASF (WMV)",
     b"OggS": "an Ogg",
@@ -47,6 +47,8 @@ OTHER_FORMATS = {
     b"#EXTM3U": "a playlist",
 }
 """What files that are not allowed begin with."""
+BRANDS = {b"heic": "a HEIC", b"heix": "a HEIC", b"mif1": "a HEIF", b"avif": "an AVIF"}
+"""What pictures in mp4 boxes say at byte 8, of which FFmpeg would take a tile for a video."""
 
 
 @attrs.frozen
@@ -111,6 +113,8 @@ def _opened(file: Watched) -> InputContainer:
     if not head:
         raise BadClip("open", "the file is empty")
     name = next((name for start, name in OTHER_FORMATS.items() if head.startswith(start)), None)
+    if head[4:8] == b"ftyp":
+        name = BRANDS.get(head[8:12])
     if name is not None:
         raise BadClip("open", f"the file is {name}; {ALLOWED}")
     if (size := file.seek(0, io.SEEK_END)) > MAX_BYTES:

@@ -31,7 +31,7 @@ def latents_of(kept: Mapping[str, Tensor], *, sample: bool) -> Tensor:
             pixels: a clip always has the same latents, whatever its batch.
     """
     if "latents" in kept:
-        return kept["latents"]
+        return kept["latents"].float()
     latents = kept["mean"].float()
     if sample:
         deviation = torch.exp(0.5 * kept["log_variance"]).float()

@@ -132,6 +132,26 @@ def cached(
     return {one["index"]: Bad(**one) for one in bad}
 
 
+def make_share(
+    asks: Asks,
+    count: int,
+    names: Names,
+    stores: Mapping[str, Store],
+    encoders: Encoders,
+    share: tuple[int, int],
+) -> list[Bad]:
+    """Makes what is not there yet of a share's captions and clips; returns the clips that can't be read.
+
+    The arguments are those of `make_captions` and `make_clips`.
+    """
+    if TEXT in stores:
+        make_captions(captions_of(asks(), names), names, stores[TEXT], encoders, share)
+    if not any(kind in stores for kind in OF_CLIPS):
+        return []
+    every = names.variants(asks())
+    return make_clips(every, count * names.data.variants, names, stores, encoders, share)
+
+
 def make_all(
     asks: Asks, count: int, names: Names, stores: Mapping[str, Store], encoders: Encoders, ranks: Ranks
 ) -> list[Bad]:
@@ -144,23 +164,15 @@ def make_all(
         The clips that can't be read, on every rank.
     """
     share = (ranks.rank, ranks.world_size)
-
-    def make_text() -> None:
-        if TEXT in stores:
-            make_captions(captions_of(asks(), names), names, stores[TEXT], encoders, share)
-
-    def make_rest() -> list[Bad]:
-        if not any(kind in stores for kind in OF_CLIPS):
-            return []
-        every = names.variants(asks())
-        return make_clips(every, count * names.data.variants, names, stores, encoders, share)
+    text = {kind: store for kind, store in stores.items() if kind == TEXT}
+    rest = {kind: store for kind, store in stores.items() if kind != TEXT}
 
     def seal() -> None:
         for store in stores.values():
             store.seal()
 
-    ranks.together(make_text)
-    mine = ranks.together(make_rest)
+    ranks.together(lambda: make_share(asks, count, names, text, encoders, share))
+    mine = ranks.together(lambda: make_share(asks, count, names, rest, encoders, share))
     ranks.on_first(seal)
     found = [Bad(**one) for part in ranks.gather([attrs.asdict(one) for one in mine]) for one in part]
     return sorted({one.index: one for one in found}.values(), key=lambda one: one.index)

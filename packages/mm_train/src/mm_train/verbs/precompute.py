@@ -21,8 +21,20 @@ from mm_config.schema import Problem, UserError
 from mm_config.specs import TrainSpec
 
 OUT = Option("--out", "Folder for the features; without it they go into the trainings' cache.", "DIR")
+ENGINE = Option(
+    "--engine",
+    "Who shares the work: the ranks that torchrun starts (default), or the nodes of a Ray cluster.",
+    "NAME",
+    ("ranks", "ray"),
+)
+FROM_MINDSPEED = Option(
+    "--from-mindspeed",
+    "Convert what MindSpeed-MM extracted, its sorafeature.save_path, instead of encoding.",
+    "DIR",
+)
 USAGE = Usage(
-    "mm data precompute TARGET [--out DIR] [--location NAME=PATH] [--spec.FIELD VALUE ...] [--runs-dir DIR]",
+    "mm data precompute TARGET [--out DIR] [--engine NAME] [--from-mindspeed DIR] [--location NAME=PATH] "
+    "[--spec.FIELD VALUE ...] [--runs-dir DIR]",
     "Encode a training's clips and captions ahead.",
     "Decodes and encodes what a training would see: latents (mean and log-variance, where the autoencoder "
     "has them), text features of each caption once, and image features where the spec has an image encoder. "
@@ -30,7 +42,7 @@ USAGE = Usage(
     "it prints the line for the spec, with the digest of all that was computed; a training with that line "
     "builds no encoder. Under torchrun each rank encodes its share.\n\n"
     f"{TARGET_HELP}",
-    (OUT, LOCATION, RUNS_DIR),
+    (OUT, ENGINE, FROM_MINDSPEED, LOCATION, RUNS_DIR),
     (
         (
             "mm data precompute experiments/tiny_high.py --out features",
@@ -39,6 +51,10 @@ USAGE = Usage(
         (
             "torchrun --nproc-per-node 8 $(which mm) data precompute experiments/tiny_high.py --out features",
             "on eight devices",
+        ),
+        (
+            "mm data precompute experiments/tiny_high.py --out /shared/features --engine ray",
+            "on a Ray cluster",
         ),
     ),
 )
@@ -52,10 +68,19 @@ def precompute(line: CommandLine) -> int:
     locations = load_locations(line.values(LOCATION))
     options = RunOptions(runs_dir=runs_dir_of(line), locations=locations, argv=line.argv)
 
-    from mm_train.precomputing import precompute_features
+    from mm_train.precomputing import convert_features, precompute_features
 
-    out = line.value(OUT)
-    found = precompute_features(spec, options, None if out is None else Path(out))
+    out = Path(line.value(OUT)) if line.has(OUT) else None
+    if line.value(ENGINE) == "ray" and (out is None or line.has(FROM_MINDSPEED)):
+        raise UserError(
+            Problem(ENGINE.flag, "is ray, which encodes into a folder that all nodes share; name it by --out")
+        )
+    if line.has(FROM_MINDSPEED):
+        if out is None:
+            raise UserError(Problem(OUT.flag, "says where converted features go; it is missing"))
+        found = convert_features(spec, options, Path(line.value(FROM_MINDSPEED)), out)
+    else:
+        found = precompute_features(spec, options, out, by_ray=line.value(ENGINE) == "ray")
     for text in found:
         say(text)
     return 0

@@ -118,6 +118,7 @@ def _area(book: Book, cell: int) -> None:
             f"is not max_height x max_width ({as_in_file(height)} x {as_in_file(width)}), and data.height x "
             "data.width is the most that a clip may have; make them equal",
         )
+    _least(book, height, width)
     _stride(book, cell)
     aspect = book.fact(DATA, f"{PRE}.hw_aspect_thr")
     if aspect is None:
@@ -128,6 +129,17 @@ def _area(book: Book, cell: int) -> None:
         book.map(aspect, "data.max_aspect_ratio", ratio or 1.5)
     if ratio == 0:
         book.mark(aspect, Verdict.DERIVED, "data.max_aspect_ratio = 1.5, which 0 means")
+
+
+def _least(book: Book, height: object, width: object) -> None:
+    """The least pixels of a clip as it is cut: a quarter of the most where the file does not say."""
+    fact = book.fact(DATA, f"{PRE}.min_hxw")
+    if fact is not None and fact.value is not None:
+        if (least := book.read(fact, whole)) is not None and least > 0:
+            book.map(fact, "data.min_pixels", least)
+    elif isinstance(height, int) and isinstance(width, int) and height * width >= 4:
+        book.set("data.min_pixels", height * width // 4, fact)
+        book.mark(fact, Verdict.DERIVED, "data.min_pixels, a quarter of data.height x data.width")
 
 
 def _stride(book: Book, cell: int) -> None:

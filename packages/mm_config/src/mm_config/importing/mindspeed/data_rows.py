@@ -71,7 +71,7 @@ PREPROCESSING: tuple[Row, ...] = (
     mapped(f"{PRE}.video_reader_type", "data.reader", READER, when=_RAW),
     dead(f"{PRE}.image_processer_type", "is read for pictures, and these are videos"),
     derived(f"{PRE}.use_aesthetic", "captions get no sentence about looks", False),
-    derived(f"{PRE}.min_hxw", "a least size is not in our specs", None, when="raw dynamic"),
+    mapped(f"{PRE}.min_hxw", "data.min_pixels", None, when="raw dynamic"),
     derived(f"{PRE}.train_sp_batch_size", "context parallelism splits one clip", 1),
     dead(f"{PRE}.skip_frame_num", "another model's clips are read by it"),
     dead(f"{PRE}.image_reader_type", "is read for pictures, and these are videos"),
