@@ -43,6 +43,13 @@ def test_verbs() -> None:
     assert texts("--") == ["--help", "--version"]
 
 
+def test_verbs_of_a_group() -> None:
+    assert {"index", "inspect"} <= set(texts("data", ""))
+    assert texts("data", "ind") == ["index"]
+    assert texts("data", "index", "--na") == ["--name"]
+    assert "windows" in texts("data", "index", "--pieces", "")
+
+
 def test_flags_of_a_verb_and_their_choices() -> None:
     assert texts("show", HIGH, "--f") == ["--format"]
     assert {"json", "yaml", "flat", "summary"} <= set(texts("show", HIGH, "--format", ""))

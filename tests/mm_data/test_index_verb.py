@@ -60,7 +60,9 @@ def test_the_verb_teaches(capsys: pytest.CaptureFixture[str], command: Command) 
     assert "  index " in page and "Measure clips and write their index" in page
     assert app(["data", "idnex"]) == 2
     assert "'idnex' is no verb of mm data; did you mean index?" in capsys.readouterr().err
-    assert command("--help").startswith("usage: mm data index SRC DST")
+    page = command("--help")
+    assert page.startswith("usage: mm data index SRC DST")
+    assert app(["help", "data", "index"]) == 0 and capsys.readouterr().out == page
     assert "expected SRC DST, got none" in command(status=2)
     assert "expected one of whole, chunks, windows, uniform, shots, got 'all'" in command(
         "a", "b", "--pieces", "all", status=2

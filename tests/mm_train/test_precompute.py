@@ -15,6 +15,7 @@ from mm_config.options.locations import Location, Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
 from mm_config.specs.data import Cache, PrecomputedSpec
+from mm_config.specs.datasets import IndexSpec
 from mm_config.specs.train import TrainSpec
 from mm_train.features.encoding import Encoders
 from mm_train.features.precomputed import read_precomputed
@@ -183,3 +184,19 @@ def test_latents_alone_leave_captions_to_the_text_encoder(
         precompute_features(latents, options, tmp_path / "features")
     raw = losses_of(mm_train.train(spec, options).run_dir)
     assert losses_of(mm_train.train(latents, at(options, tmp_path / "features")).run_dir) == raw
+
+
+def test_an_index_with_its_features_trains_where_its_clips_are_not(
+    spec: TrainSpec, options: RunOptions, tmp_path: Path, losses_of: Losses
+) -> None:
+    clips, index, folder = tmp_path / "clips", tmp_path / "index", tmp_path / "features"
+    with_own_clips(spec, options, clips)
+    assert app(["data", "index", str(clips / "manifest.jsonl"), str(index)]) == 0
+    digest = json.loads((index / "index.json").read_text())["digest"]
+    indexed = replace(spec, "data.dataset", IndexSpec(name="own", digest=digest, path=str(index)))
+    raw = losses_of(mm_train.train(indexed, options).run_dir)
+    precompute_features(indexed, options, folder)
+    clips.rename(tmp_path / "elsewhere")
+    clips.mkdir()
+    result = mm_train.train(from_features(indexed, folder), at(options, folder))
+    assert losses_of(result.run_dir) == raw

@@ -172,7 +172,9 @@ def make_all(
             store.seal()
 
     ranks.together(lambda: make_share(asks, count, names, text, encoders, share))
+    encoders.forget()  # A text encoder may fill a device.
     mine = ranks.together(lambda: make_share(asks, count, names, rest, encoders, share))
+    encoders.forget()
     ranks.on_first(seal)
     found = [Bad(**one) for part in ranks.gather([attrs.asdict(one) for one in mine]) for one in part]
     return sorted({one.index: one for one in found}.values(), key=lambda one: one.index)

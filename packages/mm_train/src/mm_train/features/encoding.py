@@ -52,6 +52,10 @@ class Encoders:
             features_BLD = self._encoder(TEXT).encode(list(captions)).float()
         return [{"features": _own(narrowed(unpadded(one_LD)))} for one_LD in features_BLD]
 
+    def forget(self) -> None:
+        """Gives back the memory of what was built; it is built again where it is needed again."""
+        self._built.clear()
+
     def _encoder(self, kind: str) -> Any:
         if kind not in self._built:
             encoders = {

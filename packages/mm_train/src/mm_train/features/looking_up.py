@@ -113,6 +113,7 @@ class Remake:
         old, keys = store.shard_of(key), {key, *store.keys_beside(key)}
         make = self._captions if kind == TEXT else self._clips
         store.write(make(kind, keys))
+        self._encoders.forget()
         if old is not None and store.shard_of(key) != old:
             old.unlink(missing_ok=True)
         store.seal()
