@@ -8,6 +8,7 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import attrs
 import numpy as np
@@ -23,6 +24,7 @@ from mm_data import dataset_input, load_clip, prepare
 from mm_data.index.making import index_of_folder
 from mm_data.media import open_media
 from mm_data.records import ask
+from mm_data.video import readers
 from tests.mm_data.conftest import Coded
 
 Command = Callable[..., str]
@@ -95,7 +97,7 @@ def test_what_is_printed_for_programs_and_where_an_index_may_lie(
 ) -> None:
     (clips / "musubi.toml").write_text('[[datasets]]\nvideo_directory = "."\nresolution = [128, 64]\n')
     told = command(clips / "musubi.toml", tmp_path / "index", "--remote", "s3://more", "--json")
-    found = json.loads(told[told.index("{") :])
+    found = json.loads(told)
     assert found["spec"] == f'IndexSpec(name="index", digest="{found["digest"]}", remote=(\'s3://more\',))'
     assert found["data"][:3] == ["num_frames=1,", "height=64,", "width=128,"]
     assert (found["stats"]["samples"], found["stats"]["left_out"]["count"], found["changes"]) == (3, 2, None)
@@ -214,3 +216,18 @@ def test_a_spec_that_names_a_place_twice_or_another_content_is_refused(
         prepare(both, cache_dir=tmp_path, locations=locations)
     with pytest.raises(UserError, match="holds no index"):
         prepare(IndexSpec(name="x", digest="0" * 64, path=str(clips)), cache_dir=tmp_path)
+
+
+def test_strangers_files_are_measured_in_processes_with_limits(
+    tmp_path: Path, clips: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def here(file: BinaryIO) -> None:
+        raise AssertionError("looked at in this process")
+
+    plain = json.loads(command(clips, tmp_path / "plain", "--name", "clips", "--json"))
+    monkeypatch.setattr(readers, "index_video", here)
+    apart = json.loads(command(clips, tmp_path / "apart", "--name", "clips", "--json", "--isolated"))
+    assert apart["digest"] == plain["digest"]
+    assert apart["stats"]["left_out"]["reasons"] == plain["stats"]["left_out"]["reasons"]
+    folder = FolderSpec(name="clips", path=str(clips))
+    assert len(prepare(folder, cache_dir=tmp_path / "cache", isolated=True).records) == 3

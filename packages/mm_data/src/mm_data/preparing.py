@@ -21,7 +21,9 @@ from mm_data.shapes.dataset import render_dataset
 MANIFEST_NAME = "manifest.jsonl"
 
 
-def prepare(dataset: DatasetSpec, *, cache_dir: Path, locations: Locations | None = None) -> Dataset:
+def prepare(
+    dataset: DatasetSpec, *, cache_dir: Path, locations: Locations | None = None, isolated: bool = False
+) -> Dataset:
     """Makes sure that a dataset is there, and reads its manifest or opens its index.
 
     Args:
@@ -30,6 +32,7 @@ def prepare(dataset: DatasetSpec, *, cache_dir: Path, locations: Locations | Non
             an index, a `FolderSpec` what is indexed below `cache_dir / "indexes"`, again where it changed.
         cache_dir: Folder for rendered data and indexes.
         locations: Where logical names lie on this machine.
+        isolated: Whether files that are new are measured in processes with limits.
 
     Raises:
         UserError: The manifest is missing or wrong, a name has no location, or rendered data was damaged.
@@ -43,19 +46,24 @@ def prepare(dataset: DatasetSpec, *, cache_dir: Path, locations: Locations | Non
         path = _path(dataset, locations or Locations())
         return read_manifest(path / MANIFEST_NAME if path.is_dir() else path)
     if isinstance(dataset, MixtureSpec):
-        parts = [prepare(part.dataset, cache_dir=cache_dir, locations=locations) for part in dataset.parts]
+        parts = [
+            prepare(part.dataset, cache_dir=cache_dir, locations=locations, isolated=isolated)
+            for part in dataset.parts
+        ]
         return mixed(parts, [part.weight for part in dataset.parts])
     if isinstance(dataset, IndexSpec | FolderSpec):
-        return _indexed(dataset, cache_dir, locations or Locations())
+        return _indexed(dataset, cache_dir, locations or Locations(), isolated=isolated)
     message = f"mm_data can't prepare a {type(dataset).__name__}"
     raise UserError(Problem("spec.data.dataset", message))
 
 
-def _indexed(dataset: IndexSpec | FolderSpec, cache_dir: Path, locations: Locations) -> Dataset:
+def _indexed(
+    dataset: IndexSpec | FolderSpec, cache_dir: Path, locations: Locations, *, isolated: bool
+) -> Dataset:
     remote = isinstance(dataset, FolderSpec) and dataset.path is not None and "://" in dataset.path
     source = str(dataset.path) if remote else str(_path(dataset, locations).absolute())
     if isinstance(dataset, FolderSpec):
-        records = index_of_folder(dataset, source, cache_dir, locations)
+        records = index_of_folder(dataset, source, cache_dir, locations, isolated=isolated)
     else:
         records = IndexedRecords(Path(source), roots=roots_of(locations))
     return Dataset(records.root, records, records.head.order_key)

@@ -30,7 +30,12 @@ def inputs(spec: TrainSpec, options: RunOptions) -> dict[str, Input]:
     Raises:
         UserError: Something that the spec names is not here.
     """
-    dataset = mm_data.prepare(spec.data.dataset, cache_dir=options.cache_dir, locations=options.locations)
+    dataset = mm_data.prepare(
+        spec.data.dataset,
+        cache_dir=options.cache_dir,
+        locations=options.locations,
+        isolated=spec.data.isolated,
+    )
     data = dataset_input(spec.data.dataset, dataset, options.contents_dir)
     start = resolve_weights(spec.start_from, options, build_missing=False, path=START)
     return inputs_of(spec, options, with_content(dataset, data), data, start)

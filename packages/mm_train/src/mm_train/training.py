@@ -202,7 +202,12 @@ def prepared(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> tuple[Datase
     """Rank 0 renders what has to be rendered, and hashes the clips; then every rank reads the manifest."""
 
     def prepare() -> Dataset:
-        return mm_data.prepare(spec.data.dataset, cache_dir=options.cache_dir, locations=options.locations)
+        return mm_data.prepare(
+            spec.data.dataset,
+            cache_dir=options.cache_dir,
+            locations=options.locations,
+            isolated=spec.data.isolated,
+        )
 
     made: list[Dataset] = []
     if ranks.world_size > 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -58,15 +59,14 @@ def clip_key(made_with: str, content: str | None, asked: Asked, data: DataSpec) 
         asked: The clip, its shape and what its random choices follow from.
         data: What chooses timestamps and framing.
     """
-    record, fields = asked.record, canonical(data)
-    assert isinstance(fields, dict)
+    record = asked.record
     return digest_of(
         {
             "v": 1,
             "made_with": made_with,
             "clip": [content, record.cut, record.crop],
             "shape": attrs.astuple(asked.shape),
-            "data": {name: value for name, value in fields.items() if name not in _BESIDE_FRAMES},
+            "data": _of_frames(data),
             "draw": asked.draw if draws(data) else "",
         }
     )
@@ -75,6 +75,14 @@ def clip_key(made_with: str, content: str | None, asked: Asked, data: DataSpec) 
 def caption_key(made_with: str, caption: str) -> str:
     """The name of what an encoder makes of a caption, as it is after all that is done to captions."""
     return digest_of({"v": 1, "made_with": made_with, "caption": caption})
+
+
+@lru_cache(8)
+def _of_frames(data: DataSpec) -> dict[str, Any]:
+    """The fields that choose timestamps and framing, as JSON."""
+    fields = canonical(data)
+    assert isinstance(fields, dict)
+    return {name: value for name, value in fields.items() if name not in _BESIDE_FRAMES}
 
 
 def draws(data: DataSpec) -> bool:

@@ -104,7 +104,7 @@ class Store:
         now = Store(self.folder, json.loads(self._told))
         now._own |= self._own
         there = set(now._names())
-        found = [(key, *one) for key in now if (one := now._find(key)) and one[0] in there]
+        found = [(key, shard, digest) for key, (shard, digest) in now._rows() if shard in there]
         with writing(self.folder):
             remove_abandoned(stages(self.folder))
             with staged_file(self.folder / INDEX) as staged:
@@ -114,11 +114,17 @@ class Store:
     def digest(self) -> str:
         """The 64 hex digits of its content: of sorted keys and digests, in whatever shards they lie."""
         digest = hashlib.sha256()
-        for key in self:
-            found = self._find(key)
-            assert found is not None
-            digest.update(f"{key} {found[1]}\n".encode())
+        for key, (_, of_row) in self._rows():
+            digest.update(f"{key} {of_row}\n".encode())
         return digest.hexdigest()
+
+    def _rows(self) -> Iterator[tuple[str, tuple[str, str]]]:
+        """Key, shard and digest of all features, by ascending keys."""
+        if self._own:
+            yield from ((key, found) for key in self if (found := self._find(key)))
+            return
+        for key, place, of_row in zip(self._keys, self._shard_of.tolist(), self._digests, strict=True):
+            yield _whole(key).hex(), (self._shards[place], _whole(of_row).hex())
 
     def _find(self, key: str) -> tuple[str, str] | None:
         if (own := self._own.get(key)) is not None:

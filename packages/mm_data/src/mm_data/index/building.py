@@ -60,6 +60,7 @@ def build(
     cutting: Cutting | None = None,
     state_of: Callable[[Listed], str] = lambda one: file_state(one.path),
     workers: int | None = None,
+    isolated: bool = False,
     replace: bool = False,
 ) -> Built:
     """Measures the clips of a source and writes their index.
@@ -75,6 +76,7 @@ def build(
         cutting: Which samples are made of long clips; None makes one.
         state_of: What tells that a clip's file is another than it was.
         workers: Threads that measure; None is as many as processors.
+        isolated: Whether files are looked at in processes with limits.
         replace: Whether an index with other rows may take the place of the one that is there.
 
     Raises:
@@ -93,6 +95,7 @@ def build(
         earlier=[folder / JOURNAL],
         state_of=state_of,
         workers=workers or min(os.cpu_count() or 1, _MOST_WORKERS),
+        isolated=isolated,
     )
     cutting = cutting or Cutting()
     outcomes = [

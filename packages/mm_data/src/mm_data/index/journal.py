@@ -65,6 +65,7 @@ def measured(
     earlier: Sequence[Path] = (),
     state_of: Callable[[Listed], str] = lambda one: file_state(one.path),
     workers: int,
+    isolated: bool = False,
 ) -> dict[Key, Found]:
     """Measures the files of clips, each once; what no clip is at fault for is tried twice.
 
@@ -75,6 +76,7 @@ def measured(
         earlier: Further journals that know files.
         state_of: What tells that a clip's file is another than it was.
         workers: Threads.
+        isolated: Whether files are looked at in processes with limits.
 
     Raises:
         UserError: The machine couldn't read some files, whatever is in them: all of them.
@@ -91,7 +93,7 @@ def measured(
         ThreadPoolExecutor(workers) as pool,
         progress("measure files", len(asked), "file", max(len(asked) // 20, _TOLD), len(found)) as bar,
     ):
-        tried = partial(_tried, opened=opened, state_of=state_of)
+        tried = partial(_tried, opened=opened, state_of=state_of, isolated=isolated)
         again: list[Asked] = []
         for one, what in _all_tried(left, tried, pool):
             if isinstance(what, BadClip) and what.fault is not Fault.CLIP:
@@ -132,12 +134,15 @@ def _all_tried(
                 yield futures[future], future.result()
 
 
-def _tried(one: tuple[Asked, str | None], *, opened: Opened, state_of: Callable[[Listed], str]) -> Found:
+def _tried(
+    one: tuple[Asked, str | None], *, opened: Opened, state_of: Callable[[Listed], str], isolated: bool
+) -> Found:
     asked, digest = one
     try:
         with opened(asked.listed) as file:
             sha256 = digest or _sha256(file)
-            media = measure(file, sha256=sha256, size=file.seek(0, 2), state=asked.state)
+            size = file.seek(0, 2)
+            media = measure(file, sha256=sha256, size=size, state=asked.state, isolated=isolated)
     except Exception as error:
         return failure(error)
     if state_of(asked.listed) != asked.state:

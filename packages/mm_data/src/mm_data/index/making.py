@@ -64,12 +64,15 @@ def make_index(
         cutting=cutting or found.cutting,
         state_of=_states(source, reading),
         workers=workers,
+        isolated=reading.isolated,
         replace=replace,
     )
     return built, found.spec_lines, found.notes
 
 
-def index_of_folder(spec: FolderSpec, source: str, cache_dir: Path, locations: Locations) -> IndexedRecords:
+def index_of_folder(
+    spec: FolderSpec, source: str, cache_dir: Path, locations: Locations, *, isolated: bool = False
+) -> IndexedRecords:
     """The index of what a spec names, below `cache_dir`: files that are new or changed are measured.
 
     Of a training's ranks the first makes it, and the others open it afterwards.
@@ -97,7 +100,7 @@ def index_of_folder(spec: FolderSpec, source: str, cache_dir: Path, locations: L
                 source,
                 folder,
                 name=spec.name,
-                reading=Reading(spec.path_column, spec.caption_column, roots, spec.remote),
+                reading=Reading(spec.path_column, spec.caption_column, roots, spec.remote, isolated),
                 cutting=cutting,
                 replace=True,
             )

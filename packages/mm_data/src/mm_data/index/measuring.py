@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 
 import attrs
 
-from mm_data.video.index import VideoIndex, index_video
+from mm_data.video.index import VideoIndex
+from mm_data.video.readers import indexer_of
 
 
 @attrs.frozen
@@ -62,7 +63,7 @@ class Media:
         return not self.seconds
 
 
-def measure(file: BinaryIO, *, sha256: str, size: int, state: str) -> Media:
+def measure(file: BinaryIO, *, sha256: str, size: int, state: str, isolated: bool = False) -> Media:
     """Measures a clip.
 
     Args:
@@ -70,11 +71,12 @@ def measure(file: BinaryIO, *, sha256: str, size: int, state: str) -> Media:
         sha256: Of its bytes.
         size: Its bytes.
         state: As `file_state` says it.
+        isolated: Whether it is looked at in a process with limits.
 
     Raises:
         BadClip: It can't be read, or no limit allows it.
     """
-    index = index_video(file)
+    index = indexer_of(isolated)(file)
     return Media(
         sha256=sha256,
         size=size,

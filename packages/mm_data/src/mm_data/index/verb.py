@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from mm_config.cli import JSON, LOCATION, CommandLine, Option, Usage, Verb, whole_number
@@ -32,11 +34,12 @@ REMOTE = Option(
     repeatable=True,
 )
 WORKERS = Option("--workers", "Threads that measure (default: one per processor).", "N", read=whole_number)
+ISOLATED = Option("--isolated", "Look at files in processes with limits, as strangers' files should be.")
 REPLACE = Option("--replace", "Put the index in the place of one with other rows, once it is whole.")
 USAGE = Usage(
     "mm data index SRC DST [--name NAME] [--path-column NAME] [--caption-column NAME] [--pieces PIECES] "
     "[--piece-frames N] [--piece-stride N] [--piece-count N] [--remote URL ...] "
-    "[--location NAME=PATH ...] [--workers N] [--replace] [--json]",
+    "[--location NAME=PATH ...] [--workers N] [--isolated] [--replace] [--json]",
     "Measure clips and write their index, with the line for the spec.",
     "SRC is what people have: a folder of videos and pictures with .txt captions beside them; a table with a "
     "column for files and one for captions (.json list, .jsonl, .csv, .tsv, .parquet), also as metadata.* in "
@@ -61,6 +64,7 @@ USAGE = Usage(
             REMOTE,
             LOCATION,
             WORKERS,
+            ISOLATED,
             REPLACE,
         ),
         JSON,
@@ -86,18 +90,23 @@ def index(line: CommandLine) -> int:
     source, folder = line.words[0], Path(line.words[1])
     locations = load_locations(line.values(LOCATION))
     reading = Reading(
-        line.value(PATH_COLUMN), line.value(CAPTION_COLUMN), roots_of(locations), line.values(REMOTE)
+        line.value(PATH_COLUMN),
+        line.value(CAPTION_COLUMN),
+        roots_of(locations),
+        line.values(REMOTE),
+        isolated=line.has(ISOLATED),
     )
     pieces = Pieces(line.value(PIECES, Pieces.WHOLE.value))
-    built, spec_lines, notes = make_index(
-        _path_of(source, locations),
-        folder,
-        name=line.value(NAME, folder.absolute().name),
-        reading=reading,
-        cutting=cutting_of(pieces, line.value(FRAMES), line.value(STRIDE), line.value(COUNT)),
-        workers=line.value(WORKERS),
-        replace=line.has(REPLACE),
-    )
+    with redirect_stdout(sys.stderr) if line.has(JSON) else nullcontext():
+        built, spec_lines, notes = make_index(
+            _path_of(source, locations),
+            folder,
+            name=line.value(NAME, folder.absolute().name),
+            reading=reading,
+            cutting=cutting_of(pieces, line.value(FRAMES), line.value(STRIDE), line.value(COUNT)),
+            workers=line.value(WORKERS),
+            replace=line.has(REPLACE),
+        )
     allowed = f", remote={reading.remote!r})" if reading.remote else ")"
     spec = f"{built.spec_line.removesuffix(')')}{allowed}"
     if line.has(JSON):

@@ -72,7 +72,7 @@ def subject_of(line: CommandLine) -> Subject:
         if not isinstance(spec, TrainSpec):
             what = "reads no clips: expected a training spec, or a folder, table or index of clips"
             raise UserError(Problem(line.words[0], what))
-        dataset = _prepared(spec.data.dataset, options)
+        dataset = _prepared(spec.data.dataset, options, isolated=spec.data.isolated)
         name, data = spec.name or path.name, spec.data
         return Subject(name, data.dataset, dataset, data, spec.seed, spec, options)
     if problems := [*line.problems, *line.unknown_flags()]:
@@ -105,5 +105,5 @@ def data_at(path: Path) -> DatasetSpec:
     return FolderSpec(name=path.resolve().name, path=str(path))
 
 
-def _prepared(dataset: DatasetSpec, options: RunOptions) -> Dataset:
-    return prepare(dataset, cache_dir=options.cache_dir, locations=options.locations)
+def _prepared(dataset: DatasetSpec, options: RunOptions, *, isolated: bool = False) -> Dataset:
+    return prepare(dataset, cache_dir=options.cache_dir, locations=options.locations, isolated=isolated)

@@ -59,7 +59,7 @@ def known_of(data: DataSpec, dataset: Dataset, store: Path | None) -> Known:
     listed = [Listed(str(one.path), one.path, (one.caption,), dataset.place_of(one)) for one in records]
     with TemporaryDirectory() as nowhere:
         journal = (store or Path(nowhere)) / f"measured-{dataset.order_key[:16]}.jsonl"
-        media = measured(listed, _opened, journal, workers=os.cpu_count() or 1)
+        media = measured(listed, _opened, journal, workers=os.cpu_count() or 1, isolated=data.isolated)
     found = [media[key_of(one)] for one in listed]
     bad = {index: f"can't be read: {one}" for index, one in enumerate(found) if isinstance(one, BadClip)}
     allowed = allowed_of(data, len(records))

@@ -14,7 +14,7 @@ JOIN_SECONDS = 1.0
 
 
 class Ahead(Generic[T]):
-    """The items of a source, those of the next `batches` steps of which a thread takes ahead.
+    """The items of a source, which a thread takes as soon as they come; the source bounds how many.
 
     A decoder that hangs in native code can't be interrupted from Python; the wait for it can.
     """
@@ -22,23 +22,14 @@ class Ahead(Generic[T]):
     def __init__(
         self,
         source: Iterator[T],
-        step_of: Callable[[T], int],
-        start_step: int,
-        batches: int,
         stall_seconds: float,
         stalled: Callable[[], Exception],
     ) -> None:
         """Args:
         source: Used by the thread alone.
-        step_of: Whose batch an item belongs to; steps rise.
-        start_step: The first one.
-        batches: How many of them wait whole at most, beside the one that is being taken.
         stall_seconds: The longest wait for an item. After it, the stacks of all threads go to stderr.
         stalled: The error that is raised then.
         """
-        self._step_of = step_of
-        self._last = start_step + batches - 1
-        self._batches = batches
         self._stall_seconds = stall_seconds
         self._stalled = stalled
         self._items: deque[T | Exception] = deque()
@@ -59,8 +50,6 @@ class Ahead(Generic[T]):
                 raise self._items[0]
             item = self._items.popleft()
             assert not isinstance(item, Exception)
-            self._last = self._step_of(item) + self._batches
-            self._changed.notify_all()
             return item
 
     def waiting(self) -> list[T]:
@@ -89,12 +78,8 @@ class Ahead(Generic[T]):
                 item = error
             ended = isinstance(item, Exception)
             with self._changed:
-                self._changed.wait_for(lambda item=item: self._stop or self._has_room(item))
                 if not self._stop:
                     self._items.append(item)
                 self._changed.notify_all()
             if ended:
                 return
-
-    def _has_room(self, item: T | Exception) -> bool:
-        return isinstance(item, Exception) or self._step_of(item) <= self._last

@@ -12,7 +12,7 @@ from mm_data.bad import Bad, BadClip, place_of, state_of
 from mm_data.plan.plan import Plan
 from mm_data.records import Asked, Dataset
 from mm_data.streaming.quarantine import MOST_IN_A_ROW, Quarantine
-from mm_data.streaming.slots import Slot
+from mm_data.streaming.slots import Room, Slot
 
 Load = Callable[[Asked], Any]
 
@@ -47,8 +47,14 @@ class Filler:
     """Clips that are not tried."""
     loading: dict[Slot, str]
     """What each thread has at hand, for messages."""
+    room: Room
+    """How many load at a time."""
 
     def __call__(self, slot: Slot) -> Filled:
+        with self.room.turn() as wanted:
+            return self._fill(slot) if wanted else Filled(slot, -1, None, ())
+
+    def _fill(self, slot: Slot) -> Filled:
         bad: list[Bad] = []
         index = -1
         for attempt in range(self.plan.attempts(slot.step, slot.position)):

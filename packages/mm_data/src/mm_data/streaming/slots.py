@@ -1,7 +1,10 @@
-"""The places in batches that one rank fills, step by step, within a bound on the bytes on their way."""
+"""The places in batches that one rank fills, step by step, and how many of them are on their way."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from threading import Condition
 from typing import Any
 
@@ -31,26 +34,54 @@ class Slot:
         return 3 * self.shape.num_frames * self.shape.height * self.shape.width
 
 
-class Budget:
-    """Bytes of the clips that are on their way; a bound on them that lets one clip through, however large."""
+class Room:
+    """How many clips, and how many bytes of them, may be on their way; one is let through, however large."""
 
-    def __init__(self, most: int | None) -> None:
-        self.most = most
-        self._used = 0
+    def __init__(self, start_step: int, batches: int, workers: int, most_bytes: int | None) -> None:
+        """Args:
+        start_step: The first step.
+        batches: How many of them may wait whole, beside the one that is being taken.
+        workers: Clips that are loaded at a time; so many of later batches may be on their way as well.
+        most_bytes: Of all together; None sets no bound.
+        """
+        self._last = start_step + batches - 1
+        self._batches = batches
+        self._workers = workers
+        self._most_bytes = most_bytes
+        self._given: Counter[int] = Counter()
+        self._bytes = 0
+        self._loading = 0
         self._closed = False
         self._changed = Condition()
 
-    def take(self, num_bytes: int) -> None:
+    def take(self, slot: Slot) -> None:
         """Waits until a clip may be loaded."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._fits(num_bytes))
-            self._used += num_bytes
+            self._changed.wait_for(lambda: self._closed or self._fits(slot))
+            self._given[slot.step] += 1
+            self._bytes += slot.num_bytes
 
-    def give_back(self, num_bytes: int) -> None:
-        """Says that a clip has arrived."""
+    def give_back(self, slot: Slot) -> None:
+        """Says that a clip was taken by the caller."""
         with self._changed:
-            self._used -= num_bytes
+            self._given[slot.step] -= 1
+            self._given = +self._given
+            self._bytes -= slot.num_bytes
+            self._last = slot.step + self._batches
             self._changed.notify_all()
+
+    @contextmanager
+    def turn(self) -> Generator[bool]:
+        """Waits until a thread may load; gives whether anybody still wants it to."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._loading < self._workers)
+            self._loading += 1
+        try:
+            yield not self._closed
+        finally:
+            with self._changed:
+                self._loading -= 1
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Nobody waits any more."""
@@ -58,15 +89,18 @@ class Budget:
             self._closed = True
             self._changed.notify_all()
 
-    def _fits(self, num_bytes: int) -> bool:
-        return self.most is None or not self._used or self._used + num_bytes <= self.most
+    def _fits(self, slot: Slot) -> bool:
+        beyond = sum(count for step, count in self._given.items() if step > self._last)
+        if slot.step > self._last and beyond >= self._workers:
+            return False
+        return self._most_bytes is None or not self._bytes or self._bytes + slot.num_bytes <= self._most_bytes
 
 
 class Slots(BaseNode[Slot]):
     """The slots of one rank from `start_step` to `end_step`; its state is two numbers."""
 
     def __init__(
-        self, plan: Plan, start_step: int, end_step: int, rank: int, world_size: int, budget: Budget
+        self, plan: Plan, start_step: int, end_step: int, rank: int, world_size: int, room: Room
     ) -> None:
         super().__init__()
         self.plan = plan
@@ -74,7 +108,7 @@ class Slots(BaseNode[Slot]):
         self.end_step = end_step
         self.rank = rank
         self.world_size = world_size
-        self.budget = budget
+        self.room = room
         self.step = start_step
         self.place = 0
 
@@ -88,7 +122,7 @@ class Slots(BaseNode[Slot]):
             raise StopIteration
         share = self.plan.size(self.step) // self.world_size
         slot = Slot(self.step, self.rank * share + self.place, self.plan.shape(self.step))
-        self.budget.take(slot.num_bytes)
+        self.room.take(slot)
         self.step, self.place = (self.step, self.place + 1) if self.place + 1 < share else (self.step + 1, 0)
         return slot
 

@@ -29,10 +29,12 @@ from mm_data.records import Dataset, Shape
 from mm_data.streaming.ahead import Ahead
 from mm_data.streaming.filling import Filled, Filler, Load
 from mm_data.streaming.quarantine import Quarantine
-from mm_data.streaming.slots import MIB, Budget, Slot, Slots
+from mm_data.streaming.slots import MIB, Room, Slot, Slots
 from mm_data.video.readers import reader_of
 
 SHOWN_PATHS = 5
+MOST_WAITING = 64
+"""Clips that are done and wait for one before them, each of which costs an idle thread."""
 STALL_SECONDS = 600.0
 """The longest wait for one item; far longer than any clip takes to decode."""
 
@@ -71,7 +73,7 @@ class Stream:
         end_step: int,
         identity: dict[str, Any],
         quarantine: Quarantine,
-        budget: Budget,
+        room: Room,
     ) -> None:
         self.quarantine = quarantine
         """The bad clips met so far, by any rank that shares the file."""
@@ -81,7 +83,7 @@ class Stream:
         self._step = start_step
         self._end_step = end_step
         self._identity = identity
-        self._budget = budget
+        self._room = room
         self._num_threads = torch.get_num_threads()
 
     def __iter__(self) -> Stream:
@@ -109,7 +111,7 @@ class Stream:
 
     def _next(self) -> Filled:
         filled = next(self._filled)
-        self._budget.give_back(filled.slot.num_bytes)
+        self._room.give_back(filled.slot)
         self.quarantine.add(filled.bad)
         if filled.error is not None:
             raise filled.error
@@ -128,7 +130,7 @@ class Stream:
 
     def close(self) -> None:
         """Stops the threads; no further batch can be taken."""
-        self._budget.close()
+        self._room.close()
         if isinstance(self._filled, Ahead):
             self._filled.close()
         self._filled = iter(())
@@ -200,21 +202,25 @@ def stream(
     listed.check()
     _say_changed(listed.changed)
     loading: dict[Slot, str] = {}
-    budget = Budget(None if data.prefetch_mib is None else data.prefetch_mib * MIB)
+    prefetch = data.prefetch or 1
+    most_bytes = None if data.prefetch_mib is None else data.prefetch_mib * MIB
+    room = Room(start_step, prefetch, max(workers, 1), most_bytes)
+    # As many clips are on their way as there are threads, and those count that wait for a slower one before.
+    largest = max(bucket.size for bucket in plan.buckets) // world_size
+    threads = workers + min(prefetch * largest, MOST_WAITING) if workers else 0
     mapper = ParallelMapper(
-        Slots(plan, start_step, end_step, rank, world_size, budget),
-        Filler(plan, dataset, load, listed, loading),
-        num_workers=workers,
+        Slots(plan, start_step, end_step, rank, world_size, room),
+        Filler(plan, dataset, load, listed, loading, room),
+        num_workers=threads,
         in_order=True,
-        max_concurrent=workers or None,
+        max_concurrent=threads or None,
         snapshot_frequency=1,
     )
     filled: Iterator[Filled] = iter(mapper)
     if workers:
-        stalled = partial(_stalled, stall_seconds, loading)
-        filled = Ahead(filled, _step_of, start_step, data.prefetch or 1, stall_seconds, stalled)
+        filled = Ahead(filled, stall_seconds, partial(_stalled, stall_seconds, loading))
     identity = _identity(data, dataset, seed, plan)
-    return Stream(filled, plan, world_size, start_step, end_step, identity, listed, budget)
+    return Stream(filled, plan, world_size, start_step, end_step, identity, listed, room)
 
 
 def resume_step(
@@ -282,10 +288,6 @@ def _plan_key(data: DataSpec, dataset: Dataset, plan: Plan) -> dict[str, str]:
     if ways == [Order.SHUFFLED.value, None] and len(buckets) == 1 and buckets[0][-1] == whole:
         return {}
     return {"plan": blake2b(repr((ways, buckets)).encode(), digest_size=16).hexdigest()}
-
-
-def _step_of(filled: Filled) -> int:
-    return filled.slot.step
 
 
 def _stalled(seconds: float, loading: dict[Slot, str]) -> UserError:

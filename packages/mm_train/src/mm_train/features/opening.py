@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import attrs
 import torch
 
 from mm_config.content import Input
@@ -61,7 +62,10 @@ def open_features(
     bad: dict[int, Bad] = {}
     if before is not None:
         found = before
-        bad |= ranks.together(lambda: bad_clips(found, asks(), names))
+        listed = ranks.on_first(
+            lambda: [attrs.asdict(one) for one in bad_clips(found, asks(), names).values()]
+        )
+        bad |= {one["index"]: Bad(**one) for one in listed}
     encoders = Encoders(spec, options.locations, device)
     if own:
         bad |= cached(spec, dataset, asks, names, own, encoders, ranks, options.cache_dir, inputs)

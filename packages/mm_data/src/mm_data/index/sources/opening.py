@@ -40,6 +40,8 @@ class Reading:
     """Folders outside of the source that clips may lie in, resolved."""
     remote: tuple[str, ...] = ()
     """What may be read over the network."""
+    isolated: bool = False
+    """Whether clips are measured in processes with limits."""
 
 
 def open_source(source: str, reading: Reading) -> Source:
