@@ -84,9 +84,9 @@ def test_8_of_10_files_that_a_training_could_not_index_are_refused_as_well(coded
     with pytest.raises(UserError) as caught:
         check_files(spec(dataset=folder), dataset)
     assert str(caught.value) == (
-        "spec.data.dataset: 8 of 10 files can't be used: 2.mp4 (open: the file is empty), 3.mp4 (open: no such "
-        "file), 4.mp4 (open: no such file) and 5 more; 0 may be bad; mend them, take them out of the data, or "
-        "raise data.max_bad_share"
+        "spec.data.dataset: 8 of 10 files can't be used: 2.mp4 (open: the file is empty), 3.mp4 (open: no "
+        "such file), 4.mp4 (open: no such file) and 5 more; 0 may be bad; mend them, take them out of the "
+        "data, or raise data.max_bad_share"
     )
     check_files(spec(dataset=folder, max_bad_share=0.8), dataset)
     with pytest.raises(UserError, match="8 of 10 files can't be used"):

@@ -172,7 +172,7 @@ def _write(built: Built, samples: Sequence[Sample], root: Path, journal: Path) -
 
 
 def _write_lists(built: Built, folder: Path, journal: Path) -> None:
-    """Writes what is said of an index beside its rows: these may be others while the rows are as they were."""
+    """Writes what is said beside the rows of an index, which may be new while the rows are as they were."""
     with staged_file(folder / "left_out.jsonl") as stage:
         write_rows(stage, built.left_out)
     with staged_file(folder / "mismatches.jsonl") as stage:

@@ -58,7 +58,8 @@ def check_files(data: DataSpec, dataset: Dataset) -> None:
         where = f"spec.data.dataset.parts.{number}.dataset" if dataset.parts else "spec.data.dataset"
         named = data.dataset.parts[number].dataset if isinstance(data.dataset, MixtureSpec) else data.dataset
         if isinstance(named, FolderSpec) and isinstance(part.records, IndexedRecords):
-            problems += [Problem(where, told) for told in _bad_of_folder(data, read_stats(part.records.folder))]
+            bad = _bad_of_folder(data, read_stats(part.records.folder))
+            problems += [Problem(where, told) for told in bad]
         found = missing_files(part)
         allowed = allowed_of(data, found.looked)
         if found.count > allowed:
@@ -78,7 +79,8 @@ def _bad_of_folder(data: DataSpec, stats: Mapping[str, Any]) -> Iterator[str]:
         first = stats["left_out"]["first_bad"]
         more = f" and {bad - len(first):,} more" if bad > len(first) else ""
         how = "mend them, take them out of the data, or raise data.max_bad_share"
-        yield f"{bad:,} of {looked:,} files can't be used: {', '.join(first)}{more}; {allowed:,} may be bad; {how}"
+        which = f"{bad:,} of {looked:,} files can't be used: {', '.join(first)}{more}"
+        yield f"{which}; {allowed:,} may be bad; {how}"
 
 
 def allowed_of(data: DataSpec, clips: int) -> int:
