@@ -161,9 +161,7 @@ def test_clips_that_could_not_be_read_and_clips_that_came_later(
     assert result.quarantined == 1
     second.write_bytes(second.read_bytes() + b"\0")
     options = attrs.evolve(options, accept_content=True)
-    with pytest.raises(
-        UserError, match=rf"1 clips or captions have no features in .*{re.escape(second.name)}"
-    ):
+    with pytest.raises(UserError, match=rf"1 clip or caption has no features in .*{re.escape(second.name)}"):
         mm_train.train(from_features(own, folder), at(options, folder))
     precompute_features(own, options, folder)
     assert mm_train.train(from_features(own, folder), at(options, folder)).steps == 3

@@ -13,6 +13,7 @@ import torch
 
 from mm_config.content import Input
 from mm_config.options import RunOptions
+from mm_config.rules import counted
 from mm_config.schema import Problem, UserError
 from mm_config.specs import Cache, TrainSpec
 from mm_config.stored import from_payload, to_payload
@@ -213,6 +214,6 @@ def convert_features(spec: TrainSpec, options: RunOptions, folder: Path, out: Pa
 
 
 def _told(work: Work, bad: int) -> Iterator[str]:
-    clips = len(work.dataset.records)
+    clips = len({asked.index for asked in work.asks()})
     left_out = f", {bad} of them can't be read" if bad else ""
-    yield f"{', '.join(sorted(work.stores))} of {clips} clips{left_out}"
+    yield f"{', '.join(sorted(work.stores))} of {counted(clips, 'clip')}{left_out}"

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from mm_config.console import print_lines, table
+from mm_config.rules import counted
 from mm_data.index.listed import LeftOut
 from mm_data.index.samples import Mismatch, Sample
 
@@ -82,7 +83,7 @@ def tell(stats: Mapping[str, Any], left_out: Sequence[LeftOut], mismatches: Sequ
         ),
         *((name, _most(stats[name])) for name in ("sizes", "rates", "durations")),
         ("codecs", f"{_most(files['codecs'])}, in {_most(files['containers'])}"),
-        ("keyframes", f"{files['longest_gop']:,} frames from one to the next at most"),
+        ("keyframes", f"{counted(files['longest_gop'], 'frame')} from one to the next at most"),
         ("files to mind", ", ".join(f"{files[key]:,} {what}" for what, key in traits.items() if files[key])),
     ]
     table("index", [row for row in rows if row[1]])

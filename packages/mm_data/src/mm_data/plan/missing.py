@@ -15,6 +15,7 @@ import attrs
 import numpy as np
 
 from mm_config.console import say
+from mm_config.rules import counted
 from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec, FolderSpec, MixtureSpec
 from mm_data.index.table import IndexedRecords, read_stats
@@ -40,9 +41,8 @@ class Missing:
 
     def __str__(self) -> str:
         more = f" and {self.count - len(self.first):,} more" if self.count > len(self.first) else ""
-        return (
-            f"the files of {self.count:,} of {self.looked:,} clips are missing: {', '.join(self.first)}{more}"
-        )
+        clips = f"{self.count:,} of {counted(self.looked, 'clip')}"
+        return f"the files of {clips} are missing: {', '.join(self.first)}{more}"
 
 
 def check_files(data: DataSpec, dataset: Dataset) -> None:
@@ -79,7 +79,7 @@ def _bad_of_folder(data: DataSpec, stats: Mapping[str, Any]) -> Iterator[str]:
         first = stats["left_out"]["first_bad"]
         more = f" and {bad - len(first):,} more" if bad > len(first) else ""
         how = "mend them, take them out of the data, or raise data.max_bad_share"
-        which = f"{bad:,} of {looked:,} files can't be used: {', '.join(first)}{more}"
+        which = f"{bad:,} of {counted(looked, 'file')} can't be used: {', '.join(first)}{more}"
         yield f"{which}; {allowed:,} may be bad; {how}"
 
 
