@@ -13,9 +13,9 @@ import torch
 
 from mm_config.content import Input
 from mm_config.options import RunOptions
-from mm_config.rules import counted
+from mm_config.rules import check, counted
 from mm_config.schema import Problem, UserError
-from mm_config.specs import Cache, TrainSpec
+from mm_config.specs import Cache, PrecomputedSpec, TrainSpec
 from mm_config.stored import from_payload, to_payload
 from mm_data import Bad, Dataset, Store, clip_digests
 from mm_models import device, encoder_inputs, require_releases
@@ -50,6 +50,7 @@ def precompute_features(
     """
     if refused := [one for one in CARRIED_OUT.refusals(spec) if one.path.startswith("spec.data.")]:
         raise UserError(refused)
+    check(_from_kept(spec, out))
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(Problem(str(out), "is no folder"))
     plain = attrs.evolve(spec, data=attrs.evolve(spec.data, precomputed=None, cache=Cache.NONE))
@@ -72,6 +73,16 @@ def precompute_features(
             bad = make_all(asks, len(dataset.records), work.names, work.stores, work.encoders, ranks)
         found = into_folder(work, out, bad, ranks)
         return [*_told(work, len({one["path"] for one in found.bad})), *spec_lines(spec, found)]
+
+
+def _from_kept(spec: TrainSpec, out: Path | None) -> TrainSpec:
+    """The training as it would go on from the features, which may say that they are drawn anew each time."""
+    if spec.data.precomputed is not None:
+        return spec
+    if out is None:
+        return attrs.evolve(spec, data=attrs.evolve(spec.data, cache=Cache.LATENTS))
+    kept = PrecomputedSpec(name="features", empty_caption=True)
+    return attrs.evolve(spec, data=attrs.evolve(spec.data, cache=Cache.NONE, precomputed=kept))
 
 
 @attrs.frozen(eq=False)
