@@ -176,7 +176,7 @@ def test_what_is_drawn_anew_each_time_is_not_computed_ahead_once(
 ) -> None:
     drawn = replace(spec, {"data.start": ClipStart.RANDOM, "data.flip_share": 0.5})
     with pytest.raises(UserError, match=kept) as caught:
-        precompute_features(drawn, options, out and tmp_path / out)
+        precompute_features(drawn, options, None if out is None else tmp_path / out)
     assert [one.path for one in caught.value.problems] == ["spec.data.flip_share", "spec.data.start"]
     assert not (tmp_path / "features").exists()
 
