@@ -144,6 +144,8 @@ def _separated(file: BinaryIO, where: str, separator: str) -> Iterator[Row]:
     problems: list[Problem] = []
     try:
         header = next(reader, None)
+        if header is None:
+            raise UserError(Problem(f"{where}:1", "the file is empty"))
         if not header or len(set(header)) < len(header):
             raise UserError(Problem(f"{where}:1", f"expected names of columns, each once, got {header}"))
         line = reader.line_num + 1
