@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -90,6 +91,11 @@ def test_a_folder_becomes_an_index_and_a_line_for_the_spec(
     assert dataset_input(spec, dataset, tmp_path / "contents").digest == spec.digest
     shutil.rmtree(clips)
     assert "no such file or folder" in command(clips, tmp_path / "other", status=2)
+
+
+def test_the_lines_to_paste_are_quoted(clips: Path, tmp_path: Path, command: Command) -> None:
+    told = command(clips, tmp_path / "my clips")
+    assert shlex.split(told.splitlines()[-1])[2:] == ["--location", f"my clips={tmp_path}/my clips"]
 
 
 def test_what_is_printed_for_programs_and_where_an_index_may_lie(
