@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,11 @@ def test_a_folder_becomes_an_index_and_a_line_for_the_spec(
     assert dataset_input(spec, dataset, tmp_path / "contents").digest == spec.digest
     shutil.rmtree(clips)
     assert "no such file or folder" in command(clips, tmp_path / "other", status=2)
+
+
+def test_the_lines_to_paste_are_quoted(clips: Path, tmp_path: Path, command: Command) -> None:
+    told = command(clips, tmp_path / "my clips")
+    assert shlex.split(told.splitlines()[-1])[2:] == ["--location", f"my clips={tmp_path}/my clips"]
 
 
 def test_what_is_printed_for_programs_and_where_an_index_may_lie(
@@ -237,8 +243,8 @@ def test_strangers_files_are_measured_in_processes_with_limits(
 
 
 def test_a_name_that_is_no_unicode_is_left_out(clips: Path, tmp_path: Path, command: Command) -> None:
-    for ending in (b".mp4", b".txt"):
-        shutil.copy(clips / f"long{ending.decode()}", os.fsencode(clips) + b"/caf\xe9" + ending)
+    for ending in (".mp4", ".txt"):
+        shutil.copy(clips / f"long{ending}", clips / f"caf\udce9{ending}")
     assert "its name is no text in Unicode; rename it" in command(clips, tmp_path / "index")
 
 

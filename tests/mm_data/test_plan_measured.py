@@ -8,12 +8,13 @@ import attrs
 import pytest
 
 from mm_config.schema import UserError
+from mm_config.specs import Tails
 from mm_data import Dataset, check_files, make_plan, prepare
 from mm_data.index import journal
 from mm_data.index.table import IndexedRecords
 from mm_data.plan import missing, sorting
 from mm_data.records import Shape
-from tests.mm_data.plans import bucket, spec
+from tests.mm_data.plans import bucket, measured, spec
 from tests.mm_data.sources import index_of, listed
 
 BUCKETS = (bucket(9, 64, 128), bucket(25, 64, 128))
@@ -83,3 +84,21 @@ def test_files_of_an_index_are_looked_for_by_their_place(clips, tmp_path):
     check_files(spec(), dataset)
     (clips / "b.mp4").unlink()
     assert missing.missing_files(dataset) == missing.Missing(2, 1, ("b.mp4",))
+
+
+@pytest.mark.parametrize(
+    ("clips", "size", "tails", "told"),
+    [
+        (1, 4, Tails.CARRY, "1 clip, 0.25 batches of 4 in an epoch; 1 begins the next"),
+        (4, 4, Tails.CARRY, "4 clips, 1 batch of 4 in an epoch"),
+        (5, 4, Tails.CARRY, "5 clips, 1.25 batches of 4 in an epoch; 1 begins the next"),
+        (6, 4, Tails.CARRY, "6 clips, 1.5 batches of 4 in an epoch; 2 begin the next"),
+        (7, 4, Tails.PAD, "7 clips, 2 batches of 4 in an epoch; 1 is seen twice to fill the last batch"),
+        (5, 4, Tails.DROP, "5 clips, 1 batch of 4 in an epoch; 1 is left out of each"),
+    ],
+)
+def test_numbers_are_told_in_grammar(clips, size, tails, told):
+    data = spec(batch_size=size, tails=tails, buckets=(bucket(17, 64, 64), bucket(1, 64, 64)))
+    dataset = measured([(17, 64, 64)] * clips + [(1, 64, 64)] * 3)
+    lines = list(make_plan(data, dataset, "key").counts.lines())
+    assert f"17x64x64: {told}" in lines

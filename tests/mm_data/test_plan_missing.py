@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from mm_config.schema import UserError
+from mm_config.specs import FolderSpec, MixturePart, MixtureSpec
 from mm_data import check_files, prepare
 from mm_data.mixing import mixed
 from mm_data.plan import missing
@@ -70,3 +71,40 @@ def test_of_many_clips_some_are_looked_for(clips, monkeypatch):
     assert missing.missing_files(clips(91, range(45))) == missing.Missing(
         10, 5, ("50.mp4", "60.mp4", "70.mp4")
     )
+
+
+def test_8_of_10_files_that_a_training_could_not_index_are_refused_as_well(coded, tmp_path):
+    for number in range(2):
+        coded.write(tmp_path / f"{number}.mp4", range(17))
+    (tmp_path / "2.mp4").touch()
+    rows = [json.dumps({"path": f"{number}.mp4", "caption": "a"}) for number in range(10)]
+    (tmp_path / "list.jsonl").write_text("\n".join(rows))
+    folder = FolderSpec(name="x", path=str(tmp_path / "list.jsonl"))
+    dataset = prepare(folder, cache_dir=tmp_path / "cache")
+    with pytest.raises(UserError) as caught:
+        check_files(spec(dataset=folder), dataset)
+    assert str(caught.value) == (
+        "spec.data.dataset: 8 of 10 files can't be used: 2.mp4 (open: the file is empty), 3.mp4 (open: no "
+        "such file), 4.mp4 (open: no such file) and 5 more; 0 may be bad; mend them, take them out of the "
+        "data, or raise data.max_bad_share"
+    )
+    check_files(spec(dataset=folder, max_bad_share=0.8), dataset)
+    with pytest.raises(UserError, match="8 of 10 files can't be used"):
+        check_files(spec(dataset=folder, max_bad_share=0.8, max_bad_clips=7), dataset)
+    parts = MixtureSpec(parts=(MixturePart(dataset=folder, weight=1.0),))
+    with pytest.raises(UserError, match=r"parts\.0\.dataset: 8 of 10 files"):
+        check_files(spec(dataset=parts), mixed([dataset], [1.0]))
+
+
+def test_a_file_that_went_bad_after_the_rows_were_written_counts(coded, tmp_path):
+    (clips := tmp_path / "clips").mkdir()
+    coded.write(clips / "a.mp4", range(17))
+    (clips / "a.txt").write_text("a clip")
+    folder = FolderSpec(name="x", path=str(clips))
+    check_files(spec(dataset=folder), prepare(folder, cache_dir=tmp_path / "cache"))
+    (clips / "b.mp4").touch()
+    (clips / "b.txt").write_text("an empty one")
+    with pytest.raises(UserError, match=r"1 of 2 files can't be used: b\.mp4 \(open: the file is empty\);"):
+        check_files(spec(dataset=folder), prepare(folder, cache_dir=tmp_path / "cache"))
+    (found,) = (tmp_path / "cache" / "indexes").glob("*/left_out.jsonl")
+    assert json.loads(found.read_text())["name"] == "b.mp4"

@@ -161,7 +161,20 @@ def test_columns_are_found_or_named(tmp_path: Path) -> None:
     assert mistakes(path)[0] == "t.csv: none is known among 'a', 'b'; name the column by --path-column"
 
 
+def test_lines_that_are_no_rows_hide_no_wrong_rows(tmp_path):
+    lines = ['{"path": 7, "cap": "a"}', "no", '{"path": "a", "cap": 1}', '["a"]', '{"cap": "b"}']
+    (path := tmp_path / "t.jsonl").write_text("\n".join(lines))
+    assert mistakes(path) == [
+        "t.jsonl:1: 'path' must be the path of a file, got 7",
+        "t.jsonl:2: not JSON: Expecting value at column 1",
+        "t.jsonl:3: 'cap' must be a text or a list of texts, got 1",
+        't.jsonl:4: expected an object, got ["a"]',
+        "t.jsonl:5: the key 'path' is missing",
+    ]
+
+
 WRONG = {
+    "nothing.csv": ("", "1: the file is empty"),
     "not_json.json": (
         '[{"path": "a", "cap": "c"},\n{"path" "b"}]',
         "2: not JSON: Expecting ':' delimiter at column 9",
@@ -210,7 +223,7 @@ WRONG = {
         "path,cap\nhttp://me:secret@127.0.0.1/a.mp4,b\n",
         "2: only s3:// is read over the network, not http://: 'http://***@127.0.0.1/a.mp4'",
     ),
-    "cells.csv": ("path,cap\na,b\nc\n", "3: 1 cells, and the header has 2"),
+    "cells.csv": ("path,cap\na,b\nc\n", "3: 1 cell, and the header has 2"),
     "quote.csv": ('path,cap\na,"b\n', "2: not CSV: unexpected end of data"),
     "header.csv": ("path,path\na,b\n", "1: expected names of columns, each once, got ['path', 'path']"),
 }

@@ -13,6 +13,8 @@ from mm_config.rules.carried_out import refusals
 from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import get
 from mm_config.schema.fields import ABSENT, info_of, spec_fields
+from mm_config.specs.data import DataSpec
+from mm_config.specs.datasets import FolderSpec, IndexSpec, ManifestSpec, MixtureSpec, ShapesSpec
 from mm_config.specs.optim import EmaSpec, MuonSpec
 from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import TrainSpec
@@ -26,11 +28,23 @@ def refused(spec: TrainSpec) -> list[str]:
 
 
 def test_every_field_that_training_names_was_added_after_its_classes_birth() -> None:
-    spec = wan22_high.SPEC
-    for path in CARRIED_OUT.fields - {"recompute.mode", "recompute.modules"}:
+    spec, of_folders = wan22_high.SPEC, {"data.dataset.piece_count"}
+    for path in CARRIED_OUT.fields - {"recompute.mode", "recompute.modules"} - of_folders:
         owner, _, name = path.rpartition(".")
         attributes = {attribute.name: attribute for attribute in spec_fields(type(get(spec, owner)))}
         assert info_of(attributes[name]).neutral is not ABSENT, path
+
+
+def test_no_field_of_the_data_and_its_datasets_is_refused() -> None:
+    datasets = (ManifestSpec, IndexSpec, FolderSpec, ShapesSpec, MixtureSpec)
+    owners = [("data.", DataSpec), *(("data.dataset.", dataset) for dataset in datasets)]
+    later = {
+        f"{path}{attribute.name}"
+        for path, owner in owners
+        for attribute in spec_fields(owner)
+        if info_of(attribute).neutral is not ABSENT
+    }
+    assert later - CARRIED_OUT.fields == set() and "data.dataset.piece_count" in later
 
 
 def test_the_wan_experiments_can_be_trained_as_far_as_their_conditioning_goes() -> None:

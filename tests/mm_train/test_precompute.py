@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from PIL import Image
 
 import mm_train
 from mm_config import dump, replace
@@ -14,8 +15,8 @@ from mm_config.cli.app import app
 from mm_config.options.locations import Location, Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
-from mm_config.specs.data import Cache, PrecomputedSpec
-from mm_config.specs.datasets import IndexSpec
+from mm_config.specs.data import Cache, ClipStart, PrecomputedSpec
+from mm_config.specs.datasets import FolderSpec, IndexSpec
 from mm_config.specs.train import TrainSpec
 from mm_train.features.encoding import Encoders
 from mm_train.features.precomputed import read_precomputed
@@ -161,12 +162,41 @@ def test_clips_that_could_not_be_read_and_clips_that_came_later(
     assert result.quarantined == 1
     second.write_bytes(second.read_bytes() + b"\0")
     options = attrs.evolve(options, accept_content=True)
-    with pytest.raises(
-        UserError, match=rf"1 clips or captions have no features in .*{re.escape(second.name)}"
-    ):
+    with pytest.raises(UserError, match=rf"1 clip or caption has no features in .*{re.escape(second.name)}"):
         mm_train.train(from_features(own, folder), at(options, folder))
     precompute_features(own, options, folder)
     assert mm_train.train(from_features(own, folder), at(options, folder)).steps == 3
+
+
+@pytest.mark.parametrize(
+    ("out", "kept"), [(None, "data.cache = latents keeps one encoding"), ("features", "latents are fixed")]
+)
+def test_what_is_drawn_anew_each_time_is_not_computed_ahead_once(
+    spec: TrainSpec, options: RunOptions, tmp_path: Path, out: str | None, kept: str
+) -> None:
+    drawn = replace(spec, {"data.start": ClipStart.RANDOM, "data.flip_share": 0.5})
+    with pytest.raises(UserError, match=kept) as caught:
+        precompute_features(drawn, options, None if out is None else tmp_path / out)
+    assert [one.path for one in caught.value.problems] == ["spec.data.flip_share", "spec.data.start"]
+    assert not (tmp_path / "features").exists()
+
+
+def test_the_command_counts_the_clips_that_a_training_takes(
+    spec: TrainSpec, options: RunOptions, tmp_path: Path
+) -> None:
+    (clips := tmp_path / "clips").mkdir()
+    for name, size in (("a", 64), ("b", 32)):
+        Image.new("RGB", (size, size)).save(clips / f"{name}.png")
+        (clips / f"{name}.txt").write_text(f"a picture {name}")
+    dataset = FolderSpec(name="pictures", path=str(clips))
+    changes = {
+        "data.dataset": dataset,
+        "data.num_frames": 1,
+        "data.batch_size": 1,
+        "data.min_pixels": 64 * 64,
+    }
+    told = precompute_features(replace(spec, changes), options, tmp_path / "features")
+    assert told[0] == "latents, text of 1 clip"
 
 
 def test_the_command_is_for_trainings(capsys: pytest.CaptureFixture[str]) -> None:

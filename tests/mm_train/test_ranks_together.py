@@ -5,12 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mm_config import dump, replace
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import Problem
+from mm_config.specs.datasets import FolderSpec
 from mm_config.specs.train import TrainSpec
-from mm_train.ranks import merged
+from mm_train.ranks import Ranks, merged
+from mm_train.training import prepared
 from tests.mm_train.launching import two_ranks
 
 Losses = Callable[[Path], list[float]]
@@ -22,6 +25,21 @@ def test_a_problem_that_ranks_word_differently_is_said_once() -> None:
     second = [("spec.data.max_bad_share", "16 of 32"), ("", "rank 1 stopped"), ("spec.seed", "other")]
     problems = [*first, *second[1:]]
     assert merged([first, [], second, second]) == [Problem(path, message) for path, message in problems]
+
+
+def test_clips_are_indexed_and_told_once_by_the_first_of_two_ranks(
+    small: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (clips := tmp_path / "clips").mkdir()
+    Image.new("RGB", (64, 64)).save(clips / "a.png")
+    (clips / "a.txt").write_text("a picture")
+    (clips / "b.txt").write_text("a caption alone")
+    monkeypatch.setattr(Ranks, "together", lambda ranks, work: work())
+    monkeypatch.setattr(Ranks, "share", lambda ranks, value: value)
+    spec = replace(small, "data.dataset", FolderSpec(name="x", path=str(clips)))
+    dataset, _ = prepared(spec, RunOptions(runs_dir=tmp_path / "runs"), Ranks(0, 2, grouped=False))
+    told = capsys.readouterr().err
+    assert len(dataset.records) == 1 and told.count("1 left out: a caption without a clip beside it") == 1
 
 
 NAMES_OF_THREADS = '''"""Trains the spec beside this file and says which of gloo's threads are left."""

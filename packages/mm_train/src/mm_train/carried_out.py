@@ -42,6 +42,7 @@ CARRIED_OUT = CarriedOut(
         "data.buckets",
         "data.captions",
         "data.dataset.digest",
+        "data.dataset.piece_count",
         "data.drop_short_share",
         "data.flip_share",
         "data.frame_interval",

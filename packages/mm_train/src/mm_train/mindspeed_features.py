@@ -22,6 +22,7 @@ from mm_config.console import progress
 from mm_config.content import Input, sha256_of_files
 from mm_config.durable import outside, require_regular, staged_file
 from mm_config.options import RunOptions
+from mm_config.rules import counted
 from mm_config.schema import Problem, UserError
 from mm_config.specs import ManifestSpec, TrainSpec
 from mm_data import Dataset, Shape, Store, ask, capped, prepare
@@ -77,9 +78,7 @@ def convert(spec: TrainSpec, folder: Path, out: Path, options: RunOptions) -> Co
         store.seal()
     told = [*lists]
     if differing:
-        told.append(
-            f"{differing} captions came with other features again; those of their first clip are kept"
-        )
+        told.append(f"{counted(differing, 'caption')} came with other features again; the first are kept")
     return Converted(write_head(out, stores, (), inputs), manifest, tuple(told))
 
 
@@ -128,9 +127,8 @@ def _manifest(root: Path) -> tuple[Path, list[str]]:
         raise UserError(Problem(str(manifest), "is there and lists something else; move it away"))
     with staged_file(manifest) as staged:
         staged.write_text(content, "utf-8")
-    told = (
-        [f"{nested} files lie in another folder {FOLDER} than {LIST} says; they were found"] if nested else []
-    )
+    lie = "file lies" if nested == 1 else "files lie"
+    told = [f"{nested} {lie} in another folder {FOLDER} than {LIST} says; they were found"] if nested else []
     return manifest, told
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
@@ -13,8 +14,9 @@ import torch
 
 from mm_config.content import Input
 from mm_config.options import RunOptions
+from mm_config.rules import check, counted
 from mm_config.schema import Problem, UserError
-from mm_config.specs import Cache, TrainSpec
+from mm_config.specs import Cache, PrecomputedSpec, TrainSpec
 from mm_config.stored import from_payload, to_payload
 from mm_data import Bad, Dataset, Store, clip_digests
 from mm_models import device, encoder_inputs, require_releases
@@ -49,6 +51,7 @@ def precompute_features(
     """
     if refused := [one for one in CARRIED_OUT.refusals(spec) if one.path.startswith("spec.data.")]:
         raise UserError(refused)
+    check(_from_kept(spec, out))
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(Problem(str(out), "is no folder"))
     plain = attrs.evolve(spec, data=attrs.evolve(spec.data, precomputed=None, cache=Cache.NONE))
@@ -71,6 +74,16 @@ def precompute_features(
             bad = make_all(asks, len(dataset.records), work.names, work.stores, work.encoders, ranks)
         found = into_folder(work, out, bad, ranks)
         return [*_told(work, len({one["path"] for one in found.bad})), *spec_lines(spec, found)]
+
+
+def _from_kept(spec: TrainSpec, out: Path | None) -> TrainSpec:
+    """The training as it would go on from the features, which may say that they are drawn anew each time."""
+    if spec.data.precomputed is not None:
+        return spec
+    if out is None:
+        return attrs.evolve(spec, data=attrs.evolve(spec.data, cache=Cache.LATENTS))
+    kept = PrecomputedSpec(name="features", empty_caption=True)
+    return attrs.evolve(spec, data=attrs.evolve(spec.data, cache=Cache.NONE, precomputed=kept))
 
 
 @attrs.frozen(eq=False)
@@ -197,7 +210,7 @@ def spec_lines(spec: TrainSpec, found: Precomputed) -> Iterator[str]:
     kinds = "".join(f", {kind}=False" for kind in ("latents", "text") if kind not in found.stores)
     empty = ", empty_caption=True" if found.holds_empty_caption else ""
     yield f'precomputed=PrecomputedSpec(name="{name}"{kinds}{empty}, digest="{found.digest}")'
-    yield f"--location {name}={found.folder}"
+    yield f"--location {shlex.quote(f'{name}={found.folder}')}"
 
 
 def convert_features(spec: TrainSpec, options: RunOptions, folder: Path, out: Path) -> list[str]:
@@ -213,6 +226,6 @@ def convert_features(spec: TrainSpec, options: RunOptions, folder: Path, out: Pa
 
 
 def _told(work: Work, bad: int) -> Iterator[str]:
-    clips = len(work.dataset.records)
+    clips = len({asked.index for asked in work.asks()})
     left_out = f", {bad} of them can't be read" if bad else ""
-    yield f"{', '.join(sorted(work.stores))} of {clips} clips{left_out}"
+    yield f"{', '.join(sorted(work.stores))} of {counted(clips, 'clip')}{left_out}"

@@ -209,9 +209,10 @@ def prepared(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> tuple[Datase
             isolated=spec.data.isolated,
         )
 
+    made: list[Dataset] = []
     if ranks.world_size > 1:
-        ranks.on_first(lambda: bool(prepare()))
-    dataset = ranks.together(prepare)
+        ranks.on_first(lambda: made.append(prepare()))
+    dataset = ranks.together(lambda: made[0] if made else prepare())
     content = ranks.on_first(
         lambda: attrs.asdict(mm_data.dataset_input(spec.data.dataset, dataset, options.contents_dir))
     )

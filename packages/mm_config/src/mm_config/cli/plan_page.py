@@ -41,9 +41,8 @@ def _work(found: Plan) -> list[str]:
     parameters = f"{found.parameters:,} per network"
     if trains and found.trainable_parameters != found.parameters:
         parameters += f", {found.trainable_parameters:,} trained"
-    whole = f"{_flops(work.step_flops)} " + (
-        f"for {work.samples:,} clips, forward and backward" if trains else "for a video, guidance included"
-    )
+    clips = f"{counted(work.samples, 'clip')}, forward and backward"
+    whole = f"{_flops(work.step_flops)} for {clips if trains else 'a video, guidance included'}"
     rows = [
         ("parameters", parameters),
         ("tokens", f"{work.tokens:,} per sample"),

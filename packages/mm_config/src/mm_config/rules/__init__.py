@@ -14,5 +14,6 @@ if TYPE_CHECKING:
     from mm_config.rules.patterns import matches, matching
     from mm_config.rules.sampling import idle_requests, idle_settings
     from mm_config.rules.whole import check, problems
+    from mm_config.rules.wording import counted
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

@@ -103,7 +103,8 @@ def _batch_problems(spec: TrainSpec, groups: int, note: str) -> Iterator[Problem
         if batch % groups:
             legal = either(nearest_multiples(batch, groups))
             kind = f"{groups} data-parallel ranks{note}" if note else f"{groups} ranks"
-            yield Problem(name, f"{batch} clips do not divide over {kind}; nearest: {legal}")
+            clips = "1 clip does" if batch == 1 else f"{batch} clips do"
+            yield Problem(name, f"{clips} not divide over {kind}; nearest: {legal}")
         elif micro is not None:
             clips = f"a rank's {counted(share, 'clip')}{'' if name == 'data.batch_size' else f' of {name}'}"
             yield from divisor_problems("runtime.micro_batch_size", micro, share, clips)

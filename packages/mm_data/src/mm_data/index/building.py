@@ -13,7 +13,7 @@ import attrs
 import av
 
 from mm_config.content import Part, differences
-from mm_config.durable import discard, staged_folder, sync
+from mm_config.durable import discard, staged_file, staged_folder
 from mm_config.schema import Problem, UserError
 from mm_data.bad import file_state
 from mm_data.index.journal import Opened, measured
@@ -21,7 +21,7 @@ from mm_data.index.listed import LeftOut, Listed, Source
 from mm_data.index.pieces import Cutting
 from mm_data.index.report import stats_of, tell_differences
 from mm_data.index.samples import Mismatch, Sample, samples_of
-from mm_data.index.table import HEAD, Head, IndexedRecords
+from mm_data.index.table import HEAD, STATS, Head, IndexedRecords, read_stats
 from mm_data.index.writing import head_of, parts_of, write_index, write_rows
 from mm_data.manifest import LONE_SURROGATE
 
@@ -118,6 +118,8 @@ def build(
     changes = None if before is None else _changes(before, head, parts)
     built = Built(folder, head, stats, left_out, mismatches, changes)
     if changes == ():
+        if read_stats(folder) != json.loads(json.dumps(stats)):
+            _write_lists(built, folder, journal)
         journal.unlink(missing_ok=True)
         return built
     if changes and not replace:
@@ -170,13 +172,20 @@ def _changes(before: IndexedRecords, head: Head, parts: Sequence[Part]) -> tuple
 def _write(built: Built, samples: Sequence[Sample], root: Path, journal: Path) -> None:
     """Writes all files of an index beside its place, and moves them there together."""
     with staged_folder(built.folder) as stage:
-        write_rows(stage / "left_out.jsonl", built.left_out)
-        write_rows(stage / "mismatches.jsonl", built.mismatches)
-        (stage / "stats.json").write_text(json.dumps(built.stats, indent=1) + "\n", encoding="utf-8")
-        sync(stage / "stats.json")
-        shutil.copyfile(journal, stage / JOURNAL)
-        sync(stage / JOURNAL)
+        _write_lists(built, stage, journal)
         write_index(stage, built.head, samples, root)
         if built.changes is not None:
             discard(built.folder)
     journal.unlink(missing_ok=True)
+
+
+def _write_lists(built: Built, folder: Path, journal: Path) -> None:
+    """Writes what is said beside the rows of an index, which may be new while the rows are as they were."""
+    with staged_file(folder / "left_out.jsonl") as stage:
+        write_rows(stage, built.left_out)
+    with staged_file(folder / "mismatches.jsonl") as stage:
+        write_rows(stage, built.mismatches)
+    with staged_file(folder / JOURNAL) as stage:
+        shutil.copyfile(journal, stage)
+    with staged_file(folder / STATS) as stage:
+        stage.write_text(json.dumps(built.stats, indent=1) + "\n", encoding="utf-8")

@@ -66,6 +66,8 @@ class LeftOut:
     """As `Listed.place`."""
     reason: str
     """Why, the same words for every clip that is left out for it, so that they can be counted."""
+    is_bad: bool = False
+    """Whether its file is missing or damaged, of which a training allows few."""
 
 
 @attrs.frozen

@@ -14,6 +14,7 @@ from typing import BinaryIO, TextIO
 
 from mm_config.console import aside, set_by_torchrun
 from mm_config.options import Locations
+from mm_config.rules import counted
 from mm_config.schema import Problem, UserError, concerning
 from mm_config.specs import FolderSpec, Pieces
 from mm_data import remote
@@ -111,7 +112,8 @@ def index_of_folder(
             reasons = built.stats["left_out"]["reasons"]
             aside(*(f"{source}: {count:,} left out: {reason}" for reason, count in reasons.items()))
             if built.changes:
-                aside(f"{source}: {len(built.changes):,} changes since it was indexed: {built.changes[0]}")
+                changes = counted(len(built.changes), "change")
+                aside(f"{source}: {changes} since it was indexed: {built.changes[0]}")
     return IndexedRecords(folder, roots=roots)
 
 

@@ -6,13 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 from mm_config.console import print_lines, table
+from mm_config.rules import counted
 from mm_data.index.listed import LeftOut
 from mm_data.index.samples import Mismatch, Sample
 
-_SHOWN = 8
+_SHOWN, _FIRST = 8, 3
 _NUMBER = re.compile(r"(?<![A-Za-wyz])\d+(\.\d+)?")
 """Not those in names such as mp4, but those in sizes such as 640x480."""
 _DURATIONS = (1, 2, 5, 10, 30, 60, 300, 3600)
@@ -25,6 +27,7 @@ def stats_of(
     """Counts of samples, by what a plan and a reader look at; of files where `files` says so."""
     medias = {(sample.media.sha256, sample.listed.name): sample.media for sample in samples}.values()
     seconds = [_seconds(sample) for sample in samples]
+    bad = {one.name: one for one in left_out if one.is_bad}.values()
     return {
         "samples": len(samples),
         "frames": sum(sample.num_frames for sample in samples),
@@ -46,7 +49,12 @@ def stats_of(
                 for name in ("variable", "turns", "mirrored", "open_gop", "edited")
             },
         },
-        "left_out": {"count": len(left_out), "reasons": _counts(map(reason_of, left_out))},
+        "left_out": {
+            "count": len(left_out),
+            "reasons": _counts(map(reason_of, left_out)),
+            "bad_files": len(bad),
+            "first_bad": [f"{one.name} ({one.reason})" for one in islice(bad, _FIRST)],
+        },
         "mismatches": _counts(one.field for one in mismatches),
     }
 
@@ -75,7 +83,7 @@ def tell(stats: Mapping[str, Any], left_out: Sequence[LeftOut], mismatches: Sequ
         ),
         *((name, _most(stats[name])) for name in ("sizes", "rates", "durations")),
         ("codecs", f"{_most(files['codecs'])}, in {_most(files['containers'])}"),
-        ("keyframes", f"{files['longest_gop']:,} frames from one to the next at most"),
+        ("keyframes", f"{counted(files['longest_gop'], 'frame')} from one to the next at most"),
         ("files to mind", ", ".join(f"{files[key]:,} {what}" for what, key in traits.items() if files[key])),
     ]
     table("index", [row for row in rows if row[1]])

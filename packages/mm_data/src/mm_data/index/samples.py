@@ -70,7 +70,7 @@ def samples_of(one: Listed, found: Mapping[Key, Found], cutting: Cutting) -> Ite
     """What becomes of a clip that a source lists."""
     media = found[key_of(one)]
     if isinstance(media, BadClip):
-        yield LeftOut(one.name, one.place, str(media))
+        yield LeftOut(one.name, one.place, str(media), is_bad=True)
         return
     for field, declared, measured in _declared(one, media):
         yield Mismatch(one.name, one.place, field, declared, measured)

@@ -27,7 +27,7 @@ from mm_data.records import Measured, Record, content_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-HEAD, VERSION = "index.json", 1
+HEAD, STATS, VERSION = "index.json", "stats.json", 1
 ROWS = {
     "media": np.uint32,
     "place": np.uint32,
@@ -145,6 +145,15 @@ def read_head(folder: Path) -> Head:
         raise UserError(Problem(str(folder), message)) from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(Problem(str(path), f"can't be read: {error}"[:300])) from error
+
+
+def read_stats(folder: Path) -> dict[str, Any]:
+    """What was counted when an index was made; nothing where that file is gone."""
+    try:
+        found = json.loads(read_bytes(folder / STATS))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class IndexedRecords(Sequence[Record]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from mm_config.cli import JSON, LOCATION, CommandLine, Option, Usage, Verb, whole_number
 from mm_config.console import print_json, print_lines
 from mm_config.options import Locations, load_locations
+from mm_config.rules import counted
 from mm_config.specs import Pieces
 
 NAME = Option("--name", "Logical name of the index (default: the name of DST).", "NAME")
@@ -117,10 +119,10 @@ def index(line: CommandLine) -> int:
         return 0
     tell(built.stats, built.left_out, built.mismatches)
     if built.changes is not None:
-        print_lines([f"{len(built.changes):,} changes since the index that was there"])
+        print_lines([f"{counted(len(built.changes), 'change')} since the index that was there"])
         tell_differences(built.changes)
     print_lines([*notes, "", f"dataset={spec},", *spec_lines])
-    print_lines(["", f"found by   --location {built.head.name}={built.folder}"])
+    print_lines(["", f"found by   --location {shlex.quote(f'{built.head.name}={built.folder}')}"])
     return 0
 
 

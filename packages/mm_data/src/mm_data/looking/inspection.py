@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +10,9 @@ import attrs
 import numpy as np
 
 from mm_config.content import sha256_of_files
-from mm_config.durable import read_bytes
 from mm_config.schema import UserError
 from mm_config.specs import DataSpec
-from mm_data.index.table import Flag, IndexedRecords
+from mm_data.index.table import Flag, IndexedRecords, read_stats
 from mm_data.looking.likeness import alike
 from mm_data.looking.numbers import Numbers, indexes_of, numbers_of
 from mm_data.looking.peeking import Peek, peek_into
@@ -175,10 +173,7 @@ def _left_out(indexes: Sequence[IndexedRecords]) -> Counter[str]:
     """What was left out when indexes were made, by reason; nothing where that file is gone."""
     found: Counter[str] = Counter()
     for one in indexes:
-        try:
-            found.update(json.loads(read_bytes(one.folder / "stats.json"))["left_out"]["reasons"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        found.update(read_stats(one.folder).get("left_out", {}).get("reasons", {}))
     return found
 
 

@@ -26,6 +26,7 @@ from mm_config.pages import (
     table,
     tag,
 )
+from mm_config.rules import counted
 from mm_data.looking.inspection import Group, Inspection
 from mm_data.looking.peeking import Peek
 from mm_data.looking.text import buckets, columns, rates, sizes
@@ -42,7 +43,7 @@ POINTS = 200
 
 def html_of(found: Inspection) -> str:
     """The whole page."""
-    subtitle = f"{found.clips:,} clips, {len(found.peeks):,} of them looked at"
+    subtitle = f"{counted(found.clips, 'clip')}, {len(found.peeks):,} of them looked at"
     return page(found.subject.title, *_parts(found), subtitle=subtitle)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mm_config.cli import LOCATION, RUNS_DIR, CommandLine, Option, Usage, Verb, whole_number
 from mm_config.console import print_lines, say, typed_path
+from mm_config.rules import counted
 from mm_config.schema import Problem, UserError
 
 
@@ -61,7 +62,7 @@ def sample(line: CommandLine) -> int:
         raise UserError(Problem(str(out), f"can't be written: {error.strerror}")) from error
     bad = [one for one in seen if one.bad]
     print_lines(f"can't be used: {one.name}: {one.bad}" for one in bad)
-    say(f"{len(seen) - len(bad)} samples in {typed_path(out)}/, all of them in contact_sheet.png")
+    say(f"{counted(len(seen) - len(bad), 'sample')} in {typed_path(out)}/, all of them in contact_sheet.png")
     return 0
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import attrs
 
+from mm_config.rules import counted
 from mm_config.specs import Tails
 from mm_data.records import Shape
 
@@ -70,24 +71,26 @@ class Counts:
         """Which clips no step trains on, and why."""
         for out in self.left_out:
             of = f" of part {out.part}" if len(self.sizes) > 1 else ""
-            count = f"{out.count:,} of {self.sizes[out.part]:,} clips{of}"
+            count = f"{out.count:,} of {counted(self.sizes[out.part], 'clip')}{of}"
             yield f"left out: {count}, {out.reason}: {_some(out)}"
 
     def _filled(self, given: Given) -> str:
         parts = " + ".join(f"{clips:,}" for clips in given.clips)
-        batches = f"{float(given.batches):,.6g} batches of {given.size} in an epoch"
+        clips = "clip" if parts == "1" else "clips"
+        batches = f"{float(given.batches):,.6g} {'batch' if given.batches == 1 else 'batches'}"
+        one = given.tail == 1
         what = {
-            Tails.CARRY: "begin the next",
-            Tails.PAD: "are seen twice to fill the last batch",
-            Tails.DROP: "are left out of each",
+            Tails.CARRY: "begins the next" if one else "begin the next",
+            Tails.PAD: f"{'is' if one else 'are'} seen twice to fill the last batch",
+            Tails.DROP: f"{'is' if one else 'are'} left out of each",
         }
         few = sum(given.clips) < given.size
         tail = ""
         if few and self.tails is Tails.DROP:
-            tail = "; they are fewer than a batch, which they fill by being seen more than once"
+            tail = "; fewer than a batch, which they fill by being seen more than once"
         elif given.tail:
             tail = f"; {given.tail} {what[self.tails]}"
-        return f"{parts} clips, {batches}{tail}"
+        return f"{parts} {clips}, {batches} of {given.size} in an epoch{tail}"
 
 
 def _named(shape: Shape) -> str:

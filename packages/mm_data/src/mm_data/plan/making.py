@@ -106,8 +106,8 @@ def _batch_size(data: DataSpec, shape: Shape, tokens_of: TokensOf | None) -> int
     tokens = tokens_of(shape) * data.batch_size
     if tokens > data.tokens_per_batch:
         message = (
-            f"is {data.tokens_per_batch:,}, but data.batch_size = {data.batch_size} clips of {_shown(shape)} "
-            f"have {tokens:,} tokens"
+            f"is {data.tokens_per_batch:,}, but data.batch_size = {data.batch_size} takes "
+            f"{tokens:,} tokens at {_shown(shape)}"
         )
         raise UserError(Problem("spec.data.tokens_per_batch", message))
     return data.tokens_per_batch // tokens * data.batch_size

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import attrs
 import numpy as np
 
+from mm_config.rules import counted
 from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec
 from mm_data.bad import BadClip
@@ -67,7 +68,8 @@ def known_of(data: DataSpec, dataset: Dataset, store: Path | None) -> Known:
         reasons = "; ".join(f"{n:,} x {reason}" for reason, n in Counter(bad.values()).most_common(SHOWN))
         names = ", ".join(dataset.name_of(index) for index in list(bad)[:SHOWN])
         more = f" and {len(bad) - SHOWN:,} more" if len(bad) > SHOWN else ""
-        message = f"{len(bad):,} of {len(records):,} clips can't be measured, {allowed:,} may be: {reasons}"
+        clips = counted(len(records), "clip")
+        message = f"{len(bad):,} of {clips} can't be measured, {allowed:,} may be: {reasons}"
         raise UserError(Problem("spec.data.dataset", f"{message} ({names}{more})"))
     return Known(_columns([_sizes(one) for one in found]), bad)
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
 
 from mm_config.console import say
+from mm_config.rules import counted
 from mm_config.schema import Problem, UserError
-from mm_config.specs import DataSpec
+from mm_config.specs import DataSpec, FolderSpec, MixtureSpec
 from mm_data.index.cells import cell
-from mm_data.index.table import IndexedRecords
+from mm_data.index.table import IndexedRecords, read_stats
 from mm_data.records import Dataset
 
 MOST = 100_000
@@ -40,22 +42,27 @@ class Missing:
 
     def __str__(self) -> str:
         more = f" and {self.count - len(self.first):,} more" if self.count > len(self.first) else ""
-        return (
-            f"the files of {self.count:,} of {self.looked:,} clips are missing: {', '.join(self.first)}{more}"
-        )
+        clips = f"{self.count:,} of {counted(self.looked, 'clip')}"
+        return f"the files of {clips} are missing: {', '.join(self.first)}{more}"
 
 
 def check_files(data: DataSpec, dataset: Dataset) -> None:
     """Looks for the files of all clips, and says which are missing where few enough are.
 
     Raises:
-        UserError: More are missing than `max_bad_share` or `max_bad_clips` allow.
+        UserError: More are missing than `max_bad_share` or `max_bad_clips` allow, or were missing or damaged
+            when the training itself indexed them.
     """
     parts = dataset.parts or (dataset,)
     problems: list[Problem] = []
-    for number, found in enumerate(map(missing_files, parts)):
-        allowed = allowed_of(data, found.looked)
+    for number, part in enumerate(parts):
         where = f"spec.data.dataset.parts.{number}.dataset" if dataset.parts else "spec.data.dataset"
+        named = data.dataset.parts[number].dataset if isinstance(data.dataset, MixtureSpec) else data.dataset
+        if isinstance(named, FolderSpec) and isinstance(part.records, IndexedRecords):
+            bad = _bad_of_folder(data, read_stats(part.records.folder))
+            problems += [Problem(where, told) for told in bad]
+        found = missing_files(part)
+        allowed = allowed_of(data, found.looked)
         if found.count > allowed:
             how = "put them back, take them out of the list, or raise data.max_bad_share"
             problems.append(Problem(where, f"{found}; {allowed:,} may be; {how}"))
@@ -63,6 +70,18 @@ def check_files(data: DataSpec, dataset: Dataset) -> None:
             say(str(Problem(where, str(found))))
     if problems:
         raise UserError(problems)
+
+
+def _bad_of_folder(data: DataSpec, stats: Mapping[str, Any]) -> Iterator[str]:
+    """That more files are missing or damaged than may be, where nobody but the training looked at them."""
+    bad = stats["left_out"]["bad_files"]
+    looked = stats["files"]["count"] + bad
+    if bad > (allowed := allowed_of(data, looked)):
+        first = stats["left_out"]["first_bad"]
+        more = f" and {bad - len(first):,} more" if bad > len(first) else ""
+        how = "mend them, take them out of the data, or raise data.max_bad_share"
+        which = f"{bad:,} of {counted(looked, 'file')} can't be used: {', '.join(first)}{more}"
+        yield f"{which}; {allowed:,} may be bad; {how}"
 
 
 def allowed_of(data: DataSpec, clips: int) -> int:

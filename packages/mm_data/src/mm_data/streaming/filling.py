@@ -89,4 +89,5 @@ class Filler:
             return UserError(Problem(bad[-1].path, f"{why}is the place there where they lie?"))
         clips, shape = self.plan.attempts(slot.step, slot.position), slot.shape
         size = f"{shape.num_frames}x{shape.height}x{shape.width}"
-        return UserError(Problem("spec.data", f"none of the {clips} clips of {size} can be read"))
+        can = "the only clip of {} can't" if clips == 1 else f"none of the {clips} clips of {{}} can"
+        return UserError(Problem("spec.data", f"{can.format(size)} be read"))

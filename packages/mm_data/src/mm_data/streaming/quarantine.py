@@ -13,6 +13,7 @@ from typing import BinaryIO
 import attrs
 
 from mm_config.durable import read_bytes
+from mm_config.rules import counted
 from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec
 from mm_data.bad import Bad, place_of, state_of
@@ -81,7 +82,8 @@ class Quarantine:
         if len(self.clips) <= self.allowed:
             return
         count = "all" if len(self.clips) == len(self.records) else str(len(self.clips))
-        unreadable = f"{count} of {len(self.records)} clips can't be read, {self.allowed} are allowed"
+        allowed = "1 is" if self.allowed == 1 else f"{self.allowed} are"
+        unreadable = f"{count} of {counted(len(self.records), 'clip')} can't be read, {allowed} allowed"
         field = "spec.data.max_bad_clips" if self._by_count else "spec.data.max_bad_share"
         raise UserError(Problem(field, f"{unreadable}: {self._counted()}"))
 
@@ -91,7 +93,8 @@ class Quarantine:
         self._look()
         if not self.clips:
             return ""
-        return f"{len(self.clips)} of {len(self.records)} clips could not be read: {self._counted()}"
+        clips = counted(len(self.records), "clip")
+        return f"{len(self.clips)} of {clips} could not be read: {self._counted()}"
 
     def reasons(self) -> Counter[str]:
         """How many clips are bad for each reason."""

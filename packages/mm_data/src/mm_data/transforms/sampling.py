@@ -138,9 +138,8 @@ def _nearest(pts: tuple[int, ...], time: Fraction) -> int:
 
 def _too_short(data: DataSpec, have: int, seconds: Fraction, num_frames: int) -> str:
     if data.frame_interval is not None:
-        return (
-            f"{have} frames are too few for {num_frames}, each {data.frame_interval} on from the one before"
-        )
+        few = "1 frame is" if have == 1 else f"{have} frames are"
+        return f"{few} too few for {num_frames}, each {data.frame_interval} on from the one before"
     last = (num_frames - 1) / data.fps
     return (
         f"{float(seconds):.3f} s are too short for {num_frames} frames at {data.fps:g} "

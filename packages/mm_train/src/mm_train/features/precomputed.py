@@ -201,6 +201,7 @@ def bad_clips(found: Precomputed, asks: Iterable[Asked], names: Names) -> dict[i
                 lacking += [f"caption {caption[:60]!r}"] if len(lacking) < _SHOWN else []
     if count:
         shown = ", ".join(lacking) + (f" and {count - len(lacking)} more" if count > len(lacking) else "")
-        message = f"{count} clips or captions have no features in {found.folder}: {shown}"
+        which = "clip or caption has" if count == 1 else "clips or captions have"
+        message = f"{count} {which} no features in {found.folder}: {shown}"
         raise UserError(Problem(FIELD, f"{message}; `mm data precompute` adds them"))
     return bad

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -96,16 +97,24 @@ def listed_rows(
     """
     problems: list[Problem] = []
     columns: Columns | None = None
-    for row in rows:
-        columns = columns or columns_of(list(row.values), where, path, caption)
-        wrong: list[str] = []
-        found = entry(row, columns, files, wrong)
-        if wrong:
-            problems += [Problem(row.place, message) for message in wrong]
-        elif found is not None:
-            yield found
+    try:
+        for row in rows:
+            columns = columns or columns_of(list(row.values), where, path, caption)
+            wrong: list[str] = []
+            found = entry(row, columns, files, wrong)
+            if wrong:
+                problems += [Problem(row.place, message) for message in wrong]
+            elif found is not None:
+                yield found
+    except UserError as error:  # Lines that are no rows at all, told when the last was read.
+        problems = sorted([*problems, *error.problems], key=_line)
     if problems:
         raise UserError(capped(problems, where))
+
+
+def _line(problem: Problem) -> int:
+    number = problem.path.rpartition(":")[2]
+    return int(number) if number.isdecimal() else sys.maxsize
 
 
 def entry(row: Row, columns: Columns, files: Files, wrong: list[str]) -> Listed | LeftOut | None:

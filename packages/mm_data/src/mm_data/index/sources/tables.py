@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
+from mm_config.rules import counted
 from mm_config.schema import Problem, UserError
 from mm_data.index.sources.files import Files, place_of
 from mm_data.index.sources.rows import SPELLINGS, Row
@@ -143,6 +144,8 @@ def _separated(file: BinaryIO, where: str, separator: str) -> Iterator[Row]:
     problems: list[Problem] = []
     try:
         header = next(reader, None)
+        if header is None:
+            raise UserError(Problem(f"{where}:1", "the file is empty"))
         if not header or len(set(header)) < len(header):
             raise UserError(Problem(f"{where}:1", f"expected names of columns, each once, got {header}"))
         line = reader.line_num + 1
@@ -151,7 +154,8 @@ def _separated(file: BinaryIO, where: str, separator: str) -> Iterator[Row]:
             if not cells:
                 continue
             if len(cells) != len(header):
-                problems.append(Problem(place, f"{len(cells)} cells, and the header has {len(header)}"))
+                cells_here = counted(len(cells), "cell")
+                problems.append(Problem(place, f"{cells_here}, and the header has {len(header)}"))
                 continue
             yield Row(place, dict(zip(header, cells, strict=True)))
     except csv.Error as error:
