@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mm_config.specs.data import BucketSpec, Cache, ClipStart, DataSpec, Interpolation, Reader, Resize, Tails
 from mm_config.specs.datasets import ShapesSpec
 from mm_data import Asked, Damaged, Record, Shape, Store, clip_key, digest_of
 from mm_data.features.keys import _BESIDE_FRAMES
+from mm_data.index.table import read_table, write_table
 
 DATA = DataSpec(dataset=ShapesSpec(), batch_size=4, num_frames=5, height=16, width=16)
 CLIP = Asked(Record(Path("/a/clip.mp4"), "red"), 0, Shape(5, 16, 16), "")
@@ -168,3 +171,36 @@ def test_two_writers_of_one_store_lose_nothing(tmp_path: Path) -> None:
     for shard in (tmp_path / "store").glob("*.safetensors"):
         shard.unlink()
     assert set(Store(tmp_path / "store", {"encoder": 1})) == rows(8).keys()
+
+
+@pytest.mark.parametrize("how", ["places", "order", "kind", "gaps"])
+def test_an_index_that_somebody_edited_is_as_good_as_none(tmp_path: Path, how: str) -> None:
+    store = Store(tmp_path, {"encoder": 1})
+    keys = [digest_of(number) for number in range(4)]
+    for key in keys:
+        store.write({key: {"values": torch.zeros(2)}})
+    store.seal()
+    batch = read_table(tmp_path / "index.arrow")
+    columns: dict[str, Any] = {name: batch.column(name) for name in batch.schema.names}
+    shards = columns["shard"].dictionary
+    columns |= {
+        "places": {
+            "shard": pa.DictionaryArray.from_arrays(pa.array([99] * 4, pa.int32()), shards, safe=False)
+        },
+        "order": {"key": pa.array(columns["key"].to_pylist()[::-1], pa.binary(32))},
+        "kind": {"key": pa.array(keys)},
+        "gaps": {"digest": pa.array([None] * 4, pa.binary(32))},
+    }[how]
+    write_table(tmp_path / "index.arrow", columns)
+    edited = Store(tmp_path, {"encoder": 1})
+    assert all(edited.read(key)["values"].equal(torch.zeros(2)) for key in keys)
+
+
+@pytest.mark.parametrize("rows", ['{"zz": "11"}', "[" * 100_000, "{}", '{"' + "0" * 64 + '": 5}'])
+def test_a_shard_of_somebody_elses_rows_is_passed_over(tmp_path: Path, rows: str) -> None:
+    store = Store(tmp_path, {"encoder": 1})
+    store.write({(key := digest_of("mine")): {"values": torch.zeros(2)}})
+    save_file({"zz.x": torch.zeros(1)}, tmp_path / "other.safetensors", metadata={"rows": rows})
+    found = Store(tmp_path, {"encoder": 1})
+    found.seal()
+    assert list(Store(tmp_path, {"encoder": 1})) == [key]

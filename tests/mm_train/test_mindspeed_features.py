@@ -127,3 +127,23 @@ def test_all_that_is_wrong_with_extracted_features_is_told(
     assert [re.search(r"features/\w+\.pt", line)[0] for line in told] == names  # type: ignore[index]
     assert "video is [9, 2, 8, 8], the spec's latents are [9, 5, 8, 8]" in told[1]
     assert all("can't be read" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "data.jsonl: can't be read: 'utf-8' codec"),
+        (b"[" * 100_000, "data.jsonl:1: maximum recursion depth exceeded"),
+        (b'{"file": "a.pt", "captions": "\\ud800"}', "data.jsonl:1: 'utf-8' codec can't encode"),
+        ('{"file": "a\u2028b.pt", "captions": "one\u2028line"}'.encode(), "data.jsonl:1: there is no"),
+    ],
+)
+def test_a_list_of_strange_characters_is_a_line(
+    spec: TrainSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, message: str
+) -> None:
+    (tmp_path / "data.jsonl").write_bytes(content)
+    dump(spec, tmp_path / "spec.json")
+    words = ["data", "precompute", str(tmp_path / "spec.json"), "--out", str(tmp_path / "features")]
+    assert app([*words, "--from-mindspeed", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mm_config.console import progress
 from mm_config.content import Input, sha256_of_files
-from mm_config.durable import outside, require_regular, staged_file
+from mm_config.durable import outside, read_bytes, require_regular, staged_file
 from mm_config.options import RunOptions
 from mm_config.rules import counted
 from mm_config.schema import Problem, UserError
@@ -102,14 +102,18 @@ def _manifest(root: Path) -> tuple[Path, list[str]]:
     lines: list[str] = []
     found: Counter[str] = Counter()
     nested = 0
-    for number, text in enumerate((root / LIST).read_text("utf-8-sig").splitlines(), 1):
+    try:
+        listed = read_bytes(root / LIST).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(Problem(str(root / LIST), f"can't be read: {error}"[:200])) from error
+    for number, text in enumerate(listed.split("\n"), 1):
         if not text.strip():
             continue
         where = f"{root / LIST}:{number}"
         try:
             name, caption = _entry(text)
             path = _place(root, name)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             problems.append(Problem(where, str(error)))
             continue
         nested += path != name
@@ -145,7 +149,9 @@ def _entry(text: str) -> tuple[str, str]:
     captions = entry.get("captions", entry.get("caption"))
     if isinstance(captions, list) and len(captions) == 1:
         (captions,) = captions
-    return name.replace("\\", "/"), captions if isinstance(captions, str) else name
+    caption = captions if isinstance(captions, str) else name
+    f"{name}{caption}".encode()  # Half a surrogate pair is no character.
+    return name.replace("\\", "/"), caption
 
 
 def _place(root: Path, name: str) -> str:

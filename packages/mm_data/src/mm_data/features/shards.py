@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ Row = Mapping[str, Tensor]
 
 SUFFIX = ".safetensors"
 _ROWS = "rows"
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class Damaged(ValueError):
@@ -103,6 +105,8 @@ def _opened(path: Path) -> Generator[Any]:
 def _listed(file: Any) -> dict[str, str]:
     try:
         listed = json.loads(file.metadata()[_ROWS])
-        return {str(key): str(digest) for key, digest in listed.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not all(_DIGEST.fullmatch(text) for pair in listed.items() for text in pair):
+            raise ValueError("a key or a digest is none")
+        return dict(listed)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged("its head lists no rows") from error

@@ -154,13 +154,15 @@ def _read_index(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[st
     """
     try:
         batch = read_table(path)
+        batch.validate(full=True)
         shard = batch.column("shard")
-        return (
-            np.frombuffer(batch.column("key").buffers()[1], _KEY, len(batch)),
-            np.frombuffer(batch.column("digest").buffers()[1], _KEY, len(batch)),
-            shard.indices.to_numpy(),
-            shard.dictionary.to_pylist(),
-        )
+        names = [batch.column(name) for name in ("key", "digest")]
+        keys, digests = (np.frombuffer(one.buffers()[1], _KEY, len(batch)) for one in names)
+        # What is looked for by halves must be in order.
+        wrong = any(str(one.type) != "fixed_size_binary[32]" or one.null_count for one in names)
+        if wrong or shard.null_count or not np.all(keys[:-1] < keys[1:]):
+            raise ValueError
+        return keys, digests, shard.indices.to_numpy(), shard.dictionary.to_pylist()
     except (UserError, KeyError, ValueError, AttributeError):
         return np.empty(0, _KEY), np.empty(0, _KEY), np.empty(0, np.int32), []
 
