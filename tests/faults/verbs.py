@@ -33,6 +33,8 @@ VERBS = (
     Verb("generate one", "mm.py generate video.py --prompt circle --seed 3 --out one.mp4", before=TRAINED),
     Verb("index", "mm.py runs reindex", before=TRAINED),
     Verb("convert", "mm.py convert runs/high/*/checkpoints/*4 converted", before=("high.py",)),
+    Verb("data index", "mm.py data index runs/.cache/datasets/* clips --workers 1", before=(ONE,)),
+    Verb("data precompute", "mm.py data precompute high.py --out features"),
     Verb("remove", "mm.py runs rm --name low --yes", before=TRAINED),
     Verb("collect", "mm.py runs gc", before=("high.py",), killed_before="low.py"),
 )

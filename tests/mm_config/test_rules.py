@@ -83,7 +83,7 @@ def test_patches_over_frames_ask_for_whole_patches() -> None:
         "spec.num_frames": "17 frames are not of the form 8k+5; nearest: 13 or 21"
     }
     assert found(INFER, {**patch, "num_frames": 1}) == {
-        "spec.num_frames": "1 frames are not of the form 8k+5; nearest: 5"
+        "spec.num_frames": "1 frame is not of the form 8k+5; nearest: 5"
     }
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shlex
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +94,11 @@ def test_a_folder_becomes_an_index_and_a_line_for_the_spec(
     assert dataset_input(spec, dataset, tmp_path / "contents").digest == spec.digest
     shutil.rmtree(clips)
     assert "no such file or folder" in command(clips, tmp_path / "other", status=2)
+
+
+def test_the_lines_to_paste_are_quoted(clips: Path, tmp_path: Path, command: Command) -> None:
+    told = command(clips, tmp_path / "my clips")
+    assert shlex.split(told.splitlines()[-1])[2:] == ["--location", f"my clips={tmp_path}/my clips"]
 
 
 def test_what_is_printed_for_programs_and_where_an_index_may_lie(
@@ -231,3 +240,27 @@ def test_strangers_files_are_measured_in_processes_with_limits(
     assert apart["stats"]["left_out"]["reasons"] == plain["stats"]["left_out"]["reasons"]
     folder = FolderSpec(name="clips", path=str(clips))
     assert len(prepare(folder, cache_dir=tmp_path / "cache", isolated=True).records) == 3
+
+
+def test_a_name_that_is_no_unicode_is_left_out(clips: Path, tmp_path: Path, command: Command) -> None:
+    for ending in (".mp4", ".txt"):
+        shutil.copy(clips / f"long{ending}", clips / f"caf\udce9{ending}")
+    assert "its name is no text in Unicode; rename it" in command(clips, tmp_path / "index")
+
+
+@pytest.mark.parametrize("name", ["clips.toml", "data.txt", "clips.csv", "clips.tar"])
+def test_a_source_that_is_a_pipe_is_a_line(name: str, tmp_path: Path, command: Command) -> None:
+    os.mkfifo(tmp_path / name)
+    assert "not a regular file" in command(tmp_path / name, tmp_path / "index", status=2)
+    assert command("", tmp_path / "index", status=2).startswith("SRC: is empty")
+
+
+def test_several_commands_make_one_index(clips: Path, tmp_path: Path) -> None:
+    for number in range(40):
+        for ending in (".mp4", ".txt"):
+            shutil.copy(clips / f"long{ending}", clips / f"{number}{ending}")
+    words = ["data", "index", str(clips), str(tmp_path / "index")]
+    call = f"from mm_config.cli.app import app; raise SystemExit(app({words!r}))"
+    started = [subprocess.Popen([sys.executable, "-c", call]) for _ in range(3)]
+    assert [one.wait() for one in started] == [0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir() if "index" in path.name] == ["index"]

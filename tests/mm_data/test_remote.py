@@ -19,6 +19,7 @@ from mm_config.schema import UserError
 from mm_config.specs import FolderSpec, IndexSpec, MixturePart, MixtureSpec, ShapesSpec
 from mm_data import dataset_input, prepare, remote
 from mm_data.bad import BadClip, Fault
+from mm_data.index.sources.opening import Reading, open_source
 from mm_data.media import open_media
 from tests.mm_data.conftest import Coded
 
@@ -208,3 +209,12 @@ def test_what_is_not_there_is_the_clips_fault_and_an_unreachable_service_the_mac
             Path(), url="s3://clips/train/a.mp4", allowed=(*ALLOWED, f"http://127.0.0.1:{closed.server_port}")
         )
     assert found.value.fault is Fault.MACHINE
+
+
+def test_a_password_in_a_url_is_refused_and_not_shown() -> None:
+    allowed = ("s3://clips", "http://me:secret@127.0.0.1:9")
+    for source in ("s3://me:secret@clips/a.csv", "http://me:secret@host/a.csv", "s3://clips/a.csv"):
+        with pytest.raises(UserError) as found:
+            list(open_source(source, Reading(remote=allowed)).listed)
+        assert "secret" not in str(found.value)
+    assert "a url holds a user or a password" in str(found.value)

@@ -153,3 +153,29 @@ def test_damaged_shards_are_named(tmp_path: Path) -> None:
     ):
         (path := tmp_path / f"{name}.tar").write_bytes(damaged)
         assert mistakes(path) == [f"{where}/{name}.tar: {told}"]
+
+
+def header(name: str, size: bytes, kind: bytes) -> bytes:
+    """A member's header with whatever it claims of its size."""
+    made = bytearray(512)
+    made[: len(name)] = name.encode()
+    made[100:136] = b"0000644\0" + b"0000000\0" * 2 + size
+    made[148:157] = b" " * 8 + kind
+    made[257:265] = b"ustar\x0000"
+    made[148:156] = b"%06o\0 " % sum(made)
+    return bytes(made)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header("a", b"\x80" + b"\xff" * 11, b"L") + bytes(512),
+        header("a", b"%011o\0" % 40, b"x") + (b"9" * 30 + b" x=1\n").ljust(512, b"\0"),
+        (header("a", b"%011o\0" % 7, b"x") + b"7 x=ab\n".ljust(512, b"\0")) * 2_000,
+    ],
+    ids=["a size beyond 64 bits", "a length beyond 64 bits", "thousands of headers for one member"],
+)
+def test_headers_that_claim_the_impossible_are_a_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.tar").write_bytes(content + bytes(1024))
+    (line,) = mistakes(tmp_path / "a.tar")
+    assert "a.tar: has a header that can't be read" in line

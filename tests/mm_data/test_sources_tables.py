@@ -215,6 +215,14 @@ WRONG = {
         "path,cap,num_frames\na,b,1.5\n",
         "2: 'num_frames' must be a whole number above 0, got \"1.5\"",
     ),
+    "huge.jsonl": (
+        '{"path": "a", "cap": "b", "fps": 1' + "0" * 400 + "}",
+        "1: 'fps' must be a number, got 1" + "0" * 59,
+    ),
+    "url.csv": (
+        "path,cap\nhttp://me:secret@127.0.0.1/a.mp4,b\n",
+        "2: only s3:// is read over the network, not http://: 'http://***@127.0.0.1/a.mp4'",
+    ),
     "cells.csv": ("path,cap\na,b\nc\n", "3: 1 cell, and the header has 2"),
     "quote.csv": ('path,cap\na,"b\n', "2: not CSV: unexpected end of data"),
     "header.csv": ("path,path\na,b\n", "1: expected names of columns, each once, got ['path', 'path']"),

@@ -59,6 +59,6 @@ def file_state(path: Path) -> str:
     """What tells a file that was changed, also one that was replaced by another of the same size and age."""
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return ""
     return f"{found.st_size} bytes, {found.st_mtime_ns}, {found.st_ctime_ns}"

@@ -93,6 +93,7 @@ def changed_files(records: IndexedRecords) -> list[str]:
     Files whose size and times of change are as they were then are not read; of the others digests are
     remembered. Objects on a network are not asked for.
     """
+    records.require_whole()
     states, digests = (records.media.column(name).to_pylist() for name in ("state", "sha256"))
     places, place_of = records.places.column("path").to_pylist(), records.columns("place").tolist()
     media, rows = np.unique(records.columns("media"), return_index=True)
@@ -126,6 +127,7 @@ def clip_digests(dataset: Dataset) -> Sequence[str | None]:
     if dataset.parts:
         return [digest for part in dataset.parts for digest in clip_digests(part)]
     if isinstance(records := dataset.records, IndexedRecords):
+        records.require_whole()
         digests = records.media.column("sha256").to_pylist()
         return [digests[media] for media in records.columns("media").tolist()]
     return sha256_of_files(record.path for record in dataset.records)

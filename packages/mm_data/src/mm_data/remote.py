@@ -12,6 +12,7 @@ import errno
 import io
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -47,12 +48,17 @@ def allowed(url: str, remote: Sequence[str]) -> str:
     if any(part in (".", "..") for part in parts.path.split("/")):
         raise Refused("`..` is not allowed in a url")
     if not any(f"{url}/".startswith(f"{one.rstrip('/')}/") for one in remote if one.startswith("s3://")):
-        named = ", ".join(one for one in remote if one.startswith("s3://")) or "nothing"
+        named = ", ".join(without_password(one) for one in remote if one.startswith("s3://")) or "nothing"
         raise Refused(
             f"a url that may not be read; --remote s3://{parts.netloc}, or the spec's `remote`, allows it "
             f"(allowed is {named})"
         )
     return url
+
+
+def without_password(url: str) -> str:
+    """A url as messages name it: whoever wrote it may have put a password in."""
+    return re.sub(r"(?<=://)[^/\s]*@", "***@", url)
 
 
 def allowed_by(dataset: DatasetSpec) -> tuple[str, ...]:
@@ -153,6 +159,9 @@ def _service(remote: tuple[str, ...]) -> Any:
         import s3fs
     except ModuleNotFoundError as error:
         raise UserError("s3:// needs s3fs, which is not installed: pip install 'mm-data[s3]'") from error
+    if any("@" in urlsplit(one).netloc for one in remote):
+        problem = "a url holds a user or a password, which come from the environment or the user's AWS files"
+        raise UserError(Problem("remote", problem))
     named = [one for one in remote if urlsplit(one).scheme in ("http", "https")]
     wrong = [one for one in remote if urlsplit(one).scheme not in ("http", "https", SCHEME)]
     if wrong or len(named) > 1:

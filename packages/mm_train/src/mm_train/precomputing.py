@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
@@ -209,7 +210,7 @@ def spec_lines(spec: TrainSpec, found: Precomputed) -> Iterator[str]:
     kinds = "".join(f", {kind}=False" for kind in ("latents", "text") if kind not in found.stores)
     empty = ", empty_caption=True" if found.holds_empty_caption else ""
     yield f'precomputed=PrecomputedSpec(name="{name}"{kinds}{empty}, digest="{found.digest}")'
-    yield f"--location {name}={found.folder}"
+    yield f"--location {shlex.quote(f'{name}={found.folder}')}"
 
 
 def convert_features(spec: TrainSpec, options: RunOptions, folder: Path, out: Path) -> list[str]:

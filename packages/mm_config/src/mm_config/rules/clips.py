@@ -55,7 +55,8 @@ def frames_message(num_frames: int, model: ModelSpec, autoencoder: AutoencoderSp
     if num_frames >= first and (num_frames - first) % step == 0:
         return None
     legal = [number for number in nearest_multiples(num_frames, step, first) if number >= first]
-    return f"{num_frames} frames are not of the form {step}k+{first}; nearest: {either(legal)}"
+    frames = "1 frame is" if num_frames == 1 else f"{num_frames} frames are"
+    return f"{frames} not of the form {step}k+{first}; nearest: {either(legal)}"
 
 
 def cells(model: ModelSpec, autoencoder: AutoencoderSpec) -> tuple[int, int]:

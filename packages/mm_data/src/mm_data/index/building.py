@@ -23,6 +23,7 @@ from mm_data.index.report import stats_of, tell_differences
 from mm_data.index.samples import Mismatch, Sample, samples_of
 from mm_data.index.table import HEAD, STATS, Head, IndexedRecords, read_stats
 from mm_data.index.writing import head_of, parts_of, write_index, write_rows
+from mm_data.manifest import LONE_SURROGATE
 
 JOURNAL = "measured.jsonl"
 _MOST_WORKERS = 32
@@ -85,7 +86,7 @@ def build(
     """
     folder = folder.absolute()
     before = _before(folder)
-    entries = list(source.listed)
+    entries = [_named(one) for one in source.listed]
     listed = [one for one in entries if isinstance(one, Listed)]
     journal = folder.with_name(f"{folder.name}.{JOURNAL}")
     found = measured(
@@ -129,6 +130,13 @@ def build(
         raise UserError(Problem(str(folder), f"{message}, or name another folder"))
     _write(built, samples, source.root, journal)
     return built
+
+
+def _named(one: Listed | LeftOut) -> Listed | LeftOut:
+    """What is listed; a clip whose name no table can hold is left out."""
+    if isinstance(one, Listed) and LONE_SURROGATE.search(f"{one.name} {one.path}"):
+        return LeftOut(one.name, one.place, "its name is no text in Unicode; rename it")
+    return one
 
 
 def _made(cutting: Cutting) -> dict[str, Any]:

@@ -201,13 +201,14 @@ def _kept(journal: Path) -> dict[tuple[Key, str], Found]:
 
 
 def _entry(line: str) -> tuple[Key, str, Found] | None:
-    """A file, its state and what was found; None of a line that a kill cut off."""
+    """A file, its state and what was found; None of a line that a kill cut off, or somebody edited."""
     try:
         (path, offset, length), state, what = json.loads(line)
         found = BadClip(*what) if isinstance(what, list) else from_json(what)
-    except (ValueError, TypeError):
+        entry = (str(path), int(offset), int(length)), str(state), found
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         return None
-    return (path, offset, length), state, found
+    return entry
 
 
 def _appending(journal: Path, found: Mapping[Key, Found], asked: Sequence[Asked]) -> TextIO:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from mm_config.console import aside, set_by_torchrun
 from mm_config.options import Locations
@@ -57,17 +58,20 @@ def make_index(
     found = open_source(source, reading)
     if folder.absolute().resolve().is_relative_to(Path(found.path).resolve()):
         raise UserError(Problem(str(folder), f"lies inside {found.path}, which would list it; name another"))
-    built = build(
-        found,
-        folder,
-        name=name,
-        opened=partial(_opened, reading=reading),
-        cutting=cutting or found.cutting,
-        state_of=_states(source, reading),
-        workers=workers,
-        isolated=reading.isolated,
-        replace=replace,
-    )
+    place = folder.absolute()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(place.with_name(f".{place.name}.lock")):
+        built = build(
+            found,
+            folder,
+            name=name,
+            opened=partial(_opened, reading=reading),
+            cutting=cutting or found.cutting,
+            state_of=_states(source, reading),
+            workers=workers,
+            isolated=reading.isolated,
+            replace=replace,
+        )
     return built, found.spec_lines, found.notes
 
 
@@ -152,7 +156,26 @@ def _states(source: str, reading: Reading) -> Callable[[Listed], str]:
 @contextmanager
 def _alone(file: Path) -> Iterator[None]:
     """Others that make the same index wait; where files can't be locked they don't."""
-    with file.open("w") as held:
-        with suppress(OSError):
-            fcntl.flock(held, fcntl.LOCK_EX)
+    held = _locked(file)
+    try:
         yield
+    finally:
+        file.unlink(missing_ok=True)
+        held.close()
+
+
+def _locked(file: Path) -> TextIO:
+    """A file that is locked and still has its name: whoever held it before has removed its own."""
+    while True:
+        held = file.open("w")
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            aside(f"{file}: another process makes this index; this one goes on when that has ended")
+            fcntl.flock(held, fcntl.LOCK_EX)
+        except OSError:
+            return held
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(held.fileno()), file.stat()):
+                return held
+        held.close()

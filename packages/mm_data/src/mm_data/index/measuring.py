@@ -122,8 +122,12 @@ def as_json(media: Media) -> dict[str, Any]:
 
 
 def from_json(content: dict[str, Any]) -> Media:
-    """What a journal kept. Raises TypeError or ValueError where it is none."""
-    return Media(**{**content, "seconds": Fraction(content["seconds"])})
+    """What a journal kept. Raises TypeError, ValueError, LookupError or ArithmeticError where it is none."""
+    media = Media(**{**content, "seconds": Fraction(content["seconds"])})
+    numbers = (media.size, media.num_frames, media.height, media.width, media.gop)
+    if not all(type(number) is int and number > 0 for number in numbers) or media.seconds < 0:
+        raise ValueError("numbers that no clip has")
+    return media
 
 
 def _digest_of_times(index: VideoIndex) -> str:

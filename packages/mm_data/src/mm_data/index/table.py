@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -19,8 +19,9 @@ import attrs
 import numpy as np
 
 from mm_config.content import Part
-from mm_config.durable import outside, read_bytes, sync
+from mm_config.durable import outside, read_bytes, require_regular, sync
 from mm_config.schema import Problem, UserError
+from mm_data.index.cells import cell
 from mm_data.records import Measured, Record, content_of
 
 if TYPE_CHECKING:
@@ -108,10 +109,11 @@ def read_table(path: Path) -> pa.RecordBatch:
     import pyarrow as pa
 
     try:
+        require_regular(path)
         with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as file:
             batch = file.get_batch(0)
             batch.validate()
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(Problem(str(path), f"can't be read: {error}"[:300])) from error
     return batch
 
@@ -135,11 +137,13 @@ def read_head(folder: Path) -> Head:
         version = content.pop("v")
         if content.pop("kind") != "mm-index" or version != VERSION:
             raise UserError(Problem(str(path), f"is an index of version {version!r}, expected {VERSION}"))
+        if not isinstance(content["root"], str) or type(content["rows"]) is not int:
+            raise ValueError("root must be a text and rows a number")
         return Head(**content)
     except FileNotFoundError as error:
         message = f"holds no {HEAD}; `mm data index SRC {folder}` writes one"
         raise UserError(Problem(str(folder), message)) from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(Problem(str(path), f"can't be read: {error}"[:300])) from error
 
 
@@ -170,9 +174,32 @@ class IndexedRecords(Sequence[Record]):
         self.head = read_head(folder)
         self.root = (root or folder / self.head.root).resolve()
         self._roots = (self.root, *roots)
-        self._rows = read_table(folder / "rows.arrow")
-        if set(self._rows.schema.names) != set(ROWS) or self._rows.num_rows != self.head.rows:
-            raise UserError(Problem(str(folder / "rows.arrow"), f"doesn't belong to its {HEAD}"))
+        self._rows = self._table("rows", ROWS, self.head.rows)
+        kinds = {field.name: field.type.to_pandas_dtype() for field in self._rows.schema}
+        if kinds != ROWS or any(column.null_count for column in self._rows.columns):
+            raise UserError(Problem(str(folder / "rows.arrow"), "holds other columns than those of an index"))
+
+    def _table(self, name: str, columns: Iterable[str], rows: int | None = None) -> pa.RecordBatch:
+        path = self.folder / f"{name}.arrow"
+        batch = read_table(path)
+        if not set(columns) <= set(batch.schema.names) or rows not in (None, batch.num_rows):
+            raise UserError(Problem(str(path), f"doesn't belong to its {HEAD}"))
+        return batch
+
+    def require_whole(self) -> None:
+        """Looks through all rows. Raises UserError where tables are damaged or don't fit each other."""
+        texts = self.texts.select(["name", "captions"])
+        self._table("media", ("sha256", "state"))
+        for name, table in (("media", self.media), ("place", self.places), ("text", texts)):
+            try:
+                table.validate(full=True)
+                if any(column.null_count for column in table.columns):
+                    raise ValueError("a value is missing")
+                if name in ROWS and self.columns(name).max(initial=0) >= len(table):
+                    raise ValueError("a row points behind its end")
+            except ValueError as error:
+                message = f"the table of each {name} is damaged: {error}"[:300]
+                raise UserError(Problem(str(self.folder), message)) from error
 
     def columns(self, name: str) -> np.ndarray:
         """A column of `ROWS`, `[rows]`: a view of the file that can't be written."""
@@ -181,17 +208,17 @@ class IndexedRecords(Sequence[Record]):
     @cached_property
     def media(self) -> pa.RecordBatch:
         """What was measured, a row for each file or part of a shard; `media` of a row is its place here."""
-        return read_table(self.folder / "media.arrow")
+        return self._table("media", ("height", "width"))
 
     @cached_property
     def texts(self) -> pa.RecordBatch:
         """Name, captions and crop of each row."""
-        return read_table(self.folder / "texts.arrow")
+        return self._table("texts", TEXTS, len(self))
 
     @cached_property
     def places(self) -> pa.RecordBatch:
         """Paths and urls of files and shards; `place` of a row is its place here."""
-        return read_table(self.folder / "places.arrow")
+        return self._table("places", ("path",))
 
     @cached_property
     def _views(self) -> dict[str, np.ndarray]:
@@ -218,10 +245,11 @@ class IndexedRecords(Sequence[Record]):
 
     def name_of(self, index: int) -> str:
         """What a person calls a row's clip."""
-        return self.texts.column("name")[index].as_py()
+        return cell(self.texts.column("name"), index)
 
     def parts(self) -> list[Part]:
         """What it holds, as the content of a dataset has it, in the order of rows."""
+        self.require_whole()
         digests = self.media.column("sha256").to_pylist()
         names, captions, crops = (self.texts.column(name).to_pylist() for name in TEXTS)
         numbers = (self.columns(name).tolist() for name in ("media", "flags", "cut_start", "cut_end"))
@@ -233,13 +261,21 @@ class IndexedRecords(Sequence[Record]):
         ]
 
     def _record(self, index: int) -> Record:
+        try:
+            return self._read(index)
+        except (IndexError, ValueError, TypeError, ZeroDivisionError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(Problem(str(self.folder), f"row {index} is damaged: {error}"[:300])) from error
+
+    def _read(self, index: int) -> Record:
         row = {name: view[index].item() for name, view in self._views.items()}
-        captions = tuple(self.texts.column("captions")[index].as_py())
-        place: str = self.places.column("path")[row["place"]].as_py()
+        captions = tuple(map(str, cell(self.texts.column("captions"), index)))
+        place: str = cell(self.places.column("path"), row["place"])
         url = place if "://" in place else None
         flags = Flag(row["flags"])
-        crop = self.texts.column("crop")[index].as_py() if Flag.CROP in flags else None
-        sizes = [self.media.column(name)[row["media"]].as_py() for name in ("height", "width")]
+        crop = cell(self.texts.column("crop"), index) if Flag.CROP in flags else None
+        sizes = [cell(self.media.column(name), row["media"]) for name in ("height", "width")]
         return Record(
             path=Path(place) if url else self._inside(place, index),
             caption=captions[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
@@ -121,7 +122,7 @@ def index(line: CommandLine) -> int:
         print_lines([f"{counted(len(built.changes), 'change')} since the index that was there"])
         tell_differences(built.changes)
     print_lines([*notes, "", f"dataset={spec},", *spec_lines])
-    print_lines(["", f"found by   --location {built.head.name}={built.folder}"])
+    print_lines(["", f"found by   --location {shlex.quote(f'{built.head.name}={built.folder}')}"])
     return 0
 
 

@@ -93,10 +93,12 @@ def inspected(subject: Subject, most: int) -> Inspection:
         most: How many clips are decoded, one frame each.
     """
     dataset, data = subject.dataset, subject.data
+    indexes = indexes_of(dataset)
+    for one in indexes:
+        one.require_whole()
     indices = frame_moments(len(dataset.records), most)
     peeks = peek_into(subject, indices)
     plan, problem = _plan(subject) if data else (None, "")
-    indexes = indexes_of(dataset)
     equal = _equal_rows(indexes) if indexes else _equal_files(peeks)
     same = {index: group[0] for group in equal for index in group}
     hashes = {peek.index: peek.looks for peek in peeks if peek.looks is not None}

@@ -18,6 +18,7 @@ from mm_config.console import say
 from mm_config.rules import counted
 from mm_config.schema import Problem, UserError
 from mm_config.specs import DataSpec, FolderSpec, MixtureSpec
+from mm_data.index.cells import cell
 from mm_data.index.table import IndexedRecords, read_stats
 from mm_data.records import Dataset
 
@@ -103,10 +104,14 @@ def missing_files(dataset: Dataset) -> Missing:
 def _missing_of_index(records: IndexedRecords) -> Missing:
     """By file: one that holds many clips is looked for once."""
     column = records.places.column("path")
-    places = [one for one in _chosen(len(column)) if "://" not in column[one].as_py()]
-    lost = _lost([records.root / column[one].as_py() for one in places])
+    try:
+        paths = {one: str(cell(column, one)) for one in _chosen(len(column))}
+    except ValueError as error:
+        raise UserError(Problem(str(records.folder), f"its paths are damaged: {error}"[:300])) from error
+    places = [one for one, path in paths.items() if "://" not in path]
+    lost = _lost([records.root / paths[one] for one in places])
     counts = np.bincount(records.columns("place"), minlength=len(column))
-    first = tuple(column[places[one]].as_py() for one in lost[:SHOWN])
+    first = tuple(paths[places[one]] for one in lost[:SHOWN])
     missing = int(counts[[places[one] for one in lost]].sum()) if lost else 0
     return Missing(int(counts[places].sum()) if places else 0, missing, first)
 

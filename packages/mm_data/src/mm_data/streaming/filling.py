@@ -52,10 +52,15 @@ class Filler:
 
     def __call__(self, slot: Slot) -> Filled:
         with self.room.turn() as wanted:
-            return self._fill(slot) if wanted else Filled(slot, -1, None, ())
+            if not wanted:
+                return Filled(slot, -1, None, ())
+            bad: list[Bad] = []
+            try:
+                return self._fill(slot, bad)
+            except Exception as error:  # Such as that of a damaged index.
+                return Filled(slot, -1, None, tuple(bad), error)
 
-    def _fill(self, slot: Slot) -> Filled:
-        bad: list[Bad] = []
+    def _fill(self, slot: Slot, bad: list[Bad]) -> Filled:
         index = -1
         for attempt in range(self.plan.attempts(slot.step, slot.position)):
             sample = self.plan.slot(slot.step, slot.position, attempt)

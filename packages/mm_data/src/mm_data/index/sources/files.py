@@ -212,7 +212,8 @@ class RemoteFiles:
 def place_of(files: Files, name: str) -> str:
     """A file as messages name it."""
     whole = name.startswith("/") or "://" in name
-    return name if whole else f"{files.root.rstrip('/')}/{name.removeprefix('./')}"
+    place = name if whole else f"{files.root.rstrip('/')}/{name.removeprefix('./')}"
+    return remote.without_password(place)
 
 
 def roots_of(locations: Locations) -> tuple[Path, ...]:

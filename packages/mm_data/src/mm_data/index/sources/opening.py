@@ -18,6 +18,7 @@ from mm_data.index.sources.musubi import listed_sets, read_toml
 from mm_data.index.sources.rows import Columns, columns_of, listed_rows, unused
 from mm_data.index.sources.shards import listed_shards
 from mm_data.index.sources.tables import READERS, rows_of, suffix_of, text_of
+from mm_data.remote import without_password
 
 NO_ROOT = Path(os.devnull)
 """The root of what lies over the network: nothing is below it."""
@@ -50,18 +51,24 @@ def open_source(source: str, reading: Reading) -> Source:
     Raises:
         UserError: Nothing is there, or nothing that is known, or several things that could be meant.
     """
+    try:
+        return _opened(source, reading)
+    except (ValueError, OSError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(Problem(without_password(source), str(error))) from error
+
+
+def _opened(source: str, reading: Reading) -> Source:
     if "://" in source:
         folder, _, name = source.rpartition("/")
-        try:
-            if is_file(source):
-                files: Files = RemoteFiles(folder, reading.remote)
-                return _of_file(files, name, source, NO_ROOT, reading)
-            files = RemoteFiles(source.rstrip("/"), reading.remote)
-            return _of_folder(files, source, NO_ROOT, reading)
-        except (ValueError, OSError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(Problem(source, str(error))) from error
+        if is_file(source):
+            files: Files = RemoteFiles(folder, reading.remote)
+            return _of_file(files, name, source, NO_ROOT, reading)
+        files = RemoteFiles(source.rstrip("/"), reading.remote)
+        return _of_folder(files, source, NO_ROOT, reading)
+    if not source:
+        raise UserError(Problem("SRC", "is empty; name a folder, a file or a url"))
     path = Path(source).expanduser().absolute()
     if not path.exists():
         raise UserError(Problem(source, "no such file or folder"))
@@ -177,8 +184,13 @@ def _pairs(files: Files, name: str, reading: Reading) -> Iterator[Listed | LeftO
     Both are looked for beside the file first, then from the current folder, as MindSpeed-MM does.
     """
     where = place_of(files, name)
-    with files.open(name) as file:
-        lines = text_of(file, where).splitlines()
+    try:
+        with files.open(name) as file:
+            lines = text_of(file, where).splitlines()
+    except (ValueError, OSError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(Problem(where, f"can't be read: {error}")) from error
     problems: list[Problem] = []
     found: list[tuple[Files, Files, str]] = []
     near = (files, LocalFiles(Path.cwd().resolve(), reading.roots, reading.remote))

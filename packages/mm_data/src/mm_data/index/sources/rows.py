@@ -16,6 +16,7 @@ from mm_config.schema import Problem, UserError, did_you_mean
 from mm_data.index.listed import Declared, LeftOut, Listed
 from mm_data.index.sources.files import Files
 from mm_data.manifest import LONE_SURROGATE, capped
+from mm_data.remote import without_password
 
 PATHS = (
     *("path", "video", "video_path", "image", "image_path", "file", "file_name", "filename", "file_path"),
@@ -130,7 +131,7 @@ def entry(row: Row, columns: Columns, files: Files, wrong: list[str]) -> Listed 
     try:
         located = files.located(name)
     except ValueError as error:
-        wrong.append(f"{error}: {name[:200]!r}")
+        wrong.append(f"{error}: {without_password(name)[:200]!r}")
         return None
     if wrong:
         return None
@@ -253,6 +254,8 @@ def real(value: Any) -> float | None:
             value = float(Fraction(value.strip())) if "/" in value else float(value)
         except (ValueError, ZeroDivisionError):
             return None
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return None
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 

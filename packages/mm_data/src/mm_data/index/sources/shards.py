@@ -69,6 +69,8 @@ def listed_shards(
                     yield from _sample(found, files, name, where, path, caption, problems)
         except (ValueError, tarfile.TarError) as error:
             problems.append(Problem(where, str(error)[:200]))
+        except (OverflowError, RecursionError, MemoryError) as error:  # Of sizes that a header claims.
+            problems.append(Problem(where, f"has a header that can't be read: {error}"[:200]))
         except OSError as error:
             problems.append(Problem(where, f"can't be read: {error.strerror or error}"))
     if problems:

@@ -30,7 +30,7 @@ def rows_of(files: Files, name: str) -> Iterator[Row]:
         UserError: It can't be read, or is not what its name says; all wrong lines are named.
     """
     where = place_of(files, name)
-    read = READERS[suffix_of(name)]
+    read = READERS.get(suffix_of(name), _json_lines)  # musubi-tuner's have any name.
     try:
         with files.open(name) as file:
             yield from read(file, where)
