@@ -5,6 +5,7 @@ from typing import Any
 import attrs
 import pytest
 
+from mm_config.schema import decorator
 from mm_config.schema.decorator import registered_specs, spec
 from mm_config.schema.docstrings import help_texts
 from mm_config.schema.errors import SpecError
@@ -172,6 +173,8 @@ def test_classes_that_break_the_rules_of_specs_are_refused() -> None:
 
     with pytest.raises(TypeError, match=r"Mutable.table: a spec holds None"):
         field_types(Mutable)
+    # Other tests read specs by any known tag.
+    del decorator._REGISTRY["test-dict"]
 
 
 def test_the_role_in_force_is_the_one_that_enters_fewer_hashes() -> None:

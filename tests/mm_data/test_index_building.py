@@ -238,7 +238,7 @@ def test_pieces_need_their_numbers(filmed: Path, tmp_path: Path) -> None:
         tmp_path / "index",
         cutting=Cutting(Pieces.CHUNKS, 30),
     )
-    assert built.stats["left_out"]["reasons"] == {"pieces: it has fewer than N frames": 1}
+    assert built.stats["left_out"]["reasons"] == {"pieces: it has fewer than 30 frames": 1}
 
 
 @pytest.mark.parametrize(

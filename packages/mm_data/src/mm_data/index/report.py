@@ -51,7 +51,7 @@ def stats_of(
         },
         "left_out": {
             "count": len(left_out),
-            "reasons": _counts(map(reason_of, left_out)),
+            "reasons": _counts(_reasons(left_out)),
             "bad_files": len(bad),
             "first_bad": [f"{one.name} ({one.reason})" for one in islice(bad, _FIRST)],
         },
@@ -62,6 +62,14 @@ def stats_of(
 def reason_of(one: LeftOut) -> str:
     """Why a clip is left out, in the same words as others for which only numbers differ."""
     return _NUMBER.sub("N", one.reason)
+
+
+def _reasons(left_out: Sequence[LeftOut]) -> list[str]:
+    """Why each clip is left out: without its numbers where those of others differ from them."""
+    found: dict[str, set[str]] = {}
+    for one in left_out:
+        found.setdefault(reason_of(one), set()).add(one.reason)
+    return [one.reason if len(found[reason_of(one)]) == 1 else reason_of(one) for one in left_out]
 
 
 def tell(stats: Mapping[str, Any], left_out: Sequence[LeftOut], mismatches: Sequence[Mismatch]) -> None:
@@ -88,7 +96,7 @@ def tell(stats: Mapping[str, Any], left_out: Sequence[LeftOut], mismatches: Sequ
     ]
     table("index", [row for row in rows if row[1]])
     if left_out:
-        examples = {reason_of(one): one for one in reversed(left_out)}
+        examples = dict(reversed(list(zip(_reasons(left_out), left_out, strict=True))))
         reasons = stats["left_out"]["reasons"]
         named = {why: f"{one.name} ({one.place})" for why, one in examples.items()}
         shown = [(count, why, named[why]) for why, count in reasons.items()]
