@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import pytest
+import torch
 
 from mm_config.specs import DataSpec, Tails
-from mm_data import Asked, Dataset, Plan, Shape, batch_indices, stream
+from mm_data import Asked, Clip, Dataset, Plan, Shape, batch_indices, stream
 from mm_data.plan.counts import Counts
 from mm_data.plan.plan import Bucket, Members
 from tests.mm_data.streams import plain_dataset
@@ -145,3 +148,35 @@ def test_a_slow_clip_holds_up_no_other_of_its_batch(data_spec: Callable[..., Dat
     with stream(data_spec(), dataset, seed=5, end_step=10, load=load, workers=2) as batches:
         assert sorted(index for batch in batches for index in batch.items) == list(range(40))
     assert at_once == [True] * 3
+
+
+def test_threads_keep_no_clip_that_was_taken(data_spec: Callable[..., DataSpec]) -> None:
+    dataset, plan = mixed(images=8, clips=8)
+    loaded: list[tuple[weakref.ref[Clip], float]] = []
+
+    def load(asked: Asked) -> Clip:
+        clip = Clip(torch.zeros(1), "")
+        loaded.append((weakref.ref(clip), 1.5 if asked.shape == IMAGE else 12))
+        return clip
+
+    data = data_spec(prefetch=2, prefetch_mib=30)
+    with stream(data, dataset, seed=5, plan=plan, end_step=8, load=load, workers=8) as batches:
+        for batch in batches:
+            time.sleep(0.05)
+            at_hand = 8 * (1.5 if batch.shape == IMAGE else 12)
+            assert sum(size for clip, size in loaded if clip() is not None) <= at_hand + 30
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_would_end_a_thread_ends_the_stream(data_spec: Callable[..., DataSpec], workers: int) -> None:
+    dataset, plan = mixed(images=8, clips=8)
+
+    def load(_: Asked) -> Clip:
+        raise SystemExit("panic")
+
+    asked: dict[str, Any] = {"seed": 5, "plan": plan, "end_step": 8, "load": load, "workers": workers}
+    with (
+        pytest.raises(RuntimeError, match="SystemExit: panic"),
+        stream(data_spec(), dataset, stall_seconds=5, **asked) as batches,
+    ):
+        next(batches)

@@ -17,7 +17,7 @@ from mm_data.streaming.slots import Room, Slot
 Load = Callable[[Asked], Any]
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Filled:
     """A filled slot: the item, or the error that is no clip's fault, and the bad clips met on the way."""
 
@@ -31,6 +31,12 @@ class Filled:
     """Clips found bad on the way."""
     error: Exception | None = None
     """What `load` raised, if it was no BadClip; or that no clip could be read."""
+
+    def taken(self) -> Any:
+        """The item, which is forgotten here: torchdata's threads keep what they returned until they return
+        again, each a clip beyond all bounds."""
+        item, self.item = self.item, None
+        return item
 
 
 @attrs.frozen
@@ -59,6 +65,8 @@ class Filler:
                 return self._fill(slot, bad)
             except Exception as error:  # Such as that of a damaged index.
                 return Filled(slot, -1, None, tuple(bad), error)
+            except BaseException as error:  # A panic of a library in Rust ends no thread that is waited for.
+                return Filled(slot, -1, None, tuple(bad), RuntimeError(f"{type(error).__name__}: {error}"))
 
     def _fill(self, slot: Slot, bad: list[Bad]) -> Filled:
         index = -1

@@ -104,7 +104,7 @@ class Stream:
             step=self._step - 1,
             positions=tuple(one.slot.position for one in filled),
             indices=tuple(one.index for one in filled),
-            items=tuple(one.item for one in filled),
+            items=tuple(one.taken() for one in filled),
             shape=filled[0].slot.shape,
             size=size,
         )
