@@ -33,9 +33,9 @@ def encode_by_ray(build: Callable[[], Share]) -> list[Bad]:
         UserError: Ray isn't installed, or a worker failed; its error is told.
     """
     try:
-        import ray
-        import ray.data
-        from ray.exceptions import RayError
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.data  # pyright: ignore[reportMissingImports]
+        from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         message = "needs Ray, which is not installed; pip install 'mm-train[ray]'"
         raise UserError(Problem("--engine", message)) from error
