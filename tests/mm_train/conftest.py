@@ -12,7 +12,8 @@ import torch
 from experiments import tiny_high
 from mm_config import dump, replace
 from mm_config.options.run_options import RunOptions
-from mm_config.specs.data import Cache
+from mm_config.specs import MixturePart, MixtureSpec, ShapesSpec
+from mm_config.specs.data import BucketSpec, Cache
 from mm_config.specs.train import TrainSpec
 from tests.forked_ranks import run_ranks as run_ranks
 
@@ -124,3 +125,24 @@ def count_hashes(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
         return file.with_suffix(".hashed")
 
     return count
+
+
+LARGE_SHAPES = ShapesSpec(clips_per_caption=1)
+SMALL_SHAPES = ShapesSpec(clips_per_caption=2, size=32, num_frames=9)
+
+
+@pytest.fixture
+def mixed(small: TrainSpec) -> TrainSpec:
+    """Clips of 17 frames of 64x64 and of 9 of 32x32, one to one, in batches of 4 and of 8; 6 steps."""
+    buckets = tuple(
+        BucketSpec(num_frames=frames, height=size, width=size, batch_size=batch)
+        for frames, size, batch in ((17, 64, 4), (9, 32, 8))
+    )
+    parts = tuple(MixturePart(dataset=dataset) for dataset in (LARGE_SHAPES, SMALL_SHAPES))
+    changes = {
+        "data.dataset": MixtureSpec(parts=parts),
+        "data.buckets": buckets,
+        "data.cache": Cache.NONE,
+        "schedule.steps": 6,
+    }
+    return replace(small, changes)

@@ -11,28 +11,10 @@ import mm_train
 from mm_config import replace
 from mm_config.options import StoppedEarly
 from mm_config.schema import UserError
-from mm_config.specs import ManifestSpec, MixturePart, MixtureSpec, ShapesSpec
-from mm_config.specs.data import BucketSpec, Cache, Resize
+from mm_config.specs import ManifestSpec
+from mm_config.specs.data import Resize
 from mm_data import make_plan, prepare
-
-LARGE = ShapesSpec(clips_per_caption=1)
-SMALL = ShapesSpec(clips_per_caption=2, size=32, num_frames=9)
-
-
-@pytest.fixture
-def mixed(small):
-    """Clips of 17 frames of 64x64 and of 9 of 32x32, one to one, in a bucket each."""
-    buckets = tuple(
-        BucketSpec(num_frames=frames, height=size, width=size, batch_size=batch)
-        for frames, size, batch in ((17, 64, 4), (9, 32, 8))
-    )
-    changes = {
-        "data.dataset": MixtureSpec(parts=(MixturePart(dataset=LARGE), MixturePart(dataset=SMALL))),
-        "data.buckets": buckets,
-        "data.cache": Cache.NONE,
-        "schedule.steps": 6,
-    }
-    return replace(small, changes)
+from tests.mm_train.conftest import LARGE_SHAPES, SMALL_SHAPES
 
 
 def test_a_mixture_in_buckets_is_trained_on_and_goes_on_where_it_stopped(mixed, options, capsys):
@@ -67,7 +49,7 @@ def test_each_clip_keeps_its_own_area_and_length(mixed, options, capsys):
 
 
 def test_what_is_left_out_is_said_before_the_first_step_and_at_the_end(mixed, options, tmp_path, capsys):
-    small, large = (prepare(one, cache_dir=options.cache_dir).records for one in (SMALL, LARGE))
+    small, large = (prepare(one, cache_dir=options.cache_dir).records for one in (SMALL_SHAPES, LARGE_SHAPES))
     for n, record in enumerate((*small[:3], *large[:5])):
         (tmp_path / f"{n}.mp4").hardlink_to(record.path)
     rows = [json.dumps({"path": f"{n}.mp4", "caption": "a"}) for n in range(8)]

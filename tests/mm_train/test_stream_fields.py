@@ -11,28 +11,9 @@ import pytest
 import mm_train
 from mm_config import replace
 from mm_config.options import RunOptions, StoppedEarly
-from mm_config.specs import MixturePart, MixtureSpec, ShapesSpec, TrainSpec
-from mm_config.specs.data import BucketSpec, Cache
+from mm_config.specs import TrainSpec
 
-LARGE = ShapesSpec(clips_per_caption=1)
-SMALL = ShapesSpec(clips_per_caption=2, size=32, num_frames=9)
 STEPS = 6
-
-
-@pytest.fixture
-def mixed(small: TrainSpec) -> TrainSpec:
-    """Batches of 4 clips of 17x64x64 and of 8 of 9x32x32."""
-    buckets = tuple(
-        BucketSpec(num_frames=frames, height=size, width=size, batch_size=batch)
-        for frames, size, batch in ((17, 64, 4), (9, 32, 8))
-    )
-    changes = {
-        "data.dataset": MixtureSpec(parts=(MixturePart(dataset=LARGE), MixturePart(dataset=SMALL))),
-        "data.buckets": buckets,
-        "data.cache": Cache.NONE,
-        "schedule.steps": STEPS,
-    }
-    return replace(small, changes)
 
 
 def steps_of(run_dir: Path) -> list[dict[str, float]]:
