@@ -17,7 +17,6 @@ from mm_config.specs.data import Cache, CaptionChoice, CaptionSpec
 from mm_config.specs.train import TrainSpec
 from mm_models import build_autoencoder
 from tests.mm_train.kept_features import CPU, asks_of, opened, prepared
-from tests.mm_train.test_buckets import mixed as mixed
 
 Losses = Callable[[Path], list[float]]
 
