@@ -10,7 +10,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from mm_data.bad import BadClip
-from mm_data.video.images import on_black, read_image
+from mm_data.video.images import composed, read_image
 from mm_data.video.index import VideoIndex, decoder_of, demuxer
 from mm_data.video.shown import Shown, has_alpha
 
@@ -119,7 +119,7 @@ def to_rgb(frame: VideoFrame, shown: Shown, height: int | None, width: int | Non
         height, width: Size of the returned frame; None keeps that of the file.
     """
     if has_alpha(frame):
-        frame = VideoFrame.from_ndarray(on_black(frame.to_ndarray(format="rgba")), format="rgb24")
+        frame = VideoFrame.from_ndarray(composed(frame.to_ndarray(format="rgba")), format="rgb24")
     rows, columns = (width, height) if shown.turns % 2 else (height, width)
     if (rows, columns) in ((None, None), (frame.height, frame.width)):
         pixels = frame.to_ndarray(format="rgb24")
