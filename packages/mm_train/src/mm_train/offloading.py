@@ -110,10 +110,15 @@ class _View:
     """A tensor in a storage that waits."""
 
     waiting: _Waiting
+    """The storage."""
     dtype: torch.dtype
+    """Of the tensor."""
     shape: torch.Size
+    """Of the tensor."""
     stride: tuple[int, ...]
+    """Its steps in memory."""
     offset: int
+    """Where it begins."""
 
     def tensor(self, side: torch.Stream | None) -> Tensor:
         """On the device."""
