@@ -54,16 +54,14 @@ def given(spec: InferSpec, frames: int, *, clip: bool) -> InferSpec:
 
 
 def shaped(sampler: SamplerSpec, boundary: float | None, **fields: Any) -> InferSpec:
-    return spec_of(attrs.evolve(sampler, steps=4), boundary, **fields)
+    return spec_of(attrs.evolve(sampler, steps=3), boundary, **fields)
 
 
 CASES = {
     "wan2.1, one frame": given(shaped(UNIPC, None), 1, clip=True),
     "wan2.1, both frames": given(shaped(EULER, None), 2, clip=True),
     "wan2.2, two experts": given(shaped(OFFICIAL, 0.9), 1, clip=False),
-    "wan2.2, both frames": given(shaped(UNIPC, 0.875), 2, clip=False),
     "wan2.2, a clean frame": shaped(UNIPC, None, expand=True),
-    "wan2.2, a clean frame, euler": shaped(EULER, None, expand=True),
 }
 
 
@@ -155,5 +153,5 @@ def test_a_video_from_given_frames_is_that_of_diffusers(name: str, tmp_path: Pat
     alone = attrs.evolve(pipeline, spec=in_passes).denoise(requests[1:])
     assert float((alone - expected[1:]).abs().max()) <= 1e-5 * scale
     swapped = [attrs.evolve(request, image=requests[0].image) for request in requests]
-    others = pipeline.denoise(swapped)
-    assert float((others[1] - expected[1]).abs().max()) > 1e-3 * scale
+    (other,) = pipeline.denoise(swapped[1:])
+    assert float((other - expected[1]).abs().max()) > 1e-3 * scale
