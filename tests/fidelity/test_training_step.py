@@ -20,7 +20,8 @@ from mm_config import replace
 from mm_config.options.locations import Location, Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.specs import AdamWSpec, Decay, LossWeighting, ReleasedWeights, TrainSpec, WanTransformerSpec
-from mm_train import loop, training
+from mm_train import losses, training
+from mm_train.sources import Samples
 from tests.mm_models.parity import pair, relative_error
 
 STEPS, WARMUP = 3, 2
@@ -67,16 +68,16 @@ class Given:
 def given(monkeypatch: pytest.MonkeyPatch) -> Given:
     """Filled while a training runs."""
     given = Given()
-    source_of, draw = training._source, loop.draw
+    source_of, draw = training._source, losses.draw
 
     def recording_source(*arguments: Any) -> Any:
         source = source_of(*arguments)
 
-        def collate(*samples: Any) -> tuple[Tensor, Tensor]:
-            latents, text = source.collate(*samples)
-            given.latents += latents.clone()
-            given.text += text.clone()
-            return latents, text
+        def collate(*loaded: Any) -> Samples:
+            samples = source.collate(*loaded)
+            given.latents += samples.latents_BCTHW.clone()
+            given.text += samples.text_BLD.clone()
+            return samples
 
         return attrs.evolve(source, collate=collate)
 
@@ -87,7 +88,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Given:
         return draws
 
     monkeypatch.setattr(training, "_source", recording_source)
-    monkeypatch.setattr(loop, "draw", recording_draw)
+    monkeypatch.setattr(losses, "draw", recording_draw)
     return given
 
 

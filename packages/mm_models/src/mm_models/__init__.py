@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from mm_models.contents import encoder_inputs, weights_input
     from mm_models.device_report import device_names, peak_gib
     from mm_models.dtypes import torch_dtype
-    from mm_models.images import build_image_encoder
+    from mm_models.given import (
+        NOTHING,
+        Given,
+        given_frames,
+        has_loss,
+        mode_latents,
+        network_inputs,
+        with_clean_frame,
+    )
+    from mm_models.images import ImageEncoder, build_image_encoder
     from mm_models.loading import check as check_weights
     from mm_models.loading import load, load_group
     from mm_models.networks import build, initialize, register_network

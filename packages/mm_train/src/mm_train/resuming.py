@@ -18,10 +18,10 @@ from mm_config.schema import Problem, UserError
 from mm_config.specs import TrainSpec
 from mm_models import checkpoint
 from mm_train import states
-from mm_train.loop import Training
 from mm_train.metrics import MOST_BYTES
 from mm_train.ranks import Ranks
 from mm_train.states import TrainState
+from mm_train.work import Training
 
 
 @attrs.frozen

@@ -12,13 +12,26 @@ from torch import Tensor
 from mm_config.options import Locations
 from mm_config.specs import TrainSpec
 from mm_data import Asked, Bad, Clip, caption_of, load_clip, to_model_range
-from mm_models import build_autoencoder, build_text_encoder
+from mm_models import NOTHING, Given, build_autoencoder, build_text_encoder
 from mm_models import device as devices
 from mm_train.features.kinds import LATENTS, TEXT
 from mm_train.features.looking_up import Features
 from mm_train.moving import Mover
 
-Collate = Callable[[Sequence[Any], Sequence[bool]], tuple[Tensor, Tensor]]
+
+@attrs.frozen(eq=False)
+class Samples:
+    """A micro-batch as the loss takes it, float32 on the device."""
+
+    latents_BCTHW: Tensor
+    """Clean latents."""
+    text_BLD: Tensor
+    """Features of the captions."""
+    given: Given = NOTHING
+    """What else the network is given."""
+
+
+Collate = Callable[[Sequence[Any], Sequence[bool]], Samples]
 
 
 def _nothing(_: Sequence[Any]) -> None:
@@ -34,8 +47,7 @@ class Source:
     workers: int | None
     """Threads that load; None takes the spec's."""
     collate: Collate
-    """Makes `latents_BCTHW` and `text_BLD`, float32 on the device, of loaded samples; the second argument
-    says whose caption is dropped."""
+    """Puts loaded samples together; the second argument says whose caption is dropped."""
     bad: tuple[Bad, ...] = ()
     """Clips that are known to be unreadable."""
     begin: Callable[[Sequence[Any]], None] = _nothing
@@ -90,11 +102,11 @@ def _encoding_source(
         clip = load_clip(asked, spec.data)
         return attrs.evolve(clip, frames=devices.pinned(clip.frames, device))
 
-    def collate(clips: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    def collate(clips: Sequence[Any], dropped: Sequence[bool]) -> Samples:
         frames = mover.take([clip.frames for clip in clips])
         with torch.no_grad():
             latents = autoencoder.encode(to_model_range(frames)).float()
-            return latents, texts(_captions(clips, dropped))
+            return Samples(latents, texts(_captions(clips, dropped)))
 
     def begin(clips: Sequence[Any]) -> None:
         mover.begin([clip.frames for clip in clips])
@@ -109,10 +121,10 @@ def _kept_source(
         latents = features.latents_of(features.kept(asked))
         return _Encoded(latents, caption_of(asked.record, spec.data, asked.draw))
 
-    def collate(samples: Sequence[Any], dropped: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    def collate(samples: Sequence[Any], dropped: Sequence[bool]) -> Samples:
         latents = torch.stack([sample.latents for sample in samples])
         with torch.no_grad():
-            return latents.to(device), texts(_captions(samples, dropped))
+            return Samples(latents.to(device), texts(_captions(samples, dropped)))
 
     # A look-up is cheaper than handing it to a thread.
     return Source(load=load, workers=0, collate=collate, bad=features.bad)

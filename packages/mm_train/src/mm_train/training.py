@@ -31,7 +31,7 @@ from mm_train.batches import asks_of
 from mm_train.carried_out import check_carried_out
 from mm_train.content import agreed_inputs, with_content
 from mm_train.features.opening import open_features
-from mm_train.loop import Training, fit
+from mm_train.loop import fit
 from mm_train.metrics import Step, final_loss
 from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
@@ -49,6 +49,7 @@ from mm_train.starting import (
 )
 from mm_train.states import TrainState
 from mm_train.stopping import stop_requests
+from mm_train.work import Training
 
 
 def train(

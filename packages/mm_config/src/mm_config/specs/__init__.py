@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mm_config.specs.datasets import (
         COLOURS,
         DIRECTIONS,
+        FURTHER_COLOURS,
         SHAPES,
         FolderSpec,
         IndexSpec,
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
         MixturePart,
         MixtureSpec,
         Pieces,
+        ShapesCaption,
         ShapesScorerSpec,
         ShapesSpec,
+        ShapesStart,
     )
     from mm_config.specs.diffusion import (
         NUM_TRAIN_TIMESTEPS,
@@ -57,7 +60,7 @@ if TYPE_CHECKING:
         WanAutoencoderSpec,
     )
     from mm_config.specs.family import Family
-    from mm_config.specs.infer import GenerationRequest, InferSpec, SamplesSpec
+    from mm_config.specs.infer import GenerationRequest, ImageFit, InferSpec, SamplesSpec
     from mm_config.specs.kinds import (
         AutoencoderSpec,
         Conditioning,
@@ -70,7 +73,13 @@ if TYPE_CHECKING:
         Weights,
     )
     from mm_config.specs.lora import AppliedLoraSpec, LoraInit, LoraSpec
-    from mm_config.specs.monitoring import MemorySnapshotSpec, ProfilerSpec, Stacks, ValidationSpec
+    from mm_config.specs.monitoring import (
+        MemorySnapshotSpec,
+        ProfilerSpec,
+        Stacks,
+        TrainingSamplesSpec,
+        ValidationSpec,
+    )
     from mm_config.specs.npu import (
         Affinity,
         InductorBackend,
@@ -105,6 +114,6 @@ if TYPE_CHECKING:
     )
     from mm_config.specs.train import CheckpointSpec, PrecisionSpec, StartMode, TrainRuntimeSpec, TrainSpec
     from mm_config.specs.wan import WanTransformerSpec
-    from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
+    from mm_config.specs.weights import RandomWeights, ReleasedWeights, SavedWeights, TrainedBy
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

@@ -166,6 +166,8 @@ class DataSpec:
     """Frame rate at which clips are sampled."""
     caption_dropout: float = field(default=0.1, ge=0, lt=1)
     """Share of captions replaced by the empty caption, for classifier-free guidance."""
+    frame_dropout: float = field(default=0.0, neutral=0.0, ge=0, le=1)
+    """Share of samples trained from text alone where the network may be given a clean first frame."""
     max_bad_share: float = field(default=0.01, ge=0, le=1)
     """Share of the clips that may be unreadable before the run stops."""
     reader: Reader = field(default=Reader.PYAV, role=EXECUTION)

@@ -9,8 +9,27 @@ from mm_config.schema.fields import LOCATION, field
 from mm_config.specs.kinds import DatasetSpec, ScorerSpec
 
 COLOURS = ("red", "green", "blue", "yellow")
+FURTHER_COLOURS = ("purple", "cyan", "orange", "white")
 SHAPES = ("circle", "square")
 DIRECTIONS = ("left", "right", "up", "down")
+
+
+class ShapesStart(enum.Enum):
+    """Where shapes are in the first frame."""
+
+    OPPOSITE = "opposite"
+    """On the side that they move away from, so that the first frame gives the direction away."""
+    MIDDLE = "middle"
+    """Near the middle, whatever the direction."""
+
+
+class ShapesCaption(enum.Enum):
+    """What captions say."""
+
+    FULL = "full"
+    """Colour, shape and direction: "a red circle moving up"."""
+    DIRECTION = "direction"
+    """The direction alone: "moving up"."""
 
 
 @spec("shapes-dataset")
@@ -32,6 +51,12 @@ class ShapesSpec(DatasetSpec):
     """Frame rate."""
     revision: int = field(default=1, ge=1)
     """Version of the renderer."""
+    start: ShapesStart = field(default=ShapesStart.OPPOSITE, neutral=ShapesStart.OPPOSITE)
+    """Where shapes are in the first frame."""
+    caption: ShapesCaption = field(default=ShapesCaption.FULL, neutral=ShapesCaption.FULL)
+    """What captions say."""
+    colours: tuple[str, ...] = field(default=COLOURS, neutral=COLOURS, min_length=1)
+    """Colours of the shapes: red, green, blue, yellow, purple, cyan, orange or white."""
 
     @property
     def captions(self) -> tuple[str, ...]:

@@ -73,6 +73,8 @@ class FlowMatchingSpec:
     """Weight of the tails in mode sampling."""
     timesteps_per: TimestepScope = field(default=TimestepScope.SAMPLE, neutral=TimestepScope.SAMPLE)
     """What shares one noise level."""
+    clips_per_level: int | None = field(default=None, neutral=None, ge=1, le=1_000_000, unit="clips")
+    """Neighbouring clips of the global batch that share one noise level; None gives each its own."""
 
 
 class Solver(enum.Enum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from itertools import islice, zip_longest
 
 from mm_config.schema.decorator import spec
@@ -24,6 +25,15 @@ from mm_config.specs.serving import (
     QuantizationSpec,
     SparseAttentionSpec,
 )
+
+
+class ImageFit(enum.Enum):
+    """How a given image becomes a frame."""
+
+    AREA = "area"
+    """The video takes the image's aspect ratio, with about the spec's area, as in Wan's code."""
+    CROP = "crop"
+    """The image covers the spec's height and width, and what hangs over is cut off on both sides."""
 
 
 @spec("generation-request", layer=Layer.REQUEST)
@@ -68,6 +78,8 @@ class SamplesSpec:
     """Image file of each prompt's first frame, for networks that are given one."""
     last_images: tuple[str, ...] = field(default=(), neutral=(), role=LOCATION)
     """Image file of each prompt's last frame, for networks that are given both."""
+    wanted: tuple[str, ...] = field(default=(), neutral=())
+    """What each prompt's video is to show, for the scorer, where the prompt does not say it all."""
 
     @property
     def requests(self) -> tuple[GenerationRequest, ...]:
@@ -178,6 +190,19 @@ class InferSpec(RootSpec):
         default=None, neutral=None, effect=Effect.MATHEMATICS, group=Group.SAMPLING
     )
     """Blocks that are skipped in some steps; None is exact."""
+    image_fit: ImageFit = field(
+        default=ImageFit.AREA, neutral=ImageFit.AREA, effect=Effect.REQUESTS, group=Group.VIDEOS
+    )
+    """How a given image becomes a frame."""
+    image_background: tuple[int, int, int] = field(
+        default=(255, 255, 255),
+        neutral=(255, 255, 255),
+        ge=0,
+        le=255,
+        effect=Effect.REQUESTS,
+        group=Group.VIDEOS,
+    )
+    """Red, green and blue behind the transparent parts of a given image."""
     runtime: InferRuntimeSpec = field(
         default=InferRuntimeSpec(), role=EXECUTION, short_names=("batch_size", "device", "build_missing")
     )

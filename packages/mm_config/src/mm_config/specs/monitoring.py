@@ -6,6 +6,8 @@ import enum
 
 from mm_config.schema.decorator import spec
 from mm_config.schema.fields import EXECUTION, LOCATION, field
+from mm_config.specs.diffusion import SamplerSpec
+from mm_config.specs.kinds import Weights
 
 
 @spec("profiler")
@@ -76,3 +78,31 @@ class ValidationSpec:
     """Share of the clips that is kept out of training."""
     sigmas: tuple[float, ...] = field(default=(0.1, 0.3, 0.5, 0.7, 0.9), gt=0, le=1, min_length=1)
     """Noise levels at which the loss is taken; those of the other expert are left out."""
+
+
+@spec("training-samples")
+class TrainingSamplesSpec:
+    """Videos that a training makes on its way with the network as it is, or with its average."""
+
+    prompts: tuple[str, ...] = field(min_length=1, role=EXECUTION)
+    """What the videos show."""
+    sampler: SamplerSpec = field(role=EXECUTION)
+    """The denoising loop."""
+    every_steps: int = field(default=1000, ge=1, role=EXECUTION, unit="steps")
+    """Steps between samples; the last step always makes some."""
+    seeds: tuple[int, ...] = field(default=(0,), ge=0, min_length=1, role=EXECUTION)
+    """Seeds of the noise."""
+    images: tuple[str, ...] = field(default=(), role=LOCATION)
+    """Image file of each prompt's first frame, for networks that are given one."""
+    last_images: tuple[str, ...] = field(default=(), role=LOCATION)
+    """Image file of each prompt's last frame, for networks that are given both."""
+    num_frames: int | None = field(default=None, ge=1, le=100_000, role=EXECUTION, unit="frames")
+    """Frames; None takes the data's."""
+    height: int | None = field(default=None, ge=1, le=65_536, role=EXECUTION, unit="pixels")
+    """Height; None takes the data's."""
+    width: int | None = field(default=None, ge=1, le=65_536, role=EXECUTION, unit="pixels")
+    """Width; None takes the data's."""
+    batch_size: int = field(default=1, ge=1, le=10_000, role=EXECUTION, unit="videos")
+    """Videos denoised at once."""
+    other_expert: Weights | None = field(default=None, role=EXECUTION)
+    """Weights of the expert that is not trained here; None works through the whole noise range with this."""

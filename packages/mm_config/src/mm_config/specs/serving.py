@@ -165,5 +165,7 @@ class InferRuntimeSpec:
     """Ranks that make videos together."""
     compile: CompileSpec = field(default=NO_COMPILE, neutral=NO_COMPILE, role=EXECUTION)
     """Compilation of the networks."""
+    deterministic: bool = field(default=False, neutral=False, role=EXECUTION)
+    """Whether only deterministic kernels may run, so that two runs are equal to the bit."""
     npu: NpuSpec | None = field(default=None, neutral=None, role=EXECUTION)
     """Environment variables of an Ascend NPU's libraries; None leaves them as the shell has them."""

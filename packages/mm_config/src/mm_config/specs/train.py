@@ -19,7 +19,12 @@ from mm_config.specs.kinds import (
     Weights,
 )
 from mm_config.specs.lora import LoraSpec
-from mm_config.specs.monitoring import MemorySnapshotSpec, ProfilerSpec, ValidationSpec
+from mm_config.specs.monitoring import (
+    MemorySnapshotSpec,
+    ProfilerSpec,
+    TrainingSamplesSpec,
+    ValidationSpec,
+)
 from mm_config.specs.npu import NpuSpec
 from mm_config.specs.optim import AdamWSpec, EmaSpec, ScheduleSpec
 from mm_config.specs.parallel import (
@@ -188,6 +193,8 @@ class TrainSpec(RootSpec):
         group=Group.OPTIMISATION,
     )
     """The loss on held-out clips; None measures none."""
+    samples: TrainingSamplesSpec | None = field(default=None, neutral=None, role=EXECUTION)
+    """Videos that are made on the way; None makes none."""
     precision: PrecisionSpec = field(
         default=PrecisionSpec(), effect=Effect.MATHEMATICS, group=Group.OPTIMISATION
     )

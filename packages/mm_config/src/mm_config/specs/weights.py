@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mm_config.schema.decorator import spec
-from mm_config.schema.fields import field
+from mm_config.schema.fields import LOCATION, field
 from mm_config.schema.root import RootSpec
 from mm_config.specs.kinds import Weights
 
@@ -36,3 +36,17 @@ class TrainedBy(Weights):
 
     spec: RootSpec = field(by_hash=True)
     """The training spec."""
+    average: bool = field(default=False, neutral=False)
+    """Whether the moving average that it kept is taken, instead of its last weights."""
+
+
+@spec("saved-weights")
+class SavedWeights(Weights):
+    """A checkpoint of a training, any of its steps, named by what it holds."""
+
+    digest: str = field()
+    """The content that it must be, 64 hex digits as `inputs.json` of a run has them."""
+    path: str | None = field(default=None, role=LOCATION)
+    """Its folder; None looks through the runs."""
+    average: bool = False
+    """Whether the moving average in it is taken, instead of the weights."""

@@ -1,0 +1,58 @@
+"""The gradients of a step: those of the global batch's mean loss, however it is split, clipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mm_data import Batch, Stream
+from mm_train.clipping import clip_gradients
+from mm_train.losses import sample_losses
+from mm_train.sharding import set_gradient_sync
+from mm_train.work import Training
+
+
+def gradients_of(training: Training, batch: Batch, batches: Stream) -> tuple[float, float]:
+    """Fills the gradients with those of the global batch's mean loss, clipped.
+
+    Returns:
+        The mean loss over the global batch and the global norm before clipping. Reading them waits for the
+        device, once a step: the check before the update is worth more than the launch of the next step.
+    """
+    loss = _accumulate(training, batch, batches)
+    norm = clip_gradients(training.network.parameters(), training.spec.optim.max_grad_norm)
+    loss_value, norm_value = torch.stack((loss, norm)).tolist()
+    return loss_value, norm_value
+
+
+def _accumulate(training: Training, batch: Batch, batches: Stream) -> Tensor:
+    """Backward passes over the micro-batches of this rank; returns the mean loss over the global batch.
+
+    FSDP2 averages gradients over ranks, so each rank's sum of losses is divided by its share of the batch:
+    the mean over ranks then is the mean over the global batch, however it was split. No rank multiplies
+    while it reduces, which gloo and HCCL could not do.
+    """
+    share_of_rank = len(batch.items)
+    micro = training.spec.runtime.micro_batch_size
+    total = torch.zeros((), device=training.device)
+    for places in micro_batches(share_of_rank, micro):
+        set_gradient_sync(training.network, on=places.stop == share_of_rank)
+        loss = sample_losses(training, batch, places).sum() / share_of_rank
+        loss.backward()
+        # The device is still at it: what is next may be copied meanwhile.
+        coming = batch.items[places.stop :] or batches.waiting()
+        training.source.begin(coming[:micro])
+        total += loss.detach()
+    if training.ranks.world_size > 1:
+        dist.all_reduce(total)
+        total /= training.ranks.world_size
+    return total
+
+
+def micro_batches(size: int, micro_batch_size: int | None) -> Iterator[range]:
+    """Consecutive places of one rank's share, at most `micro_batch_size` at a time; None takes all."""
+    step = micro_batch_size or size
+    return (range(start, min(start + step, size)) for start in range(0, size, step))
