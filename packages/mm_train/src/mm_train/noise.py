@@ -39,6 +39,8 @@ class Draws:
     """float32 weights of the loss."""
     dropped: tuple[bool, ...]
     """Whose caption is replaced by the empty one."""
+    from_text: tuple[bool, ...]
+    """Who isn't given the clean first frame that the network may be given."""
 
 
 def noise_levels(spec: TrainSpec) -> NoiseLevels:
@@ -56,12 +58,13 @@ def draw(
     """Draws for the samples at `positions` of the global batch of step `step`.
 
     Args:
-        spec: Seed and caption dropout.
+        spec: Seed and what is dropped of captions and frames.
         levels: The expert's noise levels.
         step: Optimizer step, from 0.
         positions: Places in the global batch.
         shape: `(C, T, H, W)` of one sample's latents.
     """
+    data = spec.data
     noise = torch.empty(len(positions), *shape)
     for place, position in enumerate(positions):
         noise[place].normal_(generator=generator(spec.seed, step, position, "noise"))
@@ -70,7 +73,8 @@ def draw(
         noise,
         levels.sigmas_N[indices],
         levels.weights_N[indices].float(),
-        tuple(_dropped(spec.seed, step, position, spec.data.caption_dropout) for position in positions),
+        tuple(_dropped(spec.seed, step, position, "caption", data.caption_dropout) for position in positions),
+        tuple(_dropped(spec.seed, step, position, "frame", data.frame_dropout) for position in positions),
     )
 
 
@@ -79,5 +83,5 @@ def _index(seed: int, step: int, position: int, indices: range) -> int:
     return indices[int(drawn)]
 
 
-def _dropped(seed: int, step: int, position: int, share: float) -> bool:
-    return bool(torch.rand((), generator=generator(seed, step, position, "caption")) < share)
+def _dropped(seed: int, step: int, position: int, what: str, share: float) -> bool:
+    return share > 0 and bool(torch.rand((), generator=generator(seed, step, position, what)) < share)
