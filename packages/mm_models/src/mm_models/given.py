@@ -98,8 +98,12 @@ def given_latents(
 def condition_latents(
     model: ModelSpec, autoencoder: Autoencoder, frames: Sequence[Tensor], num_frames: int
 ) -> Tensor | None:
-    """Latents of the given frames: `[B, C, T, H, W]` of the video that has them at their places, or
-    `[B, C, 1, H, W]` of a clean first frame; None for a network of text alone. Arguments as `given_frames`."""
+    """Latents of the given frames; arguments as `given_frames`.
+
+    Returns:
+        `[B, C, T, H, W]` of the video that has them at their places, or `[B, C, 1, H, W]` of a clean first
+        frame; None for a network of text alone.
+    """
     if model.conditioning is Conditioning.TEXT:
         return None
     if model.conditioning is Conditioning.CLEAN_FIRST_FRAME:
