@@ -6,6 +6,8 @@ micro-batches or the device, and they need no state to be resumed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import torch
 from torch import Tensor
@@ -73,9 +75,18 @@ def draw(
         noise,
         levels.sigmas_N[indices],
         levels.weights_N[indices].float(),
+<<<<<<< HEAD
         tuple(_dropped(spec.seed, step, position, "caption", data.caption_dropout) for position in positions),
         tuple(_dropped(spec.seed, step, position, "frame", data.frame_dropout) for position in positions),
+=======
+        dropped_captions(spec, step, positions),
+>>>>>>> main
     )
+
+
+def dropped_captions(spec: TrainSpec, step: int, positions: Sequence[int]) -> tuple[bool, ...]:
+    """Whose caption is replaced by the empty one; these draws are known before the others are made."""
+    return tuple(_dropped(spec.seed, step, position, spec.data.caption_dropout) for position in positions)
 
 
 def _index(seed: int, step: int, position: int, indices: range) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Protocol
 
 import attrs
 import torch
@@ -15,6 +16,14 @@ from mm_data import Dataset, Plan
 from mm_train.noise import NoiseLevels
 from mm_train.ranks import Ranks
 from mm_train.sources import Source
+
+
+class Coming(Protocol):
+    """What batches come from."""
+
+    def waiting(self) -> list[Any]:
+        """Items that are put together next and have arrived already."""
+        ...
 
 
 @attrs.frozen
