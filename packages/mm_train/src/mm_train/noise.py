@@ -66,7 +66,6 @@ def draw(
         positions: Places in the global batch.
         shape: `(C, T, H, W)` of one sample's latents.
     """
-    data = spec.data
     noise = torch.empty(len(positions), *shape)
     for place, position in enumerate(positions):
         noise[place].normal_(generator=generator(spec.seed, step, position, "noise"))
@@ -75,18 +74,14 @@ def draw(
         noise,
         levels.sigmas_N[indices],
         levels.weights_N[indices].float(),
-<<<<<<< HEAD
-        tuple(_dropped(spec.seed, step, position, "caption", data.caption_dropout) for position in positions),
-        tuple(_dropped(spec.seed, step, position, "frame", data.frame_dropout) for position in positions),
-=======
         dropped_captions(spec, step, positions),
->>>>>>> main
+        _dropped(spec.seed, step, positions, "frame", spec.data.frame_dropout),
     )
 
 
 def dropped_captions(spec: TrainSpec, step: int, positions: Sequence[int]) -> tuple[bool, ...]:
     """Whose caption is replaced by the empty one; these draws are known before the others are made."""
-    return tuple(_dropped(spec.seed, step, position, spec.data.caption_dropout) for position in positions)
+    return _dropped(spec.seed, step, positions, "caption", spec.data.caption_dropout)
 
 
 def _index(seed: int, step: int, position: int, indices: range) -> int:
@@ -94,5 +89,6 @@ def _index(seed: int, step: int, position: int, indices: range) -> int:
     return indices[int(drawn)]
 
 
-def _dropped(seed: int, step: int, position: int, what: str, share: float) -> bool:
-    return share > 0 and bool(torch.rand((), generator=generator(seed, step, position, what)) < share)
+def _dropped(seed: int, step: int, positions: Sequence[int], what: str, share: float) -> tuple[bool, ...]:
+    drawn = (torch.rand((), generator=generator(seed, step, position, what)) for position in positions)
+    return tuple(bool(one < share) for one in drawn)
