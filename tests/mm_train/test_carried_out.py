@@ -15,7 +15,7 @@ from mm_config.schema.evolve import get
 from mm_config.schema.fields import ABSENT, info_of, spec_fields
 from mm_config.specs.data import DataSpec
 from mm_config.specs.datasets import FolderSpec, IndexSpec, ManifestSpec, MixtureSpec, ShapesSpec
-from mm_config.specs.optim import EmaSpec, MuonSpec
+from mm_config.specs.optim import MuonSpec
 from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import TrainSpec
 from mm_train.carried_out import CARRIED_OUT, check_carried_out
@@ -65,7 +65,6 @@ def test_the_wan_experiments_can_be_trained_as_far_as_their_conditioning_goes() 
 
 def test_all_that_training_cannot_do_is_named_at_once(small: TrainSpec) -> None:
     changes = {
-        "ema": EmaSpec(),
         "optim": MuonSpec(),
         "parallel.ulysses": 2,
         "recompute.mode": Recompute.SELECTIVE,

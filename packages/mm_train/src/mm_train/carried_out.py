@@ -38,7 +38,9 @@ CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=PART_FIELDS
     | {
+        "start_from.average",
         "start_from.digest",
+        "ema",
         "data.buckets",
         "data.captions",
         "data.dataset.digest",

@@ -63,7 +63,9 @@ def restore(training: Training, point: ResumePoint) -> TrainState:
         say(f"{point.run_dir} has no checkpoint yet; starting at step 0")
         return TrainState(0, {}, 0.0)
     saved = Path(point.saved)
-    state = ranks.together(lambda: states.restore(saved, training.network, training.optimizer))
+    state = ranks.together(
+        lambda: states.restore(saved, training.network, training.optimizer, training.more_groups())
+    )
     ranks.together(
         lambda: mm_data.resume_step(
             state.data, spec.data, training.dataset, seed=spec.seed, plan=training.plan

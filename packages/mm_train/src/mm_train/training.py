@@ -27,6 +27,7 @@ from mm_data import Dataset, Plan, Quarantine
 from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train import states
+from mm_train.average import average_of
 from mm_train.batches import asks_of
 from mm_train.carried_out import check_carried_out
 from mm_train.content import agreed_inputs, with_content
@@ -188,6 +189,7 @@ def _train(
             levels=noise_levels(spec),
             network=network,
             optimizer=build_optimizer(network, spec.optim, picked),
+            average=average_of(network, spec.ema),
         )
         ranks.on_first(lambda: _quarantine(training).add(source.bad))
         start = TrainState(0, {}, 0.0) if point is None else restore(training, point)

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from mm_config.options.run_options import RunOptions
-from mm_config.running.choosing import chosen_checkpoint, final_checkpoint
+from mm_config.running.choosing import AVERAGE, chosen_checkpoint, final_checkpoint
 from mm_config.running.runners import run
 from mm_config.runs.folder import HASH_DIGITS
 from mm_config.schema.errors import Problem, UserError
@@ -23,6 +23,8 @@ def resolve_weights(
     weights: Weights, options: RunOptions, build_missing: bool, path: str = "spec.high_noise"
 ) -> Path | RandomWeights:
     """The folder or file that holds the weights, or the weights themselves where they are to be drawn.
+
+    The average that a training kept is the folder `average` inside its checkpoint.
 
     Args:
         weights: What the spec says.
@@ -39,11 +41,11 @@ def resolve_weights(
         case ReleasedWeights():
             return _released(weights, options, path)
         case TrainedBy(spec=trained):
-            if (found := chosen_checkpoint(trained, options, path)) is not None:
-                return found
-            if not build_missing:
+            found = chosen_checkpoint(trained, options, path)
+            if found is None and not build_missing:
                 raise UserError(Problem(path, _missing(trained)))
-            return _build(trained, options)
+            found = found or _build(trained, options)
+            return found / AVERAGE if weights.average else found
         case _:
             raise AssertionError(f"{path}: {type(weights).__name__} is no kind of weights")
 
