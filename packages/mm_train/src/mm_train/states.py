@@ -73,9 +73,9 @@ def save(
             was written is damaged, and older ones are kept.
     """
     if strange := not_finite(network, optimizer, ranks):
-        more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+        rest = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
         raise UserError(
-            f"step {state.step}: {strange[0]}{more} is not finite after the update; this state is not saved. "
+            f"step {state.step}: {strange[0]}{rest} is not finite after the update; this state is not saved. "
             f"{last_good(checkpoints_dir)}; a lower spec.optim.lr may help"
         )
     folder = step_folder(checkpoints_dir, state.step)
