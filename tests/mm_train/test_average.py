@@ -16,12 +16,12 @@ import mm_train
 from experiments import tiny
 from mm_config import replace, rules
 from mm_config.options.run_options import RunOptions, StoppedEarly
-from mm_config.running import resolve_weights
+from mm_config.running import checkpoint_digest, resolve_weights
 from mm_config.schema.errors import UserError
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.optim import EmaSpec
 from mm_config.specs.train import PrecisionSpec, StartMode, TrainSpec
-from mm_config.specs.weights import TrainedBy
+from mm_config.specs.weights import SavedWeights, TrainedBy
 from mm_models import checkpoint
 from mm_models.contents import loaded_files, weights_input
 from mm_models.networks import copy_whole
@@ -173,13 +173,31 @@ def test_a_training_keeps_it_goes_on_with_it_and_others_take_it(
     inputs = [weights_input(last, place, tmp_path, ""), weights_input(average, folder, tmp_path, "")]
     assert [one and one.details["weights"] for one in inputs] == ["last", "average"]
     assert len({one and one.digest for one in inputs}) == 2
+    # A rate this small leaves what it starts from visible in the average.
+    brief = {"schedule.steps": 1, "schedule.warmup_steps": 0, "optim.lr": 1e-12, "ema": EmaSpec()}
+    started = mm_train.train(replace(kept, {"start_from": average, "name": "started", **brief}), options)
+    again = group(started.checkpoint, "average")
+    assert all(torch.allclose(again[name], found[name], atol=1e-9) for name in found)
+
     convert(folder, tmp_path / "out", "diffusers")
     written = mm_models.build(kept.model, device="cpu")
     mm_models.load(written, tmp_path / "out")
     assert all(torch.equal(value, found[name]) for name, value in written.state_dict().items())
 
 
-def test_it_is_asked_of_a_training_that_keeps_one(small: TrainSpec) -> None:
+def test_it_is_asked_of_a_training_that_keeps_one(
+    small: TrainSpec, options: RunOptions, tmp_path: Path
+) -> None:
+    checkpoint.save(tmp_path / "step-00000001", {"model": {"w": torch.ones(1)}}, {})
+    saved = SavedWeights(
+        digest=checkpoint_digest(tmp_path / "step-00000001"),
+        path=str(tmp_path / "step-00000001"),
+        average=True,
+    )
+    with pytest.raises(
+        UserError, match=r"spec.start_from.average: is true, but .*-00000001 holds none: its "
+    ):
+        resolve_weights(saved, options, False, "spec.start_from")
     asked = TrainedBy(spec=small, average=True)
     keeps_none = "is true, but that training keeps none (its ema is None); leave it out"
     with pytest.raises(UserError) as caught:

@@ -33,16 +33,17 @@ class Average:
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Follows the weights that the network has after `step` steps; nothing waits for the device."""
-        since_start = step - self.spec.start_step
+        since_start, share = step - self.spec.start_step, 1 - self.spec.decay
         if since_start > 0 and since_start % self.spec.every_steps:
             return
-        share = 1 - self.spec.decay if since_start > 0 else 1.0
         kept, weights = self._beside(network)
-        if self.spec.offload:
+        if since_start <= 0:
+            torch._foreach_copy_(kept, weights, non_blocking=True)  # type: ignore[attr-defined]
+        elif self.spec.offload:
             for own, weight in zip(kept, weights, strict=True):
                 moved = own.to(weight.device, non_blocking=True)
                 own.copy_(moved.lerp_(weight, share), non_blocking=True)
-        elif kept:
+        else:
             torch._foreach_lerp_(kept, weights, share)  # type: ignore[attr-defined]
 
     @contextmanager
@@ -83,7 +84,7 @@ class Average:
 
 @torch.no_grad()
 def average_of(network: nn.Module, spec: EmaSpec | None) -> Average | None:
-    """An average that begins as the network's weights; None where none is asked for.
+    """An average of a network's weights as they are, which may still be none; None where none is asked for.
 
     Args:
         network: Sharded or not, on its device, with the parameters that are trained decided.

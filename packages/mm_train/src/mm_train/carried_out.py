@@ -36,8 +36,10 @@ CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=PART_FIELDS
     | {
+        "checkpoint.keep_every",
         "start_from.average",
         "start_from.digest",
+        "start_mode",
         "ema",
         "data.buckets",
         "data.captions",
