@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Protocol
 
 import attrs
 import torch
@@ -18,6 +19,14 @@ from mm_train.noise import NoiseLevels
 from mm_train.ranks import Ranks
 from mm_train.sources import Source
 from mm_train.states import Groups
+
+
+class Coming(Protocol):
+    """What batches come from."""
+
+    def waiting(self) -> list[Any]:
+        """Items that are put together next and have arrived already."""
+        ...
 
 
 @attrs.frozen
