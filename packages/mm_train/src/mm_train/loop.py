@@ -17,6 +17,7 @@ from mm_config.running import Stopped
 from mm_config.schema import UserError
 from mm_data import Batch, Quarantine
 from mm_train import states
+from mm_train.ahead import encoded_ahead
 from mm_train.gradients import gradients_of
 from mm_train.metrics import Step
 from mm_train.optim import learning_rate, set_learning_rate
@@ -72,6 +73,7 @@ def fit(
         ) as batches,
         progress(f"train {spec.name}", last_step, "step", spec.runtime.log_every, first_step) as bar,
     ):
+        batches = encoded_ahead(training, batches)
         for step in range(first_step, last_step):
             step_started = time.perf_counter()
             batch = ranks.together(lambda: next(batches))
@@ -83,6 +85,8 @@ def fit(
             _require_finite(loss, norm, training, batch)
             training.optimizer.step()
             training.optimizer.zero_grad()
+            if training.average is not None:
+                training.average.update(training.network, step + 1)
 
             seconds = time.perf_counter() - step_started
             rate = batch.size / seconds
@@ -109,7 +113,13 @@ def fit(
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
                 ranks.on_first(training.run.sync_metrics)
                 states.save(
-                    training.run.checkpoints_dir, spec, training.network, training.optimizer, state, ranks
+                    training.run.checkpoints_dir,
+                    spec,
+                    training.network,
+                    training.optimizer,
+                    state,
+                    ranks,
+                    training.more_groups(),
                 )
             if stop and state.step < steps:
                 if closed and not asked:
