@@ -39,6 +39,7 @@ CARRIED_OUT = CarriedOut(
     fields=PART_FIELDS
     | {
         "start_from.digest",
+        "validation",
         "data.buckets",
         "data.captions",
         "data.dataset.digest",

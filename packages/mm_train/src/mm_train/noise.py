@@ -74,6 +74,22 @@ def draw(
     )
 
 
+def held_out_draws(spec: TrainSpec, batch: int, positions: tuple[int, ...], shape: tuple[int, ...]) -> Draws:
+    """The noise of held-out clips, which is the same whenever they are looked at; their level is 0 here.
+
+    Args:
+        spec: Seed.
+        batch: Number of the batch of held-out clips, from 0.
+        positions: Places in it.
+        shape: `(C, T, H, W)` of one clip's latents.
+    """
+    noise = torch.empty(len(positions), *shape)
+    for place, position in enumerate(positions):
+        noise[place].normal_(generator=generator(spec.seed, batch, position, "validation"))
+    ones = torch.ones(len(positions))
+    return Draws(noise, 0 * ones.double(), ones, (False,) * len(positions))
+
+
 def _index(seed: int, step: int, position: int, indices: range) -> int:
     drawn = torch.randint(len(indices), (), generator=generator(seed, step, position, "timestep"))
     return indices[int(drawn)]

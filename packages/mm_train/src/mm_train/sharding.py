@@ -58,6 +58,13 @@ def _reduce_by_sums(network: nn.Module) -> None:
             module.set_force_sum_reduction_for_comms(True)
 
 
+def reshard(network: nn.Module) -> None:
+    """Gives back what forward passes have gathered, where none of their backward passes will."""
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def set_gradient_sync(network: nn.Module, on: bool) -> None:
     """Whether the next backward pass reduces gradients over ranks; off while micro-batches add up."""
     if isinstance(network, FSDPModule):

@@ -43,6 +43,8 @@ class TrainState:
     """The stream's state."""
     seconds: float
     """Time spent on these steps, by all processes that resumed each other."""
+    validation: float | None = None
+    """The loss on held-out clips after these steps; None where they were not validated."""
 
 
 def step_folder(checkpoints_dir: Path, step: int) -> Path:
@@ -74,7 +76,7 @@ def save(
     tensors = {"model": network.state_dict(), "optimizer": named_moments(network, optimizer)}
     content = {
         "v": 1,
-        **attrs.asdict(state),
+        **{name: value for name, value in attrs.asdict(state).items() if value is not None},
         "spec_hash": spec_hash(spec),
         "exact_hash": exact_hash(spec),
         "spec": to_payload(spec),
@@ -125,9 +127,26 @@ def last_good(checkpoints_dir: Path) -> str:
     return f"The last good state is {kept[0]}" if kept else "No state had been saved yet"
 
 
+def best_of(checkpoints_dir: Path) -> Path | None:
+    """The checkpoint with the least loss on held-out clips, of equal ones the oldest; None where none was
+    written after a validation."""
+    losses = {path: _validation_of(path) for path in reversed(checkpoint.newest_first(checkpoints_dir))}
+    known = {path: loss for path, loss in losses.items() if loss is not None}
+    return min(known, key=known.__getitem__, default=None)
+
+
+def _validation_of(folder: Path) -> float | None:
+    """The loss on held-out clips that a checkpoint says, as long as it can be read."""
+    try:
+        return read_json(folder / checkpoint.STATE, {"validation": float}).get("validation")
+    except UserError:
+        return None
+
+
 def prune(newest: Path, keep_last: int) -> None:
-    """Keeps a checkpoint that was just written and the `keep_last - 1` before it; removes what is older, and
-    what a killed process of the run left half written or half removed.
+    """Keeps a checkpoint that was just written, the `keep_last - 1` before it and the one with the least loss
+    on held-out clips; removes what is older, and what a killed process of the run left half written or half
+    removed.
 
     An old one that can't be removed is said.
 
@@ -135,7 +154,8 @@ def prune(newest: Path, keep_last: int) -> None:
         UserError: The newest is damaged; nothing is removed.
     """
     kept = checkpoint.newest_first(newest.parent)
-    surplus = kept[kept.index(newest) + keep_last :]
+    best = best_of(newest.parent)
+    surplus = [folder for folder in kept[kept.index(newest) + keep_last :] if folder != best]
     if surplus and (damage := damage_of(newest)):
         raise UserError(Problem(str(newest), f"damaged while it was written: {damage}"))
     left = (path for path in newest.parent.iterdir() if _LEFT.fullmatch(path.name))
