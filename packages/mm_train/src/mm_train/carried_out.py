@@ -36,7 +36,9 @@ CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=PART_FIELDS
     | {
+        "checkpoint.keep_every",
         "start_from.digest",
+        "start_mode",
         "validation",
         "data.buckets",
         "data.captions",

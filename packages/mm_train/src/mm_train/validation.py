@@ -51,13 +51,16 @@ def sigmas_of(spec: TrainSpec) -> tuple[float, ...]:
     return tuple(sigma for sigma in spec.validation.sigmas if (sigma >= boundary) is is_high)
 
 
-def validated(training: Training, step: int, bar: Progress) -> Validation | None:
-    """Validates after a step where that is due, also after the last one; None where it is not.
+def validated(training: Training, step: int, bar: Progress) -> float | None:
+    """Validates after a step where that is due, also after the last one, and logs what it finds.
 
     Args:
         training: What is trained.
         step: Steps that are done.
         bar: Tells how far it is.
+
+    Returns:
+        The loss; None where no validation was due.
 
     Raises:
         UserError: A loss is not finite, or too many clips are bad.
@@ -75,7 +78,7 @@ def validated(training: Training, step: int, bar: Progress) -> Validation | None
     if training.ranks.is_first:
         training.run.log({"step": step, "validation": attrs.asdict(found)})
     say(f"validation after step {step}: {found.loss:.4g} ({by_sigma})")
-    return found
+    return found.loss
 
 
 def validate(training: Training, bar: Progress) -> Validation:
