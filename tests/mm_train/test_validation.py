@@ -201,9 +201,10 @@ def test_the_best_state_is_kept_and_found_again(spec: TrainSpec, options: RunOpt
     assert 1 <= best < 5
     kept = sorted(path.name for path in (result.run_dir / "checkpoints").iterdir())
     assert kept == [f"step-{best:08d}", "step-00000006"]
-    assert result.best_checkpoint == result.run_dir / "checkpoints" / f"step-{best:08d}"
+    found = result.best_checkpoint
+    assert found == result.run_dir / "checkpoints" / f"step-{best:08d}"
     assert result.checkpoint.name == "step-00000006"
-    assert checkpoint.verify(result.best_checkpoint) == []
+    assert found is not None and checkpoint.verify(found) == []
 
 
 def test_fewer_held_out_clips_than_a_batch_are_refused_before_weights_are_loaded(
