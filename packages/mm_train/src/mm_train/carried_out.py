@@ -78,6 +78,8 @@ CARRIED_OUT = CarriedOut(
         "recompute.modules",
         "recompute.offload",
         "recompute.offload_ahead",
+        "runtime.encode_ahead",
+        "runtime.offload_encoders",
         "runtime.timeout_minutes",
         "runtime.timeout_seconds",
     },

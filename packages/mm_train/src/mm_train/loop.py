@@ -17,6 +17,7 @@ from mm_config.running import Stopped
 from mm_config.schema import UserError
 from mm_data import Batch, Quarantine
 from mm_train import states
+from mm_train.ahead import encoded_ahead
 from mm_train.gradients import gradients_of
 from mm_train.metrics import Step
 from mm_train.optim import learning_rate, set_learning_rate
@@ -73,6 +74,7 @@ def fit(
         ) as batches,
         progress(f"train {spec.name}", last_step, "step", spec.runtime.log_every, first_step) as bar,
     ):
+        batches = encoded_ahead(training, batches)
         for step in range(first_step, last_step):
             step_started = time.perf_counter()
             batch = ranks.together(lambda: next(batches))

@@ -13,7 +13,7 @@ from mm_train.work import Training
 
 @contextmanager
 def at_rest(training: Training) -> Generator[None]:
-    """Has the network compute without gradients and as it does when it is used, in a block.
+    """Has the network compute without gradients and as it does when it is used, in a block; encoders are awake.
 
     Nothing is drawn from shared streams of random numbers there: all of them are keyed. FSDP2 leaves what it
     gathered for a forward pass gathered until the backward pass, which doesn't come; so it is given back.
@@ -21,7 +21,7 @@ def at_rest(training: Training) -> Generator[None]:
     modes = [(module, module.training) for module in training.network.modules()]
     training.network.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), training.encoders.awake():
             yield
     finally:
         reshard(training.network)

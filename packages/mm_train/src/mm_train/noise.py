@@ -6,6 +6,8 @@ micro-batches or the device, and they need no state to be resumed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import torch
 from torch import Tensor
@@ -70,8 +72,13 @@ def draw(
         noise,
         levels.sigmas_N[indices],
         levels.weights_N[indices].float(),
-        tuple(_dropped(spec.seed, step, position, spec.data.caption_dropout) for position in positions),
+        dropped_captions(spec, step, positions),
     )
+
+
+def dropped_captions(spec: TrainSpec, step: int, positions: Sequence[int]) -> tuple[bool, ...]:
+    """Whose caption is replaced by the empty one; these draws are known before the others are made."""
+    return tuple(_dropped(spec.seed, step, position, spec.data.caption_dropout) for position in positions)
 
 
 def held_out_draws(spec: TrainSpec, batch: int, positions: tuple[int, ...], shape: tuple[int, ...]) -> Draws:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Protocol
 
 import attrs
 import torch
@@ -13,8 +14,17 @@ from mm_config.runs import Run
 from mm_config.specs import TrainSpec
 from mm_data import Dataset, Plan
 from mm_train.noise import NoiseLevels
+from mm_train.offloading import Resting
 from mm_train.ranks import Ranks
 from mm_train.sources import Source
+
+
+class Coming(Protocol):
+    """What batches come from."""
+
+    def waiting(self) -> list[Any]:
+        """Items that are put together next and have arrived already."""
+        ...
 
 
 @attrs.frozen
@@ -41,6 +51,12 @@ class Training:
     """Parallelized, on the device, with its weights."""
     optimizer: Optimizer
     """Over the network's trainable parameters."""
+    encoders: Resting = attrs.field()
+    """Those of the source, which may lie in the host's memory until they are awake."""
+
+    @encoders.default
+    def _encoders(self) -> Resting:
+        return Resting(self.source.encoders if self.spec.runtime.offload_encoders else ())
 
     @property
     def quarantine(self) -> Path:
