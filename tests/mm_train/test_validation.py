@@ -23,6 +23,7 @@ from mm_config.schema.errors import UserError
 from mm_config.specs.data import Cache
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.monitoring import ValidationSpec
+from mm_config.specs.optim import EmaSpec
 from mm_config.specs.train import TrainSpec
 from mm_data import Asked, load_clip, plan_of, prepare, to_model_range
 from mm_data.plan.holding_out import held_out
@@ -69,9 +70,13 @@ def numbers(run_dir: Path) -> Lines:
     return lines
 
 
-def tensors_of(folder: Path) -> dict[str, Tensor]:
-    files = sorted(file for group in ("model", "optimizer") for file in (folder / group).iterdir())
+def group_of(folder: Path, group: str) -> dict[str, Tensor]:
+    files = sorted((folder / group).iterdir())
     return {name: tensor.clone() for file in files for name, tensor in load_file(file).items()}
+
+
+def tensors_of(folder: Path) -> dict[str, Tensor]:
+    return group_of(folder, "model") | group_of(folder, "optimizer")
 
 
 def noise_of(seed: int, batch: int, position: int, shape: tuple[int, ...]) -> Tensor:
@@ -91,7 +96,7 @@ def plainly(spec: TrainSpec, options: RunOptions, saved: Path) -> dict[float, fl
     network = mm_models.build(spec.model, dtype=torch.float32)
     network.to_empty(device="cpu")
     network.init_buffers(torch.device("cpu"))  # type: ignore[operator]
-    mm_models.load(network, saved)
+    network.load_state_dict(group_of(saved, "model" if spec.ema is None else "average"))
     autoencoder = mm_models.build_autoencoder(spec.autoencoder, torch.device("cpu"), Locations())
     text_encoder = mm_models.build_text_encoder(spec.text_encoder, torch.device("cpu"), Locations())
     losses: dict[float, list[float]] = {0.95: [], 0.9: []}
@@ -111,22 +116,30 @@ def plainly(spec: TrainSpec, options: RunOptions, saved: Path) -> dict[float, fl
     return {sigma: sum(found) / len(found) for sigma, found in losses.items()}
 
 
-def test_it_is_what_a_plain_computation_says_of_the_checkpoint(
-    spec: TrainSpec, options: RunOptions, whole: mm_train.TrainResult
-) -> None:
-    assert spec.diffusion.boundary == BOUNDARY
-    run_dir = whole.run_dir
-    lines = validations(run_dir)
-    assert [line["step"] for line in lines] == [2, 3]
-    for line in lines:
-        found = line["validation"]
-        expected = plainly(spec, options, states.step_folder(run_dir / "checkpoints", line["step"]))
+def agree(spec: TrainSpec, options: RunOptions, run_dir: Path) -> None:
+    for line in validations(run_dir):
+        found, saved = line["validation"], states.step_folder(run_dir / "checkpoints", line["step"])
+        expected = plainly(spec, options, saved)
         # 0.3 is a noise level of the other expert.
         assert found["by_sigma"] == pytest.approx({f"{s:g}": loss for s, loss in expected.items()}, rel=1e-5)
         assert found["loss"] == pytest.approx(sum(expected.values()) / 2, rel=1e-5)
         assert found["clips"] == 12
-        saved = checkpoint.read_state(states.step_folder(run_dir / "checkpoints", line["step"]))
-        assert saved["validation"] == found["loss"]
+        assert checkpoint.read_state(saved)["validation"] == found["loss"]
+
+
+def test_it_is_what_a_plain_computation_says_of_the_checkpoint(
+    spec: TrainSpec, options: RunOptions, whole: mm_train.TrainResult
+) -> None:
+    assert spec.diffusion.boundary == BOUNDARY
+    assert [line["step"] for line in validations(whole.run_dir)] == [2, 3]
+    agree(spec, options, whole.run_dir)
+
+
+def test_where_an_average_is_kept_it_is_the_averages(spec: TrainSpec, options: RunOptions) -> None:
+    spec = replace(spec, {"ema": EmaSpec(decay=0.5, start_step=0), "validation.every_steps": 9})
+    result = mm_train.train(spec, options)
+    assert len(validations(result.run_dir)) == 1
+    agree(spec, options, result.run_dir)
 
 
 def on_two(rank: int, spec: TrainSpec, options: RunOptions) -> None:

@@ -37,8 +37,10 @@ CARRIED_OUT = CarriedOut(
     fields=PART_FIELDS
     | {
         "checkpoint.keep_every",
+        "start_from.average",
         "start_from.digest",
         "start_mode",
+        "ema",
         "validation",
         "data.buckets",
         "data.captions",

@@ -86,6 +86,8 @@ def fit(
             _require_finite(loss, norm, training, batch)
             training.optimizer.step()
             training.optimizer.zero_grad()
+            if training.average is not None:
+                training.average.update(training.network, step + 1)
 
             seconds = time.perf_counter() - step_started
             rate = batch.size / seconds
@@ -115,7 +117,13 @@ def fit(
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
                 ranks.on_first(training.run.sync_metrics)
                 states.save(
-                    training.run.checkpoints_dir, spec, training.network, training.optimizer, state, ranks
+                    training.run.checkpoints_dir,
+                    spec,
+                    training.network,
+                    training.optimizer,
+                    state,
+                    ranks,
+                    training.more_groups(),
                 )
             if stop and state.step < steps:
                 if closed and not asked:

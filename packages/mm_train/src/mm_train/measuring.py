@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -13,17 +13,22 @@ from mm_train.work import Training
 
 @contextmanager
 def at_rest(training: Training) -> Generator[None]:
-    """Has the network compute without gradients and as it does when it is used, in a block; encoders are awake.
+    """Has the network compute as when it is used, in a block: its average where there is one, no gradients.
 
-    Nothing is drawn from shared streams of random numbers there: all of them are keyed. FSDP2 leaves what it
-    gathered for a forward pass gathered until the backward pass, which doesn't come; so it is given back.
+    The encoders are awake in it. Nothing is drawn there from shared streams of random numbers: all of them
+    are keyed.
     """
-    modes = [(module, module.training) for module in training.network.modules()]
-    training.network.eval()
+    network, average = training.network, training.average
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
     try:
-        with torch.no_grad(), training.encoders.awake():
+        with (
+            nullcontext() if average is None else average.in_place_of(network),
+            torch.no_grad(),
+            training.encoders.awake(),
+        ):
             yield
     finally:
-        reshard(training.network)
+        reshard(network)
         for module, mode in modes:
             module.training = mode

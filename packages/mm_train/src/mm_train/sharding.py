@@ -59,7 +59,11 @@ def _reduce_by_sums(network: nn.Module) -> None:
 
 
 def reshard(network: nn.Module) -> None:
-    """Gives back what forward passes have gathered, where none of their backward passes will."""
+    """Gives up whole weights that are still gathered.
+
+    FSDP2 keeps the root's after a forward pass that no backward pass follows. Until then they stand in place
+    of the sharded parameters, and the next forward pass uses them, whatever the shards hold by then.
+    """
     for module in network.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

@@ -10,13 +10,16 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from mm_config.running import AVERAGE
 from mm_config.runs import Run
 from mm_config.specs import TrainSpec
 from mm_data import Dataset, Plan
+from mm_train.average import Average
 from mm_train.noise import NoiseLevels
 from mm_train.offloading import Resting
 from mm_train.ranks import Ranks
 from mm_train.sources import Source
+from mm_train.states import Groups
 
 
 class Coming(Protocol):
@@ -51,12 +54,18 @@ class Training:
     """Parallelized, on the device, with its weights."""
     optimizer: Optimizer
     """Over the network's trainable parameters."""
-    encoders: Resting = attrs.field()
+    average: Average | None
+    """Of the network's trainable parameters; None where none is kept."""
+    encoders: Resting = attrs.Factory(lambda self: self.resting(), takes_self=True)
     """Those of the source, which may lie in the host's memory until they are awake."""
 
-    @encoders.default
-    def _encoders(self) -> Resting:
+    def resting(self) -> Resting:
+        """The encoders, which lie in the host's memory from now on where the spec asks for it."""
         return Resting(self.source.encoders if self.spec.runtime.offload_encoders else ())
+
+    def more_groups(self) -> Groups:
+        """What a checkpoint holds beside weights and moments."""
+        return {} if self.average is None else {AVERAGE: self.average.tensors()}
 
     @property
     def quarantine(self) -> Path:
