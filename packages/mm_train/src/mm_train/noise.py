@@ -87,8 +87,10 @@ def dropped_captions(spec: TrainSpec, step: int, positions: Sequence[int]) -> tu
 def held_out_draws(spec: TrainSpec, batch: int, positions: tuple[int, ...], shape: tuple[int, ...]) -> Draws:
     """The noise of held-out clips, which is the same whenever they are looked at; their level is 0 here.
 
+    They have their captions, and a share of them no clean first frame, as in training.
+
     Args:
-        spec: Seed.
+        spec: Seed, and which share of clips is given no frame.
         batch: Number of the batch of held-out clips, from 0.
         positions: Places in it.
         shape: `(C, T, H, W)` of one clip's latents.
@@ -96,8 +98,13 @@ def held_out_draws(spec: TrainSpec, batch: int, positions: tuple[int, ...], shap
     noise = torch.empty(len(positions), *shape)
     for place, position in enumerate(positions):
         noise[place].normal_(generator=generator(spec.seed, batch, position, "validation"))
-    ones = torch.ones(len(positions))
-    return Draws(noise, 0 * ones.double(), ones, (False,) * len(positions))
+    return Draws(
+        noise,
+        sigma_B=torch.zeros(len(positions), dtype=torch.float64),
+        weight_B=torch.ones(len(positions)),
+        dropped=(False,) * len(positions),
+        from_text=_dropped(spec.seed, batch, positions, "validation frame", spec.data.frame_dropout),
+    )
 
 
 def _index(seed: int, step: int, position: int, indices: range) -> int:
