@@ -51,6 +51,7 @@ CARRIED_OUT = CarriedOut(
         "image_encoder",
         "samples.images",
         "samples.last_images",
+        "samples.wanted",
         "image_fit",
         "image_background",
         "distilled",
