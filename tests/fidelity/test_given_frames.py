@@ -20,7 +20,6 @@ from mm_config.specs import (
     ClipImageEncoderSpec,
     Conditioning,
     GenerationRequest,
-    GuidanceMode,
     InferSpec,
     ReleasedWeights,
     SamplerSpec,
@@ -149,9 +148,5 @@ def test_a_video_from_given_frames_is_that_of_diffusers(name: str, tmp_path: Pat
     apart = float((pipeline.denoise(requests) - expected).abs().max()) / scale
     print(f"{name}: {apart:.1e} of the largest latent")
     assert apart <= 1e-5
-    in_passes = replace(spec, "runtime.guidance", GuidanceMode.SEQUENTIAL)
-    alone = attrs.evolve(pipeline, spec=in_passes).denoise(requests[1:])
-    assert float((alone - expected[1:]).abs().max()) <= 1e-5 * scale
-    swapped = [attrs.evolve(request, image=requests[0].image) for request in requests]
-    (other,) = pipeline.denoise(swapped[1:])
+    (other,) = pipeline.denoise([attrs.evolve(requests[1], image=requests[0].image)])
     assert float((other - expected[1]).abs().max()) > 1e-3 * scale

@@ -37,9 +37,6 @@ CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=PART_FIELDS
     | {
-        "image_encoder",
-        "model.image_dim",
-        "model.image_positions",
         "checkpoint.keep_every",
         "start_from.average",
         "start_from.digest",
