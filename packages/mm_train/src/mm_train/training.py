@@ -188,6 +188,7 @@ def _train(
             levels=noise_levels(spec),
             network=network,
             optimizer=build_optimizer(network, spec.optim, picked),
+            sinks=(run.log,) if ranks.is_first else (),
         )
         ranks.on_first(lambda: _quarantine(training).add(source.bad))
         start = TrainState(0, {}, 0.0) if point is None else restore(training, point)

@@ -12,9 +12,11 @@ from torch.optim import Optimizer
 from mm_config.runs import Run
 from mm_config.specs import TrainSpec
 from mm_data import Dataset, Plan
+from mm_train.metrics import Sink
 from mm_train.noise import NoiseLevels
 from mm_train.ranks import Ranks
 from mm_train.sources import Source
+from mm_train.timing import Clock, Totals
 
 
 @attrs.frozen
@@ -41,6 +43,22 @@ class Training:
     """Parallelized, on the device, with its weights."""
     optimizer: Optimizer
     """Over the network's trainable parameters."""
+
+    sinks: tuple[Sink, ...] = ()
+    """Where lines of metrics go; none on ranks that don't write."""
+    clock: Clock = attrs.field()
+    """Tells the time by part."""
+    totals: Totals = attrs.field(factory=Totals)
+    """What this process has done."""
+
+    @clock.default
+    def _make_clock(self) -> Clock:
+        return Clock(self.device)
+
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether reading a number of the device keeps it from nothing: on a CPU, which computes at once."""
+        return self.device.type == "cpu"
 
     @property
     def quarantine(self) -> Path:
