@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 _READING = {"item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__array__"}
@@ -62,7 +62,7 @@ class _Functions(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in _READING and self._reads.on_device(args[0]):
             self._reads.reads.append(name)
-            with torch._C.DisableTorchFunction(), torch.utils._python_dispatch._disable_current_modes():
+            with torch._C.DisableTorchFunction(), _disable_current_modes():
                 return func(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 

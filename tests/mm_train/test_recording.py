@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 
 import mm_train
 from mm_config import replace
@@ -123,16 +124,16 @@ def test_an_update_from_numbers_that_are_not_finite_spoils_nothing(fused: bool, 
 def _one_rank_has_a_nan(rank: int) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
-    torch.distributed.fsdp.fully_shard(network)
+    fully_shard(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.1, fused=True)
     bad = torch.zeros(())
     for gradient in (0.5, math.nan):
         for parameter in network.parameters():
             parameter.grad = torch.full_like(parameter, 0.5)
             if rank == 1:
-                parameter.grad.to_local().fill_(gradient)
+                local_of(parameter.grad).fill_(gradient)
         norm = clip_gradients(network.parameters(), 1.0)
-        before = [parameter.to_local().clone() for parameter in network.parameters()]
+        before = [local_of(parameter).clone() for parameter in network.parameters()]
         update(optimizer, network.parameters(), [norm], bad)
         same = [torch.equal(*both) for both in zip(before, map(local_of, network.parameters()), strict=True)]
         assert all(same) is math.isnan(gradient)

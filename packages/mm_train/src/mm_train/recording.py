@@ -22,9 +22,11 @@ class _Done:
     """A step whose numbers are not read yet."""
 
     step: Step
+    """What was given to the caller."""
     indices: tuple[int, ...]
     """Of its clips in the dataset, on this rank."""
     amount: Amount
+    """What it counts."""
     device: dict[str, float]
     """Memory and clocks when it was done."""
 

@@ -46,14 +46,12 @@ class Training:
 
     sinks: tuple[Sink, ...] = ()
     """Where lines of metrics go; none on ranks that don't write."""
-    clock: Clock = attrs.field()
+    clock: Clock = attrs.field(
+        default=attrs.Factory(lambda self: Clock(self.device), takes_self=True)  # type: ignore[attr-defined]
+    )
     """Tells the time by part."""
     totals: Totals = attrs.field(factory=Totals)
     """What this process has done."""
-
-    @clock.default
-    def _make_clock(self) -> Clock:
-        return Clock(self.device)
 
     @property
     def reads_at_once(self) -> bool:
