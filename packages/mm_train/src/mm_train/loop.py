@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from functools import partial
 
+import attrs
 import torch
 
 import mm_data
@@ -26,12 +27,11 @@ from mm_train.work import Training
 
 def fit(
     training: Training,
-    first_step: int,
-    seconds_before: float,
+    start: TrainState,
     stop_requested: Callable[[], int],
     stop_after: int | None = None,
 ) -> Generator[Step, bool, TrainState]:
-    """Trains from `first_step` to the last step of the schedule and returns the final state.
+    """Trains from `start` to the last step of the schedule and returns the final state.
 
     It gives each step and is sent whether to stop after it. Every step appends a line to metrics.jsonl;
     checkpoints are written every `checkpoint.every_steps` steps, after the last step, and when a rank is
@@ -39,8 +39,7 @@ def fit(
 
     Args:
         training: What to train, with what.
-        first_step: Steps that were done before.
-        seconds_before: Time spent on them.
+        start: What was done before; the time since then counts as well.
         stop_requested: The number of a signal that asks to stop; 0 for none.
         stop_after: The step after which to stop on the way, see `RunOptions`.
 
@@ -55,8 +54,8 @@ def fit(
     spec, ranks = training.spec, training.ranks
     steps = spec.schedule.steps
     last_step = min(steps, stop_after or steps)
-    started = time.perf_counter()
-    state = TrainState(first_step, {}, seconds_before)
+    first_step, started = start.step, time.perf_counter()
+    state = start
     recorder = Recorder(training)
     bad = torch.zeros((), device=training.device)
     training.network.train()
@@ -94,8 +93,8 @@ def fit(
             ranks.reached(step + 1)
             closed = yield done
             training.clock.mark("other")
-            elapsed = seconds_before + time.perf_counter() - started
-            state = TrainState(step + 1, batches.state(), elapsed)
+            elapsed = start.seconds + time.perf_counter() - started
+            state = attrs.evolve(start, step=step + 1, data=batches.state(), seconds=elapsed)
             asked = stop_requested()
             stop = ranks.largest(max(asked, signal.SIGINT) if closed else asked)
             if stop or state.step == last_step:

@@ -17,6 +17,7 @@ from mm_config.specs import RandomWeights, TrainedBy, TrainSpec
 from mm_data import Dataset
 from mm_models import Use, checkpoint, require_releases, said_otherwise
 from mm_models import check_weights as check
+from mm_train.beginning import require_state
 from mm_train.features.kinds import FIELDS, TEXT, encoders_of
 from mm_train.features.opening import kept_before
 
@@ -53,6 +54,7 @@ def start_weights(
     if problems or found is None:
         raise UserError(problems)
     if isinstance(found, Path):
+        require_state(spec, found)
         with concerning("spec.start_from"):
             check(network, found)
         if not isinstance(spec.start_from, TrainedBy):  # A spec that names the training says what it made.
@@ -105,12 +107,3 @@ def _short(caption: str) -> str:
 def in_stored_order(dataset: Dataset, saved: Path) -> Dataset:
     """A dataset whose samples go on in the order that a checkpoint's stream had."""
     return attrs.evolve(dataset, order_key=checkpoint.read_state(saved)["data"]["digest"])
-
-
-def fill(network: nn.Module, weights: Path | RandomWeights) -> None:
-    """Draws a network's weights, or loads them."""
-    if isinstance(weights, RandomWeights):
-        mm_models.initialize(network, weights.seed)
-    else:
-        with concerning("spec.start_from"):
-            mm_models.load(network, weights)

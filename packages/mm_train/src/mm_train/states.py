@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from mm_config.console import say
 from mm_config.durable import discard
 from mm_config.schema import Problem, UserError, exact_hash, spec_hash
-from mm_config.specs import TrainSpec
+from mm_config.specs import CheckpointSpec, TrainSpec
 from mm_config.stored import read_json, to_payload
 from mm_models import checkpoint, load_group
 from mm_train.clipping import local_of
@@ -43,11 +43,18 @@ class TrainState:
     """The stream's state."""
     seconds: float
     """Time spent on these steps, by all processes that resumed each other."""
+    updates_before: int = 0
+    """Updates that the optimizer had made before step 0, in a training whose moments it took over."""
 
 
 def step_folder(checkpoints_dir: Path, step: int) -> Path:
     """The checkpoint after `step` steps."""
     return checkpoints_dir / f"step-{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint, by its name."""
+    return int(folder.name.removeprefix("step-"))
 
 
 def save(
@@ -86,7 +93,7 @@ def save(
         raise UserError(
             Problem(str(folder), f"the checkpoint can't be written: {error.strerror or error}")
         ) from error
-    ranks.on_first(lambda: prune(folder, spec.checkpoint.keep_last))
+    ranks.on_first(lambda: prune(folder, spec.checkpoint))
     return folder
 
 
@@ -97,8 +104,9 @@ def restore(folder: Path, network: nn.Module, optimizer: Optimizer) -> TrainStat
         UserError: The checkpoint holds other tensors than the network has.
     """
     content = checkpoint.read_state(folder)
-    state = TrainState(content["step"], content["data"], content["seconds"])
-    make_moments(network, optimizer, state.step)
+    updates_before = content.get("updates_before", 0)
+    state = TrainState(content["step"], content["data"], content["seconds"], updates_before)
+    make_moments(network, optimizer, updates_before + state.step)
     load_group(folder, "model", network.state_dict())
     load_group(folder, "optimizer", named_moments(network, optimizer))
     return state
@@ -125,9 +133,10 @@ def last_good(checkpoints_dir: Path) -> str:
     return f"The last good state is {kept[0]}" if kept else "No state had been saved yet"
 
 
-def prune(newest: Path, keep_last: int) -> None:
-    """Keeps a checkpoint that was just written and the `keep_last - 1` before it; removes what is older, and
-    what a killed process of the run left half written or half removed.
+def prune(newest: Path, keep: CheckpointSpec) -> None:
+    """Keeps a checkpoint that was just written, the `keep_last - 1` before it and those at multiples of
+    `keep_every`; removes what else is older, and what a killed process of the run left half written or half
+    removed.
 
     An old one that can't be removed is said.
 
@@ -135,7 +144,8 @@ def prune(newest: Path, keep_last: int) -> None:
         UserError: The newest is damaged; nothing is removed.
     """
     kept = checkpoint.newest_first(newest.parent)
-    surplus = kept[kept.index(newest) + keep_last :]
+    older = kept[kept.index(newest) + keep.keep_last :]
+    surplus = [folder for folder in older if keep.keep_every is None or step_of(folder) % keep.keep_every]
     if surplus and (damage := damage_of(newest)):
         raise UserError(Problem(str(newest), f"damaged while it was written: {damage}"))
     left = (path for path in newest.parent.iterdir() if _LEFT.fullmatch(path.name))

@@ -28,6 +28,7 @@ from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train import states
 from mm_train.batches import asks_of
+from mm_train.beginning import begin
 from mm_train.carried_out import check_carried_out
 from mm_train.content import agreed_inputs, with_content
 from mm_train.features.opening import open_features
@@ -41,7 +42,6 @@ from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
 from mm_train.sources import Source, source_of
 from mm_train.starting import (
-    fill,
     in_stored_order,
     require_encoders,
     require_short_captions,
@@ -174,9 +174,6 @@ def _train(
             plan = planned(spec, dataset, options, ranks)
         for line in plan.counts.lines():
             say(line)
-        if saved is None:
-            found = weights or ranks.together(lambda: start_weights(spec, options, dataset, network))
-            ranks.together(lambda: fill(network, found))
         training = Training(
             spec=spec,
             run=run,
@@ -191,12 +188,18 @@ def _train(
             sinks=(run.log,) if ranks.is_first else (),
         )
         ranks.on_first(lambda: _quarantine(training).add(source.bad))
-        start = TrainState(0, {}, 0.0) if point is None else restore(training, point)
+        if point is None or saved is None:
+            if point is not None:
+                say(f"{point.run_dir} has no checkpoint yet; it begins anew")
+            found = weights or ranks.together(lambda: start_weights(spec, options, dataset, network))
+            start = begin(training, found)
+        else:
+            start = restore(training, point)
         for lost in ranks.on_first(lambda: run.rewind_metrics(start.step)):
             say(lost)
-        spent = start.seconds + time.perf_counter() - started
+        start = attrs.evolve(start, seconds=start.seconds + time.perf_counter() - started)
         with stop_requests() as stop_requested:
-            state = yield from fit(training, start.step, spent, stop_requested, options.stop_after)
+            state = yield from fit(training, start, stop_requested, options.stop_after)
             return _finish(training, state)
 
 

@@ -14,7 +14,7 @@ from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Weights
 from mm_config.specs.optim import AdamWSpec
 from mm_config.specs.train import StartMode, TrainSpec
-from mm_config.specs.weights import RandomWeights, TrainedBy
+from mm_config.specs.weights import RandomWeights, SavedWeights, TrainedBy
 
 EXACT_FIELDS = (
     "expert",
@@ -164,14 +164,26 @@ def _adapter_problems(
 def _continuing_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
     """An optimizer's state comes from a training alone, and has to fit."""
     mode, before = spec.start_mode, _training_of(spec.start_from)
-    if not isinstance(spec.start_from, TrainedBy):
+    if not isinstance(spec.start_from, TrainedBy | SavedWeights):
         yield Problem(
             "start_mode",
             f"is {mode.value}, which goes on with a training's optimizer, but {path}.start_from is "
             f"{for_person(spec.start_from)}, which has none; choose weights, or start from TrainedBy(...)",
         )
-    if before is None:
-        return
+    if before is not None:
+        yield from continuing_problems(spec, before, before.schedule.steps, path)
+
+
+def continuing_problems(spec: TrainSpec, before: TrainSpec, steps: int, path: str) -> Iterator[Problem]:
+    """What keeps a training from going on with the state of another one.
+
+    Args:
+        spec: The training spec, whose mode is not weights.
+        before: The training whose state it goes on with.
+        steps: Steps that were made of it.
+        path: Where the spec stands.
+    """
+    mode, weights = spec.start_mode, TrainedBy(spec=before)
     fields = EXACT_FIELDS
     if mode is not StartMode.EXACT:
         fields = ("lora.rank", "lora.targets") if spec.lora and before.lora else ("lora", "frozen")
@@ -184,7 +196,7 @@ def _continuing_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
         elif isinstance(spec.optim, AdamWSpec):
             fields += ("optim.state_bits",)
     needed = f"{path}.start_mode {mode.value} needs them equal"
-    for problem in _trained_problems(spec.start_from, "start_from", spec, fields, path):
+    for problem in _trained_problems(weights, "start_from", spec, fields, path):
         yield Problem(problem.path, f"{problem.message}; {needed}")
     if mode is StartMode.EXACT:
         kept, keeps = (0.0 if one.validation is None else one.validation.holdout for one in (before, spec))
@@ -193,11 +205,11 @@ def _continuing_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
                 "validation",
                 f"keeps {keeps} of the clips out of training, but the training before kept {kept}; {needed}",
             )
-        if spec.schedule.steps <= before.schedule.steps:
+        if spec.schedule.steps <= steps:
             yield Problem(
                 "schedule.steps",
-                f"is {spec.schedule.steps}, but the training that goes on has made {before.schedule.steps}; "
-                f"at least {before.schedule.steps + 1}",
+                f"is {spec.schedule.steps}, but the training that goes on has made {steps}; "
+                f"at least {steps + 1}",
             )
 
 

@@ -10,13 +10,14 @@ import attrs
 from mm_config.options.run_options import RunOptions
 from mm_config.running.choosing import chosen_checkpoint, final_checkpoint
 from mm_config.running.runners import run
+from mm_config.running.saved import saved_checkpoint
 from mm_config.runs.folder import HASH_DIGITS
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import replace
 from mm_config.schema.identity import spec_hash
 from mm_config.schema.root import RootSpec
 from mm_config.specs.kinds import Weights
-from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
+from mm_config.specs.weights import RandomWeights, ReleasedWeights, SavedWeights, TrainedBy
 
 
 def resolve_weights(
@@ -44,6 +45,8 @@ def resolve_weights(
             if not build_missing:
                 raise UserError(Problem(path, _missing(trained)))
             return _build(trained, options)
+        case SavedWeights():
+            return saved_checkpoint(weights, options, path)
         case _:
             raise AssertionError(f"{path}: {type(weights).__name__} is no kind of weights")
 
