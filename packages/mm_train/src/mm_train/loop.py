@@ -16,6 +16,7 @@ from mm_config.options import StoppedEarly
 from mm_config.running import Stopped
 from mm_data import Quarantine
 from mm_train import states
+from mm_train.ahead import encoded_ahead
 from mm_train.gradients import gradients_of
 from mm_train.metrics import Step
 from mm_train.optim import learning_rate, set_learning_rate
@@ -75,6 +76,7 @@ def fit(
         ) as batches,
         progress(f"train {spec.name}", last_step, "step", spec.runtime.log_every, first_step) as bar,
     ):
+        batches = encoded_ahead(training, batches)
         training.clock.restart()
         for step in range(first_step, last_step):
             asked_at = time.perf_counter()
@@ -86,6 +88,8 @@ def fit(
 
             scalars = gradients_of(training, batch, batches)
             update(training.optimizer, training.network.parameters(), scalars.values(), bad)
+            if training.average is not None:
+                training.average.update(training.network, step + 1)
             training.clock.mark("optimizer")
 
             done = recorder.add(batch, scalars, lr, waited)
@@ -103,7 +107,13 @@ def fit(
                 recorder.read()
                 ranks.on_first(training.run.sync_metrics)
                 states.save(
-                    training.run.checkpoints_dir, spec, training.network, training.optimizer, state, ranks
+                    training.run.checkpoints_dir,
+                    spec,
+                    training.network,
+                    training.optimizer,
+                    state,
+                    ranks,
+                    training.more_groups(),
                 )
                 training.clock.mark("checkpoint")
             if stop and state.step < steps:

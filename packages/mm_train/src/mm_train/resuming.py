@@ -60,7 +60,9 @@ def restore(training: Training, point: ResumePoint) -> TrainState:
     """
     spec, ranks = training.spec, training.ranks
     saved = Path(str(point.saved))
-    state = ranks.together(lambda: states.restore(saved, training.network, training.optimizer))
+    state = ranks.together(
+        lambda: states.restore(saved, training.network, training.optimizer, training.more_groups())
+    )
     ranks.together(
         lambda: mm_data.resume_step(
             state.data, spec.data, training.dataset, seed=spec.seed, plan=training.plan

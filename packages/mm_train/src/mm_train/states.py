@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mm_config.console import say
@@ -23,6 +25,9 @@ from mm_train.ranks import Ranks
 
 _STATE = {"step": int, "data": {"digest": str, "step": int}, "seconds": int | float}
 """What resuming reads of a `state.json`."""
+Groups = Mapping[str, Mapping[str, Tensor]]
+"""Named tensors by the group of a checkpoint that holds them."""
+_NOTHING: Groups = MappingProxyType({})
 _LEFT = re.compile(r"(step-\d{8,}|\.step-\d{8,}\..*)\.tmp", re.DOTALL)
 """A checkpoint that was half written or half removed, by its name."""
 NAMED = 4
@@ -64,21 +69,24 @@ def save(
     optimizer: Optimizer,
     state: TrainState,
     ranks: Ranks,
+    more: Groups = _NOTHING,
 ) -> Path:
     """Writes a checkpoint, then removes old ones beyond `keep_last`, once the new one is proved intact.
+
+    Beside weights and moments it holds `more`, see `Training.more_groups`.
 
     Raises:
         UserError: A weight or a moment is not finite, and nothing is written; or it can't be written, or what
             was written is damaged, and older ones are kept.
     """
     if strange := not_finite(network, optimizer, ranks):
-        more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+        rest = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
         raise UserError(
-            f"step {state.step}: {strange[0]}{more} is not finite after the update; this state is not saved. "
+            f"step {state.step}: {strange[0]}{rest} is not finite after the update; this state is not saved. "
             f"{last_good(checkpoints_dir)}; a lower spec.optim.lr may help"
         )
     folder = step_folder(checkpoints_dir, state.step)
-    tensors = {"model": network.state_dict(), "optimizer": named_moments(network, optimizer)}
+    tensors = {"model": network.state_dict(), "optimizer": named_moments(network, optimizer), **more}
     content = {
         "v": 1,
         **attrs.asdict(state),
@@ -97,8 +105,8 @@ def save(
     return folder
 
 
-def restore(folder: Path, network: nn.Module, optimizer: Optimizer) -> TrainState:
-    """Fills the network and the optimizer, sharded in any way, from a checkpoint.
+def restore(folder: Path, network: nn.Module, optimizer: Optimizer, more: Groups = _NOTHING) -> TrainState:
+    """Fills the network, the optimizer and `more`, sharded in any way, from a checkpoint.
 
     Raises:
         UserError: The checkpoint holds other tensors than the network has.
@@ -109,6 +117,8 @@ def restore(folder: Path, network: nn.Module, optimizer: Optimizer) -> TrainStat
     make_moments(network, optimizer, updates_before + state.step)
     load_group(folder, "model", network.state_dict())
     load_group(folder, "optimizer", named_moments(network, optimizer))
+    for group, tensors in more.items():
+        load_group(folder, group, tensors)
     return state
 
 

@@ -27,6 +27,7 @@ from mm_data import Dataset, Plan, Quarantine
 from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train import states
+from mm_train.average import average_of
 from mm_train.batches import asks_of
 from mm_train.beginning import begin
 from mm_train.carried_out import check_carried_out
@@ -185,6 +186,7 @@ def _train(
             levels=noise_levels(spec),
             network=network,
             optimizer=build_optimizer(network, spec.optim, picked),
+            average=average_of(network, spec.ema),
             sinks=(run.log,) if ranks.is_first else (),
         )
         ranks.on_first(lambda: _quarantine(training).add(source.bad))
@@ -195,6 +197,8 @@ def _train(
             start = begin(training, found)
         else:
             start = restore(training, point)
+        if training.average is not None and start.step == 0:
+            training.average.update(network, 0)
         for lost in ranks.on_first(lambda: run.rewind_metrics(start.step)):
             say(lost)
         start = attrs.evolve(start, seconds=start.seconds + time.perf_counter() - started)
