@@ -23,6 +23,7 @@ from mm_train.optim import learning_rate, set_learning_rate
 from mm_train.recording import Recorder
 from mm_train.states import TrainState
 from mm_train.updating import update
+from mm_train.validation import validated
 from mm_train.work import Training
 
 
@@ -97,10 +98,13 @@ def fit(
             ranks.reached(step + 1)
             closed = yield done
             training.clock.mark("other")
-            elapsed = start.seconds + time.perf_counter() - started
-            state = attrs.evolve(start, step=step + 1, data=batches.state(), seconds=elapsed)
             asked = stop_requested()
             stop = ranks.largest(max(asked, signal.SIGINT) if closed else asked)
+            measured = validated(training, step + 1, bar) if not stop or step + 1 == steps else None
+            elapsed = start.seconds + time.perf_counter() - started
+            state = attrs.evolve(
+                start, step=step + 1, data=batches.state(), seconds=elapsed, validation=measured
+            )
             if stop or state.step == last_step:
                 ranks.on_first(partial(_say_unseen, training, batches.quarantine))
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
