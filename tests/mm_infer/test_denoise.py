@@ -137,7 +137,7 @@ def test_both_passes_of_guidance_are_given_the_same_frames(batched: bool):
 
     def network(latents: Tensor, timestep: Tensor, text: Tensor, image: Tensor) -> Tensor:
         seen.extend(zip(latents, timestep, image, strict=True))
-        return text.mean((1, 2)).view(-1, 1, 1, 1, 1).expand_as(NOISE[:1])
+        return text.mean((1, 2)).view(-1, 1, 1, 1, 1).expand(-1, *NOISE.shape[1:])
 
     given = Given(beside_BCTHW=torch.rand(2, 7, *NOISE.shape[2:]), image_BIK=torch.rand(2, 5, 3))
     sampler = SamplerSpec(steps=1, shift=5.0, guidance_high_noise=3.0)
