@@ -111,7 +111,13 @@ def fit(
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
                 ranks.on_first(training.run.sync_metrics)
                 states.save(
-                    training.run.checkpoints_dir, spec, training.network, training.optimizer, state, ranks
+                    training.run.checkpoints_dir,
+                    spec,
+                    training.network,
+                    training.optimizer,
+                    state,
+                    ranks,
+                    training.base,
                 )
             if stop and state.step < steps:
                 if closed and not asked:

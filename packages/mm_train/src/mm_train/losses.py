@@ -22,6 +22,8 @@ def sample_losses(training: Training, batch: Batch, places: range) -> Tensor:
     spec = training.spec
     positions = tuple(batch.positions[place] for place in places)
     draws = draw(spec, training.levels, batch.step, positions, latent_shape(spec, batch.shape))
+    if training.dropout is not None:
+        training.dropout.begin(spec.seed, batch.step, positions, training.device)
     samples = training.source.collate([batch.items[place] for place in places], draws.dropped)
     return losses_of(spec, training.network, samples, draws) * draws.weight_B.to(training.device)
 

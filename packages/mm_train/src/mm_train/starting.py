@@ -17,11 +17,71 @@ from mm_config.specs import RandomWeights, TrainedBy, TrainSpec
 from mm_data import Dataset
 from mm_models import Use, checkpoint, require_releases, said_otherwise
 from mm_models import check_weights as check
+from mm_models.lora import Adapter
+from mm_train.adapters import ADAPTER_START, START, base_of, begin_adapters, start_adapter
 from mm_train.features.kinds import FIELDS, TEXT, encoders_of
 from mm_train.features.opening import kept_before
+from mm_train.ranks import Ranks
 
 SHOWN_CHARACTERS = 60
 """Of a caption in a message."""
+
+
+@attrs.frozen(eq=False)
+class Start:
+    """What the network and what stands beside it begin with, where a checkpoint doesn't hold it."""
+
+    weights: Path | RandomWeights | None
+    """The network's; None where a checkpoint holds it."""
+    adapter: tuple[Path, Adapter] | None
+    """Adapters that are trained further; None where they start anew, or are in a checkpoint."""
+    base: str | None
+    """As `adapters.base_of` gives it."""
+
+    @property
+    def places(self) -> dict[str, Path | RandomWeights]:
+        """Where it is, by canonical path."""
+        places = {START: self.weights, ADAPTER_START: self.adapter and self.adapter[0]}
+        return {path: place for path, place in places.items() if place is not None}
+
+
+def find_start(
+    spec: TrainSpec,
+    options: RunOptions,
+    dataset: Dataset,
+    network: nn.Module,
+    saved: Path | None,
+    ranks: Ranks,
+) -> Start:
+    """Finds what `fill_start` fills in, and the encoders' weights; nothing is loaded.
+
+    Args:
+        spec: The training.
+        options: Where runs, locations and caches are looked up.
+        dataset: Its clips.
+        network: On meta, with the adapters beside it that are trained.
+        saved: The checkpoint that the training goes on from.
+        ranks: All of them call it.
+
+    Raises:
+        UserError: As `start_weights`, `start_adapter` and `base_of`.
+    """
+    weights = adapter = None
+    if saved is None or spec.lora is not None:
+        weights = ranks.together(lambda: start_weights(spec, options, dataset, network))
+    else:
+        ranks.together(lambda: require_encoders(spec, options, dataset))
+    if saved is None:
+        adapter = ranks.together(lambda: start_adapter(spec, options, network))
+    return Start(weights, adapter, ranks.on_first(lambda: base_of(spec, options, weights, saved)))
+
+
+def fill_start(network: nn.Module, spec: TrainSpec, start: Start, saved: Path | None) -> None:
+    """Draws or loads what no checkpoint holds: the network's weights, and the adapters' first values."""
+    if start.weights is not None:
+        fill(network, start.weights)
+    if saved is None:
+        begin_adapters(network, spec, start.adapter)
 
 
 def start_weights(

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mm_config.console import say
@@ -17,6 +17,7 @@ from mm_config.schema import Problem, UserError, exact_hash, spec_hash
 from mm_config.specs import TrainSpec
 from mm_config.stored import read_json, to_payload
 from mm_models import checkpoint, load_group
+from mm_models.lora import adapter_parameters
 from mm_train.clipping import local_of
 from mm_train.optim import make_moments, named_moments
 from mm_train.ranks import Ranks
@@ -57,8 +58,18 @@ def save(
     optimizer: Optimizer,
     state: TrainState,
     ranks: Ranks,
+    base: str | None = None,
 ) -> Path:
     """Writes a checkpoint, then removes old ones beyond `keep_last`, once the new one is proved intact.
+
+    Args:
+        checkpoints_dir: Where.
+        spec: The training.
+        network: What is trained of it is saved.
+        optimizer: With its moments.
+        state: All that is no tensor.
+        ranks: All of them call it.
+        base: The digest of the network beside which adapters are trained.
 
     Raises:
         UserError: A weight or a moment is not finite, and nothing is written; or it can't be written, or what
@@ -71,7 +82,7 @@ def save(
             f"{last_good(checkpoints_dir)}; a lower spec.optim.lr may help"
         )
     folder = step_folder(checkpoints_dir, state.step)
-    tensors = {"model": network.state_dict(), "optimizer": named_moments(network, optimizer)}
+    tensors = {"model": trained_state(network), "optimizer": named_moments(network, optimizer)}
     content = {
         "v": 1,
         **attrs.asdict(state),
@@ -79,6 +90,7 @@ def save(
         "exact_hash": exact_hash(spec),
         "spec": to_payload(spec),
         "world_size": ranks.world_size,
+        **({} if base is None else {"base": base}),
     }
     try:
         checkpoint.save(folder, tensors, content)
@@ -91,7 +103,7 @@ def save(
 
 
 def restore(folder: Path, network: nn.Module, optimizer: Optimizer) -> TrainState:
-    """Fills the network and the optimizer, sharded in any way, from a checkpoint.
+    """Fills the network, or the adapters beside it, and the optimizer, sharded in any way, from a checkpoint.
 
     Raises:
         UserError: The checkpoint holds other tensors than the network has.
@@ -99,9 +111,15 @@ def restore(folder: Path, network: nn.Module, optimizer: Optimizer) -> TrainStat
     content = checkpoint.read_state(folder)
     state = TrainState(content["step"], content["data"], content["seconds"])
     make_moments(network, optimizer, state.step)
-    load_group(folder, "model", network.state_dict())
+    load_group(folder, "model", trained_state(network))
     load_group(folder, "optimizer", named_moments(network, optimizer))
     return state
+
+
+def trained_state(network: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint holds of a network: the adapters beside it where there are any, else the whole."""
+    state = network.state_dict()
+    return {name: state[name] for name in adapter_parameters(network)} or state
 
 
 def not_finite(network: nn.Module, optimizer: Optimizer, ranks: Ranks) -> list[str]:
@@ -110,7 +128,8 @@ def not_finite(network: nn.Module, optimizer: Optimizer, ranks: Ranks) -> list[s
     Each rank looks at its shards, on its device; reading what it found waits for the device once. The least
     and the greatest value tell: both are NaN where any is, and they take no memory.
     """
-    named = {**dict(network.named_parameters()), **named_moments(network, optimizer)}
+    trained = {name: one for name, one in network.named_parameters() if one.requires_grad}
+    named = {**trained, **named_moments(network, optimizer)}
     shards = {name: local_of(tensor.detach()) for name, tensor in named.items()}
     tensors = {name: shard for name, shard in shards.items() if shard.is_floating_point() and shard.numel()}
     finite = [shard.amin().isfinite() & shard.amax().isfinite() for shard in tensors.values()]

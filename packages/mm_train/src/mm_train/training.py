@@ -13,7 +13,6 @@ import attrs
 import torch
 
 import mm_data
-import mm_models
 from mm_config import rules
 from mm_config.console import say
 from mm_config.content import Input
@@ -27,6 +26,7 @@ from mm_data import Dataset, Plan, Quarantine
 from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train import states
+from mm_train.adapters import build_network, write_adapter
 from mm_train.batches import asks_of
 from mm_train.carried_out import check_carried_out
 from mm_train.content import agreed_inputs, with_content
@@ -40,13 +40,7 @@ from mm_train.ranks import Ranks, agree_on, joined
 from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
 from mm_train.sources import Source, source_of
-from mm_train.starting import (
-    fill,
-    in_stored_order,
-    require_encoders,
-    require_short_captions,
-    start_weights,
-)
+from mm_train.starting import fill_start, find_start, in_stored_order, require_short_captions
 from mm_train.states import TrainState
 from mm_train.stopping import stop_requests
 from mm_train.work import Training
@@ -150,17 +144,12 @@ def _train(
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
     dataset, data = prepared(spec, options, ranks)
     plan = planned(spec, dataset, options, ranks)
-    network = mm_models.build(
-        spec.model, dtype=torch.float32, ops=ops, float32_residual=spec.precision.float32_residual
-    )
+    network, attached = build_network(spec, ops)
     parallelize(network, spec, ranks, picked)
     ranks.on_first(lambda: require_short_captions(spec, options, dataset))
-    weights = None
-    if point is None:
-        weights = ranks.together(lambda: start_weights(spec, options, dataset, network))
-    else:
-        ranks.together(lambda: require_encoders(spec, options, dataset))
-    made = agreed_inputs(spec, options, dataset, data, weights, ranks)
+    saved = None if point is None or point.saved is None else Path(point.saved)
+    first = find_start(spec, options, dataset, network, saved, ranks)
+    made = agreed_inputs(spec, options, dataset, data, first.places, ranks)
     if spec.data.precomputed is None or not spec.data.precomputed.latents:
         ranks.on_first(lambda: mm_data.check_files(spec.data, dataset))
     run = _open(spec, options, ops, picked, ranks, made.inputs)
@@ -168,15 +157,12 @@ def _train(
         started = time.perf_counter()
         source = _source(spec, options, dataset, plan, picked, ranks, made.inputs)
         materialize(network, picked)
-        saved = None if point is None else point.saved
         if saved is not None and made.keeps_order:
-            dataset = in_stored_order(dataset, Path(saved))
+            dataset = in_stored_order(dataset, saved)
             plan = planned(spec, dataset, options, ranks)
         for line in plan.counts.lines():
             say(line)
-        if saved is None:
-            found = weights or ranks.together(lambda: start_weights(spec, options, dataset, network))
-            ranks.together(lambda: fill(network, found))
+        ranks.together(lambda: fill_start(network, spec, first, saved))
         training = Training(
             spec=spec,
             run=run,
@@ -188,6 +174,8 @@ def _train(
             levels=noise_levels(spec),
             network=network,
             optimizer=build_optimizer(network, spec.optim, picked),
+            base=first.base,
+            dropout=attached and attached.dropout,
         )
         ranks.on_first(lambda: _quarantine(training).add(source.bad))
         start = TrainState(0, {}, 0.0) if point is None else restore(training, point)
@@ -273,6 +261,7 @@ def _finish(training: Training, state: TrainState) -> TrainResult:
     """Rank 0 writes result.json; every rank returns the same result."""
     spec, run = training.spec, training.run
     saved = states.step_folder(run.checkpoints_dir, state.step)
+    adapter = write_adapter(training)
 
     def finish() -> dict[str, Any]:
         content = {
@@ -286,6 +275,7 @@ def _finish(training: Training, state: TrainState) -> TrainResult:
             "checkpoint": saved.relative_to(run.path).as_posix(),
             "quarantined": len(_quarantine(training).clips),
             "data_digest": training.dataset.order_key,
+            **({} if adapter is None else {"adapter": adapter}),
         }
         run.finish(content)
         return content

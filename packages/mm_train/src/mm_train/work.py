@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from mm_config.runs import Run
 from mm_config.specs import TrainSpec
 from mm_data import Dataset, Plan
+from mm_models.lora import Dropout
 from mm_train.noise import NoiseLevels
 from mm_train.ranks import Ranks
 from mm_train.sources import Source
@@ -41,6 +42,10 @@ class Training:
     """Parallelized, on the device, with its weights."""
     optimizer: Optimizer
     """Over the network's trainable parameters."""
+    base: str | None = None
+    """The digest of the files of the network beside which adapters are trained; None elsewhere."""
+    dropout: Dropout | None = None
+    """What drops a share of the adapters' input; None for nothing."""
 
     @property
     def quarantine(self) -> Path:
