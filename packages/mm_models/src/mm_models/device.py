@@ -1,7 +1,8 @@
 """The one place that asks for a device, sets it up, and knows what each kind can do."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import torch
@@ -85,6 +86,23 @@ def pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def side_stream(device: torch.device) -> torch.Stream | None:
     """A queue of work beside the one that computes; None on a CPU, which has one."""
     return None if device.type == "cpu" else torch.Stream(device)
+
+
+def pinned_like(tensor: torch.Tensor) -> torch.Tensor:
+    """Memory of the host for a tensor's values, pinned where the tensor lies elsewhere."""
+    return torch.empty_like(tensor, device="cpu", pin_memory=tensor.device.type != "cpu")
+
+
+@contextmanager
+def beside(side: torch.Stream | None, tensor: torch.Tensor) -> Iterator[None]:
+    """Work with a tensor on a side stream, after what has been asked of the device so far."""
+    if side is None:
+        yield
+        return
+    side.wait_stream(torch.accelerator.current_stream(side.device))
+    with side:
+        yield
+    tensor.record_stream(side)
 
 
 def await_moved(side: torch.Stream, tensors: Iterable[torch.Tensor]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
-from mm_config.specs import Conditioning, Recompute, TrainSpec
+from mm_config.specs import Conditioning, TrainSpec
 from mm_models import PART_FIELDS, tags_of
 
 RUNNER = "training"
@@ -30,8 +30,6 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     if spec.model.conditioning is not Conditioning.TEXT:
         shown = spec.model.conditioning.value
         yield Problem("model.conditioning", f"is {shown}: {RUNNER} on given frames is not there yet")
-    if spec.recompute.mode is Recompute.SELECTIVE:
-        yield Problem("recompute.mode", f"is selective, which {RUNNER} can't do yet; none or full can")
 
 
 CARRIED_OUT = CarriedOut(
@@ -77,6 +75,8 @@ CARRIED_OUT = CarriedOut(
         "precision.float32_residual",
         "recompute.mode",
         "recompute.modules",
+        "recompute.offload",
+        "recompute.offload_ahead",
         "runtime.timeout_minutes",
         "runtime.timeout_seconds",
     },

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from mm_config.specs import TrainSpec
+from mm_train.matching import matching_modules
+from mm_train.offloading import Offload
 from mm_train.ranks import Ranks
 from mm_train.recompute import recompute
 from mm_train.sharding import shard
@@ -23,7 +25,10 @@ def parallelize(network: nn.Module, spec: TrainSpec, ranks: Ranks, device: torch
     Raises:
         UserError: A pattern of the spec matches a list of modules.
     """
-    recompute(network, spec.recompute)
+    offload = Offload(device, spec.recompute.offload_ahead) if spec.recompute.offload else None
+    recompute(network, spec.recompute, offload)
+    if offload is not None:
+        offload.around(network, matching_modules(network, spec.recompute.modules, "spec.recompute.modules"))
     if ranks.grouped:
         shard(network, spec.fsdp, spec.precision, device)
 
