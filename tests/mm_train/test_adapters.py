@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 import torch
+from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 from peft import LoraConfig
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import mm_infer
 import mm_train
 from mm_config import replace
+from mm_config.families.tiny import TINY
+from mm_config.options.locations import Location, Locations
 from mm_config.options.run_options import RunOptions
-from mm_config.specs import AdamWSpec
+from mm_config.specs import (
+    AdamWSpec,
+    AppliedLoraSpec,
+    GenerationRequest,
+    InferSpec,
+    RandomWeights,
+    ReleasedWeights,
+    SamplesSpec,
+    TrainedBy,
+)
 from mm_config.specs.train import TrainSpec
+from mm_config.specs.wan import WanTransformerSpec
 from mm_models.lora.training import base_state
 from mm_train import losses
 from tests.mm_models.parity import pair
 from tests.mm_train.adapted import BASE, adapter_file, small_adapters
+from tests.mm_train.conftest import SMALL
 
 
 @attrs.define
@@ -51,7 +67,7 @@ def adapted(small: TrainSpec) -> TrainSpec:
 
 
 def base_weights(options: RunOptions) -> dict[str, Tensor]:
-    trained = mm_train.train(BASE, attrs.evolve(options, if_needed=True))
+    trained = mm_train.train(BASE, asked(options))
     return load_file(next((trained.checkpoint / "model").glob("*.safetensors")))
 
 
@@ -65,7 +81,8 @@ def test_two_steps_are_those_of_peft_on_diffusers_network(
     for name, value in base_state(seen.network).items():
         assert torch.equal(value, base[name]), name
 
-    theirs, _ = pair(adapted.model)
+    assert isinstance(adapted.model, WanTransformerSpec)
+    theirs: Any = pair(adapted.model)[0]
     theirs.load_state_dict(base)
     targets = r"blocks\.\d+\.(attn[12]\.to_[qv]|ffn\.net\.2)"
     theirs.add_adapter(LoraConfig(r=3, lora_alpha=6, target_modules=targets))
@@ -99,6 +116,17 @@ def test_two_steps_are_those_of_peft_on_diffusers_network(
     for name, parameter in trained.items():
         torch.testing.assert_close(ours[f"transformer.{name}"], parameter.detach(), rtol=1e-5, atol=1e-6)
 
+    fresh: Any = pair(adapted.model)[0]
+    fresh.load_state_dict(base)
+    state, metadata = WanLoraLoaderMixin.lora_state_dict(
+        str(result.adapter), return_lora_metadata=True, local_files_only=True
+    )
+    WanLoraLoaderMixin.load_lora_into_transformer(state, fresh, metadata=metadata)
+    clean, text, _, sigma = calls[0]
+    with torch.no_grad():
+        found, expected = (one(clean, sigma.float(), text, return_dict=False)[0] for one in (fresh, theirs))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
 
 def first_values(adapted: TrainSpec, options: RunOptions) -> dict[str, Tensor]:
     """The adapters' values before the first update: those of a training at a rate of 0."""
@@ -120,3 +148,43 @@ def first_loss(spec: TrainSpec, options: RunOptions) -> float:
     loss = next(steps).loss
     steps.close()
     return loss
+
+
+def test_generation_applies_what_a_training_made(
+    adapted: TrainSpec, options: RunOptions, tmp_path: Path
+) -> None:
+    named = attrs.evolve(options, locations=Locations((Location("merged", tmp_path, "test"),)))
+    spec = replace(
+        TINY.infer(
+            high_noise=adapted.start_from,
+            low_noise=RandomWeights(seed=1),
+            loras=(AppliedLoraSpec(high_noise=TrainedBy(spec=adapted), strength=50.0),),
+            num_frames=17,
+            height=64,
+            width=64,
+            fps=8,
+            samples=SamplesSpec(prompts=("a red circle moving right",), seeds=(5,)),
+        ),
+        {name: value for name, value in SMALL.items() if name.startswith("model.")}
+        | {"sampler.steps": 3, "runtime.device": "cpu", "runtime.build_missing": True},
+    )
+    with_adapter = latents_of(spec, options)
+    weights, adapter = base_weights(options), adapter_file(mm_train.train(adapted, asked(options)))
+    for name in [name for name in adapter if "lora_A" in name]:
+        up, down = adapter[name.replace("lora_A", "lora_B")], adapter[name]
+        own = name.removeprefix("transformer.").replace("lora_A.", "")
+        weights[own] = weights[own] + 50.0 * (6 / 3) * up @ down
+    save_file(weights, tmp_path / "diffusion_pytorch_model.safetensors")
+    merged = replace(spec, {"loras": (), "high_noise": ReleasedWeights(name="merged")})
+    torch.testing.assert_close(with_adapter, latents_of(merged, named), rtol=1e-5, atol=1e-5)
+    plain = latents_of(replace(spec, "loras", ()), options)
+    assert (with_adapter - plain).abs().max() > 1e-3
+
+
+def latents_of(spec: InferSpec, options: RunOptions) -> Tensor:
+    request = GenerationRequest(prompt="a red circle moving right", seed=5)
+    return mm_infer.load(spec, options=options).denoise([request])
+
+
+def asked(options: RunOptions) -> RunOptions:
+    return attrs.evolve(options, if_needed=True)

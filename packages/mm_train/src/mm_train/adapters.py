@@ -6,6 +6,7 @@ on, and no checkpoint holds it.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,10 +121,10 @@ def start_adapter(spec: TrainSpec, options: RunOptions, network: nn.Module) -> t
         adapter = read_adapters(found).of(spec.expert)
         require_same(network, adapter, where=str(found))
         scale = spec.lora.alpha / spec.lora.rank
-        if other := [name for name, layer in adapter.layers.items() if layer.scale != scale]:
-            theirs = adapter.layers[other[0]].scale
-            message = f"scales {other[0]} by {theirs:g}; spec.lora.alpha / spec.lora.rank is {scale:g}"
-            raise UserError(Problem(str(found), message))
+        for name, layer in adapter.layers.items():
+            if not math.isclose(layer.scale, scale, rel_tol=1e-6):  # Some files hold alpha as float32.
+                message = f"scales {name} by {layer.scale:g}; spec.lora.alpha / spec.lora.rank is {scale:g}"
+                raise UserError(Problem(str(found), message))
     return found, adapter
 
 
