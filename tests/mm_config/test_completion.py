@@ -76,7 +76,10 @@ def test_all_fields_and_short_names_of_the_targets_kind() -> None:
 
 
 def test_fields_of_a_training_whose_outcome_is_used_open_one_by_one() -> None:
-    assert texts("hash", TINY, "--spec.high_noise.") == ["--spec.high_noise.spec."]
+    assert texts("hash", TINY, "--spec.high_noise.") == [
+        "--spec.high_noise.spec.",
+        "--spec.high_noise.average",
+    ]
     assert "--spec.high_noise.spec.optim.lr" in texts("hash", TINY, "--spec.high_noise.spec.opt")
     assert "--spec.low_noise.spec." in texts("hash", TINY, "--spec.")
 

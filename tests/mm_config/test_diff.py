@@ -74,12 +74,14 @@ def test_roots_of_other_classes_are_one_change_and_those_of_their_common_fields(
         Change("spec", SEMANTIC, SPEC, generation),
         Change("spec.name", LOCATION, "", "x"),
         Change("spec.model.num_layers", SEMANTIC, 3, 5),
+        Change("spec.samples", EXECUTION, None, generation.samples),
         Change("spec.runtime.device", EXECUTION, "auto", "cpu"),
     )
     assert [change.path for change in diff(generation, SPEC)] == [
         "spec",
         "spec.name",
         "spec.model.num_layers",
+        "spec.samples",
         "spec.runtime.device",
     ]
 

@@ -64,6 +64,9 @@ def test_a_payload_holds_every_field_of_every_role() -> None:
         "num_frames": 17,
         "fps": 8,
         "revision": 1,
+        "start": "opposite",
+        "caption": "full",
+        "colours": ["red", "green", "blue", "yellow"],
     }
 
 

@@ -18,7 +18,7 @@ from mm_config.durable import discard
 from mm_config.options.locations import Location, Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
-from mm_config.specs import Dtype, ReleasedWeights, TrainedBy
+from mm_config.specs import Decay, Dtype, EmaSpec, ReleasedWeights, StartMode, TrainedBy
 from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import TrainSpec
 from mm_models import checkpoint
@@ -190,3 +190,22 @@ def test_what_is_frozen_stays_and_the_rest_is_trained_as_before(
     assert same(some, {name: (before if name in stays else first)[name] for name in before})
     moments = {name.rpartition(".")[0] for name in tensors_of(found[1] / "optimizer")}
     assert moments == before.keys() - stays
+
+
+def test_a_training_goes_on_with_the_adapters_moments_and_average_of_another(
+    small: TrainSpec, options: RunOptions, losses_of: Losses
+) -> None:
+    kept = {"ema": EmaSpec(decay=0.5), "schedule.decay": Decay.CONSTANT}
+    whole = small_adapters(small, **{**kept, "schedule.steps": 4})
+    first = replace(whole, {"schedule.steps": 2, "name": f"{small.name}_first"})
+    exact = {"start_mode": StartMode.EXACT, "start_from": TrainedBy(spec=first), "name": f"{small.name}_more"}
+    expected, found = mm_train.train(whole, options), mm_train.train(replace(whole, exact), options)
+    assert losses_of(found.run_dir) == losses_of(expected.run_dir)[2:]
+    assert same(adapter_file(found), adapter_file(expected))
+    states = [json.loads((one.checkpoint / "state.json").read_text()) for one in (expected, found)]
+    assert states[0]["base"] == states[1]["base"]
+    averages = [read_adapters(one.checkpoint / "average").of(whole.expert) for one in (expected, found)]
+    values = [{name: layer.up for name, layer in one.layers.items()} for one in averages]
+    assert same(*values) and {layer.scale for layer in averages[0].layers.values()} == {2.0}
+    last = {name: read_adapters(found.checkpoint).of(whole.expert).layers[name].up for name in values[0]}
+    assert not any(torch.equal(value, last[name]) for name, value in values[0].items())

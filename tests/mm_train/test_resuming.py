@@ -133,7 +133,7 @@ def test_a_run_that_ended_before_its_first_state_begins_in_its_own_folder(
     resumed = mm_train.train(replace(late, "checkpoint.every_steps", 1), again(options, restart=True))
     assert resumed.run_dir == folder
     assert len(losses_of(folder)) == 3
-    assert f"{folder} has no checkpoint yet; starting at step 0\n" in capsys.readouterr().out
+    assert f"{folder} has no checkpoint yet; it begins anew\n" in capsys.readouterr().out
 
 
 def _resume_on_ranks(rank: int, spec: TrainSpec, options: RunOptions, told: list[tuple[str, str]]) -> None:

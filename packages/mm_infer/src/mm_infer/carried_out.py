@@ -44,7 +44,9 @@ CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=PART_FIELDS
     | {
+        "high_noise.average",
         "high_noise.digest",
+        "low_noise.average",
         "low_noise.digest",
         "negative_prompt",
         "float32_residual",

@@ -20,8 +20,9 @@ from mm_config.options import RunOptions
 from mm_config.rules import matching
 from mm_config.running import resolve_weights
 from mm_config.schema import Problem, UserError, concerning
-from mm_config.specs import RandomWeights, TrainSpec
-from mm_models import Use, check_said, checkpoint, files_digest, torch_dtype
+from mm_config.specs import RandomWeights, StartMode, TrainedBy, TrainSpec
+from mm_config.stored import from_payload
+from mm_models import Use, check_said, check_weights, checkpoint, files_digest, torch_dtype
 from mm_models.lora import (
     HIGH_NOISE,
     Adapter,
@@ -69,16 +70,55 @@ def build_network(spec: TrainSpec, ops: Ops) -> tuple[nn.Module, Attached | None
     return network, None
 
 
-def base_of(
-    spec: TrainSpec, options: RunOptions, weights: Path | RandomWeights | None, saved: Path | None
-) -> str | None:
-    """The digest of the files of the network beside which adapters are trained.
+def find_base(
+    spec: TrainSpec, options: RunOptions, network: nn.Module, found: Path | RandomWeights | None
+) -> Path | RandomWeights | None:
+    """Where the network is beside which adapters are trained; None where the network itself is.
+
+    A training that goes on with another one's adapters is beside the network that that was beside.
 
     Args:
         spec: The training.
+        options: Where runs and locations are looked up.
+        network: With adapters beside it, on meta.
+        found: What the spec starts from, where that was looked up.
+
+    Raises:
+        UserError: It is nowhere, or doesn't fit.
+    """
+    if spec.lora is None:
+        return None
+    if found is not None and spec.start_mode is StartMode.WEIGHTS:
+        return found
+    first = spec
+    while first.start_mode is not StartMode.WEIGHTS:
+        first = _before(first, options)
+    base = resolve_weights(first.start_from, options, spec.runtime.build_missing, START)
+    if isinstance(base, Path):
+        with concerning(START):
+            check_weights(network, base)
+    return base
+
+
+def _before(spec: TrainSpec, options: RunOptions) -> TrainSpec:
+    """The training that one goes on with."""
+    if isinstance(spec.start_from, TrainedBy):
+        before = spec.start_from.spec
+    else:
+        found = resolve_weights(spec.start_from, options, False, START)
+        assert isinstance(found, Path), "rules.check refuses to go on with random weights"
+        before = from_payload(checkpoint.read_state(found)["spec"])
+    assert isinstance(before, TrainSpec), "rules.check asks for a training"
+    return before
+
+
+def base_digest(base: Path | RandomWeights | None, options: RunOptions, before: Path | None) -> str | None:
+    """The digest of the files of the network beside which adapters are trained.
+
+    Args:
+        base: Where that is.
         options: Whether another network is accepted.
-        weights: Where that network is.
-        saved: The checkpoint that the training goes on from, which says what it was trained beside.
+        before: The checkpoint that the training goes on from, which says what it was trained beside.
 
     Returns:
         None where the network itself is trained, and where its weights are drawn: those the spec says whole.
@@ -86,12 +126,12 @@ def base_of(
     Raises:
         UserError: The network is another than the checkpoint says, and that is not accepted.
     """
-    if spec.lora is None:
+    if base is None:
         return None
-    digest = files_digest(weights) if isinstance(weights, Path) else None
-    if saved is None or (before := checkpoint.read_state(saved).get("base")) == digest:
+    digest = files_digest(base) if isinstance(base, Path) else None
+    if before is None or (was := checkpoint.read_state(before).get("base")) == digest:
         return digest
-    message = f"is not what {saved} was trained beside: its files are {digest}, they were {before}"
+    message = f"is not what {before} was trained beside: its files are {digest}, they were {was}"
     if not options.accept_content:
         how = options.name_of("accept_content")
         raise UserError(Problem(START, f"{message}; bring those back, or go on beside these by {how}"))
@@ -110,7 +150,7 @@ def start_adapter(spec: TrainSpec, options: RunOptions, network: nn.Module) -> t
     Raises:
         UserError: They are nowhere, were made for another network or expert, or are scaled otherwise.
     """
-    if spec.lora is None or spec.lora.start_from is None:
+    if spec.lora is None or spec.lora.start_from is None or spec.start_mode is not StartMode.WEIGHTS:
         return None
     found = resolve_weights(spec.lora.start_from, options, spec.runtime.build_missing, ADAPTER_START)
     assert isinstance(found, Path), "rules.check refuses random weights of an adapter"
@@ -130,8 +170,7 @@ def start_adapter(spec: TrainSpec, options: RunOptions, network: nn.Module) -> t
 
 def begin_adapters(network: nn.Module, spec: TrainSpec, started: tuple[Path, Adapter] | None) -> None:
     """Gives adapters their first values: drawn, with products of zero, or those of a file."""
-    if spec.lora is None:
-        return
+    assert spec.lora is not None
     if started is None:
         initialize_adapters(network, spec.lora.init, spec.seed)
     else:

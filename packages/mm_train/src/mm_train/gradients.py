@@ -8,14 +8,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mm_data import Batch, Stream
+from mm_data import Batch
 from mm_train.clipping import clip_gradients
 from mm_train.losses import sample_losses
 from mm_train.sharding import set_gradient_sync
-from mm_train.work import Training
+from mm_train.work import Coming, Training
 
 
-def gradients_of(training: Training, batch: Batch, batches: Stream) -> tuple[float, float]:
+def gradients_of(training: Training, batch: Batch, batches: Coming) -> tuple[float, float]:
     """Fills the gradients with those of the global batch's mean loss, clipped.
 
     Returns:
@@ -28,7 +28,7 @@ def gradients_of(training: Training, batch: Batch, batches: Stream) -> tuple[flo
     return loss_value, norm_value
 
 
-def _accumulate(training: Training, batch: Batch, batches: Stream) -> Tensor:
+def _accumulate(training: Training, batch: Batch, batches: Coming) -> Tensor:
     """Backward passes over the micro-batches of this rank; returns the mean loss over the global batch.
 
     FSDP2 averages gradients over ranks, so each rank's sum of losses is divided by its share of the batch:

@@ -17,6 +17,7 @@ from mm_config.running import Stopped
 from mm_config.schema import UserError
 from mm_data import Batch, Quarantine
 from mm_train import states
+from mm_train.ahead import encoded_ahead
 from mm_train.gradients import gradients_of
 from mm_train.metrics import Step
 from mm_train.optim import learning_rate, set_learning_rate
@@ -26,12 +27,11 @@ from mm_train.work import Training
 
 def fit(
     training: Training,
-    first_step: int,
-    seconds_before: float,
+    start: TrainState,
     stop_requested: Callable[[], int],
     stop_after: int | None = None,
 ) -> Generator[Step, bool, TrainState]:
-    """Trains from `first_step` to the last step of the schedule and returns the final state.
+    """Trains from `start` to the last step of the schedule and returns the final state.
 
     It gives each step and is sent whether to stop after it. Every step appends a line to metrics.jsonl;
     checkpoints are written every `checkpoint.every_steps` steps, after the last step, and when a rank is
@@ -39,8 +39,7 @@ def fit(
 
     Args:
         training: What to train, with what.
-        first_step: Steps that were done before.
-        seconds_before: Time spent on them.
+        start: What was done before; the time since then counts as well.
         stop_requested: The number of a signal that asks to stop; 0 for none.
         stop_after: The step after which to stop on the way, see `RunOptions`.
 
@@ -55,8 +54,8 @@ def fit(
     spec, ranks = training.spec, training.ranks
     steps = spec.schedule.steps
     last_step = min(steps, stop_after or steps)
-    started = time.perf_counter()
-    state = TrainState(first_step, {}, seconds_before)
+    first_step, started = start.step, time.perf_counter()
+    state = start
     training.network.train()
     with (
         mm_data.stream(
@@ -74,6 +73,7 @@ def fit(
         ) as batches,
         progress(f"train {spec.name}", last_step, "step", spec.runtime.log_every, first_step) as bar,
     ):
+        batches = encoded_ahead(training, batches)
         for step in range(first_step, last_step):
             step_started = time.perf_counter()
             batch = ranks.together(lambda: next(batches))
@@ -85,6 +85,8 @@ def fit(
             _require_finite(loss, norm, training, batch)
             training.optimizer.step()
             training.optimizer.zero_grad()
+            if training.average is not None:
+                training.average.update(training.network, step + 1)
 
             seconds = time.perf_counter() - step_started
             rate = batch.size / seconds
@@ -102,8 +104,8 @@ def fit(
             bar.advance(1, loss=loss, rate=f"{rate:.0f} samples/s")
             ranks.reached(step + 1)
             closed = yield done
-            elapsed = seconds_before + time.perf_counter() - started
-            state = TrainState(step + 1, batches.state(), elapsed)
+            elapsed = start.seconds + time.perf_counter() - started
+            state = attrs.evolve(start, step=step + 1, data=batches.state(), seconds=elapsed)
             asked = stop_requested()
             stop = ranks.largest(max(asked, signal.SIGINT) if closed else asked)
             if stop or state.step == last_step:
@@ -117,7 +119,7 @@ def fit(
                     training.optimizer,
                     state,
                     ranks,
-                    training.base,
+                    training.more_groups(),
                 )
             if stop and state.step < steps:
                 if closed and not asked:

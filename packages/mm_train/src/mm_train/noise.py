@@ -6,6 +6,8 @@ micro-batches or the device, and they need no state to be resumed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import torch
 from torch import Tensor
@@ -39,6 +41,8 @@ class Draws:
     """float32 weights of the loss."""
     dropped: tuple[bool, ...]
     """Whose caption is replaced by the empty one."""
+    from_text: tuple[bool, ...]
+    """Who isn't given the clean first frame that the network may be given."""
 
 
 def noise_levels(spec: TrainSpec) -> NoiseLevels:
@@ -56,7 +60,7 @@ def draw(
     """Draws for the samples at `positions` of the global batch of step `step`.
 
     Args:
-        spec: Seed and caption dropout.
+        spec: Seed and what is dropped of captions and frames.
         levels: The expert's noise levels.
         step: Optimizer step, from 0.
         positions: Places in the global batch.
@@ -70,8 +74,14 @@ def draw(
         noise,
         levels.sigmas_N[indices],
         levels.weights_N[indices].float(),
-        tuple(_dropped(spec.seed, step, position, spec.data.caption_dropout) for position in positions),
+        dropped_captions(spec, step, positions),
+        _dropped(spec.seed, step, positions, "frame", spec.data.frame_dropout),
     )
+
+
+def dropped_captions(spec: TrainSpec, step: int, positions: Sequence[int]) -> tuple[bool, ...]:
+    """Whose caption is replaced by the empty one; these draws are known before the others are made."""
+    return _dropped(spec.seed, step, positions, "caption", spec.data.caption_dropout)
 
 
 def _index(seed: int, step: int, position: int, indices: range) -> int:
@@ -79,5 +89,6 @@ def _index(seed: int, step: int, position: int, indices: range) -> int:
     return indices[int(drawn)]
 
 
-def _dropped(seed: int, step: int, position: int, share: float) -> bool:
-    return bool(torch.rand((), generator=generator(seed, step, position, "caption")) < share)
+def _dropped(seed: int, step: int, positions: Sequence[int], what: str, share: float) -> tuple[bool, ...]:
+    drawn = (torch.rand((), generator=generator(seed, step, position, what)) for position in positions)
+    return tuple(bool(one < share) for one in drawn)

@@ -50,7 +50,7 @@ def resume_point(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> ResumePo
 
 
 def restore(training: Training, point: ResumePoint) -> TrainState:
-    """Fills the network and the optimizer from a checkpoint; the data stream goes on where it was.
+    """Fills the network and the optimizer from the point's checkpoint; the data stream goes on where it was.
 
     Damaged checkpoints that were passed over are renamed, so that the same steps don't replace them.
 
@@ -59,18 +59,17 @@ def restore(training: Training, point: ResumePoint) -> TrainState:
             written a newer one; or a damaged one can't be renamed.
     """
     spec, ranks = training.spec, training.ranks
-    if point.saved is None:
-        say(f"{point.run_dir} has no checkpoint yet; starting at step 0")
-        return TrainState(0, {}, 0.0)
-    saved = Path(point.saved)
-    state = ranks.together(lambda: states.restore(saved, training.network, training.optimizer))
+    saved = Path(str(point.saved))
+    state = ranks.together(
+        lambda: states.restore(saved, training.network, training.optimizer, training.more_groups())
+    )
     ranks.together(
         lambda: mm_data.resume_step(
             state.data, spec.data, training.dataset, seed=spec.seed, plan=training.plan
         )
     )
     if strange := states.not_finite(training.network, training.optimizer, ranks):
-        raise UserError(Problem(point.saved, f"{strange[0]} is not finite; remove it to resume an older one"))
+        raise UserError(Problem(str(saved), f"{strange[0]} is not finite; remove it to resume an older one"))
     ranks.on_first(lambda: _set_aside(point))
     say(f"resuming {training.run.path} after step {state.step}")
     return state

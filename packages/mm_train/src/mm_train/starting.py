@@ -13,36 +13,18 @@ from mm_config.console import say
 from mm_config.options import RunOptions
 from mm_config.running import resolve_weights
 from mm_config.schema import Problem, UserError, concerning
-from mm_config.specs import RandomWeights, TrainedBy, TrainSpec
+from mm_config.specs import RandomWeights, StartMode, TrainedBy, TrainSpec
 from mm_data import Dataset
 from mm_models import Use, checkpoint, require_releases, said_otherwise
 from mm_models import check_weights as check
-from mm_models.lora import Adapter
-from mm_train.adapters import ADAPTER_START, START, base_of, begin_adapters, start_adapter
+from mm_train.adapters import base_digest, find_base, start_adapter
+from mm_train.beginning import Start, require_state
 from mm_train.features.kinds import FIELDS, TEXT, encoders_of
 from mm_train.features.opening import kept_before
 from mm_train.ranks import Ranks
 
 SHOWN_CHARACTERS = 60
 """Of a caption in a message."""
-
-
-@attrs.frozen(eq=False)
-class Start:
-    """What the network and what stands beside it begin with, where a checkpoint doesn't hold it."""
-
-    weights: Path | RandomWeights | None
-    """The network's; None where a checkpoint holds it."""
-    adapter: tuple[Path, Adapter] | None
-    """Adapters that are trained further; None where they start anew, or are in a checkpoint."""
-    base: str | None
-    """As `adapters.base_of` gives it."""
-
-    @property
-    def places(self) -> dict[str, Path | RandomWeights]:
-        """Where it is, by canonical path."""
-        places = {START: self.weights, ADAPTER_START: self.adapter and self.adapter[0]}
-        return {path: place for path, place in places.items() if place is not None}
 
 
 def find_start(
@@ -53,35 +35,32 @@ def find_start(
     saved: Path | None,
     ranks: Ranks,
 ) -> Start:
-    """Finds what `fill_start` fills in, and the encoders' weights; nothing is loaded.
+    """Finds what the training begins with, and the encoders' weights; nothing is loaded.
 
     Args:
         spec: The training.
         options: Where runs, locations and caches are looked up.
         dataset: Its clips.
         network: On meta, with the adapters beside it that are trained.
-        saved: The checkpoint that the training goes on from.
+        saved: The checkpoint that the run goes on from; None where it has none.
         ranks: All of them call it.
 
     Raises:
-        UserError: As `start_weights`, `start_adapter` and `base_of`.
+        UserError: As `start_weights` and `adapters.find_base`; on every rank, with the problems of all.
     """
-    weights = adapter = None
-    if saved is None or spec.lora is not None:
-        weights = ranks.together(lambda: start_weights(spec, options, dataset, network))
+    if saved is None:
+        found = ranks.together(lambda: start_weights(spec, options, dataset, network))
     else:
-        ranks.together(lambda: require_encoders(spec, options, dataset))
-    if saved is None:
-        adapter = ranks.together(lambda: start_adapter(spec, options, network))
-    return Start(weights, adapter, ranks.on_first(lambda: base_of(spec, options, weights, saved)))
-
-
-def fill_start(network: nn.Module, spec: TrainSpec, start: Start, saved: Path | None) -> None:
-    """Draws or loads what no checkpoint holds: the network's weights, and the adapters' first values."""
-    if start.weights is not None:
-        fill(network, start.weights)
-    if saved is None:
-        begin_adapters(network, spec, start.adapter)
+        found = ranks.together(lambda: require_encoders(spec, options, dataset))
+    base = ranks.together(lambda: find_base(spec, options, network, found))
+    before = saved
+    if spec.start_mode is StartMode.WEIGHTS:
+        found = found or base
+    elif saved is None and isinstance(found, Path):
+        before = found
+    digest = ranks.on_first(lambda: base_digest(base, options, before))
+    adapter = ranks.together(lambda: start_adapter(spec, options, network)) if saved is None else None
+    return Start(found, base, digest, adapter)
 
 
 def start_weights(
@@ -113,8 +92,10 @@ def start_weights(
     if problems or found is None:
         raise UserError(problems)
     if isinstance(found, Path):
-        with concerning("spec.start_from"):
-            check(network, found)
+        require_state(spec, found)
+        if spec.lora is None or spec.start_mode is StartMode.WEIGHTS:
+            with concerning("spec.start_from"):
+                check(network, found)
         if not isinstance(spec.start_from, TrainedBy):  # A spec that names the training says what it made.
             use = Use(spec.expert, spec.diffusion.boundary, "spec.diffusion.boundary")
             for told in said_otherwise(found, use):
@@ -165,12 +146,3 @@ def _short(caption: str) -> str:
 def in_stored_order(dataset: Dataset, saved: Path) -> Dataset:
     """A dataset whose samples go on in the order that a checkpoint's stream had."""
     return attrs.evolve(dataset, order_key=checkpoint.read_state(saved)["data"]["digest"])
-
-
-def fill(network: nn.Module, weights: Path | RandomWeights) -> None:
-    """Draws a network's weights, or loads them."""
-    if isinstance(weights, RandomWeights):
-        mm_models.initialize(network, weights.seed)
-    else:
-        with concerning("spec.start_from"):
-            mm_models.load(network, weights)

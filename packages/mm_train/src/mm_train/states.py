@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -14,7 +16,7 @@ from torch.optim import Optimizer
 from mm_config.console import say
 from mm_config.durable import discard
 from mm_config.schema import Problem, UserError, exact_hash, spec_hash
-from mm_config.specs import TrainSpec
+from mm_config.specs import CheckpointSpec, TrainSpec
 from mm_config.stored import read_json, to_payload
 from mm_models import checkpoint, load_group
 from mm_models.lora import adapter_parameters
@@ -24,6 +26,9 @@ from mm_train.ranks import Ranks
 
 _STATE = {"step": int, "data": {"digest": str, "step": int}, "seconds": int | float}
 """What resuming reads of a `state.json`."""
+Groups = Mapping[str, Mapping[str, Tensor]]
+"""Named tensors by the group of a checkpoint that holds them."""
+_NOTHING: Groups = MappingProxyType({})
 _LEFT = re.compile(r"(step-\d{8,}|\.step-\d{8,}\..*)\.tmp", re.DOTALL)
 """A checkpoint that was half written or half removed, by its name."""
 NAMED = 4
@@ -44,11 +49,20 @@ class TrainState:
     """The stream's state."""
     seconds: float
     """Time spent on these steps, by all processes that resumed each other."""
+    updates_before: int = 0
+    """Updates that the optimizer had made before step 0, in a training whose moments it took over."""
+    base: str | None = None
+    """The digest of the network beside which adapters are trained; None for one whose weights are drawn."""
 
 
 def step_folder(checkpoints_dir: Path, step: int) -> Path:
     """The checkpoint after `step` steps."""
     return checkpoints_dir / f"step-{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint, by its name."""
+    return int(folder.name.removeprefix("step-"))
 
 
 def save(
@@ -58,39 +72,31 @@ def save(
     optimizer: Optimizer,
     state: TrainState,
     ranks: Ranks,
-    base: str | None = None,
+    more: Groups = _NOTHING,
 ) -> Path:
     """Writes a checkpoint, then removes old ones beyond `keep_last`, once the new one is proved intact.
 
-    Args:
-        checkpoints_dir: Where.
-        spec: The training.
-        network: What is trained of it is saved.
-        optimizer: With its moments.
-        state: All that is no tensor.
-        ranks: All of them call it.
-        base: The digest of the network beside which adapters are trained.
+    Beside weights and moments it holds `more`, see `Training.more_groups`.
 
     Raises:
         UserError: A weight or a moment is not finite, and nothing is written; or it can't be written, or what
             was written is damaged, and older ones are kept.
     """
     if strange := not_finite(network, optimizer, ranks):
-        more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+        rest = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
         raise UserError(
-            f"step {state.step}: {strange[0]}{more} is not finite after the update; this state is not saved. "
+            f"step {state.step}: {strange[0]}{rest} is not finite after the update; this state is not saved. "
             f"{last_good(checkpoints_dir)}; a lower spec.optim.lr may help"
         )
     folder = step_folder(checkpoints_dir, state.step)
-    tensors = {"model": trained_state(network), "optimizer": named_moments(network, optimizer)}
+    tensors = {"model": trained_state(network), "optimizer": named_moments(network, optimizer), **more}
     content = {
         "v": 1,
-        **attrs.asdict(state),
+        **{name: value for name, value in attrs.asdict(state).items() if value is not None},
         "spec_hash": spec_hash(spec),
         "exact_hash": exact_hash(spec),
         "spec": to_payload(spec),
         "world_size": ranks.world_size,
-        **({} if base is None else {"base": base}),
     }
     try:
         checkpoint.save(folder, tensors, content)
@@ -98,21 +104,26 @@ def save(
         raise UserError(
             Problem(str(folder), f"the checkpoint can't be written: {error.strerror or error}")
         ) from error
-    ranks.on_first(lambda: prune(folder, spec.checkpoint.keep_last))
+    ranks.on_first(lambda: prune(folder, spec.checkpoint))
     return folder
 
 
-def restore(folder: Path, network: nn.Module, optimizer: Optimizer) -> TrainState:
-    """Fills the network, or the adapters beside it, and the optimizer, sharded in any way, from a checkpoint.
+def restore(folder: Path, network: nn.Module, optimizer: Optimizer, more: Groups = _NOTHING) -> TrainState:
+    """Fills what is trained, the optimizer and `more`, sharded in any way, from a checkpoint.
 
     Raises:
         UserError: The checkpoint holds other tensors than the network has.
     """
     content = checkpoint.read_state(folder)
-    state = TrainState(content["step"], content["data"], content["seconds"])
-    make_moments(network, optimizer, state.step)
+    updates_before = content.get("updates_before", 0)
+    state = TrainState(
+        content["step"], content["data"], content["seconds"], updates_before, content.get("base")
+    )
+    make_moments(network, optimizer, updates_before + state.step)
     load_group(folder, "model", trained_state(network))
     load_group(folder, "optimizer", named_moments(network, optimizer))
+    for group, tensors in more.items():
+        load_group(folder, group, tensors)
     return state
 
 
@@ -144,9 +155,10 @@ def last_good(checkpoints_dir: Path) -> str:
     return f"The last good state is {kept[0]}" if kept else "No state had been saved yet"
 
 
-def prune(newest: Path, keep_last: int) -> None:
-    """Keeps a checkpoint that was just written and the `keep_last - 1` before it; removes what is older, and
-    what a killed process of the run left half written or half removed.
+def prune(newest: Path, keep: CheckpointSpec) -> None:
+    """Keeps a checkpoint that was just written, the `keep_last - 1` before it and those at multiples of
+    `keep_every`; removes what else is older, and what a killed process of the run left half written or half
+    removed.
 
     An old one that can't be removed is said.
 
@@ -154,7 +166,8 @@ def prune(newest: Path, keep_last: int) -> None:
         UserError: The newest is damaged; nothing is removed.
     """
     kept = checkpoint.newest_first(newest.parent)
-    surplus = kept[kept.index(newest) + keep_last :]
+    older = kept[kept.index(newest) + keep.keep_last :]
+    surplus = [folder for folder in older if keep.keep_every is None or step_of(folder) % keep.keep_every]
     if surplus and (damage := damage_of(newest)):
         raise UserError(Problem(str(newest), f"damaged while it was written: {damage}"))
     left = (path for path in newest.parent.iterdir() if _LEFT.fullmatch(path.name))

@@ -27,7 +27,9 @@ from mm_models import device, device_names, peak_gib, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train import states
 from mm_train.adapters import build_network, write_adapter
+from mm_train.average import average_of
 from mm_train.batches import asks_of
+from mm_train.beginning import begin, fill
 from mm_train.carried_out import check_carried_out
 from mm_train.content import agreed_inputs, with_content
 from mm_train.features.opening import open_features
@@ -40,7 +42,7 @@ from mm_train.ranks import Ranks, agree_on, joined
 from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
 from mm_train.sources import Source, source_of
-from mm_train.starting import fill_start, find_start, in_stored_order, require_short_captions
+from mm_train.starting import find_start, in_stored_order, require_short_captions
 from mm_train.states import TrainState
 from mm_train.stopping import stop_requests
 from mm_train.work import Training
@@ -162,7 +164,6 @@ def _train(
             plan = planned(spec, dataset, options, ranks)
         for line in plan.counts.lines():
             say(line)
-        ranks.together(lambda: fill_start(network, spec, first, saved))
         training = Training(
             spec=spec,
             run=run,
@@ -174,16 +175,25 @@ def _train(
             levels=noise_levels(spec),
             network=network,
             optimizer=build_optimizer(network, spec.optim, picked),
-            base=first.base,
             dropout=attached and attached.dropout,
+            average=average_of(network, spec.ema),
         )
         ranks.on_first(lambda: _quarantine(training).add(source.bad))
-        start = TrainState(0, {}, 0.0) if point is None else restore(training, point)
+        if (beside := first.base) is not None:
+            ranks.together(lambda: fill(network, beside))
+        if point is None or saved is None:
+            if point is not None:
+                say(f"{point.run_dir} has no checkpoint yet; it begins anew")
+            start = begin(training, first)
+        else:
+            start = attrs.evolve(restore(training, point), base=first.base_digest)
+        if training.average is not None and start.step == 0:
+            training.average.update(network, 0)
         for lost in ranks.on_first(lambda: run.rewind_metrics(start.step)):
             say(lost)
-        spent = start.seconds + time.perf_counter() - started
+        start = attrs.evolve(start, seconds=start.seconds + time.perf_counter() - started)
         with stop_requests() as stop_requested:
-            state = yield from fit(training, start.step, spent, stop_requested, options.stop_after)
+            state = yield from fit(training, start, stop_requested, options.stop_after)
             return _finish(training, state)
 
 

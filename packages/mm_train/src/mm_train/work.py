@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Protocol
 
 import attrs
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from mm_config.running import AVERAGE
 from mm_config.runs import Run
 from mm_config.specs import TrainSpec
 from mm_data import Dataset, Plan
 from mm_models.lora import Dropout
+from mm_train.average import Average
 from mm_train.noise import NoiseLevels
 from mm_train.ranks import Ranks
 from mm_train.sources import Source
+from mm_train.states import Groups
+
+
+class Coming(Protocol):
+    """What batches come from."""
+
+    def waiting(self) -> list[Any]:
+        """Items that are put together next and have arrived already."""
+        ...
 
 
 @attrs.frozen
@@ -42,10 +54,14 @@ class Training:
     """Parallelized, on the device, with its weights."""
     optimizer: Optimizer
     """Over the network's trainable parameters."""
-    base: str | None = None
-    """The digest of the files of the network beside which adapters are trained; None elsewhere."""
+    average: Average | None
+    """Of the network's trainable parameters; None where none is kept."""
     dropout: Dropout | None = None
     """What drops a share of the adapters' input; None for nothing."""
+
+    def more_groups(self) -> Groups:
+        """What a checkpoint holds beside weights and moments."""
+        return {} if self.average is None else {AVERAGE: self.average.tensors()}
 
     @property
     def quarantine(self) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mm_config.cli.exits import exit_status
+from mm_config.cli.extending import EXTEND, extended
 from mm_config.cli.like import LIKE, threads_like
 from mm_config.cli.parse import overridden
 from mm_config.cli.scan import HELP, RUNS_DIR, Option, scan
@@ -41,7 +42,7 @@ LOCATION = Option(
 ACCEPT_CONTENT = Option(
     ACCEPT, "Take data and weights as they are, where a name and revision meant another content before."
 )
-OPTIONS = (RESUME, TAKE_OVER, RESTART, IF_NEEDED, LIKE, ACCEPT_CONTENT, RUNS_DIR, DRY_RUN, LOCATION)
+OPTIONS = (RESUME, TAKE_OVER, RESTART, EXTEND, IF_NEEDED, LIKE, ACCEPT_CONTENT, RUNS_DIR, DRY_RUN, LOCATION)
 
 
 def main(spec: RootSpec, argv: Sequence[str] | None = None) -> RunOutcome | None:
@@ -100,6 +101,8 @@ def _main(spec: RootSpec, argv: list[str]) -> RunOutcome | None:
         set_by_torchrun("RANK", 0)
     with gathering(problems):
         world_size = set_by_torchrun("WORLD_SIZE", 1, at_least=1)
+    with gathering(problems):
+        spec = extended(spec, line)
     spec = overridden(spec, line.fields, problems, line.flags, world_size)
     if unused := list(unused_names(locations, spec)):
         raise UserError(unused)

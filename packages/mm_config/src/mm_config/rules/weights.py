@@ -14,7 +14,7 @@ from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Weights
 from mm_config.specs.optim import AdamWSpec
 from mm_config.specs.train import StartMode, TrainSpec
-from mm_config.specs.weights import RandomWeights, TrainedBy
+from mm_config.specs.weights import RandomWeights, SavedWeights, TrainedBy
 
 EXACT_FIELDS = (
     "expert",
@@ -47,6 +47,7 @@ def start_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
         path: Where it stands, for messages that name a second field.
     """
     yield from _trained_problems(spec.start_from, "start_from", spec, ["model"], path)
+    yield from _average_problems(spec.start_from, "start_from")
     if spec.start_mode is StartMode.WEIGHTS:
         yield from _network_problems(spec.start_from, "start_from")
     else:
@@ -73,6 +74,7 @@ def used_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     for name, expert in experts.items():
         weights = getattr(spec, name)
         yield from _trained_problems(weights, name, spec, _GENERATION_FIELDS, path)
+        yield from _average_problems(weights, name)
         yield from _trained_expert_problems(weights, name, expert)
         yield from _network_problems(weights, name)
     for index, lora in enumerate(spec.loras):
@@ -133,6 +135,15 @@ def _trained_expert_problems(weights: Weights | None, name: str, wanted: Expert)
         yield Problem(f"{name}.spec.expert", f"must be {wanted.value}, got {training.expert.value}")
 
 
+def _average_problems(weights: Weights | None, name: str) -> Iterator[Problem]:
+    """An average is asked of a training that keeps one."""
+    training = _training_of(weights)
+    if isinstance(weights, TrainedBy) and weights.average and training is not None and training.ema is None:
+        yield Problem(
+            f"{name}.average", "is true, but that training keeps none (its ema is None); leave it out"
+        )
+
+
 def _network_problems(weights: Weights | None, name: str) -> Iterator[Problem]:
     """A network's weights are not the outcome of a training of adapters."""
     training = _training_of(weights)
@@ -158,20 +169,39 @@ def _adapter_problems(
     if training is not None and training.lora is None:
         yield Problem(f"{name}.spec.lora", "is None: that training made a network, not adapters")
         form = ()
+    yield from _average_problems(weights, name)
     yield from _trained_problems(weights, name, spec, (*fields, *form), path)
 
 
 def _continuing_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
     """An optimizer's state comes from a training alone, and has to fit."""
     mode, before = spec.start_mode, _training_of(spec.start_from)
-    if not isinstance(spec.start_from, TrainedBy):
+    if not isinstance(spec.start_from, TrainedBy | SavedWeights):
         yield Problem(
             "start_mode",
             f"is {mode.value}, which goes on with a training's optimizer, but {path}.start_from is "
             f"{for_person(spec.start_from)}, which has none; choose weights, or start from TrainedBy(...)",
         )
-    if before is None:
-        return
+    elif spec.start_from.average:
+        yield Problem(
+            "start_from.average",
+            f"is true, but start_mode {mode.value} goes on with the optimizer's state of the last weights; "
+            "leave it out, or choose weights",
+        )
+    if before is not None:
+        yield from continuing_problems(spec, before, before.schedule.steps, path)
+
+
+def continuing_problems(spec: TrainSpec, before: TrainSpec, steps: int, path: str) -> Iterator[Problem]:
+    """What keeps a training from going on with the state of another one.
+
+    Args:
+        spec: The training spec, whose mode is not weights.
+        before: The training whose state it goes on with.
+        steps: Steps that were made of it.
+        path: Where the spec stands.
+    """
+    mode, weights = spec.start_mode, TrainedBy(spec=before)
     fields = EXACT_FIELDS
     if mode is not StartMode.EXACT:
         fields = ("lora.rank", "lora.targets") if spec.lora and before.lora else ("lora", "frozen")
@@ -184,7 +214,7 @@ def _continuing_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
         elif isinstance(spec.optim, AdamWSpec):
             fields += ("optim.state_bits",)
     needed = f"{path}.start_mode {mode.value} needs them equal"
-    for problem in _trained_problems(spec.start_from, "start_from", spec, fields, path):
+    for problem in _trained_problems(weights, "start_from", spec, fields, path):
         yield Problem(problem.path, f"{problem.message}; {needed}")
     if mode is StartMode.EXACT:
         kept, keeps = (0.0 if one.validation is None else one.validation.holdout for one in (before, spec))
@@ -193,11 +223,11 @@ def _continuing_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
                 "validation",
                 f"keeps {keeps} of the clips out of training, but the training before kept {kept}; {needed}",
             )
-        if spec.schedule.steps <= before.schedule.steps:
+        if spec.schedule.steps <= steps:
             yield Problem(
                 "schedule.steps",
-                f"is {spec.schedule.steps}, but the training that goes on has made {before.schedule.steps}; "
-                f"at least {before.schedule.steps + 1}",
+                f"is {spec.schedule.steps}, but the training that goes on has made {steps}; "
+                f"at least {steps + 1}",
             )
 
 

@@ -71,7 +71,7 @@ class RecomputeSpec:
     """Glob patterns over the names of the modules that are computed again."""
     offload: bool = field(default=False, role=EXECUTION)
     """Whether what is kept waits in the host's pinned memory."""
-    offload_ahead: int = field(default=1, neutral=1, ge=0, role=EXECUTION, unit="modules")
+    offload_ahead: int = field(default=1, neutral=1, ge=0, le=1_000, role=EXECUTION, unit="modules")
     """Modules whose kept values are brought back ahead of the backward pass."""
 
 

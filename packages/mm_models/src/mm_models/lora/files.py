@@ -84,7 +84,7 @@ def holds_adapter(path: Path) -> bool:
 
 def _open(path: Path) -> tuple[str, dict[str, StoredTensor], Mapping[str, str]]:
     """The layout, the tensors, and the metadata of the file."""
-    if checkpoint.holds(path):
+    if checkpoint.holds(checkpoint.whole_of(path)):
         return "dcp", read_checkpoint(path), {}
     file = _file_of(path)
     tensors = read_files([file])
@@ -181,7 +181,7 @@ def _configuration_of_peft(path: Path) -> Configuration:
 
 def _configuration_of_training(path: Path) -> Configuration:
     """What the spec of the run says whose checkpoint this is."""
-    stored = path.absolute().parent.parent / "spec.json"
+    stored = checkpoint.whole_of(path).absolute().parent.parent / "spec.json"
     lora = getattr(load_spec(stored), "lora", None) if stored.is_file() else None
     if lora is None:
         raise UserError(Problem(str(path), f"{stored}, which says alpha, is missing or trained no adapters"))

@@ -11,6 +11,8 @@ from typing import Any
 
 import attrs
 
+from mm_config.running import checkpoint_digest
+from mm_models import checkpoint
 from mm_models.weights.differences import Differences, compare
 from mm_models.weights.opening import Weights, architecture_of, contradictions, open_weights
 from mm_models.weights.published import Guess, exact_families, nearest_family
@@ -64,6 +66,8 @@ class Inspection:
         yield from (f"quantised     {line}" for line in quantised_lines(weights.tensors))
         yield f"bytes         {_bytes(weights.tensors):,}"
         yield f"digest        {self.digest or 'none: not all tensors are whole'}"
+        if checkpoint.holds(weights.path):
+            yield f"checkpoint    {checkpoint_digest(weights.path)}"
         if weights.left_out:
             more = ", ..." if len(weights.left_out) > 3 else ""
             yield f"left out      {len(weights.left_out):,}: {', '.join(weights.left_out[:3])}{more}"
@@ -92,6 +96,7 @@ class Inspection:
             "bytes": _bytes(weights.tensors),
             "quantised": list(quantised_lines(weights.tensors)),
             "digest": self.digest,
+            "checkpoint": checkpoint_digest(weights.path) if checkpoint.holds(weights.path) else None,
             "left_out": list(weights.left_out),
             "spec": self.spec,
             "fits": not differing,
