@@ -53,6 +53,8 @@ class TrainState:
     """Updates that the optimizer had made before step 0, in a training whose moments it took over."""
     base: str | None = None
     """The digest of the network beside which adapters are trained; None for one whose weights are drawn."""
+    validation: float | None = None
+    """The loss on held-out clips after these steps; None where they were not validated."""
 
 
 def step_folder(checkpoints_dir: Path, step: int) -> Path:
@@ -155,10 +157,26 @@ def last_good(checkpoints_dir: Path) -> str:
     return f"The last good state is {kept[0]}" if kept else "No state had been saved yet"
 
 
+def best_of(checkpoints_dir: Path) -> Path | None:
+    """The checkpoint with the least loss on held-out clips, of equal ones the oldest; None where none was
+    written after a validation."""
+    losses = {path: _validation_of(path) for path in reversed(checkpoint.newest_first(checkpoints_dir))}
+    known = {path: loss for path, loss in losses.items() if loss is not None}
+    return min(known, key=known.__getitem__, default=None)
+
+
+def _validation_of(folder: Path) -> float | None:
+    """The loss on held-out clips that a checkpoint says, as long as it can be read."""
+    try:
+        return read_json(folder / checkpoint.STATE, {"validation": float}).get("validation")
+    except UserError:
+        return None
+
+
 def prune(newest: Path, keep: CheckpointSpec) -> None:
-    """Keeps a checkpoint that was just written, the `keep_last - 1` before it and those at multiples of
-    `keep_every`; removes what else is older, and what a killed process of the run left half written or half
-    removed.
+    """Keeps a checkpoint that was just written, the `keep_last - 1` before it, those at multiples of
+    `keep_every` and the one with the least loss on held-out clips; removes what else is older, and what a
+    killed process of the run left half written or half removed.
 
     An old one that can't be removed is said.
 
@@ -166,7 +184,8 @@ def prune(newest: Path, keep: CheckpointSpec) -> None:
         UserError: The newest is damaged; nothing is removed.
     """
     kept = checkpoint.newest_first(newest.parent)
-    older = kept[kept.index(newest) + keep.keep_last :]
+    best = best_of(newest.parent)
+    older = [folder for folder in kept[kept.index(newest) + keep.keep_last :] if folder != best]
     surplus = [folder for folder in older if keep.keep_every is None or step_of(folder) % keep.keep_every]
     if surplus and (damage := damage_of(newest)):
         raise UserError(Problem(str(newest), f"damaged while it was written: {damage}"))
