@@ -72,6 +72,8 @@ CARRIED_OUT = CarriedOut(
         "diffusion.drop_last",
         "schedule.warmup_ratio",
         "schedule.decay_steps",
+        "optim.adaptive_clip_decay",
+        "optim.groups",
         "precision.output",
         "precision.allow_tf32",
         "precision.float32_residual",
