@@ -10,7 +10,6 @@ import attrs
 from mm_data import Batch, Quarantine, Stream
 from mm_train.gradients import micro_batches
 from mm_train.noise import dropped_captions
-from mm_train.offloading import Resting
 from mm_train.sources import Encoded
 from mm_train.work import Training
 
@@ -32,7 +31,6 @@ class Ahead:
 
     def __init__(self, training: Training, batches: Stream, steps: int) -> None:
         self._training, self._batches, self._steps = training, batches, steps
-        self._resting = Resting(training.source.encoders if training.spec.runtime.offload_encoders else ())
         self._waiting: deque[tuple[Batch | Exception, dict[str, Any]]] = deque()
         self._state = batches.state()
 
@@ -59,7 +57,7 @@ class Ahead:
 
     def _take(self) -> None:
         """Takes batches up to the end of the stream, which is an exception as well."""
-        with self._resting.awake():
+        with self._training.encoders.awake():
             while len(self._waiting) < self._steps:
                 state = self._batches.state()
                 try:

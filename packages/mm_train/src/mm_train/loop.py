@@ -22,6 +22,7 @@ from mm_train.gradients import gradients_of
 from mm_train.metrics import Step
 from mm_train.optim import learning_rate, set_learning_rate
 from mm_train.states import TrainState
+from mm_train.validation import validated
 from mm_train.work import Training
 
 
@@ -104,10 +105,13 @@ def fit(
             bar.advance(1, loss=loss, rate=f"{rate:.0f} samples/s")
             ranks.reached(step + 1)
             closed = yield done
-            elapsed = start.seconds + time.perf_counter() - started
-            state = attrs.evolve(start, step=step + 1, data=batches.state(), seconds=elapsed)
             asked = stop_requested()
             stop = ranks.largest(max(asked, signal.SIGINT) if closed else asked)
+            measured = validated(training, step + 1, bar) if not stop or step + 1 == steps else None
+            elapsed = start.seconds + time.perf_counter() - started
+            state = attrs.evolve(
+                start, step=step + 1, data=batches.state(), seconds=elapsed, validation=measured
+            )
             if stop or state.step == last_step:
                 ranks.on_first(partial(_say_unseen, training, batches.quarantine))
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:

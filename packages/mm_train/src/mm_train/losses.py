@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mm_config.specs import TrainSpec
 from mm_data import Batch
-from mm_models import flow, has_loss, network_inputs, torch_dtype
+from mm_models import flow, has_loss, network_inputs, torch_dtype, without_frames
 from mm_train.batches import latent_shape
 from mm_train.noise import Draws, draw
 from mm_train.sources import Samples
@@ -40,14 +40,13 @@ def losses_of(spec: TrainSpec, network: torch.nn.Module, samples: Samples, draws
     noised_BCTHW = flow.add_noise(x0_BCTHW, noise_BCTHW, draws.sigma_B)
     # The timestep stays float32: in bfloat16 999 would be 1000.
     timestep_B = flow.timestep_of(draws.sigma_B, spec.diffusion).to(x0_BCTHW.device)
-    latents, timestep, image_BIK = network_inputs(
-        samples.given, noised_BCTHW, timestep_B, spec.model.patch_size
-    )
+    given = without_frames(samples.given, draws.from_text)
+    latents, timestep, image_BIK = network_inputs(given, noised_BCTHW, timestep_B, spec.model.patch_size)
     compute = torch_dtype(spec.precision.compute)
     inputs = [latents.to(compute), timestep, samples.text_BLD.to(compute)]
     inputs += [] if image_BIK is None else [image_BIK.to(compute)]
     error_BCTHW = network(*inputs).float() - flow.velocity_target(x0_BCTHW, noise_BCTHW)
-    if (predicted := has_loss(samples.given, error_BCTHW)) is not None:
+    if (predicted := has_loss(given, error_BCTHW)) is not None:
         squares = error_BCTHW.square() * predicted
         values = predicted.expand_as(squares).flatten(1).sum(1)
         return squares.flatten(1).sum(1) / values

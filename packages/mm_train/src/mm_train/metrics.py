@@ -44,5 +44,5 @@ def final_loss(metrics_path: Path, steps: int) -> float | None:
     except FileNotFoundError:
         return None
     logged = [json.loads(line) for line in content.splitlines()]
-    losses = [line["loss"] for line in logged if line["step"] > steps - LAST_STEPS]
+    losses = [line["loss"] for line in logged if line["step"] > steps - LAST_STEPS and "loss" in line]
     return sum(losses) / len(losses) if losses else None

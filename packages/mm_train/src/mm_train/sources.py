@@ -12,7 +12,15 @@ from torch import Tensor
 from mm_config.options import Locations
 from mm_config.specs import TrainSpec
 from mm_data import Asked, Bad, Clip, caption_of, load_clip, to_model_range
-from mm_models import NOTHING, Given, build_autoencoder, build_text_encoder
+from mm_models import (
+    NOTHING,
+    Given,
+    build_autoencoder,
+    build_image_encoder,
+    build_text_encoder,
+    given_frames,
+    own_frames,
+)
 from mm_models import device as devices
 from mm_train.features.kinds import LATENTS, TEXT
 from mm_train.features.looking_up import Features
@@ -115,6 +123,9 @@ def _texts(spec: TrainSpec, locations: Locations, device: torch.device, features
 
 def _encoding_source(spec: TrainSpec, locations: Locations, device: torch.device, texts: _Texts) -> Source:
     autoencoder = build_autoencoder(spec.autoencoder, device, locations)
+    image = spec.image_encoder
+    image_encoder = None if image is None else build_image_encoder(image, device, locations)
+    stride = spec.autoencoder.temporal_stride
     mover = Mover(device, devices.side_stream(device) if spec.data.pin_memory else None)
 
     def load(asked: Asked) -> Clip:
@@ -124,14 +135,17 @@ def _encoding_source(spec: TrainSpec, locations: Locations, device: torch.device
     def collate(clips: Sequence[Any], dropped: Sequence[bool]) -> Samples:
         frames = mover.take([clip.frames for clip in clips])
         with torch.no_grad():
-            latents = autoencoder.encode(to_model_range(frames)).float()
-            return Samples(latents, texts.encode(_captions(clips, dropped)))
+            video = to_model_range(frames)
+            own = own_frames(spec.model, video)
+            given = given_frames(spec.model, stride, autoencoder, image_encoder, own, video.shape[2])
+            return Samples(autoencoder.encode(video).float(), texts.encode(_captions(clips, dropped)), given)
 
     def begin(clips: Sequence[Any]) -> None:
         mover.begin([clip.frames for clip in clips if not isinstance(clip, Encoded)])
 
     pinned = load if spec.data.pin_memory else None
-    encoders = (autoencoder, *texts.encoders)
+    images = () if image_encoder is None else (image_encoder,)
+    encoders = (autoencoder, *images, *texts.encoders)
     return Source(pinned, workers=None, collate=collate, begin=begin, encoders=encoders)
 
 

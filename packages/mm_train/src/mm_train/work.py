@@ -17,6 +17,7 @@ from mm_data import Dataset, Plan
 from mm_train.average import Average
 from mm_train.clipping import Clipping
 from mm_train.noise import NoiseLevels
+from mm_train.offloading import Resting
 from mm_train.ranks import Ranks
 from mm_train.sources import Source
 from mm_train.states import Groups
@@ -58,6 +59,12 @@ class Training:
     """To which norm the gradients are clipped."""
     average: Average | None
     """Of the network's trainable parameters; None where none is kept."""
+    encoders: Resting = attrs.Factory(lambda self: self.resting(), takes_self=True)
+    """Those of the source, which may lie in the host's memory until they are awake."""
+
+    def resting(self) -> Resting:
+        """The encoders, which lie in the host's memory from now on where the spec asks for it."""
+        return Resting(self.source.encoders if self.spec.runtime.offload_encoders else ())
 
     def more_groups(self) -> Groups:
         """What a checkpoint holds beside weights and moments."""
