@@ -50,8 +50,8 @@ def gradients(network: nn.Module, seed: int) -> dict[str, Tensor]:
 def update(network: nn.Module, optimizer: torch.optim.Optimizer, seed: int, lr: float) -> None:
     named = dict(network.named_parameters())
     for name, gradient in gradients(network, seed).items():
-        named[name].grad = torch.zeros_like(named[name])
-        copy_whole(gradient, named[name].grad)
+        named[name].grad = empty = torch.zeros_like(named[name])
+        copy_whole(gradient, empty)
     set_learning_rate(optimizer, lr)
     optimizer.step()
     optimizer.zero_grad()
