@@ -87,12 +87,14 @@ def begin(training: Training, start: Start) -> TrainState:
             ranks.together(lambda: fill(training.network, found))
         else:
             begin_adapters(training.network, spec, start.adapter)
+        _begin_average(training)
         return TrainState(0, {}, 0.0, base=base)
     with concerning("spec.start_from"):
         more = training.more_groups() if spec.start_mode is StartMode.EXACT else {}
         before = ranks.together(lambda: states.restore(found, training.network, training.optimizer, more))
     updates = before.updates_before + before.step
     if spec.start_mode is StartMode.RESTART:
+        _begin_average(training)
         say(f"goes on with the weights and moments of {found}, after {updates} updates")
         return TrainState(0, {}, 0.0, updates_before=updates, base=base)
     ranks.together(
@@ -102,6 +104,12 @@ def begin(training: Training, start: Start) -> TrainState:
     )
     say(f"goes on after step {before.step} of {found}")
     return TrainState(before.step, before.data, 0.0, updates_before=before.updates_before, base=base)
+
+
+def _begin_average(training: Training) -> None:
+    """Has the average be the first weights."""
+    if training.average is not None:
+        training.average.update(training.network, 0)
 
 
 def fill(network: nn.Module, weights: Path | RandomWeights) -> None:
