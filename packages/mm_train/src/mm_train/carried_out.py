@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
-from mm_config.specs import Conditioning, TrainSpec
+from mm_config.specs import Conditioning, TimestepScope, TrainSpec
 from mm_models import PART_FIELDS, tags_of
 
 RUNNER = "training"
@@ -30,6 +30,11 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     if spec.model.conditioning is not Conditioning.TEXT:
         shown = spec.model.conditioning.value
         yield Problem("model.conditioning", f"is {shown}: {RUNNER} on given frames is not there yet")
+    if spec.diffusion.timesteps_per is TimestepScope.MICRO_BATCH:
+        yield Problem(
+            "diffusion.timesteps_per",
+            "is micro_batch, whose size belongs to execution; say diffusion.clips_per_level instead",
+        )
 
 
 CARRIED_OUT = CarriedOut(
@@ -65,6 +70,12 @@ CARRIED_OUT = CarriedOut(
         "data.tails",
         "data.tokens_per_batch",
         "data.variants",
+        "diffusion.clips_per_level",
+        "diffusion.logit_mean",
+        "diffusion.logit_std",
+        "diffusion.mode_scale",
+        "diffusion.sampling",
+        "diffusion.timesteps_per",
         "diffusion.sigma_max",
         "diffusion.sigma_min",
         "diffusion.drop_last",
