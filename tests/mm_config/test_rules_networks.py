@@ -8,6 +8,7 @@ from mm_config import exact_hash, replace
 from mm_config.families import wan21, wan22
 from mm_config.rules import request_problems
 from mm_config.schema.errors import SpecError
+from mm_config.specs.data import BucketSpec
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import ClipImageEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.infer import GenerationRequest, SamplesSpec
@@ -27,6 +28,8 @@ from tests.mm_config.breaking import (
 )
 
 CLIP = ClipImageEncoderSpec(weights=RandomWeights())
+SHORT = {"data.min_num_frames": 1, "data.drop_short_share": 0.5}
+STILLS = BucketSpec(num_frames=1, height=480, width=832, batch_size=8)
 I2V = wan22.I2V_A14B.infer()
 FLF2V = wan21.FLF2V_14B.infer()
 TI2V = wan22.TI2V_5B.infer()
@@ -54,6 +57,21 @@ def test_given_frames_come_as_further_channels() -> None:
 def test_a_clean_first_frame_has_tokens_of_its_own() -> None:
     changes = {"model.patch_size": (2, 2, 2), "data.num_frames": 85}
     only(WAN_5B, changes, "model.patch_size.0", "is 2", "set it to 1")
+
+
+def test_a_training_can_do_without_a_clean_first_frame_alone_and_has_more_frames_than_are_given() -> None:
+    assert found(WAN_5B, {"data.frame_dropout": 0.5}) == {}
+    for spec, given in ((WAN_I2V, "first_frame"), (WAN_1_3B, "text")):
+        part = f"is 0.5, but only conditioning clean_first_frame does without its frame; this is {given}"
+        only(spec, {"data.frame_dropout": 0.5}, "data.frame_dropout", part)
+    nothing = "1 frame leaves nothing to make where clean_first_frame is given; at least 5"
+    only(WAN_5B, {"data.num_frames": 1}, "data.num_frames", nothing)
+    only(WAN_5B, SHORT, "data.min_num_frames", nothing)
+    only(WAN_5B, {"data.buckets": (STILLS,)}, "data.buckets.0.num_frames", nothing)
+    assert found(WAN_5B, {"data.num_frames": 1, "data.frame_dropout": 1.0}) == {}
+    assert found(WAN_1_3B, SHORT) == {}
+    only(WAN_I2V, SHORT, "data.min_num_frames", "where first_frame is given")
+    only(WAN_I2V, {"data.num_frames": 1}, "data.num_frames", "1 frame leaves nothing to make")
 
 
 def test_an_image_branch_and_an_image_encoder_go_together() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import attrs
+import av
 import numpy as np
 import pytest
 
@@ -38,6 +39,15 @@ def test_cuts_intervals_and_starts_choose_frames(record, data_spec, numbers):
     assert len(firsts) > 3 and firsts <= set(range(10, 27))
     with pytest.raises(BadClip, match="sample: frames 30 to 41 are cut out of 40"):
         numbers(attrs.evolve(record, cut=(30, 41)), data)
+
+
+def test_frames_share_a_scaler_and_are_scaled_as_pyav_scales_each_by_itself(record, data_spec):
+    data = data_spec(num_frames=33, height=48, width=80)
+    frames = load_clip(ask(record, data), data).frames.numpy()
+    with av.open(str(record.path)) as container:
+        for ours, frame in zip(frames, container.decode(video=0), strict=False):
+            alone = frame.reformat(80, 48, format="rgb24", interpolation="BICUBIC")
+            np.testing.assert_array_equal(ours, alone.to_ndarray())
 
 
 @pytest.mark.parametrize("interpolation", Interpolation)

@@ -16,6 +16,7 @@ from mm_config.specs import DataSpec, Tails
 from mm_data import Asked, Clip, Dataset, Plan, Shape, batch_indices, stream
 from mm_data.plan.counts import Counts
 from mm_data.plan.plan import Bucket, Members
+from mm_data.streaming.slots import Room, Slot
 from tests.mm_data.streams import plain_dataset
 
 IMAGE, CLIP = Shape(1, 512, 1024), Shape(8, 512, 1024)
@@ -75,6 +76,27 @@ def test_whole_batches_wait_whatever_their_sizes(
             batch = next(batches)
             assert len(batch.items) == batch.size == sizes[step]
             assert set(batch.items) == {batch.shape}
+
+
+def test_the_first_place_that_waits_is_loaded_next() -> None:
+    """A batch would else wait for clips of batches after it."""
+    room = Room(start_step=0, batches=4, workers=1, most_bytes=None)
+    loaded: list[tuple[int, int]] = []
+
+    def load(slot: Slot) -> None:
+        with room.turn(slot):
+            loaded.append((slot.step, slot.position))
+
+    places = [(3, 1), (1, 2), (2, 0), (1, 0), (3, 0), (1, 1)]
+    threads = [threading.Thread(target=load, args=(Slot(*place, CLIP),)) for place in places]
+    with room.turn(Slot(0, 0, CLIP)):
+        for thread in threads:
+            thread.start()
+        while len(room.waiting) < len(places):
+            assert not loaded
+    for thread in threads:
+        thread.join()
+    assert loaded == sorted(places)
 
 
 def test_no_more_bytes_wait_than_are_allowed(data_spec: Callable[..., DataSpec]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mm_config.console import say
 from mm_config.options import RunOptions, RunOutcome
-from mm_config.running import checked_inputs
+from mm_config.running import checked_inputs, taken_from
 from mm_config.runs import Run, check_opens, digests_of, open_run, recorded
 from mm_config.schema import Problem, UserError, exact_hash, gathering, spec_hash
 from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights, TrainedBy
@@ -156,7 +156,7 @@ def _described(spec: InferSpec, expert: Expert, source: Path | RandomWeights) ->
         return {"seed": source.seed}
     weights = expert_weights(spec)[expert]
     if isinstance(weights, TrainedBy):
-        folder = str(source.absolute().parents[1])
+        folder = taken_from(source)["run_dir"]
         return {"spec_hash": spec_hash(weights.spec), "run_dir": folder, "weights": str(source.absolute())}
     return {"weights": str(source.absolute())}
 

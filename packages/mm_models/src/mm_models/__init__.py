@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from mm_models.given import (
         NOTHING,
         Given,
+        condition_latents,
         given_frames,
+        given_latents,
         has_loss,
+        image_features,
         mode_latents,
         network_inputs,
+        own_frames,
         with_clean_frame,
+        without_frames,
     )
     from mm_models.images import ImageEncoder, build_image_encoder
     from mm_models.loading import check as check_weights

@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
 from mm_config.durable import discard, place_folder, synced_file
+from mm_config.running import AVERAGE
 from mm_config.stored import read_json
 from mm_models.blocks import Blocks, damaged, entry_of
 from mm_models.collectives import gather_from_files, rank_and_world_size, write_on_first
@@ -94,6 +95,11 @@ def _complete(staged: Path, folder: Path, files: dict[str, Any], step: int | Non
 def holds(folder: Path) -> bool:
     """Whether a checkpoint of ours lies in a folder, be it damaged."""
     return (folder / MANIFEST).is_file() or ((folder / STATE).is_file() and (folder / "model").is_dir())
+
+
+def whole_of(path: Path) -> Path:
+    """The checkpoint whose moving average a path names, `step-00000700/average`; else the path itself."""
+    return path.parent if path.name == AVERAGE and holds(path.parent) else path
 
 
 def lists(folder: Path, path: Path) -> bool:

@@ -82,8 +82,9 @@ def loaded_files(path: Path) -> list[Path]:
     """The files that are read of a network's weights or of an adapter, with the configuration beside them."""
     if path.is_file():
         return [*_with_indexed_files(path), *_beside(path.parent)]
-    if checkpoint.holds(path):
-        return sorted((path / "model").glob("*.safetensors"))
+    if checkpoint.holds(whole := checkpoint.whole_of(path)):
+        groups = ("model",) if whole == path else ("model", path.name)
+        return [file for group in groups for file in sorted((whole / group).glob("*.safetensors"))]
     inner = megatron.iteration_folder(path)
     for files in (sorted(path.glob("*.safetensors")), _inside(inner), _pickled(path)):
         if files:

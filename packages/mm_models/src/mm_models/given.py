@@ -34,6 +34,13 @@ class Given:
 
 NOTHING = Given()
 """Of a network that is conditioned on text alone."""
+GIVEN_FRAMES = {
+    Conditioning.TEXT: 0,
+    Conditioning.FIRST_FRAME: 1,
+    Conditioning.FIRST_AND_LAST_FRAME: 2,
+    Conditioning.CLEAN_FIRST_FRAME: 1,
+}
+"""How many frames a network is given."""
 
 
 @torch.no_grad()
@@ -59,17 +66,67 @@ def given_frames(
             the video's size.
         num_frames: N of the video.
     """
-    if model.conditioning is Conditioning.TEXT:
+    condition = condition_latents(model, autoencoder, frames, num_frames)
+    image = None if image_encoder is None else image_features(image_encoder, frames)
+    return given_latents(model, temporal_stride, condition, image, num_frames)
+
+
+def given_latents(
+    model: ModelSpec,
+    temporal_stride: int,
+    condition_BCTHW: Tensor | None,
+    image_BIK: Tensor | None,
+    num_frames: int,
+) -> Given:
+    """The same of frames that were encoded before.
+
+    Args:
+        model, temporal_stride, num_frames: Of `given_frames`.
+        condition_BCTHW: Of `condition_latents`.
+        image_BIK: Of `image_features`, for networks with an image branch.
+    """
+    if condition_BCTHW is None:
         return NOTHING
     if model.conditioning is Conditioning.CLEAN_FIRST_FRAME:
-        clean = mode_latents(autoencoder, frames[0].unsqueeze(2))
-        return Given(clean_BC1HW=clean, has_clean_B=torch.ones(len(clean), dtype=torch.bool))
-    condition = mode_latents(autoencoder, video_of_given(frames, num_frames))
-    mask = given_mask(len(frames), num_frames, temporal_stride, condition)
-    image = None
-    if image_encoder is not None:
-        image = torch.cat([image_encoder.encode(frame) for frame in frames], dim=1)
-    return Given(beside_BCTHW=torch.cat((mask, condition), dim=1), image_BIK=image)
+        has_clean_B = torch.ones(len(condition_BCTHW), dtype=torch.bool)
+        return Given(clean_BC1HW=condition_BCTHW, has_clean_B=has_clean_B)
+    mask = given_mask(GIVEN_FRAMES[model.conditioning], num_frames, temporal_stride, condition_BCTHW)
+    return Given(beside_BCTHW=torch.cat((mask, condition_BCTHW), dim=1), image_BIK=image_BIK)
+
+
+@torch.no_grad()
+def condition_latents(
+    model: ModelSpec, autoencoder: Autoencoder, frames: Sequence[Tensor], num_frames: int
+) -> Tensor | None:
+    """Latents of the given frames; arguments as `given_frames`.
+
+    Returns:
+        `[B, C, T, H, W]` of the video that has them at their places, or `[B, C, 1, H, W]` of a clean first
+        frame; None for a network of text alone.
+    """
+    if model.conditioning is Conditioning.TEXT:
+        return None
+    if model.conditioning is Conditioning.CLEAN_FIRST_FRAME:
+        return mode_latents(autoencoder, frames[0].unsqueeze(2))
+    return mode_latents(autoencoder, video_of_given(frames, num_frames))
+
+
+@torch.no_grad()
+def image_features(encoder: ImageEncoder, frames: Sequence[Tensor]) -> Tensor:
+    """`[B, I, K]`: the features of the given frames, one frame's after the other's."""
+    return torch.cat([encoder.encode(frame) for frame in frames], dim=1)
+
+
+def own_frames(model: ModelSpec, video_BCTHW: Tensor) -> list[Tensor]:
+    """The frames of a video that its network is given: none, its first, or its first and its last."""
+    return [video_BCTHW[:, :, place] for place in (0, -1)[: GIVEN_FRAMES[model.conditioning]]]
+
+
+def without_frames(given: Given, from_text: Sequence[bool]) -> Given:
+    """The same, where some videos are made from text alone by a network that may be given a clean frame."""
+    if given.has_clean_B is None:
+        return given
+    return attrs.evolve(given, has_clean_B=given.has_clean_B & ~torch.tensor(from_text))
 
 
 def video_of_given(frames: Sequence[Tensor], num_frames: int) -> Tensor:

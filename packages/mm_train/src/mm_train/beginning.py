@@ -59,7 +59,8 @@ def begin(training: Training, found: Path | RandomWeights) -> TrainState:
         ranks.together(lambda: fill(training, found))
         return TrainState(0, {}, 0.0)
     with concerning("spec.start_from"):
-        before = ranks.together(lambda: states.restore(found, training.network, training.optimizer))
+        more = training.more_groups() if spec.start_mode is StartMode.EXACT else {}
+        before = ranks.together(lambda: states.restore(found, training.network, training.optimizer, more))
     updates = before.updates_before + before.step
     if spec.start_mode is StartMode.RESTART:
         say(f"goes on with the weights and moments of {found}, after {updates} updates")

@@ -8,6 +8,7 @@ from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
 from mm_config.specs import Conditioning, TimestepScope, TrainSpec
 from mm_models import PART_FIELDS, tags_of
+from mm_train.features.kinds import kept_kinds
 
 RUNNER = "training"
 
@@ -27,29 +28,36 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     if tag_of(spec.optim) not in (known := tags_of("mm.optimizers")):
         shown, installed = type(spec.optim).__name__, ", ".join(known) or "none"
         yield Problem("optim", f"is {shown}, for which no optimizer is installed; installed: {installed}")
-    if spec.model.conditioning is not Conditioning.TEXT:
-        shown = spec.model.conditioning.value
-        yield Problem("model.conditioning", f"is {shown}: {RUNNER} on given frames is not there yet")
     if spec.diffusion.timesteps_per is TimestepScope.MICRO_BATCH:
         yield Problem(
             "diffusion.timesteps_per",
             "is micro_batch, whose size belongs to execution; say diffusion.clips_per_level instead",
         )
+    if spec.model.conditioning is not Conditioning.TEXT and kept_kinds(spec):
+        path = "data.cache" if spec.data.precomputed is None else "data.precomputed"
+        yield Problem(path, f"keeps nothing of given frames yet, which {RUNNER} encodes; leave it out")
 
 
 CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=PART_FIELDS
     | {
+        "image_encoder",
+        "model.image_dim",
+        "model.image_positions",
         "checkpoint.keep_every",
+        "start_from.average",
         "start_from.digest",
         "start_mode",
+        "ema",
+        "validation",
         "data.buckets",
         "data.captions",
         "data.dataset.digest",
         "data.dataset.piece_count",
         "data.drop_short_share",
         "data.flip_share",
+        "data.frame_dropout",
         "data.frame_interval",
         "data.interpolation",
         "data.isolated",
@@ -88,6 +96,8 @@ CARRIED_OUT = CarriedOut(
         "recompute.modules",
         "recompute.offload",
         "recompute.offload_ahead",
+        "runtime.encode_ahead",
+        "runtime.offload_encoders",
         "runtime.timeout_minutes",
         "runtime.timeout_seconds",
     },

@@ -6,6 +6,8 @@ micro-batches or the device, and they need no state to be resumed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import torch
 from torch import Tensor
@@ -39,6 +41,8 @@ class Draws:
     """float32 weights of the loss."""
     dropped: tuple[bool, ...]
     """Whose caption is replaced by the empty one."""
+    from_text: tuple[bool, ...]
+    """Who isn't given the clean first frame that the network may be given."""
 
 
 def noise_levels(spec: TrainSpec) -> NoiseLevels:
@@ -56,7 +60,7 @@ def draw(
     """Draws for the samples at `positions` of the global batch of step `step`.
 
     Args:
-        spec: Seed and caption dropout.
+        spec: Seed and what is dropped of captions and frames.
         levels: The expert's noise levels.
         step: Optimizer step, from 0.
         positions: Places in the global batch.
@@ -70,7 +74,36 @@ def draw(
         noise,
         levels.sigmas_N[indices],
         levels.weights_N[indices].float(),
-        tuple(_dropped(spec.seed, step, position, spec.data.caption_dropout) for position in positions),
+        dropped_captions(spec, step, positions),
+        _dropped(spec.seed, step, positions, "frame", spec.data.frame_dropout),
+    )
+
+
+def dropped_captions(spec: TrainSpec, step: int, positions: Sequence[int]) -> tuple[bool, ...]:
+    """Whose caption is replaced by the empty one; these draws are known before the others are made."""
+    return _dropped(spec.seed, step, positions, "caption", spec.data.caption_dropout)
+
+
+def held_out_draws(spec: TrainSpec, batch: int, positions: tuple[int, ...], shape: tuple[int, ...]) -> Draws:
+    """The noise of held-out clips, which is the same whenever they are looked at; their level is 0 here.
+
+    They have their captions, and a share of them no clean first frame, as in training.
+
+    Args:
+        spec: Seed, and which share of clips is given no frame.
+        batch: Number of the batch of held-out clips, from 0.
+        positions: Places in it.
+        shape: `(C, T, H, W)` of one clip's latents.
+    """
+    noise = torch.empty(len(positions), *shape)
+    for place, position in enumerate(positions):
+        noise[place].normal_(generator=generator(spec.seed, batch, position, "validation"))
+    return Draws(
+        noise,
+        sigma_B=torch.zeros(len(positions), dtype=torch.float64),
+        weight_B=torch.ones(len(positions)),
+        dropped=(False,) * len(positions),
+        from_text=_dropped(spec.seed, batch, positions, "validation frame", spec.data.frame_dropout),
     )
 
 
@@ -84,5 +117,6 @@ def _index(spec: TrainSpec, step: int, position: int, indices: range) -> int:
     return flow.drawn_index(uniform, spec.diffusion, indices)
 
 
-def _dropped(seed: int, step: int, position: int, share: float) -> bool:
-    return bool(torch.rand((), generator=generator(seed, step, position, "caption")) < share)
+def _dropped(seed: int, step: int, positions: Sequence[int], what: str, share: float) -> tuple[bool, ...]:
+    drawn = (torch.rand((), generator=generator(seed, step, position, what)) for position in positions)
+    return tuple(bool(one < share) for one in drawn)

@@ -1,8 +1,10 @@
-"""What autograd keeps of a module waits in the host's memory between its forward and its backward pass."""
+"""What waits in the host's memory until it is needed: values that autograd keeps of a module between its
+forward and its backward pass, and encoders."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
@@ -125,3 +127,33 @@ class _View:
         there = self.waiting.bytes(side)
         empty = torch.empty(0, dtype=self.dtype, device=there.device)
         return empty.set_(there.untyped_storage(), self.offset, self.shape, self.stride)
+
+
+class Resting:
+    """Encoders that lie in the host's memory, but for the time of a `with`.
+
+    Their weights never change: they are copied to the device and forgotten there.
+    """
+
+    def __init__(self, encoders: Iterable[Any]) -> None:
+        """Takes those of their attributes that are networks."""
+        networks = [one for held in encoders for one in vars(held).values() if isinstance(one, nn.Module)]
+        tensors = [one for network in networks for one in (*network.parameters(), *network.buffers())]
+        self._places = [
+            (tensor, tensor.device, devices.pinned_like(tensor).copy_(tensor)) for tensor in tensors
+        ]
+        self._rest()
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """They lie on their device."""
+        for tensor, device, host in self._places:
+            tensor.data = host.to(device, non_blocking=True)
+        try:
+            yield
+        finally:
+            self._rest()
+
+    def _rest(self) -> None:
+        for tensor, _, host in self._places:
+            tensor.data = host

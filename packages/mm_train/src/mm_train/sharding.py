@@ -58,6 +58,17 @@ def _reduce_by_sums(network: nn.Module) -> None:
             module.set_force_sum_reduction_for_comms(True)
 
 
+def reshard(network: nn.Module) -> None:
+    """Gives up whole weights that are still gathered.
+
+    FSDP2 keeps the root's after a forward pass that no backward pass follows. Until then they stand in place
+    of the sharded parameters, and the next forward pass uses them, whatever the shards hold by then.
+    """
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def set_gradient_sync(network: nn.Module, on: bool) -> None:
     """Whether the next backward pass reduces gradients over ranks; off while micro-batches add up."""
     if isinstance(network, FSDPModule):

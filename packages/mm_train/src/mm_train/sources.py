@@ -12,7 +12,15 @@ from torch import Tensor
 from mm_config.options import Locations
 from mm_config.specs import TrainSpec
 from mm_data import Asked, Bad, Clip, caption_of, load_clip, to_model_range
-from mm_models import NOTHING, Given, build_autoencoder, build_text_encoder
+from mm_models import (
+    NOTHING,
+    Given,
+    build_autoencoder,
+    build_image_encoder,
+    build_text_encoder,
+    given_frames,
+    own_frames,
+)
 from mm_models import device as devices
 from mm_train.features.kinds import LATENTS, TEXT
 from mm_train.features.looking_up import Features
@@ -29,6 +37,14 @@ class Samples:
     """Features of the captions."""
     given: Given = NOTHING
     """What else the network is given."""
+
+
+@attrs.frozen(eq=False)
+class Encoded:
+    """A place of a micro-batch that is encoded already."""
+
+    samples: Samples
+    """Those of the whole micro-batch."""
 
 
 Collate = Callable[[Sequence[Any], Sequence[bool]], Samples]
@@ -52,6 +68,12 @@ class Source:
     """Clips that are known to be unreadable."""
     begin: Callable[[Sequence[Any]], None] = _nothing
     """Is told of samples that `collate` gets next, so that they can be moved meanwhile."""
+    encoders: tuple[Any, ...] = ()
+    """What is built of encoders; none of those whose features are looked up."""
+
+    def samples(self, items: Sequence[Any], dropped: Sequence[bool]) -> Samples:
+        """Those of a micro-batch, encoded now or before."""
+        return items[0].samples if isinstance(items[0], Encoded) else self.collate(items, dropped)
 
 
 @attrs.frozen
@@ -81,21 +103,29 @@ def source_of(
     return _encoding_source(spec, locations, device, texts)
 
 
-def _texts(
-    spec: TrainSpec, locations: Locations, device: torch.device, features: Features | None
-) -> Callable[[list[str]], Tensor]:
+@attrs.frozen
+class _Texts:
     """What makes `text_BLD` of captions."""
+
+    encode: Callable[[list[str]], Tensor]
+    """Float32, on the device."""
+    encoders: tuple[Any, ...] = ()
+    """What it is built of."""
+
+
+def _texts(spec: TrainSpec, locations: Locations, device: torch.device, features: Features | None) -> _Texts:
     if features is not None and TEXT in features.kinds:
         text_of = features.text_of
-        return lambda captions: torch.stack([text_of(one) for one in captions]).to(device)
+        return _Texts(lambda captions: torch.stack([text_of(one) for one in captions]).to(device))
     encoder = build_text_encoder(spec.text_encoder, device, locations)
-    return lambda captions: encoder.encode(captions).float()
+    return _Texts(lambda captions: encoder.encode(captions).float(), (encoder,))
 
 
-def _encoding_source(
-    spec: TrainSpec, locations: Locations, device: torch.device, texts: Callable[[list[str]], Tensor]
-) -> Source:
+def _encoding_source(spec: TrainSpec, locations: Locations, device: torch.device, texts: _Texts) -> Source:
     autoencoder = build_autoencoder(spec.autoencoder, device, locations)
+    image = spec.image_encoder
+    image_encoder = None if image is None else build_image_encoder(image, device, locations)
+    stride = spec.autoencoder.temporal_stride
     mover = Mover(device, devices.side_stream(device) if spec.data.pin_memory else None)
 
     def load(asked: Asked) -> Clip:
@@ -105,18 +135,21 @@ def _encoding_source(
     def collate(clips: Sequence[Any], dropped: Sequence[bool]) -> Samples:
         frames = mover.take([clip.frames for clip in clips])
         with torch.no_grad():
-            latents = autoencoder.encode(to_model_range(frames)).float()
-            return Samples(latents, texts(_captions(clips, dropped)))
+            video = to_model_range(frames)
+            own = own_frames(spec.model, video)
+            given = given_frames(spec.model, stride, autoencoder, image_encoder, own, video.shape[2])
+            return Samples(autoencoder.encode(video).float(), texts.encode(_captions(clips, dropped)), given)
 
     def begin(clips: Sequence[Any]) -> None:
-        mover.begin([clip.frames for clip in clips])
+        mover.begin([clip.frames for clip in clips if not isinstance(clip, Encoded)])
 
-    return Source(load if spec.data.pin_memory else None, workers=None, collate=collate, begin=begin)
+    pinned = load if spec.data.pin_memory else None
+    images = () if image_encoder is None else (image_encoder,)
+    encoders = (autoencoder, *images, *texts.encoders)
+    return Source(pinned, workers=None, collate=collate, begin=begin, encoders=encoders)
 
 
-def _kept_source(
-    spec: TrainSpec, device: torch.device, features: Features, texts: Callable[[list[str]], Tensor]
-) -> Source:
+def _kept_source(spec: TrainSpec, device: torch.device, features: Features, texts: _Texts) -> Source:
     def load(asked: Asked) -> _Encoded:
         latents = features.latents_of(features.kept(asked))
         return _Encoded(latents, caption_of(asked.record, spec.data, asked.draw))
@@ -124,10 +157,10 @@ def _kept_source(
     def collate(samples: Sequence[Any], dropped: Sequence[bool]) -> Samples:
         latents = torch.stack([sample.latents for sample in samples])
         with torch.no_grad():
-            return Samples(latents.to(device), texts(_captions(samples, dropped)))
+            return Samples(latents.to(device), texts.encode(_captions(samples, dropped)))
 
     # A look-up is cheaper than handing it to a thread.
-    return Source(load=load, workers=0, collate=collate, bad=features.bad)
+    return Source(load=load, workers=0, collate=collate, bad=features.bad, encoders=texts.encoders)
 
 
 def _captions(samples: Sequence[Any], dropped: Sequence[bool]) -> list[str]:

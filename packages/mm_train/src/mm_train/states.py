@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mm_config.console import say
@@ -23,6 +25,9 @@ from mm_train.ranks import Ranks
 
 _STATE = {"step": int, "data": {"digest": str, "step": int}, "seconds": int | float}
 """What resuming reads of a `state.json`."""
+Groups = Mapping[str, Mapping[str, Tensor]]
+"""Named tensors by the group of a checkpoint that holds them."""
+_NOTHING: Groups = MappingProxyType({})
 _LEFT = re.compile(r"(step-\d{8,}|\.step-\d{8,}\..*)\.tmp", re.DOTALL)
 """A checkpoint that was half written or half removed, by its name."""
 NAMED = 4
@@ -45,6 +50,8 @@ class TrainState:
     """Time spent on these steps, by all processes that resumed each other."""
     updates_before: int = 0
     """Updates that the optimizer had made before step 0, in a training whose moments it took over."""
+    validation: float | None = None
+    """The loss on held-out clips after these steps; None where they were not validated."""
 
 
 def step_folder(checkpoints_dir: Path, step: int) -> Path:
@@ -64,24 +71,27 @@ def save(
     optimizer: Optimizer,
     state: TrainState,
     ranks: Ranks,
+    more: Groups = _NOTHING,
 ) -> Path:
     """Writes a checkpoint, then removes old ones beyond `keep_last`, once the new one is proved intact.
+
+    Beside weights and moments it holds `more`, see `Training.more_groups`.
 
     Raises:
         UserError: A weight or a moment is not finite, and nothing is written; or it can't be written, or what
             was written is damaged, and older ones are kept.
     """
     if strange := not_finite(network, optimizer, ranks):
-        more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+        rest = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
         raise UserError(
-            f"step {state.step}: {strange[0]}{more} is not finite after the update; this state is not saved. "
+            f"step {state.step}: {strange[0]}{rest} is not finite after the update; this state is not saved. "
             f"{last_good(checkpoints_dir)}; a lower spec.optim.lr may help"
         )
     folder = step_folder(checkpoints_dir, state.step)
-    tensors = {"model": network.state_dict(), "optimizer": named_moments(network, optimizer)}
+    tensors = {"model": network.state_dict(), "optimizer": named_moments(network, optimizer), **more}
     content = {
         "v": 1,
-        **attrs.asdict(state),
+        **{name: value for name, value in attrs.asdict(state).items() if value is not None},
         "spec_hash": spec_hash(spec),
         "exact_hash": exact_hash(spec),
         "spec": to_payload(spec),
@@ -97,8 +107,8 @@ def save(
     return folder
 
 
-def restore(folder: Path, network: nn.Module, optimizer: Optimizer) -> TrainState:
-    """Fills the network and the optimizer, sharded in any way, from a checkpoint.
+def restore(folder: Path, network: nn.Module, optimizer: Optimizer, more: Groups = _NOTHING) -> TrainState:
+    """Fills the network, the optimizer and `more`, sharded in any way, from a checkpoint.
 
     Raises:
         UserError: The checkpoint holds other tensors than the network has.
@@ -109,6 +119,8 @@ def restore(folder: Path, network: nn.Module, optimizer: Optimizer) -> TrainStat
     make_moments(network, optimizer, updates_before + state.step)
     load_group(folder, "model", network.state_dict())
     load_group(folder, "optimizer", named_moments(network, optimizer))
+    for group, tensors in more.items():
+        load_group(folder, group, tensors)
     return state
 
 
@@ -133,10 +145,26 @@ def last_good(checkpoints_dir: Path) -> str:
     return f"The last good state is {kept[0]}" if kept else "No state had been saved yet"
 
 
+def best_of(checkpoints_dir: Path) -> Path | None:
+    """The checkpoint with the least loss on held-out clips, of equal ones the oldest; None where none was
+    written after a validation."""
+    losses = {path: _validation_of(path) for path in reversed(checkpoint.newest_first(checkpoints_dir))}
+    known = {path: loss for path, loss in losses.items() if loss is not None}
+    return min(known, key=known.__getitem__, default=None)
+
+
+def _validation_of(folder: Path) -> float | None:
+    """The loss on held-out clips that a checkpoint says, as long as it can be read."""
+    try:
+        return read_json(folder / checkpoint.STATE, {"validation": float}).get("validation")
+    except UserError:
+        return None
+
+
 def prune(newest: Path, keep: CheckpointSpec) -> None:
-    """Keeps a checkpoint that was just written, the `keep_last - 1` before it and those at multiples of
-    `keep_every`; removes what else is older, and what a killed process of the run left half written or half
-    removed.
+    """Keeps a checkpoint that was just written, the `keep_last - 1` before it, those at multiples of
+    `keep_every` and the one with the least loss on held-out clips; removes what else is older, and what a
+    killed process of the run left half written or half removed.
 
     An old one that can't be removed is said.
 
@@ -144,7 +172,8 @@ def prune(newest: Path, keep: CheckpointSpec) -> None:
         UserError: The newest is damaged; nothing is removed.
     """
     kept = checkpoint.newest_first(newest.parent)
-    older = kept[kept.index(newest) + keep.keep_last :]
+    best = best_of(newest.parent)
+    older = [folder for folder in kept[kept.index(newest) + keep.keep_last :] if folder != best]
     surplus = [folder for folder in older if keep.keep_every is None or step_of(folder) % keep.keep_every]
     if surplus and (damage := damage_of(newest)):
         raise UserError(Problem(str(newest), f"damaged while it was written: {damage}"))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.rules.clips import size_problems
+from mm_config.rules.clips import frame_steps, size_problems
 from mm_config.schema.errors import Problem
+from mm_config.specs.data import DataSpec
 from mm_config.specs.infer import GenerationRequest, InferSpec
-from mm_config.specs.kinds import Conditioning, ImageEncoderSpec, ModelSpec
+from mm_config.specs.kinds import AutoencoderSpec, Conditioning, ImageEncoderSpec, ModelSpec
 from mm_config.specs.train import TrainSpec
 
 IMAGES = {Conditioning.FIRST_FRAME: 1, Conditioning.FIRST_AND_LAST_FRAME: 2}
@@ -44,6 +45,29 @@ def conditioning_problems(spec: TrainSpec | InferSpec, path: str) -> Iterator[Pr
             f"is {model.patch_size[0]}, but a clean first frame has tokens of its own; set it to 1",
         )
     yield from _image_branch_problems(model, spec.image_encoder, path)
+
+
+def given_problems(data: DataSpec, model: ModelSpec, autoencoder: AutoencoderSpec) -> Iterator[Problem]:
+    """Clips have more frames than are given, which a share may do without; paths start inside the data."""
+    given, clean = model.conditioning, model.conditioning is Conditioning.CLEAN_FIRST_FRAME
+    if data.frame_dropout and not clean:
+        yield Problem(
+            "frame_dropout",
+            f"is {data.frame_dropout}, but only conditioning clean_first_frame does without its frame; this "
+            f"is {given.value}; set it to 0.0",
+        )
+    if given is Conditioning.TEXT or data.frame_dropout == 1:
+        return
+    lengths: dict[str, int | None] = {}
+    if clean:  # Of the other networks clips of one frame are refused with all clips' sizes.
+        lengths = {f"buckets.{at}.num_frames": one.num_frames for at, one in enumerate(data.buckets)}
+        lengths = lengths or {"num_frames": data.num_frames}
+    for path, frames in {**lengths, "min_num_frames": data.min_num_frames}.items():
+        if frames == 1:
+            least = sum(frame_steps(model, autoencoder))
+            yield Problem(
+                path, f"1 frame leaves nothing to make where {given.value} is given; at least {least}"
+            )
 
 
 def request_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Problem]:

@@ -47,6 +47,7 @@ def start_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
         path: Where it stands, for messages that name a second field.
     """
     yield from _trained_problems(spec.start_from, "start_from", spec, ["model"], path)
+    yield from _average_problems(spec.start_from, "start_from")
     if spec.start_mode is StartMode.WEIGHTS:
         yield from _network_problems(spec.start_from, "start_from")
     else:
@@ -73,6 +74,7 @@ def used_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     for name, expert in experts.items():
         weights = getattr(spec, name)
         yield from _trained_problems(weights, name, spec, _GENERATION_FIELDS, path)
+        yield from _average_problems(weights, name)
         yield from _trained_expert_problems(weights, name, expert)
         yield from _network_problems(weights, name)
     for index, lora in enumerate(spec.loras):
@@ -133,6 +135,15 @@ def _trained_expert_problems(weights: Weights | None, name: str, wanted: Expert)
         yield Problem(f"{name}.spec.expert", f"must be {wanted.value}, got {training.expert.value}")
 
 
+def _average_problems(weights: Weights | None, name: str) -> Iterator[Problem]:
+    """An average is asked of a training that keeps one."""
+    training = _training_of(weights)
+    if isinstance(weights, TrainedBy) and weights.average and training is not None and training.ema is None:
+        yield Problem(
+            f"{name}.average", "is true, but that training keeps none (its ema is None); leave it out"
+        )
+
+
 def _network_problems(weights: Weights | None, name: str) -> Iterator[Problem]:
     """A network's weights are not the outcome of a training of adapters."""
     training = _training_of(weights)
@@ -158,6 +169,7 @@ def _adapter_problems(
     if training is not None and training.lora is None:
         yield Problem(f"{name}.spec.lora", "is None: that training made a network, not adapters")
         form = ()
+    yield from _average_problems(weights, name)
     yield from _trained_problems(weights, name, spec, (*fields, *form), path)
 
 
@@ -169,6 +181,12 @@ def _continuing_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
             "start_mode",
             f"is {mode.value}, which goes on with a training's optimizer, but {path}.start_from is "
             f"{for_person(spec.start_from)}, which has none; choose weights, or start from TrainedBy(...)",
+        )
+    elif spec.start_from.average:
+        yield Problem(
+            "start_from.average",
+            f"is true, but start_mode {mode.value} goes on with the optimizer's state of the last weights; "
+            "leave it out, or choose weights",
         )
     if before is not None:
         yield from continuing_problems(spec, before, before.schedule.steps, path)

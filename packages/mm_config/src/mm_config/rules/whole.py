@@ -137,6 +137,7 @@ def _train_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
     yield from conditioning.conditioning_problems(spec, path)
     yield from encoders.text_problems(spec, path)
     yield from prefixed(clips.clip_problems(spec.data, spec.model, spec.autoencoder), "data")
+    yield from prefixed(conditioning.given_problems(spec.data, spec.model, spec.autoencoder), "data")
     yield from data.kept_latents_problems(spec.data)
     yield from sampling.expert_problems(spec.expert, spec.diffusion.boundary, path)
     yield from weights.start_problems(spec, path)

@@ -8,7 +8,7 @@ from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
     from mm_config.interrupts import Stopped, leave
-    from mm_config.running.choosing import taken_from, trained_input
+    from mm_config.running.choosing import AVERAGE, taken_from, trained_input
     from mm_config.running.contents import checked_inputs
     from mm_config.running.runners import equal_run
     from mm_config.running.saved import checkpoint_digest

@@ -20,6 +20,8 @@ from mm_config.stored.json_files import read_json
 
 MANIFEST_FILE = "manifest.json"
 """Written last into a checkpoint folder: a folder that has it is whole."""
+AVERAGE = "average"
+"""What of a checkpoint holds the moving average: its folder inside names those weights."""
 _EXPERTS = {"spec.high_noise": ("high_noise", "single"), "spec.low_noise": ("low_noise",)}
 """What results call the networks that fields name."""
 _AsRead = Mapping[str, tuple[str, str | None]]
@@ -76,16 +78,16 @@ def trained_input(checkpoint: Path) -> Input | None:
     """What weights are that a run made, by what it was made of; None where that is not recorded.
 
     Args:
-        checkpoint: As `chosen_checkpoint` gives it.
+        checkpoint: As `chosen_checkpoint` gives it, or the average inside.
     """
-    run_dir = checkpoint.absolute().parents[1]
+    run_dir = run_dir_of(checkpoint)
     made_of = read_json(run_dir / STATUS_FILE).get("made_of")
     if made_of is None:
         return None
     taken: dict[str, Any] = {
         "made_of": made_of,
         "step": read_result(run_dir).get("steps", 0),
-        "weights": "last",
+        "weights": AVERAGE if checkpoint.name == AVERAGE else "last",
     }
     orders = orders_of(read_inputs(run_dir) or {})
     digest = trained_by_digest(made_of, orders, taken["step"], taken["weights"])
@@ -94,8 +96,13 @@ def trained_input(checkpoint: Path) -> Input | None:
 
 def taken_from(checkpoint: Path) -> dict[str, Any]:
     """The run that weights were taken from, as details of an input."""
-    run_dir = checkpoint.absolute().parents[1]
+    run_dir = run_dir_of(checkpoint)
     return {"run": "/".join(run_dir.parts[-2:]), "run_dir": str(run_dir), "path": str(checkpoint.absolute())}
+
+
+def run_dir_of(checkpoint: Path) -> Path:
+    """The run whose checkpoint, or the average inside, lies there."""
+    return checkpoint.absolute().parents[2 if checkpoint.name == AVERAGE else 1]
 
 
 def _of_today(

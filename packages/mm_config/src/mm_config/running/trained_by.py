@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from mm_config.options.run_options import RunOptions
-from mm_config.running.choosing import chosen_checkpoint, final_checkpoint
+from mm_config.running.choosing import AVERAGE, chosen_checkpoint, final_checkpoint
 from mm_config.running.runners import run
 from mm_config.running.saved import saved_checkpoint
 from mm_config.runs.folder import HASH_DIGITS
@@ -25,6 +25,8 @@ def resolve_weights(
 ) -> Path | RandomWeights:
     """The folder or file that holds the weights, or the weights themselves where they are to be drawn.
 
+    The average that a training kept is the folder `average` inside its checkpoint.
+
     Args:
         weights: What the spec says.
         options: Where runs and locations are looked up.
@@ -40,15 +42,24 @@ def resolve_weights(
         case ReleasedWeights():
             return _released(weights, options, path)
         case TrainedBy(spec=trained):
-            if (found := chosen_checkpoint(trained, options, path)) is not None:
-                return found
-            if not build_missing:
+            found = chosen_checkpoint(trained, options, path)
+            if found is None and not build_missing:
                 raise UserError(Problem(path, _missing(trained)))
-            return _build(trained, options)
+            return _part_of(found or _build(trained, options), weights, path)
         case SavedWeights():
-            return saved_checkpoint(weights, options, path)
+            return _part_of(saved_checkpoint(weights, options, path), weights, path)
         case _:
             raise AssertionError(f"{path}: {type(weights).__name__} is no kind of weights")
+
+
+def _part_of(checkpoint: Path, weights: TrainedBy | SavedWeights, path: str) -> Path:
+    if not weights.average:
+        return checkpoint
+    if not (checkpoint / AVERAGE).is_dir():
+        raise UserError(
+            Problem(f"{path}.average", f"is true, but {checkpoint} holds none: its training kept no average")
+        )
+    return checkpoint / AVERAGE
 
 
 def _released(weights: ReleasedWeights, options: RunOptions, path: str) -> Path:

@@ -25,6 +25,7 @@ _BESIDE_FRAMES = {
     "height",
     "width",
     "caption_dropout",
+    "frame_dropout",
     "captions",
     "max_bad_share",
     "max_bad_clips",

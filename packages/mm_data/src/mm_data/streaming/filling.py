@@ -57,7 +57,7 @@ class Filler:
     """How many load at a time."""
 
     def __call__(self, slot: Slot) -> Filled:
-        with self.room.turn() as wanted:
+        with self.room.turn(slot) as wanted:
             if not wanted:
                 return Filled(slot, -1, None, ())
             bad: list[Bad] = []

@@ -44,6 +44,8 @@ class Room:
         workers: Clips that are loaded at a time; so many of later batches may be on their way as well.
         most_bytes: Of all together; None sets no bound.
         """
+        self.waiting: list[Slot] = []
+        """Places whose threads wait for their turn."""
         self._last = start_step + batches - 1
         self._batches = batches
         self._workers = workers
@@ -71,11 +73,15 @@ class Room:
             self._changed.notify_all()
 
     @contextmanager
-    def turn(self) -> Generator[bool]:
-        """Waits until a thread may load; gives whether anybody still wants it to."""
+    def turn(self, slot: Slot) -> Generator[bool]:
+        """Waits until a thread may load, the first place that waits before all others; gives whether anybody
+        still wants it to."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._loading < self._workers)
+            self.waiting.append(slot)
+            self._changed.wait_for(lambda: self._closed or self._is_next(slot))
+            self.waiting.remove(slot)
             self._loading += 1
+            self._changed.notify_all()
         try:
             yield not self._closed
         finally:
@@ -88,6 +94,10 @@ class Room:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _is_next(self, slot: Slot) -> bool:
+        first = min(self.waiting, key=lambda other: (other.step, other.position))
+        return self._loading < self._workers and slot == first
 
     def _fits(self, slot: Slot) -> bool:
         beyond = sum(count for step, count in self._given.items() if step > self._last)

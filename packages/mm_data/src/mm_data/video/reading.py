@@ -8,9 +8,10 @@ from typing import BinaryIO
 
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 
 from mm_data.bad import BadClip
-from mm_data.video.images import on_black, read_image
+from mm_data.video.images import composed, read_image
 from mm_data.video.index import VideoIndex, decoder_of, demuxer
 from mm_data.video.shown import Shown, has_alpha
 
@@ -93,6 +94,7 @@ def _decoded(
 
     Each is taken out of `missing`; the end is reached once none is left.
     """
+    scaler = VideoReformatter()
     with demuxer(file) as (container, stream):
         if start is not None:
             container.seek(start, stream=stream)
@@ -105,24 +107,33 @@ def _decoded(
                 raise BadClip("decode", "a damaged frame")
             if frame.pts in missing:
                 missing.remove(frame.pts)
-                yield frame.pts, to_rgb(frame, shown, height, width)
+                yield frame.pts, to_rgb(frame, shown, height, width, scaler)
             if not missing:
                 return
 
 
-def to_rgb(frame: VideoFrame, shown: Shown, height: int | None, width: int | None) -> np.ndarray:
+def to_rgb(
+    frame: VideoFrame,
+    shown: Shown,
+    height: int | None,
+    width: int | None,
+    scaler: VideoReformatter | None = None,
+) -> np.ndarray:
     """A frame turned as it is shown, uint8 RGB `[height, width, 3]`, resized (bicubic) if its size differs.
 
     Args:
         frame: As it was decoded.
         shown: How it is turned.
         height, width: Size of the returned frame; None keeps that of the file.
+        scaler: What the frames of a clip share, since swscale takes time to set itself up for a size.
     """
     if has_alpha(frame):
-        frame = VideoFrame.from_ndarray(on_black(frame.to_ndarray(format="rgba")), format="rgb24")
+        frame = VideoFrame.from_ndarray(composed(frame.to_ndarray(format="rgba")), format="rgb24")
     rows, columns = (width, height) if shown.turns % 2 else (height, width)
-    if (rows, columns) in ((None, None), (frame.height, frame.width)):
-        pixels = frame.to_ndarray(format="rgb24")
-    else:
-        pixels = frame.reformat(columns, rows, format="rgb24", interpolation="BICUBIC").to_ndarray()
-    return shown.upright(pixels)
+    same = (rows, columns) in ((None, None), (frame.height, frame.width))
+    size = (None, None) if same else (columns, rows)
+    # One thread: the others are busy with other clips.
+    scaled = (scaler or VideoReformatter()).reformat(
+        frame, *size, format="rgb24", interpolation=None if same else "BICUBIC", threads=1
+    )
+    return shown.upright(scaled.to_ndarray())

@@ -84,7 +84,7 @@ def holds_adapter(path: Path) -> bool:
 
 def _open(path: Path) -> tuple[str, dict[str, StoredTensor], Mapping[str, str]]:
     """The layout, the tensors, and the metadata of the file."""
-    if checkpoint.holds(path):
+    if checkpoint.holds(checkpoint.whole_of(path)):
         return "dcp", read_checkpoint(path), {}
     file = _file_of(path)
     tensors = read_files([file])

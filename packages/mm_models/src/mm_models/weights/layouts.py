@@ -29,6 +29,8 @@ def read(path: Path) -> tuple[str, Found]:
     Raises:
         UserError: Nothing there is weights, or they are damaged, or would have to be executed.
     """
+    if checkpoint.whole_of(path) != path:
+        return CHECKPOINT, (read_checkpoint(path), [])
     for whole in path.absolute().parents[:2]:
         if checkpoint.lists(whole, path):
             message = f"is a part of the checkpoint {whole}, and only whole ones are checked; name that"
@@ -54,13 +56,19 @@ def read(path: Path) -> tuple[str, Found]:
     raise UserError(Problem(str(path), f"holds no weights that are known{_advice(path, files)}"))
 
 
-def read_checkpoint(folder: Path) -> dict[str, StoredTensor]:
+def read_checkpoint(path: Path) -> dict[str, StoredTensor]:
     """The network of one of our checkpoints, by name.
+
+    Args:
+        path: The checkpoint, or `average` in it: the moving average of what was trained, with the weights of
+            what was frozen.
 
     Raises:
         UserError: As `read_group`.
     """
-    return read_group(folder, "model")
+    whole = checkpoint.whole_of(path)
+    weights = read_group(whole, "model")
+    return weights if whole == path else {**weights, **read_group(whole, path.name)}
 
 
 def read_group(folder: Path, group: str) -> dict[str, StoredTensor]:
@@ -91,8 +99,8 @@ def configuration(path: Path) -> Mapping[str, Any]:
         UserError: It can't be read.
     """
     folder = path if path.is_dir() else path.parent
-    if checkpoint.holds(folder):
-        found = _state(folder).get("config")
+    if checkpoint.holds(whole := checkpoint.whole_of(folder)):
+        found = _state(whole).get("config")
     elif (folder / "config.json").is_file():
         found = _json(folder / "config.json", folder)
     else:
@@ -106,10 +114,11 @@ def stored_spec(path: Path) -> Any:
     Raises:
         UserError: It can't be read.
     """
-    payload = _state(path).get("spec") if checkpoint.holds(path) else None
+    whole = checkpoint.whole_of(path)
+    payload = _state(whole).get("spec") if checkpoint.holds(whole) else None
     if payload is None:
         return None
-    with concerning(str(path / checkpoint.STATE)):
+    with concerning(str(whole / checkpoint.STATE)):
         return from_payload(payload)
 
 

@@ -31,6 +31,7 @@ _BESIDE_SET = (
     "dataset",
     "batch_size",
     "caption_dropout",
+    "frame_dropout",
     "max_bad_share",
     "max_bad_clips",
     "order",
