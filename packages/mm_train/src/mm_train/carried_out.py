@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
-from mm_config.specs import Conditioning, TimestepScope, TrainSpec
+from mm_config.specs import TimestepScope, TrainSpec
 from mm_models import PART_FIELDS, tags_of
-from mm_train.features.kinds import kept_kinds
 
 RUNNER = "training"
 
@@ -33,9 +32,6 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
             "diffusion.timesteps_per",
             "is micro_batch, whose size belongs to execution; say diffusion.clips_per_level instead",
         )
-    if spec.model.conditioning is not Conditioning.TEXT and kept_kinds(spec):
-        path = "data.cache" if spec.data.precomputed is None else "data.precomputed"
-        yield Problem(path, f"keeps nothing of given frames yet, which {RUNNER} encodes; leave it out")
 
 
 CARRIED_OUT = CarriedOut(
@@ -89,6 +85,8 @@ CARRIED_OUT = CarriedOut(
         "diffusion.drop_last",
         "schedule.warmup_ratio",
         "schedule.decay_steps",
+        "optim.adaptive_clip_decay",
+        "optim.groups",
         "precision.output",
         "precision.allow_tf32",
         "precision.float32_residual",
