@@ -83,6 +83,8 @@ CARRIED_OUT = CarriedOut(
         "diffusion.sigma_max",
         "diffusion.sigma_min",
         "diffusion.drop_last",
+        "frozen",
+        "lora",
         "schedule.warmup_ratio",
         "schedule.decay_steps",
         "optim.adaptive_clip_decay",
