@@ -3,6 +3,9 @@
 PART_FIELDS = frozenset(
     {
         "model.conditioning",
+        "model.image_dim",
+        "model.image_positions",
+        "image_encoder",
         "autoencoder.weights.digest",
         "autoencoder.tile_size",
         "autoencoder.tile_stride",

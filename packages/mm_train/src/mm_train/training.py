@@ -7,13 +7,11 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
 
 import mm_data
-import mm_models
 from mm_config import rules
 from mm_config.console import say
 from mm_config.content import Input
@@ -21,20 +19,22 @@ from mm_config.npu import check_environment
 from mm_config.options import RunOptions, StoppedEarly
 from mm_config.running import equal_run, on_threads
 from mm_config.runs import Run, attach, open_run, read_result, recorded
-from mm_config.schema import UserError, exact_hash, expect, expect_function, spec_hash
+from mm_config.schema import UserError, expect, expect_function
 from mm_config.specs import TrainSpec
-from mm_data import Dataset, Plan, Quarantine
-from mm_models import device, device_names, peak_gib, torch_dtype
+from mm_data import Dataset, Plan
+from mm_models import device, device_names, torch_dtype
 from mm_models.ops import Ops, choose, described
-from mm_train import states
+from mm_train.adapters import build_network
 from mm_train.average import average_of
 from mm_train.batches import asks_of
-from mm_train.beginning import begin
+from mm_train.beginning import begin, fill
 from mm_train.carried_out import check_carried_out
+from mm_train.clipping import clipping_of
 from mm_train.content import agreed_inputs, with_content
 from mm_train.features.opening import open_features
+from mm_train.finishing import finish, quarantine_of
 from mm_train.loop import fit
-from mm_train.metrics import Step, final_loss
+from mm_train.metrics import Step
 from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
 from mm_train.parallelize import materialize, parallelize
@@ -42,13 +42,7 @@ from mm_train.ranks import Ranks, agree_on, joined
 from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
 from mm_train.sources import Source, source_of
-from mm_train.starting import (
-    in_stored_order,
-    require_encoders,
-    require_short_captions,
-    start_weights,
-)
-from mm_train.states import TrainState
+from mm_train.starting import find_start, in_stored_order, require_short_captions
 from mm_train.stopping import stop_requests
 from mm_train.work import Training
 
@@ -151,17 +145,12 @@ def _train(
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
     dataset, data = prepared(spec, options, ranks)
     plan = planned(spec, dataset, options, ranks)
-    network = mm_models.build(
-        spec.model, dtype=torch.float32, ops=ops, float32_residual=spec.precision.float32_residual
-    )
+    network, attached = build_network(spec, ops)
     parallelize(network, spec, ranks, picked)
     ranks.on_first(lambda: require_short_captions(spec, options, dataset))
-    weights = None
-    if point is None:
-        weights = ranks.together(lambda: start_weights(spec, options, dataset, network))
-    else:
-        ranks.together(lambda: require_encoders(spec, options, dataset))
-    made = agreed_inputs(spec, options, dataset, data, weights, ranks)
+    saved = None if point is None or point.saved is None else Path(point.saved)
+    first = find_start(spec, options, dataset, network, saved, ranks)
+    made = agreed_inputs(spec, options, dataset, data, first.places, ranks)
     if spec.data.precomputed is None or not spec.data.precomputed.latents:
         ranks.on_first(lambda: mm_data.check_files(spec.data, dataset))
     run = _open(spec, options, ops, picked, ranks, made.inputs)
@@ -169,9 +158,8 @@ def _train(
         started = time.perf_counter()
         source = _source(spec, options, dataset, plan, picked, ranks, made.inputs)
         materialize(network, picked)
-        saved = None if point is None else point.saved
         if saved is not None and made.keeps_order:
-            dataset = in_stored_order(dataset, Path(saved))
+            dataset = in_stored_order(dataset, saved)
             plan = planned(spec, dataset, options, ranks)
         for line in plan.counts.lines():
             say(line)
@@ -186,24 +174,26 @@ def _train(
             levels=noise_levels(spec),
             network=network,
             optimizer=build_optimizer(network, spec.optim, picked),
+            dropout=attached and attached.dropout,
+            clipping=clipping_of(spec.optim, picked),
             average=average_of(network, spec.ema),
+            sinks=(run.log,) if ranks.is_first else (),
         )
-        ranks.on_first(lambda: _quarantine(training).add(source.bad))
+        ranks.on_first(lambda: quarantine_of(training).add(source.bad))
+        if (beside := first.base) is not None:
+            ranks.together(lambda: fill(network, beside))
         if point is None or saved is None:
             if point is not None:
                 say(f"{point.run_dir} has no checkpoint yet; it begins anew")
-            found = weights or ranks.together(lambda: start_weights(spec, options, dataset, network))
-            start = begin(training, found)
+            start = begin(training, first)
         else:
-            start = restore(training, point)
-        if training.average is not None and start.step == 0:
-            training.average.update(network, 0)
+            start = attrs.evolve(restore(training, point), base=first.base_digest)
         for lost in ranks.on_first(lambda: run.rewind_metrics(start.step)):
             say(lost)
         start = attrs.evolve(start, seconds=start.seconds + time.perf_counter() - started)
         with stop_requests() as stop_requested:
             state = yield from fit(training, start, stop_requested, options.stop_after)
-            return _finish(training, state)
+            return finish(training, state)
 
 
 def prepared(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> tuple[Dataset, Input]:
@@ -270,31 +260,3 @@ def _source(
     asks = asks_of(plan, dataset)
     features = open_features(spec, dataset, asks, options, picked, ranks, inputs)
     return ranks.together(lambda: source_of(spec, options.locations, picked, features))
-
-
-def _quarantine(training: Training) -> Quarantine:
-    return Quarantine(training.quarantine, training.dataset.records, training.spec.data)
-
-
-def _finish(training: Training, state: TrainState) -> TrainResult:
-    """Rank 0 writes result.json; every rank returns the same result."""
-    spec, run = training.spec, training.run
-    saved = states.step_folder(run.checkpoints_dir, state.step)
-
-    def finish() -> dict[str, Any]:
-        content = {
-            "kind": "train",
-            "spec_hash": spec_hash(spec),
-            "exact_hash": exact_hash(spec),
-            "steps": state.step,
-            "loss": final_loss(run.metrics_path, state.step),
-            "seconds": state.seconds,
-            "peak_gib": peak_gib(training.device),
-            "checkpoint": saved.relative_to(run.path).as_posix(),
-            "quarantined": len(_quarantine(training).clips),
-            "data_digest": training.dataset.order_key,
-        }
-        run.finish(content)
-        return content
-
-    return result_of(run, training.ranks.on_first(finish))

@@ -14,12 +14,16 @@ from mm_config.running import AVERAGE
 from mm_config.runs import Run
 from mm_config.specs import TrainSpec
 from mm_data import Dataset, Plan
+from mm_models.lora import Dropout
 from mm_train.average import Average
+from mm_train.clipping import Clipping
+from mm_train.metrics import Sink
 from mm_train.noise import NoiseLevels
 from mm_train.offloading import Resting
 from mm_train.ranks import Ranks
 from mm_train.sources import Source
 from mm_train.states import Groups
+from mm_train.timing import Clock, Totals
 
 
 class Coming(Protocol):
@@ -54,8 +58,20 @@ class Training:
     """Parallelized, on the device, with its weights."""
     optimizer: Optimizer
     """Over the network's trainable parameters."""
+    clipping: Clipping
+    """To which norm the gradients are clipped."""
     average: Average | None
     """Of the network's trainable parameters; None where none is kept."""
+    dropout: Dropout | None = None
+    """What drops a share of the adapters' input; None for nothing."""
+    sinks: tuple[Sink, ...] = ()
+    """Where lines of metrics go; none on ranks that don't write."""
+    clock: Clock = attrs.field(
+        default=attrs.Factory(lambda self: Clock(self.device), takes_self=True)  # type: ignore[attr-defined]
+    )
+    """Tells the time by part."""
+    totals: Totals = attrs.field(factory=Totals)
+    """What this process has done."""
     encoders: Resting = attrs.Factory(lambda self: self.resting(), takes_self=True)
     """Those of the source, which may lie in the host's memory until they are awake."""
 
@@ -65,7 +81,14 @@ class Training:
 
     def more_groups(self) -> Groups:
         """What a checkpoint holds beside weights and moments."""
-        return {} if self.average is None else {AVERAGE: self.average.tensors()}
+        average = {} if self.average is None else self.average.tensors()
+        groups = {AVERAGE: average, "clipping": self.clipping.tensors()}
+        return {name: tensors for name, tensors in groups.items() if tensors}
+
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether reading a number of the device keeps it from nothing: on a CPU, which computes at once."""
+        return self.device.type == "cpu"
 
     @property
     def quarantine(self) -> Path:
