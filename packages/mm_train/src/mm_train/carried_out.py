@@ -77,6 +77,7 @@ CARRIED_OUT = CarriedOut(
         "diffusion.drop_last",
         "schedule.warmup_ratio",
         "schedule.decay_steps",
+        "compile",
         "precision.output",
         "precision.allow_tf32",
         "precision.float32_residual",
