@@ -117,6 +117,9 @@ def transformer(spec: InferSpec) -> WanTransformer3DModel:
         ffn_dim=model.ffn_dim,
         num_layers=model.num_layers,
         rope_max_seq_len=model.rope_max_seq_len,
+        image_dim=model.image_dim,
+        added_kv_proj_dim=None if model.image_dim is None else model.hidden_size,
+        pos_embed_seq_len=model.image_positions,
     )
 
 

@@ -87,8 +87,8 @@ def test_one_forward_pass_per_step_of_twice_the_batch_or_without_guidance_of_the
 
 def test_two_passes_of_guidance_are_what_one_of_twice_the_batch_is():
     recorder = Recorder(1.5)
-    both = guided_velocity(recorder, NOISE, 500, TEXT, NEGATIVE, 4.0)
-    apart = guided_velocity(recorder, NOISE, 500, TEXT, NEGATIVE, 4.0, batched=False)
+    both = guided_velocity(recorder, NOISE, torch.full((2,), 500.0), TEXT, NEGATIVE, 4.0)
+    apart = guided_velocity(recorder, NOISE, torch.full((2,), 500.0), TEXT, NEGATIVE, 4.0, batched=False)
     assert recorder.calls == [(4, 500.0), (2, 500.0), (2, 500.0)]
     assert torch.equal(both, apart)
 
@@ -114,7 +114,7 @@ def test_predictions_of_half_precision_are_mixed_in_float32():
         return (latents * text.mean()).to(torch.bfloat16)
 
     latents, text = NOISE.bfloat16(), TEXT.bfloat16()
-    mixed = guided_velocity(network, latents, 500, text, NEGATIVE.bfloat16(), 3.0)
+    mixed = guided_velocity(network, latents, torch.full((2,), 500.0), text, NEGATIVE.bfloat16(), 3.0)
     both = (torch.cat((latents, latents)) * torch.cat((text, NEGATIVE.bfloat16())).mean()).float().chunk(2)
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed, both[1] + 3.0 * (both[0] - both[1]), rtol=0, atol=0)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mm_data.transforms.captions import caption_of, captions_of
     from mm_data.transforms.grid import Grid
     from mm_data.transforms.pixels import to_frames, to_model_range, to_unit_frames
+    from mm_data.video.images import covering, read_image, shown_size
     from mm_data.video.writing import read_comment, write_mp4
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

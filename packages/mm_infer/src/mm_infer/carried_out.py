@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from mm_config.rules import CarriedOut, beyond
 from mm_config.schema import Problem
-from mm_config.specs import Conditioning, GenerationRequest, GuidanceMode, InferSpec, Solver
+from mm_config.specs import GenerationRequest, GuidanceMode, InferSpec, Solver
 from mm_models import PART_FIELDS
 
 SOLVERS = (Solver.UNIPC, Solver.EULER)
 """Solvers that `samplers` has a step for."""
 
 RUNNER = "generation"
-REQUEST_FIELDS = ("negative_prompt_may_be_empty",)
+REQUEST_FIELDS = ("negative_prompt_may_be_empty", "image", "last_image")
 """Later fields of requests that are carried out."""
 
 
@@ -30,10 +30,6 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
         yield Problem(
             "sampler.solver", f"is {spec.sampler.solver.value}, which {RUNNER} can't do yet; {known} can"
         )
-    # A network that may be given a clean first frame also works from text alone.
-    if spec.model.conditioning not in (Conditioning.TEXT, Conditioning.CLEAN_FIRST_FRAME):
-        shown = spec.model.conditioning.value
-        yield Problem("model.conditioning", f"is {shown}: {RUNNER} from given frames is not there yet")
     if spec.runtime.guidance is GuidanceMode.PARALLEL:
         yield Problem(
             "runtime.guidance", f"is parallel, which {RUNNER} can't do yet; batched or sequential can"
@@ -50,6 +46,13 @@ CARRIED_OUT = CarriedOut(
         "low_noise.digest",
         "negative_prompt",
         "float32_residual",
+        "model.image_dim",
+        "model.image_positions",
+        "image_encoder",
+        "samples.images",
+        "samples.last_images",
+        "image_fit",
+        "image_background",
         "distilled",
         "loras",
         "sampler.timesteps",

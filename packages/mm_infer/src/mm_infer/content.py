@@ -11,6 +11,7 @@ from mm_config.running import resolve_weights
 from mm_config.schema import Problem, UserError, concerning, gathering, leaves
 from mm_config.specs import InferSpec, RandomWeights, Weights
 from mm_infer.adapters import adapter_fields
+from mm_infer.images import given_files
 from mm_infer.opening import PATH_OF, Generation, encoders_of, expert_weights
 from mm_models import encoder_inputs, weights_input
 
@@ -63,11 +64,9 @@ def given_inputs(spec: InferSpec) -> dict[str, Input]:
     """
     found: dict[str, Input] = {}
     problems: list[Problem] = []
-    for name in ("images", "last_images"):
-        for index, file in enumerate(getattr(spec.samples, name)):
-            path = f"spec.samples.{name}.{index}"
-            with gathering(problems), concerning(path):
-                found[path] = file_input(Path(file))
+    for path, file in given_files(spec, spec.samples.requests).items():
+        with gathering(problems), concerning(path):
+            found[path] = file_input(Path(file))
     if problems:
         raise UserError(problems)
     return found

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from mm_config.specs import NUM_TRAIN_TIMESTEPS, Expert, SamplerSpec
 from mm_infer.samplers import SOLVERS, sigmas
+from mm_models import NOTHING, Given, network_inputs, with_clean_frame
 
-Network = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`(latents_BCTHW, timestep_B, text_BLD) -> velocity_BCTHW`."""
+Network = Callable[..., Tensor]
+"""`(latents_BCTHW, timestep_B, text_BLD) -> velocity_BCTHW`; the timesteps are `[B, S]` where a frame is
+clean, and image features are a fourth argument where the network has an image branch."""
 
 OnStep = Callable[[int, float, Expert, Tensor], object]
 """`(step, sigma, expert, latents)`, called after each step: its number from 0, the noise level that it began
@@ -44,8 +46,14 @@ def denoise(
     dtype: torch.dtype = torch.float32,
     batched: bool = True,
     on_step: OnStep | None = None,
+    given: Given = NOTHING,
+    patch_size: tuple[int, int, int] = (1, 1, 1),
 ) -> Tensor:
     """Walks noise down the sampler's table to clean latents.
+
+    A clean first frame takes its place in what the networks are given, and in the latents after each step, as
+    in Wan's `textimage2video.py`. diffusers puts it in after the last step alone, which gives the same video:
+    solvers work on each value by itself, and the networks never see another first frame.
 
     Args:
         noise_BCTHW: Standard normal, float32, on the networks' device.
@@ -57,6 +65,8 @@ def denoise(
         dtype: What the networks are given; latents, guidance and solver stay in float32.
         batched: Whether both passes of guidance are one pass of twice the batch.
         on_step: Called after each step.
+        given: What given frames come to, of the same videos; both passes of guidance have it.
+        patch_size: Latent cells per token, for networks that are given a clean frame.
 
     Returns:
         Latents `[B, C, T, H, W]` in float32.
@@ -64,13 +74,18 @@ def denoise(
     latents, history = noise_BCTHW.float(), None
     table, step = sigmas(sampler), SOLVERS[sampler.solver]
     text, negative = text_BLD.to(dtype), negative_BLD.to(dtype)
+    image = None if given.image_BIK is None else given.image_BIK.to(dtype)
     for index, timestep in enumerate(sampler.told_timesteps()):
         expert = expert_for(timestep, boundary)
         guidance = guidance_of(sampler, expert)
+        # float32: in bfloat16 999 would be 1000.
+        timestep_B = torch.full((len(latents),), timestep, dtype=torch.float32, device=latents.device)
+        shown, timesteps, _ = network_inputs(given, latents, timestep_B, patch_size)
         velocity = guided_velocity(
-            networks[expert], latents.to(dtype), timestep, text, negative, guidance, batched=batched
+            networks[expert], shown.to(dtype), timesteps, text, negative, guidance, image, batched=batched
         )
         latents, history = step(table, index, latents, velocity, history)
+        latents = with_clean_frame(given, latents)
         if on_step is not None:
             on_step(index, float(table[index]), expert, latents)
     return latents
@@ -79,30 +94,27 @@ def denoise(
 def guided_velocity(
     network: Network,
     latents: Tensor,
-    timestep: float,
+    timestep: Tensor,
     text: Tensor,
     negative: Tensor,
     guidance: float,
+    image: Tensor | None = None,
     *,
     batched: bool = True,
 ) -> Tensor:
     """Classifier-free guidance, v_u + s (v_c - v_u) in float32.
 
-    Both velocities come from one forward pass of twice the batch, or from two passes. With a guidance of 1
-    the negative prompt has no weight, and is not computed.
+    Both velocities come from one forward pass of twice the batch, or from two passes, which differ in the
+    text alone. With a guidance of 1 the negative prompt has no weight, and is not computed.
     """
+    images = () if image is None else (image,)
     if guidance == 1:
-        return network(latents, _timestep_B(timestep, latents), text).float()
+        return network(latents, timestep, text, *images).float()
     if batched:
-        doubled = torch.cat((latents, latents))
-        velocity = network(doubled, _timestep_B(timestep, doubled), torch.cat((text, negative))).float()
+        doubled = [torch.cat((one, one)) for one in (latents, timestep, *images)]
+        velocity = network(doubled[0], doubled[1], torch.cat((text, negative)), *doubled[2:]).float()
         conditional, unconditional = velocity.chunk(2)
     else:
-        timestep_B = _timestep_B(timestep, latents)
-        conditional = network(latents, timestep_B, text).float()
-        unconditional = network(latents, timestep_B, negative).float()
+        conditional = network(latents, timestep, text, *images).float()
+        unconditional = network(latents, timestep, negative, *images).float()
     return unconditional + guidance * (conditional - unconditional)
-
-
-def _timestep_B(timestep: float, latents: Tensor) -> Tensor:
-    return torch.full((len(latents),), timestep, dtype=torch.float32, device=latents.device)

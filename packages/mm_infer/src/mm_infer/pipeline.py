@@ -21,16 +21,17 @@ from mm_config.specs import Expert, GenerationRequest, GuidanceMode, InferSpec, 
 from mm_infer.adapters import add_adapters
 from mm_infer.content import require_pinned
 from mm_infer.denoise import OnStep, denoise
+from mm_infer.encoding import given_of, text_features
 from mm_infer.opening import PATH_OF, Generation, open_generation, options_of_loading, train_missing
 from mm_infer.requests import (
     Inputs,
     expect_floats,
     inputs_of,
-    negative_prompt,
+    latent_shape,
     noise_of,
     requests_of,
 )
-from mm_models import Autoencoder, TextEncoder, torch_dtype
+from mm_models import Autoencoder, ImageEncoder, TextEncoder, torch_dtype
 
 Output = Literal["uint8", "float"]
 """How frames are handed out: 0 to 255 in uint8, or 0 to 1 in float32."""
@@ -63,6 +64,8 @@ class Pipeline:
     """Latents to pixels."""
     text_encoder: TextEncoder = attrs.field(repr=False)
     """Prompts to features."""
+    image_encoder: ImageEncoder | None = attrs.field(default=None, repr=False)
+    """Given frames to features, for networks with an image branch."""
 
     def __call__(
         self,
@@ -126,7 +129,9 @@ class Pipeline:
         """
         inputs = inputs_of(self.spec, prompts, latents, generator, prompt_embeds, negative_prompt_embeds)
         expect_function("on_step", on_step)
-        batches = inputs.batches(self.spec.runtime.batch_size)
+        batches = inputs.batches(self.spec)
+        if len({latent_shape(self.spec, request) for request in inputs.requests}) > 1:
+            raise ValueError("prompts: their images make videos of several sizes; call once for each size")
         with _progress(self, batches, on_step) as took:
             return torch.cat([_denoised(self, batch, took) for batch in batches])
 
@@ -196,6 +201,9 @@ def load_pipeline(generation: Generation) -> Pipeline:
         networks={expert: _load_network(generation, expert) for expert in generation.weights},
         autoencoder=mm_models.build_autoencoder(spec.autoencoder, device=place, locations=locations),
         text_encoder=mm_models.build_text_encoder(spec.text_encoder, device=place, locations=locations),
+        image_encoder=None
+        if spec.image_encoder is None
+        else mm_models.build_image_encoder(spec.image_encoder, device=place, locations=locations),
     )
 
 
@@ -207,7 +215,7 @@ def make_videos(
     The videos of a batch are handed on before the next batch begins, so that they can be kept.
     """
     to_pixels = mm_data.to_frames if output == "uint8" else mm_data.to_unit_frames
-    batches = inputs.batches(pipeline.spec.runtime.batch_size)
+    batches = inputs.batches(pipeline.spec)
     with _progress(pipeline, batches, on_step) as took:
         for batch in batches:
             decoded = pipeline.decode(_denoised(pipeline, batch, took))
@@ -266,7 +274,7 @@ def _denoised(pipeline: Pipeline, batch: Inputs, on_step: OnStep) -> Tensor:
         UserError: They are not finite; such latents would decode to videos that look merely black.
     """
     spec, place = pipeline.spec, pipeline.device
-    text, negative = _features(pipeline, batch)
+    text, negative = text_features(spec, pipeline.text_encoder, batch)
     noise = batch.noise
     if noise is None:
         noise = torch.stack([noise_of(spec, request) for request in batch.requests])
@@ -280,21 +288,9 @@ def _denoised(pipeline: Pipeline, batch: Inputs, on_step: OnStep) -> Tensor:
         dtype=torch.float32 if spec.float32_residual else torch_dtype(spec.dtype),
         batched=spec.runtime.guidance is GuidanceMode.BATCHED,
         on_step=on_step,
+        given=given_of(spec, pipeline.autoencoder, pipeline.image_encoder, batch.requests, place),
+        patch_size=spec.model.patch_size,
     )
     if not bool(latents.isfinite().all()):
         raise UserError("the latents are not finite in the end; look at the weights, guidance and dtype")
     return latents
-
-
-def _features(pipeline: Pipeline, batch: Inputs) -> tuple[Tensor, Tensor]:
-    """Features `[B, L, D]` of the prompts and of the negative ones, "" where nothing is to be avoided."""
-    prompts = [request.prompt for request in batch.requests] if batch.text is None else []
-    negatives = [negative_prompt(pipeline.spec, one) for one in batch.requests if batch.negative is None]
-    texts = sorted({*prompts, *negatives})
-    encoded = dict(zip(texts, pipeline.text_encoder.encode(texts), strict=True)) if texts else {}
-    text, negative = batch.text, batch.negative
-    if text is None:
-        text = torch.stack([encoded[one] for one in prompts])
-    if negative is None:
-        negative = torch.stack([encoded[one] for one in negatives])
-    return text, negative

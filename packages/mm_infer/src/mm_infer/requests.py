@@ -6,6 +6,7 @@ Shapes: B videos, C latent channels, T, H, W latent frames, height and width, L 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import attrs
 import torch
@@ -17,6 +18,7 @@ from mm_config.console import say
 from mm_config.schema import Problem, UserError, expect, gathering, prefixed
 from mm_config.specs import GenerationRequest, HashedTextEncoderSpec, InferSpec, NoiseDraw
 from mm_infer.carried_out import request_refusals
+from mm_infer.images import check_images, video_size
 from mm_models import seeding
 
 
@@ -33,9 +35,17 @@ class Inputs:
     negative: Tensor | None = None
     """Features `[B, L, D]`; None encodes the negative prompts."""
 
-    def batches(self, size: int) -> tuple[Inputs, ...]:
-        """The same in parts of at most `size` videos."""
-        parts = [slice(start, start + size) for start in range(0, len(self.requests), size)]
+    def batches(self, spec: InferSpec) -> tuple[Inputs, ...]:
+        """The same in parts of at most `spec.runtime.batch_size` videos, in their order.
+
+        The videos of a part have the same size, and all of them a given frame or none.
+        """
+        keys = [(video_size(spec, one), one.image is None) for one in self.requests]
+        parts: list[slice] = []
+        for _, alike in groupby(range(len(keys)), keys.__getitem__):
+            first, *others = alike
+            end, size = first + 1 + len(others), spec.runtime.batch_size
+            parts += [slice(start, min(start + size, end)) for start in range(first, end, size)]
         tensors = (self.noise, self.text, self.negative)
         return tuple(
             Inputs(self.requests[part], *(None if one is None else one[part] for one in tensors))
@@ -64,7 +74,6 @@ def inputs_of(
     check_requests(spec, requests)
     for idle in rules.idle_requests(spec, requests):
         say(str(idle))
-    noise_shape = (len(requests), *latent_shape(spec))
     text_shape = (len(requests), spec.text_encoder.max_tokens, spec.text_encoder.text_dim)
     if generator is not None:
         if latents is not None:
@@ -72,10 +81,13 @@ def inputs_of(
         expect("generator", generator, torch.Generator)
         if generator.device.type != "cpu":
             raise ValueError(f"generator: expected one on the CPU, got one on {generator.device}")
-        latents = torch.randn(noise_shape, generator=generator)
+        latents = torch.randn(_noise_shape("generator", spec, requests), generator=generator)
+    if latents is not None:
+        shape = _noise_shape("latents", spec, requests)
+        latents = _given("latents", latents, "[B, C, T, H, W]", shape)
     return Inputs(
         requests,
-        _given("latents", latents, "[B, C, T, H, W]", noise_shape),
+        latents,
         _given("prompt_embeds", prompt_embeds, "[B, L, D]", text_shape),
         _given("negative_prompt_embeds", negative_prompt_embeds, "[B, L, D]", text_shape),
     )
@@ -122,6 +134,8 @@ def check_requests(spec: InferSpec, requests: Sequence[GenerationRequest]) -> No
         texts = {text for one in requests for text in (one.prompt, negative_prompt(spec, one))}
         with gathering(problems):
             mm_models.build_text_encoder(spec.text_encoder).encode(sorted(texts))
+    with gathering(problems):
+        check_images(spec, requests)
     if problems:
         raise UserError(problems)
 
@@ -132,9 +146,9 @@ def negative_prompt(spec: InferSpec, request: GenerationRequest) -> str:
     return spec.negative_prompt if own is None or not (own or may_be_empty) else own
 
 
-def latent_shape(spec: InferSpec) -> tuple[int, int, int, int]:
-    """`(C, T, H, W)` of one video."""
-    shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
+def latent_shape(spec: InferSpec, request: GenerationRequest) -> tuple[int, int, int, int]:
+    """`(C, T, H, W)` of a request's video."""
+    shape = spec.autoencoder.latent_shape(spec.num_frames, *video_size(spec, request))
     return (spec.autoencoder.latent_channels, *shape)
 
 
@@ -147,7 +161,7 @@ def noise_of(spec: InferSpec, request: GenerationRequest) -> Tensor:
         generator = torch.Generator().manual_seed(request.seed)
     else:
         generator = seeding.generator(request.seed, "latents")
-    return torch.randn(latent_shape(spec), generator=generator)
+    return torch.randn(latent_shape(spec, request), generator=generator)
 
 
 def expect_floats(name: str, value: object) -> None:
@@ -172,3 +186,13 @@ def _given(name: str, value: Tensor | None, axes: str, shape: tuple[int, ...]) -
     if tuple(value.shape) != shape:
         raise ValueError(f"{name}: expected the shape {axes} = {list(shape)}, got {list(value.shape)}")
     return value.float()
+
+
+def _noise_shape(
+    name: str, spec: InferSpec, requests: Sequence[GenerationRequest]
+) -> tuple[int, int, int, int, int]:
+    """`[B, C, T, H, W]` of all videos. Raises ValueError where their images give them several sizes."""
+    shape, *others = {latent_shape(spec, request) for request in requests}
+    if others:
+        raise ValueError(f"{name}: the given images make videos of several sizes; call once for each size")
+    return (len(requests), *shape)

@@ -52,6 +52,19 @@ NEGATIVE_PROMPT = Option(
     "TEXT",
     may_be_empty=True,
 )
+IMAGE = Option(
+    "--image",
+    "Image file of the first frame, for networks that are given one: once for all prompts, or once for each, "
+    "in their order.",
+    "FILE",
+    repeatable=True,
+)
+LAST_IMAGE = Option(
+    "--last-image",
+    "Image file of the last frame, for networks that are given both; as --image.",
+    "FILE",
+    repeatable=True,
+)
 SEED = Option(
     "--seed", "Seed of the noise of every video (default: 0).", "N", read=partial(whole_number, least=0)
 )
@@ -65,16 +78,18 @@ OUT = Option(
 FORCE = Option("--force", "Overwrite files that exist.")
 
 USAGE = Usage(
-    "mm generate TARGET --prompt TEXT [--prompt TEXT ...] --out PATH [--spec.FIELD VALUE ...]",
+    "mm generate TARGET --prompt TEXT [--prompt TEXT ...] [--image FILE] --out PATH [--spec.FIELD VALUE ...]",
     "Make videos from prompts.",
     "Makes a video of each prompt, with the model, the sampler and the size of an inference spec, and writes "
-    "it as mp4. A run folder keeps the spec, the requests and where all came from; the file's comment tag "
-    "names it, so that mm show, mm diff and mm reproduce take the file wherever it lies. The same prompt, "
-    "seed and spec give the same video, alone or beside others. Weights that a training makes are found by "
-    "that training's hash; --spec.build-missing trains them first where no finished run has made them.\n\n"
+    "it as mp4. With --image it begins with an image, and takes its aspect ratio at the spec's area; with "
+    "--spec.image-fit crop the image is cut to the spec's size. A run folder keeps the spec, the requests "
+    "and where all came from; the file's comment tag names it, so that mm show, mm diff and mm reproduce "
+    "take the file wherever it lies. The same prompt, seed, image and spec give the same video, alone or "
+    "beside others. Weights that a training makes are found by that training's hash; --spec.build-missing "
+    "trains them first where no finished run has made them.\n\n"
     "A target is an experiment file, a saved spec, a run folder, a video that a run made, a module, a run id "
     "or a hash prefix of at least 6 digits.",
-    (PROMPT, NEGATIVE_PROMPT, SEED, OUT, FORCE, LIKE, ACCEPT_CONTENT, RUNS_DIR, LOCATION),
+    (PROMPT, NEGATIVE_PROMPT, IMAGE, LAST_IMAGE, SEED, OUT, FORCE, LIKE, ACCEPT_CONTENT, RUNS_DIR, LOCATION),
     (
         (
             'mm generate experiments/tiny.py --prompt "a red circle moving right" --out circle.mp4',
@@ -83,6 +98,10 @@ USAGE = Usage(
         (
             'mm generate 7f3a91c2 --prompt "a blue square moving up" --seed 7 --spec.steps 40 --out fine.mp4',
             "with a stored run's spec, another seed and more denoising steps",
+        ),
+        (
+            'mm generate experiments/wan22_i2v.py --image harbour.jpg --prompt "boats leave" --out boats.mp4',
+            "a video that begins with an image",
         ),
         (
             "mm generate experiments/tiny.py --out shapes"
@@ -96,11 +115,16 @@ USAGE = Usage(
 def make_files(line: CommandLine) -> int:
     """Writes a video for each prompt."""
     negative, seed = line.value(NEGATIVE_PROMPT, None), line.value(SEED, 0)
+    prompts, problems = line.values(PROMPT), list[Problem]()
+    first, last = (_images(line, option, len(prompts), problems) for option in (IMAGE, LAST_IMAGE))
     requests = [
-        GenerationRequest(prompt=prompt, negative_prompt=negative, seed=seed)
-        for prompt in line.values(PROMPT)
+        GenerationRequest(
+            prompt=prompt, negative_prompt=negative, seed=seed, image=image, last_image=last_image
+        )
+        for prompt, image, last_image in zip(prompts, first, last, strict=True)
     ]
-    paths, problems = _paths(line, requests)
+    paths, unusable = _paths(line, requests)
+    problems += unusable
     (spec,) = read_targets(attrs.evolve(line, problems=(*line.problems, *problems)))
     if not isinstance(spec, InferSpec):
         raise UserError(Problem(line.words[0], "makes no videos: expected an inference spec"))
@@ -120,6 +144,17 @@ def make_files(line: CommandLine) -> int:
     say(f"run folder {typed_path(run_dir)}")
     print_lines(map(str, paths))
     return 0
+
+
+def _images(line: CommandLine, option: Option, prompts: int, problems: list[Problem]) -> Sequence[str | None]:
+    """The image file of each prompt; another number of files is added to the problems."""
+    files = line.values(option)
+    if len(files) in (1, prompts):
+        return files * prompts if len(files) == 1 else files
+    if files:
+        message = f"names {len(files)} files for {prompts} prompts; give one for all, or one for each"
+        problems.append(Problem(option.flag, message))
+    return (None,) * prompts
 
 
 def _paths(

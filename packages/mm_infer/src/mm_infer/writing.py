@@ -28,8 +28,9 @@ def write_video(path: Path, video: Video, spec: InferSpec, run: Run | None = Non
 
 
 def strips_of(videos: Sequence[Video]) -> list[Strip]:
-    """What a contact sheet shows: the first video of each prompt, in the requests' order."""
-    firsts: dict[str, Video] = {}
+    """What a contact sheet shows: the first video of each prompt and image, in the requests' order."""
+    firsts: dict[tuple[str | None, ...], Video] = {}
     for video in videos:
-        firsts.setdefault(video.request.prompt, video)
-    return [Strip(video.frames, prompt) for prompt, video in firsts.items()]
+        asked = video.request
+        firsts.setdefault((asked.prompt, asked.image, asked.last_image), video)
+    return [Strip(video.frames, video.request.prompt) for video in firsts.values()]

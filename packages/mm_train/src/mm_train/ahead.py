@@ -10,7 +10,6 @@ import attrs
 from mm_data import Batch, Quarantine, Stream
 from mm_train.gradients import micro_batches
 from mm_train.noise import dropped_captions
-from mm_train.offloading import Resting
 from mm_train.sources import Encoded
 from mm_train.work import Training
 
@@ -32,7 +31,6 @@ class Ahead:
 
     def __init__(self, training: Training, batches: Stream, steps: int) -> None:
         self._training, self._batches, self._steps = training, batches, steps
-        self._resting = Resting(training.source.encoders if training.spec.runtime.offload_encoders else ())
         self._waiting: deque[tuple[Batch | Exception, dict[str, Any]]] = deque()
         self._state = batches.state()
 
@@ -59,7 +57,7 @@ class Ahead:
 
     def _take(self) -> None:
         """Takes batches up to the end of the stream, which is an exception as well."""
-        with self._resting.awake():
+        with self._training.encoders.awake():
             while len(self._waiting) < self._steps:
                 state = self._batches.state()
                 try:
@@ -72,10 +70,12 @@ class Ahead:
     def _encoded(self, batch: Batch) -> Batch:
         """The batch with what the network is given in place of its items."""
         spec, source = self._training.spec, self._training.source
+        self._training.clock.mark("data")
         items: list[Encoded] = []
         for places in micro_batches(len(batch.items), spec.runtime.micro_batch_size):
             positions = [batch.positions[place] for place in places]
             dropped = dropped_captions(spec, batch.step, positions)
             samples = source.collate([batch.items[place] for place in places], dropped)
             items += [Encoded(samples)] * len(places)
+        self._training.clock.mark("encode")
         return attrs.evolve(batch, items=tuple(items))

@@ -9,10 +9,14 @@ from mm_data import Asked, Dataset, Plan, Shape
 
 
 def asks_of(plan: Plan, dataset: Dataset) -> Callable[[], Iterator[Asked]]:
-    """All clips that a plan takes, each in its shape, as often as that is called; they draw nothing yet."""
+    """All clips that a plan takes, each in its shape, as often as that is called; they draw nothing yet.
+
+    Those that are held out of training come last.
+    """
+    held_out = () if plan.held_out is None else plan.held_out.buckets
 
     def asks() -> Iterator[Asked]:
-        for bucket in plan.buckets:
+        for bucket in (*plan.buckets, *held_out):
             for members in bucket.members:
                 for place in members.indices:
                     index = members.offset + int(place)

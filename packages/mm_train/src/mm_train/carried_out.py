@@ -45,6 +45,7 @@ CARRIED_OUT = CarriedOut(
         "start_from.digest",
         "start_mode",
         "ema",
+        "validation",
         "data.buckets",
         "data.captions",
         "data.dataset.digest",

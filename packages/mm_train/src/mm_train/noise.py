@@ -84,6 +84,29 @@ def dropped_captions(spec: TrainSpec, step: int, positions: Sequence[int]) -> tu
     return _dropped(spec.seed, step, positions, "caption", spec.data.caption_dropout)
 
 
+def held_out_draws(spec: TrainSpec, batch: int, positions: tuple[int, ...], shape: tuple[int, ...]) -> Draws:
+    """The noise of held-out clips, which is the same whenever they are looked at; their level is 0 here.
+
+    They have their captions, and a share of them no clean first frame, as in training.
+
+    Args:
+        spec: Seed, and which share of clips is given no frame.
+        batch: Number of the batch of held-out clips, from 0.
+        positions: Places in it.
+        shape: `(C, T, H, W)` of one clip's latents.
+    """
+    noise = torch.empty(len(positions), *shape)
+    for place, position in enumerate(positions):
+        noise[place].normal_(generator=generator(spec.seed, batch, position, "validation"))
+    return Draws(
+        noise,
+        sigma_B=torch.zeros(len(positions), dtype=torch.float64),
+        weight_B=torch.ones(len(positions)),
+        dropped=(False,) * len(positions),
+        from_text=_dropped(spec.seed, batch, positions, "validation frame", spec.data.frame_dropout),
+    )
+
+
 def _index(seed: int, step: int, position: int, indices: range) -> int:
     drawn = torch.randint(len(indices), (), generator=generator(seed, step, position, "timestep"))
     return indices[int(drawn)]

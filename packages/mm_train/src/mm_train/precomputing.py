@@ -54,7 +54,8 @@ def precompute_features(
     check(_from_kept(spec, out))
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(Problem(str(out), "is no folder"))
-    plain = attrs.evolve(spec, data=attrs.evolve(spec.data, precomputed=None, cache=Cache.NONE))
+    data = attrs.evolve(spec.data, precomputed=None, cache=Cache.NONE)
+    plain = attrs.evolve(spec, data=data, validation=None)
     picked = device.pick(spec.runtime.device)
     timeout = timedelta(minutes=spec.runtime.timeout_minutes)
     device.allow_tf32(picked, spec.precision.allow_tf32)
@@ -138,7 +139,8 @@ def _share_encoder(payload: Any, options: RunOptions, out: Path) -> Share:
     """What encodes shares of a training's clips and captions on a worker that shares the folders."""
     spec = from_payload(payload)
     assert isinstance(spec, TrainSpec)
-    plain = attrs.evolve(spec, data=attrs.evolve(spec.data, precomputed=None, cache=Cache.NONE))
+    data = attrs.evolve(spec.data, precomputed=None, cache=Cache.NONE)
+    plain = attrs.evolve(spec, data=data, validation=None)
     alone, picked = Ranks(0, 1, grouped=False), device.pick(spec.runtime.device)
     device.allow_tf32(picked, spec.precision.allow_tf32)
     dataset, _ = prepared(plain, options, alone)

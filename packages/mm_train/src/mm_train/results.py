@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from mm_config.runs import Run
+from mm_train.states import best_of
 
 
 @attrs.frozen
@@ -21,6 +22,8 @@ class TrainResult:
     """Its result.json."""
     checkpoint: Path
     """The state after the last step."""
+    best_checkpoint: Path | None
+    """Of the states that are left, the one with the least loss on held-out clips; None where none has one."""
     steps: int
     """Optimizer steps."""
     loss: float | None
@@ -39,6 +42,7 @@ def result_of(run: Run, content: Mapping[str, Any]) -> TrainResult:
         run_dir=run.path,
         result_path=run.result_path,
         checkpoint=run.path / content["checkpoint"],
+        best_checkpoint=best_of(run.checkpoints_dir),
         steps=content["steps"],
         loss=content["loss"],
         seconds=content["seconds"],

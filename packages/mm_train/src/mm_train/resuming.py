@@ -108,7 +108,7 @@ def _had_checkpoints(run: Run, spec: TrainSpec) -> bool:
     between = max(run.spec.checkpoint.every_steps, spec.checkpoint.every_steps)
     logged = 0
     with suppress(OSError):  # What can't be read tells nothing, and is set aside later.
-        logged = read_bytes(run.metrics_path, MOST_BYTES).count(b"\n")
+        logged = read_bytes(run.metrics_path, MOST_BYTES).count(b'"grad_norm"')
     return run.result_path.exists() or logged > between or any(run.checkpoints_dir.glob("step-*.damaged*"))
 
 

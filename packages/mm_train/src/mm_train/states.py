@@ -50,6 +50,8 @@ class TrainState:
     """Time spent on these steps, by all processes that resumed each other."""
     updates_before: int = 0
     """Updates that the optimizer had made before step 0, in a training whose moments it took over."""
+    validation: float | None = None
+    """The loss on held-out clips after these steps; None where they were not validated."""
 
 
 def step_folder(checkpoints_dir: Path, step: int) -> Path:
@@ -89,7 +91,7 @@ def save(
     tensors = {"model": network.state_dict(), "optimizer": named_moments(network, optimizer), **more}
     content = {
         "v": 1,
-        **attrs.asdict(state),
+        **{name: value for name, value in attrs.asdict(state).items() if value is not None},
         "spec_hash": spec_hash(spec),
         "exact_hash": exact_hash(spec),
         "spec": to_payload(spec),
@@ -143,10 +145,26 @@ def last_good(checkpoints_dir: Path) -> str:
     return f"The last good state is {kept[0]}" if kept else "No state had been saved yet"
 
 
+def best_of(checkpoints_dir: Path) -> Path | None:
+    """The checkpoint with the least loss on held-out clips, of equal ones the oldest; None where none was
+    written after a validation."""
+    losses = {path: _validation_of(path) for path in reversed(checkpoint.newest_first(checkpoints_dir))}
+    known = {path: loss for path, loss in losses.items() if loss is not None}
+    return min(known, key=known.__getitem__, default=None)
+
+
+def _validation_of(folder: Path) -> float | None:
+    """The loss on held-out clips that a checkpoint says, as long as it can be read."""
+    try:
+        return read_json(folder / checkpoint.STATE, {"validation": float}).get("validation")
+    except UserError:
+        return None
+
+
 def prune(newest: Path, keep: CheckpointSpec) -> None:
-    """Keeps a checkpoint that was just written, the `keep_last - 1` before it and those at multiples of
-    `keep_every`; removes what else is older, and what a killed process of the run left half written or half
-    removed.
+    """Keeps a checkpoint that was just written, the `keep_last - 1` before it, those at multiples of
+    `keep_every` and the one with the least loss on held-out clips; removes what else is older, and what a
+    killed process of the run left half written or half removed.
 
     An old one that can't be removed is said.
 
@@ -154,7 +172,8 @@ def prune(newest: Path, keep: CheckpointSpec) -> None:
         UserError: The newest is damaged; nothing is removed.
     """
     kept = checkpoint.newest_first(newest.parent)
-    older = kept[kept.index(newest) + keep.keep_last :]
+    best = best_of(newest.parent)
+    older = [folder for folder in kept[kept.index(newest) + keep.keep_last :] if folder != best]
     surplus = [folder for folder in older if keep.keep_every is None or step_of(folder) % keep.keep_every]
     if surplus and (damage := damage_of(newest)):
         raise UserError(Problem(str(newest), f"damaged while it was written: {damage}"))

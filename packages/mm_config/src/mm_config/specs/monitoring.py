@@ -71,11 +71,12 @@ class ValidationSpec:
     """The loss on clips that are not trained on, at fixed noise levels."""
 
     every_steps: int = field(default=1000, ge=1, role=EXECUTION, unit="steps")
-    """Steps between validations."""
+    """Steps between validations; the last step always ends with one."""
     batches: int = field(default=10, ge=1, le=1_000_000, role=EXECUTION, unit="batches")
-    """Batches of each validation."""
+    """Batches of each validation; at most those that the held-out clips fill."""
     holdout: float = field(default=0.01, gt=0, lt=1)
-    """Share of the clips that is kept out of training."""
+    """Share of the files that is kept out of training, with all clips that are cut of them; about, since a
+    hash of each file decides."""
     sigmas: tuple[float, ...] = field(default=(0.1, 0.3, 0.5, 0.7, 0.9), gt=0, le=1, min_length=1)
     """Noise levels at which the loss is taken; those of the other expert are left out."""
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from itertools import accumulate
 from pathlib import Path
+from typing import cast
 
+import numpy as np
+
+from mm_config.rules import counted
 from mm_config.schema import Problem, UserError
-from mm_config.specs import DataSpec, MixtureSpec, Order, Resize
+from mm_config.specs import DataSpec, MixtureSpec, Order, Resize, Tails
 from mm_data.plan.counts import Counts, Given, LeftOut, period_of, shares, tail_of
 from mm_data.plan.plan import Bucket, Members, Plan
 from mm_data.plan.sharing import whole_weights
@@ -26,6 +31,7 @@ def make_plan(
     tokens_of: TokensOf | None = None,
     grid: Grid = WAN,
     store: Path | None = None,
+    holdout: float = 0.0,
 ) -> Plan:
     """What each step trains on; the same wherever it is made.
 
@@ -36,13 +42,14 @@ def make_plan(
         tokens_of: The network's tokens of a clip; needed for `tokens_per_batch`.
         grid: The sizes that the network takes.
         store: Folder that keeps which clip is in which bucket; None keeps it beside an index.
+        holdout: Share of the files whose clips no step has; `held_out` of the plan has them.
 
     Raises:
         UserError: No clip is left, of all or of a mixture's part; a bucket's clips have more tokens than a
-            batch may have; or clips can't be measured.
+            batch may have; clips can't be measured; or those that are held out fill no batch.
     """
     parts = dataset.parts or (dataset,)
-    found = [sort_clips(data, part, seed, grid, store) for part in parts]
+    found = [sort_clips(data, part, seed, grid, store, holdout) for part in parts]
     if problems := list(_empty(dataset, found)):
         raise UserError(problems)
     shapes = sorted({shape for one in found for shape in one.members}, key=_by_size)
@@ -66,7 +73,47 @@ def make_plan(
         seed,
         in_order=data.order is Order.SEQUENTIAL,
         block=data.shuffle_block,
+        held_out=_held_out(data, dataset, found, seed, tokens_of, holdout) if holdout else None,
     )
+
+
+def _held_out(
+    data: DataSpec,
+    dataset: Dataset,
+    found: Sequence[Sorted],
+    seed: int,
+    tokens_of: TokensOf | None,
+    holdout: float,
+) -> Plan:
+    """Full batches of the clips that are held out, each clip counted once whatever its part's weight.
+
+    Raises:
+        UserError: They fill no batch.
+    """
+    firsts = [0, *accumulate(one.rows for one in found)]
+    buckets: list[Bucket] = []
+    given: list[Given] = []
+    for shape in sorted({shape for one in found for shape in one.held}, key=_by_size):
+        apart = [
+            np.asarray(one.held[shape], np.int64) + first
+            for one, first in zip(found, firsts, strict=False)
+            if shape in one.held
+        ]
+        indices, size = cast("Sequence[int]", np.concatenate(apart)), _batch_size(data, shape, tokens_of)
+        batches = len(indices) // size  # Of a bucket with fewer clips than a batch there is none.
+        members = Members(indices, 0, f"{dataset.order_key}/held out/{_shown(shape)}", batches * size)
+        buckets.append(Bucket(shape, size, (members,), (1,), Fraction(batches * size)))
+        given.append(Given(shape, size, (len(indices),), Fraction(batches), len(indices) % size))
+    rows = tuple(one.rows for one in found)
+    counts = Counts(tuple(given), (), rows, Tails.DROP)
+    if not any(one.batches for one in given):
+        batch = min((one.size for one in given), default=data.batch_size)
+        message = (
+            f"{holdout:g} of {counted(sum(rows), 'clip')} holds out {counts.clips}, fewer than a batch of "
+            f"{batch}; hold out more"
+        )
+        raise UserError(Problem("spec.validation.holdout", message))
+    return Plan(buckets, counts, f"{dataset.order_key}/held out", seed, in_order=False, block=None)
 
 
 def _members(

@@ -93,6 +93,7 @@ class Plan:
         *,
         in_order: bool,
         block: int | None,
+        held_out: Plan | None = None,
     ) -> None:
         """Args:
         buckets: At least one; each has clips.
@@ -101,11 +102,15 @@ class Plan:
         seed: The run's.
         in_order: Whether clips come in the order of their dataset.
         block: Neighbours that are shuffled among each other; None shuffles all.
+        held_out: The batches of clips that no step trains on.
         """
         self.buckets = tuple(buckets)
         """What batches are made of."""
         self.counts = counts
         """What is taken of each dataset, and what is left out and why."""
+        self.held_out = held_out
+        """Batches of clips that are held out of training, of which a pass has each clip at most once; None
+        where none are held out."""
         self._batches_per_pass = sum((b.period / b.size for b in self.buckets), Fraction())
         self._key, self._seed, self._in_order, self._block = key, seed, in_order, block
         self._find = lru_cache(maxsize=256)(self._found)
@@ -177,7 +182,8 @@ class Plan:
     def _pass_of(self, step: int) -> int:
         """The pass that a step is in: the last that begins with it or before."""
         most = int((step + len(self.buckets)) / self._batches_per_pass) + 1
-        return bisect_right(range(most + 1), step, key=self._batches_before) - 1
+        return bisect_right(range(most + 1), step, key=self.batches) - 1
 
-    def _batches_before(self, passed: int) -> int:
-        return sum(bucket.batches(passed) for bucket in self.buckets)
+    def batches(self, passes: int) -> int:
+        """Batches that are full after so many passes."""
+        return sum(bucket.batches(passes) for bucket in self.buckets)

@@ -27,6 +27,14 @@ _TABLE = 2**24
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
+@attrs.frozen
+class HeldOut:
+    """What becomes of a clip that is kept for validation."""
+
+    shape: Shape
+    """That of its batch."""
+
+
 class Outcomes:
     """Numbers the shapes and the reasons that clips of one dataset get."""
 
@@ -37,13 +45,13 @@ class Outcomes:
         key: What it follows from which short clips are left out.
         bad: Clips that are left out in any case, and why, by their places.
         """
-        self.listed: list[Shape | str] = []
+        self.listed: list[Shape | HeldOut | str] = []
         """By number."""
         self._data, self._grid, self._key, self._bad = data, grid, key, bad or {}
         self._frames = sorted({one.num_frames for one in data.buckets if one.num_frames > 1}) or [1]
         self._number = cache(self._numbered)
         self._filled = cache(self._with_filled)
-        self._numbers: dict[Shape | str, int] = {}
+        self._numbers: dict[Shape | HeldOut | str, int] = {}
 
     def of(self, columns: Columns, first: int) -> NDArray[np.uint16]:
         """The number of each clip's outcome.
@@ -68,7 +76,8 @@ class Outcomes:
         if data.min_num_frames is not None and data.drop_short_share > 0:
             kept = np.array([isinstance(one, Shape) for one in self.listed])[numbers]
             short = kept & (frames < data.num_frames)
-            drawn = _uniform(np.arange(first, first + len(frames), dtype=np.uint64), self._key)
+            places = np.arange(first, first + len(frames), dtype=np.uint64)
+            drawn = uniform(places, self._key, b"mm_data.short")
             message = (
                 f"shorter than data.num_frames, of which a share of {data.drop_short_share:g} is left out"
             )
@@ -78,13 +87,24 @@ class Outcomes:
                 numbers[place - first] = self._numbered_as(reason)
         return numbers
 
+    def hold_out(self, numbers: NDArray[np.uint16], held: NDArray[np.bool_]) -> None:
+        """Sets those clips apart that are held out of training and have a shape.
+
+        Args:
+            numbers: What `of` returned, which is written to.
+            held: Which of them.
+        """
+        for number in np.unique(numbers[held]).tolist():
+            if isinstance(shape := self.listed[number], Shape):
+                numbers[held & (numbers == number)] = self._numbered_as(HeldOut(shape))
+
     def _numbered(self, kind: int, height: int, width: int) -> int:
         outcome = (
             self._in_bucket(kind, height, width) if self._data.buckets else self._as_is(kind, height, width)
         )
         return self._numbered_as(outcome)
 
-    def _numbered_as(self, outcome: Shape | str) -> int:
+    def _numbered_as(self, outcome: Shape | HeldOut | str) -> int:
         if outcome not in self._numbers:
             self._numbers[outcome] = len(self.listed)
             self.listed.append(outcome)
@@ -157,10 +177,10 @@ def _ranks(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return np.flatnonzero(seen), (np.cumsum(seen) - 1)[values]
 
 
-def _uniform(indices: NDArray[np.uint64], key: str) -> NDArray[Any]:
-    """A number from 0 to below 1 for each place: the finaliser of SplitMix64, twice."""
-    seed = blake2b(key.encode(), digest_size=8, person=b"mm_data.short").digest()
-    value = _mixed(_mixed(indices) ^ np.uint64(int.from_bytes(seed, "little")))
+def uniform(values: NDArray[np.uint64], key: str, use: bytes) -> NDArray[Any]:
+    """A number from 0 to below 1 for each value, by key and use: the finaliser of SplitMix64, twice."""
+    seed = blake2b(key.encode(), digest_size=8, person=use).digest()
+    value = _mixed(_mixed(values) ^ np.uint64(int.from_bytes(seed, "little")))
     return (value >> np.uint64(11)) * 2.0**-53
 
 

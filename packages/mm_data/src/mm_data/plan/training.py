@@ -30,7 +30,13 @@ def plan_of(spec: TrainSpec, dataset: Dataset, cache_dir: Path) -> Plan:
         return spec.model.tokens(spec.autoencoder.latent_shape(shape.num_frames, shape.height, shape.width))
 
     return make_plan(
-        spec.data, dataset, spec.seed, tokens_of=tokens_of, grid=grid, store=cache_dir / "buckets"
+        spec.data,
+        dataset,
+        spec.seed,
+        tokens_of=tokens_of,
+        grid=grid,
+        store=cache_dir / "buckets",
+        holdout=0.0 if spec.validation is None else spec.validation.holdout,
     )
 
 

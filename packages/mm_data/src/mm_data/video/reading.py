@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from mm_data.bad import BadClip
-from mm_data.video.images import on_black, read_image
+from mm_data.video.images import composed, read_image
 from mm_data.video.index import VideoIndex, decoder_of, demuxer
 from mm_data.video.shown import Shown, has_alpha
 
@@ -128,7 +128,7 @@ def to_rgb(
         scaler: What the frames of a clip share, since swscale takes time to set itself up for a size.
     """
     if has_alpha(frame):
-        frame = VideoFrame.from_ndarray(on_black(frame.to_ndarray(format="rgba")), format="rgb24")
+        frame = VideoFrame.from_ndarray(composed(frame.to_ndarray(format="rgba")), format="rgb24")
     rows, columns = (width, height) if shown.turns % 2 else (height, width)
     same = (rows, columns) in ((None, None), (frame.height, frame.width))
     size = (None, None) if same else (columns, rows)
