@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
 from mm_config.specs import Conditioning, TrainSpec
-from mm_models import PART_FIELDS, tags_of
+from mm_models import PART_FIELDS, determinism_problems, tags_of
 from mm_train.features.kinds import kept_kinds
 
 RUNNER = "training"
@@ -28,6 +28,7 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     if tag_of(spec.optim) not in (known := tags_of("mm.optimizers")):
         shown, installed = type(spec.optim).__name__, ", ".join(known) or "none"
         yield Problem("optim", f"is {shown}, for which no optimizer is installed; installed: {installed}")
+    yield from determinism_problems(spec.runtime.deterministic, spec.runtime.attention, spec.compile)
     if spec.model.conditioning is not Conditioning.TEXT and kept_kinds(spec):
         path = "data.cache" if spec.data.precomputed is None else "data.precomputed"
         yield Problem(path, f"keeps nothing of given frames yet, which {RUNNER} encodes; leave it out")

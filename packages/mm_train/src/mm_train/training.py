@@ -118,7 +118,11 @@ def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainR
     closed = False
     runtime = spec.runtime
     timeout = timedelta(seconds=runtime.timeout_seconds or 60 * runtime.timeout_minutes)
-    with on_threads(options.threads), joined(spec.precision, picked, timeout) as ranks:
+    with (
+        on_threads(options.threads),
+        mm_models.deterministic(picked, runtime.deterministic),
+        joined(spec.precision, picked, timeout) as ranks,
+    ):
         running = _train(spec, options, picked, ranks)
         try:
             step = next(running)
