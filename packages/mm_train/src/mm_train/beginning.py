@@ -57,12 +57,14 @@ def begin(training: Training, found: Path | RandomWeights) -> TrainState:
     spec, ranks = training.spec, training.ranks
     if spec.start_mode is StartMode.WEIGHTS or isinstance(found, RandomWeights):
         ranks.together(lambda: fill(training, found))
+        _begin_average(training)
         return TrainState(0, {}, 0.0)
     with concerning("spec.start_from"):
         more = training.more_groups() if spec.start_mode is StartMode.EXACT else {}
         before = ranks.together(lambda: states.restore(found, training.network, training.optimizer, more))
     updates = before.updates_before + before.step
     if spec.start_mode is StartMode.RESTART:
+        _begin_average(training)
         say(f"goes on with the weights and moments of {found}, after {updates} updates")
         return TrainState(0, {}, 0.0, updates_before=updates)
     ranks.together(
@@ -72,6 +74,12 @@ def begin(training: Training, found: Path | RandomWeights) -> TrainState:
     )
     say(f"goes on after step {before.step} of {found}")
     return TrainState(before.step, before.data, 0.0, updates_before=before.updates_before)
+
+
+def _begin_average(training: Training) -> None:
+    """Has the average be the first weights."""
+    if training.average is not None:
+        training.average.update(training.network, 0)
 
 
 def fill(training: Training, weights: Path | RandomWeights) -> None:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
-from mm_config.specs import Conditioning, TrainSpec
+from mm_config.specs import TrainSpec
 from mm_models import PART_FIELDS, determinism_problems, tags_of
-from mm_train.features.kinds import kept_kinds
 
 RUNNER = "training"
 
@@ -29,9 +28,6 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
         shown, installed = type(spec.optim).__name__, ", ".join(known) or "none"
         yield Problem("optim", f"is {shown}, for which no optimizer is installed; installed: {installed}")
     yield from determinism_problems(spec.runtime.deterministic, spec.runtime.attention, spec.compile)
-    if spec.model.conditioning is not Conditioning.TEXT and kept_kinds(spec):
-        path = "data.cache" if spec.data.precomputed is None else "data.precomputed"
-        yield Problem(path, f"keeps nothing of given frames yet, which {RUNNER} encodes; leave it out")
 
 
 CARRIED_OUT = CarriedOut(
@@ -79,6 +75,8 @@ CARRIED_OUT = CarriedOut(
         "diffusion.drop_last",
         "schedule.warmup_ratio",
         "schedule.decay_steps",
+        "optim.adaptive_clip_decay",
+        "optim.groups",
         "precision.output",
         "precision.allow_tf32",
         "precision.float32_residual",

@@ -29,6 +29,7 @@ from mm_train.average import average_of
 from mm_train.batches import asks_of
 from mm_train.beginning import begin
 from mm_train.carried_out import check_carried_out
+from mm_train.clipping import clipping_of
 from mm_train.content import agreed_inputs, with_content
 from mm_train.features.opening import open_features
 from mm_train.finishing import finish, quarantine_of
@@ -188,6 +189,7 @@ def _train(
             levels=noise_levels(spec),
             network=network,
             optimizer=build_optimizer(network, spec.optim, picked),
+            clipping=clipping_of(spec.optim, picked),
             average=average_of(network, spec.ema),
             sinks=(run.log,) if ranks.is_first else (),
         )
@@ -199,8 +201,6 @@ def _train(
             start = begin(training, found)
         else:
             start = restore(training, point)
-        if training.average is not None and start.step == 0:
-            training.average.update(network, 0)
         for lost in ranks.on_first(lambda: run.rewind_metrics(start.step)):
             say(lost)
         start = attrs.evolve(start, seconds=start.seconds + time.perf_counter() - started)
