@@ -10,6 +10,9 @@ from mm_config.specs import AttentionImpl, CompileMode, CompileSpec
 PART_FIELDS = frozenset(
     {
         "model.conditioning",
+        "model.image_dim",
+        "model.image_positions",
+        "image_encoder",
         "autoencoder.weights.digest",
         "autoencoder.tile_size",
         "autoencoder.tile_stride",
