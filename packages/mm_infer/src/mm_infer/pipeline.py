@@ -291,7 +291,6 @@ def _denoised(pipeline: Pipeline, batch: Inputs, on_step: OnStep) -> Tensor:
         batched=spec.runtime.guidance is GuidanceMode.BATCHED,
         on_step=on_step,
         given=given_of(spec, pipeline.autoencoder, pipeline.image_encoder, batch.requests, place),
-        patch_size=spec.model.patch_size,
     )
     if not bool(latents.isfinite().all()):
         raise UserError("the latents are not finite in the end; look at the weights, guidance and dtype")
