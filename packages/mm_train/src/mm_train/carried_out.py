@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
 from mm_config.specs import TimestepScope, TrainSpec
-from mm_models import PART_FIELDS, tags_of
+from mm_models import PART_FIELDS, determinism_problems, tags_of
 
 RUNNER = "training"
 
@@ -27,6 +27,7 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     if tag_of(spec.optim) not in (known := tags_of("mm.optimizers")):
         shown, installed = type(spec.optim).__name__, ", ".join(known) or "none"
         yield Problem("optim", f"is {shown}, for which no optimizer is installed; installed: {installed}")
+    yield from determinism_problems(spec.runtime.deterministic, spec.runtime.attention, spec.compile)
     if spec.diffusion.timesteps_per is TimestepScope.MICRO_BATCH:
         yield Problem(
             "diffusion.timesteps_per",
@@ -87,6 +88,7 @@ CARRIED_OUT = CarriedOut(
         "lora",
         "schedule.warmup_ratio",
         "schedule.decay_steps",
+        "compile",
         "optim.adaptive_clip_decay",
         "optim.groups",
         "precision.output",

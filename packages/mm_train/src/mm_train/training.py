@@ -22,7 +22,7 @@ from mm_config.runs import Run, attach, open_run, read_result, recorded
 from mm_config.schema import UserError, expect, expect_function
 from mm_config.specs import TrainSpec
 from mm_data import Dataset, Plan
-from mm_models import device, device_names, torch_dtype
+from mm_models import deterministic, device, device_names, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train.adapters import build_network
 from mm_train.average import average_of
@@ -114,7 +114,11 @@ def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainR
     closed = False
     runtime = spec.runtime
     timeout = timedelta(seconds=runtime.timeout_seconds or 60 * runtime.timeout_minutes)
-    with on_threads(options.threads), joined(spec.precision, picked, timeout) as ranks:
+    with (
+        on_threads(options.threads),
+        deterministic(picked, runtime.deterministic),
+        joined(spec.precision, picked, timeout) as ranks,
+    ):
         running = _train(spec, options, picked, ranks)
         try:
             step = next(running)
