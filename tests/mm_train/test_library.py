@@ -35,6 +35,25 @@ def only_run(spec: TrainSpec, options: RunOptions) -> Path:
     return folder
 
 
+FIELDS = (
+    "step",
+    "loss",
+    "lr",
+    "grad_norm",
+    "samples_per_second",
+    "data_wait_seconds",
+    "step_seconds",
+)
+
+
+def told(steps: list[mm_train.Step]) -> list[dict[str, Any]]:
+    return [{name: getattr(step, name) for name in FIELDS} for step in steps]
+
+
+def logged(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: line[name] for name in FIELDS} for line in lines]
+
+
 def test_an_iterator_that_is_left_early_saves_its_state_and_the_run_goes_on_bit_for_bit(
     six: TrainSpec, options: RunOptions, metrics_of: Metrics
 ) -> None:
@@ -55,11 +74,11 @@ def test_an_iterator_that_is_left_early_saves_its_state_and_the_run_goes_on_bit_
     last = checkpoint.latest(folder / "checkpoints")
     assert last is not None
     assert checkpoint.read_state(last)["step"] == 2
-    assert [attrs.asdict(step) for step in given] == metrics_of(folder)
+    assert told(given) == logged(metrics_of(folder))
 
     given += mm_train.steps(six, attrs.evolve(options, resume=str(folder)))
     assert [step.step for step in given] == [1, 2, 3, 4, 5, 6]
-    assert [attrs.asdict(step) for step in given] == metrics_of(folder)
+    assert told(given) == logged(metrics_of(folder))
     assert attach(folder).record.status is RunStatus.FINISHED
 
     whole: list[mm_train.Step] = []

@@ -83,6 +83,11 @@ def pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor if device.type == "cpu" else tensor.pin_memory()
 
 
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host on a device, without waiting for what the device is at."""
+    return tensor if device.type == "cpu" else pinned(tensor, device).to(device, non_blocking=True)
+
+
 def side_stream(device: torch.device) -> torch.Stream | None:
     """A queue of work beside the one that computes; None on a CPU, which has one."""
     return None if device.type == "cpu" else torch.Stream(device)

@@ -70,10 +70,12 @@ class Ahead:
     def _encoded(self, batch: Batch) -> Batch:
         """The batch with what the network is given in place of its items."""
         spec, source = self._training.spec, self._training.source
+        self._training.clock.mark("data")
         items: list[Encoded] = []
         for places in micro_batches(len(batch.items), spec.runtime.micro_batch_size):
             positions = [batch.positions[place] for place in places]
             dropped = dropped_captions(spec, batch.step, positions)
             samples = source.collate([batch.items[place] for place in places], dropped)
             items += [Encoded(samples)] * len(places)
+        self._training.clock.mark("encode")
         return attrs.evolve(batch, items=tuple(items))

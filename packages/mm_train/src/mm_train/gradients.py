@@ -15,17 +15,16 @@ from mm_train.sharding import set_gradient_sync
 from mm_train.work import Coming, Training
 
 
-def gradients_of(training: Training, batch: Batch, batches: Coming) -> tuple[float, float]:
+def gradients_of(training: Training, batch: Batch, batches: Coming) -> dict[str, Tensor]:
     """Fills the gradients with those of the global batch's mean loss, clipped.
 
     Returns:
-        The mean loss over the global batch and the global norm before clipping. Reading them waits for the
-        device, once a step: the check before the update is worth more than the launch of the next step.
+        What is logged of them, on the device: `loss`, the mean over the global batch, and `grad_norm`, the
+        global norm before clipping.
     """
     loss = _accumulate(training, batch, batches)
     norm = clip_gradients(training.network.parameters(), training.spec.optim.max_grad_norm)
-    loss_value, norm_value = torch.stack((loss, norm)).tolist()
-    return loss_value, norm_value
+    return {"loss": loss, "grad_norm": norm}
 
 
 def _accumulate(training: Training, batch: Batch, batches: Coming) -> Tensor:
@@ -41,7 +40,9 @@ def _accumulate(training: Training, batch: Batch, batches: Coming) -> Tensor:
     for places in micro_batches(share_of_rank, micro):
         set_gradient_sync(training.network, on=places.stop == share_of_rank)
         loss = sample_losses(training, batch, places).sum() / share_of_rank
+        training.clock.mark("forward")
         loss.backward()
+        training.clock.mark("backward")
         # The device is still at it: what is next may be copied meanwhile.
         coming = batch.items[places.stop :] or batches.waiting()
         training.source.begin(coming[:micro])

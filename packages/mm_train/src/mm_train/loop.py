@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Callable, Generator
 from functools import partial
 
 import attrs
+import torch
 
 import mm_data
 from mm_config.console import progress, say
 from mm_config.options import StoppedEarly
 from mm_config.running import Stopped
-from mm_config.schema import UserError
-from mm_data import Batch, Quarantine
+from mm_data import Quarantine
 from mm_train import states
 from mm_train.ahead import encoded_ahead
 from mm_train.gradients import gradients_of
 from mm_train.metrics import Step
 from mm_train.optim import learning_rate, set_learning_rate
+from mm_train.recording import Recorder
 from mm_train.states import TrainState
+from mm_train.updating import update
 from mm_train.validation import validated
 from mm_train.work import Training
 
@@ -57,6 +58,8 @@ def fit(
     last_step = min(steps, stop_after or steps)
     first_step, started = start.step, time.perf_counter()
     state = start
+    recorder = Recorder(training)
+    bad = torch.zeros((), device=training.device)
     training.network.train()
     with (
         mm_data.stream(
@@ -75,36 +78,26 @@ def fit(
         progress(f"train {spec.name}", last_step, "step", spec.runtime.log_every, first_step) as bar,
     ):
         batches = encoded_ahead(training, batches)
+        training.clock.restart()
         for step in range(first_step, last_step):
-            step_started = time.perf_counter()
+            asked_at = time.perf_counter()
             batch = ranks.together(lambda: next(batches))
-            data_ready = time.perf_counter()
+            waited = time.perf_counter() - asked_at
+            training.clock.mark("data")
             lr = learning_rate(step, spec.optim.lr, spec.schedule)
             set_learning_rate(training.optimizer, lr)
 
-            loss, norm = gradients_of(training, batch, batches)
-            _require_finite(loss, norm, training, batch)
-            training.optimizer.step()
-            training.optimizer.zero_grad()
+            scalars = gradients_of(training, batch, batches)
+            update(training.optimizer, training.network.parameters(), scalars.values(), bad)
             if training.average is not None:
                 training.average.update(training.network, step + 1)
+            training.clock.mark("optimizer")
 
-            seconds = time.perf_counter() - step_started
-            rate = batch.size / seconds
-            done = Step(
-                step=step + 1,
-                loss=loss,
-                lr=lr,
-                grad_norm=norm,
-                samples_per_second=rate,
-                data_wait_seconds=data_ready - step_started,
-                step_seconds=seconds,
-            )
-            if ranks.is_first:
-                training.run.log(attrs.asdict(done))
-            bar.advance(1, loss=loss, rate=f"{rate:.0f} samples/s")
+            done = recorder.add(batch, scalars, lr, waited)
+            bar.advance(1, **recorder.shown)
             ranks.reached(step + 1)
             closed = yield done
+            training.clock.mark("other")
             asked = stop_requested()
             stop = ranks.largest(max(asked, signal.SIGINT) if closed else asked)
             measured = validated(training, step + 1, bar) if not stop or step + 1 == steps else None
@@ -115,6 +108,7 @@ def fit(
             if stop or state.step == last_step:
                 ranks.on_first(partial(_say_unseen, training, batches.quarantine))
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
+                recorder.read()
                 ranks.on_first(training.run.sync_metrics)
                 states.save(
                     training.run.checkpoints_dir,
@@ -125,6 +119,7 @@ def fit(
                     ranks,
                     training.more_groups(),
                 )
+                training.clock.mark("checkpoint")
             if stop and state.step < steps:
                 if closed and not asked:
                     raise StoppedEarly(training.run.path, state.step, steps)
@@ -141,19 +136,3 @@ def _say_unseen(training: Training, quarantine: Quarantine) -> None:
         say(line)
     if told := quarantine.told():
         say(told)
-
-
-def _require_finite(loss: float, norm: float, training: Training, batch: Batch) -> None:
-    """Stops the run before an update that would destroy the weights; all ranks see the same numbers.
-
-    Raises:
-        UserError: The loss or the norm is not finite; names the step and the samples.
-    """
-    if math.isfinite(loss) and math.isfinite(norm):
-        return
-    indices = [index for part in training.ranks.gather(list(batch.indices)) for index in part]
-    raise UserError(
-        f"step {batch.step + 1}: the loss is {loss}, the norm of the gradients {norm}; nothing was updated. "
-        f"Samples: {', '.join(map(str, indices))} of {training.dataset.root}. "
-        f"{states.last_good(training.run.checkpoints_dir)}; a lower spec.optim.lr may help"
-    )

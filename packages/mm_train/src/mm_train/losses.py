@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mm_config.specs import TrainSpec
 from mm_data import Batch
+from mm_models import device as devices
 from mm_models import flow, has_loss, network_inputs, torch_dtype, without_frames
 from mm_train.batches import latent_shape
 from mm_train.noise import Draws, draw
@@ -23,7 +24,8 @@ def sample_losses(training: Training, batch: Batch, places: range) -> Tensor:
     positions = tuple(batch.positions[place] for place in places)
     draws = draw(spec, training.levels, batch.step, positions, latent_shape(spec, batch.shape))
     samples = training.source.samples([batch.items[place] for place in places], draws.dropped)
-    return losses_of(spec, training.network, samples, draws) * draws.weight_B.to(training.device)
+    training.clock.mark("encode")
+    return losses_of(spec, training.network, samples, draws) * devices.moved(draws.weight_B, training.device)
 
 
 def losses_of(spec: TrainSpec, network: torch.nn.Module, samples: Samples, draws: Draws) -> Tensor:
@@ -36,10 +38,11 @@ def losses_of(spec: TrainSpec, network: torch.nn.Module, samples: Samples, draws
         draws: The noise and its levels.
     """
     x0_BCTHW = samples.latents_BCTHW
-    noise_BCTHW = draws.noise_BCTHW.to(x0_BCTHW.device)
-    noised_BCTHW = flow.add_noise(x0_BCTHW, noise_BCTHW, draws.sigma_B)
+    device = x0_BCTHW.device
+    noise_BCTHW = devices.moved(draws.noise_BCTHW, device)
+    noised_BCTHW = flow.add_noise(x0_BCTHW, noise_BCTHW, devices.moved(draws.sigma_B.float(), device))
     # The timestep stays float32: in bfloat16 999 would be 1000.
-    timestep_B = flow.timestep_of(draws.sigma_B, spec.diffusion).to(x0_BCTHW.device)
+    timestep_B = devices.moved(flow.timestep_of(draws.sigma_B, spec.diffusion), device)
     given = without_frames(samples.given, draws.from_text)
     latents, timestep, image_BIK = network_inputs(given, noised_BCTHW, timestep_B, spec.model.patch_size)
     compute = torch_dtype(spec.precision.compute)

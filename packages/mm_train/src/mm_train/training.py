@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
@@ -21,18 +20,17 @@ from mm_config.npu import check_environment
 from mm_config.options import RunOptions, StoppedEarly
 from mm_config.running import equal_run, on_threads
 from mm_config.runs import Run, attach, open_run, read_result, recorded
-from mm_config.schema import UserError, exact_hash, expect, expect_function, spec_hash
+from mm_config.schema import UserError, expect, expect_function
 from mm_config.specs import TrainSpec
-from mm_data import Quarantine
-from mm_models import device, device_names, peak_gib, torch_dtype
+from mm_models import device, device_names, torch_dtype
 from mm_models.ops import Ops, choose, described
-from mm_train import states
 from mm_train.average import average_of
 from mm_train.beginning import begin
 from mm_train.carried_out import check_carried_out
 from mm_train.content import agreed_inputs
+from mm_train.finishing import finish, quarantine_of
 from mm_train.loop import fit
-from mm_train.metrics import Step, final_loss
+from mm_train.metrics import Step
 from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
 from mm_train.parallelize import materialize, parallelize
@@ -46,7 +44,6 @@ from mm_train.starting import (
     require_short_captions,
     start_weights,
 )
-from mm_train.states import TrainState
 from mm_train.stopping import stop_requests
 from mm_train.work import Training
 
@@ -185,8 +182,9 @@ def _train(
             network=network,
             optimizer=build_optimizer(network, spec.optim, picked),
             average=average_of(network, spec.ema),
+            sinks=(run.log,) if ranks.is_first else (),
         )
-        ranks.on_first(lambda: _quarantine(training).add(source.bad))
+        ranks.on_first(lambda: quarantine_of(training).add(source.bad))
         if point is None or saved is None:
             if point is not None:
                 say(f"{point.run_dir} has no checkpoint yet; it begins anew")
@@ -201,7 +199,7 @@ def _train(
         start = attrs.evolve(start, seconds=start.seconds + time.perf_counter() - started)
         with stop_requests() as stop_requested:
             state = yield from fit(training, start, stop_requested, options.stop_after)
-            return _finish(training, state)
+            return finish(training, state)
 
 
 def _open(
@@ -221,31 +219,3 @@ def _open(
     run = ranks.together(lambda: open_here() if ranks.is_first else None)
     path = ranks.share(run and str(run.path.absolute()))
     return run or attach(Path(path))
-
-
-def _quarantine(training: Training) -> Quarantine:
-    return Quarantine(training.quarantine, training.dataset.records, training.spec.data)
-
-
-def _finish(training: Training, state: TrainState) -> TrainResult:
-    """Rank 0 writes result.json; every rank returns the same result."""
-    spec, run = training.spec, training.run
-    saved = states.step_folder(run.checkpoints_dir, state.step)
-
-    def finish() -> dict[str, Any]:
-        content = {
-            "kind": "train",
-            "spec_hash": spec_hash(spec),
-            "exact_hash": exact_hash(spec),
-            "steps": state.step,
-            "loss": final_loss(run.metrics_path, state.step),
-            "seconds": state.seconds,
-            "peak_gib": peak_gib(training.device),
-            "checkpoint": saved.relative_to(run.path).as_posix(),
-            "quarantined": len(_quarantine(training).clips),
-            "data_digest": training.dataset.order_key,
-        }
-        run.finish(content)
-        return content
-
-    return result_of(run, training.ranks.on_first(finish))

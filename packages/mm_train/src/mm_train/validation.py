@@ -24,6 +24,7 @@ from mm_train.batches import latent_shape
 from mm_train.gradients import micro_batches
 from mm_train.losses import losses_of
 from mm_train.measuring import at_rest
+from mm_train.metrics import send
 from mm_train.noise import held_out_draws
 from mm_train.work import Training
 
@@ -75,8 +76,8 @@ def validated(training: Training, step: int, bar: Progress) -> float | None:
             f"step {step}: the loss on held-out clips is not finite: {by_sigma}. "
             f"{states.last_good(training.run.checkpoints_dir)}"
         )
-    if training.ranks.is_first:
-        training.run.log({"step": step, "validation": attrs.asdict(found)})
+    training.clock.mark("validation")
+    send(training.sinks, {"step": step, "validation": attrs.asdict(found)})
     say(f"validation after step {step}: {found.loss:.4g} ({by_sigma})")
     return found.loss
 

@@ -15,11 +15,13 @@ from mm_config.runs import Run
 from mm_config.specs import TrainSpec
 from mm_data import Dataset, Plan
 from mm_train.average import Average
+from mm_train.metrics import Sink
 from mm_train.noise import NoiseLevels
 from mm_train.offloading import Resting
 from mm_train.ranks import Ranks
 from mm_train.sources import Source
 from mm_train.states import Groups
+from mm_train.timing import Clock, Totals
 
 
 class Coming(Protocol):
@@ -56,6 +58,14 @@ class Training:
     """Over the network's trainable parameters."""
     average: Average | None
     """Of the network's trainable parameters; None where none is kept."""
+    sinks: tuple[Sink, ...] = ()
+    """Where lines of metrics go; none on ranks that don't write."""
+    clock: Clock = attrs.field(
+        default=attrs.Factory(lambda self: Clock(self.device), takes_self=True)  # type: ignore[attr-defined]
+    )
+    """Tells the time by part."""
+    totals: Totals = attrs.field(factory=Totals)
+    """What this process has done."""
     encoders: Resting = attrs.Factory(lambda self: self.resting(), takes_self=True)
     """Those of the source, which may lie in the host's memory until they are awake."""
 
@@ -66,6 +76,11 @@ class Training:
     def more_groups(self) -> Groups:
         """What a checkpoint holds beside weights and moments."""
         return {} if self.average is None else {AVERAGE: self.average.tensors()}
+
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether reading a number of the device keeps it from nothing: on a CPU, which computes at once."""
+        return self.device.type == "cpu"
 
     @property
     def quarantine(self) -> Path:

@@ -1,1 +1,14 @@
 """What a spec will take, counted from it alone: FLOPs, memory, traffic, times, and what would fit."""
+
+# pyright: reportUnusedImport=false
+
+from typing import TYPE_CHECKING
+
+from mm_config.schema.faces import lazy
+
+if TYPE_CHECKING:
+    from mm_config.planning.costs import Clip
+    from mm_config.planning.devices import DEVICES
+    from mm_config.planning.training import train_work
+else:
+    __getattr__, __dir__, __all__ = lazy(__name__)

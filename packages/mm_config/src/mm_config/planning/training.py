@@ -44,13 +44,18 @@ ITEMS = (
 """What the memory of a training rank is told apart into, in this order; 0 where there is none."""
 
 
-def train_work(spec: TrainSpec, world_size: int) -> Work:
+def train_work(spec: TrainSpec, world_size: int, clip: Clip | None = None) -> Work:
     """A step: one forward pass and a backward pass of twice its operations for each clip of the batch.
 
     Recomputation repeats the forward pass of the blocks that it covers, in selective mode without
     attention's kernels. Low-rank adapters spare the products that give the frozen weights' gradients.
+
+    Args:
+        spec: The training.
+        world_size: Its ranks.
+        clip: The size and number of the step's clips; None takes the largest.
     """
-    clip, model = largest_clip(spec.data), spec.model
+    clip, model = clip or largest_clip(spec.data), spec.model
     latent_shape = spec.autoencoder.latent_shape(clip.num_frames, clip.height, clip.width)
     images = image_tokens(spec.image_encoder, model)
     parts = model.flops_by_part(latent_shape, spec.text_encoder.max_tokens, images)

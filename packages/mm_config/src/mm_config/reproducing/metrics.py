@@ -21,8 +21,8 @@ _MOST_BYTES = 4 * 1024**3
 Line = Mapping[str, Any]
 
 
-def read_metrics(run_dir: Path) -> dict[int, Line]:
-    """The lines of a run's metrics.jsonl by step; the last one wins where a step was logged twice.
+def read_metrics(run_dir: Path) -> Mapping[int, Line]:
+    """The lines of a run's metrics.jsonl by step; a later line adds to its step, and wins.
 
     A last line without its end was being written when the process was killed, and is passed over.
 
@@ -38,7 +38,10 @@ def read_metrics(run_dir: Path) -> dict[int, Line]:
         raise UserError(Problem(str(file), f"can't be read: {error}")) from error
     whole = [line for line in lines if line.endswith("\n")]
     read = [_read(line, f"{file}:{number}") for number, line in enumerate(whole, 1)]
-    return {line["step"]: line for line in read}
+    steps: dict[int, dict[str, Any]] = {}
+    for line in read:
+        steps.setdefault(line["step"], {}).update(line)
+    return steps
 
 
 def metric_differences(step: int, old: Line | None, new: Line | None) -> Iterator[Difference]:

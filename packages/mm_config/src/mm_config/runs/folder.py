@@ -88,7 +88,7 @@ class Run:
         """What the run came to; exists once it has finished."""
         return self.path / RESULT_FILE
 
-    def log(self, metrics: dict[str, Any]) -> None:
+    def log(self, metrics: Mapping[str, Any]) -> None:
         """Appends a line to metrics.jsonl.
 
         Raises:

@@ -1,0 +1,39 @@
+"""The update of a step, which numbers that are not finite can't spoil; decided where the numbers are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mm_train.clipping import local_of
+
+
+def update(
+    optimizer: Optimizer, parameters: Iterable[Tensor], numbers: Iterable[Tensor], bad: Tensor
+) -> None:
+    """One update, unless a number of this step or of one before is not finite; forgets the gradients.
+
+    Optimizers that can be told so on the device (torch's fused ones, by `found_inf`) then leave weights,
+    moments and their count of steps as they were. Others get gradients of 0: their moments go on, so nothing
+    that is not finite reaches them, and the run ends before such a state is saved.
+
+    Args:
+        optimizer: Over the parameters.
+        parameters: Those with gradients are updated.
+        numbers: The loss and the norm, equal on all ranks.
+        bad: A float32 scalar on the device, 0 until a number is not finite and 1 from then on; written here.
+    """
+    finite = torch.stack(list(numbers)).isfinite().all()
+    torch.maximum(bad, (~finite).float(), out=bad)
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer.found_inf = bad  # type: ignore[attr-defined]
+    else:
+        gradients = [local_of(one.grad) for one in parameters if one.grad is not None]
+        torch._foreach_mul_(gradients, 1.0 - bad)  # type: ignore[attr-defined]
+        for gradient in gradients:
+            gradient.nan_to_num_(0.0, 0.0, 0.0)
+    optimizer.step()
+    optimizer.zero_grad()
