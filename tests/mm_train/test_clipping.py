@@ -1,13 +1,17 @@
 """The global norm and clipping against their formula, for plain and sharded gradients together."""
 
+import math
+
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from mm_config.specs.dtype import Dtype
+from mm_config.specs.optim import AdamWSpec
 from mm_config.specs.train import PrecisionSpec
-from mm_train.clipping import clip_gradients, global_norm
+from mm_train.clipping import clip_gradients, clipping_of, global_norm
 from mm_train.ranks import joined
 
 
@@ -31,6 +35,21 @@ def test_gradients_below_the_norm_stay_as_they_are() -> None:
     assert torch.isclose(norm, torch.tensor(0.5))
     assert parameter.grad is not None
     assert torch.equal(parameter.grad, torch.tensor([0.3, 0.4]))
+
+
+def test_a_moving_average_of_the_norms_before_is_clipped_to() -> None:
+    clipping = clipping_of(AdamWSpec(max_grad_norm=2.0, adaptive_clip_decay=0.75), torch.device("cpu"))
+    average, norms = 2.0, [4.0, 1.0, math.inf, 8.0]
+    for norm in norms:
+        parameter = with_gradient(torch.tensor([0.0, norm]))
+        assert float(clipping.clip([parameter])) == norm
+        if math.isfinite(norm):
+            assert parameter.grad is not None
+            assert float(parameter.grad.norm()) == pytest.approx(min(norm, average), rel=1e-5)
+            average = 0.75 * average + 0.25 * norm
+        assert float(clipping.tensors()["average"]) == pytest.approx(average)
+    fixed = clipping_of(AdamWSpec(max_grad_norm=2.0), torch.device("cpu"))
+    assert float(fixed.clip([with_gradient(torch.tensor([4.0]))])) == 4.0 and fixed.tensors() == {}
 
 
 def test_sharded_and_plain_gradients_count_the_same() -> None:

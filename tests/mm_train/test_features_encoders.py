@@ -17,6 +17,7 @@ from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
 from mm_config.specs.data import Cache, DataSpec
 from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
+from mm_config.specs.kinds import Conditioning
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
 from mm_data import Asked, Clip
@@ -141,6 +142,7 @@ def test_an_image_encoder_is_given_the_first_frame_and_its_features_are_kept_bes
     monkeypatch.setitem(encoding._BUILDERS, IMAGE, lambda *_: Means())
     frames = torch.zeros(17, 64, 64, 3, dtype=torch.uint8)
     frames[0] = 255
-    rows = Encoders(small, options.locations, CPU).of_clip(Clip(frames, "white"), [LATENTS, IMAGE])
+    given = replace(small, {"model.conditioning": Conditioning.FIRST_FRAME, "model.in_channels": 22})
+    rows = Encoders(given, options.locations, CPU).of_clip(Clip(frames, "white"), [LATENTS, IMAGE])
     assert rows.keys() == {LATENTS, IMAGE}
     assert rows[IMAGE]["features"].tolist() == [[1.0, 1.0, 1.0]]

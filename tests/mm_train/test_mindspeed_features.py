@@ -19,6 +19,7 @@ from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
 from mm_config.specs.data import Cache, Order, PrecomputedSpec
 from mm_config.specs.datasets import ManifestSpec
+from mm_config.specs.kinds import Conditioning
 from mm_config.specs.train import TrainSpec
 from mm_models import build_autoencoder, build_text_encoder
 from mm_train.mindspeed_features import convert
@@ -147,3 +148,28 @@ def test_a_list_of_strange_characters_is_a_line(
     assert app([*words, "--from-mindspeed", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_the_condition_of_given_frames_is_taken_over_without_its_mask(
+    spec: TrainSpec, options: RunOptions, tmp_path: Path
+) -> None:
+    extract(spec, options, tmp_path / "theirs")
+    given = {"model.conditioning": Conditioning.FIRST_FRAME, "model.in_channels": 22}
+    first: TrainSpec = replace(spec, given)
+    mask = torch.zeros(4, 5, 8, 8)
+    mask[:, 0] = 1
+    files = sorted((tmp_path / "theirs" / "features").iterdir())
+    content, condition = {}, torch.zeros(())
+    for number, file in enumerate(files):
+        content = torch.load(file, weights_only=True)
+        condition = torch.full((9, 5, 8, 8), number / 8)
+        whole = condition if number % 2 else torch.cat((mask, condition))
+        torch.save({**content, "i2v_vae_feature": whole[None]}, file)
+    store = convert(first, tmp_path / "theirs", tmp_path / "ours", options).features.stores["condition"]
+    rows = sorted((store.read(key)["latents"].float() for key in store), key=lambda row: float(row.mean()))
+    for number, row in enumerate(rows):
+        assert torch.equal(row, torch.full((9, 5, 8, 8), number / 8))
+
+    torch.save({**content, "i2v_vae_feature": torch.cat((mask.flip(1), condition))}, files[-1])
+    with pytest.raises(UserError, match=r"i2v_vae_feature \[13, 5, 8, 8\] is not what .* first_frame makes"):
+        convert(first, tmp_path / "theirs", tmp_path / "again", options)

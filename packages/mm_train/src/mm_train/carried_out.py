@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
-from mm_config.specs import Conditioning, TrainSpec
-from mm_models import PART_FIELDS, tags_of
-from mm_train.features.kinds import kept_kinds
+from mm_config.specs import TimestepScope, TrainSpec
+from mm_models import PART_FIELDS, determinism_problems, tags_of
 
 RUNNER = "training"
 
@@ -28,18 +27,18 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     if tag_of(spec.optim) not in (known := tags_of("mm.optimizers")):
         shown, installed = type(spec.optim).__name__, ", ".join(known) or "none"
         yield Problem("optim", f"is {shown}, for which no optimizer is installed; installed: {installed}")
-    if spec.model.conditioning is not Conditioning.TEXT and kept_kinds(spec):
-        path = "data.cache" if spec.data.precomputed is None else "data.precomputed"
-        yield Problem(path, f"keeps nothing of given frames yet, which {RUNNER} encodes; leave it out")
+    yield from determinism_problems(spec.runtime.deterministic, spec.runtime.attention, spec.compile)
+    if spec.diffusion.timesteps_per is TimestepScope.MICRO_BATCH:
+        yield Problem(
+            "diffusion.timesteps_per",
+            "is micro_batch, whose size belongs to execution; say diffusion.clips_per_level instead",
+        )
 
 
 CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=PART_FIELDS
     | {
-        "image_encoder",
-        "model.image_dim",
-        "model.image_positions",
         "checkpoint.keep_every",
         "start_from.average",
         "start_from.digest",
@@ -73,11 +72,21 @@ CARRIED_OUT = CarriedOut(
         "data.tails",
         "data.tokens_per_batch",
         "data.variants",
+        "diffusion.clips_per_level",
+        "diffusion.logit_mean",
+        "diffusion.logit_std",
+        "diffusion.mode_scale",
+        "diffusion.sampling",
+        "diffusion.timesteps_per",
         "diffusion.sigma_max",
         "diffusion.sigma_min",
         "diffusion.drop_last",
+        "frozen",
+        "lora",
         "schedule.warmup_ratio",
         "schedule.decay_steps",
+        "optim.adaptive_clip_decay",
+        "optim.groups",
         "precision.output",
         "precision.allow_tf32",
         "precision.float32_residual",

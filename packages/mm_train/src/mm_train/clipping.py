@@ -5,13 +5,55 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+import attrs
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
+from mm_config.specs import AdamWSpec, OptimizerSpec
 
-def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+
+@attrs.frozen
+class Clipping:
+    """To which norm gradients are clipped.
+
+    With a decay, that is a moving average of the norms before clipping of all earlier steps, which begins as
+    `max_norm`:
+
+        average = decay * average + (1 - decay) * norm
+
+    A norm that is not finite leaves it as it is.
+    """
+
+    max_norm: float
+    """The greatest norm where there is no decay."""
+    decay: float | None
+    """Share of the average that stays at each step; None clips to `max_norm` always."""
+    average: Tensor
+    """A scalar on the gradients' device, equal on all ranks."""
+
+    def clip(self, parameters: Iterable[Tensor]) -> Tensor:
+        """Scales gradients down, and follows their norm, which is returned: a scalar on their device."""
+        if self.decay is None:
+            return clip_gradients(parameters, self.max_norm)
+        norm = clip_gradients(parameters, self.average)
+        following = self.average.lerp(norm, 1 - self.decay)
+        self.average.copy_(torch.where(norm.isfinite(), following, self.average))
+        return norm
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of it."""
+        return {} if self.decay is None else {"average": self.average}
+
+
+def clipping_of(spec: OptimizerSpec, device: torch.device) -> Clipping:
+    """How an optimizer's gradients are clipped, before the first step."""
+    decay = spec.adaptive_clip_decay if isinstance(spec, AdamWSpec) else None
+    return Clipping(spec.max_grad_norm, decay, torch.full((), spec.max_grad_norm, device=device))
+
+
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float | Tensor) -> Tensor:
     """Scales all gradients down together so that their global L2 norm is at most `max_norm`.
 
     Returns:

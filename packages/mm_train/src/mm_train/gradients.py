@@ -9,7 +9,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mm_data import Batch
-from mm_train.clipping import clip_gradients
 from mm_train.losses import sample_losses
 from mm_train.sharding import set_gradient_sync
 from mm_train.work import Coming, Training
@@ -23,7 +22,7 @@ def gradients_of(training: Training, batch: Batch, batches: Coming) -> dict[str,
         global norm before clipping.
     """
     loss = _accumulate(training, batch, batches)
-    norm = clip_gradients(training.network.parameters(), training.spec.optim.max_grad_norm)
+    norm = training.clipping.clip(training.network.parameters())
     return {"loss": loss, "grad_norm": norm}
 
 

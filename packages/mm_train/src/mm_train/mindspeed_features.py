@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ from mm_config.durable import outside, read_bytes, require_regular, staged_file
 from mm_config.options import RunOptions
 from mm_config.rules import counted
 from mm_config.schema import Problem, UserError
-from mm_config.specs import ManifestSpec, TrainSpec
+from mm_config.specs import Conditioning, ManifestSpec, TrainSpec
 from mm_data import Dataset, Shape, Store, ask, capped, prepare
-from mm_models import encoder_inputs
+from mm_models import encoder_inputs, given_latents
 from mm_train.batches import latent_shape
 from mm_train.features.cached import stores_of
 from mm_train.features.encoding import Row, narrowed, unpadded
-from mm_train.features.kinds import FIELDS, IMAGE, LATENTS, TEXT, encoders_of
+from mm_train.features.kinds import CONDITION, FIELDS, IMAGE, LATENTS, TEXT, encoders_of
 from mm_train.features.making import ROWS_PER_SHARD, Names
 from mm_train.features.precomputed import Precomputed, write_head
 
@@ -66,10 +67,8 @@ def convert(spec: TrainSpec, folder: Path, out: Path, options: RunOptions) -> Co
     manifest, lists = _manifest(root)
     extracted = ManifestSpec(name=root.resolve().name, path=str(manifest))
     dataset = prepare(extracted, cache_dir=options.cache_dir)
-    kinds = [LATENTS, TEXT, *([IMAGE] if spec.image_encoder is not None else [])]
-    inputs: dict[str, Input] = encoder_inputs(
-        {FIELDS[kind]: encoders_of(spec)[kind] for kind in kinds}, options
-    )
+    kinds = encoders_of(spec)
+    inputs: dict[str, Input] = encoder_inputs({FIELDS[kind]: one for kind, one in kinds.items()}, options)
     stores = stores_of(out, spec, kinds, inputs)
     contents = sha256_of_files(record.path for record in dataset.records)
     names = Names(spec.data, contents, {kind: store.made_with for kind, store in stores.items()})
@@ -230,11 +229,29 @@ def _rows(spec: TrainSpec, path: Path) -> dict[str, Row]:
         LATENTS: {"latents": narrowed(latents.float())},
         TEXT: {"features": narrowed(unpadded(text.float()))},
     }
-    if (condition := content.get("i2v_vae_feature")) is not None:
-        rows[LATENTS]["condition"] = _of_shape(condition, 4, "i2v_vae_feature").contiguous()
+    if spec.model.conditioning is not Conditioning.TEXT:
+        rows[CONDITION] = {"latents": narrowed(_condition(spec, content, latents.float()))}
     if (image := content.get("i2v_clip_feature")) is not None:
         rows[IMAGE] = {"features": _of_shape(image, 2, "i2v_clip_feature").contiguous()}
     return rows
+
+
+def _condition(spec: TrainSpec, content: Mapping[str, Any], latents_CTHW: Tensor) -> Tensor:
+    """Latents of the given frames, without the mask that MindSpeed-MM puts before them.
+
+    A clean first frame is the clip's own there, and stands in no feature apart.
+    """
+    if spec.model.conditioning is Conditioning.CLEAN_FIRST_FRAME:
+        return latents_CTHW[:, :1].contiguous()
+    whole = _of_shape(content.get("i2v_vae_feature"), 4, "i2v_vae_feature").float()
+    condition = whole[-len(latents_CTHW) :].contiguous()
+    stride, frames = spec.autoencoder.temporal_stride, spec.data.num_frames
+    if condition.shape == latents_CTHW.shape:
+        expected = given_latents(spec.model, stride, condition[None], None, frames).beside_BCTHW
+        if expected is not None and torch.equal(whole, expected[0, -len(whole) :]):
+            return condition
+    given = spec.model.conditioning.value
+    raise ValueError(f"i2v_vae_feature {list(whole.shape)} is not what conditioning {given} makes")
 
 
 def _of_shape(value: Any, axes: int, name: str) -> Tensor:

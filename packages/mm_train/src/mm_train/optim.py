@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from mm_config.rules import matching
 from mm_config.schema import tag_of
-from mm_config.specs import AdamWSpec, Decay, OptimizerSpec, ScheduleSpec
+from mm_config.specs import AdamWSpec, Decay, OptimizerSpec, ParameterGroupSpec, ScheduleSpec
 from mm_models import builder_of
 from mm_models.device import updates_in_one_kernel
 
@@ -30,16 +33,43 @@ def build_optimizer(network: nn.Module, spec: OptimizerSpec, device: torch.devic
     return builder_of("mm.optimizers", tag_of(spec))(network, spec, device)
 
 
-def adamw(network: nn.Module, spec: AdamWSpec, device: torch.device) -> AdamW:
+def adamw(network: nn.Module, spec: AdamWSpec, device: torch.device) -> Optimizer:
     """AdamW, in one kernel where the device has it."""
+    trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
     return AdamW(
-        [parameter for parameter in network.parameters() if parameter.requires_grad],
+        grouped(trained, spec.groups, spec.weight_decay),
         lr=spec.lr,
         betas=spec.betas,
         eps=spec.eps,
-        weight_decay=spec.weight_decay,
         fused=updates_in_one_kernel(device),
     )
+
+
+def grouped(
+    parameters: Mapping[str, nn.Parameter],
+    groups: Sequence[ParameterGroupSpec],
+    weight_decay: float,
+    *,
+    lr_scale: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Parameters as groups of torch's optimizers: those of the spec's, the first that fits, then the rest.
+
+    Each has its `weight_decay`, and as `lr_scale` the rate that `set_learning_rate` gives it, as a multiple.
+
+    Args:
+        parameters: By name.
+        groups: What is trained differently.
+        weight_decay: Of the rest, and of groups that have none of their own.
+        lr_scale: What all rates are multiplied by. Decay is that per step, whatever this is.
+    """
+    rest, found = dict(parameters), list[dict[str, Any]]()
+    for group in (*groups, ParameterGroupSpec(parameters=("*",))):
+        names = {name: None for glob in group.parameters for name in matching(rest, glob, parameters=True)}
+        decay = weight_decay if group.weight_decay is None else group.weight_decay
+        scales = {"lr_scale": group.lr_scale * lr_scale, "weight_decay": decay / lr_scale}
+        if names:
+            found.append({"params": [rest.pop(name) for name in names], **scales})
+    return found
 
 
 def learning_rate(step: int, peak: float, schedule: ScheduleSpec) -> float:
@@ -66,9 +96,9 @@ def learning_rate(step: int, peak: float, schedule: ScheduleSpec) -> float:
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """Sets the rate of the next update."""
+    """Sets the rate of the next update, of each group as a multiple of `lr`."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
 def named_moments(network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:

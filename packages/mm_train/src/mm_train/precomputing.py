@@ -25,7 +25,7 @@ from mm_train.by_ray import Share, encode_by_ray
 from mm_train.carried_out import CARRIED_OUT
 from mm_train.features.cached import cached, make_all, make_share, stores_of
 from mm_train.features.encoding import Encoders
-from mm_train.features.kinds import FIELDS, IMAGE, LATENTS, TEXT, encoders_of, precomputed_kinds
+from mm_train.features.kinds import FIELDS, LATENTS, TEXT, encoders_of, precomputed_kinds
 from mm_train.features.making import Asks, Names
 from mm_train.features.precomputed import Precomputed, read_precomputed, write_head
 from mm_train.mindspeed_features import convert
@@ -125,7 +125,7 @@ def work_of(
     """
     there = encoders_of(spec)
     chosen = precomputed_kinds(spec) or there.keys()
-    kinds = [kind for kind in there if kind in chosen or kind == IMAGE]
+    kinds = [kind for kind in there if kind in chosen]
     encoders = {FIELDS[kind]: there[kind] for kind in kinds}
     require_releases(encoders, options.locations)
     inputs = encoder_inputs(encoders, options)

@@ -19,6 +19,7 @@ from mm_models import (
     build_image_encoder,
     build_text_encoder,
     given_frames,
+    given_latents,
     own_frames,
 )
 from mm_models import device as devices
@@ -82,6 +83,12 @@ class _Encoded:
 
     latents: Tensor
     """`[C, T, H, W]`."""
+    condition: Tensor | None
+    """Latents of what is given of it."""
+    image: Tensor | None
+    """The image encoder's features of what is given of it."""
+    num_frames: int
+    """Of the clip itself."""
     caption: str
     """What it shows."""
 
@@ -150,17 +157,31 @@ def _encoding_source(spec: TrainSpec, locations: Locations, device: torch.device
 
 
 def _kept_source(spec: TrainSpec, device: torch.device, features: Features, texts: _Texts) -> Source:
+    stride = spec.autoencoder.temporal_stride
+
     def load(asked: Asked) -> _Encoded:
-        latents = features.latents_of(features.kept(asked))
-        return _Encoded(latents, caption_of(asked.record, spec.data, asked.draw))
+        kept = features.kept(asked)
+        latents, given = features.latents_of(kept), features.given_of(kept)
+        caption = caption_of(asked.record, spec.data, asked.draw)
+        return _Encoded(latents, *given, asked.shape.num_frames, caption)
 
     def collate(samples: Sequence[Any], dropped: Sequence[bool]) -> Samples:
-        latents = torch.stack([sample.latents for sample in samples])
+        latents, condition, image = (
+            _stacked([getattr(sample, name) for sample in samples], device)
+            for name in ("latents", "condition", "image")
+        )
+        assert latents is not None, "each kept clip has latents"
+        given = given_latents(spec.model, stride, condition, image, samples[0].num_frames)
         with torch.no_grad():
-            return Samples(latents.to(device), texts.encode(_captions(samples, dropped)))
+            return Samples(latents, texts.encode(_captions(samples, dropped)), given)
 
     # A look-up is cheaper than handing it to a thread.
     return Source(load=load, workers=0, collate=collate, bad=features.bad, encoders=texts.encoders)
+
+
+def _stacked(parts: Sequence[Tensor | None], device: torch.device) -> Tensor | None:
+    there = [one for one in parts if one is not None]
+    return torch.stack(there).to(device) if there else None
 
 
 def _captions(samples: Sequence[Any], dropped: Sequence[bool]) -> list[str]:

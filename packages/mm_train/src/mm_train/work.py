@@ -14,7 +14,9 @@ from mm_config.running import AVERAGE
 from mm_config.runs import Run
 from mm_config.specs import TrainSpec
 from mm_data import Dataset, Plan
+from mm_models.lora import Dropout
 from mm_train.average import Average
+from mm_train.clipping import Clipping
 from mm_train.metrics import Sink
 from mm_train.noise import NoiseLevels
 from mm_train.offloading import Resting
@@ -56,8 +58,12 @@ class Training:
     """Parallelized, on the device, with its weights."""
     optimizer: Optimizer
     """Over the network's trainable parameters."""
+    clipping: Clipping
+    """To which norm the gradients are clipped."""
     average: Average | None
     """Of the network's trainable parameters; None where none is kept."""
+    dropout: Dropout | None = None
+    """What drops a share of the adapters' input; None for nothing."""
     sinks: tuple[Sink, ...] = ()
     """Where lines of metrics go; none on ranks that don't write."""
     clock: Clock = attrs.field(
@@ -75,7 +81,9 @@ class Training:
 
     def more_groups(self) -> Groups:
         """What a checkpoint holds beside weights and moments."""
-        return {} if self.average is None else {AVERAGE: self.average.tensors()}
+        average = {} if self.average is None else self.average.tensors()
+        groups = {AVERAGE: average, "clipping": self.clipping.tensors()}
+        return {name: tensors for name, tensors in groups.items() if tensors}
 
     @property
     def reads_at_once(self) -> bool:

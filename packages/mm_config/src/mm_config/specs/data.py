@@ -139,7 +139,7 @@ class PrecomputedSpec:
     revision: str = field(default="1", min_length=1)
     """Revision of the features; change it when they change."""
     latents: bool = True
-    """Whether they hold the clips' latents; else clips are encoded."""
+    """Whether they hold the clips' latents, and those of given frames; else clips are encoded."""
     text: bool = True
     """Whether they hold the captions' features; else captions are encoded."""
     empty_caption: bool = False

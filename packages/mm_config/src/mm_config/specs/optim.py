@@ -53,7 +53,7 @@ class MuonSpec(OptimizerSpec):
     """Momentum of Muon."""
     nesterov: bool = True
     """Whether the momentum looks ahead."""
-    newton_schulz_steps: int = field(default=5, ge=1, le=100)
+    newton_schulz_steps: int = field(default=5, ge=1, le=99)
     """Iterations of the orthogonalisation."""
     matched_adamw_rms: float = field(default=0.2, gt=0)
     """Updates are scaled to this root mean square, so that AdamW's learning rates fit."""

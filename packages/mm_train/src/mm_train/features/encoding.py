@@ -13,8 +13,16 @@ from torch import Tensor
 from mm_config.options import Locations
 from mm_config.specs import DataSpec, TrainSpec
 from mm_data import Asked, BadClip, Clip, load_clip, to_model_range
-from mm_models import build_autoencoder, build_image_encoder, build_text_encoder, kept_of
-from mm_train.features.kinds import IMAGE, LATENTS, TEXT
+from mm_models import (
+    build_autoencoder,
+    build_image_encoder,
+    build_text_encoder,
+    condition_latents,
+    image_features,
+    kept_of,
+    own_frames,
+)
+from mm_train.features.kinds import CONDITION, IMAGE, LATENTS, TEXT
 
 Row = dict[str, Tensor]
 
@@ -41,9 +49,13 @@ class Encoders:
             video_13THW = to_model_range(clip.frames[None].to(self.device))
             if LATENTS in kinds:
                 (found[LATENTS],) = kept_of(self._encoder(LATENTS), video_13THW)
+            given, frames = own_frames(self.spec.model, video_13THW), video_13THW.shape[2]
+            if CONDITION in kinds:
+                condition = condition_latents(self.spec.model, self._encoder(LATENTS), given, frames)
+                assert condition is not None, "a network of text alone has no such kind"
+                found[CONDITION] = {"latents": narrowed(condition[0])}
             if IMAGE in kinds:
-                features_1ID = self._encoder(IMAGE).encode(video_13THW[:, :, 0]).float()
-                found[IMAGE] = {"features": narrowed(features_1ID[0])}
+                found[IMAGE] = {"features": narrowed(image_features(self._encoder(IMAGE), given).float()[0])}
         return {kind: {name: _own(part) for name, part in row.items()} for kind, row in found.items()}
 
     def of_captions(self, captions: Sequence[str]) -> list[Row]:

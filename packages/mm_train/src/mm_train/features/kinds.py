@@ -7,18 +7,26 @@ from typing import Any
 
 from mm_config.content import NUMERICS, Input
 from mm_config.schema import Problem, UserError, canonical
-from mm_config.specs import Cache, LatentMode, ReleasedWeights, TrainSpec
+from mm_config.specs import Cache, Conditioning, LatentMode, ReleasedWeights, TrainSpec
 
-LATENTS, TEXT, IMAGE = "latents", "text", "image"
-OF_CLIPS = (LATENTS, IMAGE)
-"""Kinds that are made of a clip's frames; text is made of captions."""
-FIELDS = {LATENTS: "spec.autoencoder", TEXT: "spec.text_encoder", IMAGE: "spec.image_encoder"}
+LATENTS, TEXT, CONDITION, IMAGE = "latents", "text", "condition", "image"
+OF_CLIPS = (LATENTS, CONDITION, IMAGE)
+"""Kinds that are made of a clip's frames, the last two of those that a network is given; text is made of
+captions."""
+FIELDS = {
+    LATENTS: "spec.autoencoder",
+    TEXT: "spec.text_encoder",
+    CONDITION: "spec.autoencoder",
+    IMAGE: "spec.image_encoder",
+}
 """The encoder of each kind, by canonical path."""
 
 
 def encoders_of(spec: TrainSpec) -> dict[str, Any]:
     """The encoders of a training by kind; those that are there."""
     found = {LATENTS: spec.autoencoder, TEXT: spec.text_encoder, IMAGE: spec.image_encoder}
+    if spec.model.conditioning is not Conditioning.TEXT:
+        found[CONDITION] = spec.autoencoder
     return {kind: encoder for kind, encoder in found.items() if encoder is not None}
 
 
@@ -34,11 +42,10 @@ def cached_kinds(spec: TrainSpec) -> frozenset[str]:
 
 
 def precomputed_kinds(spec: TrainSpec) -> frozenset[str]:
-    """The kinds that were computed before, as `data.precomputed` says."""
+    """The kinds that were computed before, as `data.precomputed` says: all those of clips, or none."""
     if (before := spec.data.precomputed) is None:
         return frozenset()
-    kinds = {LATENTS: before.latents, TEXT: before.text}
-    return frozenset(kind for kind, there in kinds.items() if there)
+    return frozenset(kind for kind in encoders_of(spec) if (before.text if kind == TEXT else before.latents))
 
 
 def made_with(spec: TrainSpec, kind: str, weights: Input | None) -> dict[str, Any]:
@@ -59,7 +66,10 @@ def made_with(spec: TrainSpec, kind: str, weights: Input | None) -> dict[str, An
         fields["weights"] = None if weights is None else weights.digest
     # Rounded products make other features.
     rounded = {"allow_tf32": True} if spec.precision.allow_tf32 else {}
-    return {"kind": kind, "numerics": NUMERICS, **rounded, "encoder": fields}
+    given = {}
+    if kind == CONDITION or (kind == IMAGE and spec.model.conditioning is Conditioning.FIRST_AND_LAST_FRAME):
+        given = {"conditioning": spec.model.conditioning.value}
+    return {"kind": kind, "numerics": NUMERICS, **rounded, **given, "encoder": fields}
 
 
 def weights_field(kind: str) -> str:

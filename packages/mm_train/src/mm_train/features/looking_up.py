@@ -13,7 +13,7 @@ from mm_config.schema import Problem, UserError
 from mm_data import Asked, Bad, BadClip, Damaged, Store
 from mm_models import latents_of
 from mm_train.features.encoding import Encoders, Row, loaded, padded
-from mm_train.features.kinds import LATENTS, TEXT
+from mm_train.features.kinds import CONDITION, IMAGE, LATENTS, TEXT
 from mm_train.features.making import Asks, Names, captions_of
 
 _CAPTIONS_IN_MEMORY = 256
@@ -67,6 +67,20 @@ class Features:
             raise BadClip(lost.stage, lost.reason)
         row = self._row(LATENTS, self._names.of_clip(LATENTS, kept))
         return latents_of(row, sample=self._sample)
+
+    def given_of(self, kept: Asked) -> tuple[Tensor | None, Tensor | None]:
+        """What a variant's given frames were encoded to, float32: latents `[C, T, H, W]`, `T` being 1 where
+        they are a clean first frame, and features `[I, K]`; None where the network takes none.
+
+        Raises:
+            UserError: They are damaged and can't be made again.
+        """
+        return self._of_clip(CONDITION, "latents", kept), self._of_clip(IMAGE, "features", kept)
+
+    def _of_clip(self, kind: str, name: str, kept: Asked) -> Tensor | None:
+        if kind not in self.kinds:
+            return None
+        return self._row(kind, self._names.of_clip(kind, kept))[name].float()
 
     def _text_of(self, caption: str) -> Tensor:
         row = self._row(TEXT, self._names.of_caption(caption))

@@ -14,7 +14,6 @@ from mm_data import Bad, Dataset, Store, clip_digests
 from mm_train.features.cached import cached, read_set, set_file, stores_of
 from mm_train.features.encoding import Encoders
 from mm_train.features.kinds import (
-    IMAGE,
     cached_kinds,
     draws_sample,
     kept_kinds,
@@ -72,7 +71,7 @@ def open_features(
         stores |= stores_of(options.cache_dir / "features", spec, own, inputs)
     return Features(
         names,
-        {kind: store for kind, store in stores.items() if kind != IMAGE},
+        stores,
         bad,
         sample=draws_sample(spec),
         max_tokens=spec.text_encoder.max_tokens,

@@ -22,6 +22,7 @@ from mm_data import Asked, Bad, Store, caption_key, captions_of, digest_of
 from mm_data import writing_features as writing
 from mm_train.features.kinds import (
     LATENTS,
+    OF_CLIPS,
     TEXT,
     made_with,
     precomputed_kinds,
@@ -120,7 +121,8 @@ def located(spec: TrainSpec, locations: Locations) -> Precomputed:
     problems: list[Problem] = []
     for kind in sorted(precomputed_kinds(spec)):
         if kind not in found.stores:
-            problems.append(Problem(f"{FIELD}.{kind}", f"is True, but {found.folder} holds no {kind}"))
+            field = TEXT if kind == TEXT else LATENTS
+            problems.append(Problem(f"{FIELD}.{field}", f"is True, but {found.folder} holds no {kind}"))
             continue
         wanted = made_with(spec, kind, None)
         made = read_json(found.stores[kind].folder / "made_with.json")
@@ -184,14 +186,15 @@ def bad_clips(found: Precomputed, asks: Iterable[Asked], names: Names) -> dict[i
     bad: dict[int, Bad] = {}
     lacking: list[str] = []
     count = 0
-    latents, text = found.stores.get(LATENTS), found.stores.get(TEXT)
+    text = found.stores.get(TEXT)
+    of_clips = [kind for kind in OF_CLIPS if kind in names.made_with and kind in found.stores]
     for asked in names.variants(asks):
         path = str(asked.record.path)
-        if LATENTS in names.made_with and latents is not None:
+        if LATENTS in of_clips:
             key = names.of_clip(LATENTS, asked)
             if (one := listed.get(key)) is not None:
                 bad[asked.index] = bad_clip(asked, one["stage"], one["reason"])
-            elif key not in latents:
+            elif any(names.of_clip(kind, asked) not in found.stores[kind] for kind in of_clips):
                 count += 1
                 lacking += [path] if len(lacking) < _SHOWN else []
                 continue

@@ -37,7 +37,8 @@ USAGE = Usage(
     "[--spec.FIELD VALUE ...] [--runs-dir DIR]",
     "Encode a training's clips and captions ahead.",
     "Decodes and encodes what a training would see: latents (mean and log-variance, where the autoencoder "
-    "has them), text features of each caption once, and image features where the spec has an image encoder. "
+    "has them), text features of each caption once, and of frames that the network is given what the "
+    "autoencoder and the image encoder make of them. "
     "What is there already is not made again, so a command that was killed goes on where it was. With --out "
     "it prints the line for the spec, with the digest of all that was computed; a training with that line "
     "builds no encoder. Under torchrun each rank encodes its share.\n\n"
