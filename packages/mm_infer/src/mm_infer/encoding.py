@@ -87,7 +87,6 @@ def denoised(spec: InferSpec, networks: Mapping[Expert, Network], batch: Encoded
         batched=spec.runtime.guidance is GuidanceMode.BATCHED,
         on_step=on_step,
         given=batch.given,
-        patch_size=spec.model.patch_size,
     )
     if not bool(latents.isfinite().all()):
         raise UserError("the latents are not finite in the end; look at the weights, guidance and dtype")
