@@ -20,7 +20,6 @@ from mm_config.specs import (
     ClipImageEncoderSpec,
     Conditioning,
     GenerationRequest,
-    GuidanceMode,
     InferSpec,
     ReleasedWeights,
     SamplerSpec,
@@ -106,7 +105,13 @@ def images(folder: Path, spec: InferSpec) -> dict[str, Image.Image]:
     return made
 
 
-@pytest.mark.parametrize("name", CASES)
+# One frame with features of it is a part of both frames with theirs.
+SLOW = "wan2.1, one frame"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == SLOW else name for name in CASES]
+)
 def test_a_video_from_given_frames_is_that_of_diffusers(name: str, tmp_path: Path):
     spec = replace(CASES[name], {"runtime.batch_size": 2, "runtime.device": "cpu"})
     theirs, files = from_frames(tmp_path, spec), images(tmp_path, spec)
@@ -149,9 +154,5 @@ def test_a_video_from_given_frames_is_that_of_diffusers(name: str, tmp_path: Pat
     apart = float((pipeline.denoise(requests) - expected).abs().max()) / scale
     print(f"{name}: {apart:.1e} of the largest latent")
     assert apart <= 1e-5
-    in_passes = replace(spec, "runtime.guidance", GuidanceMode.SEQUENTIAL)
-    alone = attrs.evolve(pipeline, spec=in_passes).denoise(requests[1:])
-    assert float((alone - expected[1:]).abs().max()) <= 1e-5 * scale
-    swapped = [attrs.evolve(request, image=requests[0].image) for request in requests]
-    (other,) = pipeline.denoise(swapped[1:])
+    (other,) = pipeline.denoise([attrs.evolve(requests[1], image=requests[0].image)])
     assert float((other - expected[1]).abs().max()) > 1e-3 * scale

@@ -186,10 +186,11 @@ def test_a_run_on_an_npu_refuses_an_environment_that_hides_errors(monkeypatch: p
         pass
 
 
-def test_a_deterministic_training_exports_what_repeatable_sums_need() -> None:
+def test_a_deterministic_run_exports_what_repeatable_sums_need() -> None:
     deterministic = replace(tiny_high.SPEC, "runtime.deterministic", True)
     assert variables_of(deterministic) == {"HCCL_DETERMINISTIC": "true", "CLOSE_MATMUL_K_SHIFT": "1"}
     assert variables_of(replace(deterministic, "runtime.device", "cuda")) == {}
+    assert variables_of(replace(tiny.SPEC, "runtime.deterministic", True)) == variables_of(deterministic)
     assert variables_of(tiny.SPEC) == variables_of(tiny_high.SPEC) == {}
 
 

@@ -12,6 +12,7 @@ from mm_config.families import wan22
 from mm_config.specs.diffusion import Expert, SamplerSpec, SigmaTable, Solver
 from mm_infer.denoise import denoise, expert_for, guided_velocity
 from mm_infer.samplers import sigmas
+from mm_models import Given
 
 HIGH, LOW, SINGLE = Expert.HIGH_NOISE, Expert.LOW_NOISE, Expert.SINGLE
 NOISE = torch.randn(2, 3, 4, 5, 5, generator=torch.Generator().manual_seed(3))
@@ -128,3 +129,21 @@ def test_the_solver_starts_anew_for_every_denoising():
     sampler, networks = SamplerSpec(steps=6, shift=5.0), {HIGH: Recorder(0.3), LOW: Recorder(0.2)}
     first = denoise(NOISE, TEXT, NEGATIVE, networks, sampler, 0.875)
     assert torch.equal(first, denoise(NOISE, TEXT, NEGATIVE, networks, sampler, 0.875))
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_both_passes_of_guidance_are_given_the_same_frames(batched: bool):
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def network(latents: Tensor, timestep: Tensor, text: Tensor, image: Tensor) -> Tensor:
+        seen.extend(zip(latents, timestep, image, strict=True))
+        return text.mean((1, 2)).view(-1, 1, 1, 1, 1).expand(-1, *NOISE.shape[1:])
+
+    given = Given(beside_BCTHW=torch.rand(2, 7, *NOISE.shape[2:]), image_BIK=torch.rand(2, 5, 3))
+    sampler = SamplerSpec(steps=1, shift=5.0, guidance_high_noise=3.0)
+    denoise(NOISE, TEXT, NEGATIVE, {SINGLE: network}, sampler, None, given=given, batched=batched)
+    assert given.beside_BCTHW is not None and given.image_BIK is not None
+    assert len(seen) == 4
+    for place, (latents, timestep, image) in enumerate(seen):
+        assert torch.equal(latents, torch.cat((NOISE[place % 2], given.beside_BCTHW[place % 2])))
+        assert torch.equal(image, given.image_BIK[place % 2]) and float(timestep) == 999

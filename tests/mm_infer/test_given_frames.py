@@ -135,3 +135,33 @@ def test_generate_takes_one_image_for_all_prompts_or_one_for_each(
     ]
     assert app([*words, "--force", "--image", "no.png"]) == 2
     assert capsys.readouterr().err.splitlines() == ["request 0.image: no.png: there is no such file"]
+
+
+def test_a_repetition_tells_that_an_image_is_another(
+    clean: InferSpec,
+    release: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    mm_config.dump(clean, tmp_path / "spec.json")
+    (tmp_path / "locations.yaml").write_text(f"test/tiny: {release}\n")
+    words = [
+        "generate",
+        "spec.json",
+        "--prompt",
+        PROMPT,
+        "--image",
+        image(tmp_path / "a.png"),
+        "--out",
+        "a.mp4",
+    ]
+    assert app(words) == 0
+    capsys.readouterr()
+    assert app(["reproduce", "a.mp4"]) == 0
+    assert "requests.0.image" not in capsys.readouterr().out
+    image(tmp_path / "a.png", seed=1)
+    assert app(["reproduce", "a.mp4"]) == 1
+    told = capsys.readouterr()
+    assert "data requests.0.image" in told.out + told.err, told

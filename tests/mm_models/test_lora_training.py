@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from mm_config.specs.diffusion import Expert
 from mm_config.specs.lora import LoraInit, LoraSpec
 from mm_config.stored import files
 from mm_models import checkpoint
+from mm_models.lora import dropout
 from mm_models.lora.adapter import HIGH_NOISE, Adapter, Addition
 from mm_models.lora.files import read_adapters
 from mm_models.lora.merging import merge
@@ -106,14 +108,49 @@ def test_gradients_are_those_of_the_merged_weights_by_the_chain_rule() -> None:
 
 def test_dropout_takes_a_share_of_the_adapters_input_in_training_alone() -> None:
     network = nn.ModuleDict({"layer": nn.Linear(4000, 1, bias=False)})
-    attach_trainable(network, LoraSpec(rank=1, alpha=1.0, dropout=0.25, targets=("layer",)))
+    spec = LoraSpec(rank=1, alpha=1.0, dropout=0.25, targets=("layer",))
+    dropout = attach_trainable(network, spec).dropout
+    assert dropout is not None
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.fill_(0.0 if name == "layer.weight" else 1.0)
-    layer, x = network["layer"], torch.ones(1, 4000)
-    assert layer.eval()(x).item() == 4000
-    kept = layer.train()(x).item() / (4000 / 0.75)
-    assert 0.7 < kept < 0.8
+    layer, x = network["layer"], torch.ones(2, 4000)
+    assert layer.eval()(x).tolist() == [[4000], [4000]]
+    dropout.begin(seed=3, step=5, positions=(8, 2), device=torch.device("cpu"))
+    layer.train()
+    both = counted(layer(x))
+    assert all(0.73 * 4000 < kept < 0.77 * 4000 for kept in both)
+    assert counted(layer(x)) == both  # Computed again it is the same.
+    dropout.begin(seed=3, step=5, positions=(2,), device=torch.device("cpu"))
+    assert counted(layer(x[:1])) == both[1:]
+    for other in ((4, 5, 2), (3, 6, 2), (3, 5, 3)):
+        dropout.begin(*other[:2], other[2:], torch.device("cpu"))
+        assert counted(layer(x[:1])) != both[1:]
+
+
+def counted(sums: Tensor) -> list[int]:
+    """How many ones were kept of those that were summed up, each 1 / 0.75 large."""
+    return (sums.detach().flatten() * 0.75).round().int().tolist()
+
+
+def test_what_is_dropped_is_wellons_hash_of_the_keys_and_the_place() -> None:
+    def mixed(x: np.ndarray) -> np.ndarray:
+        x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+        x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+        return x ^ (x >> 16)
+
+    keys = np.array([[3, 0xFFFFFFFF], [0x80000000, 7]], np.uint32)
+    layer = np.array([0x90ABCDEF, 0x12345678], np.uint32)
+    found = dropout.kept(
+        torch.from_numpy(keys.view(np.int32)), tuple(layer.view(np.int32).tolist()), 5000, 0.1
+    )
+    for row, key in zip(found, keys, strict=True):
+        x = mixed(mixed(np.arange(5000, dtype=np.uint32) ^ key[0] ^ layer[0]) ^ key[1] ^ layer[1])
+        # The least signed number comes first: half of all numbers lie below zero.
+        assert row.tolist() == ((x + np.uint32(2**31)) >= round(0.1 * 2**32)).tolist()
+    assert abs(found.float().mean().item() - 0.9) < 0.01
+    together = found[0].float() - 0.9, found[1].float() - 0.9
+    assert abs((together[0] * together[1]).mean().item()) < 0.004  # Independent: 0.09 / sqrt(5000) is 0.0013.
 
 
 def test_an_adapter_comes_back_from_the_network_and_its_file_bit_for_bit(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_an_adapter_of_another_network_ends_with_status_1(
 def test_mistakes_are_one_line_each(tmp_path: Path, kohya: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     for words, message in (
-        (["--to", "wan"], "--to: expected diffusers or peft for an adapter, got 'wan'"),
+        (["--to", "dcp"], "--to: expected diffusers, peft, wan for an adapter, got 'dcp'"),
         (["--dtype", "float16"], "--dtype: is for networks; an adapter is written as it is stored"),
         (["--shard-gb", "1"], "--shard-gb: is for networks; an adapter is written as it is stored"),
     ):

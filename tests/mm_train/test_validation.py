@@ -223,6 +223,6 @@ def test_the_best_state_is_kept_and_found_again(spec: TrainSpec, options: RunOpt
 def test_fewer_held_out_clips_than_a_batch_are_refused_before_weights_are_loaded(
     spec: TrainSpec, options: RunOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mm_train.training.start_weights", None)
+    monkeypatch.setattr("mm_train.training.find_start", None)
     with pytest.raises(UserError, match=r"^spec\.validation\.holdout: 0\.05 of 32 clips holds out \d, fewer"):
         mm_train.train(replace(spec, "validation.holdout", 0.05), options)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from mm_config.rules import CarriedOut, beyond
 from mm_config.schema import Problem
 from mm_config.specs import GenerationRequest, GuidanceMode, InferSpec, Solver
-from mm_models import PART_FIELDS
+from mm_models import PART_FIELDS, determinism_problems
 
 SOLVERS = (Solver.UNIPC, Solver.EULER)
 """Solvers that `samplers` has a step for."""
@@ -30,6 +30,8 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
         yield Problem(
             "sampler.solver", f"is {spec.sampler.solver.value}, which {RUNNER} can't do yet; {known} can"
         )
+    runtime = spec.runtime
+    yield from determinism_problems(runtime.deterministic, runtime.attention, runtime.compile)
     if spec.runtime.guidance is GuidanceMode.PARALLEL:
         yield Problem(
             "runtime.guidance", f"is parallel, which {RUNNER} can't do yet; batched or sequential can"
@@ -46,9 +48,6 @@ CARRIED_OUT = CarriedOut(
         "low_noise.digest",
         "negative_prompt",
         "float32_residual",
-        "model.image_dim",
-        "model.image_positions",
-        "image_encoder",
         "samples.images",
         "samples.last_images",
         "image_fit",

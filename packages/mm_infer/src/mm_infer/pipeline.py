@@ -150,7 +150,8 @@ class Pipeline:
         if latents.ndim != 5 or latents.shape[1] != channels or not latents.numel():
             expected = f"[B, C, T, H, W] = [B, {channels}, T, H, W]"
             raise ValueError(f"latents: expected the shape {expected}, got {list(latents.shape)}")
-        return self.autoencoder.decode(latents.to(self.device)).float().cpu()
+        with mm_models.deterministic(self.device, self.spec.runtime.deterministic):
+            return self.autoencoder.decode(latents.to(self.device)).float().cpu()
 
 
 def load(spec: InferSpec, options: RunOptions | None = None) -> Pipeline:
@@ -256,7 +257,8 @@ def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep | N
     """A bar of the steps of all batches; what it gives moves the bar and passes each step on."""
     count = sum(len(batch.requests) for batch in batches)
     title = f"generate {count} video{'s' if count > 1 else ''}"
-    with progress(title, total=pipeline.spec.sampler.steps * len(batches), unit="step") as bar:
+    total, wanted = pipeline.spec.sampler.steps * len(batches), pipeline.spec.runtime.deterministic
+    with mm_models.deterministic(pipeline.device, wanted), progress(title, total, "step") as bar:
 
         def took(step: int, sigma: float, expert: Expert, latents: Tensor) -> None:
             bar.advance(1)

@@ -7,9 +7,9 @@ from mm_config.schema import lazy
 if TYPE_CHECKING:
     from mm_models.autoencoders import Autoencoder, build_autoencoder
     from mm_models.autoencoders.kept import kept_of, latents_of
-    from mm_models.carried_out import PART_FIELDS
+    from mm_models.carried_out import PART_FIELDS, determinism_problems
     from mm_models.collectives import gather_json
-    from mm_models.contents import encoder_inputs, weights_input
+    from mm_models.contents import encoder_inputs, files_digest, weights_input
     from mm_models.device_report import device_names, peak_gib
     from mm_models.dtypes import torch_dtype
     from mm_models.given import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mm_models.networks import build, initialize, register_network
     from mm_models.registered import builder_of, tags_of
     from mm_models.releases import require_releases
+    from mm_models.repeatable import deterministic
     from mm_models.said import Use, check_said, named_otherwise, said_otherwise
     from mm_models.text import TextEncoder, build_text_encoder, too_long
     from mm_models.weights.layouts import stored_spec

@@ -8,7 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm_config.content import Input, Part, parts_input, pinned, printable, sha256_of_files
+from mm_config.content import (
+    Input,
+    Part,
+    digest_of_parts,
+    parts_input,
+    pinned,
+    printable,
+    sha256_of_files,
+)
 from mm_config.running import taken_from, trained_input
 from mm_config.schema import UserError, tag_of
 from mm_config.specs import RandomWeights, ReleasedWeights, Umt5TextEncoderSpec, Weights
@@ -76,6 +84,11 @@ def encoder_inputs(encoders: Mapping[str, Any], options: RunOptions) -> dict[str
         files = _encoder_files(spec, place) if ours else _visible(place)
         found[field] = _released(weights, place, files, options.contents_dir, field)
     return found
+
+
+def files_digest(path: Path) -> str:
+    """The digest of the files that are loaded of a network's weights, whatever names or made them."""
+    return digest_of_parts(file_parts(path, loaded_files(path)))
 
 
 def loaded_files(path: Path) -> list[Path]:

@@ -3,10 +3,12 @@
 Formulas: x_t = (1 - sigma) x0 + sigma noise, velocity = noise - x0, sigma = s u / (1 + (s - 1) u).
 """
 
+import math
+
 import torch
 from torch import Tensor
 
-from mm_config.specs import Expert, FlowMatchingSpec, LossWeighting
+from mm_config.specs import Expert, FlowMatchingSpec, LossWeighting, TimestepSampling
 
 
 def training_sigmas(spec: FlowMatchingSpec) -> Tensor:
@@ -34,6 +36,46 @@ def expert_range(spec: FlowMatchingSpec, expert: Expert) -> range:
     assert spec.boundary is not None, "an expert of two needs a boundary"
     switch = int((training_sigmas(spec) >= spec.boundary).sum())
     return range(switch) if expert is Expert.HIGH_NOISE else range(switch, n)
+
+
+def drawn_index(uniform: Tensor, spec: FlowMatchingSpec, indices: range) -> int:
+    """The point of the training grid that a number drawn evenly from [0, 1) stands for, where not all points
+    are equally likely.
+
+    The density is that of Esser et al. 2024 (Stable Diffusion 3, section 3.1) over t, the noise level before
+    the shift, cut to the expert's part of the grid: t is the quantile of the number between the ends of that
+    part. Index i stands for the t in ((N - i - 1) / N, (N - i) / N].
+
+    Args:
+        uniform: A float64 scalar.
+        spec: Its sampling is not uniform.
+        indices: The expert's part of the grid.
+    """
+    n = spec.num_train_timesteps
+    ends = torch.tensor([n - indices.stop, n - indices.start], dtype=torch.float64) / n
+    if spec.sampling is TimestepSampling.LOGIT_NORMAL:
+        low, high = torch.special.ndtr((torch.logit(ends) - spec.logit_mean) / spec.logit_std)
+        normal = torch.special.ndtri(low + (high - low) * uniform)
+        t = torch.sigmoid(spec.logit_mean + spec.logit_std * normal)
+    else:
+        first, last = (_mode_place(float(end), spec.mode_scale) for end in ends)
+        t = _mode_level(first + (last - first) * uniform, spec.mode_scale)
+    return min(max(math.floor((1 - float(t)) * n), indices.start), indices.stop - 1)
+
+
+def _mode_level(u: Tensor, scale: float) -> Tensor:
+    """t = 1 - u - s (cos^2(pi u / 2) - 1 + u), which falls from 1 to 0."""
+    return 1 - u - scale * (torch.cos(torch.pi / 2 * u) ** 2 - 1 + u)
+
+
+def _mode_place(level: float, scale: float) -> float:
+    """The u of a level, by halving, since it has no closed form."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = float(_mode_level(torch.tensor(middle, dtype=torch.float64), scale)) > level
+        low, high = (middle, high) if above else (low, middle)
+    return (low + high) / 2
 
 
 def loss_weights(spec: FlowMatchingSpec) -> Tensor:

@@ -13,6 +13,7 @@ from mm_models.ops.choosing import Ops, choose
 from mm_models.ops.widening import widened
 from mm_models.registered import builder_of, register
 from mm_models.seeding import generator
+from mm_models.weights.adapter_names import BESIDE
 
 Network = Callable[[Any, Ops], nn.Module]
 """Makes the network of a spec, out of the forms of operations that it is given."""
@@ -78,9 +79,12 @@ def build(
 def initialize(network: nn.Module, seed: int) -> None:
     """Draws every parameter, whole, on the CPU, by a generator keyed by (seed, name); shards keep their part.
 
-    So the weights are equal bit for bit on every device and at every number of ranks.
+    So the weights are equal bit for bit on every device and at every number of ranks. Adapters beside layers
+    are left out.
     """
     for name, parameter in network.named_parameters():
+        if name.endswith(BESIDE):
+            continue
         whole = network.draw(name, tuple(parameter.shape), generator(seed, name))  # type: ignore[operator]
         copy_whole(whole, parameter)
 

@@ -13,7 +13,15 @@ from safetensors import SafetensorError, safe_open
 
 from mm_config.durable import read_bytes, require_regular
 from mm_config.schema import Problem, UserError, spec_hash
-from mm_config.specs import Expert, RandomWeights, ReleasedWeights, TrainedBy, TrainSpec, Weights
+from mm_config.specs import (
+    Expert,
+    RandomWeights,
+    ReleasedWeights,
+    StartMode,
+    TrainedBy,
+    TrainSpec,
+    Weights,
+)
 from mm_models.weights.layouts import stored_spec
 
 _WORDS = {
@@ -98,8 +106,19 @@ def _of_training(trained: TrainSpec, use: Use) -> Iterator[str]:
         yield f"was trained as {_WORDS[trained.expert]}, and is used as {_WORDS[use.expert]} here"
     elif boundary != use.boundary:
         yield f"was trained with a boundary of {boundary}, but {use.boundary_at} is {use.boundary}"
-    if use.base is not None and (differing := _differing(trained.start_from, use)):
+    if use.base is not None and (differing := _differing(_base_of(trained), use)):
         yield f"was trained on {differing}"
+
+
+def _base_of(trained: TrainSpec) -> Weights:
+    """The network beside which adapters were trained, also where others' were trained further."""
+    while (
+        trained.start_mode is not StartMode.WEIGHTS
+        and isinstance(trained.start_from, TrainedBy)
+        and isinstance(trained.start_from.spec, TrainSpec)
+    ):
+        trained = trained.start_from.spec
+    return trained.start_from
 
 
 def _differing(base: Weights, use: Use) -> str | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
+from torch import nn
+
 import mm_data
 import mm_models
 from mm_config import rules
@@ -12,9 +15,32 @@ from mm_config.schema import Problem, UserError, concerning, prefixed
 from mm_config.specs import RandomWeights, SavedWeights, StartMode, TrainSpec
 from mm_config.stored import from_payload
 from mm_models import checkpoint
+from mm_models.lora import Adapter
 from mm_train import states
+from mm_train.adapters import ADAPTER_START, START, begin_adapters
 from mm_train.states import TrainState
 from mm_train.work import Training
+
+
+@attrs.frozen(eq=False)
+class Start:
+    """What a training begins with that no checkpoint of its own holds."""
+
+    found: Path | RandomWeights | None
+    """Where what the spec starts from is: weights, or the checkpoint of a training that goes on; None where
+    the run itself goes on and needs it no more."""
+    base: Path | RandomWeights | None
+    """Where the network is beside which adapters are trained; None where the network itself is."""
+    base_digest: str | None
+    """As `adapters.base_digest` gives it."""
+    adapter: tuple[Path, Adapter] | None
+    """Adapters that are trained further; None where they start anew, or are in a checkpoint."""
+
+    @property
+    def places(self) -> dict[str, Path | RandomWeights]:
+        """Where it is, by canonical path."""
+        places = {START: self.found, ADAPTER_START: self.adapter and self.adapter[0]}
+        return {path: place for path, place in places.items() if place is not None}
 
 
 def require_state(spec: TrainSpec, found: Path) -> None:
@@ -39,13 +65,13 @@ def require_state(spec: TrainSpec, found: Path) -> None:
         raise UserError(problems)
 
 
-def begin(training: Training, found: Path | RandomWeights) -> TrainState:
-    """Gives the network its first weights and, where the spec goes on with a training, the optimizer its
+def begin(training: Training, start: Start) -> TrainState:
+    """Gives what is trained its first values and, where the spec goes on with a training, the optimizer its
     moments.
 
     Args:
-        training: Whose network has no values yet.
-        found: The weights, or the checkpoint of the training that goes on.
+        training: Whose network has no values yet, but for one beside which adapters are trained.
+        start: What it begins with.
 
     Returns:
         The state before the first step. Where everything goes on, that is the step after the last one of the
@@ -54,11 +80,15 @@ def begin(training: Training, found: Path | RandomWeights) -> TrainState:
     Raises:
         UserError: Weights don't fit, or the stream can't go on with this data.
     """
-    spec, ranks = training.spec, training.ranks
+    spec, ranks, found, base = training.spec, training.ranks, start.found, start.base_digest
+    assert found is not None, "what a training starts from is looked up before"
     if spec.start_mode is StartMode.WEIGHTS or isinstance(found, RandomWeights):
-        ranks.together(lambda: fill(training, found))
+        if spec.lora is None:
+            ranks.together(lambda: fill(training.network, found))
+        else:
+            begin_adapters(training.network, spec, start.adapter)
         _begin_average(training)
-        return TrainState(0, {}, 0.0)
+        return TrainState(0, {}, 0.0, base=base)
     with concerning("spec.start_from"):
         more = training.more_groups() if spec.start_mode is StartMode.EXACT else {}
         before = ranks.together(lambda: states.restore(found, training.network, training.optimizer, more))
@@ -66,14 +96,14 @@ def begin(training: Training, found: Path | RandomWeights) -> TrainState:
     if spec.start_mode is StartMode.RESTART:
         _begin_average(training)
         say(f"goes on with the weights and moments of {found}, after {updates} updates")
-        return TrainState(0, {}, 0.0, updates_before=updates)
+        return TrainState(0, {}, 0.0, updates_before=updates, base=base)
     ranks.together(
         lambda: mm_data.resume_step(
             before.data, spec.data, training.dataset, seed=spec.seed, plan=training.plan
         )
     )
     say(f"goes on after step {before.step} of {found}")
-    return TrainState(before.step, before.data, 0.0, updates_before=before.updates_before)
+    return TrainState(before.step, before.data, 0.0, updates_before=before.updates_before, base=base)
 
 
 def _begin_average(training: Training) -> None:
@@ -82,10 +112,10 @@ def _begin_average(training: Training) -> None:
         training.average.update(training.network, 0)
 
 
-def fill(training: Training, weights: Path | RandomWeights) -> None:
+def fill(network: nn.Module, weights: Path | RandomWeights) -> None:
     """Draws a network's weights, or loads them."""
     if isinstance(weights, RandomWeights):
-        mm_models.initialize(training.network, weights.seed)
+        mm_models.initialize(network, weights.seed)
     else:
         with concerning("spec.start_from"):
-            mm_models.load(training.network, weights)
+            mm_models.load(network, weights)

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
-from mm_config.specs import AdamWSpec, TrainSpec
-from mm_models import PART_FIELDS, tags_of
+from mm_config.specs import AdamWSpec, TimestepScope, TrainSpec
+from mm_models import PART_FIELDS, determinism_problems, tags_of
 
 RUNNER = "training"
 
@@ -30,15 +30,18 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
         yield Problem("optim", f"is {shown}, for which no optimizer is installed; installed: {installed}")
     if isinstance(spec.optim, AdamWSpec) and spec.optim.state_bits == 8 and find_spec("torchao") is None:
         yield Problem("optim.state_bits", "is 8, which needs torchao: pip install 'mm-train[torchao]'")
+    yield from determinism_problems(spec.runtime.deterministic, spec.runtime.attention, spec.compile)
+    if spec.diffusion.timesteps_per is TimestepScope.MICRO_BATCH:
+        yield Problem(
+            "diffusion.timesteps_per",
+            "is micro_batch, whose size belongs to execution; say diffusion.clips_per_level instead",
+        )
 
 
 CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=PART_FIELDS
     | {
-        "image_encoder",
-        "model.image_dim",
-        "model.image_positions",
         "checkpoint.keep_every",
         "start_from.average",
         "start_from.digest",
@@ -72,9 +75,17 @@ CARRIED_OUT = CarriedOut(
         "data.tails",
         "data.tokens_per_batch",
         "data.variants",
+        "diffusion.clips_per_level",
+        "diffusion.logit_mean",
+        "diffusion.logit_std",
+        "diffusion.mode_scale",
+        "diffusion.sampling",
+        "diffusion.timesteps_per",
         "diffusion.sigma_max",
         "diffusion.sigma_min",
         "diffusion.drop_last",
+        "frozen",
+        "lora",
         "schedule.warmup_ratio",
         "schedule.decay_steps",
         "optim.adaptive_clip_decay",

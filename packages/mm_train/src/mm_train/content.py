@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ from mm_config.options import RunOptions
 from mm_config.running import checked_inputs, resolve_weights
 from mm_config.runs import read_inputs, resumed
 from mm_config.schema import Problem, UserError
-from mm_config.specs import RandomWeights, TrainSpec
+from mm_config.specs import RandomWeights, TrainSpec, Weights
 from mm_data import Dataset, dataset_input
 from mm_models import encoder_inputs, weights_input
+from mm_train.adapters import ADAPTER_START, START
 from mm_train.features.kinds import FIELDS, encoders_of
 from mm_train.features.opening import encoder_contents
 from mm_train.ranks import Ranks
 
 DATASET = "spec.data.dataset"
-START = "spec.start_from"
 
 
 def inputs(spec: TrainSpec, options: RunOptions) -> dict[str, Input]:
@@ -37,8 +38,8 @@ def inputs(spec: TrainSpec, options: RunOptions) -> dict[str, Input]:
         isolated=spec.data.isolated,
     )
     data = dataset_input(spec.data.dataset, dataset, options.contents_dir)
-    start = resolve_weights(spec.start_from, options, build_missing=False, path=START)
-    return inputs_of(spec, options, with_content(dataset, data), data, start)
+    places = {path: resolve_weights(one, options, False, path) for path, one in _weights_of(spec).items()}
+    return inputs_of(spec, options, with_content(dataset, data), data, places)
 
 
 @attrs.frozen
@@ -56,7 +57,7 @@ def agreed_inputs(
     options: RunOptions,
     dataset: Dataset,
     data: Input,
-    start: Path | RandomWeights | None,
+    weights: Mapping[str, Path | RandomWeights],
     ranks: Ranks,
 ) -> Made:
     """What the run is made of, on every rank; the first looks. The arguments are those of `inputs_of`.
@@ -69,7 +70,7 @@ def agreed_inputs(
     def look() -> dict[str, Any]:
         run = resumed(spec, options)
         earlier = None if run is None else read_inputs(run.path)
-        found = checked_inputs(inputs_of(spec, options, dataset, data, start), options, earlier, run)
+        found = checked_inputs(inputs_of(spec, options, dataset, data, weights), options, earlier, run)
         in_order = earlier[DATASET].details["in_order"] if earlier else None
         keeps_order = options.accept_content or in_order == dataset.in_order
         if earlier and not keeps_order and earlier[DATASET].order_key != dataset.order_key:
@@ -91,7 +92,11 @@ def with_content(dataset: Dataset, data: Input) -> Dataset:
 
 
 def inputs_of(
-    spec: TrainSpec, options: RunOptions, dataset: Dataset, data: Input, start: Path | RandomWeights | None
+    spec: TrainSpec,
+    options: RunOptions,
+    dataset: Dataset,
+    data: Input,
+    weights: Mapping[str, Path | RandomWeights],
 ) -> dict[str, Input]:
     """What a training is made of, by canonical path.
 
@@ -100,10 +105,19 @@ def inputs_of(
         options: Where releases, features and digests are.
         dataset: Its clips, which know their bytes.
         data: The same as an input.
-        start: The network's first weights; None where a run goes on, which has recorded them.
+        weights: The first weights of what is trained, and the network beside which adapters are, by canonical
+            path; without those that a run which goes on has recorded.
     """
     here = encoder_inputs({FIELDS[kind]: one for kind, one in encoders_of(spec).items()}, options)
     found = {DATASET: data, **encoder_contents(spec, dataset, options, here)}
-    if start is not None and (one := weights_input(spec.start_from, start, options.contents_dir, START)):
-        found[START] = one
+    said = _weights_of(spec)
+    for path, place in weights.items():
+        if one := weights_input(said[path], place, options.contents_dir, path):
+            found[path] = one
     return found
+
+
+def _weights_of(spec: TrainSpec) -> dict[str, Weights]:
+    """What a spec says of the weights that it starts from, by canonical path."""
+    adapter = spec.lora and spec.lora.start_from
+    return {START: spec.start_from, **({} if adapter is None else {ADAPTER_START: adapter})}

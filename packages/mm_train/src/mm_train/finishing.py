@@ -8,6 +8,7 @@ from mm_config.schema import exact_hash, spec_hash
 from mm_data import Quarantine
 from mm_models import peak_gib
 from mm_train import states
+from mm_train.adapters import write_adapter
 from mm_train.metrics import final_loss
 from mm_train.results import TrainResult, result_of
 from mm_train.states import TrainState
@@ -23,6 +24,7 @@ def finish(training: Training, state: TrainState) -> TrainResult:
     """Rank 0 writes result.json; every rank returns the same result."""
     spec, run = training.spec, training.run
     saved = states.step_folder(run.checkpoints_dir, state.step)
+    adapter = write_adapter(training)
 
     def write() -> dict[str, Any]:
         content = {
@@ -36,6 +38,7 @@ def finish(training: Training, state: TrainState) -> TrainResult:
             "checkpoint": saved.relative_to(run.path).as_posix(),
             "quarantined": len(quarantine_of(training).clips),
             "data_digest": training.dataset.order_key,
+            **({} if adapter is None else {"adapter": adapter}),
         }
         run.finish(content)
         return content

@@ -23,6 +23,8 @@ def sample_losses(training: Training, batch: Batch, places: range) -> Tensor:
     spec = training.spec
     positions = tuple(batch.positions[place] for place in places)
     draws = draw(spec, training.levels, batch.step, positions, latent_shape(spec, batch.shape))
+    if training.dropout is not None:
+        training.dropout.begin(spec.seed, batch.step, positions, training.device)
     samples = training.source.samples([batch.items[place] for place in places], draws.dropped)
     training.clock.mark("encode")
     return losses_of(spec, training.network, samples, draws) * devices.moved(draws.weight_B, training.device)

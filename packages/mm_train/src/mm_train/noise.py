@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from mm_config.specs import TrainSpec
+from mm_config.specs import TimestepSampling, TrainSpec
 from mm_models import flow
 from mm_models.seeding import generator
 
@@ -69,7 +69,7 @@ def draw(
     noise = torch.empty(len(positions), *shape)
     for place, position in enumerate(positions):
         noise[place].normal_(generator=generator(spec.seed, step, position, "noise"))
-    indices = torch.tensor([_index(spec.seed, step, position, levels.indices) for position in positions])
+    indices = torch.tensor([_index(spec, step, position, levels.indices) for position in positions])
     return Draws(
         noise,
         levels.sigmas_N[indices],
@@ -107,9 +107,14 @@ def held_out_draws(spec: TrainSpec, batch: int, positions: tuple[int, ...], shap
     )
 
 
-def _index(seed: int, step: int, position: int, indices: range) -> int:
-    drawn = torch.randint(len(indices), (), generator=generator(seed, step, position, "timestep"))
-    return indices[int(drawn)]
+def _index(spec: TrainSpec, step: int, position: int, indices: range) -> int:
+    """The point of the grid for a place in the global batch; neighbours may share one."""
+    place = position // (spec.diffusion.clips_per_level or 1)
+    draws = generator(spec.seed, step, place, "timestep")
+    if spec.diffusion.sampling is TimestepSampling.UNIFORM:
+        return indices[int(torch.randint(len(indices), (), generator=draws))]
+    uniform = torch.rand((), dtype=torch.float64, generator=draws)
+    return flow.drawn_index(uniform, spec.diffusion, indices)
 
 
 def _dropped(seed: int, step: int, positions: Sequence[int], what: str, share: float) -> tuple[bool, ...]:

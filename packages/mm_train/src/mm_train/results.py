@@ -34,6 +34,8 @@ class TrainResult:
     """Peak memory of this process's device, in GiB."""
     quarantined: int
     """Clips that could not be read."""
+    adapter: Path | None = None
+    """The folder with the trained adapters as diffusers writes them; None where the network was trained."""
 
 
 def result_of(run: Run, content: Mapping[str, Any]) -> TrainResult:
@@ -48,4 +50,5 @@ def result_of(run: Run, content: Mapping[str, Any]) -> TrainResult:
         seconds=content["seconds"],
         peak_gib=content["peak_gib"],
         quarantined=content["quarantined"],
+        adapter=run.path / content["adapter"] if "adapter" in content else None,
     )

@@ -13,16 +13,54 @@ from mm_config.console import say
 from mm_config.options import RunOptions
 from mm_config.running import resolve_weights
 from mm_config.schema import Problem, UserError, concerning
-from mm_config.specs import RandomWeights, TrainedBy, TrainSpec
+from mm_config.specs import RandomWeights, StartMode, TrainedBy, TrainSpec
 from mm_data import Dataset
 from mm_models import Use, checkpoint, require_releases, said_otherwise
 from mm_models import check_weights as check
-from mm_train.beginning import require_state
+from mm_train.adapters import base_digest, find_base, start_adapter
+from mm_train.beginning import Start, require_state
 from mm_train.features.kinds import FIELDS, TEXT, encoders_of
 from mm_train.features.opening import kept_before
+from mm_train.ranks import Ranks
 
 SHOWN_CHARACTERS = 60
 """Of a caption in a message."""
+
+
+def find_start(
+    spec: TrainSpec,
+    options: RunOptions,
+    dataset: Dataset,
+    network: nn.Module,
+    saved: Path | None,
+    ranks: Ranks,
+) -> Start:
+    """Finds what the training begins with, and the encoders' weights; nothing is loaded.
+
+    Args:
+        spec: The training.
+        options: Where runs, locations and caches are looked up.
+        dataset: Its clips.
+        network: On meta, with the adapters beside it that are trained.
+        saved: The checkpoint that the run goes on from; None where it has none.
+        ranks: All of them call it.
+
+    Raises:
+        UserError: As `start_weights` and `adapters.find_base`; on every rank, with the problems of all.
+    """
+    if saved is None:
+        found = ranks.together(lambda: start_weights(spec, options, dataset, network))
+    else:
+        found = ranks.together(lambda: require_encoders(spec, options, dataset))
+    base = ranks.together(lambda: find_base(spec, options, network, found))
+    before = saved
+    if spec.start_mode is StartMode.WEIGHTS:
+        found = found or base
+    elif saved is None and isinstance(found, Path):
+        before = found
+    digest = ranks.on_first(lambda: base_digest(base, options, before))
+    adapter = ranks.together(lambda: start_adapter(spec, options, network)) if saved is None else None
+    return Start(found, base, digest, adapter)
 
 
 def start_weights(
@@ -55,8 +93,9 @@ def start_weights(
         raise UserError(problems)
     if isinstance(found, Path):
         require_state(spec, found)
-        with concerning("spec.start_from"):
-            check(network, found)
+        if spec.lora is None or spec.start_mode is StartMode.WEIGHTS:
+            with concerning("spec.start_from"):
+                check(network, found)
         if not isinstance(spec.start_from, TrainedBy):  # A spec that names the training says what it made.
             use = Use(spec.expert, spec.diffusion.boundary, "spec.diffusion.boundary")
             for told in said_otherwise(found, use):

@@ -19,6 +19,7 @@ from mm_config.schema import Problem, UserError, exact_hash, spec_hash
 from mm_config.specs import CheckpointSpec, TrainSpec
 from mm_config.stored import read_json, to_payload
 from mm_models import checkpoint, load_group
+from mm_models.lora import adapter_parameters
 from mm_train.clipping import local_of
 from mm_train.optim import make_moments, named_moments
 from mm_train.ranks import Ranks
@@ -50,6 +51,8 @@ class TrainState:
     """Time spent on these steps, by all processes that resumed each other."""
     updates_before: int = 0
     """Updates that the optimizer had made before step 0, in a training whose moments it took over."""
+    base: str | None = None
+    """The digest of the network beside which adapters are trained; None for one whose weights are drawn."""
     validation: float | None = None
     """The loss on held-out clips after these steps; None where they were not validated."""
 
@@ -88,7 +91,7 @@ def save(
             f"{last_good(checkpoints_dir)}; a lower spec.optim.lr may help"
         )
     folder = step_folder(checkpoints_dir, state.step)
-    tensors = {"model": network.state_dict(), "optimizer": named_moments(network, optimizer), **more}
+    tensors = {"model": trained_state(network), "optimizer": named_moments(network, optimizer), **more}
     content = {
         "v": 1,
         **{name: value for name, value in attrs.asdict(state).items() if value is not None},
@@ -108,20 +111,28 @@ def save(
 
 
 def restore(folder: Path, network: nn.Module, optimizer: Optimizer, more: Groups = _NOTHING) -> TrainState:
-    """Fills the network, the optimizer and `more`, sharded in any way, from a checkpoint.
+    """Fills what is trained, the optimizer and `more`, sharded in any way, from a checkpoint.
 
     Raises:
         UserError: The checkpoint holds other tensors than the network has.
     """
     content = checkpoint.read_state(folder)
     updates_before = content.get("updates_before", 0)
-    state = TrainState(content["step"], content["data"], content["seconds"], updates_before)
+    state = TrainState(
+        content["step"], content["data"], content["seconds"], updates_before, content.get("base")
+    )
     make_moments(network, optimizer, updates_before + state.step)
-    load_group(folder, "model", network.state_dict())
+    load_group(folder, "model", trained_state(network))
     load_group(folder, "optimizer", named_moments(network, optimizer))
     for group, tensors in more.items():
         load_group(folder, group, tensors)
     return state
+
+
+def trained_state(network: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint holds of a network: the adapters beside it where there are any, else the whole."""
+    state = network.state_dict()
+    return {name: state[name] for name in adapter_parameters(network)} or state
 
 
 def not_finite(network: nn.Module, optimizer: Optimizer, ranks: Ranks) -> list[str]:
@@ -130,7 +141,8 @@ def not_finite(network: nn.Module, optimizer: Optimizer, ranks: Ranks) -> list[s
     Each rank looks at its shards, on its device; reading what it found waits for the device once. The least
     and the greatest value tell: both are NaN where any is, and they take no memory.
     """
-    named = {**dict(network.named_parameters()), **named_moments(network, optimizer)}
+    trained = {name: one for name, one in network.named_parameters() if one.requires_grad}
+    named = {**trained, **named_moments(network, optimizer)}
     shards = {name: local_of(tensor.detach()) for name, tensor in named.items()}
     tensors = {name: shard for name, shard in shards.items() if shard.is_floating_point() and shard.numel()}
     finite = [shard.amin().isfinite() & shard.amax().isfinite() for shard in tensors.values()]

@@ -12,7 +12,6 @@ import attrs
 import torch
 
 import mm_data
-import mm_models
 from mm_config import rules
 from mm_config.console import say
 from mm_config.content import Input
@@ -23,11 +22,12 @@ from mm_config.runs import Run, attach, open_run, read_result, recorded
 from mm_config.schema import UserError, expect, expect_function
 from mm_config.specs import TrainSpec
 from mm_data import Dataset, Plan
-from mm_models import device, device_names, torch_dtype
+from mm_models import deterministic, device, device_names, torch_dtype
 from mm_models.ops import Ops, choose, described
+from mm_train.adapters import build_network
 from mm_train.average import average_of
 from mm_train.batches import asks_of
-from mm_train.beginning import begin
+from mm_train.beginning import begin, fill
 from mm_train.carried_out import check_carried_out
 from mm_train.clipping import clipping_of
 from mm_train.content import agreed_inputs, with_content
@@ -42,12 +42,7 @@ from mm_train.ranks import Ranks, agree_on, joined
 from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
 from mm_train.sources import Source, source_of
-from mm_train.starting import (
-    in_stored_order,
-    require_encoders,
-    require_short_captions,
-    start_weights,
-)
+from mm_train.starting import find_start, in_stored_order, require_short_captions
 from mm_train.stopping import stop_requests
 from mm_train.work import Training
 
@@ -119,7 +114,11 @@ def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainR
     closed = False
     runtime = spec.runtime
     timeout = timedelta(seconds=runtime.timeout_seconds or 60 * runtime.timeout_minutes)
-    with on_threads(options.threads), joined(spec.precision, picked, timeout) as ranks:
+    with (
+        on_threads(options.threads),
+        deterministic(picked, runtime.deterministic),
+        joined(spec.precision, picked, timeout) as ranks,
+    ):
         running = _train(spec, options, picked, ranks)
         try:
             step = next(running)
@@ -150,17 +149,12 @@ def _train(
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
     dataset, data = prepared(spec, options, ranks)
     plan = planned(spec, dataset, options, ranks)
-    network = mm_models.build(
-        spec.model, dtype=torch.float32, ops=ops, float32_residual=spec.precision.float32_residual
-    )
+    network, attached = build_network(spec, ops)
     parallelize(network, spec, ranks, picked)
     ranks.on_first(lambda: require_short_captions(spec, options, dataset))
-    weights = None
-    if point is None:
-        weights = ranks.together(lambda: start_weights(spec, options, dataset, network))
-    else:
-        ranks.together(lambda: require_encoders(spec, options, dataset))
-    made = agreed_inputs(spec, options, dataset, data, weights, ranks)
+    saved = None if point is None or point.saved is None else Path(point.saved)
+    first = find_start(spec, options, dataset, network, saved, ranks)
+    made = agreed_inputs(spec, options, dataset, data, first.places, ranks)
     if spec.data.precomputed is None or not spec.data.precomputed.latents:
         ranks.on_first(lambda: mm_data.check_files(spec.data, dataset))
     run = _open(spec, options, ops, picked, ranks, made.inputs)
@@ -168,9 +162,8 @@ def _train(
         started = time.perf_counter()
         source = _source(spec, options, dataset, plan, picked, ranks, made.inputs)
         materialize(network, picked)
-        saved = None if point is None else point.saved
         if saved is not None and made.keeps_order:
-            dataset = in_stored_order(dataset, Path(saved))
+            dataset = in_stored_order(dataset, saved)
             plan = planned(spec, dataset, options, ranks)
         for line in plan.counts.lines():
             say(line)
@@ -185,18 +178,20 @@ def _train(
             levels=noise_levels(spec),
             network=network,
             optimizer=build_optimizer(network, spec.optim, picked),
+            dropout=attached and attached.dropout,
             clipping=clipping_of(spec.optim, picked),
             average=average_of(network, spec.ema),
             sinks=(run.log,) if ranks.is_first else (),
         )
         ranks.on_first(lambda: quarantine_of(training).add(source.bad))
+        if (beside := first.base) is not None:
+            ranks.together(lambda: fill(network, beside))
         if point is None or saved is None:
             if point is not None:
                 say(f"{point.run_dir} has no checkpoint yet; it begins anew")
-            found = weights or ranks.together(lambda: start_weights(spec, options, dataset, network))
-            start = begin(training, found)
+            start = begin(training, first)
         else:
-            start = restore(training, point)
+            start = attrs.evolve(restore(training, point), base=first.base_digest)
         for lost in ranks.on_first(lambda: run.rewind_metrics(start.step)):
             say(lost)
         start = attrs.evolve(start, seconds=start.seconds + time.perf_counter() - started)

@@ -14,6 +14,7 @@ from mm_config.running import AVERAGE
 from mm_config.runs import Run
 from mm_config.specs import TrainSpec
 from mm_data import Dataset, Plan
+from mm_models.lora import Dropout
 from mm_train.average import Average
 from mm_train.clipping import Clipping
 from mm_train.metrics import Sink
@@ -61,6 +62,8 @@ class Training:
     """To which norm the gradients are clipped."""
     average: Average | None
     """Of the network's trainable parameters; None where none is kept."""
+    dropout: Dropout | None = None
+    """What drops a share of the adapters' input; None for nothing."""
     sinks: tuple[Sink, ...] = ()
     """Where lines of metrics go; none on ranks that don't write."""
     clock: Clock = attrs.field(

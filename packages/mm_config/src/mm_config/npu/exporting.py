@@ -18,12 +18,12 @@ from mm_config.specs.train import TrainSpec
 def variables_of(spec: RootSpec) -> dict[str, str]:
     """The variables that a run of a spec exports, with their text; none where it can't come to use an NPU.
 
-    A deterministic training adds the two that make its sums repeatable.
+    A deterministic run adds the two that make its sums repeatable.
     """
     if not isinstance(spec, (TrainSpec, InferSpec)) or spec.runtime.device not in ("auto", "npu"):
         return {}
     found = {} if spec.runtime.npu is None else variables(spec.runtime.npu)
-    if isinstance(spec, TrainSpec) and spec.runtime.deterministic:
+    if spec.runtime.deterministic:
         found = variables(DETERMINISTIC) | found
     return found
 

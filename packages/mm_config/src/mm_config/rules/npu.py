@@ -94,7 +94,7 @@ def npu_runtime_problems(runtime: TrainRuntimeSpec | InferRuntimeSpec) -> Iterat
     if _sets_timeouts(npu) and seconds <= (longest := max(hccl_seconds(npu))):
         variable = "HCCL_EVENT_TIMEOUT" if longest == hccl_seconds(npu)[1] else "HCCL_EXEC_TIMEOUT"
         yield Problem(name, f"is {seconds} s, which must exceed {variable} ({longest} s)")
-    if isinstance(runtime, TrainRuntimeSpec) and runtime.deterministic:
+    if runtime.deterministic:
         for name in ("hccl_deterministic", "close_matmul_k_shift"):
             if getattr(npu, name) is False:
                 yield Problem(f"npu.{name}", "is False, but deterministic asks for it; leave it None")

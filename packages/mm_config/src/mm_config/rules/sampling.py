@@ -16,6 +16,7 @@ from mm_config.specs.diffusion import (
     TimestepSampling,
 )
 from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.kinds import Conditioning
 from mm_config.specs.serving import (
     GuidanceMode,
     InferRuntimeSpec,
@@ -169,6 +170,9 @@ def idle_settings(spec: InferSpec, requests: Sequence[GenerationRequest] | None 
                 f"is used by no step: all {len(steps)} begin {side} spec.boundary {spec.boundary}, so its "
                 f"weights, its adapters and spec.sampler.guidance_{name} change nothing",
             )
+    if spec.model.conditioning is Conditioning.TEXT:
+        user = "a network that is given frames"
+        yield from prefixed(idle_problems(spec, ["image_fit", "image_background"], user), "spec")
     takers = [one for one in requests or () if not _has_negative_prompt(one)]
     if spec.negative_prompt and not _is_guided(steps) and (requests is None or takers):
         yield Problem("spec.negative_prompt", _NEVER_READ)

@@ -31,9 +31,9 @@ class TimestepSampling(enum.Enum):
     UNIFORM = "uniform"
     """Every point of the expert's range is equally likely."""
     LOGIT_NORMAL = "logit_normal"
-    """The sigmoid of a normal number: more points near the middle (Stable Diffusion 3)."""
+    """The level before the shift is the sigmoid of a normal number (Stable Diffusion 3)."""
     MODE = "mode"
-    """Stable Diffusion 3's mode sampling with heavy tails."""
+    """Stable Diffusion 3's mode sampling with heavy tails, of the level before the shift."""
 
 
 class TimestepScope(enum.Enum):
@@ -42,7 +42,7 @@ class TimestepScope(enum.Enum):
     SAMPLE = "sample"
     """Nothing: each clip has its own."""
     MICRO_BATCH = "micro_batch"
-    """All clips of a forward pass on one rank, as in MindSpeed-MM."""
+    """All clips of a forward pass on one rank; `clips_per_level` says the same of any number of ranks."""
 
 
 @spec("flow-matching")
@@ -66,11 +66,11 @@ class FlowMatchingSpec:
     sampling: TimestepSampling = field(default=TimestepSampling.UNIFORM, neutral=TimestepSampling.UNIFORM)
     """How a point of the grid is drawn."""
     logit_mean: float = field(default=0.0, neutral=0.0)
-    """Mean of the normal number of logit_normal sampling."""
+    """Mean of the normal number of logit_normal sampling; above 0 there is more noise."""
     logit_std: float = field(default=1.0, neutral=1.0, gt=0)
     """Standard deviation of the normal number of logit_normal sampling."""
-    mode_scale: float = field(default=1.29, neutral=1.29)
-    """Weight of the tails in mode sampling."""
+    mode_scale: float = field(default=1.29, neutral=1.29, ge=-1, le=1.75)
+    """Weight of the middle in mode sampling; below 0 of the ends."""
     timesteps_per: TimestepScope = field(default=TimestepScope.SAMPLE, neutral=TimestepScope.SAMPLE)
     """What shares one noise level."""
     clips_per_level: int | None = field(default=None, neutral=None, ge=1, le=1_000_000, unit="clips")

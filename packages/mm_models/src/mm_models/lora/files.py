@@ -181,7 +181,7 @@ def _configuration_of_peft(path: Path) -> Configuration:
 
 def _configuration_of_training(path: Path) -> Configuration:
     """What the spec of the run says whose checkpoint this is."""
-    stored = path.absolute().parent.parent / "spec.json"
+    stored = checkpoint.whole_of(path).absolute().parent.parent / "spec.json"
     lora = getattr(load_spec(stored), "lora", None) if stored.is_file() else None
     if lora is None:
         raise UserError(Problem(str(path), f"{stored}, which says alpha, is missing or trained no adapters"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,11 @@ from mm_config.rules import matching
 from mm_config.schema import Problem, UserError
 from mm_config.specs import LoraInit, LoraSpec
 from mm_models.lora.adapter import Adapter, LowRank
+from mm_models.lora.dropout import Dropout, key_of_layer
 from mm_models.lora.unmerged import Attached, adapt, linear_layers
 from mm_models.networks import copy_whole
 from mm_models.seeding import generator
-
-_ENDINGS = (".lora_A.weight", ".lora_B.weight")
+from mm_models.weights.adapter_names import BESIDE
 
 
 def attach_trainable(
@@ -46,14 +47,21 @@ def attach_trainable(
     network.requires_grad_(False)
     chosen = {name for names in matched for name in names}
     scale = spec.alpha / spec.rank
-    return Attached(
-        network,
-        {
-            name: [adapt(layer, spec.rank, scale, spec.dropout, dtype or layer.weight.dtype)]
-            for name, layer in linear.items()
-            if name in chosen
-        },
-    )
+    dropout = Dropout(spec.dropout) if spec.dropout else None
+    handles = {
+        name: [
+            adapt(
+                layer,
+                spec.rank,
+                scale,
+                dtype or layer.weight.dtype,
+                None if dropout is None else partial(dropout, layer=key_of_layer(name)),
+            )
+        ]
+        for name, layer in linear.items()
+        if name in chosen
+    }
+    return Attached(network, handles, dropout=dropout)
 
 
 @torch.no_grad()
@@ -66,7 +74,7 @@ def initialize_adapters(network: nn.Module, init: LoraInit, seed: int) -> None:
     for name, parameter in adapter_parameters(network).items():
         rank, width = parameter.shape  # Of the first matrix; the second is drawn as zeros.
         whole = torch.zeros(parameter.shape)
-        if name.endswith(_ENDINGS[0]):
+        if name.endswith(BESIDE[0]):
             draws = generator(seed, name)
             if init is LoraInit.KAIMING:
                 bound = 1 / math.sqrt(width)
@@ -81,14 +89,21 @@ def fill_adapters(network: nn.Module, adapter: Adapter, *, where: str = "adapter
     """Fills the adapters of a network with those of a file, which must be the same layers and ranks.
 
     Raises:
-        UserError: Layers are missing or too many, or shapes differ; nothing is changed then.
+        UserError: As `require_same`; nothing is changed then.
     """
-    values = {
-        f"{name}{ending}": value
-        for name, layer in adapter.layers.items()
-        for ending, value in zip(_ENDINGS, (layer.down, layer.up), strict=True)
-    }
-    own = adapter_parameters(network)
+    require_same(network, adapter, where=where)
+    values = _values(adapter)
+    for name, parameter in adapter_parameters(network).items():
+        copy_whole(values[name], parameter)
+
+
+def require_same(network: nn.Module, adapter: Adapter, *, where: str = "adapter") -> None:
+    """Looks whether adapters of a file can be trained further beside a network, which may be on meta.
+
+    Raises:
+        UserError: Layers are missing or too many, or shapes differ.
+    """
+    values, own = _values(adapter), adapter_parameters(network)
     differing = {name for name in own.keys() | values.keys() if name not in own or name not in values}
     differing |= {name for name in own.keys() & values.keys() if own[name].shape != values[name].shape}
     differing |= adapter.differences.keys()
@@ -97,18 +112,25 @@ def fill_adapters(network: nn.Module, adapter: Adapter, *, where: str = "adapter
         listed = ", ".join(sorted(differing)[:10])
         message = f"has other layers or ranks than are trained, in {len(differing)} tensors: {listed}"
         raise UserError(Problem(where, message))
-    for name, parameter in own.items():
-        copy_whole(values[name], parameter)
+
+
+def _values(adapter: Adapter) -> dict[str, Tensor]:
+    """An adapter's matrices by the names of the parameters that they fill."""
+    return {
+        f"{name}{ending}": value
+        for name, layer in adapter.layers.items()
+        for ending, value in zip(BESIDE, (layer.down, layer.up), strict=True)
+    }
 
 
 def adapter_parameters(network: nn.Module) -> dict[str, Tensor]:
     """The parameters of adapters beside a network's layers, by their names in it."""
-    return {name: value for name, value in network.named_parameters() if name.endswith(_ENDINGS)}
+    return {name: value for name, value in network.named_parameters() if name.endswith(BESIDE)}
 
 
 def base_state(network: nn.Module) -> dict[str, Tensor]:
     """A network's own state, without adapters beside it: what `load` fills."""
-    return {name: value for name, value in network.state_dict().items() if not name.endswith(_ENDINGS)}
+    return {name: value for name, value in network.state_dict().items() if not name.endswith(BESIDE)}
 
 
 def trained_adapter(network: nn.Module, alpha: float) -> Adapter:
@@ -117,6 +139,6 @@ def trained_adapter(network: nn.Module, alpha: float) -> Adapter:
         name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu()
         for name, value in adapter_parameters(network).items()
     }
-    names = [name.removesuffix(_ENDINGS[0]) for name in whole if name.endswith(_ENDINGS[0])]
-    first, second = _ENDINGS
+    names = [name.removesuffix(BESIDE[0]) for name in whole if name.endswith(BESIDE[0])]
+    first, second = BESIDE
     return Adapter({name: LowRank(whole[name + first], whole[name + second], alpha) for name in names})

@@ -7,7 +7,7 @@ diffusers write them. Forward hooks add to the layer's output.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mm_config.schema import UserError
 from mm_models.lora.adapter import Addition, LowRank
+from mm_models.lora.dropout import Dropout
 from mm_models.lora.fitting import changed_shapes, fit_problems
 from mm_models.lora.merging import change_of
 
@@ -37,6 +38,8 @@ class Attached:
     """What takes each layer's hooks off, by the layer's name."""
     replaced: Mapping[str, Tensor] = attrs.field(factory=dict)
     """What parameters that are no matrices were before their differences were added, by name."""
+    dropout: Dropout | None = None
+    """What drops a share of the adapters' input in training; whoever trains names the samples to it."""
 
     @torch.no_grad()
     def detach(self) -> None:
@@ -92,12 +95,22 @@ def linear_layers(network: nn.Module) -> dict[str, nn.Linear]:
     }
 
 
-def adapt(layer: nn.Linear, rank: int, scale: float, dropout: float, dtype: torch.dtype) -> Any:
-    """Puts an adapter of NaNs beside a layer; returns the handle of its hook."""
+def adapt(
+    layer: nn.Linear,
+    rank: int,
+    scale: float,
+    dtype: torch.dtype,
+    drop: Callable[[Tensor], Tensor] | None = None,
+) -> Any:
+    """Puts an adapter of NaNs beside a layer, whose input `drop` thins out in training.
+
+    Returns:
+        The handle of its hook.
+    """
     assert not hasattr(layer, "lora_A"), "the layer has an adapter beside it already"
     layer.lora_A = _unfilled(layer.in_features, rank, layer.weight.device, dtype)
     layer.lora_B = _unfilled(rank, layer.out_features, layer.weight.device, dtype)
-    return layer.register_forward_hook(partial(_add_product, scale=scale, dropout=dropout))
+    return layer.register_forward_hook(partial(_add_product, scale=scale, drop=drop))
 
 
 def _beside(layer: Any, name: str, additions: Sequence[Addition]) -> list[Any]:
@@ -127,7 +140,7 @@ def _beside(layer: Any, name: str, additions: Sequence[Addition]) -> list[Any]:
         if any(low.magnitude is not None for low, _ in products):
             layer.register_buffer("lora_gain", gain.flatten().to(dtype), persistent=False)
             handles.append(layer.register_forward_hook(_scale_rows))
-        handles.append(adapt(layer, len(down), 1.0, 0.0, dtype))
+        handles.append(adapt(layer, len(down), 1.0, dtype))
         for child, values in (("lora_A.weight", down), ("lora_B.weight", torch.cat(ups, 1))):
             layer.get_parameter(child).requires_grad_(False).copy_(values)
     if twin is not None:
@@ -151,10 +164,16 @@ def _unfilled(width: int, out: int, device: torch.device, dtype: torch.dtype) ->
 
 
 def _add_product(
-    layer: Any, inputs: tuple[Tensor, ...], output: Tensor, scale: float, dropout: float
+    layer: Any,
+    inputs: tuple[Tensor, ...],
+    output: Tensor,
+    scale: float,
+    drop: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
     """`output + scale * up(down(dropout(input)))`, in the dtype of the layer's output."""
-    x = F.dropout(inputs[0].to(output.dtype), dropout, layer.training)
+    x = inputs[0].to(output.dtype)
+    if drop is not None and layer.training:
+        x = drop(x)
     down, up = layer.lora_A.weight.to(output.dtype), layer.lora_B.weight.to(output.dtype)
     return output + scale * F.linear(F.linear(x, down), up)
 

@@ -63,7 +63,7 @@ def flash_2(
 ) -> Tensor:
     """FlashAttention 2, of the extra `flash`; takes no mask."""
     _refuse_mask(mask_BHSL, "flash_2")
-    return import_module(FLASH_2).flash_attn_func(query_BSHD, key_BLHD, value_BLHD)
+    return import_module(FLASH_2).flash_attn_func(query_BSHD, key_BLHD, value_BLHD, **_repeatable())
 
 
 def flash_3(
@@ -71,7 +71,7 @@ def flash_3(
 ) -> Tensor:
     """FlashAttention 3 for Hopper, built from FlashAttention's folder `hopper`; takes no mask."""
     _refuse_mask(mask_BHSL, "flash_3")
-    out = import_module(FLASH_3).flash_attn_func(query_BSHD, key_BLHD, value_BLHD)
+    out = import_module(FLASH_3).flash_attn_func(query_BSHD, key_BLHD, value_BLHD, **_repeatable())
     # Releases differ in whether the log-sum-exp comes with the output.
     return out[0] if isinstance(out, tuple) else out
 
@@ -102,6 +102,11 @@ def _sdpa(query_BSHD: Tensor, key_BLHD: Tensor, value_BLHD: Tensor, mask_BHSL: T
     query, key, value = (x.transpose(1, 2) for x in (query_BSHD, key_BLHD, value_BLHD))
     mask = None if mask_BHSL is None else _bools(mask_BHSL)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+
+
+def _repeatable() -> dict[str, bool]:
+    """Has FlashAttention's backward pass add up in one order where only such kernels may run."""
+    return {"deterministic": True} if torch.are_deterministic_algorithms_enabled() else {}
 
 
 def _bools(mask: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from mm_config.schema import Problem, UserError
 from mm_config.specs import Dtype
 from mm_models.verbs.words import PART, SPEC, spec_of
 
-NETWORKS, ADAPTERS = ("diffusers", "wan", "mindspeed", "dcp"), ("diffusers", "peft")
+NETWORKS, ADAPTERS = ("diffusers", "wan", "mindspeed", "dcp"), ("diffusers", "peft", "wan")
 TO = Option("--to", "What to write (default: diffusers).", "KIND", (*NETWORKS, "peft"))
 
 
@@ -52,7 +52,8 @@ USAGE = Usage(
     "names. mindspeed: release/mp_rank_00/model_optim_rng.pt, which needs memory for the whole network. dcp: "
     "a checkpoint that trainings start from.\n\n"
     "A LoRA adapter in any key style (safetensors of diffusers, PEFT, kohya's tools or tools around the "
-    "original code, or the checkpoint of a training) is written as diffusers or peft, as it is stored.\n\n"
+    "original code, or the checkpoint of a training) is written as diffusers, peft or wan, as it is stored; "
+    "ComfyUI loads wan.\n\n"
     "DST must not exist; it is written beside its place and renamed when complete. Tensors that are missing, "
     "too many or of another shape are named and nothing is written. The number of attention heads is not in "
     "weights: where no config.json, no spec and no published network of these widths tells it, --heads must.",
@@ -63,6 +64,7 @@ USAGE = Usage(
         ("mm convert wan-1.3b-diffusers mm-weights --to mindspeed --dtype bfloat16", "for MindSpeed-MM"),
         ("mm convert both.pt low --part low_noise", "one of the networks that a file holds"),
         ("mm convert lora.safetensors lora-peft --to peft", "an adapter for PEFT"),
+        ("mm convert RUN/adapter my-lora --to wan", "adapters that a training made, for ComfyUI"),
     ),
     words=("SRC", "DST"),
     takes="files",
@@ -118,7 +120,7 @@ def _convert_adapter(line: CommandLine, source: Path, out: Path, kind: str) -> i
         if line.value(option) is not None
     ]
     if kind not in ADAPTERS:
-        problems.append(Problem(TO.flag, f"expected {' or '.join(ADAPTERS)} for an adapter, got {kind!r}"))
+        problems.append(Problem(TO.flag, f"expected {', '.join(ADAPTERS)} for an adapter, got {kind!r}"))
     if problems:
         raise UserError(problems)
     read = read_adapters(source)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+BESIDE = (".lora_A.weight", ".lora_B.weight")
+"""How the names of parameters end that stand as adapters beside a network's layers."""
 EXECUTED = (".pt", ".pth", ".bin", ".ckpt")
 """Kinds of files that adapters are not read from."""
 _ADAPTER = re.compile(

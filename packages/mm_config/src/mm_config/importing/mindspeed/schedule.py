@@ -7,7 +7,6 @@ from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.rows import FLAG
 from mm_config.importing.mindspeed.values import real
 from mm_config.importing.verdict import Verdict
-from mm_config.specs.diffusion import TimestepScope
 from mm_config.specs.kinds import Weights
 from mm_config.specs.optim import Decay
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
@@ -90,11 +89,11 @@ def read_batch(book: Book) -> None:
             f"data.batch_size = {batch}: one micro-batch per group of ranks",
         )
     if isinstance(micro, int) and micro > 1:
-        book.set("diffusion.timesteps_per", TimestepScope.MICRO_BATCH)
+        book.set("diffusion.clips_per_level", micro)
         book.say(
             Verdict.DERIVED,
             "--micro-batch-size",
-            "diffusion.timesteps_per = micro_batch: its clips share a level",
+            f"diffusion.clips_per_level = {micro}: the clips of a micro-batch share a noise level",
         )
     fact = book.fact(NATIVE, "training.gradient_accumulation_steps")
     if fact is not None:
