@@ -231,7 +231,8 @@ def _activations(spec: TrainSpec, clip: Clip, micro: int, layout: Layout, mode: 
 def _batch(spec: TrainSpec, clip: Clip, share: int, micro: int) -> tuple[int, int]:
     """Bytes of a step's latents and features, with a pass's noise, target and prediction; and of its pixels.
 
-    What is given beside noise comes as further input channels. All are float32; decoded frames also wait as bytes.
+    What is given beside noise comes as further input channels. All are float32; decoded frames also wait as
+    bytes.
     """
     model, at_once = spec.model, share * spec.runtime.encode_ahead
     cells = prod(spec.autoencoder.latent_shape(clip.num_frames, clip.height, clip.width))
