@@ -44,6 +44,7 @@ CARRIED_OUT = CarriedOut(
         "start_from.digest",
         "start_mode",
         "ema",
+        "samples",
         "validation",
         "data.buckets",
         "data.captions",
