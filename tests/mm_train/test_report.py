@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def child(runs_dir: Path, parent: TrainResult) -> TrainResult:
     return mm_train.train(spec, RunOptions(runs_dir=runs_dir))
 
 
-def charts_of(page: str) -> dict[str, dict[str, list[object]]]:
+def charts_of(page: str) -> dict[str, Any]:
     """What each chart draws by its title, as the page's script reads it."""
     figures = re.findall(
         r"<figcaption>([^<]*)</figcaption><div class=\"curves\"><script[^>]*>(.*?)</script>", page
@@ -62,7 +63,7 @@ def cells(*texts: str) -> str:
     return "".join(f'<td class="text">{text}</td>' for text in texts)
 
 
-def lines_of(run_dir: Path) -> list[dict[str, object]]:
+def lines_of(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
