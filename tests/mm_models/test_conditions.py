@@ -66,6 +66,21 @@ def test_timesteps_per_token_never_hold_a_table_of_all_entries(tiny: WanTransfor
     assert peaks[1] - peaks[0] < 2.5 * entry
 
 
+def test_a_timestep_for_each_latent_frame_is_that_of_all_its_tokens(tiny: WanTransformerSpec) -> None:
+    network = mm_models.build(tiny, "cpu")
+    mm_models.initialize(network, seed=0)
+    torch.nn.init.normal_(network.get_parameter("proj_out.weight"))
+    latents, timestep, text = arguments(tiny)
+    by_frame = timestep[:, None] * torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.5, 1.0]])
+    found = []
+    for timesteps in (by_frame, by_frame.repeat_interleave(16, dim=1)):
+        velocity = network(latents, timesteps, text)
+        gradients = torch.autograd.grad(velocity.square().mean(), list(network.parameters()))
+        found.append([velocity, *gradients])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
 def with_image(spec: WanTransformerSpec, positions: int | None = None) -> WanTransformerSpec:
     return attrs.evolve(spec, image_dim=6, image_positions=positions)
 
@@ -136,7 +151,7 @@ WRONG_CALLS = {
     "timesteps of another count": (
         {},
         {"timestep": torch.zeros(2, 9)},
-        ["timesteps must be [2] or [2, 48], got [2, 9]"],
+        ["timesteps must be [2], [2, 3] or [2, 48], got [2, 9]"],
     ),
     "one frame": (
         {},

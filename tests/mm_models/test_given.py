@@ -92,36 +92,36 @@ def test_channels_beside_the_noise_are_those_of_diffusers_pipeline(
         assert torch.equal(beside[:4], expected[0, :4])
         torch.testing.assert_close(beside[4:], expected[0, 4:], rtol=1e-5, atol=1e-6)
     noisy, timestep = torch.randn(2, 4, 3, 2, 4), torch.tensor([900.0, 3.0])
-    latents, same, image = network_inputs(given, noisy, timestep, (1, 2, 2))
+    latents, same, image = network_inputs(given, noisy, timestep)
     assert torch.equal(latents, torch.cat((noisy, given.beside_BCTHW), 1))
     assert torch.equal(same, timestep) and image is None and has_loss(given, noisy) is None
 
 
-def test_a_clean_frame_and_timesteps_by_token_are_those_of_diffusers_pipeline(
+def test_a_clean_frame_and_its_timesteps_are_those_of_diffusers_pipeline(
     theirs: tuple[Path, Any], autoencoder: Autoencoder
 ) -> None:
     model = network_of(Conditioning.CLEAN_FIRST_FRAME)
     frames = own_frames(model, video())
     given = given_frames(model, 4, autoencoder, None, frames, FRAMES)
     noisy, timestep = torch.randn(2, 4, 3, 2, 4), torch.tensor([900.0, 3.0])
-    latents, by_token, _ = network_inputs(given, noisy, timestep, (1, 2, 2))
+    latents, by_frame, _ = network_inputs(given, noisy, timestep)
     for place in range(2):
         _, condition, mask = prepared(theirs[1], frames[0][place, None], None, expand=True)
         # As the pipeline's loop has it before each step.
         expected = ((1 - mask) * condition + mask * noisy[place, None])[0]
         torch.testing.assert_close(latents[place], expected, rtol=1e-5, atol=1e-6)
         their_timestep = (mask[0][0][:, ::2, ::2] * timestep[place]).flatten()
-        assert torch.equal(by_token[place], their_timestep)
+        assert torch.equal(by_frame[place].repeat_interleave(2), their_timestep)
 
 
-def test_samples_from_text_alone_have_noise_and_loss_everywhere_and_timesteps_by_token_too() -> None:
+def test_samples_from_text_alone_have_noise_and_loss_everywhere_and_timesteps_by_frame_too() -> None:
     clean = torch.ones(3, 4, 1, 2, 4)
     given = without_frames(
         Given(clean_BC1HW=clean, has_clean_B=torch.tensor([True] * 3)), (False, True, False)
     )
     noisy = torch.randn(3, 4, 3, 2, 4)
-    latents, timestep, _ = network_inputs(given, noisy, torch.tensor([5.0, 6.0, 7.0]), (1, 2, 2))
-    assert timestep.tolist() == [[0, 0, 5, 5, 5, 5], [6] * 6, [0, 0, 7, 7, 7, 7]]
+    latents, timestep, _ = network_inputs(given, noisy, torch.tensor([5.0, 6.0, 7.0]))
+    assert timestep.tolist() == [[0, 5, 5], [6, 6, 6], [0, 7, 7]]
     assert torch.equal(latents[1], noisy[1]) and torch.equal(latents[::2, :, :1], clean[::2])
     predicted = has_loss(given, noisy)
     assert predicted is not None and predicted[:, 0, :, 0, 0].tolist() == [[0, 1, 1], [1, 1, 1], [0, 1, 1]]

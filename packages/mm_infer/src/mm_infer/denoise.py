@@ -47,7 +47,6 @@ def denoise(
     batched: bool = True,
     on_step: OnStep | None = None,
     given: Given = NOTHING,
-    patch_size: tuple[int, int, int] = (1, 1, 1),
 ) -> Tensor:
     """Walks noise down the sampler's table to clean latents.
 
@@ -66,7 +65,6 @@ def denoise(
         batched: Whether both passes of guidance are one pass of twice the batch.
         on_step: Called after each step.
         given: What given frames come to, of the same videos; both passes of guidance have it.
-        patch_size: Latent cells per token, for networks that are given a clean frame.
 
     Returns:
         Latents `[B, C, T, H, W]` in float32.
@@ -80,7 +78,7 @@ def denoise(
         guidance = guidance_of(sampler, expert)
         # float32: in bfloat16 999 would be 1000.
         timestep_B = torch.full((len(latents),), timestep, dtype=torch.float32, device=latents.device)
-        shown, timesteps, _ = network_inputs(given, latents, timestep_B, patch_size)
+        shown, timesteps, _ = network_inputs(given, latents, timestep_B)
         velocity = guided_velocity(
             networks[expert], shown.to(dtype), timesteps, text, negative, guidance, image, batched=batched
         )

@@ -157,12 +157,12 @@ def given_mask(given: int, num_frames: int, temporal_stride: int, latents_BCTHW:
 
 def mode_latents(autoencoder: Autoencoder, video_BCTHW: Tensor) -> Tensor:
     """Normalised latents: the mode of the posterior, never a sample."""
-    kept = kept_of(autoencoder, video_BCTHW)
+    kept = kept_of(autoencoder, video_BCTHW, sampled=False)
     return torch.stack([latents_of(one, sample=False) for one in kept]).float()
 
 
 def network_inputs(
-    given: Given, noisy_BCTHW: Tensor, timestep_B: Tensor, patch_size: tuple[int, int, int]
+    given: Given, noisy_BCTHW: Tensor, timestep_B: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """What the network is called with beside the text: latents, timesteps, image features.
 
@@ -170,24 +170,18 @@ def network_inputs(
         given: Of the same B videos.
         noisy_BCTHW: Noised latents.
         timestep_B: float32.
-        patch_size: Latent cells per token.
 
     Returns:
         The latents with what is beside them, or with the clean frame in its place; the timesteps `[B]`, or
-        `[B, S]` where a frame may be clean: 0 for its tokens; the image features, where there are any.
+        `[B, T]` where the first frame may be clean: 0 for it; the image features, where there are any.
     """
     if given.beside_BCTHW is not None:
         return torch.cat((noisy_BCTHW, given.beside_BCTHW.to(noisy_BCTHW)), 1), timestep_B, given.image_BIK
-    if given.clean_BC1HW is None or given.has_clean_B is None:
+    if given.has_clean_B is None:
         return noisy_BCTHW, timestep_B, given.image_BIK
-    _, _, frames, height, width = noisy_BCTHW.shape
-    has_clean_B = given.has_clean_B.to(noisy_BCTHW.device)
-    latents = with_clean_frame(given, noisy_BCTHW)
-    is_noisy_BT = torch.ones(len(noisy_BCTHW), frames, device=noisy_BCTHW.device)
-    is_noisy_BT[:, 0] = (~has_clean_B).to(is_noisy_BT)
-    tokens_of_frame = (height // patch_size[1]) * (width // patch_size[2])
-    timestep_BS = (timestep_B[:, None] * is_noisy_BT).repeat_interleave(tokens_of_frame, dim=1)
-    return latents, timestep_BS, given.image_BIK
+    timestep_BT = timestep_B[:, None].repeat(1, noisy_BCTHW.shape[2])
+    timestep_BT[:, 0] *= ~given.has_clean_B.to(timestep_B.device)
+    return with_clean_frame(given, noisy_BCTHW), timestep_BT, given.image_BIK
 
 
 def with_clean_frame(given: Given, latents_BCTHW: Tensor) -> Tensor:

@@ -85,6 +85,7 @@ CARRIED_OUT = CarriedOut(
         "lora",
         "schedule.warmup_ratio",
         "schedule.decay_steps",
+        "compile",
         "optim.adaptive_clip_decay",
         "optim.groups",
         "precision.output",

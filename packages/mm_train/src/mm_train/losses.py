@@ -46,7 +46,7 @@ def losses_of(spec: TrainSpec, network: torch.nn.Module, samples: Samples, draws
     # The timestep stays float32: in bfloat16 999 would be 1000.
     timestep_B = devices.moved(flow.timestep_of(draws.sigma_B, spec.diffusion), device)
     given = without_frames(samples.given, draws.from_text)
-    latents, timestep, image_BIK = network_inputs(given, noised_BCTHW, timestep_B, spec.model.patch_size)
+    latents, timestep, image_BIK = network_inputs(given, noised_BCTHW, timestep_B)
     compute = torch_dtype(spec.precision.compute)
     inputs = [latents.to(compute), timestep, samples.text_BLD.to(compute)]
     inputs += [] if image_BIK is None else [image_BIK.to(compute)]

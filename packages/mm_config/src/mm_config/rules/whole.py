@@ -15,6 +15,7 @@ from mm_config.rules import (
     npu,
     precision,
     ranks,
+    samples,
     sampling,
     schedules,
     weights,
@@ -146,6 +147,7 @@ def _train_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
     yield from prefixed(ranks.head_problems(spec.parallel, spec.model, path), "parallel")
     yield from precision.attention_problems(spec, path)
     yield from schedules.step_problems(spec, path)
+    yield from samples.training_sample_problems(spec, path)
 
 
 def _infer_problems(spec: InferSpec, path: str) -> Iterator[Problem]:

@@ -11,14 +11,15 @@ from torch import Tensor
 from mm_models.seeding import generator
 
 
-def kept_of(autoencoder: Any, video_BCTHW: Tensor) -> list[dict[str, Tensor]]:
+def kept_of(autoencoder: Any, video_BCTHW: Tensor, *, sampled: bool = True) -> list[dict[str, Tensor]]:
     """The tensors that each clip's latents follow from, by name, on the autoencoder's device.
 
     An autoencoder whose latents may be a sample has a method `posteriors` that gives mean and log-variance;
-    of another one the latents themselves are kept.
+    of another one the latents themselves are kept. What only a sample follows from is left out where none is
+    taken.
     """
     if (posteriors := getattr(autoencoder, "posteriors", None)) is not None:
-        return posteriors(video_BCTHW)
+        return posteriors(video_BCTHW, sampled=sampled)
     return [{"latents": latents_CTHW.float()} for latents_CTHW in autoencoder.encode(video_BCTHW)]
 
 

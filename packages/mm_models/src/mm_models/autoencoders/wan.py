@@ -68,22 +68,27 @@ class WanAutoencoder:
         its batch.
         """
         sample = self.spec.latent_mode is LatentMode.SAMPLE
-        return torch.stack([latents_of(kept, sample=sample) for kept in self.posteriors(video_BCTHW)])
+        return torch.stack(
+            [latents_of(kept, sample=sample) for kept in self.posteriors(video_BCTHW, sampled=sample)]
+        )
 
-    def posteriors(self, video_BCTHW: Tensor) -> list[dict[str, Tensor]]:
-        """What each clip's latents follow from, see `latents_of`: `mean` and `log_variance` `[C, T, H, W]` in
-        the network's format, `shift` and `scale` `[C]`, and `pixels`, the clip's digest in bytes."""
-        return [self._posterior(clip) for clip in video_BCTHW.split(1)]
+    def posteriors(self, video_BCTHW: Tensor, *, sampled: bool = True) -> list[dict[str, Tensor]]:
+        """What each clip's latents follow from, see `latents_of`: `mean` `[C, T, H, W]` in the network's
+        format, `shift` and `scale` `[C]`; of those that may be sampled also `log_variance` and `pixels`, the
+        clip's digest in bytes, for which a device is waited for."""
+        return [self._posterior(clip, sampled) for clip in video_BCTHW.split(1)]
 
-    def _posterior(self, clip_1CTHW: Tensor) -> dict[str, Tensor]:
+    def _posterior(self, clip_1CTHW: Tensor, sampled: bool) -> dict[str, Tensor]:
         posterior = self.network.encode(clip_1CTHW.to(self.network.dtype)).latent_dist
-        return {
+        found = {
             "mean": posterior.mode()[0],
-            "log_variance": posterior.logvar[0],
             "shift": self.mean_C111.flatten(),
             "scale": self.std_C111.flatten(),
-            "pixels": torch.tensor(list(_digest_of(clip_1CTHW)), dtype=torch.uint8),
         }
+        if sampled:
+            pixels = torch.tensor(list(_digest_of(clip_1CTHW)), dtype=torch.uint8)
+            found |= {"log_variance": posterior.logvar[0], "pixels": pixels}
+        return found
 
     def decode(self, latents_BCTHW: Tensor) -> Tensor:
         """Normalised latents -> video float32, clamped to [-1, 1] by the network; clip after clip, too."""

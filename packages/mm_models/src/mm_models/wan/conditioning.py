@@ -5,8 +5,8 @@ modulation.
 """
 
 import math
+from typing import NamedTuple
 
-import attrs
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,8 +16,7 @@ from mm_models.ops.layers import Float32LayerNorm, Float32Linear
 from mm_models.wan.feed_forward import FeedForward
 
 
-@attrs.frozen
-class Modulation:
+class Modulation(NamedTuple):
     """The timestep's say in every block, kept small: one row per sample or per distinct timestep."""
 
     time_UD: Tensor
@@ -102,19 +101,34 @@ class ConditionEmbedder(nn.Module):
         )
 
     def forward(
-        self, timestep: Tensor, text_BLT: Tensor, image_BIK: Tensor | None
+        self, timestep: Tensor, text_BLT: Tensor, image_BIK: Tensor | None, tokens: int
     ) -> tuple[Modulation, Tensor, Tensor | None]:
         """Modulation, text tokens and image tokens of one forward pass.
 
         Args:
-            timestep: `[B]`, or `[B, S]` where tokens differ (image conditions are at timestep 0).
+            timestep: `[B]`, `[B, T]` where latent frames differ (a clean one is at timestep 0), or `[B, S]`
+                where tokens do.
             text_BLT: The text encoder's features.
             image_BIK: The image encoder's features, where the network has an image branch.
+            tokens: S.
         """
         rows_BS = None
         if timestep.ndim == 2:
-            timestep, rows_BS = timestep.unique(return_inverse=True)
+            timestep, rows_BS = rows_of_tokens(timestep, tokens)
         time_UD = self.time_embedder(timestep)
         blocks_U6D = self.time_proj(F.silu(time_UD)).unflatten(-1, (6, -1))
         image_BID = None if self.image_embedder is None else self.image_embedder(image_BIK)
         return Modulation(time_UD, blocks_U6D, rows_BS), self.text_embedder(text_BLT), image_BID
+
+
+def rows_of_tokens(timestep: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+    """`[U]` timesteps, and `[B, S]`: which of them each token has.
+
+    Latent frames have a row each. Where tokens are told apart, distinct timesteps have one: how many these
+    are, a device is asked and waited for.
+    """
+    columns = timestep.shape[1]
+    if columns == tokens:
+        return timestep.unique(return_inverse=True)
+    rows_BT = torch.arange(timestep.numel(), device=timestep.device).view_as(timestep)
+    return timestep.flatten(), rows_BT.repeat_interleave(tokens // columns, dim=1)

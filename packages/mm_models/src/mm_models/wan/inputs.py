@@ -23,7 +23,7 @@ def token_grid(
     frames, height, width = (size // patch for size, patch in zip(sizes, spec.patch_size, strict=True))
     problems = [
         *_of_latents(spec, latents_BCTHW),
-        *_of_timestep(timestep, batch, frames * height * width),
+        *_of_timestep(timestep, batch, frames, frames * height * width),
         *_of_features("text", text_BLT, batch, None, spec.text_dim),
         *_of_image(spec, image, batch),
     ]
@@ -43,9 +43,10 @@ def _of_latents(spec: WanTransformerSpec, latents_BCTHW: Tensor) -> Iterator[str
             yield f"latents' {axis} has {size // patch} tokens, the rotary table {spec.rope_max_seq_len}"
 
 
-def _of_timestep(timestep: Tensor, batch: int, tokens: int) -> Iterator[str]:
-    if tuple(timestep.shape) not in ((batch,), (batch, tokens)):
-        yield f"timesteps must be [{batch}] or [{batch}, {tokens}], got {list(timestep.shape)}"
+def _of_timestep(timestep: Tensor, batch: int, frames: int, tokens: int) -> Iterator[str]:
+    if tuple(timestep.shape) not in ((batch,), (batch, frames), (batch, tokens)):
+        forms = f"[{batch}], [{batch}, {frames}] or [{batch}, {tokens}]"
+        yield f"timesteps must be {forms}, got {list(timestep.shape)}"
 
 
 def _of_image(spec: WanTransformerSpec, image: Tensor | None, batch: int) -> Iterator[str]:

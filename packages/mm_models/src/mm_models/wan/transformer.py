@@ -87,7 +87,8 @@ class WanTransformer(nn.Module):
         Args:
             latents_BCTHW: Noised latents, each size a multiple of the patch's; `in_channels` channels, those
                 of image conditions included.
-            timestep: `[B]`, or `[B, S]` with one timestep per token.
+            timestep: `[B]`, or one timestep for each latent frame of tokens, `[B, T]`, or for each token,
+                `[B, S]`.
             text_BLT: The text encoder's features, zero beyond each caption's length.
             image_BIK: The image encoder's features, where the network has an image branch; several images'
                 tokens follow each other.
@@ -98,7 +99,9 @@ class WanTransformer(nn.Module):
         """
         grid = token_grid(self.spec, latents_BCTHW, timestep, text_BLT, image_BIK)
         rope = self.rope(grid)
-        modulation, text_BLD, image_BID = self.condition_embedder(timestep, text_BLT, image_BIK)
+        modulation, text_BLD, image_BID = self.condition_embedder(
+            timestep, text_BLT, image_BIK, math.prod(grid)
+        )
         x_BSD = self.patch_embedding(latents_BCTHW)
         if self.float32_residual:
             x_BSD = widened(x_BSD)
