@@ -227,11 +227,11 @@ def loss_of(theirs: Theirs, spec: TrainSpec, taken: Taken) -> Tensor:
                 images.append(video[:, -1])
             mask = torch.tensor(MASKS[given]).float()[None, :, :, None, None].expand(1, 4, 3, 4, 6)
             noised = torch.cat((noised, mask, theirs.encoded(still)), 1)
-        # diffusers takes all but the last 512 tokens for the image's; a softmax over repeated keys is the
-        # softmax over the keys.
-        text = taken.text[place][None].repeat(1, 512 // len(taken.text[place]), 1)
-        seen = None
+        text, seen = taken.text[place][None], None
         if spec.image_encoder is not None and images:
+            # diffusers takes all but the last 512 tokens for the image's; a softmax over repeated keys is the
+            # softmax over the keys.
+            text = text.repeat(1, 512 // text.shape[1], 1)
             seen = torch.cat([theirs.seen(image) for image in images])
         velocity = theirs.network(noised, timestep, text, seen, return_dict=False)[0]
         error = (velocity - (noise - x0))[:, :, begin:]
