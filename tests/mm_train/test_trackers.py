@@ -4,6 +4,7 @@ import json
 import shutil
 import struct
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import attrs
 import pytest
 import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb.proto import wandb_internal_pb2 as records
 
 import mm_train
 from mm_config import replace
@@ -22,6 +22,8 @@ from mm_train import trackers
 from mm_train.metrics import flat
 
 Metrics = Callable[[Path], list[dict[str, Any]]]
+records: Any = import_module("wandb.proto.wandb_internal_pb2")
+
 BLOCK = 32768
 """Bytes of LevelDB's log format, in which wandb writes."""
 

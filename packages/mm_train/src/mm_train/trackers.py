@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -58,24 +59,25 @@ def tracking(training: Training, first_step: int) -> Generator[None]:
 
 @contextmanager
 def _tensorboard(training: Training, first_step: int) -> Generator[Sink]:
-    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-    from tensorboard.compat.proto.summary_pb2 import Summary
+    # Their classes are made when the modules are imported.
+    events: Any = import_module("tensorboard.compat.proto.event_pb2")
+    summaries: Any = import_module("tensorboard.compat.proto.summary_pb2")
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
     writer = EventFileWriter(str(training.run.path / TENSORBOARD))
 
     def send(line: Line) -> None:
         values = [
-            Summary.Value(tag=name, simple_value=number)
+            summaries.Summary.Value(tag=name, simple_value=number)
             for name, number in flat(line).items()
             if name != "step"
         ]
-        event = Event(wall_time=time.time(), step=line["step"], summary=Summary(value=values))
-        writer.add_event(event)
+        summary = summaries.Summary(value=values)
+        writer.add_event(events.Event(wall_time=time.time(), step=line["step"], summary=summary))
 
     if first_step:
-        start = SessionLog(status=SessionLog.START)
-        writer.add_event(Event(wall_time=time.time(), step=first_step + 1, session_log=start))
+        start = events.SessionLog(status=events.SessionLog.START)
+        writer.add_event(events.Event(wall_time=time.time(), step=first_step + 1, session_log=start))
     try:
         yield send
     finally:
@@ -87,13 +89,14 @@ def _wandb(training: Training, project: str) -> Generator[Sink]:
     import wandb
 
     run = training.run
+    content: Any = to_payload(training.spec)
     opened: Any = wandb.init(
         project=project,
         name=f"{training.spec.name} {run.path.name}".strip(),
         id=run.record.uid,
         resume="allow",
         dir=str(run.path),
-        config=to_payload(training.spec)["spec"],
+        config=content["spec"],
         settings=wandb.Settings(console="off", silent=True),
     )
 
