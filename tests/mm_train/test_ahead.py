@@ -96,7 +96,8 @@ def ahead_of(small: TrainSpec, encoded: list[list[str]]) -> Callable[[Batches, i
 
     source = Source(load=None, workers=None, collate=collate)
     spec = replace(small, "runtime.micro_batch_size", 2)
-    training = SimpleNamespace(spec=spec, source=source, encoders=Resting(()))
+    clock = SimpleNamespace(mark=lambda _: None)
+    training = SimpleNamespace(spec=spec, source=source, encoders=Resting(()), clock=clock)
     return lambda batches, steps: Ahead(cast(Any, training), cast(Any, batches), steps)
 
 

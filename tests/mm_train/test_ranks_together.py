@@ -12,8 +12,8 @@ from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import Problem
 from mm_config.specs.datasets import FolderSpec
 from mm_config.specs.train import TrainSpec
+from mm_train.preparing import prepared
 from mm_train.ranks import Ranks, merged
-from mm_train.training import prepared
 from tests.mm_train.launching import two_ranks
 
 Losses = Callable[[Path], list[float]]

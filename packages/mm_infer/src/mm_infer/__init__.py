@@ -16,6 +16,11 @@ from mm_config.schema import lazy
 
 if TYPE_CHECKING:
     from mm_config.specs import GenerationRequest
+    from mm_infer.encoding import Encoded, denoised, encoded
+    from mm_infer.naming import file_names
+    from mm_infer.opening import Generation, open_generation
     from mm_infer.pipeline import Pipeline, Video, generate, load
+    from mm_infer.requests import Inputs
+    from mm_infer.writing import strips_of
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

@@ -1,19 +1,96 @@
-"""What the networks are given of requests beside noise: features of texts, and what images come to.
+"""Requests as the networks take them, and the latents that the networks make of them.
 
-Shapes: B videos, L text tokens, D text width.
+Shapes: B videos, C latent channels, T, H, W latent frames, height and width, L text tokens, D text width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import attrs
 import torch
 from torch import Tensor
 
-from mm_config.specs import GenerationRequest, InferSpec
+from mm_config.schema import UserError
+from mm_config.specs import Expert, GenerationRequest, GuidanceMode, InferSpec
+from mm_infer.denoise import Network, OnStep, denoise
 from mm_infer.images import frames_of
-from mm_infer.requests import Inputs, negative_prompt
-from mm_models import NOTHING, Autoencoder, Given, ImageEncoder, TextEncoder, given_frames
+from mm_infer.requests import Inputs, negative_prompt, noise_of
+from mm_models import NOTHING, Autoencoder, Given, ImageEncoder, TextEncoder, given_frames, torch_dtype
+
+
+@attrs.frozen(eq=False)
+class Encoded:
+    """Requests of one batch, as the networks take them."""
+
+    requests: tuple[GenerationRequest, ...]
+    """What is asked for, of each of B videos."""
+    noise: Tensor
+    """`[B, C, T, H, W]` float32."""
+    text: Tensor
+    """Features `[B, L, D]` of the prompts."""
+    negative: Tensor
+    """Features `[B, L, D]` of the negative prompts."""
+    given: Given
+    """What given images come to."""
+
+    def to(self, place: torch.device) -> Encoded:
+        """The same on a device."""
+        given = {field.name: getattr(self.given, field.name) for field in attrs.fields(Given)}
+        moved = Given(**{name: None if one is None else one.to(place) for name, one in given.items()})
+        return Encoded(
+            self.requests, self.noise.to(place), self.text.to(place), self.negative.to(place), moved
+        )
+
+
+def encoded(
+    spec: InferSpec,
+    text_encoder: TextEncoder,
+    autoencoder: Autoencoder,
+    image_encoder: ImageEncoder | None,
+    batch: Inputs,
+    device: torch.device,
+) -> Encoded:
+    """A batch of requests as the networks take it, on a device.
+
+    Args:
+        spec: The generation.
+        text_encoder, autoencoder, image_encoder: On the device.
+        batch: Of videos of one size, all with given images or none.
+        device: Where everything is computed.
+
+    Raises:
+        UserError: An image can't be read, or a text is too long.
+    """
+    text, negative = text_features(spec, text_encoder, batch)
+    noise = batch.noise
+    if noise is None:
+        noise = torch.stack([noise_of(spec, request) for request in batch.requests])
+    given = given_of(spec, autoencoder, image_encoder, batch.requests, device)
+    return Encoded(batch.requests, noise, text, negative, given).to(device)
+
+
+def denoised(spec: InferSpec, networks: Mapping[Expert, Network], batch: Encoded, on_step: OnStep) -> Tensor:
+    """The clean latents `[B, C, T, H, W]` of one batch, in float32 on its device.
+
+    Raises:
+        UserError: They are not finite; such latents would decode to videos that look merely black.
+    """
+    latents = denoise(
+        batch.noise,
+        batch.text,
+        batch.negative,
+        networks,
+        spec.sampler,
+        spec.boundary,
+        dtype=torch.float32 if spec.float32_residual else torch_dtype(spec.dtype),
+        batched=spec.runtime.guidance is GuidanceMode.BATCHED,
+        on_step=on_step,
+        given=batch.given,
+    )
+    if not bool(latents.isfinite().all()):
+        raise UserError("the latents are not finite in the end; look at the weights, guidance and dtype")
+    return latents
 
 
 def text_features(spec: InferSpec, encoder: TextEncoder, batch: Inputs) -> tuple[Tensor, Tensor]:

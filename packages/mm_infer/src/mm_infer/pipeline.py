@@ -16,22 +16,21 @@ from mm_config import spec_hash
 from mm_config.console import progress
 from mm_config.npu import check_environment
 from mm_config.options import RunOptions
-from mm_config.schema import UserError, concerning, expect, expect_function
-from mm_config.specs import Expert, GenerationRequest, GuidanceMode, InferSpec, RandomWeights
+from mm_config.schema import concerning, expect, expect_function
+from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights
 from mm_infer.adapters import add_adapters
 from mm_infer.content import require_pinned
-from mm_infer.denoise import OnStep, denoise
-from mm_infer.encoding import given_of, text_features
+from mm_infer.denoise import OnStep
+from mm_infer.encoding import denoised, encoded
 from mm_infer.opening import PATH_OF, Generation, open_generation, options_of_loading, train_missing
 from mm_infer.requests import (
     Inputs,
     expect_floats,
     inputs_of,
     latent_shape,
-    noise_of,
     requests_of,
 )
-from mm_models import Autoencoder, ImageEncoder, TextEncoder, torch_dtype
+from mm_models import Autoencoder, ImageEncoder, TextEncoder
 
 Output = Literal["uint8", "float"]
 """How frames are handed out: 0 to 255 in uint8, or 0 to 1 in float32."""
@@ -271,28 +270,7 @@ def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep | N
 
 @torch.inference_mode()
 def _denoised(pipeline: Pipeline, batch: Inputs, on_step: OnStep) -> Tensor:
-    """The clean latents `[B, C, T, H, W]` of one batch.
-
-    Raises:
-        UserError: They are not finite; such latents would decode to videos that look merely black.
-    """
-    spec, place = pipeline.spec, pipeline.device
-    text, negative = text_features(spec, pipeline.text_encoder, batch)
-    noise = batch.noise
-    if noise is None:
-        noise = torch.stack([noise_of(spec, request) for request in batch.requests])
-    latents = denoise(
-        noise.to(place),
-        text.to(place),
-        negative.to(place),
-        pipeline.networks,
-        spec.sampler,
-        spec.boundary,
-        dtype=torch.float32 if spec.float32_residual else torch_dtype(spec.dtype),
-        batched=spec.runtime.guidance is GuidanceMode.BATCHED,
-        on_step=on_step,
-        given=given_of(spec, pipeline.autoencoder, pipeline.image_encoder, batch.requests, place),
-    )
-    if not bool(latents.isfinite().all()):
-        raise UserError("the latents are not finite in the end; look at the weights, guidance and dtype")
-    return latents
+    """The clean latents `[B, C, T, H, W]` of one batch. Raises UserError where they are not finite."""
+    encoders = pipeline.text_encoder, pipeline.autoencoder, pipeline.image_encoder
+    inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
+    return denoised(pipeline.spec, pipeline.networks, inputs, on_step)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -21,7 +20,6 @@ from mm_config.cli import (
     read_targets,
     runs_dir_of,
     threads_like,
-    whole_number,
 )
 from mm_config.console import print_lines, say, typed_path
 from mm_config.npu import exported
@@ -29,45 +27,9 @@ from mm_config.options import RunOptions, load_locations
 from mm_config.running import on_threads
 from mm_config.schema import Problem, UserError
 from mm_config.specs import GenerationRequest, InferSpec
+from mm_infer.asking import OPTIONS, requests_of_line
 from mm_infer.naming import file_names
 
-
-def _prompt(text: str) -> str:
-    if not text.strip():
-        raise UserError("is blank")
-    return text
-
-
-PROMPT = Option(
-    "--prompt",
-    "What the video shows. Give it again for one more video.",
-    "TEXT",
-    repeatable=True,
-    read=_prompt,
-    missing="say what the video shows",
-)
-NEGATIVE_PROMPT = Option(
-    "--negative-prompt",
-    'What no video should show; "" is nothing (default: the spec\'s).',
-    "TEXT",
-    may_be_empty=True,
-)
-IMAGE = Option(
-    "--image",
-    "Image file of the first frame, for networks that are given one: once for all prompts, or once for each, "
-    "in their order.",
-    "FILE",
-    repeatable=True,
-)
-LAST_IMAGE = Option(
-    "--last-image",
-    "Image file of the last frame, for networks that are given both; as --image.",
-    "FILE",
-    repeatable=True,
-)
-SEED = Option(
-    "--seed", "Seed of the noise of every video (default: 0).", "N", read=partial(whole_number, least=0)
-)
 OUT = Option(
     "--out",
     "The .mp4 to write; with several prompts, the folder for one .mp4 each.",
@@ -78,7 +40,7 @@ OUT = Option(
 FORCE = Option("--force", "Overwrite files that exist.")
 
 USAGE = Usage(
-    "mm generate TARGET --prompt TEXT [--prompt TEXT ...] [--image FILE] --out PATH [--spec.FIELD VALUE ...]",
+    "mm generate TARGET --prompt TEXT [--image FILE] | --requests FILE --out PATH [--spec.FIELD VALUE ...]",
     "Make videos from prompts.",
     "Makes a video of each prompt, with the model, the sampler and the size of an inference spec, and writes "
     "it as mp4. With --image it begins with an image, and takes its aspect ratio at the spec's area; with "
@@ -89,7 +51,7 @@ USAGE = Usage(
     "trains them first where no finished run has made them.\n\n"
     "A target is an experiment file, a saved spec, a run folder, a video that a run made, a module, a run id "
     "or a hash prefix of at least 6 digits.",
-    (PROMPT, NEGATIVE_PROMPT, IMAGE, LAST_IMAGE, SEED, OUT, FORCE, LIKE, ACCEPT_CONTENT, RUNS_DIR, LOCATION),
+    (*OPTIONS, OUT, FORCE, LIKE, ACCEPT_CONTENT, RUNS_DIR, LOCATION),
     (
         (
             'mm generate experiments/tiny.py --prompt "a red circle moving right" --out circle.mp4',
@@ -108,21 +70,17 @@ USAGE = Usage(
             ' --prompt "a red circle moving up" --prompt "a red square moving up"',
             "two videos, into a folder",
         ),
+        (
+            "mm generate experiments/wan22_i2v.py --requests wanted.jsonl --out made",
+            "a video for each line of a file",
+        ),
     ),
 )
 
 
 def make_files(line: CommandLine) -> int:
     """Writes a video for each prompt."""
-    negative, seed = line.value(NEGATIVE_PROMPT, None), line.value(SEED, 0)
-    prompts, problems = line.values(PROMPT), list[Problem]()
-    first, last = (_images(line, option, len(prompts), problems) for option in (IMAGE, LAST_IMAGE))
-    requests = [
-        GenerationRequest(
-            prompt=prompt, negative_prompt=negative, seed=seed, image=image, last_image=last_image
-        )
-        for prompt, image, last_image in zip(prompts, first, last, strict=True)
-    ]
+    requests, problems = requests_of_line(line)
     paths, unusable = _paths(line, requests)
     problems += unusable
     (spec,) = read_targets(attrs.evolve(line, problems=(*line.problems, *problems)))
@@ -131,7 +89,7 @@ def make_files(line: CommandLine) -> int:
     options = RunOptions(
         runs_dir=runs_dir_of(line),
         locations=load_locations(line.values(LOCATION)),
-        requests=tuple(requests),
+        requests=requests,
         accept_content=line.has(ACCEPT_CONTENT),
         threads=threads_like(line),
         argv=("mm", "generate", *line.argv),
@@ -144,17 +102,6 @@ def make_files(line: CommandLine) -> int:
     say(f"run folder {typed_path(run_dir)}")
     print_lines(map(str, paths))
     return 0
-
-
-def _images(line: CommandLine, option: Option, prompts: int, problems: list[Problem]) -> Sequence[str | None]:
-    """The image file of each prompt; another number of files is added to the problems."""
-    files = line.values(option)
-    if len(files) in (1, prompts):
-        return files * prompts if len(files) == 1 else files
-    if files:
-        message = f"names {len(files)} files for {prompts} prompts; give one for all, or one for each"
-        problems.append(Problem(option.flag, message))
-    return (None,) * prompts
 
 
 def _paths(

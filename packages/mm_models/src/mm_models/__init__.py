@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mm_models.autoencoders.kept import kept_of, latents_of
     from mm_models.carried_out import PART_FIELDS, determinism_problems
     from mm_models.collectives import gather_json
+    from mm_models.compiling import BLOCKS, compile_blocks, compiled_graphs
     from mm_models.contents import encoder_inputs, files_digest, weights_input
     from mm_models.device_report import device_names, peak_gib
     from mm_models.dtypes import torch_dtype

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
-from mm_config.specs import TimestepScope, TrainSpec
+from mm_config.specs import AdamWSpec, TimestepScope, TrainSpec
 from mm_models import PART_FIELDS, determinism_problems, tags_of
 
 RUNNER = "training"
@@ -27,6 +28,8 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     if tag_of(spec.optim) not in (known := tags_of("mm.optimizers")):
         shown, installed = type(spec.optim).__name__, ", ".join(known) or "none"
         yield Problem("optim", f"is {shown}, for which no optimizer is installed; installed: {installed}")
+    if isinstance(spec.optim, AdamWSpec) and spec.optim.state_bits == 8 and find_spec("torchao") is None:
+        yield Problem("optim.state_bits", "is 8, which needs torchao: pip install 'mm-train[torchao]'")
     yield from determinism_problems(spec.runtime.deterministic, spec.runtime.attention, spec.compile)
     if spec.diffusion.timesteps_per is TimestepScope.MICRO_BATCH:
         yield Problem(
@@ -44,11 +47,15 @@ CARRIED_OUT = CarriedOut(
         "start_from.digest",
         "start_mode",
         "ema",
+        "samples",
         "validation",
         "data.buckets",
         "data.captions",
+        "data.dataset.caption",
+        "data.dataset.colours",
         "data.dataset.digest",
         "data.dataset.piece_count",
+        "data.dataset.start",
         "data.drop_short_share",
         "data.flip_share",
         "data.frame_dropout",
@@ -85,8 +92,10 @@ CARRIED_OUT = CarriedOut(
         "lora",
         "schedule.warmup_ratio",
         "schedule.decay_steps",
+        "compile",
         "optim.adaptive_clip_decay",
         "optim.groups",
+        "optim.state_bits",
         "precision.output",
         "precision.allow_tf32",
         "precision.float32_residual",

@@ -15,6 +15,7 @@ from mm_config.schema import tag_of
 from mm_config.specs import AdamWSpec, Decay, OptimizerSpec, ParameterGroupSpec, ScheduleSpec
 from mm_models import builder_of
 from mm_models.device import updates_in_one_kernel
+from mm_train.eight_bits import adamw_of_bytes
 
 STEP = "step"
 """Under which torch's optimizers count the updates of a parameter."""
@@ -34,10 +35,13 @@ def build_optimizer(network: nn.Module, spec: OptimizerSpec, device: torch.devic
 
 
 def adamw(network: nn.Module, spec: AdamWSpec, device: torch.device) -> Optimizer:
-    """AdamW, in one kernel where the device has it."""
+    """AdamW, in one kernel where the device has it; with moments of 8 bits, torchao's."""
     trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    groups = grouped(trained, spec.groups, spec.weight_decay)
+    if spec.state_bits == 8:
+        return adamw_of_bytes(groups, spec)
     return AdamW(
-        grouped(trained, spec.groups, spec.weight_decay),
+        groups,
         lr=spec.lr,
         betas=spec.betas,
         eps=spec.eps,
@@ -98,19 +102,30 @@ def learning_rate(step: int, peak: float, schedule: ScheduleSpec) -> float:
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
     """Sets the rate of the next update, of each group as a multiple of `lr`."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)
+        _set(group, lr * group.get("lr_scale", 1.0))
+
+
+def _set(group: dict[str, Any], lr: float) -> None:
+    """Sets a group's rate, which is a tensor on the host where an update is compiled."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
 
 
 def named_moments(network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """What the optimizer keeps of each parameter, such as `<parameter>.exp_avg`; no count of steps.
 
-    Names of parameters, not places in a list, so that another sharding can load them.
+    Names of parameters, not places in a list, so that another sharding can load them. An optimizer whose
+    moments consist of several tensors tells them by `stored_parts(moment)`, by what is added to the name.
     """
+    parts_of = getattr(optimizer, "stored_parts", lambda moment: {"": moment})
     return {
-        f"{name}.{kept}": value
+        f"{name}.{kept}{part}": tensor
         for name, parameter in network.named_parameters()
         for kept, value in optimizer.state.get(parameter, {}).items()
         if kept != STEP and isinstance(value, Tensor)
+        for part, tensor in parts_of(value).items()
     }
 
 
@@ -119,7 +134,7 @@ def make_moments(network: nn.Module, optimizer: Optimizer, step: int) -> None:
 
     Optimizers make their tensors in their first update, so there is one at a rate of 0.
     """
-    rates = [group["lr"] for group in optimizer.param_groups]
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
     set_learning_rate(optimizer, 0.0)
     for parameter in network.parameters():
         if parameter.requires_grad:
@@ -127,7 +142,7 @@ def make_moments(network: nn.Module, optimizer: Optimizer, step: int) -> None:
     optimizer.step()
     optimizer.zero_grad()
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+        _set(group, rate)
     for kept in optimizer.state.values():
         if STEP in kept:
             kept[STEP].fill_(step)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mm_config.specs import TrainSpec
+from mm_models import BLOCKS, compile_blocks
 from mm_train.matching import matching_modules
 from mm_train.offloading import Offload
 from mm_train.ranks import Ranks
@@ -19,16 +20,21 @@ from mm_train.sharding import shard
 def parallelize(network: nn.Module, spec: TrainSpec, ranks: Ranks, device: torch.device) -> None:
     """Has a network, on meta and with its trainable parameters decided, spread over ranks and spare memory.
 
-    Recomputation comes first: FSDP2's hooks then lie around it and gather parameters once for both passes of
-    a backward. Parameters are DTensors afterwards, where there is a process group, and keep their names.
+    Recomputation comes first, and is compiled with its block, so that the compiler sees what is kept. What
+    is kept of a block that is compiled, is kept by the block as a whole. FSDP2's hooks lie around all of it
+    and gather parameters once for both passes of a backward. Parameters are DTensors afterwards, where there
+    is a process group, and keep their names.
 
     Raises:
-        UserError: A pattern of the spec matches a list of modules.
+        UserError: A pattern of the spec matches a list of modules, or there are no blocks to compile.
     """
-    offload = Offload(device, spec.recompute.offload_ahead) if spec.recompute.offload else None
-    recompute(network, spec.recompute, offload)
+    kept, compiled = spec.recompute, spec.compile.enabled
+    offload = Offload(device, kept.offload_ahead) if kept.offload else None
+    recompute(network, kept, None if compiled else offload)
+    compile_blocks(network, spec.compile)
     if offload is not None:
-        offload.around(network, matching_modules(network, spec.recompute.modules, "spec.recompute.modules"))
+        patterns = (f"{BLOCKS}.*",) if compiled else kept.modules
+        offload.around(network, matching_modules(network, patterns, "spec.recompute.modules"))
     if ranks.grouped:
         shard(network, spec.fsdp, spec.precision, device)
 

@@ -29,9 +29,9 @@ from mm_train.features.kinds import FIELDS, LATENTS, TEXT, encoders_of, precompu
 from mm_train.features.making import Asks, Names
 from mm_train.features.precomputed import Precomputed, read_precomputed, write_head
 from mm_train.mindspeed_features import convert
+from mm_train.preparing import planned, prepared
 from mm_train.ranks import Ranks, joined
 from mm_train.starting import require_short_captions
-from mm_train.training import planned, prepared
 
 
 def precompute_features(

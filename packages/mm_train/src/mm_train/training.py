@@ -21,27 +21,25 @@ from mm_config.running import equal_run, on_threads
 from mm_config.runs import Run, attach, open_run, read_result, recorded
 from mm_config.schema import UserError, expect, expect_function
 from mm_config.specs import TrainSpec
-from mm_data import Dataset, Plan
 from mm_models import deterministic, device, device_names, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train.adapters import build_network
 from mm_train.average import average_of
-from mm_train.batches import asks_of
 from mm_train.beginning import begin, fill
 from mm_train.carried_out import check_carried_out
 from mm_train.clipping import clipping_of
-from mm_train.content import agreed_inputs, with_content
-from mm_train.features.opening import open_features
+from mm_train.content import agreed_inputs
 from mm_train.finishing import finish, quarantine_of
 from mm_train.loop import fit
 from mm_train.metrics import Step
 from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
 from mm_train.parallelize import materialize, parallelize
+from mm_train.preparing import opened_source, planned, prepared
 from mm_train.ranks import Ranks, agree_on, joined
 from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
-from mm_train.sources import Source, source_of
+from mm_train.sample_requests import encoded_samples, open_samples
 from mm_train.starting import find_start, in_stored_order, require_short_captions
 from mm_train.stopping import stop_requests
 from mm_train.work import Training
@@ -152,6 +150,7 @@ def _train(
     network, attached = build_network(spec, ops)
     parallelize(network, spec, ranks, picked)
     ranks.on_first(lambda: require_short_captions(spec, options, dataset))
+    samples = ranks.together(lambda: open_samples(spec, options))
     saved = None if point is None or point.saved is None else Path(point.saved)
     first = find_start(spec, options, dataset, network, saved, ranks)
     made = agreed_inputs(spec, options, dataset, data, first.places, ranks)
@@ -160,7 +159,8 @@ def _train(
     run = _open(spec, options, ops, picked, ranks, made.inputs)
     with recorded(run) if ranks.is_first else nullcontext(), ranks.naming_who_is_missing(run):
         started = time.perf_counter()
-        source = _source(spec, options, dataset, plan, picked, ranks, made.inputs)
+        sampling = ranks.together(lambda: encoded_samples(samples))
+        source = opened_source(spec, options, dataset, plan, picked, ranks, made.inputs)
         materialize(network, picked)
         if saved is not None and made.keeps_order:
             dataset = in_stored_order(dataset, saved)
@@ -178,6 +178,7 @@ def _train(
             levels=noise_levels(spec),
             network=network,
             optimizer=build_optimizer(network, spec.optim, picked),
+            sampling=sampling,
             dropout=attached and attached.dropout,
             clipping=clipping_of(spec.optim, picked),
             average=average_of(network, spec.ema),
@@ -200,39 +201,6 @@ def _train(
             return finish(training, state)
 
 
-def prepared(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> tuple[Dataset, Input]:
-    """Rank 0 renders what has to be rendered, and hashes the clips; then every rank reads the manifest."""
-
-    def prepare() -> Dataset:
-        return mm_data.prepare(
-            spec.data.dataset,
-            cache_dir=options.cache_dir,
-            locations=options.locations,
-            isolated=spec.data.isolated,
-        )
-
-    made: list[Dataset] = []
-    if ranks.world_size > 1:
-        ranks.on_first(lambda: made.append(prepare()))
-    dataset = ranks.together(lambda: made[0] if made else prepare())
-    content = ranks.on_first(
-        lambda: attrs.asdict(mm_data.dataset_input(spec.data.dataset, dataset, options.contents_dir))
-    )
-    data = Input(**content)
-    return with_content(dataset, data), data
-
-
-def planned(spec: TrainSpec, dataset: Dataset, options: RunOptions, ranks: Ranks) -> Plan:
-    """Rank 0 sorts the clips where nobody has; every rank plans the same."""
-
-    def make() -> Plan:
-        return mm_data.plan_of(spec, dataset, options.cache_dir)
-
-    if ranks.world_size > 1:
-        ranks.on_first(lambda: bool(make()))
-    return ranks.together(make)
-
-
 def _open(
     spec: TrainSpec,
     options: RunOptions,
@@ -250,17 +218,3 @@ def _open(
     run = ranks.together(lambda: open_here() if ranks.is_first else None)
     path = ranks.share(run and str(run.path.absolute()))
     return run or attach(Path(path))
-
-
-def _source(
-    spec: TrainSpec,
-    options: RunOptions,
-    dataset: Dataset,
-    plan: Plan,
-    picked: torch.device,
-    ranks: Ranks,
-    inputs: Mapping[str, Input],
-) -> Source:
-    asks = asks_of(plan, dataset)
-    features = open_features(spec, dataset, asks, options, picked, ranks, inputs)
-    return ranks.together(lambda: source_of(spec, options.locations, picked, features))

@@ -12,7 +12,8 @@ from mm_config.durable.digests import sha256_of
 from mm_config.runs.record import RunRecord
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import spec_hash
-from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.schema.root import RootSpec
+from mm_config.specs.infer import GenerationRequest
 from mm_config.stored.files import from_payload, to_payload
 from mm_config.stored.mp4 import comment_of, frames_digest, is_video
 
@@ -35,7 +36,7 @@ class Mark:
     """What the run was made of; None where that was not recorded."""
 
 
-def comment_for(spec: InferSpec, request: GenerationRequest, record: RunRecord | None) -> str:
+def comment_for(spec: RootSpec, request: GenerationRequest, record: RunRecord | None) -> str:
     """The comment of a video, which `mark_of` reads.
 
     Args:

@@ -5,8 +5,8 @@ modulation.
 """
 
 import math
+from typing import NamedTuple
 
-import attrs
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,8 +16,7 @@ from mm_models.ops.layers import Float32LayerNorm, Float32Linear
 from mm_models.wan.feed_forward import FeedForward
 
 
-@attrs.frozen
-class Modulation:
+class Modulation(NamedTuple):
     """The timestep's say in every block, kept small: one row per sample or per distinct timestep."""
 
     time_UD: Tensor

@@ -1,0 +1,65 @@
+"""PyTorch's compiler on the blocks of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch._dynamo
+from torch import nn
+from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.utils import counters
+
+from mm_config.schema import Problem, UserError
+from mm_config.specs import CompileMode, CompileSpec
+
+BLOCKS = "blocks"
+"""The list of a network's blocks."""
+MOST_GRAPHS = 64
+"""Of one block's code: one for each size of clips, twice where a pass without gradients comes between."""
+
+
+def compile_blocks(network: nn.Module, spec: CompileSpec, path: str = "spec.compile") -> None:
+    """Compiles each block by itself, at its first call; blocks of one kind share what is compiled.
+
+    The method `forward` is replaced: names of parameters stay, and hooks on a block run outside of it.
+
+    Args:
+        network: Its blocks are the items of its list `blocks`.
+        spec: How; nothing is done unless it is enabled.
+        path: The spec's canonical path, for errors.
+
+    Raises:
+        UserError: The network has no such list; and at the first call, the compiler can't do it.
+    """
+    if not spec.enabled:
+        return
+    blocks = getattr(network, BLOCKS, None)
+    if not isinstance(blocks, nn.ModuleList):
+        raise UserError(Problem(f"{path}.enabled", f"is True, but the network has no list `{BLOCKS}`"))
+    torch._dynamo.config.recompile_limit = max(MOST_GRAPHS, torch._dynamo.config.recompile_limit)
+    for block in blocks:
+        compiled = torch.compile(
+            block.forward,
+            backend=spec.backend.value,
+            mode=None if spec.mode is CompileMode.DEFAULT else spec.mode.value,
+            fullgraph=spec.fullgraph,
+            dynamic=spec.dynamic,
+        )
+        block.forward = partial(_explained, compiled, path)
+
+
+def compiled_graphs() -> int:
+    """Graphs that this process has compiled so far; more than before a step means that it waited for one."""
+    return counters["stats"]["unique_graphs"]
+
+
+def _explained(compiled: Callable[..., Any], path: str, *inputs: Any, **named: Any) -> Any:
+    try:
+        return compiled(*inputs, **named)
+    except TorchDynamoException as error:
+        told = next(line for line in str(error).splitlines() if line.strip())
+        hint = "spec.compile.fullgraph=False lets what can't be compiled run as it is"
+        raise UserError(Problem(path, f"a block can't be compiled: {told}; {hint}")) from error
