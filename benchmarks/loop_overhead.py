@@ -87,7 +87,7 @@ def computed(act: Callable[[], object], rounds: int) -> float:
 
 def occasional(spec: TrainSpec, folder: Path) -> dict[str, float]:
     """Seconds of a validation and of a checkpoint, as metrics.jsonl tells them."""
-    changes: dict[str, Any] = {"validation": ValidationSpec(every_steps=1, batches=1, holdout=0.2)}
+    changes: dict[str, Any] = {"validation": ValidationSpec(every_steps=1, batches=1, holdout=0.5)}
     changes |= {"checkpoint.every_steps": 1, "schedule.steps": 4}
     for _ in steps(replace(spec, {**changes, "name": "occasional"}), RunOptions(runs_dir=folder)):
         pass
@@ -110,6 +110,8 @@ def main() -> None:
     sizes = {"hidden_size": args.width, "ffn_dim": 4 * args.width, "num_layers": args.layers}
     changes = {f"model.{name}": value for name, value in sizes.items()}
     changes |= {"model.num_attention_heads": max(1, args.width // 64), "runtime.device": args.device}
+    # Few clips: what is kept of them has been read, and checked, before anything is measured.
+    changes |= {"data.dataset.clips_per_caption": 1, "data.workers": 1}
     changes |= {"data.batch_size": args.batch, "name": "loop", "schedule.warmup_steps": 0}
     spec = replace(tiny_high.SPEC, {**changes, "checkpoint.every_steps": 10_000, "runtime.log_every": 1000})
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +121,7 @@ def main() -> None:
             named = replace(spec, {"runtime.tensorboard": board, "name": name})
             ways[name], generator = loop(named, runs, writes)
             running.append(generator)
-        interleaved(device, ways, 2)
+        interleaved(device, ways, 3)
         times = interleaved(device, ways, args.rounds)
         worked = {name: computed(act, args.rounds) for name, act in ways.items()}
         print(f"bare step {statistics.median(times['bare']):.3f} s, width {args.width}, {args.layers} blocks")
