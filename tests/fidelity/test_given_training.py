@@ -151,7 +151,7 @@ class Taken:
 def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
     """Filled while a training runs."""
     taken = Taken()
-    source_of, draw = training._source, losses.draw
+    source_of, draw = training.opened_source, losses.draw
 
     def recording_source(*arguments: Any) -> Any:
         source = source_of(*arguments)
@@ -173,7 +173,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
         taken.from_text += draws.from_text
         return draws
 
-    monkeypatch.setattr(training, "_source", recording_source)
+    monkeypatch.setattr(training, "opened_source", recording_source)
     monkeypatch.setattr(losses, "draw", recording_draw)
     return taken
 

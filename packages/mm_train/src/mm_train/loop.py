@@ -18,12 +18,13 @@ from mm_data import Quarantine
 from mm_train import states
 from mm_train.ahead import encoded_ahead
 from mm_train.gradients import gradients_of
+from mm_train.looking import looked_at
 from mm_train.metrics import Step
 from mm_train.optim import learning_rate, set_learning_rate
+from mm_train.profiling import recording
 from mm_train.recording import Recorder
 from mm_train.states import TrainState
 from mm_train.updating import update
-from mm_train.validation import validated
 from mm_train.work import Training
 
 
@@ -76,10 +77,13 @@ def fit(
             quarantine=training.quarantine,
         ) as batches,
         progress(f"train {spec.name}", last_step, "step", spec.runtime.log_every, first_step) as bar,
+        recording(training) as reached,
     ):
         batches = encoded_ahead(training, batches)
         training.clock.restart()
         for step in range(first_step, last_step):
+            reached(step)
+            training.clock.mark("other")
             asked_at = time.perf_counter()
             batch = ranks.together(lambda: next(batches))
             waited = time.perf_counter() - asked_at
@@ -100,7 +104,9 @@ def fit(
             training.clock.mark("other")
             asked = stop_requested()
             stop = ranks.largest(max(asked, signal.SIGINT) if closed else asked)
-            measured = validated(training, step + 1, bar) if not stop or step + 1 == steps else None
+            measured = None
+            if not stop or step + 1 == steps:
+                measured = looked_at(training, recorder, step + 1, bar)
             elapsed = start.seconds + time.perf_counter() - started
             state = attrs.evolve(
                 start, step=step + 1, data=batches.state(), seconds=elapsed, validation=measured
