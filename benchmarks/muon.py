@@ -3,8 +3,8 @@
     python benchmarks/muon.py [--steps 450] [--adamw 1e-3 3e-3 1e-2] [--muon 1e-3 3e-3 1e-2] [--runs-dir DIR]
 
 Each optimizer trains with each of its rates, on the same clips, noise and noise levels; runs that are there
-already are read again. A curve is the mean loss of the steps of a tenth of the run. The best rate of an optimizer
-is the one whose curve ends lowest.
+already are read again. A curve is the mean loss of the steps of a tenth of the run. The best rate of an
+optimizer is the one whose curve ends lowest.
 """
 
 from __future__ import annotations
