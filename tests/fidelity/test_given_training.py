@@ -151,7 +151,7 @@ class Taken:
 def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
     """Filled while a training runs."""
     taken = Taken()
-    source_of, draw = training._source, losses.draw
+    source_of, draw = training.opened_source, losses.draw
 
     def recording_source(*arguments: Any) -> Any:
         source = source_of(*arguments)
@@ -173,7 +173,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
         taken.from_text += draws.from_text
         return draws
 
-    monkeypatch.setattr(training, "_source", recording_source)
+    monkeypatch.setattr(training, "opened_source", recording_source)
     monkeypatch.setattr(losses, "draw", recording_draw)
     return taken
 
@@ -227,11 +227,11 @@ def loss_of(theirs: Theirs, spec: TrainSpec, taken: Taken) -> Tensor:
                 images.append(video[:, -1])
             mask = torch.tensor(MASKS[given]).float()[None, :, :, None, None].expand(1, 4, 3, 4, 6)
             noised = torch.cat((noised, mask, theirs.encoded(still)), 1)
-        # diffusers takes all but the last 512 tokens for the image's; a softmax over repeated keys is the
-        # softmax over the keys.
-        text = taken.text[place][None].repeat(1, 512 // len(taken.text[place]), 1)
-        seen = None
+        text, seen = taken.text[place][None], None
         if spec.image_encoder is not None and images:
+            # diffusers takes all but the last 512 tokens for the image's; a softmax over repeated keys is the
+            # softmax over the keys.
+            text = text.repeat(1, 512 // text.shape[1], 1)
             seen = torch.cat([theirs.seen(image) for image in images])
         velocity = theirs.network(noised, timestep, text, seen, return_dict=False)[0]
         error = (velocity - (noise - x0))[:, :, begin:]

@@ -68,7 +68,7 @@ class Given:
 def given(monkeypatch: pytest.MonkeyPatch) -> Given:
     """Filled while a training runs."""
     given = Given()
-    source_of, draw = training._source, losses.draw
+    source_of, draw = training.opened_source, losses.draw
 
     def recording_source(*arguments: Any) -> Any:
         source = source_of(*arguments)
@@ -87,7 +87,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Given:
         given.sigma += draws.sigma_B.tolist()
         return draws
 
-    monkeypatch.setattr(training, "_source", recording_source)
+    monkeypatch.setattr(training, "opened_source", recording_source)
     monkeypatch.setattr(losses, "draw", recording_draw)
     return given
 

@@ -9,6 +9,7 @@ from mm_config.families import wan21, wan22
 from mm_config.rules import request_problems
 from mm_config.schema.errors import SpecError
 from mm_config.specs.data import BucketSpec
+from mm_config.specs.datasets import MixturePart, MixtureSpec, ShapesScorerSpec, ShapesSpec
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import ClipImageEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.infer import GenerationRequest, SamplesSpec
@@ -197,9 +198,26 @@ def test_samples_give_each_prompt_its_image() -> None:
     assert [request.last_image for request in both.requests][::2] == ["sofa.png", "door.png"]
     only(WAN_T2V, {"samples": samples}, "samples.images", "a network that is given frames", "this is text")
     only(I2V, {"samples": both}, "samples.last_images", "first_and_last_frame", "this is first_frame")
+    wanted = replace(samples, "wanted", ("a red circle moving up",))
+    only(I2V, {"samples": wanted}, "samples.wanted", "only a scorer reads them; set samples.scorer")
+    scored = replace(wanted, "scorer", ShapesScorerSpec())
+    only(I2V, {"samples": scored}, "samples.wanted", "are 1 for 2 prompts; give one for each")
     fewer = {"samples": replace(samples, "images", ("cat.png",))}
     only(I2V, fewer, "samples.images", "are 1 for 2 prompts; give one for each")
     assert [request.image for request in fewer["samples"].requests] == ["cat.png", "cat.png", None, None]
+
+
+def test_colours_of_shapes_are_known_and_stand_once() -> None:
+    dataset = ShapesSpec(colours=("red", "purpel", "red"))
+    assert found(TRAIN, {"data.dataset": dataset}) == {
+        "spec.data.dataset.colours.1": "must be one of red, green, blue, yellow, purple, cyan, orange, "
+        "white, got 'purpel'; did you mean purple?",
+        "spec.data.dataset.colours.2": "red is listed twice",
+    }
+    mixed = MixtureSpec(parts=(MixturePart(dataset=dataset),))
+    assert found(TRAIN, {"data.dataset": mixed}).keys() == {
+        f"spec.data.dataset.parts.0.dataset.colours.{index}" for index in (1, 2)
+    }
 
 
 def test_images_of_samples_change_no_hash() -> None:

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 
+import attrs
 import numpy as np
 import pytest
 
 from mm_config.schema.errors import UserError
 from mm_config.specs.data import DataSpec
-from mm_config.specs.datasets import ShapesSpec
+from mm_config.specs.datasets import COLOURS, FURTHER_COLOURS, ShapesCaption, ShapesSpec, ShapesStart
 from mm_data import prepare
 from mm_data.shapes import measure, parse_caption, render, render_dataset, score, verify
 from tests.mm_data.streams import load_record
@@ -28,6 +30,8 @@ def test_the_same_settings_give_the_same_frames_and_others_do_not():
     assert frames.shape == (17, 64, 64, 3)
     np.testing.assert_array_equal(frames, render(ShapesSpec(), caption, 3))
     assert int(frames.sum()) == 8_141_144
+    everything = b"".join(render(spec, shown, 0).tobytes() for shown in spec.captions)
+    assert sha256(everything).hexdigest()[:16] == "e0699f2cb8a1f1db"
     for other in (render(spec, caption, 4), render(ShapesSpec(seed=1), caption, 3)):
         assert not np.array_equal(frames, other)
 
@@ -48,6 +52,42 @@ def test_larger_pictures_are_measured_too():
         "shape": 1.0,
         "direction": 1.0,
     }
+
+
+def test_shapes_that_start_near_the_middle_hide_their_direction_and_captions_can_hide_the_rest(tmp_path):
+    spec = ShapesSpec(
+        clips_per_caption=2,
+        start=ShapesStart.MIDDLE,
+        caption=ShapesCaption.DIRECTION,
+        colours=("white", "red"),
+    )
+    dataset = prepare(spec, cache_dir=tmp_path)
+    captions = [record.caption for record in dataset.records]
+    assert captions == [f"moving {way}" for way in ("left", "right", "up", "down") for _ in "12"] * 4
+    data = DataSpec(dataset=spec, batch_size=1, num_frames=17, height=64, width=64, fps=8.0)
+    for record, shown in zip(dataset.records, [shown for shown in spec.shown for _ in "12"], strict=True):
+        frames = load_record(record, data).frames.numpy()
+        assert attrs.astuple(measure(frames, COLOURS + FURTHER_COLOURS)) == parse_caption(shown)
+        # The shape's middle and half its width, of pixels that are nearer to it than to the background.
+        inside = np.abs(frames[[0, -1]].astype(float) - frames[:1, :1, :1]).max(-1) >= 85
+        ends = np.array(
+            [[np.flatnonzero(one)[[0, -1]] + (0, 1) for one in inside.any(axis)] for axis in (1, 2)]
+        )
+        start, end = ends.mean(-1).T
+        assert np.abs(start - 32).max() <= 3.6, shown
+        assert 10.4 <= np.abs(end - start).max() <= 15.6 and np.abs(end - start).min() <= 0.6, shown
+        assert 9.4 <= np.diff(ends[:, 0]).max() / 2 <= 13.6, shown
+
+
+def test_each_further_colour_is_measured_and_none_is_taken_for_another():
+    everything = COLOURS + FURTHER_COLOURS
+    spec = ShapesSpec(colours=everything, seed=5)
+    captions = spec.captions[::3]
+    assert {parse_caption(caption)[0] for caption in captions} == set(everything)
+    assert min(score([render(spec, caption, 0) for caption in captions], captions).values()) == 1.0
+    # Where the first four alone are told apart, the nearest of them is said, or none.
+    said = [measure(render(spec, f"a {colour} circle moving up", 0)).colour for colour in FURTHER_COLOURS]
+    assert said == ["blue", "blue", "yellow", "yellow"]
 
 
 @pytest.mark.parametrize("sigma", [10, 40, 120])
@@ -74,8 +114,8 @@ def test_shares_count_each_property_on_its_own():
 
 def test_captions_of_another_form_are_refused():
     assert parse_caption("a yellow square moving down") == ("yellow", "square", "down")
-    with pytest.raises(UserError, match="a colour of red, green, blue, yellow"):
-        parse_caption("a purple square moving down")
+    with pytest.raises(UserError, match="a colour of red, green, blue, yellow, purple, "):
+        parse_caption("a pink square moving down")
 
 
 def test_a_dataset_is_rendered_once_and_reused(tmp_path):

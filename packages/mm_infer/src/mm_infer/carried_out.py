@@ -50,6 +50,7 @@ CARRIED_OUT = CarriedOut(
         "float32_residual",
         "samples.images",
         "samples.last_images",
+        "samples.wanted",
         "image_fit",
         "image_background",
         "distilled",

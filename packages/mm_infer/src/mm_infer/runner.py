@@ -68,7 +68,8 @@ def make(spec: InferSpec, options: RunOptions, paths: Sequence[Path] | None = No
         with gathering(problems):
             generation = open_generation(spec, options, requests)
         with gathering(problems):
-            scoring.check_scorable(spec.samples.scorer if own else None, requests)
+            if own:
+                scoring.check_scorable(spec.samples)
         if problems:
             raise UserError(problems)
         check_opens(spec, options)
@@ -134,7 +135,7 @@ def _measured(
     score = None
     if spec.samples.scorer is not None:
         with _timed(timings, "score"):
-            score = scoring.score(spec.samples.scorer, videos)
+            score = scoring.score(spec.samples.scorer, videos, spec.samples.asked_for)
         write_json(opened.path / "measurements.json", {"videos": score.measurements})
     sheet = opened.path.absolute() / "contact_sheet.png"
     write_contact_sheet(

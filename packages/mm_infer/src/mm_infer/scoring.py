@@ -1,4 +1,4 @@
-"""How well videos follow their prompts: hands each video to the scorer that the spec names."""
+"""How well videos show what they are to show: hands each one to the scorer that the spec names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from mm_config.schema import Problem, UserError
-from mm_config.specs import GenerationRequest, ScorerSpec, ShapesScorerSpec
+from mm_config.specs import SamplesSpec, ScorerSpec, ShapesScorerSpec
 from mm_data import shapes
 from mm_infer.pipeline import Video
 
@@ -23,54 +23,57 @@ class Score:
     """What was measured on each video, in their order, as JSON values."""
 
 
-def check_scorable(scorer: ScorerSpec | None, requests: Sequence[GenerationRequest]) -> None:
-    """Refuses, before any work, a scorer that is unknown or prompts that it can't judge.
+def check_scorable(samples: SamplesSpec) -> None:
+    """Refuses, before any work, a scorer that is unknown or texts that it can't judge videos by.
 
     Raises:
-        UserError: With one problem per prompt.
+        UserError: With one problem per text.
     """
-    match scorer:
+    match samples.scorer:
         case None:
             return
         case ShapesScorerSpec():
+            path = "spec.samples.wanted" if samples.wanted else "spec.samples.prompts"
             problems = [
-                Problem("spec.samples.prompts", problem)
-                for prompt in dict.fromkeys(request.prompt for request in requests)
-                for problem in _caption_problems(prompt)
+                Problem(path, problem)
+                for text in dict.fromkeys(samples.asked_for)
+                for problem in _caption_problems(text)
             ]
-        case _:
-            problems = [Problem("spec.samples.scorer", f"no scorer is known for {type(scorer).__name__}")]
+        case other:
+            problems = [Problem("spec.samples.scorer", f"no scorer is known for {type(other).__name__}")]
     if problems:
         raise UserError(problems)
 
 
-def score(scorer: ScorerSpec, videos: Sequence[Video]) -> Score:
+def score(scorer: ScorerSpec, videos: Sequence[Video], asked_for: Sequence[str]) -> Score:
     """Measures every video once and counts what is right.
 
     Args:
-        scorer: One that `check_scorable` has accepted, with the prompts.
+        scorer: One that `check_scorable` has accepted, with what is asked for.
         videos: At least one.
+        asked_for: What each of them is to show.
     """
     assert isinstance(scorer, ShapesScorerSpec)
-    measured = [attrs.asdict(shapes.measure(video.frames)) for video in videos]
-    asked_for = [shapes.parse_caption(video.request.prompt) for video in videos]
+    colours = shapes.told_apart(asked_for)
+    measured = [attrs.asdict(shapes.measure(video.frames, colours)) for video in videos]
+    words = [shapes.parse_caption(text) for text in asked_for]
     right = [
-        [got == asked for got, asked in zip(one.values(), words, strict=True)]
-        for one, words in zip(measured, asked_for, strict=True)
+        [got == word for got, word in zip(one.values(), asked, strict=True)]
+        for one, asked in zip(measured, words, strict=True)
     ]
     counts = [sum(column) for column in zip(*right, strict=True)]
     return Score(
         shares={name: count / len(videos) for name, count in zip(measured[0], counts, strict=True)},
         measurements=tuple(
-            {"prompt": video.request.prompt, "seed": video.request.seed, **one}
-            for video, one in zip(videos, measured, strict=True)
+            {"prompt": video.request.prompt, "seed": video.request.seed, "asked_for": asked, **one}
+            for video, asked, one in zip(videos, asked_for, measured, strict=True)
         ),
     )
 
 
-def _caption_problems(prompt: str) -> Sequence[str]:
+def _caption_problems(text: str) -> Sequence[str]:
     try:
-        shapes.parse_caption(prompt)
+        shapes.parse_caption(text)
     except ValueError as error:
         return (str(error),)
     return ()

@@ -231,7 +231,8 @@ def _activations(spec: TrainSpec, clip: Clip, micro: int, layout: Layout, mode: 
 def _batch(spec: TrainSpec, clip: Clip, share: int, micro: int) -> tuple[int, int]:
     """Bytes of a step's latents and features, with a pass's noise, target and prediction; and of its pixels.
 
-    All are float32; decoded frames also wait as bytes.
+    What is given beside noise comes as further input channels. All are float32; decoded frames also wait as
+    bytes.
     """
     model, at_once = spec.model, share * spec.runtime.encode_ahead
     cells = prod(spec.autoencoder.latent_shape(clip.num_frames, clip.height, clip.width))
@@ -239,7 +240,7 @@ def _batch(spec: TrainSpec, clip: Clip, share: int, micro: int) -> tuple[int, in
     image = 0
     if spec.image_encoder is not None:
         image = image_tokens(spec.image_encoder, model) * spec.image_encoder.image_dim
-    features = cells * spec.autoencoder.latent_channels + text + image
+    features = cells * model.in_channels + text + image
     in_pass = cells * (model.in_channels + 3 * model.out_channels)
     latents = BYTES[Dtype.FLOAT32] * (features * at_once + in_pass * micro)
     pixels = 3 * clip.num_frames * clip.height * clip.width * (BYTES[Dtype.FLOAT32] + 1)

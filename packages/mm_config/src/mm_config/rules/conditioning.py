@@ -97,25 +97,33 @@ def request_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Pr
 
 
 def sample_problems(spec: InferSpec) -> Iterator[Problem]:
-    """Each prompt says something, and has its own image where images are given; paths start in the spec."""
+    """Each prompt says something, and has its own image where images are given, and its own wish where
+    videos are measured by other texts; paths start in the spec.
+    """
     samples, given = spec.samples, spec.model.conditioning
     for index, prompt in enumerate(samples.prompts):
         if not prompt.strip():
             yield Problem(f"samples.prompts.{index}", f"must say something, got {prompt!r}")
     takers = {
-        "images": (samples.images, given is not Conditioning.TEXT, "a network that is given frames"),
+        "images": (
+            samples.images,
+            given is not Conditioning.TEXT,
+            f"a network that is given frames takes them; this is {given.value}",
+        ),
         "last_images": (
             samples.last_images,
             given is Conditioning.FIRST_AND_LAST_FRAME,
-            "conditioning first_and_last_frame",
+            f"conditioning first_and_last_frame takes them; this is {given.value}",
         ),
+        "wanted": (samples.wanted, samples.scorer is not None, "a scorer reads them; set samples.scorer"),
     }
-    for name, (files, taken, taker) in takers.items():
-        if files and not taken:
-            yield Problem(f"samples.{name}", f"are given, but only {taker} takes them; this is {given.value}")
-        elif files and len(files) != len(samples.prompts):
+    for name, (texts, taken, taker) in takers.items():
+        if texts and not taken:
+            yield Problem(f"samples.{name}", f"are given, but only {taker}")
+        elif texts and len(texts) != len(samples.prompts):
             yield Problem(
-                f"samples.{name}", f"are {len(files)} for {len(samples.prompts)} prompts; give one for each"
+                f"samples.{name}",
+                f"are {len(texts)} for {len(samples.prompts)} prompts; give one for each",
             )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from mm_config.durable.reading import outside
-from mm_config.rules.wording import idle_problems
+from mm_config.rules.wording import idle_problems, one_of, repeated_problems
 from mm_config.schema.errors import Problem
 from mm_config.specs.data import (
     Cache,
@@ -21,7 +21,7 @@ from mm_config.specs.data import (
     Resize,
     Tails,
 )
-from mm_config.specs.datasets import ManifestSpec, MixtureSpec, ShapesSpec
+from mm_config.specs.datasets import COLOURS, FURTHER_COLOURS, ManifestSpec, MixtureSpec, ShapesSpec
 from mm_config.specs.weights import ReleasedWeights
 
 
@@ -47,6 +47,14 @@ def caption_text_problems(captions: CaptionSpec) -> Iterator[Problem]:
     for index, template in enumerate(captions.templates):
         if template.count("{caption}") != 1:
             yield Problem(f"templates.{index}", f"must have {{caption}} once, got {template[:80]!r}")
+
+
+def colour_problems(dataset: ShapesSpec) -> Iterator[Problem]:
+    """Colours are known, and each has its clips once."""
+    yield from repeated_problems("colours", dataset.colours)
+    for index, colour in enumerate(dataset.colours):
+        if colour not in (known := (*COLOURS, *FURTHER_COLOURS)):
+            yield Problem(f"colours.{index}", one_of(colour, known))
 
 
 def precomputed_problems(precomputed: PrecomputedSpec) -> Iterator[Problem]:

@@ -25,7 +25,7 @@ from mm_config.schema.fields import spec_fields
 from mm_config.schema.root import RootSpec
 from mm_config.schema.types import class_of, expect_spec, is_spec, is_tuple
 from mm_config.specs.data import CaptionSpec, DataSpec, PrecomputedSpec
-from mm_config.specs.datasets import ManifestSpec
+from mm_config.specs.datasets import ManifestSpec, ShapesSpec
 from mm_config.specs.diffusion import FlowMatchingSpec, SamplerSpec
 from mm_config.specs.encoders import (
     ClipImageEncoderSpec,
@@ -65,6 +65,7 @@ _OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
     ReleasedWeights: (data.digest_problems, data.subfolder_problems),
     SamplerSpec: (sampling.sampler_problems,),
     ScheduleSpec: (schedules.schedule_problems,),
+    ShapesSpec: (data.colour_problems,),
     SparseAttentionSpec: (sampling.sparse_problems,),
     TrainRuntimeSpec: (precision.runtime_problems, npu.npu_runtime_problems),
     Umt5TextEncoderSpec: (encoders.umt5_problems,),

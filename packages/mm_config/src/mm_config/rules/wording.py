@@ -49,11 +49,11 @@ def divisor_problems(name: str, number: int, whole: int, of: str, *, what: str =
         yield Problem(name, f"{number} {what} not divide {of}; nearest: {legal}")
 
 
-def repeated_problems(name: str, numbers: Sequence[float]) -> Iterator[Problem]:
-    """Numbers of a list that stand in it before."""
-    for index, number in enumerate(numbers):
-        if number in numbers[:index]:
-            yield Problem(f"{name}.{index}", f"{number} is listed twice")
+def repeated_problems(name: str, listed: Sequence[float | str]) -> Iterator[Problem]:
+    """Numbers or words of a list that stand in it before."""
+    for index, one in enumerate(listed):
+        if one in listed[:index]:
+            yield Problem(f"{name}.{index}", f"{one} is listed twice")
 
 
 def divisors(number: int) -> str:

@@ -36,11 +36,11 @@ class ShapesCaption(enum.Enum):
 class ShapesSpec(DatasetSpec):
     """Real H.264 clips of moving shapes, rendered on first use and kept.
 
-    Captions are "a {colour} {shape} moving {direction}" for every combination.
+    A clip shows "a {colour} {shape} moving {direction}"; every combination has clips.
     """
 
     clips_per_caption: int = field(default=16, ge=1, le=1_000_000, unit="clips")
-    """Clips of each of the 32 captions, differing in size, speed and start."""
+    """Clips of each combination, differing in size, speed and start."""
     seed: int = field(default=0, ge=0)
     """Seed of sizes, speeds and starts."""
     size: int = field(default=64, ge=32, le=65_536, unit="pixels")
@@ -60,10 +60,17 @@ class ShapesSpec(DatasetSpec):
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """Every caption, in a fixed order."""
+        """The caption of every combination, in the order of `shown`."""
+        if self.caption is ShapesCaption.FULL:
+            return self.shown
+        return tuple(shown[shown.index("moving") :] for shown in self.shown)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What clips show: every combination in full, in a fixed order."""
         return tuple(
             f"a {colour} {shape} moving {direction}"
-            for colour in COLOURS
+            for colour in self.colours
             for shape in SHAPES
             for direction in DIRECTIONS
         )

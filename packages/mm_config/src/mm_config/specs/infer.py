@@ -82,6 +82,11 @@ class SamplesSpec:
     """What each prompt's video is to show, for the scorer, where the prompt does not say it all."""
 
     @property
+    def asked_for(self) -> tuple[str, ...]:
+        """What the video of each request is to show: what is wanted, or else its prompt."""
+        return tuple(text for text in self.wanted or self.prompts for _ in self.seeds)
+
+    @property
     def requests(self) -> tuple[GenerationRequest, ...]:
         """Every prompt with every seed, prompts outermost; a prompt beyond the images has none."""
         given = zip_longest(self.prompts, self.images, self.last_images)

@@ -3,6 +3,15 @@
 from mm_data.shapes.captions import parse_caption
 from mm_data.shapes.dataset import render_dataset, verify
 from mm_data.shapes.render import render
-from mm_data.shapes.score import Measured, measure, score
+from mm_data.shapes.score import Measured, measure, score, told_apart
 
-__all__ = ["Measured", "measure", "parse_caption", "render", "render_dataset", "score", "verify"]
+__all__ = [
+    "Measured",
+    "measure",
+    "parse_caption",
+    "render",
+    "render_dataset",
+    "score",
+    "told_apart",
+    "verify",
+]

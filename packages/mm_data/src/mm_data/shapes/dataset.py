@@ -59,7 +59,9 @@ def verify(dataset: Path) -> list[str]:
 
 def _render_into(folder: Path, spec: ShapesSpec, digest: str) -> None:
     (folder / "clips").mkdir()
-    clips = [(caption, number) for caption in spec.captions for number in range(spec.clips_per_caption)]
+    of_each = range(spec.clips_per_caption)
+    clips = [(shown, number) for shown in spec.shown for number in of_each]
+    captions = [caption for caption in spec.captions for _ in of_each]
     names = [f"clips/{index:05d}.mp4" for index in range(len(clips))]
 
     def write(name: str, clip: tuple[str, int]) -> None:
@@ -72,8 +74,7 @@ def _render_into(folder: Path, spec: ShapesSpec, digest: str) -> None:
         for _ in pool.map(write, names, clips):
             bar.advance(1)
     lines = [
-        json.dumps({"path": name, "caption": caption})
-        for name, (caption, _) in zip(names, clips, strict=True)
+        json.dumps({"path": name, "caption": caption}) for name, caption in zip(names, captions, strict=True)
     ]
     (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     files = {name: size_and_sha256(folder / name) for name in ("manifest.jsonl", *names)}

@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 import torch
 
+from mm_config.specs import COLOURS, FURTHER_COLOURS
 from mm_data.shapes.captions import RGB, parse_caption
 
 BORDER = 2
@@ -53,8 +54,8 @@ class Measured:
     """Its name, as in prompts."""
 
 
-def measure(frames: np.ndarray | torch.Tensor) -> Measured:
-    """Measures one clip, uint8 RGB `[T, H, W, 3]`."""
+def measure(frames: np.ndarray | torch.Tensor, colours: Sequence[str] = COLOURS) -> Measured:
+    """Measures one clip, uint8 RGB `[T, H, W, 3]`; its colour is the nearest of `colours`."""
     pixels = frames.cpu().numpy() if isinstance(frames, torch.Tensor) else frames
     pixels = pixels.astype(np.float64)
     num_frames, height, width, _ = pixels.shape
@@ -75,7 +76,7 @@ def measure(frames: np.ndarray | torch.Tensor) -> Measured:
     if len(good) < MIN_GOOD_FRAMES * num_frames:
         return Measured(None, None, None)
     return Measured(
-        colour=_colour(difference[good], blobs[good], np.median(background, axis=0)),
+        colour=_colour(difference[good], blobs[good], np.median(background, axis=0), colours),
         shape=_shape(standing_out[good], blobs[good]),
         direction=_direction(blobs[good], good, num_frames),
     )
@@ -88,13 +89,20 @@ def score(videos: Iterable[np.ndarray | torch.Tensor], captions: Sequence[str]) 
         UserError: A caption is not of the form that can be scored.
     """
     wanted = [parse_caption(caption) for caption in captions]
-    measured = [attrs.astuple(measure(video)) for video in videos]
+    colours = told_apart(captions)
+    measured = [attrs.astuple(measure(video, colours)) for video in videos]
     right = [
         [got == want for got, want in zip(one, asked, strict=True)]
         for one, asked in zip(measured, wanted, strict=True)
     ]
     shares = np.mean(right, axis=0)
     return dict(zip(("colour", "shape", "direction"), map(float, shares), strict=True))
+
+
+def told_apart(captions: Iterable[str]) -> tuple[str, ...]:
+    """The colours that measuring tells apart: the four first ones, or all where captions ask for another."""
+    further = {parse_caption(caption)[0] for caption in captions} - set(COLOURS)
+    return (*COLOURS, *FURTHER_COLOURS) if further else COLOURS
 
 
 def largest_pieces(mask: np.ndarray) -> np.ndarray:
@@ -147,9 +155,11 @@ def _direction(blobs: np.ndarray, times: np.ndarray, num_frames: int) -> str | N
     return None
 
 
-def _colour(difference: np.ndarray, blobs: np.ndarray, background: np.ndarray) -> str | None:
+def _colour(
+    difference: np.ndarray, blobs: np.ndarray, background: np.ndarray, colours: Sequence[str]
+) -> str | None:
     mean = np.mean([frame[blob].mean(axis=0) for frame, blob in zip(difference, blobs, strict=True)], axis=0)
-    cosines = {name: _cosine(np.array(rgb) - background, mean) for name, rgb in RGB.items()}
+    cosines = {name: _cosine(np.array(RGB[name]) - background, mean) for name in colours}
     name = max(cosines, key=cosines.__getitem__)
     return name if cosines[name] >= MIN_COSINE else None
 
