@@ -47,6 +47,7 @@ CARRIED_OUT = CarriedOut(
         "start_from.digest",
         "start_mode",
         "ema",
+        "samples",
         "validation",
         "data.buckets",
         "data.captions",

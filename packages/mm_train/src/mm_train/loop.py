@@ -18,12 +18,12 @@ from mm_data import Quarantine
 from mm_train import states
 from mm_train.ahead import encoded_ahead
 from mm_train.gradients import gradients_of
+from mm_train.looking import looked_at
 from mm_train.metrics import Step
 from mm_train.optim import learning_rate, set_learning_rate
 from mm_train.recording import Recorder
 from mm_train.states import TrainState
 from mm_train.updating import update
-from mm_train.validation import validated
 from mm_train.work import Training
 
 
@@ -100,7 +100,9 @@ def fit(
             training.clock.mark("other")
             asked = stop_requested()
             stop = ranks.largest(max(asked, signal.SIGINT) if closed else asked)
-            measured = validated(training, step + 1, bar) if not stop or step + 1 == steps else None
+            measured = None
+            if not stop or step + 1 == steps:
+                measured = looked_at(training, recorder, step + 1, bar)
             elapsed = start.seconds + time.perf_counter() - started
             state = attrs.evolve(
                 start, step=step + 1, data=batches.state(), seconds=elapsed, validation=measured

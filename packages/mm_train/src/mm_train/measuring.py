@@ -15,18 +15,13 @@ from mm_train.work import Training
 def at_rest(training: Training) -> Generator[None]:
     """Has the network compute as when it is used, in a block: its average where there is one, no gradients.
 
-    The encoders are awake in it. Nothing is drawn there from shared streams of random numbers: all of them
-    are keyed.
+    Nothing is drawn there from shared streams of random numbers: all of them are keyed.
     """
     network, average = training.network, training.average
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        with (
-            nullcontext() if average is None else average.in_place_of(network),
-            torch.no_grad(),
-            training.encoders.awake(),
-        ):
+        with nullcontext() if average is None else average.in_place_of(network), torch.no_grad():
             yield
     finally:
         reshard(network)

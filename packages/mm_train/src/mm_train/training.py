@@ -39,6 +39,7 @@ from mm_train.preparing import opened_source, planned, prepared
 from mm_train.ranks import Ranks, agree_on, joined
 from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
+from mm_train.sample_requests import encoded_samples, open_samples
 from mm_train.starting import find_start, in_stored_order, require_short_captions
 from mm_train.stopping import stop_requests
 from mm_train.work import Training
@@ -149,6 +150,7 @@ def _train(
     network, attached = build_network(spec, ops)
     parallelize(network, spec, ranks, picked)
     ranks.on_first(lambda: require_short_captions(spec, options, dataset))
+    samples = ranks.together(lambda: open_samples(spec, options))
     saved = None if point is None or point.saved is None else Path(point.saved)
     first = find_start(spec, options, dataset, network, saved, ranks)
     made = agreed_inputs(spec, options, dataset, data, first.places, ranks)
@@ -157,6 +159,7 @@ def _train(
     run = _open(spec, options, ops, picked, ranks, made.inputs)
     with recorded(run) if ranks.is_first else nullcontext(), ranks.naming_who_is_missing(run):
         started = time.perf_counter()
+        sampling = ranks.together(lambda: encoded_samples(samples))
         source = opened_source(spec, options, dataset, plan, picked, ranks, made.inputs)
         materialize(network, picked)
         if saved is not None and made.keeps_order:
@@ -175,6 +178,7 @@ def _train(
             levels=noise_levels(spec),
             network=network,
             optimizer=build_optimizer(network, spec.optim, picked),
+            sampling=sampling,
             dropout=attached and attached.dropout,
             clipping=clipping_of(spec.optim, picked),
             average=average_of(network, spec.ema),

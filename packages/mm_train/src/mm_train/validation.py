@@ -52,23 +52,17 @@ def sigmas_of(spec: TrainSpec) -> tuple[float, ...]:
     return tuple(sigma for sigma in spec.validation.sigmas if (sigma >= boundary) is is_high)
 
 
-def validated(training: Training, step: int, bar: Progress) -> float | None:
-    """Validates after a step where that is due, also after the last one, and logs what it finds.
+def validated(training: Training, step: int, bar: Progress) -> float:
+    """Validates after a step, logs and says what it finds, and returns the loss.
 
     Args:
         training: What is trained.
         step: Steps that are done.
         bar: Tells how far it is.
 
-    Returns:
-        The loss; None where no validation was due.
-
     Raises:
         UserError: A loss is not finite, or too many clips are bad.
     """
-    spec = training.spec
-    if spec.validation is None or (step % spec.validation.every_steps and step < spec.schedule.steps):
-        return None
     found = validate(training, bar)
     by_sigma = ", ".join(f"{loss:.4g} at {sigma}" for sigma, loss in found.by_sigma.items())
     if not math.isfinite(found.loss):
@@ -76,7 +70,6 @@ def validated(training: Training, step: int, bar: Progress) -> float | None:
             f"step {step}: the loss on held-out clips is not finite: {by_sigma}. "
             f"{states.last_good(training.run.checkpoints_dir)}"
         )
-    training.clock.mark("validation")
     send(training.sinks, {"step": step, "validation": attrs.asdict(found)})
     say(f"validation after step {step}: {found.loss:.4g} ({by_sigma})")
     return found.loss
@@ -91,6 +84,7 @@ def validate(training: Training, bar: Progress) -> Validation:
     sums: list[Tensor] = []
     with (
         at_rest(training),
+        training.encoders.awake(),
         mm_data.stream(
             spec.data,
             training.dataset,

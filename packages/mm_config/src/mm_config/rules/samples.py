@@ -52,7 +52,7 @@ def generation_of(spec: TrainSpec) -> InferSpec:
             images=samples.images,
             last_images=samples.last_images,
         ),
-        image_fit=ImageFit.CROP,
+        image_fit=ImageFit.CROP if samples.images else ImageFit.AREA,
         runtime=InferRuntimeSpec(
             batch_size=samples.batch_size, device=spec.runtime.device, attention=spec.runtime.attention
         ),

@@ -106,4 +106,5 @@ class TrainingSamplesSpec:
     batch_size: int = field(default=1, ge=1, le=10_000, role=EXECUTION, unit="videos")
     """Videos denoised at once."""
     other_expert: Weights | None = field(default=None, role=EXECUTION)
-    """Weights of the expert that is not trained here; None works through the whole noise range with this."""
+    """Weights of the expert that is not trained here; None works through the whole noise range with the one
+    that is, and says which part it was not trained on."""

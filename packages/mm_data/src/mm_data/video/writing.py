@@ -64,6 +64,14 @@ def write_mp4(
         container.mux(stream.encode(None))
 
 
+def read_mp4(path: Path) -> torch.Tensor:
+    """All frames of a video that `write_mp4` wrote: uint8 RGB `[T, H, W, 3]`, as it keeps them."""
+    with path.open("rb") as file, av.open(file, mode="r") as container:
+        return torch.from_numpy(
+            np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        )
+
+
 def read_comment(path: Path) -> str:
     """The `comment` tag of a video file; empty where it has none."""
     with path.open("rb") as file, av.open(file, mode="r") as container:
