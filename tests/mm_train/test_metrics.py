@@ -64,7 +64,6 @@ def test_a_line_tells_where_the_time_of_its_step_went_and_what_it_came_to(
         assert line["peak_gib"] > 0
     # What is done between two steps stands in the line of the second.
     assert [line["seconds"].get("checkpoint", 0) > 0 for line in lines] == [False, False, True, False]
-    assert ["other" in line["seconds"] for line in lines] == [False, True, True, True]
 
 
 def test_no_share_of_a_peak_is_told_where_the_peak_is_not_known(

@@ -105,8 +105,12 @@ CARRIED_OUT = CarriedOut(
         "recompute.offload_ahead",
         "runtime.encode_ahead",
         "runtime.offload_encoders",
+        "memory_snapshot",
+        "profiler",
+        "runtime.tensorboard",
         "runtime.timeout_minutes",
         "runtime.timeout_seconds",
+        "runtime.wandb_project",
     },
     problems=_value_problems,
 )

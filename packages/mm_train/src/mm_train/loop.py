@@ -21,6 +21,7 @@ from mm_train.gradients import gradients_of
 from mm_train.looking import looked_at
 from mm_train.metrics import Step
 from mm_train.optim import learning_rate, set_learning_rate
+from mm_train.profiling import recording
 from mm_train.recording import Recorder
 from mm_train.states import TrainState
 from mm_train.updating import update
@@ -76,10 +77,13 @@ def fit(
             quarantine=training.quarantine,
         ) as batches,
         progress(f"train {spec.name}", last_step, "step", spec.runtime.log_every, first_step) as bar,
+        recording(training) as reached,
     ):
         batches = encoded_ahead(training, batches)
         training.clock.restart()
         for step in range(first_step, last_step):
+            reached(step)
+            training.clock.mark("other")
             asked_at = time.perf_counter()
             batch = ranks.together(lambda: next(batches))
             waited = time.perf_counter() - asked_at

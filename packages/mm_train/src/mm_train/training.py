@@ -36,12 +36,14 @@ from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
 from mm_train.parallelize import materialize, parallelize
 from mm_train.preparing import opened_source, planned, prepared
+from mm_train.profiling import require_recordable
 from mm_train.ranks import Ranks, agree_on, joined
 from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
 from mm_train.sample_requests import encoded_samples, open_samples
 from mm_train.starting import find_start, in_stored_order, require_short_captions
 from mm_train.stopping import stop_requests
+from mm_train.trackers import require_trackers, tracking
 from mm_train.work import Training
 
 
@@ -141,6 +143,8 @@ def _train(
     rules.check(spec, ranks.world_size)
     check_carried_out(spec)
     agree_on(spec, ranks)
+    require_recordable(spec, picked)
+    ranks.on_first(lambda: require_trackers(spec))
     point = resume_point(spec, options, ranks)
     options = attrs.evolve(options, resume=point and point.run_dir)
     device.allow_tf32(picked, spec.precision.allow_tf32)
@@ -182,7 +186,7 @@ def _train(
             dropout=attached and attached.dropout,
             clipping=clipping_of(spec.optim, picked),
             average=average_of(network, spec.ema),
-            sinks=(run.log,) if ranks.is_first else (),
+            sinks=[run.log] if ranks.is_first else [],
         )
         ranks.on_first(lambda: quarantine_of(training).add(source.bad))
         if (beside := first.base) is not None:
@@ -196,7 +200,7 @@ def _train(
         for lost in ranks.on_first(lambda: run.rewind_metrics(start.step)):
             say(lost)
         start = attrs.evolve(start, seconds=start.seconds + time.perf_counter() - started)
-        with stop_requests() as stop_requested:
+        with stop_requests() as stop_requested, tracking(training, start.step):
             state = yield from fit(training, start, stop_requested, options.stop_after)
             return finish(training, state)
 

@@ -67,7 +67,7 @@ class Training:
     """The videos that are made on the way; None for none."""
     dropout: Dropout | None = None
     """What drops a share of the adapters' input; None for nothing."""
-    sinks: tuple[Sink, ...] = ()
+    sinks: list[Sink] = attrs.field(factory=list)
     """Where lines of metrics go; none on ranks that don't write."""
     clock: Clock = attrs.field(
         default=attrs.Factory(lambda self: Clock(self.device), takes_self=True)  # type: ignore[attr-defined]
