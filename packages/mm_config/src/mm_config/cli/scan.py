@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -158,6 +159,20 @@ def scan(argv: Sequence[str], options: Iterable[Option]) -> CommandLine:
 def is_flag(word: str) -> bool:
     """Whether a word is a flag and not a value."""
     return word == "-h" or re.match(r"--[A-Za-z]", word) is not None
+
+
+def html_file(text: str) -> Path:
+    """The name of a page that can be written, for `Option.read`.
+
+    Raises:
+        UserError: It ends otherwise, or its folder does not exist.
+    """
+    path = Path(text)
+    if path.suffix not in (".html", ".htm") or path.is_dir():
+        raise UserError(f"expected the name of a file that ends in .html, got {text!r}")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"the folder {str(path.parent)!r} does not exist")
+    return path
 
 
 def whole_number(text: str, least: int = 1) -> int:

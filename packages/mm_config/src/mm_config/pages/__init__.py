@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
-    from mm_config.pages.charts import Bin, bars, bins_of, curves, histogram
+    from mm_config.pages.charts import Bin, bars, bins_of, curves, histogram, tuning
     from mm_config.pages.document import facts, page, section, side_by_side
     from mm_config.pages.markup import Child, Html, joined, number, tag
     from mm_config.pages.tables import Cell, Column, table

@@ -126,6 +126,7 @@ def curves(
     *,
     x_label: str = "",
     log_x: bool = False,
+    tunable: bool = False,
 ) -> Html:
     """Lines over a common axis, in which a reader zooms by dragging and a double click shows all.
 
@@ -135,6 +136,7 @@ def curves(
         ys: The values of each line by its name; None leaves a gap.
         x_label: What the axis measures.
         log_x: Whether equal ratios are equally far apart.
+        tunable: Whether the page's `tuning` smooths them and gives them a logarithmic scale.
     """
     told = {
         "x": list(x),
@@ -142,8 +144,14 @@ def curves(
         "names": list(ys),
         "label": x_label,
         "log": log_x,
+        "tunable": tunable,
     }
     return _figure(title, tag("div", data_block(told), class_="curves"))
+
+
+def tuning() -> Html:
+    """Where a reader smooths all tunable curves of the page, and gives them a logarithmic scale."""
+    return tag("div", class_="tuning")
 
 
 def _finite(value: float | None) -> float | None:

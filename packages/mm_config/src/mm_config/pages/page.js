@@ -83,30 +83,59 @@ for (const table of document.querySelectorAll("table.rows")) {
   });
 }
 
-/* Curves: drawn by uPlot in the page's colours, anew when the window or the colours change. */
+/* Curves: drawn by uPlot in the page's colours, anew when the window, the colours or the tuning change. */
+
+const tuned = { smoothing: 0, log: false };
+
+// An exponential moving average, divided by the weight that it has so far, so that it begins at the first value.
+function smoothed(values) {
+  let mean = 0;
+  let weight = 0;
+  return values.map((value) => {
+    if (value === null) return null;
+    mean = tuned.smoothing * mean + (1 - tuned.smoothing) * value;
+    weight = tuned.smoothing * weight + (1 - tuned.smoothing);
+    return mean / weight;
+  });
+}
 
 function draw(place) {
   const told = JSON.parse(place.querySelector("script").textContent);
+  const log = told.tunable && tuned.log && told.ys.some((y) => y.some((value) => value > 0));
+  const ys = told.tunable ? told.ys.map(smoothed) : told.ys;
+  // A logarithmic scale has no place for 0 and below.
+  const shown = log ? ys.map((y) => y.map((value) => (value > 0 ? value : null))) : ys;
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
   const options = {
     width: place.clientWidth,
     height: 172,
-    scales: { x: { time: false, distr: told.log ? 3 : 1 } },
+    scales: { x: { time: false, distr: told.log ? 3 : 1 }, y: { distr: log ? 3 : 1 } },
     axes: [{ ...axis, size: 26 }, { ...axis, size: 56 }],
     series: [
       { label: told.label },
-      ...told.names.map((name, at) => ({ label: name, stroke: colour(`--curve-${(at % 5) + 1}`), width: 1.5 })),
+      ...told.names.map((name, at) => ({ label: name, stroke: colour(`--curve-${(at % 5) + 1}`), width: 1.5, spanGaps: told.tunable })),
     ],
   };
   place.querySelector(".uplot")?.remove();
-  new uPlot(options, [told.x, ...told.ys], place);
+  new uPlot(options, [told.x, ...shown], place);
 }
 
 const places = [...document.querySelectorAll(".curves")];
 const drawAll = () => places.forEach(draw);
 drawAll();
+for (const place of document.querySelectorAll(".tuning")) {
+  const [aroundSmoothing, smoothing] = control("smoothing", "smoothing", "range");
+  Object.assign(smoothing, { min: 0, max: 0.99, step: 0.01, value: 0 });
+  const [aroundLog, log] = control("log", "logarithmic", "checkbox");
+  place.append(aroundSmoothing, aroundLog);
+  place.addEventListener("input", () => {
+    tuned.smoothing = Number(smoothing.value);
+    tuned.log = log.checked;
+    drawAll();
+  });
+}
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 let waiting = 0;
 addEventListener("resize", () => {

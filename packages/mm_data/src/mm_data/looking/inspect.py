@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext, redirect_stdout
-from pathlib import Path
 
-from mm_config.cli import JSON, LOCATION, RUNS_DIR, CommandLine, Option, Usage, Verb, whole_number
+from mm_config.cli import JSON, LOCATION, RUNS_DIR, CommandLine, Option, Usage, Verb, html_file, whole_number
 from mm_config.console import print_json, say, typed_path
 from mm_config.durable import staged_file
 from mm_config.schema import Problem, UserError
-
-
-def _page(text: str) -> Path:
-    path = Path(text)
-    if path.suffix not in (".html", ".htm") or path.is_dir():
-        raise UserError(f"expected the name of a file that ends in .html, got {text!r}")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"the folder {str(path.parent)!r} does not exist")
-    return path
-
 
 CLIPS = Option(
     "--clips",
@@ -27,7 +16,9 @@ CLIPS = Option(
     "N",
     read=whole_number,
 )
-OUT = Option("--out", "The page to write, an .html file that opens without a network.", "FILE", read=_page)
+OUT = Option(
+    "--out", "The page to write, an .html file that opens without a network.", "FILE", read=html_file
+)
 USAGE = Usage(
     "mm data inspect TARGET [--out FILE.html] [--clips N] [--json] [--spec.FIELD VALUE ...]",
     "Show what clips and captions there are, and what a training would make of them.",

@@ -9,6 +9,7 @@ from torch.autograd.function import Function, once_differentiable
 from mm_models.ops.chunks import RowChunk, row_chunks
 from mm_models.ops.compiling import as_kernel
 from mm_models.ops.modulate import spread
+from mm_models.ops.traffic import Traffic
 from mm_models.ops.widening import widened
 
 
@@ -61,3 +62,12 @@ class _Fused(Function):
             of_branch[part] = wide * gate_UD[row]
             of_gate[row] += (wide * widened(branch_ND[part])).sum(0)
         return gradient_BSD, of_branch.view_as(branch_BSD), of_gate, None
+
+
+def traffic(x_BSD: Tensor, branch_BSD: Tensor, gate_UD: Tensor, rows_BS: Tensor | None = None) -> Traffic:
+    """What a kernel moves: backward reads the gradient, which is x's too, and writes the branch's."""
+    of_gate = (gate_UD,) if rows_BS is None else (gate_UD, rows_BS)
+    return Traffic(
+        forward=(x_BSD, branch_BSD, *of_gate, x_BSD),
+        backward=(x_BSD, branch_BSD, *of_gate, branch_BSD, gate_UD),
+    )

@@ -13,6 +13,7 @@ from torch.autograd.function import Function, once_differentiable
 
 from mm_models.ops.chunks import RowChunk, row_chunks
 from mm_models.ops.compiling import as_kernel
+from mm_models.ops.traffic import Traffic
 from mm_models.ops.widening import widened
 
 
@@ -121,3 +122,20 @@ class _Fused(Function):
             of_scale[row] += of_gain
             of_shift[row] += of_bias
         return of_x.view_as(x_BSD), of_shift, of_scale, None, None, None
+
+
+def traffic(
+    x_BSD: Tensor,
+    shift_UD: Tensor,
+    scale_UD: Tensor,
+    eps: float,
+    rows_BS: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Traffic:
+    """What a kernel moves: backward reads the gradient and x, and writes the gradients of all three."""
+    out_BSD = torch.empty_like(x_BSD, dtype=dtype, device="meta")
+    rows = () if rows_BS is None else (rows_BS,)
+    return Traffic(
+        forward=(x_BSD, shift_UD, scale_UD, *rows, out_BSD),
+        backward=(out_BSD, x_BSD, scale_UD, *rows, x_BSD, shift_UD, scale_UD),
+    )

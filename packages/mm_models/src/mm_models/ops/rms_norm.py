@@ -8,6 +8,7 @@ from torch.autograd.function import Function, once_differentiable
 
 from mm_models.ops.chunks import chunks
 from mm_models.ops.compiling import as_kernel
+from mm_models.ops.traffic import Traffic
 from mm_models.ops.widening import widened
 
 
@@ -72,3 +73,8 @@ def npu(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Ascend's fused norm; the weight may be of x's dtype or wider."""
     wide_enough = weight.to(torch.promote_types(weight.dtype, x.dtype))
     return torch.ops.npu.npu_rms_norm(x, wide_enough, eps)[0].type_as(x)
+
+
+def traffic(x: Tensor, weight: Tensor, eps: float) -> Traffic:
+    """What a kernel moves: backward reads the gradient, x and the weight, and writes both gradients."""
+    return Traffic(forward=(x, weight, x), backward=(x, x, weight, x, weight))

@@ -11,6 +11,7 @@ from torch.autograd.function import Function, once_differentiable
 
 from mm_models.ops.chunks import chunks
 from mm_models.ops.compiling import as_kernel
+from mm_models.ops.traffic import Traffic
 from mm_models.ops.widening import widened
 
 THETA = 10_000.0
@@ -72,9 +73,11 @@ def reference(x_BSHD: Tensor, rope: Rope) -> Tensor:
     """Turns each pair (a, b) to (a cos - b sin, b cos + a sin), in float32; the result has x's dtype."""
     cos, sin = rope
     wide = widened(x_BSHD)
-    first, second = wide.unflatten(-1, (-1, 2)).unbind(-1)
-    across = torch.stack((-second, first), dim=-1).flatten(-2)
-    return (wide * cos + across * sin).type_as(x_BSHD)
+    # Flipping pairs is a matter of indices to a compiler; stacking their halves would be passes over memory.
+    across = wide.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    signs = 2 * torch.arange(2, dtype=sin.dtype, device=sin.device) - 1
+    signed_sin = (sin.unflatten(-1, (-1, 2)) * signs).flatten(-2)
+    return (wide * cos + across * signed_sin).type_as(x_BSHD)
 
 
 def compiled(x_BSHD: Tensor, rope: Rope) -> Tensor:
@@ -134,3 +137,8 @@ def npu(x_BSHD: Tensor, rope: Rope) -> Tensor:
     parts = x_BSHD.float().split(max(1, NPU_ROWS // x_BSHD.shape[2]))
     turned = [torch.ops.npu.npu_rotary_mul(part, cos, sin, "interleave") for part in parts]
     return (turned[0] if len(turned) == 1 else torch.cat(turned)).type_as(x_BSHD)
+
+
+def traffic(x_BSHD: Tensor, rope: Rope) -> Traffic:
+    """What a kernel moves: both passes turn one tensor into another by the tables."""
+    return Traffic(forward=(x_BSHD, *rope, x_BSHD), backward=(x_BSHD, *rope, x_BSHD))

@@ -1,0 +1,1 @@
+"""`mm report`: what trainings wrote of themselves, as one page."""

@@ -1,0 +1,176 @@
+"""How many bytes a block moves beside its products and attention, held against diffusers' block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.transformers.transformer_wan import WanTransformerBlock
+from torch import Tensor
+from torch.autograd.function import Function
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import mm_models
+from mm_config.specs.wan import WanTransformerSpec
+from mm_models.ops import attention, gate_residual, modulate, rms_norm, rope
+from mm_models.ops.choosing import Ops
+from mm_models.ops.traffic import bytes_of
+from mm_models.wan.block import Block
+from mm_models.wan.conditioning import Modulation
+from tests.mm_models.counting import kernels_of
+
+PRODUCTS = ("mm", "addmm", "bmm", "_scaled_dot_product")
+NOTHING_MOVED = (
+    "alias",
+    "as_strided",
+    "detach",
+    "empty",
+    "expand",
+    "new_empty",
+    "permute",
+    "select",
+    "slice.",
+    "split",
+    "squeeze",
+    "t.",
+    "transpose",
+    "unbind",
+    "unsqueeze",
+    "view",
+    "_reshape_alias",
+    "_unsafe_view",
+)
+WIDTH, TOKENS, TEXT = 256, 512, 64
+
+
+class Moved(TorchDispatchMode):
+    """Adds up what each operation reads and writes, but for products and attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+        self.paused = False
+
+    def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.__name__
+        if not self.paused and not name.startswith((*PRODUCTS, *NOTHING_MOVED)):
+            read = {id(one): one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+            written = [one for one in tree_leaves(out) if isinstance(one, Tensor)]
+            self.bytes += bytes_of((*read.values(), *written))
+        return out
+
+
+class Alike(Function):
+    """A value in place of an operation's, with gradients of its inputs that nobody computes."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.inputs = inputs
+        return value.detach()
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, *(torch.empty_like(one) for one in ctx.inputs))
+
+
+def declared(moved: Moved, module: Any) -> Callable[..., Tensor]:
+    """A form that moves what its operation declares."""
+
+    def form(*arguments: Any) -> Tensor:
+        moved.paused = True
+        with torch.no_grad():
+            value = module.reference(*arguments)
+        moved.bytes += module.traffic(*arguments).bytes
+        moved.paused = False
+        return Alike.apply(value, *(one for one in tree_leaves(arguments) if isinstance(one, Tensor)))
+
+    return form
+
+
+def moved_by(dtype: torch.dtype) -> dict[str, int]:
+    """Bytes of a forward and backward pass of a block."""
+    moved = Moved()
+    ops = Ops(
+        attention=attention.sdpa,
+        rms_norm=declared(moved, rms_norm),
+        rotate=declared(moved, rope),
+        modulate=declared(moved, modulate),
+        gate_residual=declared(moved, gate_residual),
+    )
+    spec = WanTransformerSpec(
+        hidden_size=WIDTH, num_attention_heads=2, ffn_dim=5 * WIDTH // 2, num_layers=1, text_dim=8
+    )
+    network = mm_models.build(spec, "cpu", ops=ops).to(dtype)
+    mm_models.initialize(network, 0)
+    ours = network.get_submodule("blocks.0")
+    assert isinstance(ours, Block)
+    theirs = WanTransformerBlock(WIDTH, spec.ffn_dim, 2, "rms_norm_across_heads", True, spec.eps)
+    theirs.load_state_dict(ours.state_dict())
+    for name, parameter in theirs.named_parameters():
+        # What diffusers' loader casts; the norm and the table it keeps.
+        if "norm2" not in name and "scale_shift_table" not in name:
+            parameter.data = parameter.data.to(dtype)
+    stream = torch.randn(1, TOKENS, WIDTH, dtype=dtype, requires_grad=True)
+    text = torch.randn(1, TEXT, WIDTH, dtype=dtype, requires_grad=True)
+    rows = torch.randn(1, 6, WIDTH, requires_grad=True)
+    table = rope.grid_table(rope.axis_table(WIDTH // 2, 8), (8, 8, 8))
+    shared = tuple(one.movedim(0, 1)[None] for one in table)
+    passes = {
+        "ours": lambda: ours(stream, text, Modulation(rows[:, 0], rows, None), table),
+        "diffusers": lambda: theirs(stream, text, rows, tuple(one.transpose(1, 2) for one in shared)),
+    }
+    found: dict[str, int] = {}
+    for name, run in passes.items():
+        moved.bytes = 0
+        with moved:
+            out = run()
+            out.backward(torch.ones_like(out))
+        found[name] = moved.bytes
+    return found
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 0.5), (torch.bfloat16, 0.3)])
+def test_a_block_moves_a_fraction_of_diffusers_eager_block(dtype: torch.dtype, most: float) -> None:
+    found = moved_by(dtype)
+    stream = TOKENS * WIDTH * dtype.itemsize
+    share = found["ours"] / found["diffusers"]
+    print(f"{found['ours'] / stream:.1f} of {found['diffusers'] / stream:.1f} streams: {share:.3f}")
+    assert share <= most
+
+
+def operations(dtype: torch.dtype) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """Each operation with arguments, those of which have gradients that need them."""
+
+    def drawn(*shape: int, narrow: bool = True) -> Tensor:
+        return torch.randn(shape, dtype=dtype if narrow else torch.float32).requires_grad_()
+
+    table = rope.grid_table(rope.axis_table(WIDTH // 2, 8), (8, 8, 8))
+    stream, row, other = drawn(1, TOKENS, WIDTH), drawn(1, WIDTH, narrow=False), drawn(1, WIDTH, narrow=False)
+    return {
+        "rms_norm": (rms_norm, (stream, drawn(WIDTH), 1e-6)),
+        "rope": (rope, (drawn(1, TOKENS, 2, WIDTH // 2), table)),
+        "modulate": (modulate, (stream, row, other, 1e-6)),
+        "gate_residual": (gate_residual, (stream, drawn(1, TOKENS, WIDTH), row)),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", operations(torch.float32))
+def test_the_compilers_forward_kernel_is_one_and_moves_what_is_declared(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, arguments = operations(dtype)[name]
+    form = torch.compile(module.reference, fullgraph=True)
+    forward, backward = kernels_of(monkeypatch, lambda: form(*arguments))
+    traffic = module.traffic(*arguments)
+    print(name, len(forward), len(backward), sum(forward) / bytes_of(traffic.forward), end=" ")
+    print(sum(backward) / bytes_of(traffic.backward))
+    # A number or two per token beside the stream.
+    assert bytes_of(traffic.forward) == pytest.approx(sum(forward), rel=0.05)
+    # On a CPU, sums over tokens are kernels of their own, which read the gradient again.
+    assert bytes_of(traffic.backward) <= sum(backward) * 1.05
