@@ -265,7 +265,7 @@ def test_the_page_says_it_all_in_eighty_columns(tmp_path: Path, capsys: pytest.C
         "14,288,491,584 per network",
         "self attention core",
         "gathered weights",
-        "none 340.830 GB, full 21.939 GB, selective 35.567 GB",
+        "none 279.004 GB, full 21.604 GB, selective 35.232 GB",
         "floor                  6.37 s",
         "at 45.0% MFU          11.31 s",
         "does not fit: each rank needs",

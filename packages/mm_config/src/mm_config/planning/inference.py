@@ -188,7 +188,8 @@ def _layerwise(spec: InferSpec, expert: _Expert, experts: int) -> int:
 def _activations(spec: InferSpec, branches: int) -> int:
     latent_shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
     size = BYTES[spec.dtype]
-    block = spec.model.block_activation_values(latent_shape) * size
+    model = spec.model
+    block = (model.block_activation_values(latent_shape) + model.block_gradient_values(latent_shape)) * size
     if spec.float32_residual:
         block += STREAMS * spec.model.block_input_values(latent_shape) * (BYTES[Dtype.FLOAT32] - size)
     return ceil_div(block * spec.runtime.batch_size * branches, infer_layout(spec).sequence)

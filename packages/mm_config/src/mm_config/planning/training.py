@@ -158,9 +158,9 @@ def _states(spec: TrainSpec, layout: Layout) -> tuple[dict[str, int], dict[str, 
 
 
 def _moments(spec: TrainSpec, per_rank: int, trained: int) -> int:
-    if isinstance(spec.optim, MuonSpec) and spec.lora is None and trained:
-        # Muon keeps one momentum of a matrix, AdamW two moments of everything else.
-        matrices = block_matrix_count(spec.model, spec.frozen) / trained
+    if isinstance(spec.optim, MuonSpec) and trained:
+        # Muon keeps one momentum of a matrix, adapters' too, AdamW two moments of everything else.
+        matrices = 1.0 if spec.lora else block_matrix_count(spec.model, spec.frozen) / trained
         return round(per_rank * (_MASTER * matrices + 2 * _MASTER * (1 - matrices)))
     bits = spec.optim.state_bits if isinstance(spec.optim, AdamWSpec) else 32
     return 2 * per_rank * bits // 8
@@ -180,7 +180,7 @@ def _encoder_bytes(spec: TrainSpec, world_size: int) -> dict[str, int]:
 def _gathered(spec: TrainSpec, layout: Layout) -> int:
     """Whole weights in the format of the computation, and one unit's gradients before they are shared."""
     compute = BYTES[spec.precision.compute]
-    if layout.shard == 1 and (compute == _MASTER or spec.lora is not None):
+    if _is_unsharded(spec, layout):
         return 0
     found = units(spec.model, spec.fsdp.wrap, spec.fsdp.ignore)
     ahead = _OWN_PREFETCH + max(spec.fsdp.forward_prefetch, spec.fsdp.backward_prefetch)
@@ -195,9 +195,15 @@ def _gathered(spec: TrainSpec, layout: Layout) -> int:
     return ceil_div(compute * (weights + found.root) + gradients, layout.tensor)
 
 
+def _is_unsharded(spec: TrainSpec, layout: Layout) -> bool:
+    """Whether the network computes with the weights as they are kept, without FSDP2's whole copies."""
+    as_kept = BYTES[spec.precision.compute] == _MASTER or spec.lora is not None
+    return layout.shard == 1 and as_kept
+
+
 def _accumulated(spec: TrainSpec, layout: Layout) -> int:
-    """Gradients of all weights, whole, until the last micro-batch sends them; one rank adds up in place."""
-    if layout.shard == 1:
+    """Gradients of all weights, whole, until the last micro-batch sends them; others add up in place."""
+    if _is_unsharded(spec, layout):
         return 0
     trained = trainable_count(spec.model, spec.frozen, spec.lora)
     return ceil_div(BYTES[spec.precision.reduce] * trained, layout.tensor)
@@ -206,8 +212,8 @@ def _accumulated(spec: TrainSpec, layout: Layout) -> int:
 def _activations(spec: TrainSpec, clip: Clip, micro: int, layout: Layout, mode: Recompute) -> tuple[int, int]:
     """Bytes that the network keeps for its backward pass, on the device and on the host.
 
-    A recomputed block keeps its input and, in selective mode, self-attention's output with one float32
-    per token and head; one block at a time is computed again. Tensor parallelism is not counted.
+    One block is at work. A recomputed block keeps its input and, in selective mode, self-attention's output
+    with one float32 per token and head; one at a time is computed again. Tensor parallelism is not counted.
     """
     model, recompute = spec.model, spec.recompute
     latent_shape = spec.autoencoder.latent_shape(clip.num_frames, clip.height, clip.width)
@@ -215,13 +221,14 @@ def _activations(spec: TrainSpec, clip: Clip, micro: int, layout: Layout, mode: 
     stream = model.block_input_values(latent_shape)
     wider = stream * (BYTES[Dtype.FLOAT32] * micro - size) if spec.precision.float32_residual else 0
     block = model.block_activation_values(latent_shape) * size + STREAMS * wider
+    at_work = model.block_gradient_values(latent_shape) * size
     kept = stream * size + wider
     if mode is Recompute.NONE:
-        return ceil_div(model.num_layers * block, layout.sequence), 0
+        return ceil_div(model.num_layers * block + at_work, layout.sequence), 0
     if mode is Recompute.SELECTIVE:
         kept += stream * size + model.tokens(latent_shape) * model.num_attention_heads * micro * 4
     again = matched_blocks(model, recompute.modules)
-    one = block if again else 0
+    one = at_work + (block if again else 0)
     others = (model.num_layers - again) * block
     if recompute.offload and mode is recompute.mode:
         return ceil_div(others + one + 2 * kept, layout.sequence), ceil_div(again * kept, layout.sequence)

@@ -81,6 +81,10 @@ class ModelSpec:
         """Values that one block keeps for the backward pass of one sample, without recomputation."""
         raise NotImplementedError
 
+    def block_gradient_values(self, latent_shape: tuple[int, int, int]) -> int:
+        """Values that a block at work holds at most beside those that it keeps, for one sample."""
+        return self.block_input_values(latent_shape)
+
     def block_input_values(self, latent_shape: tuple[int, int, int]) -> int:
         """Values that go into one block for one sample: all that full recomputation keeps of it."""
         return self.block_activation_values(latent_shape)

@@ -196,12 +196,16 @@ class WanTransformerSpec(ModelSpec):
         }
 
     def block_activation_values(self, latent_shape: tuple[int, int, int]) -> int:
-        """An estimate, 20 hidden + 2 ffn values per token, for a block whose norms are fused.
+        """18 hidden + ffn values per token, where norms are fused and GELU is computed again.
 
-        The block's input, two norm outputs, q, k, v before and after norm and rotation, attention
-        output, projections, the cross-attention's set, and the feed-forward width twice.
+        The residual stream three times, q and k before and after norm and rotation, v, outputs of attention,
+        of norms and of projections, the cross-attention's set, and the feed-forward width. A test counts.
         """
-        return self.tokens(latent_shape) * (20 * self.hidden_size + 2 * self.ffn_dim)
+        return self.tokens(latent_shape) * (18 * self.hidden_size + self.ffn_dim)
+
+    def block_gradient_values(self, latent_shape: tuple[int, int, int]) -> int:
+        """The stream's gradient, and the activation or its gradient."""
+        return self.tokens(latent_shape) * (self.hidden_size + self.ffn_dim)
 
     def block_input_values(self, latent_shape: tuple[int, int, int]) -> int:
         """The residual stream."""
