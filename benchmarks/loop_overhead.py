@@ -140,9 +140,7 @@ def main() -> None:
         for name in ("loop", "metrics", "board"):
             print(f"{name:<8} {paired(times[name], times['bare'])}")
         shares = {part: statistics.median(one[part] for one in parts) / bare for part in ("data", "encode")}
-        print(
-            f"of it kept latents {shares['data']:.1%}, noise and batch {shares['encode']:.1%} of the bare step"
-        )
+        print(f"of it kept latents {shares['data']:.1%}, noise and putting together {shares['encode']:.1%}")
         for generator in running:
             generator.close()
         for part, took in occasional(spec, runs).items():
