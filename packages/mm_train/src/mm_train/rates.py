@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import cached_property
 
 import attrs
 import torch
 
 from mm_config.planning import DEVICES, Clip, train_work
 from mm_data import Batch
-from mm_models import device_names, peak_gib
+from mm_models import device, device_names, peak_gib
 from mm_train.work import Training
 
 _REPORTED = {
@@ -99,15 +99,8 @@ class Rates:
         return DEVICES[_REPORTED[names[0]]].peak_flops(precision.compute, precision.allow_tf32)
 
     @cached_property
-    def _clock(self) -> partial[int] | None:
-        """Asks for the clock of the multiprocessors in MHz; None where the device or its tools don't tell."""
-        if self._training.device.type != "cuda":
-            return None
-        # NVIDIA's library is missing, or the driver doesn't tell.
-        with suppress(Exception):
-            torch.cuda.clock_rate(self._training.device)
-            return partial(torch.cuda.clock_rate, self._training.device)
-        return None
+    def _clock(self) -> Callable[[], int] | None:
+        return device.clock_of(self._training.device)
 
 
 def _graphs_compiled() -> int:
