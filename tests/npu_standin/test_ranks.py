@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.npu_standin.test_training import assert_equal_runs, metrics, stored
+from tests.npu_standin.trainings import assert_equal_runs, metrics, stored
 from tests.npu_standin.two_ranks import STEPS
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
