@@ -49,7 +49,7 @@ def test_what_is_no_format(site: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert app(["export", *words]) == 2
         assert told in capsys.readouterr().err
     assert app(["export", "size"]) == 2
-    assert "expected FORMAT TARGET, got size" in capsys.readouterr().err
+    assert "expected FORMAT TARGET [FOLDER], got size" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,13 @@ def test_a_file_is_whole_or_not_there(
     assert list(site.parent.iterdir()) == [site]
 
 
-def test_without_a_format_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert app(["export", "size", EXPERIMENT]) == 2
-    assert (
-        capsys.readouterr().err == "no installed package registers a format (entry points 'mm.exporters')\n"
-    )
+def test_what_is_no_format_or_the_other_kind_of_one_is_said(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, told in (
+        (["nothing", EXPERIMENT], "expected a format (diffusers, size), got 'nothing'"),
+        (["size", EXPERIMENT, "out"], f"size is a text: mm export size {EXPERIMENT} --out out"),
+        (["diffusers", EXPERIMENT], f"diffusers is a folder: mm export diffusers {EXPERIMENT} FOLDER"),
+    ):
+        assert app(["export", *words]) == 2
+        assert capsys.readouterr().err == f"{told}\n"

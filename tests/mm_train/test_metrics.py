@@ -1,5 +1,6 @@
 """What a line of metrics.jsonl says of its step."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,17 @@ def counted(spec: TrainSpec) -> tuple[int, int]:
 
 
 def test_a_line_tells_where_the_time_of_its_step_went_and_what_it_came_to(
-    small: TrainSpec, options: RunOptions, metrics_of: Metrics, monkeypatch: pytest.MonkeyPatch
+    small: TrainSpec,
+    options: RunOptions,
+    metrics_of: Metrics,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(rates, "device_names", lambda device: ("NVIDIA H200",))
     changes = {"schedule.steps": 4, "runtime.micro_batch_size": 4, "checkpoint.every_steps": 2}
     spec = replace(small, {**changes, "data.cache": Cache.NONE, "recompute.mode": Recompute.FULL})
-    lines = metrics_of(mm_train.train(spec, options).run_dir)
+    result = mm_train.train(spec, options)
+    lines = metrics_of(result.run_dir)
     forward, blocks = counted(spec)
     assert blocks > 0.9 * forward
     frames, height, width = spec.autoencoder.latent_shape(17, 64, 64)
@@ -62,6 +68,13 @@ def test_a_line_tells_where_the_time_of_its_step_went_and_what_it_came_to(
         # A plan counts embeddings as blocks, here 2 % of all.
         assert line["hfu"] == pytest.approx(8 * (3 * forward + blocks) / took / H200_FLOAT32, rel=0.03)
         assert line["peak_gib"] > 0
+    time, rates_told = capsys.readouterr().out.splitlines()[-2:]
+    took = sum(line["step_seconds"] for line in lines)
+    assert re.fullmatch(r"4 steps in \d+\.\d s: .*encode \d+%, forward \d+%, backward \d+%, .*", time)
+    assert "checkpoint" in time
+    assert rates_told.startswith(f"{32 / took:.3g} samples/s, ")
+    assert f"MFU {3 * 32 * forward / took / H200_FLOAT32:.1%}" in rates_told
+    assert rates_told.endswith(str(result.run_dir / "metrics.jsonl"))
     # What is done between two steps stands in the line of the second.
     assert [line["seconds"].get("checkpoint", 0) > 0 for line in lines] == [False, False, True, False]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.distributed.tensor import DTensor
 
 import mm_infer
 import mm_train
@@ -26,7 +27,7 @@ from mm_config.specs.optim import EmaSpec
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import RandomWeights, TrainedBy
 from mm_data import read_mp4, write_mp4
-from mm_train import sampling
+from mm_train import loop, sampling
 from tests.forked_ranks import RunRanks
 from tests.mm_train.conftest import SMALL
 from tests.mm_train.test_validation import tensors_of
@@ -112,8 +113,20 @@ def test_they_are_those_of_the_pipeline_with_the_weights_of_that_step(
     ids=["average", "sharded adapters"],
 )
 def test_they_and_validation_change_nothing_of_the_training(
-    changes: dict[str, Any], spec: TrainSpec, options: RunOptions, losses_of: Callable[[Path], list[float]]
+    changes: dict[str, Any], spec: TrainSpec, options: RunOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looked_at: Callable[..., Any] = loop.looked_at
+
+    def watched(training: Any, *rest: Any) -> Any:
+        network = training.network
+        before = [module.training for module in network.modules()]
+        found = looked_at(training, *rest)
+        assert [module.training for module in network.modules()] == before and before[0]
+        assert all(isinstance(one, DTensor) is training.ranks.grouped for one in network.parameters())
+        assert all(one.grad is None for one in network.parameters())
+        return found
+
+    monkeypatch.setattr(loop, "looked_at", watched)
     looks = {"samples.every_steps": 1, "validation": ValidationSpec(every_steps=1, holdout=0.3)}
     spec = replace(spec, {**changes, **looks})
     random_state = torch.get_rng_state()

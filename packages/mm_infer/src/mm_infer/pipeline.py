@@ -198,7 +198,7 @@ def load_pipeline(generation: Generation) -> Pipeline:
     return Pipeline(
         spec=spec,
         device=place,
-        networks={expert: _load_network(generation, expert) for expert in generation.weights},
+        networks={expert: load_network(generation, expert) for expert in generation.weights},
         autoencoder=mm_models.build_autoencoder(spec.autoencoder, device=place, locations=locations),
         text_encoder=mm_models.build_text_encoder(spec.text_encoder, device=place, locations=locations),
         image_encoder=None
@@ -234,7 +234,8 @@ def _load(
     return load_pipeline(generation)
 
 
-def _load_network(generation: Generation, expert: Expert) -> nn.Module:
+def load_network(generation: Generation, expert: Expert) -> nn.Module:
+    """An expert with its weights and adapters, on the generation's device."""
     network = mm_models.build(
         generation.spec.model,
         device=generation.device,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mm_models.contents import encoder_inputs, files_digest, weights_input
     from mm_models.device_report import device_names, peak_gib
     from mm_models.dtypes import torch_dtype
+    from mm_models.exporting import Part, part_problems, write_encoders, write_network
     from mm_models.given import (
         NOTHING,
         Given,
@@ -37,5 +38,7 @@ if TYPE_CHECKING:
     from mm_models.said import Use, check_said, named_otherwise, said_otherwise
     from mm_models.text import TextEncoder, build_text_encoder, too_long
     from mm_models.weights.layouts import stored_spec
+    from mm_models.weights.staging import require_free, staged
+    from mm_models.weights.writing import write_json
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

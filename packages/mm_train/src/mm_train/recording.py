@@ -83,8 +83,7 @@ class Recorder:
         step, reading = one.step, one.step.reading
         rates = self._rates.of(one.amount, reading.step_seconds)
         self.shown = {"loss": step.loss, "rate": f"{rates['samples_per_second']:.0f} samples/s"}
-        amount = one.amount
-        self._training.totals.add(amount.samples, amount.tokens, amount.model_flops, reading.seconds)
+        self._training.totals.add(**attrs.asdict(one.amount), seconds=reading.seconds)
         line = {
             "step": step.step,
             "lr": step.lr,

@@ -33,6 +33,8 @@ def _report(spec: TrainSpec, options: RunOptions, result: TrainResult) -> None:
         ("time", f"{result.seconds:.0f} s"),
         ("peak memory", f"{result.peak_gib:.2f} GiB"),
     ]
+    if result.best_checkpoint is not None:
+        rows.insert(4, ("best on held-out", typed_path(result.best_checkpoint)))
     if result.quarantined:
         rows.append(("unreadable clips", f"{result.quarantined}, see quarantine.jsonl"))
     table(f"Trained {spec.name}".rstrip(), rows)

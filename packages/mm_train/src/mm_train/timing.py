@@ -21,7 +21,9 @@ class Lap:
     """Part and time, on accelerators an event."""
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of each part, in the order of its first mark; the device must have come past the last."""
+        """Seconds of each part, in the order of its first mark; waits until the device is past the last."""
+        if not isinstance(last := self.marks[-1][1], float):
+            last.synchronize()
         parts: dict[str, float] = {}
         for (_, begun), (part, ended) in zip(self.marks, self.marks[1:], strict=False):
             parts[part] = parts.get(part, 0.0) + _between(begun, ended)
@@ -73,15 +75,25 @@ class Totals:
     """Their tokens."""
     model_flops: int = 0
     """Three forward passes of the network for each clip."""
+    executed_flops: int = 0
+    """With what was computed again."""
     seconds: dict[str, float] = attrs.field(factory=dict)
     """Time by part."""
 
-    def add(self, samples: int, tokens: int, model_flops: int, seconds: Mapping[str, float]) -> None:
+    def add(
+        self,
+        samples: int,
+        tokens: int,
+        model_flops: int,
+        executed_flops: int,
+        seconds: Mapping[str, float],
+    ) -> None:
         """Adds a step, and what was done between it and the one before."""
         self.steps += 1
         self.samples += samples
         self.tokens += tokens
         self.model_flops += model_flops
+        self.executed_flops += executed_flops
         self.spend(seconds)
 
     def spend(self, seconds: Mapping[str, float]) -> None:

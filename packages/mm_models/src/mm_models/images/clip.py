@@ -66,6 +66,25 @@ def prepare(frames_BCHW: Tensor, size: int) -> Tensor:
     return (square / 2 + 0.5 - mean_C11) / std_C11
 
 
+def processor_config(spec: ClipImageEncoderSpec) -> dict[str, Any]:
+    """`preprocessor_config.json` of transformers' processor that does the most like `prepare`: it smooths."""
+    square = {"height": spec.image_size, "width": spec.image_size}
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": square,
+        "resample": 3,
+        "do_center_crop": False,
+        "crop_size": square,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(MEAN),
+        "image_std": list(STD),
+        "do_convert_rgb": True,
+    }
+
+
 def _read(spec: ClipImageEncoderSpec, folder: Path) -> CLIPVisionModel:
     wanted = {
         "hidden_size": spec.image_dim,

@@ -71,9 +71,10 @@ def convert(
         )
     model = _model_of(weights, spec, heads, is_told=kind == "dcp" or kind in network.configs)
     wanted = network.shapes(model)
+    ours = dialect is network.dialects[0]  # Whose table lacks names of sizes that nobody has published.
     items = [
-        Item(dialect.theirs(name), weights.tensors[name], dtype or weights.tensors[name].dtype)
-        for name in wanted
+        Item(name if ours else dialect.theirs(name), stored, dtype or stored.dtype)
+        for name, stored in ((name, weights.tensors[name]) for name in wanted)
     ]
     size = sum(item.bytes for item in items)
     if (free := shutil.disk_usage(out.absolute().parent).free) < size:
