@@ -37,7 +37,7 @@ def found_by(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_losses_gradients_and_weights_equal_those_of_two_ranks_on_the_cpu(folder: Path) -> None:
-    assert_equal_runs(run_of(folder, "npu"), run_of(folder, "cpu"), STEPS)
+    assert_equal_runs(run_of(folder, "npu"), run_of(folder, "cpu"), steps=STEPS)
 
 
 def test_a_resumed_training_repeats_every_bit(folder: Path) -> None:

@@ -9,9 +9,11 @@ import attrs
 import pytest
 import torch
 
+from experiments import tiny_high, tiny_i2v_high, tiny_lora_high
 from mm_config.options.run_options import RunOptions
-from mm_config.specs import Conditioning, EmaSpec, LoraSpec, MuonSpec, TrainedBy
+from mm_config.specs import Conditioning, EmaSpec, MuonSpec, TrainedBy
 from mm_config.specs.data import Cache
+from mm_config.specs.train import TrainSpec
 from mm_train import train
 from mm_train.results import TrainResult
 from tests.mm_train.adapted import adapter_file
@@ -19,13 +21,8 @@ from tests.mm_train.conftest import SMALL
 from tests.npu_standin.parity import assert_all_equal
 from tests.npu_standin.trainings import STEPS, assert_equal_runs, metrics, spec_of, stored
 
-FIRST_FRAME = {
-    "model.conditioning": Conditioning.FIRST_FRAME,
-    "model.in_channels": 9 + 4 + 9,
-    "data.cache": Cache.NONE,
-}
-"""What experiments/tiny_i2v_high.py trains, with encoders that run on the device in every step."""
-LORA = LoraSpec(rank=4, targets=("blocks.*.attn*.to_{q,k,v}", "blocks.*.ffn.net.2"))
+ENCODING = {"data.cache": Cache.NONE}
+"""Encoders run on the device in every step."""
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +31,18 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> RunOptions:
     return RunOptions(runs_dir=tmp_path_factory.mktemp("runs"))
 
 
-def both(name: str, options: RunOptions, changes: dict[str, Any]) -> tuple[TrainResult, TrainResult]:
+def both(
+    name: str, options: RunOptions, changes: dict[str, Any], like: TrainSpec = tiny_high.SPEC
+) -> tuple[TrainResult, TrainResult]:
     """One training on the device and on the CPU."""
-    npu, cpu = (train(spec_of(f"{name}_{where}", where, changes), options) for where in ("npu", "cpu"))
+    npu, cpu = (train(spec_of(f"{name}_{where}", where, changes, like), options) for where in ("npu", "cpu"))
     return npu, cpu
 
 
-def test_a_network_with_given_first_frames(
+def test_tiny_i2v_of_given_first_frames(
     options: RunOptions, npu: torch.device, npu_calls: Counter[str]
 ) -> None:
-    actual, expected = both("first", options, FIRST_FRAME)
+    actual, expected = both("first", options, ENCODING, tiny_i2v_high.SPEC)
     assert npu_calls["npu_fusion_attention_grad"] == STEPS * 2 * SMALL["model.num_layers"]
     assert_equal_runs(actual.run_dir, expected.run_dir)
 
@@ -52,17 +51,18 @@ def test_one_whose_first_frame_is_clean_and_sometimes_left_out(
     options: RunOptions, npu: torch.device
 ) -> None:
     changes = {"model.conditioning": Conditioning.CLEAN_FIRST_FRAME, "data.frame_dropout": 0.5}
-    actual, expected = both("clean", options, {**changes, "data.cache": Cache.NONE})
+    actual, expected = both("clean", options, {**changes, **ENCODING})
     assert_equal_runs(actual.run_dir, expected.run_dir)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.25])
-def test_adapters(options: RunOptions, npu: torch.device, dropout: float) -> None:
-    base = spec_of("base", "cpu", {"schedule.steps": 2})
+def test_the_adapters_of_tiny_lora(options: RunOptions, npu: torch.device, dropout: float) -> None:
+    base, lora = spec_of("base", "cpu", {"schedule.steps": 2}), tiny_lora_high.SPEC.lora
+    assert lora is not None
     changes = {
         "start_from": TrainedBy(spec=base),
         "runtime.build_missing": True,
-        "lora": attrs.evolve(LORA, dropout=dropout),
+        "lora": attrs.evolve(lora, dropout=dropout),
         # Without it, updates by gradients near zero, which adapters begin with, are as large as all others.
         "optim.eps": 1e-3,
     }
@@ -85,9 +85,9 @@ def test_an_average_of_the_weights(options: RunOptions, npu: torch.device, offlo
 
 
 def test_encoders_that_rest_and_encode_ahead(options: RunOptions, npu: torch.device) -> None:
-    plain = train(spec_of("plain", "npu", FIRST_FRAME), options)
+    plain = train(spec_of("plain", "npu", ENCODING, tiny_i2v_high.SPEC), options)
     ahead = {"runtime.encode_ahead": 3, "runtime.offload_encoders": True}
-    rested = train(spec_of("rested", "npu", {**FIRST_FRAME, **ahead}), options)
+    rested = train(spec_of("rested", "npu", {**ENCODING, **ahead}, tiny_i2v_high.SPEC), options)
     assert [row["loss"] for row in metrics(rested.run_dir)] == [row["loss"] for row in metrics(plain.run_dir)]
 
 
@@ -97,6 +97,7 @@ def test_a_deterministic_training_repeats_every_bit(
     # torch_npu, which reads them once, is imported long since.
     monkeypatch.setenv("HCCL_DETERMINISTIC", "true")
     monkeypatch.setenv("CLOSE_MATMUL_K_SHIFT", "1")
-    spec = spec_of("deterministic", "npu", {**FIRST_FRAME, "runtime.deterministic": True})
+    changes = {**ENCODING, "runtime.deterministic": True}
+    spec = spec_of("deterministic", "npu", changes, tiny_i2v_high.SPEC)
     states = [stored(train(spec, options).checkpoint)["model"] for _ in range(2)]
     assert all(torch.equal(states[0][name], one) for name, one in states[1].items())

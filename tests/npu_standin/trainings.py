@@ -19,10 +19,12 @@ from tests.npu_standin.parity import TOLERANCE, assert_all_equal
 STEPS = 4
 
 
-def spec_of(name: str, device: str, changes: dict[str, Any] | None = None) -> TrainSpec:
-    """A few steps, in which gradients are clipped."""
+def spec_of(
+    name: str, device: str, changes: dict[str, Any] | None = None, like: TrainSpec = tiny_high.SPEC
+) -> TrainSpec:
+    """A few steps of an experiment with a smaller network, in which gradients are clipped."""
     wanted = {"name": name, "runtime.device": device, "schedule.steps": STEPS, "optim.max_grad_norm": 0.05}
-    return replace(replace(tiny_high.SPEC, {**SMALL, **wanted}), changes or {})
+    return replace(replace(like, {**SMALL, **wanted}), changes or {})
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:
