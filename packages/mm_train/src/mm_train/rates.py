@@ -28,6 +28,10 @@ _REPORTED = {
 """Devices whose peak `mm plan` knows, by the name that they give themselves; others have other peaks."""
 
 
+_SHORTEST = 1e-6
+"""Seconds of a step at least: events of a device are no finer."""
+
+
 @attrs.frozen
 class Amount:
     """What a step over all ranks counts."""
@@ -62,6 +66,7 @@ class Rates:
     def of(self, amount: Amount, seconds: float) -> dict[str, float]:
         """Rates of a step; shares of the peak where it is known."""
         ranks = self._training.ranks.world_size
+        seconds = max(seconds, _SHORTEST)
         found: dict[str, float] = {
             "samples_per_second": amount.samples / seconds,
             "tokens_per_second": amount.tokens / seconds,
