@@ -102,7 +102,7 @@ def test_encoders_with_weights_lie_on_the_host_while_they_rest(npu: torch.device
     for _ in range(2):
         assert network.weight.device.type == "cpu"
         with resting.awake():
-            assert torch.equal(network(x).cpu(), expected)
+            assert network.weight.device == npu and torch.equal(network(x).cpu(), expected)
 
 
 def test_a_deterministic_training_repeats_every_bit(
