@@ -10,9 +10,7 @@ SPEC = replace(
     tiny_high.SPEC,
     {
         "start_from": TrainedBy(spec=tiny_high.SPEC),
-        "lora": LoraSpec(
-            rank=8, targets=(*LoraSpec().targets, "blocks.*.ffn.net.0.proj", "blocks.*.ffn.net.2")
-        ),
+        "lora": LoraSpec(rank=8, targets=TARGETS),
         "data.dataset": MixtureSpec(parts=(MixturePart(dataset=NEW), MixturePart(dataset=OLD))),
         "schedule.steps": 300,
         "runtime.build_missing": True,

@@ -4,6 +4,8 @@ import os
 
 import pytest
 import torch
+import torch._inductor.config as inductor
+import torch.utils.deterministic as memory
 
 from mm_config.schema.errors import UserError
 from mm_config.specs.parallel import NO_COMPILE, AttentionImpl, CompileMode, CompileSpec
@@ -19,7 +21,7 @@ def switches() -> tuple[object, ...]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.backends.cudnn.benchmark,
         torch.backends.cudnn.deterministic,
-        torch.utils.deterministic.fill_uninitialized_memory,
+        getattr(memory, "fill_uninitialized_memory"),  # noqa: B009
         os.environ.get(CUBLAS),
     )
 
@@ -34,10 +36,10 @@ def test_a_block_is_deterministic_and_leaves_everything_as_it_was(monkeypatch: p
     # The switches of a CUDA device can be set, and the variable exported, without one.
     with pytest.raises(ValueError, match="mine"), deterministic(torch.device("cuda"), wanted=True):
         assert switches() == (True, False, False, True, True, ":4096:8")
-        assert torch._inductor.config.deterministic
+        assert inductor.deterministic
         raise ValueError("mine")
     assert switches() == before
-    assert not torch._inductor.config.deterministic
+    assert not inductor.deterministic
 
 
 def test_a_workspace_that_sums_in_any_order_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
