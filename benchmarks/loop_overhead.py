@@ -5,8 +5,8 @@
 The ways take turns, step by step: the bare step on one batch in memory, our loop with nothing written, our
 loop with metrics.jsonl, and with TensorBoard as well. All have a network of their own, of the same sizes, and
 clips whose latents are kept. The loop does more than the bare step: it draws the noise, puts the batch
-together, clips the gradients and sees that they are finite. Printed are the quotients of medians, in brackets
-of minima, which a busy machine changes less, and the time that this process computed, which it changes least.
+together, clips the gradients and sees that they are finite. Printed are medians of the quotients of each
+round, by the clock and by the processor's time, which a busy machine changes less.
 At the end a validation and a checkpoint, each in seconds.
 """
 
@@ -17,12 +17,12 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from comparing import interleaved, ratio
+from comparing import seconds
 
 import mm_models
 from experiments import tiny_high
@@ -31,9 +31,6 @@ from mm_config.options import RunOptions
 from mm_config.specs import TrainSpec, ValidationSpec
 from mm_train import steps, training
 from mm_train.optim import build_optimizer
-
-AT_MOST = 1.03
-"""Of the loop over the bare step, with nothing written."""
 
 
 def bare_step(spec: TrainSpec, device: torch.device) -> Callable[[], object]:
@@ -56,9 +53,7 @@ def bare_step(spec: TrainSpec, device: torch.device) -> Callable[[], object]:
     return step
 
 
-def loop(
-    spec: TrainSpec, folder: Path, writes: bool
-) -> tuple[Callable[[], object], Generator[Any, None, Any]]:
+def loop(spec: TrainSpec, folder: Path, writes: bool) -> tuple[Callable[[], Any], Generator[Any, None, Any]]:
     """Our loop a step at a time."""
     fit = training.fit
 
@@ -75,20 +70,32 @@ def loop(
     return lambda: next(running), running
 
 
-def computed(act: Callable[[], object], rounds: int) -> float:
-    """Median of the processor time of all threads, in seconds."""
-    times = []
+def taking_turns(
+    device: torch.device, ways: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Time of each way's steps by the clock and by the processor, in seconds."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds):
-        started = time.process_time()
-        act()
-        times.append(time.process_time() - started)
-    return statistics.median(times)
+        for name, act in ways.items():
+            worked = time.process_time()
+            took = seconds(device, act)
+            times[name].append((took, time.process_time() - worked))
+    return times
+
+
+def paired(times: list[tuple[float, float]], of_others: list[tuple[float, float]]) -> str:
+    """The median of the quotients of each round, by the clock and by the processor."""
+    rounds = list(zip(times, of_others, strict=True))
+    by_clock, by_processor = (
+        statistics.median(one[place] / other[place] for one, other in rounds) for place in (0, 1)
+    )
+    return f"{by_clock:.3f}, by processor time {by_processor:.3f}"
 
 
 def occasional(spec: TrainSpec, folder: Path) -> dict[str, float]:
     """Seconds of a validation and of a checkpoint, as metrics.jsonl tells them."""
     changes: dict[str, Any] = {"validation": ValidationSpec(every_steps=1, batches=1, holdout=0.5)}
-    changes |= {"checkpoint.every_steps": 1, "schedule.steps": 4}
+    changes |= {"checkpoint.every_steps": 1, "schedule.steps": 4, "data.batch_size": 8}
     for _ in steps(replace(spec, {**changes, "name": "occasional"}), RunOptions(runs_dir=folder)):
         pass
     (metrics,) = folder.glob("occasional/*/metrics.jsonl")
@@ -116,19 +123,24 @@ def main() -> None:
     spec = replace(tiny_high.SPEC, {**changes, "checkpoint.every_steps": 10_000, "runtime.log_every": 1000})
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
-        ways, running = {"bare": bare_step(spec, device)}, list[Generator[Any, None, Any]]()
+        ways: dict[str, Callable[[], Any]] = {}
+        running = list[Generator[Any, None, Any]]()
+        ways |= {"bare": bare_step(spec, device)}
         for name, writes, board in (("loop", False, False), ("metrics", True, False), ("board", True, True)):
             named = replace(spec, {"runtime.tensorboard": board, "name": name})
             ways[name], generator = loop(named, runs, writes)
             running.append(generator)
-        interleaved(device, ways, 3)
-        times = interleaved(device, ways, args.rounds)
-        worked = {name: computed(act, args.rounds) for name, act in ways.items()}
-        print(f"bare step {statistics.median(times['bare']):.3f} s, width {args.width}, {args.layers} blocks")
+        parts, plain = list[dict[str, float]](), ways["loop"]
+        ways["loop"] = lambda: parts.append(plain().reading.seconds)
+        taking_turns(device, ways, 3)
+        parts.clear()
+        times = taking_turns(device, ways, args.rounds)
+        bare = statistics.median(took for took, _ in times["bare"])
+        print(f"bare step {bare:.3f} s, width {args.width}, {args.layers} blocks, batch {args.batch}")
         for name in ("loop", "metrics", "board"):
-            print(
-                f"{name:<8} {ratio(times[name], times['bare'])}  computed {worked[name] / worked['bare']:.3f}"
-            )
+            print(f"{name:<8} {paired(times[name], times['bare'])}")
+        shares = {part: statistics.median(one[part] for one in parts) / bare for part in ("data", "encode")}
+        print(f"of it kept latents {shares['data']:.1%}, noise and putting together {shares['encode']:.1%}")
         for generator in running:
             generator.close()
         for part, took in occasional(spec, runs).items():

@@ -8,7 +8,7 @@ from mm_config.specs import Expert, ShapesCaption, ShapesSpec, ShapesStart
 DATASET = ShapesSpec(start=ShapesStart.MIDDLE, caption=ShapesCaption.DIRECTION)
 SPEC = TINY_I2V.train(
     Expert.HIGH_NOISE,
-    like=replace(tiny_high.SPEC, {"data.dataset": DATASET, "schedule.steps": 200}),
+    like=replace(tiny_high.SPEC, {"data.dataset": DATASET, "schedule.steps": 300}),
 )
 
 if __name__ == "__main__":

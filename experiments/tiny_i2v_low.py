@@ -9,7 +9,7 @@ SPEC = replace(
     {
         "expert": Expert.LOW_NOISE,
         "start_from": TrainedBy(spec=tiny_i2v_high.SPEC),
-        "schedule.steps": 1000,
+        "schedule.steps": 1500,
         "runtime.build_missing": True,
     },
 )

@@ -32,11 +32,10 @@ def kernels_of(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Tensor]) -> li
         return compiled
 
     torch._dynamo.reset()
-    monkeypatch.setattr(config, "fx_graph_cache", False)
-    monkeypatch.setattr(autograd_config, "enable_autograd_cache", False)
     monkeypatch.setattr(GraphLowering, "compile_to_module", noted)
     monkeypatch.setattr(AsyncCompile, "cpp_pybinding", lambda *_, **__: lambda *_: None)
-    out = run()
-    out.backward(torch.ones_like(out))
+    with config.patch(fx_graph_cache=False), autograd_config.patch(enable_autograd_cache=False):
+        out = run()
+        out.backward(torch.ones_like(out))
     torch._dynamo.reset()
     return graphs

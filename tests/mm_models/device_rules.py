@@ -13,6 +13,7 @@ FOLDERS = ("packages", "examples", "experiments", "benchmarks", "scripts")
 DEVICE_CODE = (
     "packages/mm_models/src/mm_models/ops/",
     "packages/mm_models/src/mm_models/device.py",
+    "packages/mm_models/src/mm_models/device_profiler.py",
 )
 """Where code may be of one kind of device."""
 

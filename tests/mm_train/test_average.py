@@ -22,7 +22,7 @@ from mm_config.specs.dtype import Dtype
 from mm_config.specs.optim import EmaSpec
 from mm_config.specs.train import PrecisionSpec, StartMode, TrainSpec
 from mm_config.specs.weights import SavedWeights, TrainedBy
-from mm_models import checkpoint
+from mm_models import checkpoint, load_group
 from mm_models.contents import loaded_files, weights_input
 from mm_models.networks import copy_whole
 from mm_models.weights.converting import convert
@@ -79,7 +79,7 @@ def test_it_takes_the_weights_place_in_a_block_and_gives_it_back_after_an_error(
     assert torch.equal(network.weight, own) and torch.equal(average.values["weight"], kept)
 
 
-def _over_two_ranks(rank: int, small: TrainSpec, offload: bool) -> None:
+def _over_two_ranks(rank: int, small: TrainSpec, offload: bool, folder: Path) -> None:
     spec = attrs.evolve(SPEC, start_step=0, offload=offload)
     model = replace(small.model, "ffn_dim", 63)  # The shards are of two sizes.
     network = mm_models.build(model)
@@ -111,6 +111,12 @@ def _over_two_ranks(rank: int, small: TrainSpec, offload: bool) -> None:
         whole = value.full_tensor()
         assert torch.allclose(whole, expected(wholes[name], spec), rtol=1e-6), name
         wholes[name].append(whole.clone())
+    checkpoint.save(folder / "step-00000004", {"average": average.tensors()}, {"step": 4})
+    for value in average.values.values():
+        value.to_local().zero_()  # type: ignore[attr-defined]
+    load_group(folder / "step-00000004", "average", average.tensors())
+    for name, value in average.tensors().items():
+        assert isinstance(value, DTensor) and torch.equal(value.full_tensor(), wholes[name][-1]), name
     with average.in_place_of(network), torch.no_grad():
         # FSDP2 has kept the root's weights gathered since `before`.
         inside = network(latents.bfloat16(), torch.ones(1), text.bfloat16())
@@ -121,9 +127,9 @@ def _over_two_ranks(rank: int, small: TrainSpec, offload: bool) -> None:
 
 @pytest.mark.parametrize("offload", [False, True])
 def test_shards_are_averaged_as_the_whole_and_exchanged_before_they_are_gathered(
-    offload: bool, small: TrainSpec, run_ranks: RunRanks
+    offload: bool, small: TrainSpec, run_ranks: RunRanks, tmp_path: Path
 ) -> None:
-    run_ranks(_over_two_ranks, small, offload)
+    run_ranks(_over_two_ranks, small, offload, tmp_path)
 
 
 @pytest.fixture

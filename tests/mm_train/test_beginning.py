@@ -159,3 +159,13 @@ def test_checkpoints_at_multiples_of_keep_every_stay(first: TrainSpec, options: 
     spec = replace(first, {**keep, "checkpoint.keep_every": 3})
     folder = mm_train.train(spec, options).checkpoint.parent
     assert sorted(int(path.name[5:]) for path in folder.iterdir()) == [3, 6, 7]
+
+
+def test_what_was_made_of_a_checkpoint_on_the_way_is_not_made_of_the_end(
+    first: TrainSpec, before: mm_train.TrainResult, options: RunOptions
+) -> None:
+    middle = before.checkpoint.with_name("step-00000002")
+    saved = SavedWeights(digest=digest_by_hand(middle))
+    run = mm_train.train(replace(first, {"start_from": saved, "schedule.steps": 1}), options).run_dir
+    found = json.loads((run / "inputs.json").read_text())["inputs"]["spec.start_from"]
+    assert found["digest"] == saved.digest and found["details"]["path"] == str(middle.absolute())

@@ -170,5 +170,23 @@ def _gelu_backward(grad_output: Tensor, input: Tensor, *, approximate: str = "no
     return torch.ops.aten.gelu_backward(grad_output, input, approximate="tanh")
 
 
-_OWN_WAYS: dict[str, Callable[..., Any]] = {"gelu": _gelu, "gelu_backward": _gelu_backward}
-"""Kernels that compute something else than the CPU's: on an NPU, GELU is always the one by tanh."""
+def _matmul_backward(
+    grad: Tensor, self: Tensor, other: Tensor, mask: list[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    if min(self.ndim, other.ndim) < 2:
+        raise NotImplementedError("the stand-in has no gradients of products with vectors")
+    return (
+        (grad @ other.mT).sum_to_size(self.shape) if mask[0] else None,
+        (self.mT @ grad).sum_to_size(other.shape) if mask[1] else None,
+    )
+
+
+_OWN_WAYS: dict[str, Callable[..., Any]] = {
+    "gelu": _gelu,
+    "gelu_backward": _gelu_backward,
+    "matmul_backward": _matmul_backward,
+}
+"""Kernels that compute something else than the CPU's: on an NPU, GELU is always the one by tanh.
+
+What torch_npu derives a product by is an operator that the CPU has for nested tensors alone.
+"""

@@ -16,7 +16,9 @@ def assert_equal(actual: Tensor, expected: Tensor) -> None:
     assert_all_equal({"it": actual}, {"it": expected})
 
 
-def assert_all_equal(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def assert_all_equal(
+    actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float = TOLERANCE
+) -> None:
     """Compares tensors by name, all by the largest value of any, which is what errors come from."""
     assert actual.keys() == expected.keys()
     scale = max(one.abs().max().item() for one in expected.values())
@@ -25,7 +27,7 @@ def assert_all_equal(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor
         found = actual[name]
         assert found.shape == one.shape and found.dtype == one.dtype, name
         error = (found.cpu().double() - one.cpu().double()).abs().max().item()
-        assert error <= TOLERANCE * scale, f"{name}: off by {error:.1e}, of values up to {scale:.1e}"
+        assert error <= tolerance * scale, f"{name}: off by {error:.1e}, of values up to {scale:.1e}"
 
 
 def on_device(tensors: Iterable[Tensor], device: torch.device) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mm_models.ops import attention, gelu
 from mm_models.seeding import generator
 from mm_train import train
 from tests.npu_standin.parity import assert_equal
-from tests.npu_standin.test_training import spec_of
+from tests.npu_standin.trainings import spec_of
 
 
 def option(name: str) -> str:
@@ -50,6 +51,29 @@ def test_an_environment_that_hides_errors_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("INF_NAN_MODE_ENABLE", "0")
     with pytest.raises(UserError, match="INF_NAN_MODE_ENABLE: is 0, which turns inf into 65504"):
         device.pick("npu")
+
+
+def test_events_tell_how_long_it_took(npu: torch.device) -> None:
+    module: Any = torch.get_device_module(npu)
+    begun, ended = (module.Event(enable_timing=True) for _ in range(2))
+    begun.record()
+    time.sleep(0.02)
+    ended.record()
+    ended.synchronize()
+    assert 20 <= begun.elapsed_time(ended) < 20_000
+
+
+@pytest.mark.parametrize("shapes", [((2, 3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((3, 4), (2, 4, 5))])
+def test_gradients_of_products(npu: torch.device, shapes: tuple[tuple[int, ...], ...]) -> None:
+    a, b = (torch.randn(shape, generator=generator("products", n)) for n, shape in enumerate(shapes))
+    found: list[list[torch.Tensor]] = []
+    for where in (torch.device("cpu"), npu):
+        ours, theirs = (one.detach().to(where).requires_grad_() for one in (a, b))
+        (ours @ theirs).square().sum().backward()
+        assert ours.grad is not None and theirs.grad is not None
+        found.append([ours.grad.cpu(), theirs.grad.cpu()])
+    for expected, actual in zip(*found, strict=True):
+        assert_equal(actual, expected)
 
 
 def test_exact_gelu_is_exact_where_torchs_own_is_the_tanh_form(npu: torch.device) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.npu_standin.test_training import assert_equal_runs, metrics, stored
+from tests.npu_standin.trainings import assert_equal_runs, metrics, stored
 from tests.npu_standin.two_ranks import STEPS
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
@@ -37,7 +37,7 @@ def found_by(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_losses_gradients_and_weights_equal_those_of_two_ranks_on_the_cpu(folder: Path) -> None:
-    assert_equal_runs(run_of(folder, "npu"), run_of(folder, "cpu"), STEPS)
+    assert_equal_runs(run_of(folder, "npu"), run_of(folder, "cpu"), steps=STEPS)
 
 
 def test_a_resumed_training_repeats_every_bit(folder: Path) -> None:

@@ -2,63 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
 import torch
-from torch import Tensor
 
-from experiments import tiny_high
-from mm_config import replace
 from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.specs.data import Cache
 from mm_config.specs.dtype import Dtype
-from mm_config.specs.train import TrainSpec
-from mm_models.weights.layouts import read_group
 from mm_train import train
 from tests.mm_train.conftest import SMALL
-from tests.npu_standin.parity import TOLERANCE, assert_all_equal
-
-STEPS = 4
+from tests.npu_standin.trainings import STEPS, assert_equal_runs, metrics, spec_of, stored
 
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> RunOptions:
     """One folder for all runs, so that clips are rendered once."""
     return RunOptions(runs_dir=tmp_path_factory.mktemp("runs"))
-
-
-def spec_of(name: str, device: str, changes: dict[str, Any] | None = None) -> TrainSpec:
-    wanted = {"name": name, "runtime.device": device, "schedule.steps": STEPS, "optim.max_grad_norm": 0.05}
-    return replace(tiny_high.SPEC, {**SMALL, **wanted, **(changes or {})})
-
-
-def metrics(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-def stored(folder: Path) -> dict[str, dict[str, Tensor]]:
-    """Weights, and both moments of the optimizer, of a checkpoint."""
-    return {
-        group: {name: one.read() for name, one in read_group(folder, group).items()}
-        for group in ("model", "optimizer")
-    }
-
-
-def assert_equal_runs(actual: Path, expected: Path, steps: int = STEPS) -> None:
-    """Equal losses and norms of every step, and equal weights and moments after the last."""
-    pairs = list(zip(metrics(actual), metrics(expected), strict=True))
-    assert len(pairs) == steps
-    for ours, theirs in pairs:
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=TOLERANCE)
-        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=10 * TOLERANCE)
-    ours, theirs = (stored(folder / "checkpoints" / f"step-{steps:08d}") for folder in (actual, expected))
-    for group in theirs:
-        assert_all_equal(ours[group], theirs[group])
 
 
 @pytest.mark.parametrize("cache", [Cache.LATENTS, Cache.NONE])

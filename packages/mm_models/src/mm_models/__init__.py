@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mm_models.collectives import gather_json
     from mm_models.compiling import BLOCKS, compile_blocks, compiled_graphs
     from mm_models.contents import encoder_inputs, files_digest, weights_input
+    from mm_models.device_profiler import profiled
     from mm_models.device_report import device_names, peak_gib
     from mm_models.dtypes import torch_dtype
     from mm_models.exporting import Part, part_problems, write_encoders, write_network

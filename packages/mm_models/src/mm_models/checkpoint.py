@@ -111,12 +111,12 @@ def lists(folder: Path, path: Path) -> bool:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What `save` got as `state`.
+    """What `save` got as `state`, of a checkpoint or of the one whose average is named.
 
     Raises:
         UserError: It can't be read.
     """
-    return read_json(folder / STATE)
+    return read_json(whole_of(folder) / STATE)
 
 
 def verify(folder: Path) -> list[str]:

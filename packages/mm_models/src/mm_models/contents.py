@@ -19,7 +19,7 @@ from mm_config.content import (
 )
 from mm_config.running import taken_from, trained_input
 from mm_config.schema import UserError, tag_of
-from mm_config.specs import RandomWeights, ReleasedWeights, Umt5TextEncoderSpec, Weights
+from mm_config.specs import RandomWeights, ReleasedWeights, SavedWeights, Umt5TextEncoderSpec, Weights
 from mm_config.stored import read_json
 from mm_models import checkpoint
 from mm_models.releases import OURS, located, tokenizer_places
@@ -53,6 +53,9 @@ def weights_input(
         return None
     if isinstance(weights, ReleasedWeights):
         return _released(weights, found, loaded_files(found), contents_dir, path)
+    if isinstance(weights, SavedWeights):
+        # A result made of a checkpoint on the way is none made of the run's end.
+        return Input(digest=weights.digest, kind=tag_of(weights), pinned=True, details=taken_from(found))
     return trained_input(found) or parts_input(
         file_parts(found, loaded_files(found)),
         contents_dir,

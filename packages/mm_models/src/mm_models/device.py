@@ -1,8 +1,9 @@
 """The one place that asks for a device, sets it up, and knows what each kind can do."""
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -76,6 +77,22 @@ def scales_while_reducing(device: torch.device) -> bool:
 def updates_in_one_kernel(device: torch.device) -> bool:
     """Whether torch has one kernel for an optimizer's whole update."""
     return device.type in ("cpu", "cuda", "npu")
+
+
+def multiplies_by_cublas(device: torch.device) -> bool:
+    """Whether products need cuBLAS's workspace to be fixed, so that they are the same in each run."""
+    return device.type == "cuda"
+
+
+def clock_of(device: torch.device) -> Callable[[], int] | None:
+    """Asks for the clock of the multiprocessors in MHz; None where the device or its tools don't tell."""
+    if device.type != "cuda":
+        return None
+    # NVIDIA's library is missing, or the driver doesn't tell.
+    with suppress(Exception):
+        torch.cuda.clock_rate(device)
+        return partial(torch.cuda.clock_rate, device)
+    return None
 
 
 def pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mm_config.schema import Problem, UserError
+from mm_models.device import multiplies_by_cublas
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 CUBLAS_FIXED = (":4096:8", ":16:8")
@@ -38,7 +39,7 @@ def deterministic(device: torch.device, wanted: bool, path: str = "spec.runtime"
         yield
         return
     with ExitStack() as restored:
-        if device.type == "cuda":
+        if multiplies_by_cublas(device):
             restored.enter_context(_workspace(path))
         for owner, name, value in _settings(device):
             restored.callback(setattr, owner, name, getattr(owner, name))

@@ -95,7 +95,7 @@ class Step:
     @property
     def samples_per_second(self) -> float:
         """Samples of the global batch over the step's time."""
-        return self.samples / self.step_seconds
+        return self.samples / max(self.step_seconds, 1e-6)
 
     def _read(self) -> Reading:
         read([self.reading])

@@ -10,11 +10,11 @@ from typing import Any
 
 import attrs
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from mm_config.console import say
 from mm_config.schema import Problem, UserError
 from mm_config.specs import MemorySnapshotSpec, ProfilerSpec, TrainSpec
+from mm_models import profiled
 from mm_train.work import Training
 
 
@@ -89,53 +89,9 @@ def _next_step(recorder: Any) -> None:
 def _windows(training: Training) -> Iterator[_Window]:
     spec, rank, device = training.spec, training.ranks.rank, training.device
     if (profiler := spec.profiler) is not None and rank in (profiler.ranks or (rank,)):
-        make = _npu_profile if device.type == "npu" else _profile
-        yield _Window(profiler, lambda folder, name: make(profiler, device, folder, name))
+        yield _Window(profiler, lambda folder, name: profiled(profiler, device, folder, name))
     if (snapshot := spec.memory_snapshot) is not None and rank in (snapshot.ranks or (rank,)):
         yield _Window(snapshot, lambda folder, name: _snapshot(snapshot, device, folder, name))
-
-
-@contextmanager
-def _profile(spec: ProfilerSpec, device: torch.device, folder: Path, name: str) -> Generator[Any]:
-    """A trace that Perfetto, chrome://tracing and Holistic Trace Analysis open."""
-    activities = [ProfilerActivity.CPU] if spec.with_cpu else []
-    if device.type == "cuda":
-        activities.append(ProfilerActivity.CUDA)
-    with profile(
-        activities=activities,
-        record_shapes=spec.record_shapes,
-        with_stack=spec.with_stack,
-        profile_memory=spec.with_memory,
-    ) as recorder:
-        yield recorder
-    file = folder / f"{name}.pt.trace.json.gz"
-    recorder.export_chrome_trace(str(file))
-    say(f"profile in {file}")
-
-
-@contextmanager
-def _npu_profile(spec: ProfilerSpec, device: torch.device, folder: Path, name: str) -> Generator[Any]:
-    """What torch_npu's profiler writes, in a folder that MindStudio Insight opens."""
-    from torch_npu import profiler  # type: ignore[import-not-found]
-
-    activities = [profiler.ProfilerActivity.CPU] if spec.with_cpu else []
-    config = profiler._ExperimentalConfig(
-        profiler_level=getattr(profiler.ProfilerLevel, f"Level{spec.npu_level}"),
-        aic_metrics=getattr(profiler.AiCMetrics, spec.npu_aic_metrics),
-        data_simplification=spec.npu_simplify,
-    )
-    with profiler.profile(
-        activities=[*activities, profiler.ProfilerActivity.NPU],
-        record_shapes=spec.record_shapes,
-        with_stack=spec.with_stack,
-        profile_memory=spec.with_memory,
-        experimental_config=config,
-        on_trace_ready=profiler.tensorboard_trace_handler(
-            str(folder), worker_name=name, analyse_flag=spec.npu_analyse
-        ),
-    ) as recorder:
-        yield recorder
-    say(f"profile in {folder}")
 
 
 @contextmanager

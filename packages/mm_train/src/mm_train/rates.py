@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import cached_property
 
 import attrs
 import torch
 
 from mm_config.planning import DEVICES, Clip, train_work
 from mm_data import Batch
-from mm_models import device_names, peak_gib
+from mm_models import device, device_names, peak_gib
 from mm_train.work import Training
 
 _REPORTED = {
@@ -26,6 +26,10 @@ _REPORTED = {
     "Ascend910B2": "atlas-a2",
 }
 """Devices whose peak `mm plan` knows, by the name that they give themselves; others have other peaks."""
+
+
+_SHORTEST = 1e-6
+"""Seconds of a step at least: events of a device are no finer."""
 
 
 @attrs.frozen
@@ -62,6 +66,7 @@ class Rates:
     def of(self, amount: Amount, seconds: float) -> dict[str, float]:
         """Rates of a step; shares of the peak where it is known."""
         ranks = self._training.ranks.world_size
+        seconds = max(seconds, _SHORTEST)
         found: dict[str, float] = {
             "samples_per_second": amount.samples / seconds,
             "tokens_per_second": amount.tokens / seconds,
@@ -94,15 +99,8 @@ class Rates:
         return DEVICES[_REPORTED[names[0]]].peak_flops(precision.compute, precision.allow_tf32)
 
     @cached_property
-    def _clock(self) -> partial[int] | None:
-        """Asks for the clock of the multiprocessors in MHz; None where the device or its tools don't tell."""
-        if self._training.device.type != "cuda":
-            return None
-        # NVIDIA's library is missing, or the driver doesn't tell.
-        with suppress(Exception):
-            torch.cuda.clock_rate(self._training.device)
-            return partial(torch.cuda.clock_rate, self._training.device)
-        return None
+    def _clock(self) -> Callable[[], int] | None:
+        return device.clock_of(self._training.device)
 
 
 def _graphs_compiled() -> int:
