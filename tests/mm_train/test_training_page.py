@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from experiments import tiny_high, tiny_low
-from mm_config import replace, rules, specs
+from mm_config import replace, rules
 
 PAGE = Path(__file__).parents[2] / "docs/training.md"
 BLOCKS = [
@@ -27,8 +27,7 @@ def test_what_the_page_writes_is_a_valid_training(code: str) -> None:
         "replace": replace,
         "tiny_low": tiny_low,
     }
-    names |= {name: getattr(specs, name) for name in specs.__all__}
-    exec(code, names)
+    exec(f"from mm_config.specs import *\n{code}", names)
     fields = {name.lower(): names[name] for name in ("VALIDATION", "SAMPLES") if name in names}
     spec = replace(names["SPEC"], fields)
     assert spec != tiny_high.SPEC
