@@ -10,6 +10,7 @@ import pytest
 
 from experiments import tiny_high, tiny_low
 from mm_config import replace, rules
+from mm_config.cli.main import main
 
 PAGE = Path(__file__).parents[2] / "docs/training.md"
 BLOCKS = [
@@ -32,3 +33,13 @@ def test_what_the_page_writes_is_a_valid_training(code: str) -> None:
     spec = replace(names["SPEC"], fields)
     assert spec != tiny_high.SPEC
     assert rules.problems(spec) == []
+
+
+COMMANDS = re.findall(
+    r"^python (experiments/tiny_high\.py (?!.*RUN)--spec[^#\n]*)", PAGE.read_text("utf-8"), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_page_s_flags_are_understood(command: str, tmp_path: Path) -> None:
+    main(tiny_high.SPEC, [*command.split(), "--dry-run", "--runs-dir", str(tmp_path)])
