@@ -104,9 +104,19 @@ def test_adapters_are_put_on_linear_layers() -> None:
     assert found(LORA, {}) == {}
     assert found(LORA, {"lora.targets": ("blocks.{0-3}.attn{1,2}.to_q", "blocks.*.ffn.net.2")}) == {}
     wrong = found(
-        LORA, {"lora.targets": ("blocks.*.attn1.q", "blocks.*.attn1.*", "patch_embedding", "blocks.{0")}
+        LORA,
+        {
+            "lora.targets": (
+                "blocks.*.attn1.q",
+                "blocks.*.attn1.*",
+                "patch_embedding",
+                "blocks.{0",
+                "*.ffn.net.*",
+            )
+        },
     )
-    assert wrong.keys() == {f"spec.lora.targets.{index}" for index in range(4)}
+    assert wrong.keys() == {f"spec.lora.targets.{index}" for index in range(5)}
+    assert "nearest: 'blocks.*.ffn.net.2', 'blocks.*.ffn.net.0.proj'" in wrong["spec.lora.targets.4"]
     assert "matches no linear layer; nearest: 'blocks.*.attn1.to_q'" in wrong["spec.lora.targets.0"]
     assert "matches 'blocks.0.attn1.to_out', which is no linear layer" in wrong["spec.lora.targets.1"]
     assert "matches 'patch_embedding', which is no linear layer" in wrong["spec.lora.targets.2"]

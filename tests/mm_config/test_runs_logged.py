@@ -60,6 +60,14 @@ def test_lines_that_are_gone_are_counted(file: Path, left: bytes | None) -> None
     assert rewind(file.with_name("none"), 0) == []
 
 
+@pytest.mark.parametrize("before", [1, None])
+def test_steps_of_the_training_before_are_not_lost(file: Path, before: int | None) -> None:
+    assert rewind(file, 1, before) == []
+    file.write_bytes(SECOND + THIRD)
+    assert rewind(file, 3, before) == []
+    assert rewind(file, 4, before) == [f"{file} has lost 1 of 3 steps, the first is step 4"]
+
+
 @pytest.mark.parametrize("kind", ["folder", "link to nothing"])
 def test_what_is_no_file_gives_way(file: Path, kind: str) -> None:
     file.mkdir() if kind == "folder" else file.symlink_to("nowhere")

@@ -134,6 +134,7 @@ def test_what_a_checkpoint_does_not_allow_is_refused_before_a_run_is_made(
     for changes, path, said in (
         (exact, "spec.schedule.steps", "is 4, but the training that goes on has made 4"),
         ({**exact, "schedule.steps": 5, "seed": 9}, "spec.start_from.spec.seed", "was trained with 0"),
+        ({"start_from": SavedWeights(digest=digest[:12])}, "spec.start_from.digest", "must be 64 hex digits"),
         ({"start_from": SavedWeights(digest="0" * 64)}, "spec.start_from", "has the checkpoint 000000000000"),
         (
             {"start_from": SavedWeights(digest="0" * 64, path=str(before.checkpoint))},

@@ -22,7 +22,10 @@ def command(runs_dir: Path, *words: str) -> list[str]:
 
 
 def test_a_run_of_its_own_goes_on_where_another_ended(
-    small: TrainSpec, options: RunOptions, losses_of: Callable[[Path], list[float]]
+    small: TrainSpec,
+    options: RunOptions,
+    losses_of: Callable[[Path], list[float]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     spec = replace(small, FLAT)
     before = mm_train.train(spec, options)
@@ -30,6 +33,7 @@ def test_a_run_of_its_own_goes_on_where_another_ended(
     # The file says something else by now; what counts is what the run was of.
     edited = replace(spec, {"optim.lr": 1.0})
     outcome = main(edited, command(options.runs_dir, "--extend", str(before.run_dir), "--spec.steps", "4"))
+    assert "has lost" not in "".join(capsys.readouterr())
     assert outcome is not None and outcome.run_dir != before.run_dir
     whole = mm_train.train(replace(spec, {"schedule.steps": 4, "name": "whole"}), options)
     assert losses_of(outcome.run_dir) == losses_of(whole.run_dir)[2:]

@@ -12,7 +12,7 @@ import mm_models
 from mm_config import rules
 from mm_config.console import say
 from mm_config.schema import Problem, UserError, concerning, prefixed
-from mm_config.specs import RandomWeights, SavedWeights, StartMode, TrainSpec
+from mm_config.specs import RandomWeights, SavedWeights, StartMode, TrainedBy, TrainSpec
 from mm_config.stored import from_payload
 from mm_models import checkpoint
 from mm_models.lora import Adapter
@@ -104,6 +104,16 @@ def begin(training: Training, start: Start) -> TrainState:
     )
     say(f"goes on after step {before.step} of {found}")
     return TrainState(before.step, before.data, 0.0, updates_before=before.updates_before, base=base)
+
+
+def steps_before(spec: TrainSpec) -> int | None:
+    """Steps that another training made and logged before this one went on with it; None where the spec names
+    a checkpoint of it, which may be of any step.
+    """
+    if spec.start_mode is not StartMode.EXACT:
+        return 0
+    parent = spec.start_from.spec if isinstance(spec.start_from, TrainedBy) else None
+    return parent.schedule.steps if isinstance(parent, TrainSpec) else None
 
 
 def _begin_average(training: Training) -> None:

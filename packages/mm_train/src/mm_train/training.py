@@ -25,7 +25,7 @@ from mm_models import deterministic, device, device_names, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_train.adapters import build_network
 from mm_train.average import average_of
-from mm_train.beginning import begin, fill
+from mm_train.beginning import begin, fill, steps_before
 from mm_train.carried_out import check_carried_out
 from mm_train.clipping import clipping_of
 from mm_train.content import agreed_inputs
@@ -197,7 +197,7 @@ def _train(
             start = begin(training, first)
         else:
             start = attrs.evolve(restore(training, point), base=first.base_digest)
-        for lost in ranks.on_first(lambda: run.rewind_metrics(start.step)):
+        for lost in ranks.on_first(lambda: run.rewind_metrics(start.step, steps_before(spec))):
             say(lost)
         start = attrs.evolve(start, seconds=start.seconds + time.perf_counter() - started)
         with stop_requests() as stop_requested, tracking(training, start.step):

@@ -22,7 +22,7 @@ from mm_config.specs.data import (
     Tails,
 )
 from mm_config.specs.datasets import COLOURS, FURTHER_COLOURS, ManifestSpec, MixtureSpec, ShapesSpec
-from mm_config.specs.weights import ReleasedWeights
+from mm_config.specs.weights import ReleasedWeights, SavedWeights
 
 
 def data_problems(data: DataSpec) -> Iterator[Problem]:
@@ -65,7 +65,9 @@ def precomputed_problems(precomputed: PrecomputedSpec) -> Iterator[Problem]:
         yield Problem("empty_caption", "is True, but text is False: captions are encoded; set it to False")
 
 
-def digest_problems(named: ManifestSpec | PrecomputedSpec | ReleasedWeights) -> Iterator[Problem]:
+def digest_problems(
+    named: ManifestSpec | PrecomputedSpec | ReleasedWeights | SavedWeights,
+) -> Iterator[Problem]:
     """A digest is one."""
     if named.digest is not None and not re.fullmatch("[0-9a-f]{64}", named.digest):
         yield Problem("digest", f"must be 64 hex digits in lower case, got {named.digest[:80]!r}")

@@ -116,10 +116,8 @@ def pattern_problem(pattern: str) -> str | None:
 
 
 def nearest(pattern: str, names: tuple[str, ...], count: int = 3) -> list[str]:
-    """Patterns that match something and look most like this one; the indices of blocks as `*`."""
-    shapes = dict.fromkeys(
-        ".".join("*" if part.isdecimal() else part for part in name.split(".")) for name in names
-    )
+    """Patterns that match something and look most like this one; the index of a block as `*`."""
+    shapes = dict.fromkeys(re.sub(r"(?<=\.)[0-9]+(?=\.|$)", "*", name, count=1) for name in names)
     return difflib.get_close_matches(pattern[:_LONGEST], shapes, count, cutoff=0.0)
 
 

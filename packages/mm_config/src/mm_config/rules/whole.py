@@ -40,7 +40,7 @@ from mm_config.specs.optim import AdamWSpec, ScheduleSpec
 from mm_config.specs.parallel import CompileSpec
 from mm_config.specs.serving import InferRuntimeSpec, QuantizationSpec, SparseAttentionSpec
 from mm_config.specs.train import CheckpointSpec, PrecisionSpec, TrainRuntimeSpec, TrainSpec
-from mm_config.specs.weights import ReleasedWeights
+from mm_config.specs.weights import ReleasedWeights, SavedWeights
 
 _OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
     AdamWSpec: (schedules.adamw_problems,),
@@ -63,6 +63,7 @@ _OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
     ProfilerSpec: (schedules.window_problems,),
     QuantizationSpec: (modules.group_size_problems,),
     ReleasedWeights: (data.digest_problems, data.subfolder_problems),
+    SavedWeights: (data.digest_problems,),
     SamplerSpec: (sampling.sampler_problems,),
     ScheduleSpec: (schedules.schedule_problems,),
     ShapesSpec: (data.colour_problems,),

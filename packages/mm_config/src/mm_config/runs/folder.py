@@ -105,10 +105,10 @@ class Run:
             sync(self.metrics_path)
             sync(self.path)
 
-    def rewind_metrics(self, step: int) -> list[str]:
-        """Drops the lines after a step, which a resumed run logs again; returns what was lost of others."""
+    def rewind_metrics(self, step: int, before: int | None = 0) -> list[str]:
+        """As `logged.rewind`: drops the lines after a step, which a resumed run logs again."""
         with _writing(self.path):
-            return rewind(self.metrics_path, step)
+            return rewind(self.metrics_path, step, before)
 
     def finish(self, result: dict[str, Any]) -> Path:
         """Writes result.json with what the run was made of, where that is known, and marks the run finished.

@@ -23,13 +23,19 @@ def append(path: Path, line: str) -> None:
         file.write(line)
 
 
-def rewind(file: Path, step: int) -> list[str]:
+def rewind(file: Path, step: int, before: int | None = 0) -> list[str]:
     """Leaves the lines of the steps up to one.
 
     A file with something else than lines in it, or beyond all size, is kept beside its place, as is a folder
     or a pipe there. The line that
     a process was writing when it was killed is of a later step: those up to a checkpoint were on the disk
     before it.
+
+    Args:
+        file: The run's metrics.jsonl.
+        step: The last step whose lines stay.
+        before: Steps of the training that the run goes on with, whose lines are in that one's file; None
+            where that isn't known: then the file is taken to begin where it should.
 
     Returns:
         What is damaged and what is lost, in words.
@@ -46,14 +52,16 @@ def rewind(file: Path, step: int) -> list[str]:
     *whole, torn = content.split(b"\n")
     steps = [_step_of(line) for line in whole]
     kept = [line for line, number in zip(whole, steps, strict=True) if number is not None and number <= step]
-    lost = sorted({*range(1, step + 1)}.difference(steps))
+    if before is None:
+        before = min((number for number in steps if number is not None), default=step + 1) - 1
+    lost = sorted({*range(before + 1, step + 1)}.difference(steps))
     if None in steps or (torn and lost):
         write_bytes(aside := place_aside(file), content)
         said.append(f"{file} is damaged; as it was it is kept as {aside.name}")
     if content:
         write_bytes(file, b"".join(line + b"\n" for line in kept))
     if lost:
-        said.append(f"{file} has lost {len(lost)} of {step} steps, the first is step {lost[0]}")
+        said.append(f"{file} has lost {len(lost)} of {step - before} steps, the first is step {lost[0]}")
     return said
 
 
