@@ -73,7 +73,7 @@ def test_the_marks_are_the_refusals_of_specs_that_have_the_choices(name: str) ->
         elif choices:
             assert marks[leaf.path] == refused, leaf.path
             some += bool(refused)
-    assert some >= 2
+    assert some >= 1
 
 
 def test_a_refused_choice_is_marked_where_it_is_completed() -> None:
@@ -81,8 +81,8 @@ def test_a_refused_choice_is_marked_where_it_is_completed() -> None:
         one.text: one.about for one in candidates(["hash", "experiments.tiny", "--spec.sampler.solver", ""])
     }
     assert found == {"unipc": "", "euler": "", "dpmpp_2m": MARK}
-    (ahead,) = candidates(["hash", "experiments.tiny_high", "--spec.runtime.encode_ahead"])
-    assert ahead.about.endswith(f") {MARK}")
+    (later,) = candidates(["hash", "experiments.tiny_high", "--spec.checkpoint.asynchronous"])
+    assert later.about.endswith(f") {MARK}")
     (decay,) = candidates(["hash", "experiments.tiny_high", "--spec.schedule.decay="])[:1]
     assert decay.about == ""
 

@@ -50,7 +50,7 @@ def test_a_folder_is_converted_and_inspected(
     assert app(["inspect", str(out), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["kind"] == "mindspeed"
-    assert found["families"] == ["tiny.TINY"]
+    assert found["families"] == ["tiny.TINY", "tiny.TINY_TI2V"]
     assert found["architecture"]["num_attention_heads"] == 4
     assert found["dtypes"] == {"bfloat16": found["tensors"]}
     assert found["parameters"] == PARAMETERS
@@ -63,7 +63,7 @@ def test_the_page_says_what_weights_are(wan: Path, capsys: pytest.CaptureFixture
     lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines() if line[0] != " ")
     told = {name: value.strip() for name, value in lines.items()}
     assert told["kind"] == "wan: safetensors, names of the original code's WanModel"
-    assert told["architecture"] == "tiny.TINY"
+    assert told["architecture"] == "tiny.TINY or tiny.TINY_TI2V"
     assert told["heads"] == "those of the family (tiny.TINY has these shapes)"
     assert told["parameters"] == f"{PARAMETERS:,}"
     assert told["digest"] == inspect_weights(wan).digest
@@ -89,7 +89,10 @@ def test_weights_of_another_spec_end_with_status_1(
     assert "tensors are missing:\n    blocks.3.scale_shift_table\n" in page
     shown = page.partition("does not fit")[2].splitlines()[1:]
     assert all(len(line) <= 110 for line in shown if "likely cause" not in line)
-    assert "likely cause: these are weights of tiny.TINY, the spec is of no known family" in page
+    assert (
+        "likely cause: these are weights of tiny.TINY (or tiny.TINY_TI2V), the spec is of no known family"
+        in page
+    )
     assert app(["inspect", str(wan), "--spec", str(other), "--json"]) == 1
     differences = json.loads(capsys.readouterr().out)["differences"]
     assert len(differences["missing"]) == sum(

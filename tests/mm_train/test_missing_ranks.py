@@ -32,11 +32,11 @@ from pathlib import Path
 import torch
 
 from mm_config import load, main
-from mm_train import loop
+from mm_train import losses
 
 torch.set_num_threads(1)
 rank, faulty, fault = os.environ["RANK"], os.environ["FAULTY"], os.environ["FAULT"]
-draw = loop.draw
+draw = losses.draw
 
 
 def stuck(spec, levels, step, *rest):
@@ -48,7 +48,7 @@ def stuck(spec, levels, step, *rest):
     return draw(spec, levels, step, *rest)
 
 
-loop.draw = stuck
+losses.draw = stuck
 main(load(Path(__file__).with_suffix(".json")))
 '''
 

@@ -92,6 +92,8 @@ def data_values(draw: random.Random, features: bool) -> dict[str, Any]:
         values.pop(f"{PRE}.hw_stride", None)
     values |= {
         f"{PRE}.num_frames": draw.choice((49, 81)),
+        # Of a clip of one frame, which is given, nothing would be left to make.
+        f"{PRE}.min_num_frames": draw.choice((5, 29)),
         f"{PRE}.max_height": 64 * (height // 64),
         f"{PRE}.max_width": 64 * (width // 64),
         f"{PRE}.hw_stride": draw.choice((8, 16, 32)),

@@ -4,6 +4,7 @@ Formulas: x_t = (1 - sigma) x0 + sigma noise, velocity = noise - x0, sigma = s u
 """
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -68,6 +69,7 @@ def _mode_level(u: Tensor, scale: float) -> Tensor:
     return 1 - u - scale * (torch.cos(torch.pi / 2 * u) ** 2 - 1 + u)
 
 
+@cache
 def _mode_place(level: float, scale: float) -> float:
     """The u of a level, by halving, since it has no closed form."""
     low, high = 0.0, 1.0

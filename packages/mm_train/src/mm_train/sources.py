@@ -123,7 +123,7 @@ class _Texts:
 def _texts(spec: TrainSpec, locations: Locations, device: torch.device, features: Features | None) -> _Texts:
     if features is not None and TEXT in features.kinds:
         text_of = features.text_of
-        return _Texts(lambda captions: torch.stack([text_of(one) for one in captions]).to(device))
+        return _Texts(lambda captions: devices.moved(torch.stack([text_of(one) for one in captions]), device))
     encoder = build_text_encoder(spec.text_encoder, device, locations)
     return _Texts(lambda captions: encoder.encode(captions).float(), (encoder,))
 
@@ -181,7 +181,7 @@ def _kept_source(spec: TrainSpec, device: torch.device, features: Features, text
 
 def _stacked(parts: Sequence[Tensor | None], device: torch.device) -> Tensor | None:
     there = [one for one in parts if one is not None]
-    return torch.stack(there).to(device) if there else None
+    return devices.moved(torch.stack(there), device) if there else None
 
 
 def _captions(samples: Sequence[Any], dropped: Sequence[bool]) -> list[str]:

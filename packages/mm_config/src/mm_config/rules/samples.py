@@ -8,7 +8,7 @@ import attrs
 
 from mm_config.rules.conditioning import request_problems, sample_problems
 from mm_config.rules.weights import used_problems
-from mm_config.schema.errors import Problem
+from mm_config.schema.errors import Problem, SpecError
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.infer import ImageFit, InferSpec, SamplesSpec
 from mm_config.specs.serving import InferRuntimeSpec
@@ -71,7 +71,11 @@ def training_sample_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
     if samples.other_expert is not None and spec.diffusion.boundary is None:
         yield Problem("samples.other_expert", "must be None: a single network is trained")
         return
-    generation = generation_of(spec)
+    try:
+        generation = generation_of(spec)
+    except SpecError as error:
+        yield Problem("samples", f"no generation has what this training has: {error.problems[0]}")
+        return
     yield from sample_problems(generation)
     for found in request_problems(generation.samples.requests[0], generation):
         if found.path in ("image", "last_image"):
