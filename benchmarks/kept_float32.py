@@ -1,4 +1,4 @@
-"""What a bfloat16 training step costs and gains where some parameters stay in float32, as generation keeps them.
+"""What a bfloat16 training step costs and gains where parameters stay in float32, as generation keeps them.
 
 Two networks with equal weights run in turns: one with time embedder, modulation tables and norms in float32,
 one with all parameters rounded. The gain is the error of the gradients against a network in float32.
