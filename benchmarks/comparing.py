@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +12,26 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 Step = Callable[[], Tensor]
+
+
+def parser_of(about: str, *, width: int, tokens: int, rounds: int) -> argparse.ArgumentParser:
+    """The options of a benchmark that sets our network beside diffusers'."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sizes = {"width": width, "layers": 2, "tokens": tokens, "batch": 1, "rounds": rounds}
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, tokens_of_frame: int) -> argparse.Namespace:
+    """The options as they were given; ends the process where tokens or width don't divide."""
+    options = parser.parse_args()
+    if options.tokens % tokens_of_frame or options.width % 128:
+        parser.error(f"tokens must be a multiple of {tokens_of_frame} and the width of 128")
+    return options
 
 
 def seconds(device: torch.device, act: Callable[[], object]) -> float:

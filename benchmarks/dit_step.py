@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from comparing import interleaved, kept_bytes, peak_bytes, print_profile, ratio
+from comparing import interleaved, kept_bytes, parsed, parser_of, peak_bytes, print_profile, ratio
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
@@ -126,19 +126,9 @@ def compare(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Reads the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for name, default in (("width", 1536), ("layers", 2), ("tokens", 2048), ("batch", 1), ("rounds", 9)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compile", action="store_true")
+    parser = parser_of(str(__doc__), width=1536, tokens=2048, rounds=9)
     parser.add_argument("--profile", action="store_true")
-    options = parser.parse_args()
-    if options.tokens % SIDE**2 or options.width % 128:
-        parser.error(f"tokens must be a multiple of {SIDE**2} and the width of 128")
-    compare(options)
+    compare(parsed(parser, SIDE**2))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from comparing import interleaved, peak_bytes, ratio, seconds
+from comparing import interleaved, parsed, parser_of, peak_bytes, ratio, seconds
 from dit_step import FFN, SIDE, diffusers_twin, narrow, train
 from torch import Tensor, nn
 
@@ -133,18 +133,8 @@ def compare(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Reads the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for name, default in (("width", 512), ("layers", 2), ("tokens", 1024), ("batch", 1), ("rounds", 5)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compile", action="store_true")
-    options = parser.parse_args()
-    if options.tokens % SIDE**2 or options.width % 128:
-        parser.error(f"tokens must be a multiple of {SIDE**2} and the width of 128")
-    compare(options)
+    parser = parser_of(str(__doc__), width=512, tokens=1024, rounds=5)
+    compare(parsed(parser, SIDE**2))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan  # type: ignore[attr-defined]
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionModel
 from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 import mm_train
@@ -43,6 +43,7 @@ from mm_models.seeding import generator
 from mm_train import losses, training
 from mm_train.sources import Samples
 from tests.mm_models.parity import pair, relative_error
+from tests.tiny_clip import write_clip
 
 MEAN, STD = [0.1, -0.2, 0.3, 0.0], [0.5, 1.5, 2.0, 0.7]
 IMAGE_DIM, IMAGE_TOKENS = 16, 5
@@ -118,19 +119,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     AutoencoderKLWan(
         base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=MEAN, latents_std=STD
     ).save_pretrained(folder / "vae")
-    config = CLIPVisionConfig(
-        hidden_size=IMAGE_DIM,
-        intermediate_size=24,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=28,
-        patch_size=14,
-        hidden_act="gelu",
-    )
-    clip: Any = CLIPVisionModel(config)
-    for parameter in clip.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    clip.save_pretrained(folder / "image_encoder")
+    write_clip(folder / "image_encoder", width=IMAGE_DIM)
     return folder
 
 

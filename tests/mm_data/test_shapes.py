@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import json
 import os
 import subprocess
@@ -202,3 +203,29 @@ def test_provenance_lists_every_file(tmp_path):
     files = json.loads((folder / "provenance.json").read_text())["files"]
     on_disk = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert set(files) == on_disk - {"provenance.json"}
+
+
+HUES = {
+    "red": (345, 15),
+    "orange": (15, 45),
+    "yellow": (45, 70),
+    "green": (90, 150),
+    "cyan": (170, 200),
+    "blue": (210, 260),
+    "purple": (270, 310),
+}
+"""Degrees on the colour wheel, as its sectors are commonly named."""
+
+
+@pytest.mark.parametrize("colour", [*COLOURS, *FURTHER_COLOURS])
+def test_a_colour_is_what_its_word_means(colour: str) -> None:
+    spec = ShapesSpec(start=ShapesStart.MIDDLE, colours=(colour,))
+    red, green, blue = (int(one) / 255 for one in render(spec, f"a {colour} circle moving up", 0)[0, 32, 32])
+    hue, saturation, value = colorsys.rgb_to_hsv(red, green, blue)
+    if colour == "white":
+        assert saturation < 0.1 and value > 0.85
+        return
+    low, high = HUES[colour]
+    degrees = 360 * hue
+    assert low <= degrees <= high if low < high else degrees >= low or degrees <= high
+    assert saturation > 0.5 and value > 0.6

@@ -11,7 +11,6 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
 import mm_models
 from experiments import tiny_high
@@ -29,6 +28,7 @@ from mm_models.lora.configuration import to_json
 from mm_models.lora.files import read_adapters
 from tests.mm_models import lora_files
 from tests.mm_models.weight_files import T2V, values
+from tests.tiny_clip import write_clip
 from tests.tiny_umt5 import spec_of, write_release
 
 WORDS = ["a", "red", "circle"]
@@ -56,16 +56,7 @@ def write(folder: Path) -> None:
     write_release(folder, WORDS)
     statistics: dict[str, Any] = {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}
     AutoencoderKLWan(**architecture(VAE), **statistics).save_pretrained(folder / "vae")
-    clip = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=28,
-        patch_size=14,
-        hidden_act="gelu",
-    )
-    CLIPVisionModel(clip).save_pretrained(folder / "image_encoder")
+    write_clip(folder / "image_encoder", layers=2)
     tensors = values(T2V)
     (folder / "transformer").mkdir()
     save_file(tensors, folder / "transformer/diffusion_pytorch_model.safetensors")

@@ -20,6 +20,7 @@ from mm_config.specs.weights import RandomWeights, ReleasedWeights
 from mm_models.images.clip import prepare
 from mm_models.ops.gelu import ExactGelu
 from mm_models.seeding import generator
+from tests.tiny_clip import write_clip
 
 SPEC = ClipImageEncoderSpec(
     weights=ReleasedWeights(name="tiny-clip", subfolder="image_encoder"),
@@ -37,20 +38,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release folder written by transformers, with random weights."""
     folder = tmp_path_factory.mktemp("release")
     torch.manual_seed(0)
-    config = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=28,
-        patch_size=14,
-        hidden_act="gelu",
-        attention_dropout=0.5,
-    )
-    network: Any = CLIPVisionModel(config)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    network.save_pretrained(folder / "image_encoder")
+    write_clip(folder / "image_encoder", attention_dropout=0.5)
     return folder
 
 

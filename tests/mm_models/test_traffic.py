@@ -17,7 +17,7 @@ import mm_models
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models.ops import attention, gate_residual, modulate, rms_norm, rope
 from mm_models.ops.choosing import Ops, choose
-from mm_models.ops.traffic import bytes_of
+from mm_models.ops.traffic import Traffic, bytes_of
 from mm_models.wan.block import Block
 from mm_models.wan.conditioning import Modulation
 from tests.mm_models.counting import kernels_of
@@ -89,6 +89,29 @@ def declared(moved: Moved, module: Any) -> Callable[..., Tensor]:
         return Alike.apply(value, *(one for one in tree_leaves(arguments) if isinstance(one, Tensor)))
 
     return form
+
+
+def test_forms_declare_what_their_formulas_read_and_write() -> None:
+    """Bytes written down by hand, of 2 samples, 6 tokens, width 24: a stream is 1,152, a row 192."""
+    stream, row, weight = torch.zeros(2, 6, 24), torch.zeros(2, 24), torch.zeros(24)
+    heads, table = torch.zeros(2, 6, 2, 12), rope.grid_table(rope.axis_table(12, 4), (1, 2, 3))
+
+    def passes_of(traffic: Traffic) -> tuple[int, int]:
+        return bytes_of(traffic.forward), bytes_of(traffic.backward)
+
+    # x, shift, scale, out; gradient, x, scale, and the gradients of x, shift and scale.
+    assert passes_of(modulate.traffic(stream, row, row, 1e-6)) == (
+        1152 + 192 + 192 + 1152,
+        3 * 1152 + 3 * 192,
+    )
+    # Written in half the width.
+    half = modulate.traffic(stream, row, row, 1e-6, None, torch.bfloat16)
+    assert passes_of(half) == (1152 + 192 + 192 + 576, 576 + 2 * 1152 + 3 * 192)
+    # x, branch, gate, sum; its gradient, which is that of x, branch, gate, and the gradients of those two.
+    assert passes_of(gate_residual.traffic(stream, stream, row)) == (3 * 1152 + 192, 3 * 1152 + 2 * 192)
+    assert passes_of(rms_norm.traffic(stream, weight, 1e-6)) == (2 * 1152 + 96, 3 * 1152 + 2 * 96)
+    # Cosines and sines of 6 tokens and 12 channels: 288 each.
+    assert passes_of(rope.traffic(heads, table)) == (2 * 1152 + 2 * 288, 2 * 1152 + 2 * 288)
 
 
 Passes = dict[str, Callable[[], Tensor]]

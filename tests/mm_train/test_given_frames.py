@@ -7,7 +7,6 @@ from typing import Any
 import attrs
 import pytest
 import torch
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
 import mm_train
 from mm_config import replace
@@ -32,6 +31,7 @@ from mm_train.features.encoding import Encoders
 from mm_train.features.kinds import CONDITION, IMAGE, LATENTS, TEXT, encoders_of, made_with
 from mm_train.precomputing import precompute_features
 from tests.mm_train.kept_features import CPU, asks_of, opened, prepared
+from tests.tiny_clip import write_clip
 
 Losses = Callable[[Path], list[float]]
 Metrics = Callable[[Path], list[dict[str, Any]]]
@@ -64,19 +64,7 @@ CASES: dict[str, dict[str, Any]] = {
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Location:
     """Where a CLIP with random weights lies."""
     torch.manual_seed(0)
-    config = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=28,
-        patch_size=14,
-        hidden_act="gelu",
-    )
-    network: Any = CLIPVisionModel(config)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    network.save_pretrained(folder := tmp_path_factory.mktemp("clip"))
+    write_clip(folder := tmp_path_factory.mktemp("clip"), layers=2)
     return Location("clip", folder, "the test")
 
 
