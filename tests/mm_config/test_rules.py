@@ -14,8 +14,9 @@ from mm_config.rules import check
 from mm_config.schema.errors import SpecError
 from mm_config.schema.evolve import get
 from mm_config.specs.datasets import ManifestSpec
-from mm_config.specs.diffusion import Expert, TimestepSampling
+from mm_config.specs.diffusion import Expert, SamplerSpec, TimestepSampling
 from mm_config.specs.infer import InferSpec
+from mm_config.specs.monitoring import TrainingSamplesSpec
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights, TrainedBy
 from tests.mm_config.breaking import ALL, INFER, TRAIN, found, only
@@ -198,6 +199,8 @@ def test_prompts_say_something() -> None:
         "spec.samples.prompts.1": "must say something, got ''",
         "spec.samples.prompts.2": "must say something, got ' \\n'",
     }
+    samples = TrainingSamplesSpec(prompts=("", "a cat"), sampler=SamplerSpec())
+    assert found(TRAIN, {"samples": samples}) == {"spec.samples.prompts.0": "must say something, got ''"}
 
 
 def test_problems_inside_trained_weights_are_found_too() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mm_config import exact_hash, replace
+from mm_config import exact_hash, problems, replace
 from mm_config.families import wan21, wan22
 from mm_config.rules import request_problems
 from mm_config.schema.errors import SpecError
@@ -212,8 +212,11 @@ def test_colours_of_shapes_are_known_and_stand_once() -> None:
     assert found(TRAIN, {"data.dataset": dataset}) == {
         "spec.data.dataset.colours.1": "must be one of red, green, blue, yellow, purple, cyan, orange, "
         "white, got 'purpel'; did you mean purple?",
-        "spec.data.dataset.colours.2": "red is listed twice",
+        "spec.data.dataset.colours.2": "'red' is listed twice",
     }
+    broken = ShapesSpec(colours=("a\nb", "a\nb"))
+    for problem in problems(replace(TRAIN, {"data.dataset": broken})):
+        assert "\n" not in str(problem)
     mixed = MixtureSpec(parts=(MixturePart(dataset=dataset),))
     assert found(TRAIN, {"data.dataset": mixed}).keys() == {
         f"spec.data.dataset.parts.0.dataset.colours.{index}" for index in (1, 2)

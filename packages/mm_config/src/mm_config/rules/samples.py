@@ -76,7 +76,10 @@ def training_sample_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
     except SpecError as error:
         yield Problem("samples", f"no generation has what this training has: {error.problems[0]}")
         return
-    yield from sample_problems(generation)
+    blank = list(sample_problems(generation))
+    yield from blank
+    if blank:
+        return
     for found in request_problems(generation.samples.requests[0], generation):
         if found.path in ("image", "last_image"):
             if not getattr(samples, f"{found.path}s"):

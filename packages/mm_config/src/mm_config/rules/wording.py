@@ -53,7 +53,8 @@ def repeated_problems(name: str, listed: Sequence[float | str]) -> Iterator[Prob
     """Numbers or words of a list that stand in it before."""
     for index, one in enumerate(listed):
         if one in listed[:index]:
-            yield Problem(f"{name}.{index}", f"{one} is listed twice")
+            shown = repr(one) if isinstance(one, str) else one
+            yield Problem(f"{name}.{index}", f"{shown} is listed twice")
 
 
 def divisors(number: int) -> str:
