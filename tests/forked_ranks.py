@@ -1,4 +1,4 @@
-"""Runs a function on two gloo ranks: forked, they cost no new interpreters."""
+"""Runs a function on gloo ranks: forked, they cost no new interpreters."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 RunRanks = Callable[..., None]
 
@@ -23,12 +24,19 @@ def _rank(
         dist.destroy_process_group()
 
 
+def all_ranks() -> DeviceMesh:
+    """The layout of parameters where all ranks share one copy."""
+    sizes = (1, dist.get_world_size(), 1)
+    return init_device_mesh("cpu", sizes, mesh_dim_names=("copies", "shard", "tensor"))
+
+
 @pytest.fixture
 def run_ranks(tmp_path: Path) -> RunRanks:
-    """Calls `function(rank, *args)` in two processes of one gloo group; any failure fails the test."""
+    """Calls `function(rank, *args)` in the processes of one gloo group, two or as many as are named; any
+    failure fails the test."""
 
-    def run(function: Callable[..., None], *args: Any) -> None:
+    def run(function: Callable[..., None], *args: Any, ranks: int = 2) -> None:
         store = str(tmp_path / f"store-{function.__name__}")
-        mp.start_processes(_rank, args=(2, store, function, args), nprocs=2, start_method="fork")  # type: ignore[attr-defined]
+        mp.start_processes(_rank, args=(ranks, store, function, args), nprocs=ranks, start_method="fork")  # type: ignore[attr-defined]
 
     return run

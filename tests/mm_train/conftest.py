@@ -64,7 +64,7 @@ hashlib.file_digest = counted
 """Makes an experiment file write down which rank hashes a clip."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Networks this small are no faster on two threads, and far slower where the cores are shared."""
     before = torch.get_num_threads()

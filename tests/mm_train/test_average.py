@@ -29,7 +29,7 @@ from mm_models.weights.converting import convert
 from mm_train.average import Average, average_of
 from mm_train.parallelize import materialize
 from mm_train.sharding import reshard, shard
-from tests.forked_ranks import RunRanks
+from tests.forked_ranks import RunRanks, all_ranks
 
 CPU = torch.device("cpu")
 SPEC = EmaSpec(decay=0.8, every_steps=2, start_step=3)
@@ -83,7 +83,7 @@ def _over_two_ranks(rank: int, small: TrainSpec, offload: bool, folder: Path) ->
     spec = attrs.evolve(SPEC, start_step=0, offload=offload)
     model = replace(small.model, "ffn_dim", 63)  # The shards are of two sizes.
     network = mm_models.build(model)
-    shard(network, small.fsdp, PrecisionSpec(compute=Dtype.BFLOAT16), CPU)
+    shard(network, small.fsdp, PrecisionSpec(compute=Dtype.BFLOAT16), all_ranks(), CPU)
     materialize(network, CPU)
     torch.manual_seed(0)
     wholes = {name: [0.2 * torch.randn(tuple(one.shape))] for name, one in network.named_parameters()}

@@ -17,6 +17,7 @@ from mm_config.specs.parallel import NO_COMPILE, CompileBackend, CompileSpec, Re
 from mm_config.specs.train import PrecisionSpec, TrainSpec
 from mm_models import compile_blocks, compiled_graphs
 from mm_train import offloading
+from mm_train.layout import layout_of
 from mm_train.parallelize import parallelize
 from mm_train.ranks import joined
 
@@ -45,7 +46,9 @@ def gradients(
     nn.init.normal_(network.get_parameter("proj_out.weight"), generator=torch.Generator().manual_seed(0))
     with joined(PrecisionSpec(compute=Dtype.BFLOAT16), CPU) as group:
         ranks = attrs.evolve(group, grouped=sharded)
-        parallelize(network, replace(small, {"recompute": kept, "compile": how}), ranks, CPU)
+        parallelize(
+            network, replace(small, {"recompute": kept, "compile": how}), layout_of(small, ranks, CPU), CPU
+        )
         for size in sizes:
             generator = torch.Generator().manual_seed(size)
             latents = torch.randn(2, small.model.in_channels, 2, size, size, generator=generator)

@@ -23,7 +23,7 @@ from mm_train.carried_out import CARRIED_OUT
 from mm_train.optim import build_optimizer, make_moments, named_moments, set_learning_rate
 from mm_train.parallelize import materialize
 from mm_train.sharding import shard
-from tests.forked_ranks import RunRanks
+from tests.forked_ranks import RunRanks, all_ranks
 
 CPU = torch.device("cpu")
 SPEC = AdamWSpec(lr=1e-2, state_bits=8)
@@ -74,7 +74,7 @@ def _over_two_ranks(rank: int, small: TrainSpec) -> None:
     # The modulation tables have one row, which leaves a rank nothing.
     model = replace(small.model, {"hidden_size": 128, "ffn_dim": 256, "num_layers": 1})
     alone, network = mm_models.build(model, device="cpu"), mm_models.build(model)
-    shard(network, small.fsdp, PrecisionSpec(), CPU)
+    shard(network, small.fsdp, PrecisionSpec(), all_ranks(), CPU)
     materialize(network, CPU)
     states: list[dict[str, Tensor]] = []
     for one in (alone, network):

@@ -23,7 +23,7 @@ from mm_models.networks import copy_whole
 from mm_train.optim import build_optimizer, make_moments, named_moments, set_learning_rate
 from mm_train.parallelize import materialize
 from mm_train.sharding import shard
-from tests.forked_ranks import RunRanks
+from tests.forked_ranks import RunRanks, all_ranks
 
 CPU = torch.device("cpu")
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -177,7 +177,7 @@ def test_its_state_has_names_and_can_be_made() -> None:
 def _over_two_ranks(rank: int, small: TrainSpec) -> None:
     spec, model = MuonSpec(), replace(small.model, "ffn_dim", 33)  # The shards are of two sizes.
     alone, network = mm_models.build(model, device="cpu"), mm_models.build(model)
-    shard(network, small.fsdp, PrecisionSpec(), CPU)
+    shard(network, small.fsdp, PrecisionSpec(), all_ranks(), CPU)
     materialize(network, CPU)
     for one in (alone, network):
         mm_models.initialize(one, 1)

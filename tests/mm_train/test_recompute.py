@@ -20,6 +20,7 @@ from mm_config.specs.train import PrecisionSpec, TrainSpec
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models.ops.choosing import Ops, choose
 from mm_train import offloading
+from mm_train.layout import layout_of
 from mm_train.offloading import Offload
 from mm_train.parallelize import parallelize
 from mm_train.ranks import joined
@@ -56,7 +57,7 @@ def gradients(
         block.get_submodule("ffn").register_forward_hook(count)
     with joined(PrecisionSpec(compute=Dtype.BFLOAT16), CPU) as group:
         ranks = attrs.evolve(group, grouped=sharded)
-        parallelize(network, replace(small, "recompute", spec), ranks, CPU)
+        parallelize(network, replace(small, "recompute", spec), layout_of(small, ranks, CPU), CPU)
         assert isinstance(network, FSDPModule) == sharded
         assert [name for name, _ in network.named_parameters()] == names
         generator = torch.Generator().manual_seed(2)

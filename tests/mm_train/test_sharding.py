@@ -18,6 +18,7 @@ from mm_train.matching import matching_modules
 from mm_train.parallelize import materialize
 from mm_train.ranks import joined
 from mm_train.sharding import shard
+from tests.forked_ranks import all_ranks
 
 BFLOAT16 = PrecisionSpec(compute=Dtype.BFLOAT16)
 CPU = torch.device("cpu")
@@ -43,7 +44,7 @@ def test_units_are_the_matches_and_the_root_and_keep_float32_shards(small: Train
     network = mm_models.build(small.model)
     names = [name for name, _ in network.named_parameters()]
     with joined(BFLOAT16, CPU):
-        shard(network, FsdpSpec(wrap=("blocks.*", "blocks.*.ffn")), BFLOAT16, CPU)
+        shard(network, FsdpSpec(wrap=("blocks.*", "blocks.*.ffn")), BFLOAT16, all_ranks(), CPU)
         units = [name for name, module in network.named_modules() if isinstance(module, FSDPModule)]
         assert units == ["", "blocks.0", "blocks.0.ffn", "blocks.1", "blocks.1.ffn"]
         assert [name for name, _ in network.named_parameters()] == names
@@ -57,7 +58,7 @@ def _divided_gradient(rank: int, store: str, small: TrainSpec) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     try:
         network = mm_models.build(small.model)
-        shard(network, FsdpSpec(), PrecisionSpec(), CPU)
+        shard(network, FsdpSpec(), PrecisionSpec(), all_ranks(), CPU)
         materialize(network, CPU)
         for unit in network.modules():
             if isinstance(unit, FSDPModule):

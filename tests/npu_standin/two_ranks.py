@@ -28,6 +28,7 @@ from mm_config.specs.train import TrainSpec
 from mm_models import device
 from mm_models.ops.choosing import choose
 from mm_train import states, train
+from mm_train.layout import layout_of
 from mm_train.optim import build_optimizer, make_moments, named_moments
 from mm_train.parallelize import materialize, parallelize
 from mm_train.ranks import Ranks, joined
@@ -54,7 +55,7 @@ def resumed(spec: TrainSpec, options: RunOptions) -> Path:
 def sharded(spec: TrainSpec, npu: torch.device, ranks: Ranks) -> tuple[nn.Module, Optimizer]:
     """A network over both ranks and its optimizer, filled with NaN."""
     network = mm_models.build(spec.model, "meta", torch.float32, choose(npu))
-    parallelize(network, spec, ranks, npu)
+    parallelize(network, spec, layout_of(spec, ranks, npu), npu)
     materialize(network, npu)
     optimizer = build_optimizer(network, spec.optim, npu)
     make_moments(network, optimizer, step=0)

@@ -10,14 +10,14 @@ from torch import nn
 
 from mm_config.specs import TrainSpec
 from mm_models import BLOCKS, compile_blocks
+from mm_train.layout import Layout
 from mm_train.matching import matching_modules
 from mm_train.offloading import Offload
-from mm_train.ranks import Ranks
 from mm_train.recompute import recompute
 from mm_train.sharding import shard
 
 
-def parallelize(network: nn.Module, spec: TrainSpec, ranks: Ranks, device: torch.device) -> None:
+def parallelize(network: nn.Module, spec: TrainSpec, layout: Layout, device: torch.device) -> None:
     """Has a network, on meta and with its trainable parameters decided, spread over ranks and spare memory.
 
     Recomputation comes first, and is compiled with its block, so that the compiler sees what is kept. What
@@ -35,8 +35,8 @@ def parallelize(network: nn.Module, spec: TrainSpec, ranks: Ranks, device: torch
     if offload is not None:
         patterns = (f"{BLOCKS}.*",) if compiled else kept.modules
         offload.around(network, matching_modules(network, patterns, "spec.recompute.modules"))
-    if ranks.grouped:
-        shard(network, spec.fsdp, spec.precision, device)
+    if layout.parameters is not None:
+        shard(network, spec.fsdp, spec.precision, layout.parameters, device)
 
 
 def materialize(network: nn.Module, device: torch.device) -> None:

@@ -36,14 +36,14 @@ def sampled(training: Training, step: int, bar: Progress) -> None:
     Raises:
         UserError: A video can't be written, or the other expert's weights can't be read any more.
     """
-    sampling, ranks = training.sampling, training.ranks
+    sampling, ranks, layout = training.sampling, training.ranks, training.layout
     assert sampling is not None
     folder = training.run.samples_dir / f"step-{step:08d}"
     ranks.on_first(lambda: folder.mkdir(parents=True, exist_ok=True))
     generation, batches = sampling.generation, sampling.batches
     requests = generation.spec.samples.requests
     files = dict(zip(requests, (folder / name for name in file_names(requests)), strict=True))
-    rounds, steps = -(-len(batches) // ranks.world_size), generation.spec.sampler.steps
+    rounds, steps = -(-len(batches) // layout.data_ranks), generation.spec.sampler.steps
     failed: list[str] = []
     with at_rest(training):
         networks = _networks(training, sampling)
@@ -54,7 +54,7 @@ def sampled(training: Training, step: int, bar: Progress) -> None:
             def took(done: int, *_: object, before: int = turn * steps) -> None:
                 bar.advance(0, doing=f"samples {before + done + 1}/{rounds * steps}")
 
-            number = turn * ranks.world_size + ranks.rank
+            number = turn * layout.data_ranks + layout.data_rank
             batch = batches[min(number, len(batches) - 1)].to(training.device)
             frames: dict[GenerationRequest, Tensor] = {}
             try:
@@ -62,7 +62,7 @@ def sampled(training: Training, step: int, bar: Progress) -> None:
             except UserError as error:  # Weights that make no video yet may still be trained.
                 failed.append(str(error))
             else:
-                if number < len(batches):
+                if number < len(batches) and layout.leads:
                     made = to_frames(autoencoder.decode(latents).float().cpu())
                     frames = dict(zip(batch.requests, made, strict=True))
             ranks.together(lambda frames=frames: _write(training, frames, files))
@@ -84,8 +84,8 @@ def _networks(training: Training, sampling: Sampling) -> dict[Expert, nn.Module]
         ops=sampling.generation.ops,
         float32_residual=spec.precision.float32_residual,
     )
-    if training.ranks.grouped:
-        shard(network, spec.fsdp, spec.precision, training.device)
+    if training.layout.parameters is not None:
+        shard(network, spec.fsdp, spec.precision, training.layout.parameters, training.device)
     materialize(network, training.device)
     training.ranks.together(lambda: _fill(network, weights[other]))
     return {spec.expert: training.network, other: network.eval().requires_grad_(False)}

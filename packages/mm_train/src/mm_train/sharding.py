@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from mm_config.specs import FsdpSpec, PrecisionSpec
@@ -14,13 +13,22 @@ from mm_models.device import scales_while_reducing
 from mm_train.matching import matching_modules
 
 
-def shard(network: nn.Module, fsdp: FsdpSpec, precision: PrecisionSpec, device: torch.device) -> None:
+def shard(
+    network: nn.Module, fsdp: FsdpSpec, precision: PrecisionSpec, parameters: DeviceMesh, device: torch.device
+) -> None:
     """Makes each matched module a unit, inner ones first, then the root of what is left.
+
+    Args:
+        network: On meta.
+        fsdp: The units.
+        precision: The formats in which they compute and reduce.
+        parameters: The ranks, see `Layout.parameters`.
+        device: Where this process computes.
 
     Raises:
         UserError: A pattern matches a list of modules.
     """
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=("shard",))
+    mesh = parameters["shard"]
     policy = dtype_policy(precision)
     units = matching_modules(network, fsdp.wrap, "spec.fsdp.wrap")
     for name in sorted(units, key=lambda name: -name.count(".")):

@@ -30,6 +30,7 @@ from mm_train.carried_out import check_carried_out
 from mm_train.clipping import clipping_of
 from mm_train.content import agreed_inputs
 from mm_train.finishing import finish, quarantine_of
+from mm_train.layout import layout_of
 from mm_train.loop import fit
 from mm_train.metrics import Step
 from mm_train.noise import noise_levels
@@ -151,8 +152,9 @@ def _train(
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
     dataset, data = prepared(spec, options, ranks)
     plan = planned(spec, dataset, options, ranks)
+    layout = layout_of(spec, ranks, picked)
     network, attached = build_network(spec, ops)
-    parallelize(network, spec, ranks, picked)
+    parallelize(network, spec, layout, picked)
     ranks.on_first(lambda: require_short_captions(spec, options, dataset))
     samples = ranks.together(lambda: open_samples(spec, options))
     saved = None if point is None or point.saved is None else Path(point.saved)
@@ -175,6 +177,7 @@ def _train(
             spec=spec,
             run=run,
             ranks=ranks,
+            layout=layout,
             device=picked,
             dataset=dataset,
             plan=plan,

@@ -90,8 +90,8 @@ def validate(training: Training, bar: Progress) -> Validation:
             training.dataset,
             seed=spec.seed,
             plan=plan,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
+            rank=training.layout.data_rank,
+            world_size=training.layout.data_ranks,
             end_step=count,
             load=training.source.load,
             workers=training.source.workers,
@@ -105,7 +105,8 @@ def validate(training: Training, bar: Progress) -> Validation:
             sums += [_sums(training, batch, places, sigmas) for places in parts]
     mine = torch.stack(sums).cpu().double().sum(0).tolist()
     clips = sum(plan.size(number) for number in range(count))
-    means = [math.fsum(parts) / clips for parts in zip(*ranks.gather(mine), strict=True)]
+    counted = clips * (ranks.world_size // training.layout.data_ranks)
+    means = [math.fsum(parts) / counted for parts in zip(*ranks.gather(mine), strict=True)]
     by_sigma = {f"{sigma:g}": mean for sigma, mean in zip(sigmas, means, strict=True)}
     return Validation(math.fsum(means) / len(means), by_sigma, clips, time.perf_counter() - started)
 

@@ -17,6 +17,7 @@ from mm_data import Dataset, Plan
 from mm_models.lora import Dropout
 from mm_train.average import Average
 from mm_train.clipping import Clipping
+from mm_train.layout import Layout
 from mm_train.metrics import Sink
 from mm_train.noise import NoiseLevels
 from mm_train.offloading import Resting
@@ -45,6 +46,8 @@ class Training:
     """Where its state, metrics and result go."""
     ranks: Ranks
     """The processes that train it together."""
+    layout: Layout
+    """What each of them shares with which others."""
     device: torch.device
     """Where this process computes."""
     dataset: Dataset
