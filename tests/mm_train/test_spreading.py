@@ -139,7 +139,7 @@ def _gathered(fsdp: FsdpSpec, kind: str) -> list[str]:
     filled(network)
     with torch.profiler.profile() as told:
         losses(network, slice(0, 1)).sum().backward()
-    names = [event.name for event in sorted(told.events(), key=lambda event: event.time_range.start)]
+    names = [event.name for event in sorted(told.events() or (), key=lambda event: event.time_range.start)]
     return [name.partition(" for ")[2] for name in names if name.startswith(f"FSDP::{kind}_prefetch")]
 
 
