@@ -10,6 +10,7 @@ from torch import nn
 
 from mm_config.specs import TrainSpec
 from mm_models import BLOCKS, compile_blocks
+from mm_models.parallel import split_matrices
 from mm_train.layout import Layout
 from mm_train.matching import matching_modules
 from mm_train.offloading import Offload
@@ -28,6 +29,8 @@ def parallelize(network: nn.Module, spec: TrainSpec, layout: Layout, device: tor
     Raises:
         UserError: A pattern of the spec matches a list of modules, or there are no blocks to compile.
     """
+    if layout.parameters is not None and spec.parallel.tensor > 1:
+        split_matrices(network, spec.model.tensor_plan(), layout.parameters["tensor"])
     kept, compiled = spec.recompute, spec.compile.enabled
     offload = Offload(device, kept.offload_ahead) if kept.offload else None
     recompute(network, kept, None if compiled else offload)
