@@ -21,10 +21,10 @@ from mm_train.sharding import shard
 def parallelize(network: nn.Module, spec: TrainSpec, layout: Layout, device: torch.device) -> None:
     """Has a network, on meta and with its trainable parameters decided, spread over ranks and spare memory.
 
-    Recomputation comes first, and is compiled with its block, so that the compiler sees what is kept. What
-    is kept of a block that is compiled, is kept by the block as a whole. FSDP2's hooks lie around all of it
-    and gather parameters once for both passes of a backward. Parameters are DTensors afterwards, where there
-    is a process group, and keep their names.
+    Matrices are split over ranks first, so that what follows meets the layers as they compute. Recomputation
+    comes before the compiler, which then sees what is kept. What is kept of a block that is compiled, is kept
+    by the block as a whole. FSDP2's hooks lie around all of it and gather parameters once for both passes of
+    a backward. Parameters are DTensors afterwards, where there is a process group, and keep their names.
 
     Raises:
         UserError: A pattern of the spec matches a list of modules, or there are no blocks to compile.
