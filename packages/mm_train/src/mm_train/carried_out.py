@@ -45,6 +45,7 @@ CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=PART_FIELDS
     | {
+        "checkpoint.asynchronous",
         "checkpoint.keep_every",
         "start_from.average",
         "start_from.digest",
