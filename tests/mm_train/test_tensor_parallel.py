@@ -11,8 +11,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mm_config import replace, rules
+from mm_config.rules import matching
 from mm_config.schema import UserError
-from mm_config.specs import AdamWSpec, LoraSpec, ModelSpec, MuonSpec, Recompute, TrainSpec
+from mm_config.specs import AdamWSpec, LoraSpec, ModelSpec, MuonSpec, Recompute, Split, TrainSpec
+from mm_models.wan.architecture import families
 from mm_train import states
 from mm_train.carried_out import check_carried_out
 from mm_train.clipping import clip_gradients
@@ -41,7 +43,7 @@ EVERYWHERE = (
     "condition_embedder.text_embedder.linear_1",
 )
 """Adapters beside layers that are split by outputs, by inputs, and not at all."""
-LORA: dict[str, Any] = {"lora": LoraSpec(rank=4, alpha=8.0, targets=EVERYWHERE)}
+LORA: dict[str, Any] = {"lora": LoraSpec(rank=4, alpha=8.0, dropout=0.25, targets=EVERYWHERE)}
 STATE = TrainState(2, {"digest": "", "step": 2}, 0.0)
 MOST = 0.25
 """A norm that the gradients are above."""
@@ -150,6 +152,25 @@ def test_a_state_is_the_same_to_the_bit_in_any_layout(
     here = tmp_path / "back"
     states.save(here, alone, network, optimizer, STATE, Ranks(rank=0, world_size=1, grouped=False))
     run_ranks(_load, divided, here, whole, ranks=2)
+
+
+def test_plans_of_known_families_split_every_layer_inside() -> None:
+    for name, spec in families().items():
+        modules = {parameter.rpartition(".")[0] for parameter in spec.parameter_shapes()}
+        modules |= {name.rpartition(".")[0] for name in modules}  # attn1 of attn1.to_q
+        plan = spec.tensor_plan()
+        inside = [
+            one for glob, split in plan.items() if split is Split.INSIDE for one in matching(modules, glob)
+        ]
+        divided = {
+            one
+            for glob, split in plan.items()
+            if split is not Split.INSIDE
+            for one in matching(modules, glob)
+        }
+        assert len(inside) == 3 * spec.num_layers, name
+        layers = {one for one in modules if one.startswith(tuple(f"{outer}." for outer in inside))}
+        assert {one for one in layers if f"{one}.weight" in spec.parameter_shapes()} == divided, name
 
 
 def test_what_cannot_be_split_is_refused_by_name(small: TrainSpec) -> None:
