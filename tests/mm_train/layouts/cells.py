@@ -32,6 +32,7 @@ STEP = 3
 LAYOUTS: Mapping[str, Mapping[str, int]] = {
     "fsdp": {},
     "hsdp": {"fsdp.shard_size": 2},
+    "tensor2": {"parallel.tensor": 2},
 }
 """By name: the fields that make it."""
 ADAPTERS = LoraSpec(
