@@ -171,5 +171,12 @@ def named(name: str) -> Cell:
     return next(cell for cell in every() if str(cell) == name.removesuffix("-compiled"))
 
 
-COMPILED_CELLS = tuple(attrs.evolve(named(name), compiled=True) for name in ("fsdp-none-in1-all-text", "hsdp-full-in4-adapters-frame"))
+COMPILED_CELLS = tuple(
+    attrs.evolve(named(name), compiled=True)
+    for name in (
+        "fsdp-none-in1-all-text",
+        "hsdp-full-in4-adapters-frame",
+        "tensor2-none-in1-all-frame",
+    )
+)
 """Cells whose blocks are compiled too."""
