@@ -156,21 +156,14 @@ def test_a_state_is_the_same_to_the_bit_in_any_layout(
 
 def test_plans_of_known_families_split_every_layer_inside() -> None:
     for name, spec in families().items():
-        modules = {parameter.rpartition(".")[0] for parameter in spec.parameter_shapes()}
-        modules |= {name.rpartition(".")[0] for name in modules}  # attn1 of attn1.to_q
-        plan = spec.tensor_plan()
-        inside = [
-            one for glob, split in plan.items() if split is Split.INSIDE for one in matching(modules, glob)
-        ]
-        divided = {
-            one
-            for glob, split in plan.items()
-            if split is not Split.INSIDE
-            for one in matching(modules, glob)
-        }
-        assert len(inside) == 3 * spec.num_layers, name
-        layers = {one for one in modules if one.startswith(tuple(f"{outer}." for outer in inside))}
-        assert {one for one in layers if f"{one}.weight" in spec.parameter_shapes()} == divided, name
+        layers = {parameter.rpartition(".")[0] for parameter in spec.parameter_shapes()}
+        modules = {layer.rsplit(".", count)[0] for layer in layers for count in range(4)}
+        found: dict[bool, set[str]] = {True: set(), False: set()}
+        for glob, split in spec.tensor_plan().items():
+            found[split is Split.INSIDE].update(matching(modules, glob))
+        assert len(found[True]) == 3 * spec.num_layers, name
+        within = tuple(f"{outer}." for outer in found[True])
+        assert {layer for layer in layers if layer.startswith(within)} == found[False], name
 
 
 def test_what_cannot_be_split_is_refused_by_name(small: TrainSpec) -> None:
