@@ -51,6 +51,7 @@ def finish(training: Training, state: TrainState) -> TrainResult:
         return content
 
     result = result_of(run, training.ranks.on_first(write))
+    training.ledger.close()
     for line in summary(training):
         say(line)
     return result
@@ -74,3 +75,5 @@ def summary(training: Training) -> Iterator[str]:
     told += [f"{name.upper()} {found[name]:.1%}" for name in ("mfu", "hfu") if name in found]
     peak = f"peak memory {peak_gib(training.device):.2f} GiB"
     yield f"{', '.join(told)}; {peak}; {typed_path(training.run.metrics_path)}"
+    if account := training.ledger.account():
+        yield f"the run took {account}"

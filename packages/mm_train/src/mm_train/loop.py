@@ -24,6 +24,7 @@ from mm_train.optim import learning_rate, set_learning_rate
 from mm_train.profiling import recording
 from mm_train.recording import Recorder
 from mm_train.states import TrainState
+from mm_train.stopping import Grace
 from mm_train.updating import update
 from mm_train.work import Training
 
@@ -54,12 +55,13 @@ def fit(
             finite where a checkpoint is due; that state is not saved.
         Stopped: A signal to stop arrived, or another rank stops; the state was saved before.
     """
-    spec, ranks = training.spec, training.ranks
+    spec, ranks, ledger = training.spec, training.ranks, training.ledger
     steps = spec.schedule.steps
     last_step = min(steps, stop_after or steps)
     first_step, started = start.step, time.perf_counter()
     state = start
     recorder = Recorder(training)
+    grace = Grace()
     bad = torch.zeros((), device=training.device)
     training.network.train()
     with (
@@ -84,8 +86,10 @@ def fit(
         for step in range(first_step, last_step):
             reached(step)
             training.clock.mark("other")
+            ledger.step = step + 1
             asked_at = time.perf_counter()
-            batch = ranks.together(lambda: next(batches))
+            with ledger.during("waiting"):
+                batch = ranks.together(lambda: next(batches))
             waited = time.perf_counter() - asked_at
             training.clock.mark("data")
             lr = learning_rate(step, spec.optim.lr, spec.schedule)
@@ -103,10 +107,12 @@ def fit(
             closed = yield done
             training.clock.mark("other")
             asked = stop_requested()
-            stop = ranks.largest(max(asked, signal.SIGINT) if closed else asked)
+            with ledger.during("waiting"):
+                stop = ranks.largest(max(asked, signal.SIGINT) if closed else asked)
             measured = None
             if not stop or step + 1 == steps:
-                measured = looked_at(training, recorder, step + 1, bar)
+                with ledger.during("looking"):
+                    measured = looked_at(training, recorder, step + 1, bar)
             elapsed = start.seconds + time.perf_counter() - started
             state = attrs.evolve(
                 start, step=step + 1, data=batches.state(), seconds=elapsed, validation=measured
@@ -116,16 +122,20 @@ def fit(
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
                 recorder.read()
                 ranks.on_first(training.run.sync_metrics)
-                states.save(
-                    training.run.checkpoints_dir,
-                    spec,
-                    training.network,
-                    training.optimizer,
-                    state,
-                    ranks,
-                    training.more_groups(),
-                )
+                with ledger.during("checkpoints"):
+                    states.save(
+                        training.run.checkpoints_dir,
+                        spec,
+                        training.network,
+                        training.optimizer,
+                        state,
+                        ranks,
+                        training.more_groups(),
+                    )
+                ranks.on_first(partial(ledger.write, state.step))
                 training.clock.mark("checkpoint")
+                if late := grace.late(time.perf_counter() - asked_at):
+                    say(late)
             if stop and state.step < steps:
                 if closed and not asked:
                     raise StoppedEarly(training.run.path, state.step, steps)

@@ -11,18 +11,17 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import attrs
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
-from mm_config import diff
 from mm_config.console import set_by_torchrun
 from mm_config.runs import Run
-from mm_config.schema import Problem, UserError, exact_hash, for_person
-from mm_config.specs import Dtype, PrecisionSpec, TrainSpec
-from mm_config.stored import from_payload, to_payload
+from mm_config.schema import Problem, UserError
+from mm_config.specs import Dtype, PrecisionSpec
 from mm_models import gather_json
 from mm_train.watching import Watch, naming, own_store, speaking
 
@@ -140,7 +139,8 @@ def joined(
         if world_size == 1:
             yield Ranks(rank, world_size, grouped=True)
             return
-        with speaking(Watch(rank, world_size, timeout, own_store())) as watch, naming(watch):
+        store = own_store(gather_json(uuid4().hex)[0])
+        with speaking(Watch(rank, world_size, timeout, store)) as watch, naming(watch):
             yield Ranks(rank, world_size, grouped=True, watch=watch)
     finally:
         _part()
@@ -175,29 +175,6 @@ def merged(found: Iterable[Iterable[tuple[str, str]]]) -> list[Problem]:
         named = {problem.path for problem in said if problem.path}
         said += [Problem(path, message) for path, message in problems if path not in named]
     return list(dict.fromkeys(said))
-
-
-def agree_on(spec: TrainSpec, ranks: Ranks) -> None:
-    """Stops where ranks were started with different specs.
-
-    Raises:
-        UserError: One problem for each field that differs from rank 0's.
-    """
-    hashes = ranks.gather(exact_hash(spec))
-    if len(set(hashes)) == 1:
-        return
-    specs = [from_payload(payload) for payload in ranks.gather(to_payload(spec))]
-    raise UserError(
-        [
-            Problem(
-                change.path,
-                f"differs between ranks: {for_person(change.old)} on rank 0, "
-                f"{for_person(change.new)} on rank {rank}",
-            )
-            for rank, other in enumerate(specs)
-            for change in diff(specs[0], other)
-        ]
-    )
 
 
 def _problems_of(failure: Exception | None, rank: int) -> list[tuple[str, str]]:
