@@ -86,7 +86,9 @@ def block_matrix_count(model: ModelSpec, frozen: tuple[str, ...]) -> int:
 
 
 @cache
-def units(model: ModelSpec, wrap: tuple[str, ...], ignore: tuple[str, ...]) -> Units:
+def units(
+    model: ModelSpec, wrap: tuple[str, ...], ignore: tuple[str, ...], blocks_per_unit: int = 1
+) -> Units:
     """The FSDP units that patterns over module names make; a parameter belongs to the innermost."""
     sizes: dict[str, int] = {}
     wrapped = root = ignored = 0
@@ -100,15 +102,16 @@ def units(model: ModelSpec, wrap: tuple[str, ...], ignore: tuple[str, ...]) -> U
         else:
             wrapped += values
             sizes[unit] = sizes.get(unit, 0) + parameter.size
-    return Units(max(sizes.values(), default=0), wrapped, root, ignored)
+    blocks = [size for name, size in sizes.items() if _is_block(name)]
+    together = (sum(blocks[start : start + blocks_per_unit]) for start in range(len(blocks)))
+    return Units(max((*sizes.values(), *together), default=0), wrapped, root, ignored)
 
 
 @cache
 def matched_blocks(model: ModelSpec, patterns: tuple[str, ...]) -> int:
     """Blocks, modules such as `blocks.3`, that patterns match as a whole."""
     modules = {name for parameter in parameters(model) for name in parameter.modules}
-    blocks = (name for name in modules if name.count(".") == 1 and name.rpartition(".")[2].isdecimal())
-    return min(sum(_any_matches((name,), patterns) for name in blocks), model.num_layers)
+    return min(sum(_any_matches((name,), patterns) for name in filter(_is_block, modules)), model.num_layers)
 
 
 @cache
@@ -153,6 +156,10 @@ def _is_named(parameter: Parameter, patterns: tuple[str, ...]) -> bool:
 
 def _any_matches(names: Iterable[str], patterns: tuple[str, ...]) -> bool:
     return any(matches(name, pattern) for name in names for pattern in patterns)
+
+
+def _is_block(name: str) -> bool:
+    return name.count(".") == 1 and name.rpartition(".")[2].isdecimal()
 
 
 def _modules(name: str) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ class SelfAttention(Attention):
         query = self.ops.rotate(self.split_heads(self.norm_q(self.to_q(x_BSD))), rope)
         key = self.ops.rotate(self.split_heads(self.norm_k(self.to_k(x_BSD))), rope)
         value = self.split_heads(self.to_v(x_BSD))
-        return self.to_out[0](self.ops.attention(query, key, value).flatten(2))
+        return self.to_out[0](self.ops.self_attention(query, key, value).flatten(2))
 
 
 class CrossAttention(Attention):
