@@ -22,6 +22,7 @@ from mm_config.schema.evolve import get
 from mm_config.schema.fields import ABSENT, info_of, spec_fields
 from mm_config.specs.data import DataSpec
 from mm_config.specs.datasets import FolderSpec, IndexSpec, ManifestSpec, MixtureSpec, ShapesSpec
+from mm_config.specs.diffusion import TimestepScope
 from mm_config.specs.parallel import AttentionImpl
 from mm_config.specs.train import TrainSpec
 from mm_train.carried_out import CARRIED_OUT, check_carried_out
@@ -76,8 +77,8 @@ def test_all_that_training_cannot_do_is_named_at_once(small: TrainSpec) -> None:
 
 
 def test_a_run_is_refused_before_anything_is_made(small: TrainSpec, options: RunOptions) -> None:
-    with pytest.raises(UserError, match=r"spec\.fsdp\.offload: is True"):
-        mm_train.train(replace(small, "fsdp.offload", True), options)
+    with pytest.raises(UserError, match=r"spec\.diffusion\.timesteps_per: is micro_batch"):
+        mm_train.train(replace(small, "diffusion.timesteps_per", TimestepScope.MICRO_BATCH), options)
     assert not (options.runs_dir / small.name).exists()
 
 
