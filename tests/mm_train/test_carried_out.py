@@ -34,7 +34,7 @@ def refused(spec: TrainSpec) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-OF_BIRTH = {"recompute.mode", "recompute.modules", "recompute.offload"}
+OF_BIRTH = {"recompute.mode", "recompute.modules", "recompute.offload", "parallel.tensor"}
 """Fields of a class that is a later field's value, which are named one by one."""
 
 

@@ -30,6 +30,9 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
         yield Problem("optim", f"is {shown}, for which no optimizer is installed; installed: {installed}")
     if isinstance(spec.optim, AdamWSpec) and spec.optim.state_bits == 8 and find_spec("torchao") is None:
         yield Problem("optim.state_bits", "is 8, which needs torchao: pip install 'mm-train[torchao]'")
+    if isinstance(spec.optim, AdamWSpec) and spec.optim.state_bits == 8 and spec.parallel.tensor > 1:
+        message = f"is 8, whose blocks parallel.tensor {spec.parallel.tensor} would cut; take 32, or tensor 1"
+        yield Problem("optim.state_bits", message)
     yield from determinism_problems(spec.runtime.deterministic, spec.runtime.attention, spec.compile)
     if spec.diffusion.timesteps_per is TimestepScope.MICRO_BATCH:
         yield Problem(
@@ -42,6 +45,7 @@ CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=PART_FIELDS
     | {
+        "checkpoint.asynchronous",
         "checkpoint.keep_every",
         "start_from.average",
         "start_from.digest",
@@ -103,6 +107,7 @@ CARRIED_OUT = CarriedOut(
         "optim.adaptive_clip_decay",
         "optim.groups",
         "optim.state_bits",
+        "parallel.tensor",
         "precision.output",
         "precision.allow_tf32",
         "precision.float32_residual",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, nullcontext
-from datetime import timedelta
 from pathlib import Path
 
 import attrs
@@ -38,10 +37,11 @@ from mm_train.optim import build_optimizer
 from mm_train.parallelize import materialize, parallelize
 from mm_train.preparing import opened_source, planned, prepared
 from mm_train.profiling import require_recordable
-from mm_train.ranks import Ranks, agree_on, joined
+from mm_train.ranks import Ranks, agree_on, joined, timeout_of
 from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
 from mm_train.sample_requests import encoded_samples, open_samples
+from mm_train.saving import Saving
 from mm_train.starting import find_start, in_stored_order, require_short_captions
 from mm_train.stopping import stop_requests
 from mm_train.trackers import require_trackers, tracking
@@ -113,12 +113,10 @@ def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainR
         return result_of(finished, read_result(finished.path))
     picked = device.pick(spec.runtime.device)
     closed = False
-    runtime = spec.runtime
-    timeout = timedelta(seconds=runtime.timeout_seconds or 60 * runtime.timeout_minutes)
     with (
         on_threads(options.threads),
-        deterministic(picked, runtime.deterministic),
-        joined(spec.precision, picked, timeout, sharded=spec.fsdp.offload) as ranks,
+        deterministic(picked, spec.runtime.deterministic),
+        joined(spec.precision, picked, timeout_of(spec.runtime), sharded=spec.fsdp.offload) as ranks,
     ):
         running = _train(spec, options, picked, ranks)
         try:
@@ -190,6 +188,7 @@ def _train(
             dropout=attached and attached.dropout,
             clipping=clipping_of(spec.optim, shards),
             average=average_of(network, spec.ema),
+            saving=Saving(run.checkpoints_dir, spec, ranks),
             sinks=[run.log] if ranks.is_first else [],
         )
         ranks.on_first(lambda: quarantine_of(training).add(source.bad))
