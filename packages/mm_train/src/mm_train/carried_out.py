@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
 from mm_config.specs import AdamWSpec, TimestepScope, TrainSpec
-from mm_models import PART_FIELDS, determinism_problems, tags_of
+from mm_models import PART_FIELDS, determinism_problems, ring_problems, tags_of
 
 RUNNER = "training"
 
@@ -34,6 +34,7 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
         message = f"is 8, whose blocks parallel.tensor {spec.parallel.tensor} would cut; take 32, or tensor 1"
         yield Problem("optim.state_bits", message)
     yield from determinism_problems(spec.runtime.deterministic, spec.runtime.attention, spec.compile)
+    yield from ring_problems(spec.parallel.ring, spec.runtime.attention)
     if spec.diffusion.timesteps_per is TimestepScope.MICRO_BATCH:
         yield Problem(
             "diffusion.timesteps_per",
@@ -107,7 +108,9 @@ CARRIED_OUT = CarriedOut(
         "optim.adaptive_clip_decay",
         "optim.groups",
         "optim.state_bits",
+        "parallel.ring",
         "parallel.tensor",
+        "parallel.ulysses",
         "precision.output",
         "precision.allow_tf32",
         "precision.float32_residual",

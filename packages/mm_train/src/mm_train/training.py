@@ -22,6 +22,7 @@ from mm_config.schema import UserError, expect, expect_function
 from mm_config.specs import TrainSpec
 from mm_models import deterministic, device, device_names, torch_dtype
 from mm_models.ops import Ops, choose, described
+from mm_models.parallel import over_ranks
 from mm_train.adapters import build_network
 from mm_train.average import average_of
 from mm_train.beginning import begin, fill, steps_before
@@ -147,10 +148,11 @@ def _train(
     point = resume_point(spec, options, ranks)
     options = attrs.evolve(options, resume=point and point.run_dir)
     device.allow_tf32(picked, spec.precision.allow_tf32)
+    layout = layout_of(spec, ranks, picked)
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
+    ops = over_ranks(ops, layout.context)
     dataset, data = prepared(spec, options, ranks)
     plan = planned(spec, dataset, options, ranks)
-    layout = layout_of(spec, ranks, picked)
     network, attached = build_network(spec, ops)
     parallelize(network, spec, layout, picked)
     ranks.on_first(lambda: require_short_captions(spec, options, dataset))
