@@ -11,8 +11,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mm_config import replace, rules
+from mm_config.rules import matching
 from mm_config.schema import UserError
-from mm_config.specs import AdamWSpec, LoraSpec, ModelSpec, MuonSpec, Recompute, TrainSpec
+from mm_config.specs import AdamWSpec, LoraSpec, ModelSpec, MuonSpec, Recompute, Split, TrainSpec
+from mm_models.wan.architecture import families
 from mm_train import states
 from mm_train.carried_out import check_carried_out
 from mm_train.clipping import clip_gradients
@@ -41,7 +43,7 @@ EVERYWHERE = (
     "condition_embedder.text_embedder.linear_1",
 )
 """Adapters beside layers that are split by outputs, by inputs, and not at all."""
-LORA: dict[str, Any] = {"lora": LoraSpec(rank=4, alpha=8.0, targets=EVERYWHERE)}
+LORA: dict[str, Any] = {"lora": LoraSpec(rank=4, alpha=8.0, dropout=0.25, targets=EVERYWHERE)}
 STATE = TrainState(2, {"digest": "", "step": 2}, 0.0)
 MOST = 0.25
 """A norm that the gradients are above."""
@@ -150,6 +152,18 @@ def test_a_state_is_the_same_to_the_bit_in_any_layout(
     here = tmp_path / "back"
     states.save(here, alone, network, optimizer, STATE, Ranks(rank=0, world_size=1, grouped=False))
     run_ranks(_load, divided, here, whole, ranks=2)
+
+
+def test_plans_of_known_families_split_every_layer_inside() -> None:
+    for name, spec in families().items():
+        layers = {parameter.rpartition(".")[0] for parameter in spec.parameter_shapes()}
+        modules = {layer.rsplit(".", count)[0] for layer in layers for count in range(4)}
+        found: dict[bool, set[str]] = {True: set(), False: set()}
+        for glob, split in spec.tensor_plan().items():
+            found[split is Split.INSIDE].update(matching(modules, glob))
+        assert len(found[True]) == 3 * spec.num_layers, name
+        within = tuple(f"{outer}." for outer in found[True])
+        assert {layer for layer in layers if layer.startswith(within)} == found[False], name
 
 
 def test_what_cannot_be_split_is_refused_by_name(small: TrainSpec) -> None:

@@ -76,11 +76,18 @@ def _copies(tensor: Tensor) -> tuple[object, int, int]:
         own, copies = rank_and_world_size()
         return None, copies, own
     mesh, copies, own = tensor.device_mesh, 1, 0
-    axes = tuple(axis for axis, place in enumerate(tensor.placements) if place.is_replicate())
-    for axis in axes:
-        own = own * mesh.size(axis) + mesh.get_local_rank(axis)
-        copies *= mesh.size(axis)
-    return (mesh, axes), copies, own
+    cut = {
+        name
+        for name, place in zip(mesh.mesh_dim_names or range(mesh.ndim), tensor.placements, strict=True)
+        if not place.is_replicate()
+    }
+    # A parameter may be on some axes of all ranks': those along the others hold it alike.
+    everyone = mesh._get_root_mesh()
+    for axis, name in enumerate(everyone.mesh_dim_names or range(everyone.ndim)):
+        if name not in cut:
+            own = own * everyone.size(axis) + everyone.get_local_rank(axis)
+            copies *= everyone.size(axis)
+    return (everyone, frozenset(cut)), copies, own
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:

@@ -26,8 +26,10 @@ ATTENTION_CORES = ("self_attention_core", "cross_attention_core")
 
 
 class Split(enum.Enum):
-    """What ranks that share a layer by tensor parallelism each have of it."""
+    """What ranks that share a module by tensor parallelism each have of it."""
 
+    INSIDE = "inside"
+    """Takes whole tensors and gives one; each of its parameters is of a layer that is split as follows."""
     OUTPUTS = "outputs"
     """Rows of the weight: each has a part of the outputs, such as some of the heads."""
     INPUTS = "inputs"

@@ -137,6 +137,7 @@ class WanTransformerSpec(ModelSpec):
     def tensor_plan(self) -> dict[str, Split]:
         """Heads and the feed-forward width; queries and keys are normed over all heads together."""
         return {
+            "blocks.*.{attn1,attn2,ffn}": Split.INSIDE,
             "blocks.*.attn?.{to_q,to_k,to_v,add_k_proj,add_v_proj}": Split.OUTPUTS,
             "blocks.*.attn?.{norm_q,norm_k,norm_added_k}": Split.NORM,
             "blocks.*.attn?.to_out.0": Split.INPUTS,

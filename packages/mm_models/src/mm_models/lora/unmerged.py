@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mm_config.schema import UserError
 from mm_models.lora.adapter import Addition, LowRank
-from mm_models.lora.dropout import Dropout
+from mm_models.lora.dropout import WHOLE, Dropout
 from mm_models.lora.fitting import changed_shapes, fit_problems
 from mm_models.lora.merging import change_of
 from mm_models.ops.layers import InputLinear
@@ -100,7 +100,7 @@ def adapt(
     rank: int,
     scale: float,
     dtype: torch.dtype,
-    drop: Callable[[Tensor], Tensor] | None = None,
+    drop: Callable[..., Tensor] | None = None,
 ) -> Any:
     """Puts an adapter of NaNs beside a layer, whose input `drop` thins out in training.
 
@@ -168,12 +168,12 @@ def _add_product(
     inputs: tuple[Tensor, ...],
     output: Tensor,
     scale: float,
-    drop: Callable[[Tensor], Tensor] | None,
+    drop: Callable[..., Tensor] | None,
 ) -> Tensor:
     """`output + scale * up(down(dropout(input)))`, in the dtype of the layer's output."""
     x = inputs[0].to(output.dtype)
     if drop is not None and layer.training:
-        x = drop(x)
+        x = drop(x, part=getattr(layer, "lora_part", WHOLE))
     return output + scale * layer.lora_B(layer.lora_A(x))
 
 

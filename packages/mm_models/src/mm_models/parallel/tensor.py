@@ -41,12 +41,17 @@ def split_matrices(network: nn.Module, plan: Mapping[str, Split], ranks: DeviceM
             _SPLITTING[split](network.get_submodule(name), ranks)
 
 
+def _enter(module: Any, ranks: DeviceMesh) -> None:
+    module.forward = partial(_inside, module.forward, ranks.get_group())
+
+
 def _split_outputs(layer: Any, ranks: DeviceMesh) -> None:
     _share(layer, "weight", 0, ranks)
     if layer.bias is not None:
         _share(layer, "bias", 0, ranks)
-    layer.forward = partial(_some_outputs, layer, ranks.get_group())
+    layer.forward = partial(_some_outputs, layer)
     if hasattr(layer, "lora_B"):
+        layer.lora_A.forward = partial(_whole, layer.lora_A, ranks.get_group())
         _split_outputs(layer.lora_B, ranks)
 
 
@@ -54,6 +59,7 @@ def _split_inputs(layer: Any, ranks: DeviceMesh) -> None:
     _share(layer, "weight", 1, ranks)
     layer.forward = partial(_some_inputs, layer, ranks.get_group())
     if hasattr(layer, "lora_A"):
+        layer.lora_part = ranks.get_local_rank(), ranks.size()
         _split_inputs(layer.lora_A, ranks)
 
 
@@ -63,6 +69,7 @@ def _split_norm(norm: Any, ranks: DeviceMesh) -> None:
 
 
 _SPLITTING: Mapping[Split, Callable[[Any, DeviceMesh], None]] = {
+    Split.INSIDE: _enter,
     Split.OUTPUTS: _split_outputs,
     Split.INPUTS: _split_inputs,
     Split.NORM: _split_norm,
@@ -78,10 +85,20 @@ def _share(module: nn.Module, name: str, axis: int, ranks: DeviceMesh) -> None:
     module.register_parameter(name, nn.Parameter(part, requires_grad=whole.requires_grad))
 
 
-def _some_outputs(layer: Any, group: dist.ProcessGroup, x: Tensor) -> Tensor:
+def _inside(forward: Callable[..., Tensor], group: dist.ProcessGroup, *inputs: Any) -> Tensor:
+    """What each rank uses for its part of the layers; gradients of an input are summed once for them all."""
+    return forward(*(shared(one, group) if isinstance(one, Tensor) else one for one in inputs))
+
+
+def _some_outputs(layer: Any, x: Tensor) -> Tensor:
     """`[..., in]`, whole -> `[..., out / ranks]`."""
     bias = None if layer.bias is None else _own(layer.bias).type_as(x)
-    return F.linear(shared(x, group), _own(layer.weight).type_as(x), bias)
+    return F.linear(x, _own(layer.weight).type_as(x), bias)
+
+
+def _whole(layer: Any, group: dist.ProcessGroup, x: Tensor) -> Tensor:
+    """`[..., in]`, whole -> `[..., rank]`, whole, of which each rank has a part of the gradient."""
+    return F.linear(x, shared(layer.weight, group).type_as(x))
 
 
 def _some_inputs(layer: Any, group: dist.ProcessGroup, x: Tensor) -> Tensor:
