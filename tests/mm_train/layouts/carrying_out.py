@@ -127,6 +127,7 @@ def carry_out(place: Place, cell: Cell) -> Gradients:
         dropout=attached and attached.dropout,
         clipping=clipping_of(spec.optim, CPU),
         average=None,
+        saving=cast(Any, None),
     )
     with place.stream(spec, source, layout.data_rank, layout.data_ranks) as batches:
         batch: Batch = next(batches)

@@ -31,6 +31,8 @@ STEP = 3
 
 LAYOUTS: Mapping[str, Mapping[str, int]] = {
     "fsdp": {},
+    "hsdp": {"fsdp.shard_size": 2},
+    "tensor2": {"parallel.tensor": 2},
 }
 """By name: the fields that make it."""
 ADAPTERS = LoraSpec(
@@ -169,5 +171,12 @@ def named(name: str) -> Cell:
     return next(cell for cell in every() if str(cell) == name.removesuffix("-compiled"))
 
 
-COMPILED_CELLS = tuple(attrs.evolve(named(name), compiled=True) for name in ("fsdp-none-in1-all-text",))
+COMPILED_CELLS = tuple(
+    attrs.evolve(named(name), compiled=True)
+    for name in (
+        "fsdp-none-in1-all-text",
+        "hsdp-full-in4-adapters-frame",
+        "tensor2-none-in1-all-frame",
+    )
+)
 """Cells whose blocks are compiled too."""

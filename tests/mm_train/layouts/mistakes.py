@@ -66,5 +66,6 @@ def _noise_by_rank(patch: pytest.MonkeyPatch, cell: Cell) -> None:
 
 MISTAKES: Mapping[str, tuple[str, Patch]] = {
     "an expert's range is taken from the wrong side": ("fsdp-none-in1-all-text", _range_from_the_wrong_side),
+    "a clip norm is counted twice": ("hsdp-none-in1-all-timesteps", _norm_counted_twice),
 }
 """By what is wrong: the cell that it has to turn red, and the patch."""

@@ -15,7 +15,6 @@ from mm_config.console import progress, say
 from mm_config.options import StoppedEarly
 from mm_config.running import Stopped
 from mm_data import Quarantine
-from mm_train import states
 from mm_train.ahead import encoded_ahead
 from mm_train.gradients import gradients_of
 from mm_train.looking import looked_at
@@ -23,6 +22,7 @@ from mm_train.metrics import Step
 from mm_train.optim import learning_rate, set_learning_rate
 from mm_train.profiling import recording
 from mm_train.recording import Recorder
+from mm_train.saving import FAILED
 from mm_train.states import TrainState
 from mm_train.stopping import Grace
 from mm_train.updating import update
@@ -50,9 +50,9 @@ def fit(
     Raises:
         StoppedEarly: `stop_after` came before the end, or what was sent asked for it; the state was saved
             before.
-        UserError: Too many clips are bad, a checkpoint can't be written, or the loss or the norm of the
-            gradients is not finite; the optimizer has not used such gradients. Or a weight or a moment is not
-            finite where a checkpoint is due; that state is not saved.
+        UserError: Too many clips are bad, a checkpoint of this step or an earlier one can't be written, or
+            the loss or the norm of the gradients is not finite; the optimizer has not used such gradients. Or
+            a weight or a moment is not finite where a checkpoint is due; that state is not saved.
         Stopped: A signal to stop arrived, or another rank stops; the state was saved before.
     """
     spec, ranks, ledger = training.spec, training.ranks, training.ledger
@@ -80,6 +80,7 @@ def fit(
         ) as batches,
         progress(f"train {spec.name}", last_step, "step", spec.runtime.log_every, first_step) as bar,
         recording(training) as reached,
+        training.saving as saving,
     ):
         batches = encoded_ahead(training, batches)
         training.clock.restart()
@@ -108,7 +109,9 @@ def fit(
             training.clock.mark("other")
             asked = stop_requested()
             with ledger.during("waiting"):
-                stop = ranks.largest(max(asked, signal.SIGINT) if closed else asked)
+                stop = ranks.largest(saving.failed or (max(asked, signal.SIGINT) if closed else asked))
+            if stop == FAILED:
+                saving.settle()
             measured = None
             if not stop or step + 1 == steps:
                 with ledger.during("looking"):
@@ -122,16 +125,11 @@ def fit(
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
                 recorder.read()
                 ranks.on_first(training.run.sync_metrics)
+                more = training.more_groups()
                 with ledger.during("checkpoints"):
-                    states.save(
-                        training.run.checkpoints_dir,
-                        spec,
-                        training.network,
-                        training.optimizer,
-                        state,
-                        ranks,
-                        training.more_groups(),
-                    )
+                    saving.save(training.network, training.optimizer, state, more, training.sinks)
+                    if stop or state.step == last_step:
+                        saving.settle()
                 ranks.on_first(partial(ledger.write, state.step))
                 training.clock.mark("checkpoint")
                 if late := grace.late(time.perf_counter() - asked_at):

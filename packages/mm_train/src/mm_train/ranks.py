@@ -21,7 +21,7 @@ from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from mm_config.console import set_by_torchrun
 from mm_config.runs import Run
 from mm_config.schema import Problem, UserError
-from mm_config.specs import Dtype, PrecisionSpec
+from mm_config.specs import Dtype, PrecisionSpec, TrainRuntimeSpec
 from mm_models import gather_json
 from mm_train.watching import Watch, naming, own_store, speaking
 
@@ -40,6 +40,8 @@ class Ranks:
     """Whether there is a process group; without one a single process trains unsharded."""
     watch: Watch | None = None
     """What finds out whom the others wait for; None for one process, and for a group of the caller's."""
+    group: dist.ProcessGroup | None = None
+    """The group by which they speak; None for the default one, which is the main thread's."""
 
     @property
     def is_first(self) -> bool:
@@ -57,7 +59,7 @@ class Ranks:
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's JSON value, in the order of ranks, on every rank."""
-        return [value] if self.world_size == 1 else gather_json(value)
+        return [value] if self.world_size == 1 else gather_json(value, self.group)
 
     def share(self, value: Any) -> Any:
         """The first rank's JSON value, on every rank."""
@@ -72,7 +74,7 @@ class Ranks:
         if self.world_size == 1:
             return number
         numbers = torch.tensor([number])
-        dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        dist.all_reduce(numbers, dist.ReduceOp.MAX, group=self.group)
         return int(numbers)
 
     def together(self, work: Callable[[], T]) -> T:
@@ -102,9 +104,18 @@ class Ranks:
         return self.share(self.together(lambda: work() if self.is_first else None))
 
 
+def timeout_of(runtime: TrainRuntimeSpec) -> timedelta:
+    """How long a rank waits for the others before it fails."""
+    return timedelta(seconds=runtime.timeout_seconds or 60 * runtime.timeout_minutes)
+
+
 @contextmanager
 def joined(
-    precision: PrecisionSpec, device: torch.device, timeout: timedelta = timedelta(minutes=30)
+    precision: PrecisionSpec,
+    device: torch.device,
+    timeout: timedelta = timedelta(minutes=30),
+    *,
+    sharded: bool = False,
 ) -> Generator[Ranks]:
     """Joins the process group that torchrun prepared, or the one that the caller already joined.
 
@@ -115,7 +126,8 @@ def joined(
 
     A single process without torchrun has nothing to shard. In float32 it also has nothing to cast, so it
     goes without a group and without FSDP2, whose hooks cost some 30 ms a step on a CPU whatever the
-    network's size; in other formats it makes a group of its own, because FSDP2 holds the dtype policy.
+    network's size; in other formats, or where it is to be `sharded`, it makes a group of its own, because
+    FSDP2 holds the dtype policy and what waits in the host's memory.
     """
     if dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size(), grouped=True)
@@ -123,7 +135,7 @@ def joined(
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
     set_by_torchrun("RANK", 0)
     set_by_torchrun("WORLD_SIZE", 1, at_least=1)
-    if not launched and precision.compute is Dtype.FLOAT32:
+    if not launched and precision.compute is Dtype.FLOAT32 and not sharded:
         yield Ranks(0, 1, grouped=False)
         return
     if device.type != "cpu":

@@ -32,7 +32,7 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int, eps: float, ops: Ops) -> None:
         super().__init__()
-        self.heads, self.ops = heads, ops
+        self.head_dim, self.ops = dim // heads, ops
         self.to_q = nn.Linear(dim, dim)
         self.to_k = nn.Linear(dim, dim)
         self.to_v = nn.Linear(dim, dim)
@@ -41,8 +41,8 @@ class Attention(nn.Module):
         self.norm_k = RMSNorm(dim, eps, ops)
 
     def split_heads(self, x_BLD: Tensor) -> Tensor:
-        """`[B, L, D]` -> `[B, L, H, D / H]`."""
-        return x_BLD.unflatten(-1, (self.heads, -1))
+        """`[B, L, D]` -> `[B, L, H, D / H]`, also of some of the heads."""
+        return x_BLD.unflatten(-1, (-1, self.head_dim))
 
 
 class SelfAttention(Attention):
