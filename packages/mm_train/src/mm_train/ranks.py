@@ -112,7 +112,11 @@ def timeout_of(runtime: TrainRuntimeSpec) -> timedelta:
 
 @contextmanager
 def joined(
-    precision: PrecisionSpec, device: torch.device, timeout: timedelta = timedelta(minutes=30)
+    precision: PrecisionSpec,
+    device: torch.device,
+    timeout: timedelta = timedelta(minutes=30),
+    *,
+    sharded: bool = False,
 ) -> Generator[Ranks]:
     """Joins the process group that torchrun prepared, or the one that the caller already joined.
 
@@ -123,7 +127,8 @@ def joined(
 
     A single process without torchrun has nothing to shard. In float32 it also has nothing to cast, so it
     goes without a group and without FSDP2, whose hooks cost some 30 ms a step on a CPU whatever the
-    network's size; in other formats it makes a group of its own, because FSDP2 holds the dtype policy.
+    network's size; in other formats, or where it is to be `sharded`, it makes a group of its own, because
+    FSDP2 holds the dtype policy and what waits in the host's memory.
     """
     if dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size(), grouped=True)
@@ -131,7 +136,7 @@ def joined(
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
     set_by_torchrun("RANK", 0)
     set_by_torchrun("WORLD_SIZE", 1, at_least=1)
-    if not launched and precision.compute is Dtype.FLOAT32:
+    if not launched and precision.compute is Dtype.FLOAT32 and not sharded:
         yield Ranks(0, 1, grouped=False)
         return
     if device.type != "cpu":

@@ -117,7 +117,7 @@ def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainR
     with (
         on_threads(options.threads),
         deterministic(picked, spec.runtime.deterministic),
-        joined(spec.precision, picked, timeout_of(spec.runtime)) as ranks,
+        joined(spec.precision, picked, timeout_of(spec.runtime), sharded=spec.fsdp.offload) as ranks,
     ):
         running = _train(spec, options, picked, ranks)
         try:
@@ -167,7 +167,8 @@ def _train(
         started = time.perf_counter()
         sampling = ranks.together(lambda: encoded_samples(samples))
         source = opened_source(spec, options, dataset, plan, picked, ranks, made.inputs)
-        materialize(network, picked)
+        shards = torch.device("cpu") if spec.fsdp.offload else picked
+        materialize(network, picked, shards)
         if saved is not None and made.keeps_order:
             dataset = in_stored_order(dataset, saved)
             plan = planned(spec, dataset, options, ranks)
@@ -184,10 +185,10 @@ def _train(
             source=source,
             levels=noise_levels(spec),
             network=network,
-            optimizer=build_optimizer(network, spec.optim, picked),
+            optimizer=build_optimizer(network, spec.optim, shards),
             sampling=sampling,
             dropout=attached and attached.dropout,
-            clipping=clipping_of(spec.optim, picked),
+            clipping=clipping_of(spec.optim, shards),
             average=average_of(network, spec.ema),
             saving=Saving(run.checkpoints_dir, spec, ranks),
             sinks=[run.log] if ranks.is_first else [],
