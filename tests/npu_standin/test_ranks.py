@@ -46,6 +46,10 @@ def test_two_ranks_that_share_tokens_and_compute_again_equal_those_on_the_cpu(fo
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_weights_that_lie_on_the_host_are_trained_as_those_on_the_device(folder: Path) -> None:
+    assert_equal_runs(run_of(folder, "on host"), run_of(folder, "cpu"), steps=STEPS)
+
+
 def test_a_resumed_training_repeats_every_bit(folder: Path) -> None:
     whole, resumed = run_of(folder, "npu"), run_of(folder, "resumed")
     assert [row["loss"] for row in metrics(resumed)] == [row["loss"] for row in metrics(whole)]
