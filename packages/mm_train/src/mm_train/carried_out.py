@@ -35,8 +35,8 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
         yield Problem("optim.state_bits", message)
     if spec.lora is not None and spec.lora.dropout and spec.parallel.ulysses * spec.parallel.ring > 1:
         message = (
-            f"is {spec.lora.dropout:g}, whose mask goes by a token's place in a whole clip, which ranks share; "
-            "take 0, or degrees of 1 for ulysses and ring in spec.parallel"
+            f"is {spec.lora.dropout:g}, whose mask goes by a token's place in a whole clip, which ranks "
+            "share; take 0, or degrees of 1 for ulysses and ring in spec.parallel"
         )
         yield Problem("lora.dropout", message)
     yield from determinism_problems(spec.runtime.deterministic, spec.runtime.attention, spec.compile)
