@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import cache
 
@@ -34,6 +35,10 @@ class Parameter:
     def is_linear(self) -> bool:
         """Whether it is the matrix of a linear layer."""
         return len(self.shape) == 2 and self.name.endswith(".weight")
+
+
+Shapes = tuple[tuple[tuple[int, ...], bool], ...]
+"""Of a unit's parameters, each with whether it is trained."""
 
 
 @attrs.frozen
@@ -86,21 +91,54 @@ def block_matrix_count(model: ModelSpec, frozen: tuple[str, ...]) -> int:
 
 
 @cache
-def units(model: ModelSpec, wrap: tuple[str, ...], ignore: tuple[str, ...]) -> Units:
-    """The FSDP units that patterns over module names make; a parameter belongs to the innermost."""
-    sizes: dict[str, int] = {}
-    wrapped = root = ignored = 0
+def unit_shapes(
+    model: ModelSpec,
+    wrap: tuple[str, ...],
+    ignore: tuple[str, ...],
+    frozen: tuple[str, ...] = (),
+    lora: LoraSpec | None = None,
+) -> tuple[dict[Shapes, int], Shapes, Shapes]:
+    """What the FSDP units hold that patterns over module names make, adapters beside the weights.
+
+    A parameter belongs to the innermost unit.
+
+    Returns:
+        The wrapped units by what they hold, with the number of those alike; the root; what is ignored.
+    """
+    found: defaultdict[str | None, list[tuple[tuple[int, ...], bool]]] = defaultdict(list)
+    ignored: list[tuple[tuple[int, ...], bool]] = []
     for parameter in parameters(model):
-        values = parameter.size
         unit = next((name for name in parameter.modules if _any_matches((name,), wrap)), None)
-        if _any_matches(parameter.modules, ignore):
-            ignored += values
-        elif unit is None:
-            root += values
-        else:
-            wrapped += values
-            sizes[unit] = sizes.get(unit, 0) + parameter.size
-    return Units(max(sizes.values(), default=0), wrapped, root, ignored)
+        shapes = ignored if _any_matches(parameter.modules, ignore) else found[unit]
+        shapes.append((parameter.shape, lora is None and not _is_named(parameter, frozen)))
+        if lora is not None and parameter.is_linear and _any_matches(parameter.modules[:1], lora.targets):
+            width_out, width_in = parameter.shape
+            shapes += [((lora.rank, width_in), True), ((width_out, lora.rank), True)]
+    root = found.pop(None, [])
+    return dict(Counter(map(tuple, found.values()))), tuple(root), tuple(ignored)
+
+
+@cache
+def units(model: ModelSpec, wrap: tuple[str, ...], ignore: tuple[str, ...]) -> Units:
+    """The values of the FSDP units, without adapters."""
+    wrapped, root, ignored = unit_shapes(model, wrap, ignore)
+    sizes = {shapes: _values(shapes) for shapes in wrapped}
+    return Units(
+        largest=max(sizes.values(), default=0),
+        wrapped=sum(sizes[shapes] * count for shapes, count in wrapped.items()),
+        root=_values(root),
+        ignored=_values(ignored),
+    )
+
+
+def padded_values(shapes: Shapes, ranks: int, *, trained: bool = False) -> int:
+    """A rank's values of parameters that ranks share by rows, each filled up to whole rows; the trained ones
+    alone if asked for."""
+    return sum(
+        -(-shape[0] // ranks) * math.prod(shape[1:]) if shape else 1
+        for shape, is_trained in shapes
+        if is_trained or not trained
+    )
 
 
 @cache
@@ -158,3 +196,7 @@ def _any_matches(names: Iterable[str], patterns: tuple[str, ...]) -> bool:
 def _modules(name: str) -> tuple[str, ...]:
     parts = name.split(".")
     return tuple(".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1))
+
+
+def _values(shapes: Shapes) -> int:
+    return padded_values(shapes, 1)
