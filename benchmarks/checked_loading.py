@@ -30,8 +30,8 @@ from safetensors.torch import load_file
 import mm_models
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models import checkpoint
+from mm_models.shards import raw_bytes
 from mm_models.weights.published import published
-from mm_models.weights.tensors import raw_bytes
 
 TURNS = {
     "checked": "load with digests of blocks ",

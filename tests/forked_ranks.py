@@ -37,6 +37,7 @@ def run_ranks(tmp_path: Path) -> RunRanks:
 
     def run(function: Callable[..., None], *args: Any, ranks: int = 2) -> None:
         store = str(tmp_path / f"store-{function.__name__}")
+        Path(store).unlink(missing_ok=True)  # Of an earlier group.
         mp.start_processes(_rank, args=(ranks, store, function, args), nprocs=ranks, start_method="fork")  # type: ignore[attr-defined]
 
     return run

@@ -249,11 +249,11 @@ def test_a_dry_run_says_what_would_happen_and_changes_nothing(
 
 def test_a_dry_run_refuses_what_the_runner_cannot_do(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(tiny_high.SPEC, ["tiny_high.py", "--dry-run", "--spec.checkpoint.asynchronous", "True"])
+        main(tiny_high.SPEC, ["tiny_high.py", "--dry-run", "--spec.diffusion.timesteps_per", "micro_batch"])
     told = capsys.readouterr()
     assert (ended.value.code, told.out) == (2, "")
     assert told.err.startswith(
-        "spec.checkpoint.asynchronous: is True, which training can't do yet; only False"
+        "spec.diffusion.timesteps_per: is micro_batch, whose size belongs to execution"
     )
 
 

@@ -1,9 +1,10 @@
-"""The page on the command line shows what its commands print: they are run, and their output compared.
+"""The pages on the command line and on many devices show what their commands print, which are run.
 
 A block marked ```console holds commands (`$ ...`), each followed by its output. Such a block is compared
 exactly. One marked ```console long runs in the long tests, where numbers and digests, which differ from
 machine to machine, count as equal; of one marked ```console sample only the commands are run.
-`pytest tests/mm_config/test_docs.py --update` writes the page anew.
+`pytest tests/mm_config/test_docs.py --update` writes the pages anew. What follows <!-- file NAME --> is that
+file.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import pytest
 from mm_config.cli.app import app
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "command_line.md"
+PAGES = (ROOT / "docs" / "command_line.md", ROOT / "docs" / "many_devices.md")
+FILE = re.compile(r"^<!-- file (\S+) -->\n```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```console(?: (?P<kind>long|sample))?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"[|<>&;$*`]")
 VARYING = re.compile(r"\b[0-9a-f]{8,}\b|\d+(\.\d+)?(e-?\d+)?| +")
@@ -32,8 +34,10 @@ VARYING = re.compile(r"\b[0-9a-f]{8,}\b|\d+(\.\d+)?(e-?\d+)?| +")
 
 @attrs.frozen
 class Block:
-    """A block of the page."""
+    """A block of a page."""
 
+    page: Path
+    """Where it stands."""
     kind: str
     """Empty, `long` or `sample`."""
     start: int
@@ -48,8 +52,9 @@ class Block:
 
 def blocks() -> list[Block]:
     return [
-        Block(found["kind"] or "", *found.span("text"), found["text"])
-        for found in BLOCK.finditer(PAGE.read_text("utf-8"))
+        Block(page, found["kind"] or "", *found.span("text"), found["text"])
+        for page in PAGES
+        for found in BLOCK.finditer(page.read_text("utf-8"))
     ]
 
 
@@ -59,6 +64,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "experiments").symlink_to(ROOT / "experiments")
+    for page in PAGES:
+        for name, text in FILE.findall(page.read_text("utf-8")):
+            (folder / name).write_text(text)
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
@@ -108,11 +116,10 @@ def replayed(block: Block, project: Path, run: Runner) -> str:
     return text
 
 
-def put_into_the_page(texts: list[tuple[Block, str]]) -> None:
-    page = PAGE.read_text("utf-8")
+def put_into_the_pages(texts: list[tuple[Block, str]]) -> None:
     for block, text in reversed(texts):
-        page = page[: block.start] + text + page[block.end :]
-    PAGE.write_text(page, "utf-8")
+        page = block.page.read_text("utf-8")
+        block.page.write_text(page[: block.start] + text + page[block.end :], "utf-8")
 
 
 def constant(text: str) -> str:
@@ -129,21 +136,21 @@ def outdated(texts: list[tuple[Block, str]]) -> list[tuple[Block, str]]:
     ]
 
 
-def test_the_page_shows_what_verbs_and_help_print(project: Path, update: bool) -> None:
+def test_the_pages_show_what_verbs_and_help_print(project: Path, update: bool) -> None:
     quick = [block for block in blocks() if not block.kind]
     assert len(quick) > 5
     texts = [(block, replayed(block, project, in_this_process)) for block in quick]
     if update:
-        put_into_the_page(texts)
+        put_into_the_pages(texts)
     for block, text in texts:
         assert update or text == block.text
 
 
 @pytest.mark.slow
-def test_the_page_shows_what_runs_print(project: Path, update: bool) -> None:
+def test_the_pages_show_what_runs_print(project: Path, update: bool) -> None:
     texts = [(block, replayed(block, project, in_a_shell)) for block in blocks()]
     if update:
-        put_into_the_page(outdated(texts))
+        put_into_the_pages(outdated(texts))
     for block, text in outdated(texts):
         if block.kind == "long":
             assert update or constant(text) == constant(block.text)
@@ -155,7 +162,7 @@ def test_a_sample_stays_as_it_is() -> None:
     assert outdated([(first, "other\n"), (long, "other\n")]) == [(long, "other\n")]
 
 
-def test_every_registered_verb_is_on_the_page() -> None:
+def test_every_registered_verb_is_on_a_page() -> None:
     from mm_config.cli.verb import verbs
 
     shown = {command.split()[1] for block in blocks() for command in block.commands() if command[:3] == "mm "}

@@ -13,6 +13,7 @@ from mm_config.cli.main import main
 from mm_config.families import wan21
 from mm_config.planning.layouts import search
 from mm_config.planning.plan import plan
+from mm_config.specs.monitoring import ProfilerSpec
 from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import TrainSpec
 from mm_config.stored import files
@@ -109,14 +110,15 @@ def test_the_page_of_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert app(["plan", target, "--world-size", "8", "--search", "--efficiency", "0.4"]) == 0
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == "layouts for 8 ranks of h200 at 40.0% MFU, fastest first"
-    assert any("--spec.recompute.mode selective" in line for line in rest)
-    assert "fit; " in rest[-1] and "are legal and do not fit" in rest[-1]
+    assert any("--spec.parallel.ring 2" in line for line in rest)
+    assert "layouts fit" in rest[-1] and "are legal and do not fit" in rest[-1]
 
 
 def test_where_nothing_is_legal_the_rules_say_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files.dump(replace(training(batch=7), "name", "odd"), tmp_path / "odd.json")
+    recorded = ProfilerSpec(start_step=1, end_step=2, ranks=(9,))
+    files.dump(replace(training(), {"name": "odd", "profiler": recorded}), tmp_path / "odd.json")
     assert app(["plan", str(tmp_path / "odd.json"), "--world-size", "4", "--search"]) == 2
     told = capsys.readouterr().err
-    assert told == "spec.data.batch_size: 7 clips do not divide over 4 ranks; nearest: 4 or 8\n"
+    assert told == "spec.profiler.ranks.0: there is no rank 9: 4 ranks count from 0\n"
     assert app(["plan", "experiments/tiny.py", "--search"]) == 2
     assert capsys.readouterr().err == "only trainings are searched for layouts, got InferSpec\n"

@@ -58,7 +58,7 @@ def test_the_worked_states(
     adapted = plan(replace(root, "lora", LoraSpec(rank=1)), ranks)
     assert gigabytes(adapted, "parameters") == pytest.approx(base, rel=2e-2)
     assert gigabytes(adapted, "gradients", "optimizer", "ema") < 0.1
-    longer = plan(replace(root, "fsdp.backward_prefetch", 1), ranks)
+    longer = plan(replace(root, "fsdp.backward_prefetch", 2), ranks)
     in_flight = gigabytes(longer, "gathered_weights") - gigabytes(found, "gathered_weights")
     assert in_flight == pytest.approx(block, abs=0.006)
 
@@ -228,8 +228,7 @@ def test_all_to_alls_and_ring_move_a_ranks_share_of_the_stream() -> None:
     (exchanged,) = (flow.bytes for flow in ulysses if flow.name == "ulysses")
     assert exchanged == pytest.approx(2 * 4 * stream / 8 * 7 / 8, rel=1e-6)
     ring = plan(replace(training(batch=1), "parallel.ring", 4), 4).traffic
-    (passed,) = (flow.bytes for flow in ring if flow.name == "ring")
-    assert passed == 3 * 6 * stream // 4
+    assert [flow.bytes for flow in ring if flow.name == "ring"] == [3 * 6 * stream // 4]
 
 
 def generation(**changes: Any) -> Any:

@@ -43,15 +43,23 @@ def test_every_pattern_over_modules_matches_one(path: str) -> None:
     assert wrong[f"spec.{path}.4"] == "'proj_out' is listed twice"
 
 
-@pytest.mark.parametrize("path", ["fsdp.wrap", "recompute.modules"])
+@pytest.mark.parametrize("path", ["fsdp.wrap", "fsdp.ignore", "recompute.modules"])
 def test_a_list_of_modules_is_never_called(path: str) -> None:
     message = "'blocks' is a list of modules; for its items write 'blocks.*'"
-    assert found(WAN_1_3B, {path: ("blocks",)}) == {f"spec.{path}.0": message}
+    assert found(WAN_1_3B, {"fsdp.wrap": (), path: ("blocks",)}) == {f"spec.{path}.0": message}
 
 
 def test_a_module_is_sharded_or_left_whole() -> None:
     changes = {"fsdp.ignore": ("proj_out", "blocks.0")}
     only(WAN_1_3B, changes, "fsdp.ignore.1", "'blocks.0' leaves 'blocks.0' whole, which fsdp.wrap shards")
+    inside = {"fsdp.wrap": ("blocks.*.ffn",), "fsdp.ignore": ("blocks.3",)}
+    only(WAN_1_3B, inside, "fsdp.ignore.0", "'blocks.3' leaves 'blocks.3.ffn' whole, which fsdp.wrap shards")
+
+
+def test_several_blocks_in_a_unit_need_blocks_that_are_units() -> None:
+    assert found(WAN_1_3B, {"fsdp.blocks_per_unit": 2}) == {}
+    changes = {"fsdp.blocks_per_unit": 2, "fsdp.wrap": ("blocks.*.ffn", "blocks.*.attn1")}
+    only(WAN_1_3B, changes, "fsdp.blocks_per_unit", "is 2, but fsdp.wrap matches no whole block")
 
 
 def test_only_recomputation_keeps_what_can_be_moved_to_the_host() -> None:

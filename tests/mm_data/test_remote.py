@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar
 
+import attrs
 import boto3
 import pytest
 import s3fs
@@ -90,6 +91,35 @@ def test_a_bucket_is_read_as_a_folder_is(clips: Path, tmp_path: Path, service: s
         one.measured and one.measured.num_frames
         for one in prepare(there, cache_dir=tmp_path / "there").records
     ] == [9, 9]
+
+
+def test_a_storage_is_believed_until_it_has_another_version(
+    clips: Path, tmp_path: Path, service: str, put: Put
+) -> None:
+    for file in clips.iterdir():
+        put(f"s3://clips/train/kept/{file.name}", file)
+    allowed = ("s3://clips/train/kept", service)
+    folder = FolderSpec(name="there", path="s3://clips/train/kept", remote=allowed)
+    here = FolderSpec(name="here", path=str(clips))
+    dataset = prepare(folder, cache_dir=tmp_path / "cache")
+    found = dataset_input(folder, dataset, tmp_path / "contents")
+    assert found.declared
+    assert not dataset_input(here, prepare(here, cache_dir=tmp_path), tmp_path / "contents").declared
+
+    # The same bytes in two parts are another version, by their ETag.
+    client: Any = boto3.client("s3", endpoint_url=service)
+    place = {"Bucket": "clips", "Key": "train/kept/a.mp4"}
+    begun = client.create_multipart_upload(**place)["UploadId"]
+    part = client.upload_part(**place, UploadId=begun, PartNumber=1, Body=(clips / "a.mp4").read_bytes())
+    whole = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
+    client.complete_multipart_upload(**place, UploadId=begun, MultipartUpload=whole)
+    assert dataset_input(folder, dataset, tmp_path / "contents").digest == found.digest
+
+    put("s3://clips/train/kept/a.mp4", clips / "b.mp4")
+    with pytest.raises(UserError, match=r"changed since they were indexed: a\.mp4; `mm data index` tells"):
+        dataset_input(folder, dataset, tmp_path / "contents")
+    with pytest.raises(UserError, match="can't be compared with what was indexed: a url that may not"):
+        dataset_input(attrs.evolve(folder, remote=()), dataset, tmp_path / "contents")
 
 
 def test_lists_and_shards_lead_to_buckets(clips: Path, tmp_path: Path, service: str, put: Put) -> None:

@@ -1,5 +1,6 @@
 """Which form of each operation a device gets."""
 
+import attrs
 import pytest
 import torch
 
@@ -31,17 +32,27 @@ def test_a_choice_can_be_shown_and_recorded() -> None:
     assert REFERENCE.names() == dict.fromkeys(
         ("attention", "rms_norm", "rotate", "modulate", "gate_residual"), "reference"
     )
-    assert choose("cpu").names()["attention"] == "sdpa"
+    names = choose("cpu").names()
+    assert names["attention"] == "sdpa" and "self_attention" not in names
+    apart = attrs.evolve(choose("cpu"), self_attention=attention.reference).names()
+    assert apart == names | {"self_attention": "reference"}
 
 
 def test_a_network_calls_the_forms_that_it_is_given() -> None:
-    called: list[torch.Size] = []
+    called: list[int] = []
 
-    def counted(query_BSHD: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
-        called.append(query_BSHD.shape)
-        return attention.sdpa(query_BSHD, *others)
+    def counted(query_BSHD: torch.Tensor, key_BLHD: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        called.append(key_BLHD.shape[1])
+        return attention.sdpa(query_BSHD, key_BLHD, *others)
 
-    network = mm_models.build(TINY.model, "cpu", ops=Ops(attention=counted))
-    mm_models.initialize(network, seed=0)
-    network(torch.randn(1, TINY.model.in_channels, 1, 4, 4), torch.tensor([5.0]), torch.randn(1, 3, 64))
-    assert len(called) == 2 * 3
+    def called_with(ops: Ops) -> list[int]:
+        """How many keys each call of the counted form had."""
+        called.clear()
+        network = mm_models.build(TINY.model, "cpu", ops=ops)
+        mm_models.initialize(network, seed=0)
+        network(torch.randn(1, TINY.model.in_channels, 1, 8, 8), torch.tensor([5.0]), torch.randn(1, 3, 64))
+        return called
+
+    assert called_with(Ops(attention=counted)) == [4, 3] * 3
+    assert called_with(attrs.evolve(choose("cpu"), self_attention=counted)) == [4] * 3
+    assert called_with(attrs.evolve(choose("cpu"), attention=counted)) == [3] * 3

@@ -141,8 +141,9 @@ def test_what_is_dropped_is_wellons_hash_of_the_keys_and_the_place() -> None:
 
     keys = np.array([[3, 0xFFFFFFFF], [0x80000000, 7]], np.uint32)
     layer = np.array([0x90ABCDEF, 0x12345678], np.uint32)
+    index = torch.arange(5000, dtype=torch.int32)
     found = dropout.kept(
-        torch.from_numpy(keys.view(np.int32)), tuple(layer.view(np.int32).tolist()), 5000, 0.1
+        torch.from_numpy(keys.view(np.int32)), tuple(layer.view(np.int32).tolist()), index, 0.1
     )
     for row, key in zip(found, keys, strict=True):
         x = mixed(mixed(np.arange(5000, dtype=np.uint32) ^ key[0] ^ layer[0]) ^ key[1] ^ layer[1])

@@ -22,6 +22,7 @@ from mm_config.schema.evolve import get
 from mm_config.schema.fields import ABSENT, info_of, spec_fields
 from mm_config.specs.data import DataSpec
 from mm_config.specs.datasets import FolderSpec, IndexSpec, ManifestSpec, MixtureSpec, ShapesSpec
+from mm_config.specs.diffusion import TimestepScope
 from mm_config.specs.parallel import AttentionImpl
 from mm_config.specs.train import TrainSpec
 from mm_train.carried_out import CARRIED_OUT, check_carried_out
@@ -33,7 +34,10 @@ def refused(spec: TrainSpec) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-OF_BIRTH = {"recompute.mode", "recompute.modules", "recompute.offload"}
+OF_BIRTH = {
+    *("parallel.ring", "parallel.tensor", "parallel.ulysses"),
+    *("recompute.mode", "recompute.modules", "recompute.offload"),
+}
 """Fields of a class that is a later field's value, which are named one by one."""
 
 
@@ -67,12 +71,25 @@ def test_every_wan_experiment_can_be_trained() -> None:
 
 def test_all_that_training_cannot_do_is_named_at_once(small: TrainSpec) -> None:
     changes = {
-        "parallel.ulysses": 2,
+        "diffusion.timesteps_per": TimestepScope.MICRO_BATCH,
         "runtime.attention": AttentionImpl.CUDNN,
     }
     lines = refused(replace(small, {**changes, "runtime.deterministic": True}))
     assert sorted(line.partition(":")[0] for line in lines) == sorted(f"spec.{path}" for path in changes)
-    assert "spec.parallel.ulysses: is 2, which training can't do yet; only 1 can be run" in lines
+    assert any("is micro_batch, whose size belongs to execution" in line for line in lines)
+
+
+@pytest.mark.parametrize("attention", [AttentionImpl.CUDNN, AttentionImpl.FLASH_2, AttentionImpl.FLASH_3])
+def test_a_ring_is_refused_with_attention_that_gives_no_log_sum_exp(
+    small: TrainSpec, attention: AttentionImpl
+) -> None:
+    spec = replace(small, "runtime.attention", attention)
+    (line,) = refused(replace(spec, {"parallel.ring": 2}))
+    assert line == (
+        f"spec.runtime.attention: is {attention.value}, which gives no log-sum-exp here, by which a ring "
+        "merges blocks of keys; auto, npu, reference and sdpa do"
+    )
+    check_carried_out(replace(spec, "parallel.ulysses", 2))
 
 
 def test_a_run_is_refused_before_anything_is_made(small: TrainSpec, options: RunOptions) -> None:
@@ -88,11 +105,8 @@ def test_the_help_marks_exactly_the_switches_that_a_run_refuses(capsys: pytest.C
     switches = re.findall(
         r"^  (--spec\.[\w.]+)(?:, --spec\.[\w.]+)+( +\(not carried out yet\))?$", page, re.MULTILINE
     )
-    assert any(mark for _, mark in switches)
     assert not all(mark for _, mark in switches)
     for flag, mark in switches:
         path = flag.removeprefix("--spec.")
         problems = refusals(replace(base, path, not get(base, path)))
         assert bool(mark) == any(problem.path == f"spec.{path}" for problem in problems), path
-    for path in ("parallel.ulysses",):
-        assert re.search(rf"^  --spec\.{path}\b.*  \(not carried out yet\)$", page, re.MULTILINE)

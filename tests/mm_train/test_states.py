@@ -138,16 +138,16 @@ def _save_where_one_rank_can_not(rank: int, spec: TrainSpec, folder: Path) -> No
         save(2)
     resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
     if rank == 1:
-        checkpoint._digests = unreadable
+        checkpoint.write_shards = unwritable
     with pytest.raises(UserError, match="step-00000003: the checkpoint can't be written: Input/output"):
         save(3)
 
 
-def unreadable(folder: Path) -> dict[str, object]:
-    raise OSError(5, "Input/output error", str(folder))
+def unwritable(path: Path, shards: object) -> dict[str, object]:
+    raise OSError(5, "Input/output error", str(path))
 
 
-def test_what_one_rank_can_not_write_or_read_again_is_one_line_on_all(
+def test_what_one_rank_can_not_write_is_one_line_on_all(
     small: TrainSpec, tmp_path: Path, run_ranks: Callable[..., None]
 ) -> None:
     run_ranks(_save_where_one_rank_can_not, small, tmp_path)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mm_config.content import Input, Part, parts_input, pinned, sha256_of_files
-from mm_config.durable import open_regular
 from mm_config.schema import Problem, UserError, spec_hash, tag_of
 from mm_config.specs import DatasetSpec, FolderSpec, IndexSpec, ManifestSpec, MixtureSpec, ShapesSpec
-from mm_data.bad import file_state
+from mm_data.bad import BadClip, file_state
 from mm_data.index.table import IndexedRecords
-from mm_data.records import Dataset, content_of
+from mm_data.media import open_media
+from mm_data.records import Dataset, Record, content_of
+from mm_data.remote import Refused, allowed_by, states_of
 
 CHECKED_ROWS = 100_000
 """Rows up to which the files of an index are looked at before a training, which takes seconds."""
@@ -31,6 +33,8 @@ def dataset_input(
     Its digest knows neither the manifest's bytes, further keys and order nor where the clips lie. What it
     knows of a clip is the sha256 of its file, its caption or captions, and its cut. An index knows all of
     that: up to `CHECKED_ROWS` rows it is held to what lies there now, and beyond it is taken at its word.
+    Objects of a storage were read when they were indexed; a storage that says of one the version that it
+    said then is believed, and the input is marked `declared`.
 
     Args:
         spec: Which data.
@@ -56,7 +60,7 @@ def dataset_input(
         return parts_input(parts, contents_dir, details=details, **known)
     if isinstance(records := dataset.records, IndexedRecords):
         details["in_order"] = records.head.order_key
-        found = _of_index(records, contents_dir, details=details, **known)
+        found = _of_index(records, allowed_by(spec), contents_dir, details=details, **known)
         return pinned(found, getattr(spec, "digest", None), path)
     digests = sha256_of_files(record.path for record in dataset.records)
     parts = [
@@ -72,11 +76,12 @@ def dataset_input(
     return pinned(found, getattr(spec, "digest", None), path)
 
 
-def _of_index(records: IndexedRecords, contents_dir: Path, **known: Any) -> Input:
+def _of_index(records: IndexedRecords, remote: Sequence[str], contents_dir: Path, **known: Any) -> Input:
     """The content of an index. Raises UserError where its clips, or its own rows, are not what it says."""
+    known["declared"] = any(map(_is_remote, records.places.column("path").to_pylist()))
     if len(records) > CHECKED_ROWS:
         return Input(digest=records.head.digest, **known)
-    if changed := changed_files(records):
+    if changed := changed_files(records, remote):
         more = f", and {len(changed) - _SHOWN:,} more" if len(changed) > _SHOWN else ""
         message = f"changed since they were indexed: {', '.join(changed[:_SHOWN])}{more}"
         raise UserError(Problem("spec.data.dataset", f"{message}; `mm data index` tells what is new in them"))
@@ -87,36 +92,71 @@ def _of_index(records: IndexedRecords, contents_dir: Path, **known: Any) -> Inpu
     return found
 
 
-def changed_files(records: IndexedRecords) -> list[str]:
+def changed_files(records: IndexedRecords, remote: Sequence[str] = ()) -> list[str]:
     """Names of clips whose files are there and are others than the index measured.
 
     Files whose size and times of change are as they were then are not read; of the others digests are
-    remembered. Objects on a network are not asked for.
+    remembered. A storage is asked for the size and the version (ETag) of its objects, and those that it has
+    another version of are read.
+
+    Args:
+        records: The index.
+        remote: What may be read over the network, as `mm_data.remote` takes it.
+
+    Raises:
+        UserError: The storage can't be asked.
     """
     records.require_whole()
     states, digests = (records.media.column(name).to_pylist() for name in ("state", "sha256"))
     places, place_of = records.places.column("path").to_pylist(), records.columns("place").tolist()
     media, rows = np.unique(records.columns("media"), return_index=True)
-    now = {place: "" if "://" in place else file_state(records.root / place) for place in places}
+    objects = _asked_for(filter(_is_remote, places), remote)
+    now = {
+        place: objects[place] if _is_remote(place) else file_state(records.root / place) for place in places
+    }
     suspects = [
         (row, records[row], digests[number])
         for number, row in zip(media.tolist(), rows.tolist(), strict=True)
         if now[places[place_of[row]]] not in ("", states[number])
     ]
-    whole = [record.path for _, record, _ in suspects if record.part is None]
+    whole = [record.path for _, record, _ in suspects if record.part is None and record.url is None]
     found = dict(zip(whole, sha256_of_files(whole), strict=True))
     return [
         records.name_of(row)
         for row, record, digest in suspects
-        if digest != (_sha256_of_part(record.path, record.part) if record.part else found[record.path])
+        if digest != (found.get(record.path) or _sha256_of(record, remote))
     ]
 
 
-def _sha256_of_part(path: Path, part: tuple[int, int]) -> str:
-    offset, length = part
-    with open_regular(path) as file:
-        file.seek(offset)
-        return hashlib.sha256(file.read(length)).hexdigest()
+def _sha256_of(record: Record, remote: Sequence[str]) -> str:
+    """The digest of a part of a file, or of an object or a part of it. Raises UserError."""
+    digest = hashlib.sha256()
+    with (
+        _said(record.url or str(record.path)),
+        open_media(record.path, record.part, record.url, remote) as file,
+    ):
+        while content := file.read(2**20):
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def _asked_for(urls: Iterable[str], remote: Sequence[str]) -> dict[str, str]:
+    """What a storage says of its objects now. Raises UserError where it can't be asked."""
+    with _said("spec.data.dataset"):
+        return states_of(urls, remote)
+
+
+@contextmanager
+def _said(path: str) -> Generator[None]:
+    """Makes the failures of reading over a network a user's."""
+    try:
+        yield
+    except (OSError, Refused, BadClip) as error:
+        raise UserError(Problem(path, f"can't be compared with what was indexed: {error}")) from error
+
+
+def _is_remote(place: str) -> bool:
+    return "://" in place
 
 
 def clip_digests(dataset: Dataset) -> Sequence[str | None]:

@@ -14,7 +14,8 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
@@ -103,6 +104,32 @@ def states_below(url: str, remote: Sequence[str]) -> dict[str, str]:
     service = _service(tuple(remote))
     found = _asked(lambda: service.find(folder, detail=True))
     return {key.removeprefix(folder): _state(found[key]) for key in sorted(found) if not key.endswith("/")}
+
+
+def states_of(urls: Iterable[str], remote: Sequence[str]) -> dict[str, str]:
+    """The state of each object, as `state_of` gives it; folders that hold several of them are listed instead.
+
+    Raises as `open_remote` does.
+    """
+    by_folder: defaultdict[str, list[str]] = defaultdict(list)
+    for url in urls:
+        by_folder[url.rpartition("/")[0]].append(url)
+    states: dict[str, str] = {}
+    for folder, inside in by_folder.items():
+        if len(inside) == 1 or not _is_allowed(folder, remote):
+            states |= {url: state_of(url, remote) for url in inside}
+        else:
+            found = states_below(folder, remote)
+            states |= {url: found.get(url.removeprefix(f"{folder}/"), "") for url in inside}
+    return states
+
+
+def _is_allowed(url: str, remote: Sequence[str]) -> bool:
+    try:
+        allowed(url, remote)
+    except Refused:
+        return False
+    return True
 
 
 def _state(found: Mapping[str, Any]) -> str:

@@ -28,6 +28,18 @@ PART_FIELDS = frozenset(
 )
 """Paths in a spec, without its root."""
 
+GIVE_LSE = (AttentionImpl.NPU, AttentionImpl.REFERENCE, AttentionImpl.SDPA)
+"""Forms of attention that give the log-sum-exp of scores too; `auto` takes one of them round a ring."""
+
+
+def ring_problems(ring: int, attention: AttentionImpl) -> Iterator[Problem]:
+    """What of a runtime can't go round a ring of so many ranks; paths are those in a spec."""
+    if ring > 1 and attention not in (AttentionImpl.AUTO, *GIVE_LSE):
+        why = "gives no log-sum-exp here, by which a ring merges blocks of keys"
+        yield Problem(
+            "runtime.attention", f"is {attention.value}, which {why}; auto, npu, reference and sdpa do"
+        )
+
 
 def determinism_problems(wanted: bool, attention: AttentionImpl, compiled: CompileSpec) -> Iterator[Problem]:
     """What of a runtime has no deterministic form; paths are those in a spec."""

@@ -1,4 +1,4 @@
-"""Training states on disk: safetensors by torch's distributed checkpoint, JSON for all else.
+"""Training states on disk: safetensors as torch's distributed checkpoint has it, JSON for all else.
 
 A checkpoint is a folder `step-00000700/` with one folder of safetensors per group of tensors,
 `state.json`, and `manifest.json`, see `manifest`. It is written beside its place
@@ -9,16 +9,12 @@ import errno
 import json
 import os
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
+from torch.distributed import ProcessGroup
 
 from mm_config.durable import discard, place_folder, synced_file
 from mm_config.running import AVERAGE
@@ -35,6 +31,7 @@ from mm_models.manifest import (
     run_of,
     write_manifest,
 )
+from mm_models.shards import Shard, own_shards, write_shards
 
 _STEP_FOLDER = re.compile(r"step-\d{8,}")
 
@@ -52,19 +49,35 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[
         OSError: It can't be written, or an intact checkpoint is there already: that one is never replaced.
             Every rank raises it, and what was there before is untouched.
     """
-    text = json.dumps(state, allow_nan=False, indent=2, sort_keys=True)
     for group, named in tensors.items():
-        # The writer would hide anything else as a pickle under a safetensors name.
         strangers = [name for name, value in named.items() if not isinstance(value, Tensor)]
         assert not strangers, f"{group} holds non-tensors: {strangers[:10]}"
+    write(folder, {group: own_shards(named) for group, named in tensors.items()}, state)
+
+
+def write(
+    folder: Path,
+    shards: Mapping[str, Sequence[Shard]],
+    state: dict[str, Any],
+    among: ProcessGroup | None = None,
+) -> None:
+    """As `save`, of what `own_shards` gave of each group, or of copies of it.
+
+    Args:
+        folder: As for `save`.
+        shards: By group; the groups are the same on every rank.
+        state: As for `save`.
+        among: The group by which the ranks speak, see `gather_json`.
+
+    Raises:
+        OSError: As `save`.
+    """
+    text = json.dumps(state, allow_nan=False, indent=2, sort_keys=True)
     staged = folder.with_name(folder.name + ".tmp")
-    write_on_first(lambda: _begin(staged, folder, tensors, text))
-    for group, named in tensors.items():
-        _write_group(staged / group, named)
-    files = {
-        name: digest for part in gather_from_files(lambda: _digests(staged)) for name, digest in part.items()
-    }
-    write_on_first(lambda: _complete(staged, folder, files, state.get("step")))
+    write_on_first(lambda: _begin(staged, folder, shards, text), among)
+    written = gather_from_files(lambda: _write_own(staged, shards), among)
+    files = {name: entry for part in written for name, entry in part.items()}
+    write_on_first(lambda: _complete(staged, folder, files, state.get("step")), among)
 
 
 def _begin(staged: Path, folder: Path, groups: Iterable[str], state: str) -> None:
@@ -78,14 +91,19 @@ def _begin(staged: Path, folder: Path, groups: Iterable[str], state: str) -> Non
         file.write(state.encode())
 
 
-def _write_group(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    with _plain_errors():
-        save_distributed(dict(tensors), storage_writer=writer, no_dist=rank_and_world_size()[1] == 1)
+def _write_own(staged: Path, shards: Mapping[str, Sequence[Shard]]) -> dict[str, Any]:
+    """What the manifest says of the files of this rank."""
+    rank, _ = rank_and_world_size()
+    written = {STATE: entry_of(staged / STATE)} if rank == 0 else {}
+    for group, own in shards.items():
+        if own:
+            name = f"{group}/shard-{rank + 1:05}-model-00001-of-00001.safetensors"
+            written[name] = write_shards(staged / name, own)
+    return written
 
 
 def _complete(staged: Path, folder: Path, files: dict[str, Any], step: int | None) -> None:
-    """Writes the manifest, and renames once everything is on the disk; the writer has synced its files."""
+    """Writes the manifest, and renames once all is on the disk; the writers have synced their files."""
     write_manifest(staged, files, step, run_of(folder))
     if os.path.lexists(folder):
         discard(folder)  # It is damaged: `_begin` refuses to replace an intact one.
@@ -179,24 +197,6 @@ def newest_first(checkpoints_dir: Path) -> list[Path]:
         return []
     named = [path for path in checkpoints_dir.iterdir() if _STEP_FOLDER.fullmatch(path.name)]
     return sorted(named, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Raises what went wrong itself, where torch wraps it with a traceback of each rank."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        try:
-            yield
-        except CheckpointException as error:
-            failure, _ = next(iter(error.failures.values()))
-            raise failure from error
-
-
-def _digests(folder: Path) -> dict[str, Any]:
-    """What the manifest says of this rank's share of the files; the ranks divide the reading."""
-    rank, world_size = rank_and_world_size()
-    return {_name(folder, path): entry_of(path) for path in _files(folder)[rank::world_size]}
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,8 +1,25 @@
-"""A spec's floating-point formats as torch's."""
+"""Number formats as torch's: those of a spec, and those of safetensors."""
 
 import torch
 
 from mm_config.specs import Dtype
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""By the names that safetensors give them."""
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def torch_dtype(dtype: Dtype) -> torch.dtype:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from mm_config.schema import Problem, UserError, tag_of
 from mm_config.specs import ModelSpec
@@ -14,6 +14,7 @@ from mm_models.ops.widening import widened
 from mm_models.registered import builder_of, register
 from mm_models.seeding import generator
 from mm_models.weights.adapter_names import BESIDE
+from mm_models.weights.filling import own_region
 
 Network = Callable[[Any, Ops], nn.Module]
 """Makes the network of a spec, out of the forms of operations that it is given."""
@@ -92,9 +93,6 @@ def initialize(network: nn.Module, seed: int) -> None:
 def copy_whole(whole: Tensor, target: Tensor) -> None:
     """Copies a whole tensor, equal on all ranks, into a plain tensor or into this rank's shard."""
     if isinstance(target, DTensor):
-        moved = whole.to(device=target.device, dtype=target.dtype)
-        # Every rank has the same values already, so nothing is sent.
-        sharded = distribute_tensor(moved, target.device_mesh, target.placements, src_data_rank=None)
-        target.to_local().copy_(sharded.to_local())
+        target.to_local().copy_(whole[own_region(target)])
     else:
         target.copy_(whole)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from mm_config.rules import CarriedOut
 from mm_config.schema import Problem, UserError, tag_of
 from mm_config.specs import AdamWSpec, TimestepScope, TrainSpec
-from mm_models import PART_FIELDS, determinism_problems, tags_of
+from mm_models import PART_FIELDS, determinism_problems, ring_problems, tags_of
 
 RUNNER = "training"
 
@@ -30,7 +30,11 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
         yield Problem("optim", f"is {shown}, for which no optimizer is installed; installed: {installed}")
     if isinstance(spec.optim, AdamWSpec) and spec.optim.state_bits == 8 and find_spec("torchao") is None:
         yield Problem("optim.state_bits", "is 8, which needs torchao: pip install 'mm-train[torchao]'")
+    if isinstance(spec.optim, AdamWSpec) and spec.optim.state_bits == 8 and spec.parallel.tensor > 1:
+        message = f"is 8, whose blocks parallel.tensor {spec.parallel.tensor} would cut; take 32, or tensor 1"
+        yield Problem("optim.state_bits", message)
     yield from determinism_problems(spec.runtime.deterministic, spec.runtime.attention, spec.compile)
+    yield from ring_problems(spec.parallel.ring, spec.runtime.attention)
     if spec.diffusion.timesteps_per is TimestepScope.MICRO_BATCH:
         yield Problem(
             "diffusion.timesteps_per",
@@ -42,6 +46,7 @@ CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=PART_FIELDS
     | {
+        "checkpoint.asynchronous",
         "checkpoint.keep_every",
         "start_from.average",
         "start_from.digest",
@@ -89,6 +94,12 @@ CARRIED_OUT = CarriedOut(
         "diffusion.sigma_min",
         "diffusion.drop_last",
         "frozen",
+        "fsdp.backward_prefetch",
+        "fsdp.blocks_per_unit",
+        "fsdp.forward_prefetch",
+        "fsdp.ignore",
+        "fsdp.reshard_size",
+        "fsdp.shard_size",
         "lora",
         "schedule.warmup_ratio",
         "schedule.decay_steps",
@@ -96,6 +107,9 @@ CARRIED_OUT = CarriedOut(
         "optim.adaptive_clip_decay",
         "optim.groups",
         "optim.state_bits",
+        "parallel.ring",
+        "parallel.tensor",
+        "parallel.ulysses",
         "precision.output",
         "precision.allow_tf32",
         "precision.float32_residual",

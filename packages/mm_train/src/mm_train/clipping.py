@@ -9,7 +9,7 @@ import attrs
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 from mm_config.specs import AdamWSpec, OptimizerSpec
 
@@ -92,7 +92,7 @@ def _shard_groups(tensor: Tensor) -> tuple[dist.ProcessGroup, ...]:
     return tuple(
         tensor.device_mesh.get_group(axis)
         for axis, placement in enumerate(tensor.placements)
-        if isinstance(placement, Shard)
+        if not placement.is_replicate()
     )
 
 

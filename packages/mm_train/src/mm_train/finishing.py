@@ -74,3 +74,5 @@ def summary(training: Training) -> Iterator[str]:
     told += [f"{name.upper()} {found[name]:.1%}" for name in ("mfu", "hfu") if name in found]
     peak = f"peak memory {peak_gib(training.device):.2f} GiB"
     yield f"{', '.join(told)}; {peak}; {typed_path(training.run.metrics_path)}"
+    if saved := training.saving.told():
+        yield saved

@@ -11,6 +11,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from mm_config.specs import ParallelSpec, TrainSpec
+from mm_models.parallel import Context
 from mm_train.ranks import Ranks
 
 
@@ -27,6 +28,8 @@ class Layout:
     samples: DeviceMesh | None
     """`[data, ring, ulysses, tensor]`: ranks that differ in the last three have the same samples; None
     where each rank has samples of its own."""
+    context: Context | None
+    """The ranks that share this one's tokens, and its place; None where it has whole samples."""
     parameters: DeviceMesh | None
     """`[copies, shard, tensor]`: whole copies of the parameters, a copy's shards, and parts of each matrix;
     None without a process group."""
@@ -35,16 +38,18 @@ class Layout:
 def layout_of(spec: TrainSpec, ranks: Ranks, device: torch.device) -> Layout:
     """The layout that a spec asks for, of a world that its degrees divide."""
     if not ranks.grouped:
-        return Layout(data_rank=0, data_ranks=1, leads=True, samples=None, parameters=None)
+        return Layout(data_rank=0, data_ranks=1, leads=True, samples=None, context=None, parameters=None)
     degrees, world = spec.parallel, ranks.world_size
     together = degrees.ranks_per_sample
     shard = spec.fsdp.shard_size or world // degrees.tensor
     copies = world // (degrees.tensor * shard)
+    samples = _samples(degrees, world // together, device) if together > 1 else None
     return Layout(
         data_rank=ranks.rank // together,
         data_ranks=world // together,
         leads=ranks.rank % together == 0,
-        samples=_samples(degrees, world // together, device) if together > 1 else None,
+        samples=samples,
+        context=None if samples is None else _context(degrees, samples),
         parameters=init_device_mesh(
             device.type, (copies, shard, degrees.tensor), mesh_dim_names=("copies", "shard", "tensor")
         ),
@@ -54,3 +59,11 @@ def layout_of(spec: TrainSpec, ranks: Ranks, device: torch.device) -> Layout:
 def _samples(degrees: ParallelSpec, data: int, device: torch.device) -> DeviceMesh:
     sizes = (data, degrees.ring, degrees.ulysses, degrees.tensor)
     return init_device_mesh(device.type, sizes, mesh_dim_names=("data", "ring", "ulysses", "tensor"))
+
+
+def _context(degrees: ParallelSpec, samples: DeviceMesh) -> Context | None:
+    ring, ulysses = (
+        samples[name].get_group() if ranks > 1 else None
+        for name, ranks in (("ring", degrees.ring), ("ulysses", degrees.ulysses))
+    )
+    return Context(ring, ulysses) if ring or ulysses else None

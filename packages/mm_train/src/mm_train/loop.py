@@ -15,7 +15,6 @@ from mm_config.console import progress, say
 from mm_config.options import StoppedEarly
 from mm_config.running import Stopped
 from mm_data import Quarantine
-from mm_train import states
 from mm_train.ahead import encoded_ahead
 from mm_train.gradients import gradients_of
 from mm_train.looking import looked_at
@@ -23,6 +22,7 @@ from mm_train.metrics import Step
 from mm_train.optim import learning_rate, set_learning_rate
 from mm_train.profiling import recording
 from mm_train.recording import Recorder
+from mm_train.saving import FAILED
 from mm_train.states import TrainState
 from mm_train.updating import update
 from mm_train.work import Training
@@ -49,9 +49,9 @@ def fit(
     Raises:
         StoppedEarly: `stop_after` came before the end, or what was sent asked for it; the state was saved
             before.
-        UserError: Too many clips are bad, a checkpoint can't be written, or the loss or the norm of the
-            gradients is not finite; the optimizer has not used such gradients. Or a weight or a moment is not
-            finite where a checkpoint is due; that state is not saved.
+        UserError: Too many clips are bad, a checkpoint of this step or an earlier one can't be written, or
+            the loss or the norm of the gradients is not finite; the optimizer has not used such gradients. Or
+            a weight or a moment is not finite where a checkpoint is due; that state is not saved.
         Stopped: A signal to stop arrived, or another rank stops; the state was saved before.
     """
     spec, ranks = training.spec, training.ranks
@@ -78,6 +78,7 @@ def fit(
         ) as batches,
         progress(f"train {spec.name}", last_step, "step", spec.runtime.log_every, first_step) as bar,
         recording(training) as reached,
+        training.saving as saving,
     ):
         batches = encoded_ahead(training, batches)
         training.clock.restart()
@@ -103,7 +104,9 @@ def fit(
             closed = yield done
             training.clock.mark("other")
             asked = stop_requested()
-            stop = ranks.largest(max(asked, signal.SIGINT) if closed else asked)
+            stop = ranks.largest(saving.failed or (max(asked, signal.SIGINT) if closed else asked))
+            if stop == FAILED:
+                saving.settle()
             measured = None
             if not stop or step + 1 == steps:
                 measured = looked_at(training, recorder, step + 1, bar)
@@ -116,15 +119,10 @@ def fit(
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
                 recorder.read()
                 ranks.on_first(training.run.sync_metrics)
-                states.save(
-                    training.run.checkpoints_dir,
-                    spec,
-                    training.network,
-                    training.optimizer,
-                    state,
-                    ranks,
-                    training.more_groups(),
-                )
+                more = training.more_groups()
+                saving.save(training.network, training.optimizer, state, more, training.sinks)
+                if stop or state.step == last_step:
+                    saving.settle()
                 training.clock.mark("checkpoint")
             if stop and state.step < steps:
                 if closed and not asked:

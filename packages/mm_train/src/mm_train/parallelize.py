@@ -10,6 +10,7 @@ from torch import nn
 
 from mm_config.specs import TrainSpec
 from mm_models import BLOCKS, compile_blocks
+from mm_models.parallel import share_tokens, split_matrices
 from mm_train.layout import Layout
 from mm_train.matching import matching_modules
 from mm_train.offloading import Offload
@@ -20,16 +21,23 @@ from mm_train.sharding import shard
 def parallelize(network: nn.Module, spec: TrainSpec, layout: Layout, device: torch.device) -> None:
     """Has a network, on meta and with its trainable parameters decided, spread over ranks and spare memory.
 
-    Recomputation comes first, and is compiled with its block, so that the compiler sees what is kept. What
-    is kept of a block that is compiled, is kept by the block as a whole. FSDP2's hooks lie around all of it
-    and gather parameters once for both passes of a backward. Parameters are DTensors afterwards, where there
-    is a process group, and keep their names.
+    Matrices are split over ranks first, so that what follows meets the layers as they compute. Ranks that
+    share tokens cut them by hooks around all of it; what they add to `forward` is next, and repeated with it.
+    Recomputation comes before the compiler, which then sees what is kept. What is kept of a block that is
+    compiled, is kept by the block as a whole. FSDP2's hooks lie around all of it and gather parameters once
+    for both passes of a backward. Parameters are DTensors afterwards, where there is a process group, and
+    keep their names.
 
     Raises:
-        UserError: A pattern of the spec matches a list of modules, or there are no blocks to compile.
+        UserError: A pattern of the spec matches a list of modules, there are no blocks to compile, or the
+            network's tokens can't be shared.
     """
+    if layout.parameters is not None and spec.parallel.tensor > 1:
+        split_matrices(network, spec.model.tensor_plan(), layout.parameters["tensor"])
     kept, compiled = spec.recompute, spec.compile.enabled
     offload = Offload(device, kept.offload_ahead) if kept.offload else None
+    if layout.context is not None:
+        share_tokens(network, layout.context)
     recompute(network, kept, None if compiled else offload)
     compile_blocks(network, spec.compile)
     if offload is not None:

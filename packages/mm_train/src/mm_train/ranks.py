@@ -21,7 +21,7 @@ from mm_config import diff
 from mm_config.console import set_by_torchrun
 from mm_config.runs import Run
 from mm_config.schema import Problem, UserError, exact_hash, for_person
-from mm_config.specs import Dtype, PrecisionSpec, TrainSpec
+from mm_config.specs import Dtype, PrecisionSpec, TrainRuntimeSpec, TrainSpec
 from mm_config.stored import from_payload, to_payload
 from mm_models import gather_json
 from mm_train.watching import Watch, naming, own_store, speaking
@@ -41,6 +41,8 @@ class Ranks:
     """Whether there is a process group; without one a single process trains unsharded."""
     watch: Watch | None = None
     """What finds out whom the others wait for; None for one process, and for a group of the caller's."""
+    group: dist.ProcessGroup | None = None
+    """The group by which they speak; None for the default one, which is the main thread's."""
 
     @property
     def is_first(self) -> bool:
@@ -58,7 +60,7 @@ class Ranks:
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's JSON value, in the order of ranks, on every rank."""
-        return [value] if self.world_size == 1 else gather_json(value)
+        return [value] if self.world_size == 1 else gather_json(value, self.group)
 
     def share(self, value: Any) -> Any:
         """The first rank's JSON value, on every rank."""
@@ -73,7 +75,7 @@ class Ranks:
         if self.world_size == 1:
             return number
         numbers = torch.tensor([number])
-        dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        dist.all_reduce(numbers, dist.ReduceOp.MAX, group=self.group)
         return int(numbers)
 
     def together(self, work: Callable[[], T]) -> T:
@@ -101,6 +103,11 @@ class Ranks:
     def on_first(self, work: Callable[[], Any]) -> Any:
         """Does work on the first rank alone and gives its JSON result, or its error, to every rank."""
         return self.share(self.together(lambda: work() if self.is_first else None))
+
+
+def timeout_of(runtime: TrainRuntimeSpec) -> timedelta:
+    """How long a rank waits for the others before it fails."""
+    return timedelta(seconds=runtime.timeout_seconds or 60 * runtime.timeout_minutes)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ ATTENTION = frozenset(
         "aten._scaled_dot_product_fused_attention_overrideable.default",
         "flash_attn._flash_attn_forward.default",
         "flash_attn_3.fwd.default",
+        "mm.ring_attention.default",
         "npu.npu_fusion_attention.default",
     }
 )

@@ -8,7 +8,6 @@ import attrs
 
 from mm_config.schema import UserError
 from mm_data import Batch
-from mm_train import states
 from mm_train.metrics import Reading, Scalars, Step, read, send
 from mm_train.rates import Amount, Rates
 from mm_train.work import Training
@@ -105,5 +104,5 @@ class Recorder:
         raise UserError(
             f"step {one.step.step}: the loss is {loss}, the norm of the gradients {norm}; "
             f"nothing was updated. Samples: {', '.join(map(str, indices))} of {training.dataset.root}. "
-            f"{states.last_good(training.run.checkpoints_dir)}; a lower spec.optim.lr may help"
+            f"{training.saving.last_good()}; a lower spec.optim.lr may help"
         )

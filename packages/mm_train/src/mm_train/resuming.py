@@ -105,7 +105,9 @@ def _look(spec: TrainSpec, options: RunOptions) -> dict[str, Any] | None:
 def _had_checkpoints(run: Run, spec: TrainSpec) -> bool:
     """Whether a run in which there are none had some: it finished, went on after one, or set one aside."""
     assert isinstance(run.spec, TrainSpec)
-    between = max(run.spec.checkpoint.every_steps, spec.checkpoint.every_steps)
+    kept = (run.spec.checkpoint, spec.checkpoint)
+    # One that is written beside the steps is there before the next one begins.
+    between = max(one.every_steps * (1 + one.asynchronous) for one in kept)
     logged = 0
     with suppress(OSError):  # What can't be read tells nothing, and is set aside later.
         logged = read_bytes(run.metrics_path, MOST_BYTES).count(b'"grad_norm"')

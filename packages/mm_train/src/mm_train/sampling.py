@@ -13,6 +13,7 @@ from mm_config.schema import UserError, concerning
 from mm_config.specs import Expert, GenerationRequest, RandomWeights
 from mm_data import read_mp4, to_frames, write_contact_sheet, write_mp4
 from mm_infer import Video, denoised, file_names, strips_of
+from mm_models.parallel import over_ranks, share_tokens
 from mm_train.measuring import at_rest
 from mm_train.parallelize import materialize
 from mm_train.sample_requests import OTHER, Sampling
@@ -81,9 +82,11 @@ def _networks(training: Training, sampling: Sampling) -> dict[Expert, nn.Module]
     network = mm_models.build(
         spec.model,
         dtype=sampling.generation.dtype,
-        ops=sampling.generation.ops,
+        ops=over_ranks(sampling.generation.ops, training.layout.context),
         float32_residual=spec.precision.float32_residual,
     )
+    if training.layout.context is not None:
+        share_tokens(network, training.layout.context)
     if training.layout.parameters is not None:
         shard(network, spec.fsdp, spec.precision, training.layout.parameters, training.device)
     materialize(network, training.device)

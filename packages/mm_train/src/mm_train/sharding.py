@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from re import fullmatch
+
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from mm_config.specs import FsdpSpec, PrecisionSpec
-from mm_models import torch_dtype
+from mm_models import BLOCKS, torch_dtype
 from mm_models.device import scales_while_reducing
 from mm_train.matching import matching_modules
 
@@ -28,20 +31,67 @@ def shard(
     Raises:
         UserError: A pattern matches a list of modules.
     """
-    mesh = parameters["shard"]
+    # Without copies there is one axis, so that nothing is summed over groups of one rank.
+    mesh = parameters["copies", "shard"] if parameters["copies"].size() > 1 else parameters["shard"]
+    whole = matching_modules(network, fsdp.ignore, "spec.fsdp.ignore")
+    meshes = dict.fromkeys(whole, _copies_alone(parameters)) if whole else {}
+    units = [*_units(network, fsdp), *((name,) for name in whole)]
     policy = dtype_policy(precision)
-    units = matching_modules(network, fsdp.wrap, "spec.fsdp.wrap")
-    for name in sorted(units, key=lambda name: -name.count(".")):
+    for unit in sorted(units, key=lambda unit: -unit[0].count(".")):
         fully_shard(
-            network.get_submodule(name),
-            mesh=mesh,
+            [network.get_submodule(name) for name in unit],
+            mesh=meshes.get(unit[0], mesh),
             mp_policy=policy,
-            reshard_after_forward=fsdp.reshard_after_forward,
+            reshard_after_forward=_ranks_between_passes(fsdp),
         )
     # The root's parameters are the last that forward uses and the first that backward needs.
     fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     if not scales_while_reducing(device):
         _reduce_by_sums(network)
+    _gather_ahead(network, [("",), *units], fsdp)
+
+
+def _units(network: nn.Module, fsdp: FsdpSpec) -> list[tuple[str, ...]]:
+    """The modules of each unit that is sharded: blocks that follow one another, and single modules."""
+    names = matching_modules(network, fsdp.wrap, "spec.fsdp.wrap")
+    blocks, size = [name for name in names if fullmatch(rf"{BLOCKS}\.\d+", name)], fsdp.blocks_per_unit
+    grouped = [tuple(blocks[start : start + size]) for start in range(0, len(blocks), size)]
+    return [*grouped, *((name,) for name in names if name not in blocks)]
+
+
+def _copies_alone(parameters: DeviceMesh) -> DeviceMesh:
+    """`[ranks, 1]`: every rank that has samples of its own, or a part of one, has a whole copy.
+
+    So FSDP2 computes with these parameters in the format of all others, and averages their gradients.
+    """
+    ranks = parameters["copies", "shard"]._flatten("whole")
+    return ranks._unflatten(0, (ranks.size(), 1), ("whole_copies", "whole_shard"))
+
+
+def _ranks_between_passes(fsdp: FsdpSpec) -> bool | int:
+    """Over how many ranks FSDP2 shards a unit between its passes: True for all, False for none."""
+    size = fsdp.reshard_size if fsdp.reshard_after_forward else 1
+    return size is None or (size > 1 and size)
+
+
+def _gather_ahead(network: nn.Module, units: Iterable[tuple[str, ...]], fsdp: FsdpSpec) -> None:
+    """Has each unit begin to gather the next ones, in the order of the pass, before it computes."""
+    firsts = {network.get_submodule(name): network.get_submodule(unit[0]) for unit in units for name in unit}
+    if ahead := fsdp.forward_prefetch:
+        order = list(dict.fromkeys(firsts[module] for module in network.modules() if module in firsts))
+        for place, first in enumerate(order, 1):
+            first.set_modules_to_forward_prefetch(order[place : place + ahead])  # type: ignore[operator]
+    if ahead := fsdp.backward_prefetch:
+        order = list(dict.fromkeys(firsts[module] for module in _backward(network) if module in firsts))
+        for place, first in enumerate(order, 1):
+            first.set_modules_to_backward_prefetch(order[place : place + ahead])  # type: ignore[operator]
+
+
+def _backward(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and all inside it as a backward pass comes to them, the last ones first."""
+    yield module
+    for child in reversed(list(module.children())):
+        yield from _backward(child)
 
 
 def dtype_policy(precision: PrecisionSpec) -> MixedPrecisionPolicy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +18,7 @@ from mm_config.durable import discard
 from mm_config.schema import Problem, UserError, exact_hash, spec_hash
 from mm_config.specs import CheckpointSpec, TrainSpec
 from mm_config.stored import read_json, to_payload
-from mm_models import checkpoint, load_group
+from mm_models import Shard, checkpoint, load_group, own_shards
 from mm_models.lora import adapter_parameters
 from mm_train.clipping import local_of
 from mm_train.optim import make_moments, named_moments
@@ -28,6 +28,8 @@ _STATE = {"step": int, "data": {"digest": str, "step": int}, "seconds": int | fl
 """What resuming reads of a `state.json`."""
 Groups = Mapping[str, Mapping[str, Tensor]]
 """Named tensors by the group of a checkpoint that holds them."""
+Shards = Mapping[str, Sequence[Shard]]
+"""What a rank writes of each group."""
 _NOTHING: Groups = MappingProxyType({})
 _LEFT = re.compile(r"(step-\d{8,}|\.step-\d{8,}\..*)\.tmp", re.DOTALL)
 """A checkpoint that was half written or half removed, by its name."""
@@ -81,8 +83,24 @@ def save(
     Beside weights and moments it holds `more`, see `Training.more_groups`.
 
     Raises:
-        UserError: A weight or a moment is not finite, and nothing is written; or it can't be written, or what
-            was written is damaged, and older ones are kept.
+        UserError: As `saved_shards` and `commit`.
+    """
+    shards = saved_shards(checkpoints_dir, network, optimizer, state, ranks, more)
+    return commit(checkpoints_dir, spec, shards, state, ranks)
+
+
+def saved_shards(
+    checkpoints_dir: Path,
+    network: nn.Module,
+    optimizer: Optimizer,
+    state: TrainState,
+    ranks: Ranks,
+    more: Groups = _NOTHING,
+) -> Shards:
+    """What this rank writes of a state, where it lies.
+
+    Raises:
+        UserError: A weight or a moment is not finite.
     """
     if strange := not_finite(network, optimizer, ranks):
         rest = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
@@ -90,8 +108,17 @@ def save(
             f"step {state.step}: {strange[0]}{rest} is not finite after the update; this state is not saved. "
             f"{last_good(checkpoints_dir)}; a lower spec.optim.lr may help"
         )
-    folder = step_folder(checkpoints_dir, state.step)
     tensors = {"model": trained_state(network), "optimizer": named_moments(network, optimizer), **more}
+    return {group: own_shards(named) for group, named in tensors.items()}
+
+
+def commit(checkpoints_dir: Path, spec: TrainSpec, shards: Shards, state: TrainState, ranks: Ranks) -> Path:
+    """Writes what `saved_shards` gave, or copies of it, and removes old checkpoints as `save` does.
+
+    Raises:
+        UserError: It can't be written, or what was written is damaged, and older ones are kept.
+    """
+    folder = step_folder(checkpoints_dir, state.step)
     content = {
         "v": 1,
         **{name: value for name, value in attrs.asdict(state).items() if value is not None},
@@ -101,7 +128,7 @@ def save(
         "world_size": ranks.world_size,
     }
     try:
-        checkpoint.save(folder, tensors, content)
+        checkpoint.write(folder, shards, content, ranks.group)
     except OSError as error:
         raise UserError(
             Problem(str(folder), f"the checkpoint can't be written: {error.strerror or error}")

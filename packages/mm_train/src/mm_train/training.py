@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, nullcontext
-from datetime import timedelta
 from pathlib import Path
 
 import attrs
@@ -23,6 +22,7 @@ from mm_config.schema import UserError, expect, expect_function
 from mm_config.specs import TrainSpec
 from mm_models import deterministic, device, device_names, torch_dtype
 from mm_models.ops import Ops, choose, described
+from mm_models.parallel import over_ranks
 from mm_train.adapters import build_network
 from mm_train.average import average_of
 from mm_train.beginning import begin, fill, steps_before
@@ -38,10 +38,11 @@ from mm_train.optim import build_optimizer
 from mm_train.parallelize import materialize, parallelize
 from mm_train.preparing import opened_source, planned, prepared
 from mm_train.profiling import require_recordable
-from mm_train.ranks import Ranks, agree_on, joined
+from mm_train.ranks import Ranks, agree_on, joined, timeout_of
 from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
 from mm_train.sample_requests import encoded_samples, open_samples
+from mm_train.saving import Saving
 from mm_train.starting import find_start, in_stored_order, require_short_captions
 from mm_train.stopping import stop_requests
 from mm_train.trackers import require_trackers, tracking
@@ -113,12 +114,10 @@ def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainR
         return result_of(finished, read_result(finished.path))
     picked = device.pick(spec.runtime.device)
     closed = False
-    runtime = spec.runtime
-    timeout = timedelta(seconds=runtime.timeout_seconds or 60 * runtime.timeout_minutes)
     with (
         on_threads(options.threads),
-        deterministic(picked, runtime.deterministic),
-        joined(spec.precision, picked, timeout) as ranks,
+        deterministic(picked, spec.runtime.deterministic),
+        joined(spec.precision, picked, timeout_of(spec.runtime)) as ranks,
     ):
         running = _train(spec, options, picked, ranks)
         try:
@@ -149,10 +148,11 @@ def _train(
     point = resume_point(spec, options, ranks)
     options = attrs.evolve(options, resume=point and point.run_dir)
     device.allow_tf32(picked, spec.precision.allow_tf32)
+    layout = layout_of(spec, ranks, picked)
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
+    ops = over_ranks(ops, layout.context)
     dataset, data = prepared(spec, options, ranks)
     plan = planned(spec, dataset, options, ranks)
-    layout = layout_of(spec, ranks, picked)
     network, attached = build_network(spec, ops)
     parallelize(network, spec, layout, picked)
     ranks.on_first(lambda: require_short_captions(spec, options, dataset))
@@ -189,6 +189,7 @@ def _train(
             dropout=attached and attached.dropout,
             clipping=clipping_of(spec.optim, picked),
             average=average_of(network, spec.ema),
+            saving=Saving(run.checkpoints_dir, spec, ranks),
             sinks=[run.log] if ranks.is_first else [],
         )
         ranks.on_first(lambda: quarantine_of(training).add(source.bad))

@@ -19,7 +19,6 @@ from mm_config.console import Progress, say
 from mm_config.schema import UserError
 from mm_config.specs import Expert, TrainSpec
 from mm_data import Batch
-from mm_train import states
 from mm_train.batches import latent_shape
 from mm_train.gradients import micro_batches
 from mm_train.losses import losses_of
@@ -68,7 +67,7 @@ def validated(training: Training, step: int, bar: Progress) -> float:
     if not math.isfinite(found.loss):
         raise UserError(
             f"step {step}: the loss on held-out clips is not finite: {by_sigma}. "
-            f"{states.last_good(training.run.checkpoints_dir)}"
+            f"{training.saving.last_good()}"
         )
     send(training.sinks, {"step": step, "validation": attrs.asdict(found)})
     say(f"validation after step {step}: {found.loss:.4g} ({by_sigma})")

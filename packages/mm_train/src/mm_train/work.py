@@ -23,6 +23,7 @@ from mm_train.noise import NoiseLevels
 from mm_train.offloading import Resting
 from mm_train.ranks import Ranks
 from mm_train.sample_requests import Sampling
+from mm_train.saving import Saving
 from mm_train.sources import Source
 from mm_train.states import Groups
 from mm_train.timing import Clock, Totals
@@ -66,6 +67,8 @@ class Training:
     """To which norm the gradients are clipped."""
     average: Average | None
     """Of the network's trainable parameters; None where none is kept."""
+    saving: Saving
+    """Writes its states."""
     sampling: Sampling | None = None
     """The videos that are made on the way; None for none."""
     dropout: Dropout | None = None

@@ -31,7 +31,7 @@ class Input:
     pinned: bool = False
     """Whether the spec says which digest it must be."""
     declared: bool = False
-    """Whether the digest is of what a storage says of its objects, such as version ids, and of no bytes."""
+    """Whether a storage was believed that its objects are the versions whose bytes were read before."""
     details: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     """What helps to find it again, as JSON: where it lay, how much it is, which run; and `order_key`."""
 

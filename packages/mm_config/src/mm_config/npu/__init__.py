@@ -8,7 +8,7 @@ from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
     from mm_config.npu.advice import ADVISED
-    from mm_config.npu.exporting import check_environment, exported
+    from mm_config.npu.exporting import check_environment, exported, variables_of
     from mm_config.npu.variables import refused
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

@@ -12,6 +12,7 @@ import attrs
 from mm_config.rules.patterns import matches, matches_parameter
 from mm_config.specs.kinds import ModelSpec
 from mm_config.specs.lora import LoraSpec
+from mm_config.specs.parallel import FsdpSpec
 from mm_config.specs.serving import QuantizationSpec
 
 
@@ -92,42 +93,40 @@ def block_matrix_count(model: ModelSpec, frozen: tuple[str, ...]) -> int:
 
 @cache
 def unit_shapes(
-    model: ModelSpec,
-    wrap: tuple[str, ...],
-    ignore: tuple[str, ...],
-    frozen: tuple[str, ...] = (),
-    lora: LoraSpec | None = None,
-) -> tuple[dict[Shapes, int], Shapes, Shapes]:
+    model: ModelSpec, fsdp: FsdpSpec, frozen: tuple[str, ...] = (), lora: LoraSpec | None = None
+) -> tuple[dict[Shapes, int], Shapes, dict[Shapes, int]]:
     """What the FSDP units hold that patterns over module names make, adapters beside the weights.
 
-    A parameter belongs to the innermost unit.
+    A parameter belongs to the innermost unit; blocks that follow one another share one.
 
     Returns:
         The wrapped units by what they hold, with the number of those alike; the root; what is ignored.
     """
-    found: defaultdict[str | None, list[tuple[tuple[int, ...], bool]]] = defaultdict(list)
-    ignored: list[tuple[tuple[int, ...], bool]] = []
+    found: defaultdict[str, list[tuple[tuple[int, ...], bool]]] = defaultdict(list)
+    whole: defaultdict[str, list[tuple[tuple[int, ...], bool]]] = defaultdict(list)
     for parameter in parameters(model):
-        unit = next((name for name in parameter.modules if _any_matches((name,), wrap)), None)
-        shapes = ignored if _any_matches(parameter.modules, ignore) else found[unit]
+        ignored = next((name for name in parameter.modules if _any_matches((name,), fsdp.ignore)), None)
+        unit = next((name for name in parameter.modules if _any_matches((name,), fsdp.wrap)), "")
+        if ignored is None and _is_block(unit):
+            unit = str(int(unit.rpartition(".")[2]) // fsdp.blocks_per_unit)
+        shapes = found[unit] if ignored is None else whole[ignored]
         shapes.append((parameter.shape, lora is None and not _is_named(parameter, frozen)))
         if lora is not None and parameter.is_linear and _any_matches(parameter.modules[:1], lora.targets):
             width_out, width_in = parameter.shape
             shapes += [((lora.rank, width_in), True), ((width_out, lora.rank), True)]
-    root = found.pop(None, [])
-    return dict(Counter(map(tuple, found.values()))), tuple(root), tuple(ignored)
+    root = found.pop("", [])
+    return dict(Counter(map(tuple, found.values()))), tuple(root), dict(Counter(map(tuple, whole.values())))
 
 
 @cache
-def units(model: ModelSpec, wrap: tuple[str, ...], ignore: tuple[str, ...]) -> Units:
+def units(model: ModelSpec, fsdp: FsdpSpec) -> Units:
     """The values of the FSDP units, without adapters."""
-    wrapped, root, ignored = unit_shapes(model, wrap, ignore)
-    sizes = {shapes: _values(shapes) for shapes in wrapped}
+    wrapped, root, ignored = unit_shapes(model, fsdp)
     return Units(
-        largest=max(sizes.values(), default=0),
-        wrapped=sum(sizes[shapes] * count for shapes, count in wrapped.items()),
+        largest=max(map(_values, wrapped), default=0),
+        wrapped=sum(_values(shapes) * count for shapes, count in wrapped.items()),
         root=_values(root),
-        ignored=_values(ignored),
+        ignored=sum(_values(shapes) * count for shapes, count in ignored.items()),
     )
 
 
@@ -145,8 +144,7 @@ def padded_values(shapes: Shapes, ranks: int, *, trained: bool = False) -> int:
 def matched_blocks(model: ModelSpec, patterns: tuple[str, ...]) -> int:
     """Blocks, modules such as `blocks.3`, that patterns match as a whole."""
     modules = {name for parameter in parameters(model) for name in parameter.modules}
-    blocks = (name for name in modules if name.count(".") == 1 and name.rpartition(".")[2].isdecimal())
-    return min(sum(_any_matches((name,), patterns) for name in blocks), model.num_layers)
+    return min(sum(_any_matches((name,), patterns) for name in filter(_is_block, modules)), model.num_layers)
 
 
 @cache
@@ -169,7 +167,7 @@ def float32_count(model: ModelSpec, quantization: QuantizationSpec | None) -> in
 @cache
 def block_count(model: ModelSpec) -> int:
     """Values of all blocks together."""
-    return units(model, ("*.*",), ()).wrapped
+    return units(model, FsdpSpec(wrap=("*.*",))).wrapped
 
 
 @cache
@@ -191,6 +189,10 @@ def _is_named(parameter: Parameter, patterns: tuple[str, ...]) -> bool:
 
 def _any_matches(names: Iterable[str], patterns: tuple[str, ...]) -> bool:
     return any(matches(name, pattern) for name in names for pattern in patterns)
+
+
+def _is_block(name: str) -> bool:
+    return name.count(".") == 1 and name.rpartition(".")[2].isdecimal()
 
 
 def _modules(name: str) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ def _weight_flows(spec: TrainSpec, layout: Layout, number: int) -> Iterator[Flow
     stays. Gradients are reduced in the last pass of a step. What the first unit waits for at the beginning
     and what the root sends at the end has no computation to hide behind.
     """
-    wrapped, root, _ = unit_shapes(spec.model, spec.fsdp.wrap, spec.fsdp.ignore, spec.frozen, spec.lora)
+    wrapped, root, ignored = unit_shapes(spec.model, spec.fsdp, spec.frozen, spec.lora)
     shard, tensor, copies = layout.shard, layout.tensor, layout.copies
 
     def values(shapes: Shapes, *, trained: bool = False) -> int:
@@ -107,6 +107,12 @@ def _weight_flows(spec: TrainSpec, layout: Layout, number: int) -> Iterator[Flow
         ("copies_gradients", Kind.ALL_REDUCE, (copies, shard * tensor * copies), reduce // shard),
     ):
         yield _among(name, kind, span, messages + bool(last), size * (reduced + last), size * reduced)
+    # Modules that are whole on every rank are units, of which gradients alone are averaged.
+    sizes = [(count, padded_values(shapes, 1, trained=True)) for shapes, count in ignored.items()]
+    size = BYTES[spec.precision.reduce] * sum(count * size for count, size in sizes)
+    everywhere, messages = shard * copies, sum(count for count, size in sizes if size)
+    span = (everywhere, everywhere * tensor)
+    yield _among("ignored_gradients", Kind.ALL_REDUCE, span, messages, size, size)
 
 
 def _numbers(layout: Layout, world_size: int) -> Flow:

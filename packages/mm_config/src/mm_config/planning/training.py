@@ -135,7 +135,7 @@ def _recomputed_blocks(spec: TrainSpec) -> int:
 
 def _states(spec: TrainSpec, layout: Layout) -> tuple[dict[str, int], dict[str, int]]:
     """Bytes on the device and on the host of what lives as long as the run."""
-    whole = units(spec.model, spec.fsdp.wrap, spec.fsdp.ignore).ignored
+    whole = units(spec.model, spec.fsdp).ignored
     ranks = layout.shard * layout.tensor
     parameters = spec.model.parameter_count()
     trained = trainable_count(spec.model, spec.frozen, spec.lora)
@@ -182,13 +182,14 @@ def _gathered(spec: TrainSpec, layout: Layout) -> int:
     compute = BYTES[spec.precision.compute]
     if _is_unsharded(spec, layout):
         return 0
-    found = units(spec.model, spec.fsdp.wrap, spec.fsdp.ignore)
-    ahead = _OWN_PREFETCH + max(spec.fsdp.forward_prefetch, spec.fsdp.backward_prefetch)
+    fsdp = spec.fsdp
+    found = units(spec.model, fsdp)
+    ahead = max(_OWN_PREFETCH, fsdp.forward_prefetch, fsdp.backward_prefetch)
     weights = found.wrapped
-    if spec.fsdp.reshard_after_forward:
+    if fsdp.reshard_after_forward:
         weights = min((1 + ahead) * found.largest, found.wrapped)
         # Beside its shard a rank keeps a larger one from forward to backward.
-        nearer = spec.fsdp.reshard_size
+        nearer = fsdp.reshard_size
         weights += ceil_div(found.wrapped, nearer) if nearer and nearer < layout.shard else 0
     unit = 0 if spec.lora else max(found.largest, found.root)
     gradients = unit * (compute + BYTES[spec.precision.reduce])

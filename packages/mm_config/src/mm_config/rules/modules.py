@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from re import fullmatch
 
 from mm_config.rules.patterns import (
     idle_choices,
@@ -68,17 +69,21 @@ def sharding_problems(spec: TrainSpec) -> Iterator[Problem]:
     """Units, exceptions from sharding, and recomputed modules."""
     model, fsdp = spec.model, spec.fsdp
     yield from unit_problems(fsdp.wrap, model, "fsdp.wrap")
-    yield from pattern_problems(fsdp.ignore, module_names(model), "fsdp.ignore")
+    yield from unit_problems(fsdp.ignore, model, "fsdp.ignore")
     yield from unit_problems(spec.recompute.modules, model, "recompute.modules")
     names = module_names(model)
     units = {name for pattern in fsdp.wrap for name in _matching(names, pattern)}
     for index, pattern in enumerate(fsdp.ignore):
-        both = [name for name in _matching(names, pattern) if name in units]
-        if both:
+        if both := sorted(_inside(units, names, (pattern,))):
             yield Problem(
                 f"fsdp.ignore.{index}",
                 f"{pattern!r} leaves {both[0]!r} whole, which fsdp.wrap shards; take it out of one of them",
             )
+    if fsdp.blocks_per_unit > 1 and not any(fullmatch(r"blocks\.\d+", name) for name in units):
+        yield Problem(
+            "fsdp.blocks_per_unit",
+            f"is {fsdp.blocks_per_unit}, but fsdp.wrap matches no whole block; set it to 1 or add 'blocks.*'",
+        )
     yield from _kept_problems(spec)
 
 

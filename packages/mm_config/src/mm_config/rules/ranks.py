@@ -25,6 +25,11 @@ def head_problems(
         model: The network.
         path: Where the spec that holds the network stands.
     """
+    if parallel.tensor > 1 and not model.tensor_plan():
+        yield Problem(
+            "tensor", f"is {parallel.tensor}, but {path}.model has no plan for splitting its matrices"
+        )
+        return
     heads, width = model.num_attention_heads, cast("int | None", model.ffn_dim)
     common = math.gcd(heads, width or 0)
     if common % parallel.tensor:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mm_config.interrupts import Stopped, leave
     from mm_config.running.choosing import AVERAGE, taken_from, trained_input
     from mm_config.running.contents import checked_inputs
-    from mm_config.running.runners import equal_run
+    from mm_config.running.runners import check_carried_out, equal_run
     from mm_config.running.saved import checkpoint_digest
     from mm_config.running.threads import on_threads
     from mm_config.running.trained_by import resolve_weights

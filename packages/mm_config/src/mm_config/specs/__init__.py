@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         ModelSpec,
         OptimizerSpec,
         ScorerSpec,
+        Split,
         TextEncoderSpec,
         Weights,
     )

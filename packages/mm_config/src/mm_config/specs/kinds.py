@@ -25,6 +25,19 @@ ATTENTION_CORES = ("self_attention_core", "cross_attention_core")
 """Parts of a network's FLOPs that attention kernels compute; all others are matrix products."""
 
 
+class Split(enum.Enum):
+    """What ranks that share a module by tensor parallelism each have of it."""
+
+    INSIDE = "inside"
+    """Takes whole tensors and gives one; each of its parameters is of a layer that is split as follows."""
+    OUTPUTS = "outputs"
+    """Rows of the weight: each has a part of the outputs, such as some of the heads."""
+    INPUTS = "inputs"
+    """Columns of the weight: each takes its part of the inputs, and the outputs are summed."""
+    NORM = "norm"
+    """Values of an RMS norm's weight: each has a part of what is normed together."""
+
+
 class ModelSpec:
     """A denoising network's architecture; answers what plans and patterns need without torch."""
 
@@ -92,6 +105,10 @@ class ModelSpec:
     def stays_float32(self, parameter: str) -> bool:
         """Whether a parameter is kept in float32 where the network computes in a narrower format."""
         return False
+
+    def tensor_plan(self) -> dict[str, Split]:
+        """What tensor parallelism splits, by patterns over names of modules; empty where it can't."""
+        return {}
 
     def parameter_count(self) -> int:
         """The number of parameters."""

@@ -18,6 +18,8 @@ class FsdpSpec:
 
     wrap: tuple[str, ...] = field(default=("blocks.*",), role=EXECUTION)
     """Glob patterns over module names, each match becomes a unit; the root takes the rest."""
+    blocks_per_unit: int = field(default=1, neutral=1, ge=1, le=1_000, role=EXECUTION, unit="blocks")
+    """Blocks that follow one another and are gathered as one unit."""
     reshard_after_forward: bool = field(default=True, role=EXECUTION)
     """Whether gathered parameters are freed between forward and backward."""
     reshard_size: int | None = field(default=None, neutral=None, ge=1, role=EXECUTION, unit="ranks")
@@ -29,9 +31,9 @@ class FsdpSpec:
     offload: bool = field(default=False, neutral=False, role=EXECUTION)
     """Whether shards, gradients and the optimizer's state lie in the host's memory."""
     forward_prefetch: int = field(default=0, neutral=0, ge=0, role=EXECUTION, unit="units")
-    """Units that are gathered ahead in the forward pass, beyond FSDP2's own."""
+    """Units whose gathering a unit begins before its forward pass; 0 leaves it to FSDP2."""
     backward_prefetch: int = field(default=0, neutral=0, ge=0, role=EXECUTION, unit="units")
-    """Units that are gathered ahead in the backward pass, beyond FSDP2's own."""
+    """Units whose gathering a unit begins before its backward pass; 0 leaves it to FSDP2, which takes one."""
 
 
 @spec("parallel")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from mm_config.schema.decorator import spec
 from mm_config.schema.errors import Problem
 from mm_config.schema.fields import field
-from mm_config.specs.kinds import Conditioning, ModelSpec
+from mm_config.specs.kinds import Conditioning, ModelSpec, Split
 
 
 @spec("wan-transformer")
@@ -133,6 +133,17 @@ class WanTransformerSpec(ModelSpec):
         }
         for name, shape in layers.items():
             shapes[f"{embedder}.{name}.weight"], shapes[f"{embedder}.{name}.bias"] = shape, shape[:1]
+
+    def tensor_plan(self) -> dict[str, Split]:
+        """Heads and the feed-forward width; queries and keys are normed over all heads together."""
+        return {
+            "blocks.*.{attn1,attn2,ffn}": Split.INSIDE,
+            "blocks.*.attn?.{to_q,to_k,to_v,add_k_proj,add_v_proj}": Split.OUTPUTS,
+            "blocks.*.attn?.{norm_q,norm_k,norm_added_k}": Split.NORM,
+            "blocks.*.attn?.to_out.0": Split.INPUTS,
+            "blocks.*.ffn.net.0.proj": Split.OUTPUTS,
+            "blocks.*.ffn.net.2": Split.INPUTS,
+        }
 
     def tokens(self, latent_shape: tuple[int, int, int]) -> int:
         """One token per patch."""

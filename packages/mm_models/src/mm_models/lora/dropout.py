@@ -17,6 +17,8 @@ from torch import Tensor
 
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B - 2**32
 """Of Wellons' `lowbias32` (2018), as 32-bit integers with a sign."""
+WHOLE = (0, 1)
+"""A layer's inputs that no other rank has a part of."""
 
 
 @attrs.define(eq=False)
@@ -40,23 +42,27 @@ class Dropout:
         keys = [_key(seed, step, position, "adapter dropout") for position in positions]
         self.keys_B2 = torch.tensor(keys, dtype=torch.int32).to(device, non_blocking=True)
 
-    def __call__(self, x_BX: Tensor, layer: tuple[int, int]) -> Tensor:
+    def __call__(self, x_BX: Tensor, layer: tuple[int, int], part: tuple[int, int] = WHOLE) -> Tensor:
         """The input of a layer with a share of its values zero and all others larger by as much.
 
         Args:
-            x_BX: `[B, ...]`, the samples' own values.
+            x_BX: `[B, ..., F]`, the samples' own values.
             layer: The layer's part of the key, as `key_of_layer` gives it.
+            part: Which part of the layer's inputs these F are, and of how many equal ones.
         """
         keys_B2 = self.keys_B2
         assert keys_B2 is not None, "samples have to be named before a pass with dropout"
         assert len(x_BX) == len(keys_B2), f"{len(x_BX)} rows are not the {len(keys_B2)} samples"
-        kept_BX = kept(keys_B2, layer, x_BX[0].numel(), self.share).view(x_BX.shape)
+        width = x_BX.shape[-1]
+        index_F = torch.arange(width, dtype=torch.int32, device=x_BX.device) + part[0] * width
+        rows_R1 = torch.arange(x_BX[0].numel() // width, dtype=torch.int32, device=x_BX.device)[:, None]
+        index_N = (rows_R1 * (width * part[1]) + index_F).flatten()
+        kept_BX = kept(keys_B2, layer, index_N, self.share).view(x_BX.shape)
         return x_BX * kept_BX * (1 / (1 - self.share))
 
 
-def kept(keys_B2: Tensor, layer: tuple[int, int], count: int, share: float) -> Tensor:
-    """`[B, count]` bool: which values stay."""
-    index_N = torch.arange(count, dtype=torch.int32, device=keys_B2.device)
+def kept(keys_B2: Tensor, layer: tuple[int, int], index_N: Tensor, share: float) -> Tensor:
+    """`[B, N]` bool: which values stay, of those with int32 indices in a whole sample."""
     x_BN = _mixed(index_N ^ (keys_B2[:, :1] ^ layer[0]))
     x_BN = _mixed(x_BN ^ (keys_B2[:, 1:] ^ layer[1]))
     return x_BN >= round(share * 2**32) - 2**31

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from mm_config.schema import Problem, UserError
 from mm_models.lora.adapter import Addition
 from mm_models.lora.fitting import changed_shapes, fit_problems
-from mm_models.weights.filling import own_region
+from mm_models.shards import own_region
 
 _REPLACED: WeakKeyDictionary[nn.Module, list[dict[str, Tensor] | None]] = WeakKeyDictionary()
 """What each merge into a network replaced, the last one at the end; None where it was not kept."""

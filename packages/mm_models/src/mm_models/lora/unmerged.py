@@ -14,14 +14,14 @@ from typing import Any
 
 import attrs
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mm_config.schema import UserError
 from mm_models.lora.adapter import Addition, LowRank
-from mm_models.lora.dropout import Dropout
+from mm_models.lora.dropout import WHOLE, Dropout
 from mm_models.lora.fitting import changed_shapes, fit_problems
 from mm_models.lora.merging import change_of
+from mm_models.ops.layers import InputLinear
 
 _CHILDREN = ("lora_A", "lora_B", "lora_gain", "lora_difference")
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -100,7 +100,7 @@ def adapt(
     rank: int,
     scale: float,
     dtype: torch.dtype,
-    drop: Callable[[Tensor], Tensor] | None = None,
+    drop: Callable[..., Tensor] | None = None,
 ) -> Any:
     """Puts an adapter of NaNs beside a layer, whose input `drop` thins out in training.
 
@@ -158,7 +158,7 @@ def _twin(layer: Any, weight: Tensor) -> Any:
 
 def _unfilled(width: int, out: int, device: torch.device, dtype: torch.dtype) -> nn.Linear:
     # On meta first: a layer that is made elsewhere draws from the stream that all share.
-    layer = nn.Linear(width, out, bias=False, device="meta", dtype=dtype).to_empty(device=device)
+    layer = InputLinear(width, out, bias=False, device="meta", dtype=dtype).to_empty(device=device)
     nn.init.constant_(layer.weight, torch.nan)
     return layer
 
@@ -168,14 +168,13 @@ def _add_product(
     inputs: tuple[Tensor, ...],
     output: Tensor,
     scale: float,
-    drop: Callable[[Tensor], Tensor] | None,
+    drop: Callable[..., Tensor] | None,
 ) -> Tensor:
     """`output + scale * up(down(dropout(input)))`, in the dtype of the layer's output."""
     x = inputs[0].to(output.dtype)
     if drop is not None and layer.training:
-        x = drop(x)
-    down, up = layer.lora_A.weight.to(output.dtype), layer.lora_B.weight.to(output.dtype)
-    return output + scale * F.linear(F.linear(x, down), up)
+        x = drop(x, part=getattr(layer, "lora_part", WHOLE))
+    return output + scale * layer.lora_B(layer.lora_A(x))
 
 
 def _scale_rows(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

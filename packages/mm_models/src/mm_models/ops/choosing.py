@@ -18,7 +18,7 @@ class Ops:
     """What a network calls; each field is a form of the operation's module, which tells its arguments."""
 
     attention: Form = attention.reference
-    """Of tokens to tokens, or to a text."""
+    """Of tokens to a text, or to an image."""
     rms_norm: Form = rms_norm.reference
     """Of queries and keys."""
     rotate: Form = rope.reference
@@ -27,10 +27,17 @@ class Ops:
     """Normalizes, scales and shifts the residual stream."""
     gate_residual: Form = gate_residual.reference
     """Adds a branch to the residual stream."""
+    self_attention: Form = attrs.field(
+        default=attrs.Factory(lambda self: self.attention, takes_self=True)  # type: ignore[attr-defined]
+    )
+    """Of a sample's tokens to each other; as `attention`, unless ranks share the tokens."""
 
     def names(self) -> dict[str, str]:
-        """Each operation's form, for people and for the record of a run."""
-        return {field.name: getattr(self, field.name).__name__ for field in attrs.fields(Ops)}
+        """Each operation's form, for people and for the record of a run; equal attentions once."""
+        forms = {field.name: getattr(self, field.name) for field in attrs.fields(Ops)}
+        if self.self_attention is self.attention:
+            del forms["self_attention"]
+        return {operation: form.__name__ for operation, form in forms.items()}
 
 
 REFERENCE = Ops()
@@ -65,7 +72,7 @@ def choose(
         where = f"on {kind} in {str(dtype).removeprefix('torch.')} here"
         message = f"is {wanted.value}, which is not available {where}; available: {known}"
         raise UserError(Problem(path, f"{message}; {wanted.value} needs {_NEEDS[wanted]}"))
-    return attrs.evolve(_OTHERS.get(kind, REFERENCE), attention=chosen)
+    return attrs.evolve(_OTHERS.get(kind, REFERENCE), attention=chosen, self_attention=chosen)
 
 
 def described(ops: Ops) -> str:

@@ -1,5 +1,6 @@
 """Root-mean-square norm over the last axis."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,9 +21,7 @@ def reference(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         weight: `[D]`.
         eps: Added to the mean of squares.
     """
-    wide = widened(x)
-    scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return (wide * scale * widened(weight)).type_as(x)
+    return _scaled(x, weight, _mean_square(x), eps)
 
 
 def compiled(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -67,6 +66,28 @@ class _Fused(Function):
             along = (product @ wide_weight).unsqueeze(1).mul_(scale**3 / width)
             of_x[part] = (wide_gradient * wide_weight).mul_(scale).addcmul_(wide, along, value=-1)
         return of_x.view_as(x), of_weight.type_as(weight), None
+
+
+def of_parts(x: Tensor, weight: Tensor, eps: float, mean_of_all: Callable[[Tensor], Tensor]) -> Tensor:
+    """`reference` of a part of what is normed together.
+
+    Args:
+        x: `[..., D / parts]`, all parts equally large.
+        weight: `[D / parts]`.
+        eps: Added to the mean of squares.
+        mean_of_all: The mean over all parts of what each has, differentiable.
+    """
+    if x.is_cuda:
+        return as_kernel(_scaled, x, weight, mean_of_all(as_kernel(_mean_square, x)), eps)
+    return _scaled(x, weight, mean_of_all(_mean_square(x)), eps)
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    return widened(x).square().mean(-1, keepdim=True)
+
+
+def _scaled(x: Tensor, weight: Tensor, mean_square: Tensor, eps: float) -> Tensor:
+    return (widened(x) * torch.rsqrt(mean_square + eps) * widened(weight)).type_as(x)
 
 
 def npu(x: Tensor, weight: Tensor, eps: float) -> Tensor:

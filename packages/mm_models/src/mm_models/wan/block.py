@@ -32,7 +32,7 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int, eps: float, ops: Ops) -> None:
         super().__init__()
-        self.heads, self.ops = heads, ops
+        self.head_dim, self.ops = dim // heads, ops
         self.to_q = nn.Linear(dim, dim)
         self.to_k = nn.Linear(dim, dim)
         self.to_v = nn.Linear(dim, dim)
@@ -41,8 +41,8 @@ class Attention(nn.Module):
         self.norm_k = RMSNorm(dim, eps, ops)
 
     def split_heads(self, x_BLD: Tensor) -> Tensor:
-        """`[B, L, D]` -> `[B, L, H, D / H]`."""
-        return x_BLD.unflatten(-1, (self.heads, -1))
+        """`[B, L, D]` -> `[B, L, H, D / H]`, also of some of the heads."""
+        return x_BLD.unflatten(-1, (-1, self.head_dim))
 
 
 class SelfAttention(Attention):
@@ -53,7 +53,7 @@ class SelfAttention(Attention):
         query = self.ops.rotate(self.split_heads(self.norm_q(self.to_q(x_BSD))), rope)
         key = self.ops.rotate(self.split_heads(self.norm_k(self.to_k(x_BSD))), rope)
         value = self.split_heads(self.to_v(x_BSD))
-        return self.to_out[0](self.ops.attention(query, key, value).flatten(2))
+        return self.to_out[0](self.ops.self_attention(query, key, value).flatten(2))
 
 
 class CrossAttention(Attention):

@@ -5,6 +5,8 @@ I image tokens, K image features, D model width.
 """
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +69,8 @@ class WanTransformer(nn.Module):
 
     float32_residual = False
     """Whether the residual stream and the output layer are float32 where the layers are narrower."""
+    by_token: ClassVar[Mapping[str, int]] = {"modulation.rows_BS": 1, "rope": 0}
+    """Arguments of a block that go by token beside its stream, with their axis of tokens."""
 
     def __init__(self, spec: WanTransformerSpec, ops: Ops) -> None:
         super().__init__()

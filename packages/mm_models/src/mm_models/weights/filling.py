@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
@@ -14,11 +14,10 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 from mm_config.console import progress
 from mm_config.schema import UserError
+from mm_models.shards import own_region
 from mm_models.weights.differences import compare
-from mm_models.weights.tensors import Region, StoredTensor
+from mm_models.weights.tensors import StoredTensor
 
-Placing = Callable[..., tuple[tuple[int, ...], tuple[int, ...]]]
-"""Sizes and offsets of a rank's part, from a whole shape, a mesh and placements."""
 SHOWN_BYTES = 10**9
 """Loads that read less on a rank are done before a bar could tell anything."""
 
@@ -63,14 +62,6 @@ def require_fit(targets: Mapping[str, Tensor], stored: Mapping[str, StoredTensor
     wanted = {name: tuple(target.shape) for name, target in targets.items()}
     if differing := compare(stored, wanted, {name: target.dtype for name, target in targets.items()}):
         raise UserError(differing.problems(str(path)))
-
-
-def own_region(target: Tensor, place: Placing = compute_local_shape_and_global_offset) -> Region:
-    """The part of the whole tensor that this rank holds; an empty shard has none. `place` may remember."""
-    if not isinstance(target, DTensor):
-        return tuple(slice(0, size) for size in target.shape)
-    sizes, offsets = place(target.shape, target.device_mesh, target.placements)
-    return tuple(slice(start, start + size) for start, size in zip(offsets, sizes, strict=True))
 
 
 def _local(target: Tensor) -> Tensor:

@@ -13,11 +13,12 @@ import attrs
 
 from mm_config.running import checkpoint_digest
 from mm_models import checkpoint
+from mm_models.shards import raw_bytes
 from mm_models.weights.differences import Differences, compare
 from mm_models.weights.opening import Weights, architecture_of, contradictions, open_weights
 from mm_models.weights.published import Guess, exact_families, nearest_family
 from mm_models.weights.quantised import quantised_lines
-from mm_models.weights.tensors import StoredTensor, raw_bytes
+from mm_models.weights.tensors import StoredTensor
 
 _HEADS = {
     "configuration": "told by the configuration",

@@ -15,26 +15,13 @@ from torch import Tensor
 from mm_config.durable import require_regular
 from mm_config.schema import Problem, UserError
 from mm_models.blocks import Blocks, CheckedFile
+from mm_models.dtypes import DTYPES
+from mm_models.shards import raw_bytes
 from mm_models.weights.placeholders import placeholder
-from mm_models.weights.tensors import Piece, Region, StoredTensor, raw_bytes
+from mm_models.weights.tensors import Piece, Region, StoredTensor
 
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What comes of a header that is JSON of another shape."""
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-"""The format's names of dtypes."""
 BUFFER_BYTES = 2**24
 """What values pass through that are cast, moved to a device, or no whole rows; a single row may be larger."""
 

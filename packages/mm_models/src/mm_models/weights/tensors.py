@@ -101,11 +101,6 @@ def in_memory(tensor: Tensor) -> StoredTensor:
     return StoredTensor(tuple(tensor.shape), tensor.dtype, (piece,))
 
 
-def raw_bytes(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor, without a copy."""
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
-
-
 def _shared(piece: Piece, region: Region) -> tuple[Region, Region] | None:
     """What a piece and a region have in common, counted from the region's beginning and the piece's."""
     target, source = [], []

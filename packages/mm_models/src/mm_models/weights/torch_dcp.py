@@ -18,9 +18,9 @@ from torch import Tensor
 
 from mm_config.durable import open_regular
 from mm_config.schema import Problem, UserError
+from mm_models.dtypes import DTYPES
 from mm_models.weights.pickle_sizes import require_small
 from mm_models.weights.pickled import load_tensor
-from mm_models.weights.safetensors_files import DTYPES
 from mm_models.weights.tensors import Piece, Region, StoredTensor
 
 METADATA = ".metadata"

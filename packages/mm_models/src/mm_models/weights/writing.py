@@ -14,10 +14,9 @@ from torch import Tensor
 from mm_config.durable import synced_file
 from mm_config.schema import Problem, UserError
 from mm_models.blocks import Digester, entry_of
-from mm_models.weights.safetensors_files import DTYPES
-from mm_models.weights.tensors import StoredTensor, raw_bytes
-
-_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+from mm_models.dtypes import DTYPE_NAMES
+from mm_models.shards import raw_bytes
+from mm_models.weights.tensors import StoredTensor
 
 
 @attrs.frozen
@@ -128,7 +127,7 @@ def _write_file(path: Path, items: Sequence[Item], tick: Callable[[], None]) -> 
     items = sorted(items, key=lambda item: -item.dtype.itemsize)
     for item in items:
         start, end = end, end + item.bytes
-        entry = {"dtype": _DTYPE_NAMES[item.dtype], "shape": item.stored.shape, "data_offsets": (start, end)}
+        entry = {"dtype": DTYPE_NAMES[item.dtype], "shape": item.stored.shape, "data_offsets": (start, end)}
         header[item.name] = entry
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
