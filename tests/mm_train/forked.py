@@ -41,16 +41,20 @@ class Child:
         status = self.status(seconds)
         return status, (self.folder / "stdout").read_text(), (self.folder / "stderr").read_text()
 
+    def kill(self) -> None:
+        """Ends it, where it lives, and waits for its end."""
+        with suppress(ChildProcessError, ProcessLookupError):
+            if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+
     @contextmanager
     def killed_after_all(self) -> Generator[None]:
         """Kills it where a test fails before its end, so that it doesn't stay."""
         try:
             yield
         except BaseException:
-            with suppress(ChildProcessError):
-                if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
-                    os.kill(self.pid, signal.SIGKILL)
-                    os.waitpid(self.pid, 0)
+            self.kill()
             raise
 
 

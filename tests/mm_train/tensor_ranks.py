@@ -13,6 +13,7 @@ from mm_config import replace
 from mm_config.specs import TrainSpec
 from mm_models.networks import copy_whole
 from mm_models.ops import choose
+from mm_models.parallel import over_ranks
 from mm_models.weights.filling import own_region
 from mm_train.adapters import build_network
 from mm_train.clipping import local_of
@@ -45,7 +46,7 @@ def value_of(name: str, shape: tuple[int, ...]) -> Tensor:
 
 def built(spec: TrainSpec, layout: Layout) -> nn.Module:
     """The network of a spec with its values, on this rank."""
-    network, attached = build_network(spec, choose(CPU))
+    network, attached = build_network(spec, over_ranks(choose(CPU), layout.context))
     parallelize(network, spec, layout, CPU)
     materialize(network, CPU)
     with torch.no_grad():
@@ -68,7 +69,7 @@ def ranks_here() -> Ranks:
     return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size(), grouped=True)
 
 
-ALONE = Layout(data_rank=0, data_ranks=1, leads=True, samples=None, parameters=None)
+ALONE = Layout(data_rank=0, data_ranks=1, leads=True, samples=None, context=None, parameters=None)
 
 
 def backward(network: nn.Module, spec: TrainSpec, layout: Layout) -> Tensor:

@@ -93,8 +93,8 @@ def test_a_ring_is_refused_with_attention_that_gives_no_log_sum_exp(
 
 
 def test_a_run_is_refused_before_anything_is_made(small: TrainSpec, options: RunOptions) -> None:
-    with pytest.raises(UserError, match=r"spec\.fsdp\.offload: is True"):
-        mm_train.train(replace(small, "fsdp.offload", True), options)
+    with pytest.raises(UserError, match=r"spec\.diffusion\.timesteps_per: is micro_batch"):
+        mm_train.train(replace(small, "diffusion.timesteps_per", TimestepScope.MICRO_BATCH), options)
     assert not (options.runs_dir / small.name).exists()
 
 

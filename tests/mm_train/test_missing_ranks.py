@@ -141,7 +141,16 @@ def test_the_others_say_who_is_missing(
     else:
         assert said.startswith(f"rank {faulty} ")
         stacks = {path.name: path.read_text() for path in (run_dir / "stacks").iterdir()}
-        assert f"rank {faulty}, " in stacks[f"rank-{faulty}.txt"]
-        assert "torch/distributed" in stacks[f"rank-{1 - faulty}.txt"]
+        assert stacks.keys() == {"rank-0.txt", "rank-1.txt"}
+        there, gone = stacks[f"rank-{1 - faulty}.txt"], stacks[f"rank-{faulty}.txt"]
+        assert there.startswith(f"rank {1 - faulty}, after step {FROM_STEP}\n")
+        assert gone.startswith(f"rank {faulty}, ")
+        # Each thread of a rank that lives tells its place; one that is stopped can't, which is said.
+        main, watch = there.split("thread MainThread\n")[1].split("thread watch\n")
+        assert "torch/distributed" in main and "in speak" in watch
+        if fault == "stuck":
+            assert f"thread MainThread\n{file}:" in gone and "thread watch\n" in gone
+        else:
+            assert "It has fallen silent, as one that is stopped" in gone
     (record,) = open_index(options.runs_dir).list(name=name)
     assert record.status is (RunStatus.INTERRUPTED if faulty == 0 else RunStatus.FAILED)

@@ -27,7 +27,9 @@ MODEL = attrs.evolve(TINY_WAN, num_layers=3)
 CLIPS, MAX_NORM = 8, 0.5
 INNER = ("blocks.*", "blocks.*.ffn")
 WAYS = {
-    "two copies": FsdpSpec(shard_size=2, blocks_per_unit=2, forward_prefetch=1, backward_prefetch=1),
+    "two copies, on the host": FsdpSpec(
+        shard_size=2, blocks_per_unit=2, forward_prefetch=1, backward_prefetch=1, offload=True
+    ),
     "a copy on each rank": FsdpSpec(shard_size=1),
     "nearer between passes": FsdpSpec(wrap=INNER, reshard_size=2, forward_prefetch=2, backward_prefetch=3),
     "one unit": FsdpSpec(blocks_per_unit=5, reshard_size=1),

@@ -24,6 +24,8 @@ import mm_models
 from experiments import tiny_high
 from mm_config import replace
 from mm_config.options.run_options import RunOptions, StoppedEarly
+from mm_config.specs.optim import EmaSpec
+from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import TrainSpec
 from mm_models import device
 from mm_models.ops.choosing import choose
@@ -38,9 +40,18 @@ from tests.npu_standin import guard
 STEPS = 5
 
 
-def spec_of(name: str, kind: str) -> TrainSpec:
+ON_HOST = {
+    "fsdp.offload": True,
+    "fsdp.ignore": ("condition_embedder",),
+    "fsdp.forward_prefetch": 1,
+    "recompute.mode": Recompute.FULL,
+    "ema": EmaSpec(decay=0.5),
+}
+
+
+def spec_of(name: str, kind: str, **changes: Any) -> TrainSpec:
     wanted = {"name": name, "runtime.device": kind, "schedule.steps": STEPS, "fsdp.wrap": ("blocks.*",)}
-    return replace(tiny_high.SPEC, {**SMALL, **wanted})
+    return replace(tiny_high.SPEC, {**SMALL, **wanted, **changes})
 
 
 def resumed(spec: TrainSpec, options: RunOptions) -> Path:
@@ -86,6 +97,7 @@ def main(folder: Path) -> None:
         train(spec_of("cpu", "cpu"), options)
         trained = train(spec, options)
         resumed(spec_of("resumed", "npu"), options)
+        resumed(spec_of("on host", "npu", **ON_HOST), options)
 
         network, optimizer = sharded(spec, npu, ranks)
         states.restore(trained.checkpoint, network, optimizer)

@@ -32,7 +32,14 @@ STEP = 3
 LAYOUTS: Mapping[str, Mapping[str, int]] = {
     "fsdp": {},
     "hsdp": {"fsdp.shard_size": 2},
+    "ulysses2": {"parallel.ulysses": 2},
+    "ulysses4": {"parallel.ulysses": 4},
+    "ring2": {"parallel.ring": 2},
+    "ring4": {"parallel.ring": 4},
+    "usp": {"parallel.ring": 2, "parallel.ulysses": 2},
     "tensor2": {"parallel.tensor": 2},
+    "tensor2-ulysses2": {"parallel.tensor": 2, "parallel.ulysses": 2},
+    "tensor2-ring2": {"parallel.tensor": 2, "parallel.ring": 2},
 }
 """By name: the fields that make it."""
 ADAPTERS = LoraSpec(
@@ -143,9 +150,12 @@ class Cell:
 
 
 def every() -> list[Cell]:
-    """All cells, in the order of their names; the grids are dealt round."""
+    """All cells, in the order of the axes; the grids are dealt round, each round from the next one on."""
     combined = (dict(zip(AXES, values, strict=True)) for values in product(*AXES.values()))
-    return [Cell(**values, grid=GRIDS[place % len(GRIDS)]) for place, values in enumerate(combined)]
+    count = len(GRIDS)
+    return [
+        Cell(**values, grid=GRIDS[(place + place // count) % count]) for place, values in enumerate(combined)
+    ]
 
 
 def all_pairs(cells: Iterable[Cell]) -> list[Cell]:
@@ -176,6 +186,9 @@ COMPILED_CELLS = tuple(
     for name in (
         "fsdp-none-in1-all-text",
         "hsdp-full-in4-adapters-frame",
+        "ulysses4-none-in1-all-timesteps",
+        "ring2-full-in1-all-frame",
+        "usp-selective-in4-all-text",
         "tensor2-none-in1-all-frame",
     )
 )

@@ -61,13 +61,14 @@ class Average:
 
     def tensors(self) -> dict[str, Tensor]:
         """The values by name, where nothing is on its way to them any more: what a checkpoint holds."""
-        if self.spec.offload and torch.accelerator.is_available():
-            torch.accelerator.synchronize()
+        if self.spec.offload:
+            _wait_for_copies()
         return self.values
 
     @torch.no_grad()
     def _exchange(self, network: nn.Module) -> None:
         reshard(network)
+        _wait_for_copies()  # Weights in the host's memory may still be read by the last pass.
         for own, weight in zip(*self._beside(network), strict=True):
             before = weight.clone()
             weight.copy_(own, non_blocking=True)
@@ -107,3 +108,9 @@ def _copy(parameter: Tensor, offload: bool) -> Tensor:
         # Beside its mesh, as FSDP2's own offloading has it; `from_local` would move it back.
         return DTensor(moved, parameter._spec, requires_grad=False)
     return moved
+
+
+def _wait_for_copies() -> None:
+    """Nothing is on its way between the host's memory and a device afterwards."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()

@@ -98,6 +98,7 @@ CARRIED_OUT = CarriedOut(
         "fsdp.blocks_per_unit",
         "fsdp.forward_prefetch",
         "fsdp.ignore",
+        "fsdp.offload",
         "fsdp.reshard_size",
         "fsdp.shard_size",
         "lora",

@@ -51,6 +51,7 @@ def finish(training: Training, state: TrainState) -> TrainResult:
         return content
 
     result = result_of(run, training.ranks.on_first(write))
+    training.ledger.close()
     for line in summary(training):
         say(line)
     return result
@@ -76,3 +77,5 @@ def summary(training: Training) -> Iterator[str]:
     yield f"{', '.join(told)}; {peak}; {typed_path(training.run.metrics_path)}"
     if saved := training.saving.told():
         yield saved
+    if account := training.ledger.account():
+        yield f"the run took {account}"

@@ -23,7 +23,8 @@ def gradients_of(training: Training, batch: Batch, batches: Coming) -> dict[str,
     """
     loss = _accumulate(training, batch, batches)
     norm = training.clipping.clip(training.network.parameters())
-    return {"loss": loss, "grad_norm": norm}
+    # With the shards it may lie on the host.
+    return {"loss": loss, "grad_norm": norm.to(loss.device)}
 
 
 def _accumulate(training: Training, batch: Batch, batches: Coming) -> Tensor:

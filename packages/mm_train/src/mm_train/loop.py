@@ -24,6 +24,7 @@ from mm_train.profiling import recording
 from mm_train.recording import Recorder
 from mm_train.saving import FAILED
 from mm_train.states import TrainState
+from mm_train.stopping import Grace
 from mm_train.updating import update
 from mm_train.work import Training
 
@@ -54,12 +55,13 @@ def fit(
             a weight or a moment is not finite where a checkpoint is due; that state is not saved.
         Stopped: A signal to stop arrived, or another rank stops; the state was saved before.
     """
-    spec, ranks = training.spec, training.ranks
+    spec, ranks, ledger = training.spec, training.ranks, training.ledger
     steps = spec.schedule.steps
     last_step = min(steps, stop_after or steps)
     first_step, started = start.step, time.perf_counter()
     state = start
     recorder = Recorder(training)
+    grace = Grace()
     bad = torch.zeros((), device=training.device)
     training.network.train()
     with (
@@ -85,8 +87,10 @@ def fit(
         for step in range(first_step, last_step):
             reached(step)
             training.clock.mark("other")
+            ledger.step = step + 1
             asked_at = time.perf_counter()
-            batch = ranks.together(lambda: next(batches))
+            with ledger.during("waiting"):
+                batch = ranks.together(lambda: next(batches))
             waited = time.perf_counter() - asked_at
             training.clock.mark("data")
             lr = learning_rate(step, spec.optim.lr, spec.schedule)
@@ -104,12 +108,14 @@ def fit(
             closed = yield done
             training.clock.mark("other")
             asked = stop_requested()
-            stop = ranks.largest(saving.failed or (max(asked, signal.SIGINT) if closed else asked))
+            with ledger.during("waiting"):
+                stop = ranks.largest(saving.failed or (max(asked, signal.SIGINT) if closed else asked))
             if stop == FAILED:
                 saving.settle()
             measured = None
             if not stop or step + 1 == steps:
-                measured = looked_at(training, recorder, step + 1, bar)
+                with ledger.during("looking"):
+                    measured = looked_at(training, recorder, step + 1, bar)
             elapsed = start.seconds + time.perf_counter() - started
             state = attrs.evolve(
                 start, step=step + 1, data=batches.state(), seconds=elapsed, validation=measured
@@ -120,10 +126,14 @@ def fit(
                 recorder.read()
                 ranks.on_first(training.run.sync_metrics)
                 more = training.more_groups()
-                saving.save(training.network, training.optimizer, state, more, training.sinks)
-                if stop or state.step == last_step:
-                    saving.settle()
+                with ledger.during("checkpoints"):
+                    saving.save(training.network, training.optimizer, state, more, training.sinks)
+                    if stop or state.step == last_step:
+                        saving.settle()
+                ranks.on_first(partial(ledger.write, state.step))
                 training.clock.mark("checkpoint")
+                if late := grace.late(time.perf_counter() - asked_at):
+                    say(late)
             if stop and state.step < steps:
                 if closed and not asked:
                     raise StoppedEarly(training.run.path, state.step, steps)

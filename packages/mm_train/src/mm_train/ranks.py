@@ -11,18 +11,17 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import attrs
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
-from mm_config import diff
 from mm_config.console import set_by_torchrun
 from mm_config.runs import Run
-from mm_config.schema import Problem, UserError, exact_hash, for_person
-from mm_config.specs import Dtype, PrecisionSpec, TrainRuntimeSpec, TrainSpec
-from mm_config.stored import from_payload, to_payload
+from mm_config.schema import Problem, UserError
+from mm_config.specs import Dtype, PrecisionSpec, TrainRuntimeSpec
 from mm_models import gather_json
 from mm_train.watching import Watch, naming, own_store, speaking
 
@@ -112,7 +111,11 @@ def timeout_of(runtime: TrainRuntimeSpec) -> timedelta:
 
 @contextmanager
 def joined(
-    precision: PrecisionSpec, device: torch.device, timeout: timedelta = timedelta(minutes=30)
+    precision: PrecisionSpec,
+    device: torch.device,
+    timeout: timedelta = timedelta(minutes=30),
+    *,
+    sharded: bool = False,
 ) -> Generator[Ranks]:
     """Joins the process group that torchrun prepared, or the one that the caller already joined.
 
@@ -123,7 +126,8 @@ def joined(
 
     A single process without torchrun has nothing to shard. In float32 it also has nothing to cast, so it
     goes without a group and without FSDP2, whose hooks cost some 30 ms a step on a CPU whatever the
-    network's size; in other formats it makes a group of its own, because FSDP2 holds the dtype policy.
+    network's size; in other formats, or where it is to be `sharded`, it makes a group of its own, because
+    FSDP2 holds the dtype policy and what waits in the host's memory.
     """
     if dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size(), grouped=True)
@@ -131,7 +135,7 @@ def joined(
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
     set_by_torchrun("RANK", 0)
     set_by_torchrun("WORLD_SIZE", 1, at_least=1)
-    if not launched and precision.compute is Dtype.FLOAT32:
+    if not launched and precision.compute is Dtype.FLOAT32 and not sharded:
         yield Ranks(0, 1, grouped=False)
         return
     if device.type != "cpu":
@@ -147,7 +151,8 @@ def joined(
         if world_size == 1:
             yield Ranks(rank, world_size, grouped=True)
             return
-        with speaking(Watch(rank, world_size, timeout, own_store())) as watch, naming(watch):
+        store = own_store(gather_json(uuid4().hex)[0])
+        with speaking(Watch(rank, world_size, timeout, store)) as watch, naming(watch):
             yield Ranks(rank, world_size, grouped=True, watch=watch)
     finally:
         _part()
@@ -182,29 +187,6 @@ def merged(found: Iterable[Iterable[tuple[str, str]]]) -> list[Problem]:
         named = {problem.path for problem in said if problem.path}
         said += [Problem(path, message) for path, message in problems if path not in named]
     return list(dict.fromkeys(said))
-
-
-def agree_on(spec: TrainSpec, ranks: Ranks) -> None:
-    """Stops where ranks were started with different specs.
-
-    Raises:
-        UserError: One problem for each field that differs from rank 0's.
-    """
-    hashes = ranks.gather(exact_hash(spec))
-    if len(set(hashes)) == 1:
-        return
-    specs = [from_payload(payload) for payload in ranks.gather(to_payload(spec))]
-    raise UserError(
-        [
-            Problem(
-                change.path,
-                f"differs between ranks: {for_person(change.old)} on rank 0, "
-                f"{for_person(change.new)} on rank {rank}",
-            )
-            for rank, other in enumerate(specs)
-            for change in diff(specs[0], other)
-        ]
-    )
 
 
 def _problems_of(failure: Exception | None, rank: int) -> list[tuple[str, str]]:

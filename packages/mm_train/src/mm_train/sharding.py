@@ -8,7 +8,13 @@ from re import fullmatch
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 
 from mm_config.specs import FsdpSpec, PrecisionSpec
 from mm_models import BLOCKS, torch_dtype
@@ -36,16 +42,17 @@ def shard(
     whole = matching_modules(network, fsdp.ignore, "spec.fsdp.ignore")
     meshes = dict.fromkeys(whole, _copies_alone(parameters)) if whole else {}
     units = [*_units(network, fsdp), *((name,) for name in whole)]
-    policy = dtype_policy(precision)
+    policy, waiting = dtype_policy(precision), _waiting(device, fsdp.offload)
     for unit in sorted(units, key=lambda unit: -unit[0].count(".")):
         fully_shard(
             [network.get_submodule(name) for name in unit],
             mesh=meshes.get(unit[0], mesh),
             mp_policy=policy,
             reshard_after_forward=_ranks_between_passes(fsdp),
+            offload_policy=waiting,
         )
     # The root's parameters are the last that forward uses and the first that backward needs.
-    fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=False, offload_policy=waiting)
     if not scales_while_reducing(device):
         _reduce_by_sums(network)
     _gather_ahead(network, [("",), *units], fsdp)
@@ -57,6 +64,11 @@ def _units(network: nn.Module, fsdp: FsdpSpec) -> list[tuple[str, ...]]:
     blocks, size = [name for name in names if fullmatch(rf"{BLOCKS}\.\d+", name)], fsdp.blocks_per_unit
     grouped = [tuple(blocks[start : start + size]) for start in range(0, len(blocks), size)]
     return [*grouped, *((name,) for name in names if name not in blocks)]
+
+
+def _waiting(device: torch.device, offload: bool) -> OffloadPolicy:
+    """Where shards lie, pinned where a device copies from there."""
+    return CPUOffloadPolicy(pin_memory=device.type != "cpu") if offload else OffloadPolicy()
 
 
 def _copies_alone(parameters: DeviceMesh) -> DeviceMesh:

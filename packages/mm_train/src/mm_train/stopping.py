@@ -14,8 +14,11 @@ from typing import Any
 from mm_config.options import StoppedEarly
 from mm_config.running import leave
 
-ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that ask a run to stop: Ctrl-C, the scheduler's or the system's word, a closed terminal."""
+ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Signals that ask a run to stop: Ctrl-C, the scheduler's or the system's word, a closed terminal, and what
+schedulers are told to send a while before the end."""
+GRACE_SECONDS = 30
+"""From SIGTERM to SIGKILL where nobody says otherwise: torchrun's --shutdown-timeout, Slurm's KillWait."""
 _ECHO_SECONDS = 1.0
 """For so long torchrun passes on a signal that the terminal or the scheduler gave to all processes."""
 
@@ -41,7 +44,7 @@ def stop_requests() -> Generator[Callable[[], int]]:
     counted = _counter()
 
     def note(number: int, frame: FrameType | None) -> None:
-        match counted():
+        match counted(number):
             case 1:
                 arrived.append(number)
                 if number == signal.SIGHUP:
@@ -64,6 +67,24 @@ def stop_requests() -> Generator[Callable[[], int]]:
     _act(before, arrived)
 
 
+class Grace:
+    """Says once that ranks which are asked to stop need longer than launchers wait."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def late(self, seconds: float) -> str:
+        """What is to be said of the seconds from asking for a batch to the written checkpoint, or nothing."""
+        if self._told or seconds < GRACE_SECONDS:
+            return ""
+        self._told = True
+        return (
+            f"a step, what is looked at after it and the checkpoint took {seconds:.0f} s. torchrun and Slurm "
+            f"end ranks {GRACE_SECONDS} s after SIGTERM: give torchrun --shutdown-timeout {2 * seconds:.0f} "
+            f"and sbatch --signal=B:USR1@{2 * seconds:.0f}, or the state of a stop is lost"
+        )
+
+
 def _act(before: dict[int, Any], arrived: list[int]) -> None:
     """Puts the handlers back, and has what arrived act as they say."""
     for number, handler in before.items():
@@ -72,12 +93,17 @@ def _act(before: dict[int, Any], arrived: list[int]) -> None:
         signal.raise_signal(number)
 
 
-def _counter() -> Callable[[], int]:
-    """Counts signals: 1 for the first, 2 for any that came of its own after it, 0 for the launcher's echo."""
+def _counter() -> Callable[[int], int]:
+    """Counts signals: 1 for the first, 2 for any that came of its own after it, 0 for the launcher's echo.
+
+    SIGUSR1 only warns of an end to come: the SIGTERM that schedulers send after it is the first.
+    """
     patience = _ECHO_SECONDS if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
     first: list[float] = []
 
-    def count() -> int:
+    def count(number: int) -> int:
+        if number == signal.SIGUSR1:
+            return 1
         first.append(time.monotonic())
         return 1 if len(first) == 1 else 2 * (first[-1] - first[0] >= patience)
 
@@ -96,7 +122,7 @@ def _watched(before: dict[int, Any]) -> Generator[None]:
 
     def watch() -> None:
         while number := os.read(told, 1)[0]:
-            if number in before and counted() == 2:
+            if number in before and counted(number) == 2:
                 leave(number)
 
     thread = threading.Thread(target=watch, name="second signal", daemon=True)

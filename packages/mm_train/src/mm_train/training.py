@@ -24,6 +24,7 @@ from mm_models import deterministic, device, device_names, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_models.parallel import over_ranks
 from mm_train.adapters import build_network
+from mm_train.agreeing import agree_on, agree_on_data, require_shared
 from mm_train.average import average_of
 from mm_train.beginning import begin, fill, steps_before
 from mm_train.carried_out import check_carried_out
@@ -31,6 +32,7 @@ from mm_train.clipping import clipping_of
 from mm_train.content import agreed_inputs
 from mm_train.finishing import finish, quarantine_of
 from mm_train.layout import layout_of
+from mm_train.ledger import Ledger, begun
 from mm_train.loop import fit
 from mm_train.metrics import Step
 from mm_train.noise import noise_levels
@@ -38,7 +40,7 @@ from mm_train.optim import build_optimizer
 from mm_train.parallelize import materialize, parallelize
 from mm_train.preparing import opened_source, planned, prepared
 from mm_train.profiling import require_recordable
-from mm_train.ranks import Ranks, agree_on, joined, timeout_of
+from mm_train.ranks import Ranks, joined, timeout_of
 from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
 from mm_train.sample_requests import encoded_samples, open_samples
@@ -108,6 +110,7 @@ def steps(spec: TrainSpec, options: RunOptions | None = None) -> Generator[Step,
 
 
 def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainResult]:
+    began = begun(bool(options.argv))
     check_environment(spec)
     if options.if_needed and (earlier := equal_run(spec, options)):
         finished = attach(earlier)
@@ -117,9 +120,9 @@ def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainR
     with (
         on_threads(options.threads),
         deterministic(picked, spec.runtime.deterministic),
-        joined(spec.precision, picked, timeout_of(spec.runtime)) as ranks,
+        joined(spec.precision, picked, timeout_of(spec.runtime), sharded=spec.fsdp.offload) as ranks,
     ):
-        running = _train(spec, options, picked, ranks)
+        running = _train(spec, options, picked, ranks, began)
         try:
             step = next(running)
             while True:
@@ -137,12 +140,13 @@ def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainR
 
 
 def _train(
-    spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ranks
+    spec: TrainSpec, options: RunOptions, picked: torch.device, ranks: Ranks, began: float
 ) -> Generator[Step, bool, TrainResult]:
     """Everything that the ranks do together; what it holds is free when they part."""
     rules.check(spec, ranks.world_size)
     check_carried_out(spec)
     agree_on(spec, ranks)
+    require_shared(options, ranks)
     require_recordable(spec, picked)
     ranks.on_first(lambda: require_trackers(spec))
     point = resume_point(spec, options, ranks)
@@ -152,6 +156,7 @@ def _train(
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
     ops = over_ranks(ops, layout.context)
     dataset, data = prepared(spec, options, ranks)
+    agree_on_data(dataset, ranks)
     plan = planned(spec, dataset, options, ranks)
     network, attached = build_network(spec, ops)
     parallelize(network, spec, layout, picked)
@@ -163,11 +168,17 @@ def _train(
     if spec.data.precomputed is None or not spec.data.precomputed.latents:
         ranks.on_first(lambda: mm_data.check_files(spec.data, dataset))
     run = _open(spec, options, ops, picked, ranks, made.inputs)
-    with recorded(run) if ranks.is_first else nullcontext(), ranks.naming_who_is_missing(run):
+    ledger = Ledger(run.path if ranks.is_first else None, began)
+    with (
+        recorded(run) if ranks.is_first else nullcontext(),
+        ranks.naming_who_is_missing(run),
+        closing(ledger),
+    ):
         started = time.perf_counter()
         sampling = ranks.together(lambda: encoded_samples(samples))
         source = opened_source(spec, options, dataset, plan, picked, ranks, made.inputs)
-        materialize(network, picked)
+        shards = torch.device("cpu") if spec.fsdp.offload else picked
+        materialize(network, picked, shards)
         if saved is not None and made.keeps_order:
             dataset = in_stored_order(dataset, saved)
             plan = planned(spec, dataset, options, ranks)
@@ -184,11 +195,12 @@ def _train(
             source=source,
             levels=noise_levels(spec),
             network=network,
-            optimizer=build_optimizer(network, spec.optim, picked),
+            optimizer=build_optimizer(network, spec.optim, shards),
             sampling=sampling,
             dropout=attached and attached.dropout,
-            clipping=clipping_of(spec.optim, picked),
+            clipping=clipping_of(spec.optim, shards),
             average=average_of(network, spec.ema),
+            ledger=ledger,
             saving=Saving(run.checkpoints_dir, spec, ranks),
             sinks=[run.log] if ranks.is_first else [],
         )
@@ -204,6 +216,7 @@ def _train(
         for lost in ranks.on_first(lambda: run.rewind_metrics(start.step, steps_before(spec))):
             say(lost)
         start = attrs.evolve(start, seconds=start.seconds + time.perf_counter() - started)
+        ranks.on_first(lambda: ledger.ready(start.step, ranks.world_size))
         with stop_requests() as stop_requested, tracking(training, start.step):
             state = yield from fit(training, start, stop_requested, options.stop_after)
             return finish(training, state)

@@ -26,13 +26,14 @@ def update(
         numbers: The loss and the norm, equal on all ranks.
         bad: A float32 scalar on the device, 0 until a number is not finite and 1 from then on; written here.
     """
+    gradients = [local_of(one.grad) for one in parameters if one.grad is not None]
     finite = torch.stack(list(numbers)).isfinite().all()
     torch.maximum(bad, (~finite).float(), out=bad)
+    spoilt = bad.to(gradients[0].device)
     if getattr(optimizer, "_step_supports_amp_scaling", False):
-        optimizer.found_inf = bad  # type: ignore[attr-defined]
+        optimizer.found_inf = spoilt  # type: ignore[attr-defined]
     else:
-        gradients = [local_of(one.grad) for one in parameters if one.grad is not None]
-        torch._foreach_mul_(gradients, 1.0 - bad)  # type: ignore[attr-defined]
+        torch._foreach_mul_(gradients, 1.0 - spoilt)  # type: ignore[attr-defined]
         for gradient in gradients:
             gradient.nan_to_num_(0.0, 0.0, 0.0)
     optimizer.step()

@@ -3,7 +3,8 @@
 A collective that runs into its time-out knows that a rank is missing, but not which. So every rank writes now
 and then into the store of the process group at what step it is and where its main thread stands. A rank whose
 wait fails reads what all have written: one that has fallen silent is stopped or gone, one that is not in a
-collective is what the others wait for.
+collective is what the others wait for. Then each rank writes where all of its threads stand into the run
+folder; for one that is silent, the rank that names it writes what it said last.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping
+import traceback
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -48,6 +51,10 @@ class Watch:
     """As `own_store` gives it."""
     step: int = 0
     """Steps that are done."""
+    stacks: Path | None = None
+    """Folder of the run in which ranks say where they stand when one is missing; None before there is one."""
+    written: bool = False
+    """Whether this rank has said it."""
 
     @property
     def period(self) -> float:
@@ -64,9 +71,22 @@ class Watch:
                     moved, step = now, self.step
                 word = {"at": now, "still": now - moved, "step": step, "places": places}
                 self.store.set(str(self.rank), json.dumps(word))
-                if self.store.check([_FAILED]) and not ended.wait(2 * self.period):
-                    os._exit(1)
+                if self.store.check([_FAILED]):
+                    self.write(_stacks())
+                    if not ended.wait(2 * self.period):
+                        os._exit(1)
                 ended.wait(self.period)
+
+    def write(self, lines: Iterable[str], rank: int | None = None) -> None:
+        """Writes where this rank stands, once, or what is known of another one."""
+        if self.stacks is None or (rank is None and self.written):
+            return
+        self.written = self.written or rank is None
+        head = [] if rank is not None else [f"rank {self.rank}, after step {self.step}"]
+        with suppress(OSError):
+            self.stacks.mkdir(exist_ok=True)
+            file = self.stacks / f"rank-{self.rank if rank is None else rank}.txt"
+            file.write_text("\n".join([*head, *lines, ""]), "utf-8")
 
     def words(self) -> Mapping[int, dict[str, Any]]:
         """What each rank said last."""
@@ -75,15 +95,19 @@ class Watch:
         return {rank: json.loads(word) for rank, word in enumerate(said)}
 
 
-def own_store() -> Any:
-    """A connection of its own to the store of the process group: nobody waits for the other's answer."""
+def own_store(key: str) -> Any:
+    """A connection of its own to the store of the process group: nobody waits for the other's answer.
+
+    Args:
+        key: Drawn by the ranks together: a launcher that starts its ranks again keeps its store.
+    """
     store = dist.TCPStore(  # type: ignore[attr-defined]
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         is_master=False,
         wait_for_workers=False,
     )
-    return dist.PrefixStore("mm_watch", store)  # type: ignore[attr-defined]
+    return dist.PrefixStore(f"mm_watch/{key}", store)  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -107,11 +131,14 @@ def naming(watch: Watch, run: Run | None = None) -> Generator[None]:
     Raises:
         Failure: Another rank is stopped, gone or stuck. One of those that wait says it; the others are mute.
     """
+    if run is not None:
+        watch.stacks = run.path / "stacks"
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, Failure) or not any(word in str(error) for word in _SAYS):
             raise
+        watch.write(_stacks(error))
         raise Failure(_found(watch, run, str(error))) from error
 
 
@@ -129,13 +156,6 @@ def _found(watch: Watch, run: Run | None, said: str) -> str:
     most = watch.timeout.total_seconds() / 2
     silent = [rank for rank, age in ages.items() if age > most]
     stuck = [rank for rank, word in words.items() if word["still"] > most and rank not in silent]
-    if run is not None:
-        for rank, word in words.items():
-            lines = [f"rank {rank}, {ages[rank]:.1f} s ago, after step {word['step']}", *word["places"]]
-            with suppress(OSError):
-                stacks = run.path / "stacks"
-                stacks.mkdir(exist_ok=True)
-                (stacks / f"rank-{rank}.txt").write_text("\n".join([*lines, ""]), "utf-8")
     with suppress(dist.DistError):
         watch.store.set(_FAILED, "")
     where = "" if run is None else f"; where all were is in {run.path / 'stacks'}"
@@ -144,6 +164,10 @@ def _found(watch: Watch, run: Run | None, said: str) -> str:
         return f"a rank is missing ({next(word for word in _SAYS if word in said)}){where}{advice}"
     if watch.rank != min(set(words) - {*silent, *stuck}, default=watch.rank):
         return ""
+    for rank in silent:
+        last = f"rank {rank}, {ages[rank]:.1f} s ago, after step {words[rank]['step']}"
+        why = "It has fallen silent, as one that is stopped, and can't write where it stands. It said last:"
+        watch.write([last, why, *words[rank]["places"]], rank)
     told = [f"rank {rank} was last heard {ages[rank]:.1f} s ago, {_at(words[rank])}" for rank in silent]
     told += [f"rank {rank} hangs, {_at(words[rank])}" for rank in stuck]
     return ", ".join(told) + where + advice
@@ -153,6 +177,19 @@ def _at(word: dict[str, Any]) -> str:
     """The place of a rank that a person looks for: the innermost outside of torch."""
     place = next((place for place in word["places"] if f"{os.sep}torch{os.sep}" not in place), "nowhere")
     return f"after step {word['step']} at {place}"
+
+
+def _stacks(error: BaseException | None = None) -> list[str]:
+    """Where each thread stands, the innermost place first; for the main thread, where an error arose."""
+    frames = sys._current_frames()
+    lines: list[str] = []
+    for thread in threading.enumerate():
+        places = _places(frames.get(thread.ident or 0))
+        if error is not None and thread is threading.main_thread():
+            found = reversed(traceback.extract_tb(error.__traceback__))
+            places = [f"{place.filename}:{place.lineno} in {place.name}" for place in found]
+        lines += [f"thread {thread.name}", *places]
+    return lines
 
 
 def _places(frame: FrameType | None) -> list[str]:

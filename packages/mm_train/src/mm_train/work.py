@@ -18,6 +18,7 @@ from mm_models.lora import Dropout
 from mm_train.average import Average
 from mm_train.clipping import Clipping
 from mm_train.layout import Layout
+from mm_train.ledger import Ledger
 from mm_train.metrics import Sink
 from mm_train.noise import NoiseLevels
 from mm_train.offloading import Resting
@@ -79,6 +80,8 @@ class Training:
         default=attrs.Factory(lambda self: Clock(self.device), takes_self=True)  # type: ignore[attr-defined]
     )
     """Tells the time by part."""
+    ledger: Ledger = attrs.Factory(lambda: Ledger(None, 0.0))
+    """Adds up all time of the run."""
     totals: Totals = attrs.field(factory=Totals)
     """What this process has done."""
     encoders: Resting = attrs.Factory(lambda self: self.resting(), takes_self=True)

@@ -95,7 +95,10 @@ def _examples(spec: RootSpec, file: str) -> Sequence[tuple[str, str]]:
     if trains:
         examples += [
             (f"python {file} --resume latest", "continue the latest run"),
-            (f"torchrun --nproc-per-node 8 {file}", "run it on eight devices"),
+            (
+                f"torchrun --nproc-per-node 8 --max-restarts 3 {file} --resume auto",
+                "eight devices",
+            ),
         ]
     return [
         *examples,

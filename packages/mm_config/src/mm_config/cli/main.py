@@ -21,7 +21,13 @@ from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.root import RootSpec
 from mm_config.schema.types import expect
 
-RESUME = Option("--resume", "Continue a run: its folder, its id, a hash prefix, or latest.", "RUN|latest")
+RESUME = Option(
+    "--resume",
+    "Continue a run: its folder, its id, a hash prefix, or latest; auto continues the newest run of the very "
+    "spec that has not finished, or makes one. A training that is asked to stop saves its state first and "
+    "ends with 143 (SIGTERM), 138 (SIGUSR1), 130 (Ctrl-C) or 129 (SIGHUP).",
+    "RUN|latest|auto",
+)
 TAKE_OVER = Option(
     "--take-over", "Resume a run that a process on another machine has not given back, since that has ended."
 )

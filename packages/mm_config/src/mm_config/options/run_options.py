@@ -51,7 +51,8 @@ class RunOptions:
     runs_dir: Path = attrs.field(default=Path("runs"), converter=_path)
     """Folder of all run folders and of their index."""
     resume: str | None = attrs.field(default=None, converter=_text)
-    """A run folder, a run id or a hash prefix to continue, or `latest`; None starts anew."""
+    """A run folder, a run id or a hash prefix to continue, or `latest` of the label; `auto` continues the
+    newest run of the very spec that has not finished, and makes one where there is none; None starts anew."""
     restart: bool = False
     """Whether a new run is made where `resume` is `latest` and finds none, or names a run that has lost its
     checkpoints. Without `resume` one is made anyway."""

@@ -32,7 +32,7 @@ from mm_config.runs.database import UnusableIndex, indexing
 from mm_config.runs.index import open_index
 from mm_config.runs.inputs import INPUTS_FILE, write_inputs
 from mm_config.runs.logged import append, rewind
-from mm_config.runs.lookup import folder_to_resume, why_another
+from mm_config.runs.lookup import folder_to_resume, is_of_this_launch, why_another
 from mm_config.runs.provenance import NO_OPS, provenance, utc_now, write_provenance
 from mm_config.runs.record import (
     PROVENANCE_FILE,
@@ -268,7 +268,8 @@ def _resume(
 ) -> Run:
     path = earlier.path
     with _writing(path):
-        lock.acquire(path, take_over=options.take_over, option=options.name_of("take_over"))
+        ended = options.take_over or is_of_this_launch(path)
+        lock.acquire(path, take_over=ended, option=options.name_of("take_over"))
         remove_abandoned(stages(path))
         with indexing(path):
             # Before the folder says so: the index reads a run again that it has as running.

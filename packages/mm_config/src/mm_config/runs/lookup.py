@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from mm_config.options.run_options import RunOptions
 from mm_config.runs.index import Index, open_index
-from mm_config.runs.record import SPEC_FILE, RunRecord
+from mm_config.runs.provenance import LAUNCH, read_provenance
+from mm_config.runs.record import SPEC_FILE, RunRecord, RunStatus
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import diff, for_person
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.fields import SEMANTIC
+from mm_config.schema.identity import exact_hash
 from mm_config.schema.root import RootSpec
 
 MIN_PREFIX = 6
@@ -54,7 +58,8 @@ def why_none(index: Index, target: str) -> str | None:
 
 
 def folder_to_resume(spec: RootSpec, options: RunOptions) -> Path | None:
-    """The folder that `options.resume` names: a path, a run id, a hash prefix, or `latest` of the label.
+    """The folder that `options.resume` names: a path, a run id, a hash prefix, `latest` of the label, or
+    `auto` for the newest of the very spec that has not finished.
 
     Returns:
         None where there is nothing to resume, or no latest run and `options.restart` asks for a new one.
@@ -65,6 +70,8 @@ def folder_to_resume(spec: RootSpec, options: RunOptions) -> Path | None:
     target = options.resume
     if target is None:
         return None
+    if target == "auto":
+        return _unfinished(open_index(options.runs_dir), spec)
     if (Path(target) / SPEC_FILE).is_file():
         return Path(target)
     index = open_index(options.runs_dir)
@@ -80,6 +87,28 @@ def folder_to_resume(spec: RootSpec, options: RunOptions) -> Path | None:
         candidates = ", ".join(record.path for record in found)
         raise UserError(Problem(option, f"{target!r} is ambiguous: {candidates}"))
     return index.folder(found[0])
+
+
+def is_of_this_launch(folder: Path) -> bool:
+    """Whether the last process of a run was of the launch by torchrun that this process is of, too: before
+    torchrun starts its ranks again, it has ended them."""
+    launch = os.environ.get(LAUNCH, "none")
+    written = sorted(folder.glob("provenance*.json"), key=lambda file: (len(file.name), file.name))
+    with suppress(UserError, LookupError):  # What can't be read tells nothing.
+        return launch != "none" and read_provenance(written[-1])["launcher"].get(LAUNCH) == launch
+    return False
+
+
+def _unfinished(index: Index, spec: RootSpec) -> Path | None:
+    """The newest run of the very spec that has not finished, or that this launch has finished before torchrun
+    started its ranks again: what one of them failed at came after its end."""
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    for record in index.list(name=spec.name or tag_of(spec), matching=exact_hash(spec)):
+        folder = index.folder(record)
+        unfinished = record.status is not RunStatus.FINISHED
+        if folder.is_dir() and (unfinished or (again and is_of_this_launch(folder))):
+            return folder
+    return None
 
 
 def why_another(run: str, earlier: RootSpec, spec: RootSpec, options: RunOptions) -> Iterator[Problem]:

@@ -19,7 +19,9 @@ from mm_config.npu.variables import RECORDED
 from mm_config.options.run_options import Threads
 from mm_config.stored.json_files import read_json, write_json
 
-LAUNCHER_VARIABLES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "TORCHELASTIC_RUN_ID")
+LAUNCH = "TORCHELASTIC_RUN_ID"
+"""How torchrun calls what it has launched, `none` where nobody has named it."""
+LAUNCHER_VARIABLES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", LAUNCH)
 """What torchrun says of the job; beside it only an NPU's variables are stored, since more holds secrets."""
 
 _SHAPE = {
