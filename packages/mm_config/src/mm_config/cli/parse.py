@@ -24,6 +24,9 @@ from mm_config.schema.root import RootSpec
 from mm_config.schema.suggestions import did_you_mean
 from mm_config.schema.types import describe
 
+Rule = Callable[[RootSpec], Iterable[Problem]]
+"""What finds problems of a spec."""
+
 
 def overridden(
     spec: RootSpec,
@@ -31,7 +34,7 @@ def overridden(
     problems: Iterable[Problem] = (),
     other_flags: Sequence[str] = (),
     world_size: int | None = None,
-    *more: Callable[[RootSpec], Iterable[Problem]],
+    *more: Rule,
 ) -> RootSpec:
     """A spec with the given fields, checked whole.
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from mm_config.cli.parse import overridden, unsaid_ranks
-from mm_config.cli.scan import RUNS_DIR, WORLD_SIZE, CommandLine
+from mm_config.cli.parse import Rule, overridden
+from mm_config.cli.scan import RUNS_DIR, CommandLine
 from mm_config.console.output import aside
 from mm_config.durable.reading import require_regular
 from mm_config.options.locations import Locations
@@ -86,17 +86,13 @@ def find(target: str, options: RunOptions) -> Target:
     return _from_index(target, options)
 
 
-def read_targets(line: CommandLine, *, planned: bool = False) -> tuple[RootSpec, ...]:
+def read_targets(line: CommandLine, world_size: int | None = None, *more: Rule) -> tuple[RootSpec, ...]:
     """The specs of `read_whole_targets`."""
-    return tuple(target.spec for target in read_whole_targets(line, planned=planned))
+    return tuple(target.spec for target in read_whole_targets(line, world_size, *more))
 
 
-def read_whole_targets(line: CommandLine, *, planned: bool = False) -> tuple[Target, ...]:
+def read_whole_targets(line: CommandLine, world_size: int | None = None, *more: Rule) -> tuple[Target, ...]:
     """What the words of a command line name, each spec checked and the fields put into the last.
-
-    Args:
-        line: The command line.
-        planned: Whether they are checked for `--world-size` ranks.
 
     Raises:
         UserError: All that is wrong with the options, the targets and their specs.
@@ -108,9 +104,7 @@ def read_whole_targets(line: CommandLine, *, planned: bool = False) -> tuple[Tar
         fields = line.fields if index == len(line.words) else ()
         with gathering(problems):
             found = find(target, options)
-            ranks = line.value(WORLD_SIZE, 1) if planned else None
-            more = (unsaid_ranks,) if planned and not line.has(WORLD_SIZE) else ()
-            spec = overridden(found.spec, fields, (), line.flags, ranks, *more)
+            spec = overridden(found.spec, fields, (), line.flags, world_size, *more)
             targets.append(attrs.evolve(found, spec=spec))
     if problems:
         raise UserError(problems)

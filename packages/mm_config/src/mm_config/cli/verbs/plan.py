@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from mm_config.cli.parse import unsaid_ranks
 from mm_config.cli.plan_page import plan_lines, search_lines
 from mm_config.cli.scan import JSON, RUNS_DIR, WORLD_SIZE, CommandLine, Option
 from mm_config.cli.targets import TARGET_HELP, read_targets
@@ -60,7 +61,8 @@ def print_plan(line: CommandLine) -> int:
     world_size, efficiency = line.value(WORLD_SIZE, 1), line.value(EFFICIENCY)
     searches, device = line.has(SEARCH), line.value(DEVICE)
     # What is searched need not be legal as it stands.
-    (spec,) = read_targets(line, planned=not searches)
+    asked = () if searches or line.has(WORLD_SIZE) else (unsaid_ranks,)
+    (spec,) = read_targets(line, None if searches else world_size, *asked)
     if searches:
         found = search(spec, world_size, device or "h200", efficiency)
         if line.has(JSON):
