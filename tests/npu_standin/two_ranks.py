@@ -48,6 +48,8 @@ ON_HOST = {
     "ema": EmaSpec(decay=0.5),
 }
 
+SHARED_TOKENS = {"parallel.ulysses": 2, "recompute.mode": Recompute.SELECTIVE}
+
 
 def spec_of(name: str, kind: str, **changes: Any) -> TrainSpec:
     wanted = {"name": name, "runtime.device": kind, "schedule.steps": STEPS, "fsdp.wrap": ("blocks.*",)}
@@ -98,6 +100,7 @@ def main(folder: Path) -> None:
         trained = train(spec, options)
         resumed(spec_of("resumed", "npu"), options)
         resumed(spec_of("on host", "npu", **ON_HOST), options)
+        train(spec_of("shared tokens", "npu", **SHARED_TOKENS), options)
 
         network, optimizer = sharded(spec, npu, ranks)
         states.restore(trained.checkpoint, network, optimizer)

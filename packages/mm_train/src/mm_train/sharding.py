@@ -58,6 +58,36 @@ def shard(
     _gather_ahead(network, [("",), *units], fsdp)
 
 
+def shard_encoder(network: nn.Module, ranks: DeviceMesh, device: torch.device, offload: bool) -> None:
+    """Spreads a network that is only used over ranks: its weights are whole while their unit computes.
+
+    All ranks have to call it equally often. Units are the items of its lists, and embeddings beside them; the
+    little else stays whole, and the network its own class, by whose name transformers finds what it returns.
+
+    Args:
+        network: Frozen, whole and equal on all ranks.
+        ranks: All of them, one axis.
+        device: Where it computes.
+        offload: Whether the shards lie in the host's memory.
+    """
+    lists = [name for name, module in network.named_modules() if isinstance(module, nn.ModuleList)]
+    inside = tuple(f"{name}." for name in lists)
+    items = [
+        item
+        for name in lists
+        if not name.startswith(inside)
+        for item in network.get_submodule(name).children()
+    ]
+    embeddings = [
+        module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Embedding) and not name.startswith(inside)
+    ]
+    # Each is a root of its own: it is sharded again after its forward pass, which no backward pass follows.
+    for module in (*items, *embeddings):
+        fully_shard(module, mesh=ranks, reshard_after_forward=True, offload_policy=_waiting(device, offload))
+
+
 def _units(network: nn.Module, fsdp: FsdpSpec) -> list[tuple[str, ...]]:
     """The modules of each unit that is sharded: blocks that follow one another, and single modules."""
     names = matching_modules(network, fsdp.wrap, "spec.fsdp.wrap")
