@@ -40,15 +40,15 @@ def shard(
     # Without copies there is one axis, so that nothing is summed over groups of one rank.
     mesh = parameters["copies", "shard"] if parameters["copies"].size() > 1 else parameters["shard"]
     whole = matching_modules(network, fsdp.ignore, "spec.fsdp.ignore")
-    meshes = dict.fromkeys(whole, _copies_alone(parameters)) if whole else {}
+    alone = _copies_alone(parameters) if whole else None
     units = [*_units(network, fsdp), *((name,) for name in whole)]
     policy, waiting = dtype_policy(precision), _waiting(device, fsdp.offload)
     for unit in sorted(units, key=lambda unit: -unit[0].count(".")):
         fully_shard(
             [network.get_submodule(name) for name in unit],
-            mesh=meshes.get(unit[0], mesh),
+            mesh=alone if unit[0] in whole else mesh,
             mp_policy=policy,
-            reshard_after_forward=_ranks_between_passes(fsdp),
+            reshard_after_forward=unit[0] in whole or _ranks_between_passes(fsdp),
             offload_policy=waiting,
         )
     # The root's parameters are the last that forward uses and the first that backward needs.

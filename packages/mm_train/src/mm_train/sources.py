@@ -114,8 +114,9 @@ def source_of(
     """
 
     def shared(encoder: Any) -> Any:
-        for network in networks_of(encoder) if ranks is not None else ():
-            shard_encoder(network, ranks, device, spec.runtime.offload_encoders)
+        if ranks is not None:
+            for network in networks_of(encoder):
+                shard_encoder(network, ranks, device, spec.runtime.offload_encoders)
         return encoder
 
     texts = _texts(spec, locations, device, features, shared)
