@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.mm_train.layouts.cells import COMPILED_CELLS, Cell, all_pairs, every, named
+from tests.mm_train.layouts.cells import COMPILED_CELLS, FURTHER_CELLS, Cell, all_pairs, every, named
 from tests.mm_train.layouts.mistakes import MISTAKES
 
 Held = Callable[..., list[str]]
@@ -18,7 +18,7 @@ def test_loss_norm_and_gradients_are_those_of_one_process(cell: Cell, held: Held
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", (*REST, *COMPILED_CELLS), ids=str)
+@pytest.mark.parametrize("cell", (*REST, *COMPILED_CELLS, *FURTHER_CELLS), ids=str)
 def test_so_are_they_in_all_other_cells(cell: Cell, held: Held) -> None:
     assert held(cell) == []
 
