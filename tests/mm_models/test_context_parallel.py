@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import attrs
@@ -12,84 +11,55 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import mm_models
+from mm_config.schema.errors import UserError
+from mm_config.specs.lora import LoraSpec
 from mm_config.specs.wan import WanTransformerSpec
-from mm_models.ops.choosing import Ops, choose
+from mm_models.lora import attach_trainable
+from mm_models.ops.choosing import choose
 from mm_models.parallel import Context, over_ranks, share_tokens
 from tests.forked_ranks import RunRanks
+from tests.mm_models.shared_tokens import context_of, found_by, inputs_of, network_of
 
-RING, ULYSSES = {"ring": 4}, {"ulysses": 4}
-USP = {"ring": 2, "ulysses": 2}
-Grid = tuple[int, int, int]
-
-
-def context_of(ring: int = 1, ulysses: int = 1) -> Context:
-    """The context of all ranks of a test."""
-    ranks = torch.arange(ring * ulysses).view(ring, ulysses)
-    groups: list[Any] = [dist.new_subgroups_by_enumeration(of.tolist())[0] for of in (ranks.T, ranks)]
-    return Context(ring=groups[0] if ring > 1 else None, ulysses=groups[1] if ulysses > 1 else None)
+CPU = torch.device("cpu")
+DEGREES = [{"ulysses": 2}, {"ulysses": 4}, {"ring": 2}, {"ring": 4}, {"ring": 2, "ulysses": 2}]
+Case = tuple[WanTransformerSpec, list[Tensor]]
 
 
-def network_of(spec: WanTransformerSpec, ops: Ops, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A network whose output layer is not zero."""
-    network = mm_models.build(spec, "cpu", dtype=dtype, ops=ops)
-    mm_models.initialize(network, seed=1)
-    nn.init.normal_(network.get_parameter("proj_out.weight"), generator=torch.Generator().manual_seed(0))
-    return network
+@pytest.fixture
+def spec(tiny: WanTransformerSpec) -> WanTransformerSpec:
+    """Four ranks can share its heads."""
+    return attrs.evolve(tiny, num_attention_heads=4, hidden_size=48)
 
 
-def inputs_of(spec: WanTransformerSpec, grid: Grid, timestep: str, text_tokens: int = 3) -> list[Tensor]:
-    """Latents of two samples, their timesteps, text, and image features where there is a branch for them."""
-    draw = partial(torch.randn, generator=torch.Generator().manual_seed(7))
-    shape = [size * patch for size, patch in zip(grid, spec.patch_size, strict=True)]
-    frames, tokens = grid[0], grid[0] * grid[1] * grid[2]
-    count = {"sample": (2,), "frame": (2, frames), "token": (2, tokens)}[timestep]
-    times = 1000 * torch.rand(count, generator=torch.Generator().manual_seed(8))
-    if timestep != "sample":
-        times[:, 0] = 0  # A given frame is clean, or the first token of it.
-    image = [] if spec.image_dim is None else [draw(2, 5, spec.image_dim)]
-    return [draw(2, spec.in_channels, *shape), times, draw(2, text_tokens, spec.text_dim), *image]
-
-
-def found_by(network: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss, and every parameter's gradient."""
-    out = network(*inputs)
-    target = torch.randn(out.shape, generator=torch.Generator().manual_seed(9))
-    loss = (out.float() - target).square().mean()
-    loss.backward()
-    return loss.detach(), {name: one.grad for name, one in network.named_parameters() if one.grad is not None}
-
-
-def _equal_to_one_process(
-    rank: int,
-    degrees: dict[str, int],
-    ops: Ops,
-    cases: list[tuple[WanTransformerSpec, list[Tensor]]],
-    wrap: Callable[[nn.Module], None] | None = None,
-) -> None:
-    context = context_of(**degrees)
+def _equal_to_one_process(rank: int, degrees: dict[str, int], cases: list[Case]) -> None:
+    context, ops = context_of(**degrees), choose("cpu")
     for spec, inputs in cases:
-        loss, expected = found_by(network_of(spec, ops), inputs)
+        expected = found_by(network_of(spec, ops), inputs)
         network = network_of(spec, over_ranks(ops, context))
         share_tokens(network, context)
-        if wrap is not None:
-            wrap(network)
-        shared_loss, gradients = found_by(network, inputs)
-        torch.testing.assert_close(shared_loss, loss, rtol=1e-5, atol=0)
-        assert gradients.keys() == expected.keys()
-        for name, gradient in gradients.items():
-            dist.all_reduce(gradient)  # As FSDP2 does: the mean over ranks, each of which has the whole loss.
-            error = (gradient / dist.get_world_size() - expected[name]).norm() / expected[name].norm()
-            assert error < 1e-5, f"{name}: {error:.1e}"
+        _require_equal(found_by(network, inputs), expected)
 
 
-@pytest.mark.parametrize("degrees", [{"ulysses": 2}, ULYSSES, {"ring": 2}, RING, USP], ids=str)
+def _require_equal(
+    found: tuple[Tensor, dict[str, Tensor]], expected: tuple[Tensor, dict[str, Tensor]], most: float = 1e-5
+) -> None:
+    """The loss of each rank, and the mean of its gradients over ranks, as FSDP2 takes it."""
+    torch.testing.assert_close(found[0], expected[0], rtol=most, atol=0)
+    assert found[1].keys() == expected[1].keys()
+    for name, gradient in found[1].items():
+        dist.all_reduce(gradient)
+        error = (gradient / dist.get_world_size() - expected[1][name]).norm() / expected[1][name].norm()
+        assert error < most, f"{name}: {error:.1e}"
+
+
+@pytest.mark.parametrize("degrees", DEGREES, ids=str)
 def test_losses_and_gradients_are_those_of_one_process(
-    run_ranks: RunRanks, degrees: dict[str, int], tiny: WanTransformerSpec
+    run_ranks: RunRanks, degrees: dict[str, int], spec: WanTransformerSpec
 ) -> None:
     """Also where the tokens do not divide: of five on four ranks, the last rank has none."""
-    spec = attrs.evolve(tiny, num_attention_heads=4, hidden_size=48)
     image = attrs.evolve(spec, image_dim=16)
     cases = [
         (spec, inputs_of(spec, (2, 2, 4), "sample")),
@@ -98,4 +68,118 @@ def test_losses_and_gradients_are_those_of_one_process(
         (spec, inputs_of(spec, (1, 1, 5), "sample", text_tokens=5)),
         (image, inputs_of(image, (3, 1, 3), "frame")),
     ]
-    run_ranks(_equal_to_one_process, degrees, choose("cpu"), cases, ranks=math.prod(degrees.values()))
+    run_ranks(_equal_to_one_process, degrees, cases, ranks=math.prod(degrees.values()))
+
+
+def _adapted(rank: int, spec: WanTransformerSpec, inputs: list[Tensor]) -> None:
+    """Both networks drop the same values of the samples, whoever has them."""
+    context, ops = context_of(ulysses=2), choose("cpu")
+    found: list[tuple[Tensor, dict[str, Tensor]]] = []
+    for shared in (False, True):
+        network = network_of(spec, over_ranks(ops, context if shared else None))
+        attached = attach_trainable(
+            network, LoraSpec(rank=2, alpha=2.0, dropout=0.3, targets=("blocks.*.attn?.to_?",)), torch.float32
+        )
+        generator = torch.Generator().manual_seed(3)
+        for name, one in network.named_parameters():
+            if "lora" in name:
+                nn.init.normal_(one, generator=generator)
+        if shared:
+            share_tokens(network, context)
+        assert attached.dropout is not None
+        attached.dropout.begin(seed=1, step=2, positions=(4, 0), device=CPU)
+        found.append(found_by(network.train(), inputs))
+    _require_equal(found[1], found[0])
+
+
+def test_adapters_drop_what_they_drop_in_one_process(run_ranks: RunRanks, spec: WanTransformerSpec) -> None:
+    """Of five tokens each rank has three, and so many has the caption."""
+    run_ranks(_adapted, spec, inputs_of(spec, (1, 1, 5), "sample", text_tokens=3))
+
+
+def _computed_again(rank: int, spec: WanTransformerSpec, cases: list[list[Tensor]]) -> None:
+    context, ops = context_of(ring=2), choose("cpu")
+    alone, network = network_of(spec, ops), network_of(spec, over_ranks(ops, context))
+    share_tokens(network, context)
+    for block in network.get_submodule("blocks").children():
+        block.forward = _repeating(block.forward)
+    sums: list[dict[str, Tensor]] = []
+    for one in (alone, network):
+        sum(one(*inputs).square().mean() for inputs in cases).backward()  # type: ignore[union-attr]
+        sums.append({name: each.grad for name, each in one.named_parameters() if each.grad is not None})
+    zero = torch.ones(())
+    _require_equal((zero, sums[1]), (zero, sums[0]))
+
+
+def _repeating(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *inputs, **named: checkpoint(forward, *inputs, use_reentrant=False, **named)
+
+
+def test_a_pass_that_is_computed_again_knows_its_tokens_whatever_came_between(
+    run_ranks: RunRanks, spec: WanTransformerSpec
+) -> None:
+    """Seven and eight tokens are four on each rank."""
+    cases = [inputs_of(spec, grid, "sample") for grid in ((1, 1, 7), (1, 1, 8))]
+    run_ranks(_computed_again, spec, cases)
+
+
+def _generated(rank: int, spec: WanTransformerSpec, inputs: list[Tensor]) -> None:
+    context, ops = context_of(ring=2, ulysses=2), choose("cpu")
+    alone, network = network_of(spec, ops), network_of(spec, over_ranks(ops, context))
+    share_tokens(network, context)
+    for how in (torch.inference_mode, torch.no_grad):
+        with how():
+            torch.testing.assert_close(network(*inputs), alone(*inputs), rtol=1e-4, atol=1e-6)
+
+
+def test_generation_without_gradients_has_the_same_velocity(
+    run_ranks: RunRanks, spec: WanTransformerSpec
+) -> None:
+    run_ranks(_generated, spec, inputs_of(spec, (1, 3, 3), "token"), ranks=4)
+
+
+class Keyed(nn.Module):
+    """Another family: its blocks take by name, and along another axis, what goes by token."""
+
+    by_token = {"places": 1}  # noqa: RUF012
+
+    def __init__(self, ops: Any) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([KeyedBlock(ops) for _ in range(2)])
+
+    def forward(self, x_BSD: Tensor) -> Tensor:
+        places = torch.linspace(0, 1, x_BSD.shape[1]).view(1, -1, 1)
+        for block in self.blocks:
+            x_BSD = block(x_BSD, scale=2.0, places=places)
+        return x_BSD
+
+
+class KeyedBlock(nn.Module):
+    def __init__(self, ops: Any) -> None:
+        super().__init__()
+        self.ops, self.linear = ops, nn.Linear(8, 24)
+
+    def forward(self, stream: Tensor, *, places: Tensor, scale: float) -> Tensor:
+        query, key, value = (self.linear(stream + places) * scale).unflatten(2, (3, 2, 4)).unbind(2)
+        return stream + self.ops.self_attention(query, key, value).flatten(2)
+
+
+def _keyed(rank: int, x_BSD: Tensor) -> None:
+    context, ops = context_of(ulysses=2), choose("cpu")
+    torch.manual_seed(0)
+    alone = Keyed(ops)
+    network = Keyed(over_ranks(ops, context))
+    network.load_state_dict(alone.state_dict())
+    share_tokens(network, context)
+    _require_equal(found_by(network, [x_BSD]), found_by(alone, [x_BSD]))
+
+
+def test_another_family_says_what_goes_by_token(run_ranks: RunRanks) -> None:
+    run_ranks(_keyed, torch.randn(2, 5, 8))
+
+
+def test_a_network_that_does_not_say_what_goes_by_token_is_refused(tiny: WanTransformerSpec) -> None:
+    network = mm_models.build(tiny)
+    network.by_token = None  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"^spec\.parallel: the network has no attribute `by_token`: "):
+        share_tokens(network, Context(None, None))

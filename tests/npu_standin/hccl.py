@@ -18,8 +18,10 @@ SINGLE = {
 }
 """Names of PyTorch 2.13, by which FSDP2 calls, and gloo's own."""
 
+COLLECTIVES = ("allgather", "allreduce", "alltoall_base", "broadcast", "gather", "reduce_scatter", "scatter")
+
 CARRIED = {
-    **{name: name for name in ("allgather", "allreduce", "broadcast", "gather", "reduce_scatter", "scatter")},
+    **{name: name for name in COLLECTIVES},
     **{name: name for name in SINGLE.values()},
     **SINGLE,
 }

@@ -40,6 +40,12 @@ def test_losses_gradients_and_weights_equal_those_of_two_ranks_on_the_cpu(folder
     assert_equal_runs(run_of(folder, "npu"), run_of(folder, "cpu"), steps=STEPS)
 
 
+def test_two_ranks_that_share_tokens_and_compute_again_equal_those_on_the_cpu(folder: Path) -> None:
+    assert_equal_runs(run_of(folder, "shared-npu"), run_of(folder, "shared-cpu"), steps=STEPS)
+    losses = [[row["loss"] for row in metrics(run_of(folder, name))] for name in ("shared-cpu", "cpu")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_weights_that_lie_on_the_host_are_trained_as_those_on_the_device(folder: Path) -> None:
     assert_equal_runs(run_of(folder, "on host"), run_of(folder, "cpu"), steps=STEPS)
 

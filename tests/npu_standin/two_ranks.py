@@ -1,7 +1,7 @@
 """What two ranks do in test_ranks.py: `torchrun --nproc-per-node 2 two_ranks.py FOLDER`.
 
-They train on the CPU and on the device, break off and resume, and carry the trained state through torch's own
-distributed checkpoint. What each rank found is written to `FOLDER/rank-<rank>.json`.
+They train on the CPU and on the device, break off and resume, share tokens on both, and carry the trained
+state through torch's own distributed checkpoint. What each rank found goes to `FOLDER/rank-<rank>.json`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ from tests.mm_train.conftest import SMALL
 from tests.npu_standin import guard
 
 STEPS = 5
+SHARED = {"parallel.ulysses": 2, "recompute.mode": Recompute.FULL}
+"""Both ranks have the same clips."""
 
 
 ON_HOST = {
@@ -97,6 +99,8 @@ def main(folder: Path) -> None:
         train(spec_of("cpu", "cpu"), options)
         trained = train(spec, options)
         resumed(spec_of("resumed", "npu"), options)
+        for kind in ("cpu", "npu"):
+            train(spec_of(f"shared-{kind}", kind, **SHARED), options)
         resumed(spec_of("on host", "npu", **ON_HOST), options)
 
         network, optimizer = sharded(spec, npu, ranks)

@@ -23,6 +23,7 @@ from mm_config.specs import FsdpSpec, ParallelSpec, TrainSpec
 from mm_data import Batch, Dataset, Stream
 from mm_models.networks import copy_whole
 from mm_models.ops.choosing import choose
+from mm_models.parallel import over_ranks
 from mm_models.seeding import generator
 from mm_train.adapters import build_network
 from mm_train.carried_out import check_carried_out
@@ -107,7 +108,7 @@ def carry_out(place: Place, cell: Cell) -> Gradients:
     rules.check(spec, ranks.world_size)
     check_carried_out(spec)
     layout = _layout(spec.parallel, spec.fsdp, ranks)
-    network, attached = build_network(spec, choose(CPU))
+    network, attached = build_network(spec, over_ranks(choose(CPU, spec.runtime.attention), layout.context))
     parallelize(network, spec, layout, CPU)
     materialize(network, CPU)
     fill(network)
@@ -139,7 +140,7 @@ def carry_out(place: Place, cell: Cell) -> Gradients:
     }
     kept = {name: value.numpy() for name, value in whole.items()} if ranks.is_first else {}
     del network, training
-    if cell.compiled:
+    if spec.compile.enabled:
         torch._dynamo.reset()
     gc.collect()
     return Gradients(float(scalars["loss"]), float(scalars["grad_norm"]), kept)

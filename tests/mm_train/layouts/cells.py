@@ -14,6 +14,7 @@ import attrs
 from experiments import tiny_high
 from mm_config import replace
 from mm_config.specs import (
+    AttentionImpl,
     ClipImageEncoderSpec,
     CompileBackend,
     Conditioning,
@@ -32,7 +33,14 @@ STEP = 3
 LAYOUTS: Mapping[str, Mapping[str, int]] = {
     "fsdp": {},
     "hsdp": {"fsdp.shard_size": 2},
+    "ulysses2": {"parallel.ulysses": 2},
+    "ulysses4": {"parallel.ulysses": 4},
+    "ring2": {"parallel.ring": 2},
+    "ring4": {"parallel.ring": 4},
+    "usp": {"parallel.ring": 2, "parallel.ulysses": 2},
     "tensor2": {"parallel.tensor": 2},
+    "tensor2-ulysses2": {"parallel.tensor": 2, "parallel.ulysses": 2},
+    "tensor2-ring2": {"parallel.tensor": 2, "parallel.ring": 2},
 }
 """By name: the fields that make it."""
 ADAPTERS = LoraSpec(
@@ -89,7 +97,18 @@ GRIDS = (
     (3, 5, 5),
 )
 """Tokens along frames, height and width; on four ranks some have nothing but padding of the first ones."""
-COMPILE = {"backend": CompileBackend.AOT_EAGER, "enabled": True}
+MORE: Mapping[str, Mapping[str, Any]] = {
+    "": {},
+    "compiled": {"compile.enabled": True, "compile.backend": CompileBackend.AOT_EAGER},
+    "spelt_out": {"runtime.attention": AttentionImpl.REFERENCE},
+    "in_copies": {"fsdp.shard_size": 1},
+    "in_pairs": {"fsdp.blocks_per_unit": 2, "fsdp.forward_prefetch": 1, "fsdp.backward_prefetch": 1},
+    "whole_parts": {"fsdp.ignore": ("condition_embedder", "blocks.*.attn1.norm_q")},
+    "nearer": {"fsdp.reshard_size": 2},
+    "offloaded": {"fsdp.offload": True, "recompute.offload": True},
+    "frozen": {"frozen": ("patch_embedding.*", "condition_embedder.*", "blocks.*.attn2.*")},
+}
+"""What is in a few cells besides."""
 
 
 @attrs.frozen
@@ -103,12 +122,13 @@ class Cell:
     given: str
     grid: tuple[int, int, int]
     """Tokens along frames, height and width."""
-    compiled: bool = False
+    more: str = ""
+    """One of `MORE`."""
 
     def __str__(self) -> str:
         trained = "adapters" if self.adapters else "all"
         words = (self.layout, self.recompute, f"in{self.accumulation}", trained, self.given)
-        return "-".join((*words, "compiled") if self.compiled else words)
+        return "-".join((*words, self.more) if self.more else words)
 
     @property
     def spec(self) -> TrainSpec:
@@ -132,9 +152,8 @@ class Cell:
             "lora": ADAPTERS if self.adapters else None,
             **GIVEN[self.given],
             **LAYOUTS[self.layout],
+            **MORE[self.more],
         }
-        if self.compiled:
-            small |= {f"compile.{name}": value for name, value in COMPILE.items()}
         spec = replace(tiny_high.SPEC, small)
         share = 4 if self.accumulation == 4 else 2
         batch = share * RANKS // spec.parallel.ranks_per_sample
@@ -143,9 +162,12 @@ class Cell:
 
 
 def every() -> list[Cell]:
-    """All cells, in the order of their names; the grids are dealt round."""
+    """All cells, in the order of the axes; the grids are dealt round, each round from the next one on."""
     combined = (dict(zip(AXES, values, strict=True)) for values in product(*AXES.values()))
-    return [Cell(**values, grid=GRIDS[place % len(GRIDS)]) for place, values in enumerate(combined)]
+    count = len(GRIDS)
+    return [
+        Cell(**values, grid=GRIDS[(place + place // count) % count]) for place, values in enumerate(combined)
+    ]
 
 
 def all_pairs(cells: Iterable[Cell]) -> list[Cell]:
@@ -166,17 +188,36 @@ def pairs_of(cell: Cell) -> set[tuple[tuple[str, Any], tuple[str, Any]]]:
     return set(combinations(((axis, getattr(cell, axis)) for axis in AXES), 2))
 
 
-def named(name: str) -> Cell:
-    """A cell by its name."""
-    return next(cell for cell in every() if str(cell) == name.removesuffix("-compiled"))
+def named(name: str, more: str = "") -> Cell:
+    """A cell by its name, with one of `MORE`."""
+    return attrs.evolve(next(cell for cell in every() if str(cell) == name), more=more)
 
 
 COMPILED_CELLS = tuple(
-    attrs.evolve(named(name), compiled=True)
+    named(name, "compiled")
     for name in (
         "fsdp-none-in1-all-text",
         "hsdp-full-in4-adapters-frame",
+        "ulysses4-none-in1-all-timesteps",
+        "ring2-full-in1-all-frame",
+        "usp-selective-in4-all-text",
         "tensor2-none-in1-all-frame",
     )
 )
-"""Cells whose blocks are compiled too."""
+"""Cells whose blocks are compiled."""
+FURTHER_CELLS = (
+    named("fsdp-full-in1-all-frame", "offloaded"),
+    named("ulysses4-selective-in1-all-text", "spelt_out"),
+    named("usp-selective-in1-all-frame", "offloaded"),
+    named("ulysses2-none-in1-all-timesteps", "in_copies"),
+    named("tensor2-full-in4-all-frame", "in_copies"),
+    named("tensor2-ring2-none-in1-adapters-text", "in_copies"),
+    named("ring2-full-in1-all-frame", "in_pairs"),
+    named("tensor2-none-in4-all-timesteps", "in_pairs"),
+    named("ulysses4-none-in4-all-timesteps", "whole_parts"),
+    named("tensor2-ulysses2-full-in1-all-frame", "whole_parts"),
+    named("ring4-none-in1-all-frame", "nearer"),
+    named("usp-full-in1-all-timesteps", "frozen"),
+    named("tensor2-ulysses2-none-in1-all-frame", "frozen"),
+)
+"""Layouts beside other ways to shard, offload, freeze and attend."""

@@ -28,7 +28,7 @@ def expected(place: Place, cell: Cell) -> Gradients:
     network = mm_models.build(spec.model, device="cpu", ops=REFERENCE)
     fill(network)
     weights = {name: value.detach() for name, value in network.named_parameters()}
-    trained = weights if spec.lora is None else _adapters(spec, weights)
+    trained = _unfrozen(spec, weights) if spec.lora is None else _adapters(spec, weights)
     for value in trained.values():
         value.requires_grad_()
     source = place.source(spec)
@@ -91,6 +91,12 @@ def _draws(what: str, position: int) -> torch.Generator:
 
 def _happens(what: str, position: int, share: float) -> bool:
     return bool(torch.rand((), generator=_draws(what, position)) < share)
+
+
+def _unfrozen(spec: TrainSpec, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All that is trained without adapters."""
+    frozen = {name for name in weights for pattern in spec.frozen if fnmatch.fnmatch(name, pattern)}
+    return {name: value for name, value in weights.items() if name not in frozen}
 
 
 def _adapters(spec: TrainSpec, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from mm_config.specs import MuonSpec
@@ -40,7 +40,7 @@ def muon(network: nn.Module, spec: MuonSpec, device: torch.device) -> Optimizer:
     differ by bfloat16's rounding.
     """
     trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
-    matrices = {name: value for name, value in trained.items() if value.ndim == 2 and _in_block(name)}
+    matrices = {name: value for name, value in trained.items() if is_matrix(name, value)}
     others = {name: value for name, value in trained.items() if name not in matrices}
     parts: list[Optimizer] = []
     if matrices:
@@ -68,6 +68,6 @@ def muon(network: nn.Module, spec: MuonSpec, device: torch.device) -> Optimizer:
     return Several(parts)
 
 
-def _in_block(name: str) -> bool:
-    """Whether a parameter is inside an item of a list of modules, such as `blocks.3`."""
-    return any(part.isdecimal() for part in name.split("."))
+def is_matrix(name: str, value: Tensor) -> bool:
+    """Whether Muon takes a parameter: a matrix inside an item of a list of modules, such as `blocks.3`."""
+    return value.ndim == 2 and any(part.isdecimal() for part in name.split("."))

@@ -43,6 +43,7 @@ from mm_train.profiling import require_recordable
 from mm_train.ranks import Ranks, joined, timeout_of
 from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
+from mm_train.room import require_room
 from mm_train.sample_requests import encoded_samples, open_samples
 from mm_train.saving import Saving
 from mm_train.starting import find_start, in_stored_order, require_short_captions
@@ -155,10 +156,11 @@ def _train(
     layout = layout_of(spec, ranks, picked)
     ops = choose(picked, spec.runtime.attention, torch_dtype(spec.precision.compute))
     ops = over_ranks(ops, layout.context)
+    network, attached = build_network(spec, ops)
+    ranks.on_first(lambda: require_room(spec, options, network))
     dataset, data = prepared(spec, options, ranks)
     agree_on_data(dataset, ranks)
     plan = planned(spec, dataset, options, ranks)
-    network, attached = build_network(spec, ops)
     parallelize(network, spec, layout, picked)
     ranks.on_first(lambda: require_short_captions(spec, options, dataset))
     samples = ranks.together(lambda: open_samples(spec, options))

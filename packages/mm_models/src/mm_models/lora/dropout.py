@@ -42,13 +42,16 @@ class Dropout:
         keys = [_key(seed, step, position, "adapter dropout") for position in positions]
         self.keys_B2 = torch.tensor(keys, dtype=torch.int32).to(device, non_blocking=True)
 
-    def __call__(self, x_BX: Tensor, layer: tuple[int, int], part: tuple[int, int] = WHOLE) -> Tensor:
+    def __call__(
+        self, x_BX: Tensor, layer: tuple[int, int], part: tuple[int, int] = WHOLE, first: int = 0
+    ) -> Tensor:
         """The input of a layer with a share of its values zero and all others larger by as much.
 
         Args:
             x_BX: `[B, ..., F]`, the samples' own values.
             layer: The layer's part of the key, as `key_of_layer` gives it.
             part: Which part of the layer's inputs these F are, and of how many equal ones.
+            first: Rows of a sample that stand before these, on other ranks.
         """
         keys_B2 = self.keys_B2
         assert keys_B2 is not None, "samples have to be named before a pass with dropout"
@@ -56,7 +59,7 @@ class Dropout:
         width = x_BX.shape[-1]
         index_F = torch.arange(width, dtype=torch.int32, device=x_BX.device) + part[0] * width
         rows_R1 = torch.arange(x_BX[0].numel() // width, dtype=torch.int32, device=x_BX.device)[:, None]
-        index_N = (rows_R1 * (width * part[1]) + index_F).flatten()
+        index_N = ((rows_R1 + first) * (width * part[1]) + index_F).flatten()
         kept_BX = kept(keys_B2, layer, index_N, self.share).view(x_BX.shape)
         return x_BX * kept_BX * (1 / (1 - self.share))
 

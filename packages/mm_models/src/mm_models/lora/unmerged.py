@@ -173,7 +173,9 @@ def _add_product(
     """`output + scale * up(down(dropout(input)))`, in the dtype of the layer's output."""
     x = inputs[0].to(output.dtype)
     if drop is not None and layer.training:
-        x = drop(x, part=getattr(layer, "lora_part", WHOLE))
+        context = getattr(layer, "context", None)
+        first = 0 if context is None else context.first
+        x = drop(x, part=getattr(layer, "lora_part", WHOLE), first=first)
     return output + scale * layer.lora_B(layer.lora_A(x))
 
 

@@ -27,6 +27,8 @@ from mm_models.compiling import BLOCKS
 
 BY_TOKEN = "by_token"
 """The attribute of a network that says which arguments of its blocks go by token, see `share_tokens`."""
+NOT_BY_TOKEN = "not_by_token"
+"""The attribute that names the linear layers of a block whose input is a caption or an image."""
 _COUNT = "tokens_of_the_sample"
 
 
@@ -48,6 +50,11 @@ class Context:
     def place(self) -> int:
         """Which part of the tokens this rank has."""
         return _rank(self.ring) * _size(self.ulysses) + _rank(self.ulysses)
+
+    @property
+    def first(self) -> int:
+        """How many tokens stand before this rank's."""
+        return self.place * self.share(self.tokens)
 
     def share(self, tokens: int) -> int:
         """How many of so many tokens a rank has, padding included."""
@@ -108,7 +115,9 @@ def share_tokens(network: nn.Module, context: Context) -> None:
     `[B, S, ...]`, and so is its output. The network's attribute `by_token` names the other arguments that go
     by token, or fields of named tuples among them, each with the axis of its tensors that tokens lie on:
     `{"rope": 0, "modulation.rows_BS": 1}`; by this it says as well that tokens meet each other in
-    `Ops.self_attention` alone, which `over_ranks` has to have chosen.
+    `Ops.self_attention` alone, which `over_ranks` has to have chosen. Linear layers of a block have tokens as
+    their input, but for those that its attribute `not_by_token` names; the others are given the context, for
+    what has to know a token's place.
 
     It comes before what replaces the blocks' method `forward`, so that a repeated forward pass knows the
     count of its tokens, whichever sample came between.
@@ -122,7 +131,11 @@ def share_tokens(network: nn.Module, context: Context) -> None:
         raise UserError(Problem("spec.parallel", message))
     blocks = list(network.get_submodule(BLOCKS).children())
     cutting = _Cutting(context, by_token, tuple(signature(blocks[0].forward).parameters))
+    elsewhere = getattr(network, NOT_BY_TOKEN, ())
     for block in blocks:
+        for name, layer in block.named_modules():
+            if isinstance(layer, nn.Linear) and name not in elsewhere:
+                layer.context = context  # type: ignore[assignment]
         cut = partial(cutting.before_block, first=block is blocks[0])
         block.register_forward_pre_hook(cut, with_kwargs=True)
         block.forward = partial(_counted, context, block.forward)

@@ -5,7 +5,7 @@ I image tokens, K image features, D model width.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 import torch
@@ -71,6 +71,10 @@ class WanTransformer(nn.Module):
     """Whether the residual stream and the output layer are float32 where the layers are narrower."""
     by_token: ClassVar[Mapping[str, int]] = {"modulation.rows_BS": 1, "rope": 0}
     """Arguments of a block that go by token beside its stream, with their axis of tokens."""
+    not_by_token: ClassVar[Collection[str]] = tuple(
+        f"attn2.{name}" for name in ("to_k", "to_v", "add_k_proj", "add_v_proj")
+    )
+    """Linear layers of a block that see the caption or the image."""
 
     def __init__(self, spec: WanTransformerSpec, ops: Ops) -> None:
         super().__init__()
