@@ -135,7 +135,7 @@ def _recomputed_blocks(spec: TrainSpec) -> int:
 
 def _states(spec: TrainSpec, layout: Layout) -> tuple[dict[str, int], dict[str, int]]:
     """Bytes on the device and on the host of what lives as long as the run."""
-    whole = units(spec.model, spec.fsdp.wrap, spec.fsdp.ignore).ignored
+    whole = units(spec.model, spec.fsdp).ignored
     ranks = layout.shard * layout.tensor
     parameters = spec.model.parameter_count()
     trained = trainable_count(spec.model, spec.frozen, spec.lora)
@@ -183,7 +183,7 @@ def _gathered(spec: TrainSpec, layout: Layout) -> int:
     if _is_unsharded(spec, layout):
         return 0
     fsdp = spec.fsdp
-    found = units(spec.model, fsdp.wrap, fsdp.ignore, fsdp.blocks_per_unit)
+    found = units(spec.model, fsdp)
     ahead = max(_OWN_PREFETCH, fsdp.forward_prefetch, fsdp.backward_prefetch)
     weights = found.wrapped
     if fsdp.reshard_after_forward:
