@@ -29,7 +29,7 @@ PAGES = (ROOT / "docs" / "command_line.md", ROOT / "docs" / "many_devices.md")
 FILE = re.compile(r"^<!-- file (\S+) -->\n```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```console(?: (?P<kind>long|sample))?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"[|<>&;$*`]")
-VARYING = re.compile(r"\b[0-9a-f]{8,}\b|\d+(\.\d+)?(e-?\d+)?| +")
+VARYING = re.compile(r"\b[0-9a-f]{8,}\b|\d+(,\d{3})*(\.\d+)?(e-?\d+)?| +")
 
 
 @attrs.frozen

@@ -195,6 +195,7 @@ TOO_LARGE: list[tuple[RootSpec, int, str]] = [
 ]
 
 
+@pytest.mark.usefixtures("all_is_carried_out")
 @pytest.mark.parametrize(("root", "ranks", "device"), TOO_LARGE)
 def test_each_suggestion_fits_when_it_is_typed(
     root: Any, ranks: int, device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -213,6 +214,7 @@ def test_each_suggestion_fits_when_it_is_typed(
         assert after["suggestions"] == after["problems"] == []
 
 
+@pytest.mark.usefixtures("all_is_carried_out")
 def test_the_cheapest_change_comes_first_and_no_part_of_it_can_be_left_out() -> None:
     found = plan(training(), 8, "h200").suggestions
     assert found[0].flags == "--spec.recompute.mode selective"
@@ -233,6 +235,7 @@ def test_a_change_that_is_made_already_is_not_suggested() -> None:
         assert "recompute" not in suggestion.flags and "fsdp" not in suggestion.flags
 
 
+@pytest.mark.usefixtures("all_is_carried_out")
 def test_heads_limit_ulysses_in_what_is_suggested() -> None:
     # Twelve heads: of eight ranks, four share heads, and two pass keys and values round.
     root = training(wan21.T2V_1_3B, data__height=1440, data__width=2560)

@@ -194,25 +194,26 @@ def test_encoding_many_clips_at_once_is_a_phase_of_its_own() -> None:
 def test_sharded_traffic_of_14b_on_eight_ranks() -> None:
     flows = {flow.name: flow.bytes for flow in plan(training(), 8).traffic}
     # Two all-gathers in bfloat16 and a reduce-scatter in float32, 57 GB each, of which a rank has an eighth.
-    assert flows["gathered_weights"] / 1e9 == pytest.approx(57.2 * 7 / 8, rel=1e-2)
+    gathered = flows["gathered_weights"] + flows["gathered_again"]
+    assert gathered == pytest.approx(57.2e9 * 7 / 8, rel=1e-2)
     assert flows["reduced_gradients"] / 1e9 == pytest.approx(57.2 * 7 / 8, rel=1e-3)
     halved = plan(replace(training(), "precision.reduce", Dtype.BFLOAT16), 8).traffic
     assert {flow.name: flow.bytes for flow in halved}["reduced_gradients"] * 2 == flows["reduced_gradients"]
     kept = plan(replace(training(), "fsdp.reshard_after_forward", False), 8).traffic
-    assert {flow.name: flow.bytes for flow in kept}["gathered_weights"] < 0.51 * flows["gathered_weights"]
+    assert "gathered_again" not in {flow.name for flow in kept}
     assert not [flow for flow in plan(training(), 1).traffic if flow.span]
 
 
 def test_parameters_that_a_node_shares_again_are_gathered_inside_of_it() -> None:
     root = training(batch=16)
-    wide, near = (plan(replace(root, "fsdp.reshard_size", size), 16) for size in (None, 8))
+    wide, near = (plan(replace(root, "fsdp.reshard_size", size), 16) for size in (16, 8))
     flows = {flow.name: flow for flow in near.traffic}
-    blocks = 2 * 351_387_648 * 40  # Of a block's values, in bfloat16.
-    assert flows["gathered_again"].bytes == pytest.approx(blocks * 7 / 8, rel=1e-3)
+    blocks = 2 * 351_394_304 * 40  # In bfloat16; the one row of a modulation is filled up to sixteen.
+    assert flows["gathered_again"].bytes == (blocks + 2 * 15 * 6 * 5120 * 40) * 7 // 8
     assert (flows["gathered_again"].span, flows["gathered_weights"].span) == (8, 16)
     kept = near.memory.bytes["gathered_weights"] - wide.memory.bytes["gathered_weights"]
     assert kept == pytest.approx(blocks / 8, rel=1e-3)
-    assert plan(replace(root, "fsdp.reshard_size", 16), 16).traffic == wide.traffic
+    assert plan(root, 16).traffic == wide.traffic
 
 
 def test_offloading_without_anything_recomputed_moves_nothing() -> None:
@@ -227,8 +228,7 @@ def test_all_to_alls_and_ring_move_a_ranks_share_of_the_stream() -> None:
     (exchanged,) = (flow.bytes for flow in ulysses if flow.name == "ulysses")
     assert exchanged == pytest.approx(2 * 4 * stream / 8 * 7 / 8, rel=1e-6)
     ring = plan(replace(training(batch=1), "parallel.ring", 4), 4).traffic
-    (passed,) = (flow.bytes for flow in ring if flow.name == "ring")
-    assert passed == 3 * 6 * stream // 4
+    assert [flow.bytes for flow in ring if flow.name == "ring"] == [3 * 6 * stream // 4]
 
 
 def generation(**changes: Any) -> Any:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+import mm_train
 from mm_config import replace, rules
+from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.rules import matching
 from mm_config.schema import UserError
-from mm_config.specs import AdamWSpec, LoraSpec, ModelSpec, MuonSpec, Recompute, Split, TrainSpec
+from mm_config.specs import AdamWSpec, EmaSpec, LoraSpec, ModelSpec, MuonSpec, Recompute, Split, TrainSpec
 from mm_models.wan.architecture import families
 from mm_train import states
 from mm_train.carried_out import check_carried_out
@@ -154,6 +159,35 @@ def test_a_state_is_the_same_to_the_bit_in_any_layout(
     run_ranks(_load, divided, here, whole, ranks=2)
 
 
+def _train(rank: int, spec: TrainSpec, options: RunOptions) -> None:
+    with suppress(StoppedEarly):
+        mm_train.train(spec, options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [{}, {"lora": LoraSpec(rank=3, dropout=0.1)}], ids=["whole", "adapters"])
+def test_a_training_goes_on_in_another_layout(
+    more: dict[str, Any],
+    small: TrainSpec,
+    options: RunOptions,
+    run_ranks: RunRanks,
+    losses_of: Callable[[Path], list[float]],
+) -> None:
+    few = {"schedule.steps": 4, "schedule.warmup_steps": 1, "ema": EmaSpec(decay=0.5)}
+    alone = replace(small, {**few, **more, "name": "alone"})
+    losses = losses_of(mm_train.train(alone, options).run_dir)
+    begins, goes_on = attrs.evolve(options, stop_after=2), attrs.evolve(options, resume="latest")
+    divided = replace(alone, {"parallel.tensor": 2, "name": f"divided first {len(more)}"})
+    run_ranks(_train, divided, begins, ranks=4)
+    run_dir = mm_train.train(replace(divided, {"parallel.tensor": 1}), goes_on).run_dir
+    assert losses_of(run_dir) == pytest.approx(losses, rel=1e-5)
+    divided = replace(divided, {"name": f"divided last {len(more)}"})
+    _train(0, replace(divided, {"parallel.tensor": 1}), begins)
+    run_ranks(_train, divided, goes_on, ranks=2)
+    (run_dir,) = (options.runs_dir / divided.name).iterdir()
+    assert losses_of(run_dir) == pytest.approx(losses, rel=1e-5)
+
+
 def test_plans_of_known_families_split_every_layer_inside() -> None:
     for name, spec in families().items():
         layers = {parameter.rpartition(".")[0] for parameter in spec.parameter_shapes()}
@@ -177,6 +211,7 @@ def test_what_cannot_be_split_is_refused_by_name(small: TrainSpec) -> None:
         UserError, match=r"optim\.state_bits: is 8, whose blocks parallel\.tensor 2 would cut"
     ):
         check_carried_out(eight)
+    check_carried_out(spec_of(small, **{"parallel.tensor": 2}, lora=LoraSpec(dropout=0.1)))
 
 
 def test_a_network_without_a_plan_is_refused(small: TrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 from mm_config.cli.exits import exit_status
 from mm_config.cli.extending import EXTEND, extended
 from mm_config.cli.like import LIKE, threads_like
-from mm_config.cli.parse import overridden
-from mm_config.cli.scan import HELP, RUNS_DIR, Option, scan
+from mm_config.cli.parse import overridden, unsaid_ranks
+from mm_config.cli.scan import HELP, RUNS_DIR, WORLD_SIZE, Option, scan
 from mm_config.cli.targets import named, runs_dir_of
 from mm_config.console.output import is_main_rank, print_lines, say, set_by_torchrun
 from mm_config.options.locations import Locations, load_locations, unused_names
 from mm_config.options.run_options import ACCEPT, RunOptions, RunOutcome
+from mm_config.rules.carried_out import refusals
 from mm_config.schema.errors import Problem, UserError, gathering
 from mm_config.schema.root import RootSpec
 from mm_config.schema.types import expect
@@ -48,7 +50,19 @@ LOCATION = Option(
 ACCEPT_CONTENT = Option(
     ACCEPT, "Take data and weights as they are, where a name and revision meant another content before."
 )
-OPTIONS = (RESUME, TAKE_OVER, RESTART, EXTEND, IF_NEEDED, LIKE, ACCEPT_CONTENT, RUNS_DIR, DRY_RUN, LOCATION)
+OPTIONS = (
+    RESUME,
+    TAKE_OVER,
+    RESTART,
+    EXTEND,
+    IF_NEEDED,
+    LIKE,
+    ACCEPT_CONTENT,
+    RUNS_DIR,
+    DRY_RUN,
+    WORLD_SIZE,
+    LOCATION,
+)
 
 
 def main(spec: RootSpec, argv: Sequence[str] | None = None) -> RunOutcome | None:
@@ -109,7 +123,14 @@ def _main(spec: RootSpec, argv: list[str]) -> RunOutcome | None:
         world_size = set_by_torchrun("WORLD_SIZE", 1, at_least=1)
     with gathering(problems):
         spec = extended(spec, line)
-    spec = overridden(spec, line.fields, problems, line.flags, world_size)
+    if line.has(WORLD_SIZE) and not line.has(DRY_RUN):
+        problems.append(
+            Problem(WORLD_SIZE.flag, "is for --dry-run; a run has the ranks that torchrun starts")
+        )
+    said = line.has(WORLD_SIZE) or "WORLD_SIZE" in os.environ or not line.has(DRY_RUN)
+    more = (refusals,) if said else (refusals, unsaid_ranks)
+    world_size = line.value(WORLD_SIZE, world_size)
+    spec = overridden(spec, line.fields, problems, line.flags, world_size, *more)
     if unused := list(unused_names(locations, spec)):
         raise UserError(unused)
     options = RunOptions(

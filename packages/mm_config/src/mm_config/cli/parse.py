@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mm_config import rules
@@ -15,7 +15,7 @@ from mm_config.cli.flags import (
     normalised,
     unknown_flag_message,
 )
-from mm_config.cli.scan import Given
+from mm_config.cli.scan import WORLD_SIZE, Given
 from mm_config.schema.errors import Problem, SpecError, prefixed
 from mm_config.schema.evolve import replace
 from mm_config.schema.fields import spec_fields
@@ -24,6 +24,9 @@ from mm_config.schema.root import RootSpec
 from mm_config.schema.suggestions import did_you_mean
 from mm_config.schema.types import describe
 
+Rule = Callable[[RootSpec], Iterable[Problem]]
+"""What finds problems of a spec."""
+
 
 def overridden(
     spec: RootSpec,
@@ -31,6 +34,7 @@ def overridden(
     problems: Iterable[Problem] = (),
     other_flags: Sequence[str] = (),
     world_size: int | None = None,
+    *more: Rule,
 ) -> RootSpec:
     """A spec with the given fields, checked whole.
 
@@ -40,6 +44,7 @@ def overridden(
         problems: What is already known to be wrong with the command line.
         other_flags: The options beside the spec, for suggestions.
         world_size: Number of ranks that will run it, where known.
+        more: Further rules that the changed spec is asked.
 
     Raises:
         SpecError: All problems at once: those passed in, unknown and repeated flags, each leaf's text,
@@ -48,9 +53,18 @@ def overridden(
     values, found = parse_fields(spec, given, other_flags)
     changed = replace(spec, values) if values else spec
     wrong = [*problems, *found, *rules.problems(changed, world_size)]
+    wrong += [problem for rule in more for problem in rule(changed)]
     if wrong:
         raise SpecError(wrong)
     return changed
+
+
+def unsaid_ranks(spec: RootSpec) -> Iterator[Problem]:
+    """That the number of ranks was not said, where one alone can't carry a spec out."""
+    if len(rules.problems(spec, 1)) > len(rules.problems(spec)):
+        yield Problem(
+            WORLD_SIZE.flag, "is not given, so this is checked for 1 rank; say how many there will be"
+        )
 
 
 def parse_fields(

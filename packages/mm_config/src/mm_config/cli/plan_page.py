@@ -5,7 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 
+from mm_config.planning.costs import collectives
 from mm_config.planning.devices import NAMES, RANKS_PER_NODE, RESERVE, Device
+from mm_config.planning.layouts import Search
 from mm_config.planning.plan import Plan, plan
 from mm_config.rules.wording import counted
 from mm_config.schema.root import RootSpec
@@ -34,6 +36,25 @@ def plan_lines(
     # On a terminal the end is what is read first.
     lines += _verdict(found)
     return lines
+
+
+def search_lines(found: Search) -> list[str]:
+    """The layouts that fit, each with what it needs and what to type."""
+    ranks, share = counted(found.world_size, "rank"), f"{found.efficiency:.1%}"
+    lines = [
+        f"layouts for {ranks} of {found.device} at {share} MFU, fastest first",
+        f"  {'of a step':>10} {'exposed':>12} {'each rank':>16}",
+    ]
+    for one in found.layouts:
+        seconds, exposed = _seconds(one.predicted_seconds), _seconds(one.exposed_seconds)
+        flags = one.flags or "as it is"
+        lines.append(f"{seconds} {exposed} {_size(one.total_bytes_per_rank).rstrip()}  {flags}")
+    more = found.fitting - len(found.layouts)
+    return [
+        *lines,
+        f"{counted(found.fitting, 'layout')} fit{f', {more:,} more than are listed' if more else ''}; "
+        f"{found.too_large:,} are legal and do not fit",
+    ]
 
 
 def _work(found: Plan) -> list[str]:
@@ -96,6 +117,14 @@ def _traffic(found: Plan) -> Iterator[str]:
     for flow in found.traffic:
         over = "host" if flow.span == 0 else "links" if flow.span <= RANKS_PER_NODE else "network"
         yield f"  {_words(flow.name):<28} {_size(flow.bytes)}  {over}"
+    if kinds := collectives(found.traffic):
+        yield from ("", "the same by kind of operation among ranks")
+    for kind, total in kinds.items():
+        share = total["hideable_bytes"] / total["bytes"]
+        yield (
+            f"  {kind:<28} {_size(total['bytes'])}  in {counted(total['messages'], 'message')}, "
+            f"{share:.0%} hideable"
+        )
 
 
 def _time(found: Plan) -> Iterator[str]:
@@ -109,7 +138,11 @@ def _time(found: Plan) -> Iterator[str]:
     if times.kernels is not None:
         mfu = found.work.step_flops / (times.kernels * found.work.ranks * peak)
         rows.append(("best kernels", times.kernels, f"attention at its own rate: MFU {mfu:.1%}"))
+    rows.append(
+        ("exposed traffic", times.exposed, f"beside {_seconds(times.hidden).strip()} that computation hides")
+    )
     rows.append((f"at {found.efficiency:.1%} MFU", times.at_efficiency, f"of {peak / 1e12:,.4g} TFLOP/s"))
+    rows.append(("predicted", times.predicted, "with all that is computed again and exposed"))
     for name, seconds, note in rows:
         yield f"  {name:<16} {_seconds(seconds)}  {note}"
 

@@ -186,6 +186,11 @@ def whole_number(text: str, least: int = 1) -> int:
     return int(text)
 
 
+WORLD_SIZE = Option(
+    "--world-size", "Ranks that a plan or a dry run is for (default: 1).", "N", read=whole_number
+)
+
+
 def _read(option: Option, text: str) -> Any:
     if option.choices and text not in option.choices:
         choices = ", ".join(option.choices)

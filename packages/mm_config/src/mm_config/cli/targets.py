@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from mm_config.cli.parse import overridden
+from mm_config.cli.parse import Rule, overridden
 from mm_config.cli.scan import RUNS_DIR, CommandLine
 from mm_config.console.output import aside
 from mm_config.durable.reading import require_regular
@@ -86,12 +86,12 @@ def find(target: str, options: RunOptions) -> Target:
     return _from_index(target, options)
 
 
-def read_targets(line: CommandLine, world_size: int | None = None) -> tuple[RootSpec, ...]:
+def read_targets(line: CommandLine, world_size: int | None = None, *more: Rule) -> tuple[RootSpec, ...]:
     """The specs of `read_whole_targets`."""
-    return tuple(target.spec for target in read_whole_targets(line, world_size))
+    return tuple(target.spec for target in read_whole_targets(line, world_size, *more))
 
 
-def read_whole_targets(line: CommandLine, world_size: int | None = None) -> tuple[Target, ...]:
+def read_whole_targets(line: CommandLine, world_size: int | None = None, *more: Rule) -> tuple[Target, ...]:
     """What the words of a command line name, each spec checked and the fields put into the last.
 
     Raises:
@@ -104,7 +104,7 @@ def read_whole_targets(line: CommandLine, world_size: int | None = None) -> tupl
         fields = line.fields if index == len(line.words) else ()
         with gathering(problems):
             found = find(target, options)
-            spec = overridden(found.spec, fields, (), line.flags, world_size)
+            spec = overridden(found.spec, fields, (), line.flags, world_size, *more)
             targets.append(attrs.evolve(found, spec=spec))
     if problems:
         raise UserError(problems)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Iterable
+
 import attrs
 
 from mm_config.specs.data import DataSpec
@@ -77,16 +80,46 @@ class Memory:
         return sum(self.bytes.values())
 
 
+class Kind(enum.Enum):
+    """How a flow moves."""
+
+    ALL_GATHER = "all-gather"
+    REDUCE_SCATTER = "reduce-scatter"
+    ALL_REDUCE = "all-reduce"
+    ALL_TO_ALL = "all-to-all"
+    SEND = "send/receive"
+    COPY = "copy"
+    """Between a device and its host."""
+
+
 @attrs.frozen
 class Flow:
-    """Bytes that one rank sends or receives in a training step, or for a video."""
+    """What one rank sends in a training step, or for a video."""
 
     name: str
     """What is sent."""
+    kind: Kind
+    """By which operation."""
+    messages: int
+    """Operations."""
     bytes: int
-    """How much."""
+    """Bytes that leave the rank."""
     span: int
-    """Ranks among which it flows; 0 between the device and its host."""
+    """Ranks among which it flows, counted as neighbours in the world; 0 between the device and its host."""
+    hideable: int
+    """Bytes that can flow while the rank computes."""
+
+
+def collectives(flows: Iterable[Flow]) -> dict[str, dict[str, int]]:
+    """The messages and bytes of each kind of operation among ranks, and what of the bytes can be hidden."""
+    found: dict[str, dict[str, int]] = {}
+    for flow in flows:
+        if flow.kind is not Kind.COPY:
+            total = found.setdefault(flow.kind.value, {"messages": 0, "bytes": 0, "hideable_bytes": 0})
+            total["messages"] += flow.messages
+            total["bytes"] += flow.bytes
+            total["hideable_bytes"] += flow.hideable
+    return found
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ them; bandwidths are one way. A figure that no public document gives is None, an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import attrs
 
@@ -230,13 +230,19 @@ class Timing:
     """Executed FLOPs at the rate of large matrix products, at the peak where none is published."""
     traffic: float
     """The slowest of links, network and host at their full bandwidth."""
+    hidden: float
+    """Of the traffic, what flows while the ranks compute."""
+    exposed: float
+    """What they wait for."""
     kernels: float | None
     """Computation with attention at its own kernels' rates; None where the device has none published."""
     at_efficiency: float
     """Model FLOPs at the stated share of the peak, but never below the floor."""
+    predicted: float
+    """Executed FLOPs at that share, recomputation's too, and the exposed traffic."""
 
 
-def timing(work: Work, flows: Iterable[Flow], device: Device, efficiency: float) -> Timing:
+def timing(work: Work, flows: Collection[Flow], device: Device, efficiency: float) -> Timing:
     """Times on a device.
 
     Args:
@@ -248,7 +254,7 @@ def timing(work: Work, flows: Iterable[Flow], device: Device, efficiency: float)
     peak = device.peak_flops(work.dtype, work.allow_tf32)
     kernels = None if work.dtype is Dtype.FLOAT32 else device.kernels
     computation = work.executed_flops / (kernels.products if kernels else peak) / work.ranks
-    traffic = _traffic_seconds(flows, device)
+    traffic = _traffic_seconds(((flow.bytes, flow.span) for flow in flows), device)
     floor = max(computation, traffic)
     bound = None
     if kernels is not None:
@@ -257,20 +263,35 @@ def timing(work: Work, flows: Iterable[Flow], device: Device, efficiency: float)
         # The kernel computes five products where the count of two forward passes has four.
         bound += 1.25 * work.attention_backward_flops / kernels.attention_backward
         bound = max(bound / work.ranks, traffic)
-    expected = work.step_flops / (peak * efficiency) / work.ranks
-    return Timing(floor, computation, traffic, bound, max(expected, bound or floor))
+    sustained = peak * efficiency * work.ranks
+    slow = work.executed_flops / sustained
+    hideable = _traffic_seconds(((flow.hideable, flow.span) for flow in flows), device)
+    alone = _traffic_seconds(((flow.bytes - flow.hideable, flow.span) for flow in flows), device)
+    hidden = min(slow, hideable)
+    exposed = alone + hideable - hidden
+    return Timing(
+        floor=floor,
+        computation=computation,
+        traffic=traffic,
+        hidden=hidden,
+        exposed=exposed,
+        kernels=bound,
+        at_efficiency=max(work.step_flops / sustained, bound or floor),
+        predicted=slow + exposed,
+    )
 
 
-def _traffic_seconds(flows: Iterable[Flow], device: Device) -> float:
-    """Media work side by side; what flows over one of unknown bandwidth is left out."""
+def _traffic_seconds(sizes: Iterable[tuple[int, int]], device: Device) -> float:
+    """Seconds of bytes among a number of ranks. Media work side by side; what flows over one of unknown
+    bandwidth is left out."""
     bandwidths = {
         "host": device.host_bandwidth,
         "links": device.link_bandwidth,
         "network": device.network_bandwidth,
     }
     seconds = dict.fromkeys(bandwidths, 0.0)
-    for flow in flows:
-        medium = "host" if flow.span == 0 else "links" if flow.span <= RANKS_PER_NODE else "network"
+    for size, span in sizes:
+        medium = "host" if span == 0 else "links" if span <= RANKS_PER_NODE else "network"
         if bandwidth := bandwidths[medium]:
-            seconds[medium] += flow.bytes / bandwidth
+            seconds[medium] += size / bandwidth
     return max(seconds.values())

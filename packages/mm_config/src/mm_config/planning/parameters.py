@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import cache
 
@@ -11,6 +12,7 @@ import attrs
 from mm_config.rules.patterns import matches, matches_parameter
 from mm_config.specs.kinds import ModelSpec
 from mm_config.specs.lora import LoraSpec
+from mm_config.specs.parallel import FsdpSpec
 from mm_config.specs.serving import QuantizationSpec
 
 
@@ -34,6 +36,10 @@ class Parameter:
     def is_linear(self) -> bool:
         """Whether it is the matrix of a linear layer."""
         return len(self.shape) == 2 and self.name.endswith(".weight")
+
+
+Shapes = tuple[tuple[tuple[int, ...], bool], ...]
+"""Of a unit's parameters, each with whether it is trained."""
 
 
 @attrs.frozen
@@ -86,25 +92,52 @@ def block_matrix_count(model: ModelSpec, frozen: tuple[str, ...]) -> int:
 
 
 @cache
-def units(
-    model: ModelSpec, wrap: tuple[str, ...], ignore: tuple[str, ...], blocks_per_unit: int = 1
-) -> Units:
-    """The FSDP units that patterns over module names make; a parameter belongs to the innermost."""
-    sizes: dict[str, int] = {}
-    wrapped = root = ignored = 0
+def unit_shapes(
+    model: ModelSpec, fsdp: FsdpSpec, frozen: tuple[str, ...] = (), lora: LoraSpec | None = None
+) -> tuple[dict[Shapes, int], Shapes, dict[Shapes, int]]:
+    """What the FSDP units hold that patterns over module names make, adapters beside the weights.
+
+    A parameter belongs to the innermost unit; blocks that follow one another share one.
+
+    Returns:
+        The wrapped units by what they hold, with the number of those alike; the root; what is ignored.
+    """
+    found: defaultdict[str, list[tuple[tuple[int, ...], bool]]] = defaultdict(list)
+    whole: defaultdict[str, list[tuple[tuple[int, ...], bool]]] = defaultdict(list)
     for parameter in parameters(model):
-        values = parameter.size
-        unit = next((name for name in parameter.modules if _any_matches((name,), wrap)), None)
-        if _any_matches(parameter.modules, ignore):
-            ignored += values
-        elif unit is None:
-            root += values
-        else:
-            wrapped += values
-            sizes[unit] = sizes.get(unit, 0) + parameter.size
-    blocks = [size for name, size in sizes.items() if _is_block(name)]
-    together = (sum(blocks[start : start + blocks_per_unit]) for start in range(len(blocks)))
-    return Units(max((*sizes.values(), *together), default=0), wrapped, root, ignored)
+        ignored = next((name for name in parameter.modules if _any_matches((name,), fsdp.ignore)), None)
+        unit = next((name for name in parameter.modules if _any_matches((name,), fsdp.wrap)), "")
+        if ignored is None and _is_block(unit):
+            unit = str(int(unit.rpartition(".")[2]) // fsdp.blocks_per_unit)
+        shapes = found[unit] if ignored is None else whole[ignored]
+        shapes.append((parameter.shape, lora is None and not _is_named(parameter, frozen)))
+        if lora is not None and parameter.is_linear and _any_matches(parameter.modules[:1], lora.targets):
+            width_out, width_in = parameter.shape
+            shapes += [((lora.rank, width_in), True), ((width_out, lora.rank), True)]
+    root = found.pop("", [])
+    return dict(Counter(map(tuple, found.values()))), tuple(root), dict(Counter(map(tuple, whole.values())))
+
+
+@cache
+def units(model: ModelSpec, fsdp: FsdpSpec) -> Units:
+    """The values of the FSDP units, without adapters."""
+    wrapped, root, ignored = unit_shapes(model, fsdp)
+    return Units(
+        largest=max(map(_values, wrapped), default=0),
+        wrapped=sum(_values(shapes) * count for shapes, count in wrapped.items()),
+        root=_values(root),
+        ignored=sum(_values(shapes) * count for shapes, count in ignored.items()),
+    )
+
+
+def padded_values(shapes: Shapes, ranks: int, *, trained: bool = False) -> int:
+    """A rank's values of parameters that ranks share by rows, each filled up to whole rows; the trained ones
+    alone if asked for."""
+    return sum(
+        -(-shape[0] // ranks) * math.prod(shape[1:]) if shape else 1
+        for shape, is_trained in shapes
+        if is_trained or not trained
+    )
 
 
 @cache
@@ -134,7 +167,7 @@ def float32_count(model: ModelSpec, quantization: QuantizationSpec | None) -> in
 @cache
 def block_count(model: ModelSpec) -> int:
     """Values of all blocks together."""
-    return units(model, ("*.*",), ()).wrapped
+    return units(model, FsdpSpec(wrap=("*.*",))).wrapped
 
 
 @cache
@@ -165,3 +198,7 @@ def _is_block(name: str) -> bool:
 def _modules(name: str) -> tuple[str, ...]:
     parts = name.split(".")
     return tuple(".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1))
+
+
+def _values(shapes: Shapes) -> int:
+    return padded_values(shapes, 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from mm_config.planning.costs import Flow, Memory, Work
+from mm_config.planning.costs import Flow, Memory, Work, collectives
 from mm_config.planning.devices import RESERVE, Device, Timing, device_named, timing
 from mm_config.planning.encoders import encoder_parameters
 from mm_config.planning.inference import infer_memory, infer_work
@@ -84,13 +84,17 @@ class Plan:
             "host_bytes_per_rank": memory.host,
             "activations_by_recompute": memory.activations_by_recompute,
             "traffic_bytes": {flow.name: flow.bytes for flow in self.traffic},
+            "collectives": collectives(self.traffic),
             "fits": self.fits,
             "memory_bytes": self.device and self.device.memory_bytes,
             "usable_bytes": self.device and self.device.usable_bytes,
             "floor_seconds": times and times.floor,
             "kernel_seconds": times and times.kernels,
             "traffic_seconds": times and times.traffic,
+            "hidden_seconds": times and times.hidden,
+            "exposed_seconds": times and times.exposed,
             "seconds_at_efficiency": times and times.at_efficiency,
+            "predicted_seconds": times and times.predicted,
             "efficiency": self.efficiency,
             "problems": list(self.problems),
             "suggestions": [suggestion.flags for suggestion in self.suggestions],

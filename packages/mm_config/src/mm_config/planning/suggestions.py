@@ -13,6 +13,7 @@ import attrs
 from mm_config import rules
 from mm_config.planning.costs import Memory, ceil_div, passes
 from mm_config.planning.inference import passes_by_step
+from mm_config.rules.carried_out import refusals
 from mm_config.schema.evolve import get, replace
 from mm_config.specs.encoders import WanAutoencoderSpec
 from mm_config.specs.infer import InferSpec
@@ -106,9 +107,9 @@ def _planned(
     ranks = next((change.world_size for change in changes if change.world_size), world_size)
     changed = replace(spec, values) if values else spec
     total = memory_of(changed, ranks).total
-    if total > usable_bytes or rules.problems(changed, ranks):
+    if total > usable_bytes or rules.problems(changed, ranks) or refused(spec, changed):
         return None
-    return Suggestion(_flags(values, ranks if ranks != world_size else None), total)
+    return Suggestion(as_flags(values, ranks if ranks != world_size else None), total)
 
 
 def _train_kinds(spec: TrainSpec, world_size: int) -> Iterator[Iterable[Change]]:
@@ -118,7 +119,7 @@ def _train_kinds(spec: TrainSpec, world_size: int) -> Iterator[Iterable[Change]]
         stronger = stronger[stronger.index(spec.recompute.mode) + 1 :]
     yield (Change({"recompute.mode": mode}) for mode in stronger)
     share, micro, _ = passes(spec, world_size)
-    yield (Change({"runtime.micro_batch_size": size}) for size in _divisors(share, below=micro))
+    yield (Change({"runtime.micro_batch_size": size}) for size in divisors(share, below=micro))
     yield _sequence_changes(spec, world_size, micro)
     yield _switched_on(spec, "fsdp.offload")
     yield _switched_on(spec, "ema.offload") if spec.ema is not None else ()
@@ -133,7 +134,7 @@ def _sequence_changes(spec: TrainSpec, world_size: int, micro: int) -> Iterator[
     A group of ranks has the clips of all its ranks, so the clips of a pass are kept as they are.
     """
     parallel, heads = spec.parallel, spec.model.num_attention_heads
-    for degree in reversed(_divisors(world_size // parallel.tensor, below=world_size + 1)):
+    for degree in reversed(divisors(world_size // parallel.tensor, below=world_size + 1)):
         if degree > parallel.ulysses * parallel.ring:
             ulysses = math.gcd(degree, heads)
             values = {"parallel.ulysses": ulysses, "parallel.ring": degree // ulysses}
@@ -149,7 +150,7 @@ def _infer_kinds(spec: InferSpec, world_size: int) -> Iterator[Iterable[Change]]
         yield (Change({"runtime.guidance": GuidanceMode.SEQUENTIAL}),)
     yield (
         Change({"runtime.batch_size": size})
-        for size in _divisors(runtime.batch_size, below=runtime.batch_size)
+        for size in divisors(runtime.batch_size, below=runtime.batch_size)
     )
     if isinstance(spec.autoencoder, WanAutoencoderSpec):
         yield _switched_on(spec, "autoencoder.tiling")
@@ -173,17 +174,26 @@ def _switched_on(spec: Any, *paths: str) -> Iterator[Change]:
     return (Change({path: True}) for path in paths if not get(spec, path))
 
 
-def _divisors(number: int, below: int) -> list[int]:
-    """Divisors, largest first; of many an even choice, the smallest always with it."""
+def divisors(number: int, below: int) -> list[int]:
+    """Divisors below a number, largest first; of many an even choice, the smallest always with it."""
     largest = min(below - 1, number, _LARGEST_DIVISOR)
     found = [divisor for divisor in range(1, largest + 1) if number % divisor == 0]
     return found[:: ceil_div(len(found), _MOST_DIVISORS) or 1][::-1]
 
 
-def _flags(values: Mapping[str, Any], world_size: int | None) -> str:
+def refused(spec: Any, changed: Any) -> bool:
+    """Whether the runner can't do what was changed; what it can't do of the rest is no fault of that."""
+    before = refusals(spec)
+    return any(problem not in before for problem in refusals(changed))
+
+
+def as_flags(values: Mapping[str, Any], world_size: int | None = None) -> str:
+    """Changed fields as they are typed."""
     words: list[str] = []
     for path, value in values.items():
         words.append(f"--spec.{path.replace('_', '-')}")
         if value is not True:
-            words.append(str(value.value if isinstance(value, enum.Enum) else value))
+            words.append(
+                "none" if value is None else str(value.value if isinstance(value, enum.Enum) else value)
+            )
     return " ".join(words + ([f"--world-size {world_size}"] if world_size is not None else []))

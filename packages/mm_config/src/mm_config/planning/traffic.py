@@ -6,12 +6,22 @@ of both; an all-to-all moves (n - 1) / n of what a rank holds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 
-from mm_config.planning.costs import Flow, Layout, ceil_div, infer_layout, largest_clip, passes, train_layout
+from mm_config.planning.costs import (
+    Flow,
+    Kind,
+    Layout,
+    ceil_div,
+    infer_layout,
+    largest_clip,
+    passes,
+    train_layout,
+)
 from mm_config.planning.encoders import BYTES
 from mm_config.planning.inference import expert_bytes, outside_bytes, passes_by_step
-from mm_config.planning.parameters import trainable_count, units
+from mm_config.planning.parameters import Shapes, padded_values, trainable_count, unit_shapes
 from mm_config.planning.training import train_memory
 from mm_config.specs.data import Cache
 from mm_config.specs.infer import InferSpec
@@ -30,39 +40,97 @@ def train_traffic(spec: TrainSpec, world_size: int) -> tuple[Flow, ...]:
     """What one optimizer step moves on each rank."""
     layout = train_layout(spec, world_size)
     share, micro, number = passes(spec, world_size)
-    compute, reduce = BYTES[spec.precision.compute], BYTES[spec.precision.reduce]
-    whole = ceil_div(spec.model.parameter_count(), layout.tensor)
-    found = units(spec.model, spec.fsdp.wrap, spec.fsdp.ignore)
-    shared = whole - found.ignored
-    trained = ceil_div(trainable_count(spec.model, spec.frozen, spec.lora), layout.tensor)
-    # The root stays gathered between forward and backward, and so does all where nothing is resharded.
-    twice = found.wrapped // layout.tensor if spec.fsdp.reshard_after_forward else 0
     clip = largest_clip(spec.data)
     latent_shape = spec.autoencoder.latent_shape(clip.num_frames, clip.height, clip.width)
     again = {Recompute.NONE: 0.0, Recompute.SELECTIVE: 0.75, Recompute.FULL: 1.0}[spec.recompute.mode]
-    nearer = min(spec.fsdp.reshard_size or layout.shard, layout.shard)
-    near, far = (twice, shared) if nearer < layout.shard else (0, shared + twice)
     flows = [
-        Flow("gathered_weights", _part(far * compute * number, layout.shard), _span(layout)),
-        Flow("gathered_again", _part(near * compute * number, nearer), nearer * layout.tensor),
-        Flow("reduced_gradients", _part(trained * reduce, layout.shard), _span(layout)),
-        Flow(
-            "copies_gradients", 2 * _part(ceil_div(trained, layout.shard) * reduce, layout.copies), world_size
-        ),
+        *_weight_flows(spec, layout, number),
         *_sequence_flows(
-            spec.model, latent_shape, micro * number * compute, layout, 2 + again, backward=True
+            spec.model,
+            latent_shape,
+            micro * number * BYTES[spec.precision.compute],
+            layout,
+            2 + again,
+            number,
+            backward=True,
         ),
-        Flow("data", _data_bytes(spec, share), 0),
+        _numbers(layout, world_size),
+        _copied("data", _data_bytes(spec, share)),
     ]
-    shard_bytes = ceil_div(whole, layout.shard)
     if spec.fsdp.offload:
-        flows.append(Flow("offloaded_states", shard_bytes * 4 * (2 * number + 1), 0))
+        shard_bytes = ceil_div(ceil_div(spec.model.parameter_count(), layout.tensor), layout.shard)
+        flows.append(_copied("offloaded_states", shard_bytes * 4 * (2 * number + 1)))
     if spec.recompute.offload:
         outside = train_memory(spec, world_size).host.get("activations", 0)
-        flows.append(Flow("offloaded_activations", 2 * number * outside, 0))
+        flows.append(_copied("offloaded_activations", 2 * number * outside))
     if spec.ema is not None and spec.ema.offload:
-        flows.append(Flow("offloaded_ema", ceil_div(4 * trained, layout.shard * spec.ema.every_steps), 0))
+        trained = ceil_div(trainable_count(spec.model, spec.frozen, spec.lora), layout.tensor)
+        flows.append(_copied("offloaded_ema", ceil_div(4 * trained, layout.shard * spec.ema.every_steps)))
     return tuple(flow for flow in flows if flow.bytes)
+
+
+def _weight_flows(spec: TrainSpec, layout: Layout, number: int) -> Iterator[Flow]:
+    """FSDP2's: a message for each unit, whose parameters are filled up to whole rows on each rank.
+
+    A unit is gathered for each forward and, where it is given up between them, each backward pass; the root
+    stays. Gradients are reduced in the last pass of a step. What the first unit waits for at the beginning
+    and what the root sends at the end has no computation to hide behind.
+    """
+    wrapped, root, ignored = unit_shapes(spec.model, spec.fsdp, spec.frozen, spec.lora)
+    shard, tensor, copies = layout.shard, layout.tensor, layout.copies
+
+    def values(shapes: Shapes, *, trained: bool = False) -> int:
+        return ceil_div(padded_values(shapes, shard, trained=trained), tensor)
+
+    gather, reduce = shard * number * BYTES[spec.precision.compute], shard * BYTES[spec.precision.reduce]
+    units = [(count, values(shapes), values(shapes, trained=True)) for shapes, count in wrapped.items()]
+    number_of, gathered = sum(count for count, _, _ in units), sum(count * size for count, size, _ in units)
+    reduced, messages = (
+        sum(count * size for count, _, size in units),
+        sum(count for count, _, size in units if size),
+    )
+    kept, last, first = values(root), values(root, trained=True), units[0][1] if units else 0
+    yield _among(
+        "gathered_weights",
+        Kind.ALL_GATHER,
+        (shard, shard * tensor),
+        number * (number_of + bool(root)),
+        gather * (gathered + kept),
+        gather * (gathered - first),
+    )
+    if spec.fsdp.reshard_after_forward:
+        nearer = min(spec.fsdp.reshard_size or shard, shard)
+        size, span = gather * gathered, (nearer, nearer * tensor)
+        yield _among("gathered_again", Kind.ALL_GATHER, span, number * number_of, size, size)
+    for name, kind, span, size in (
+        ("reduced_gradients", Kind.REDUCE_SCATTER, (shard, shard * tensor), reduce),
+        ("copies_gradients", Kind.ALL_REDUCE, (copies, shard * tensor * copies), reduce // shard),
+    ):
+        yield _among(name, kind, span, messages + bool(last), size * (reduced + last), size * reduced)
+    # Modules that are whole on every rank are units, of which gradients alone are averaged.
+    sizes = [(count, padded_values(shapes, 1, trained=True)) for shapes, count in ignored.items()]
+    size = BYTES[spec.precision.reduce] * sum(count * size for count, size in sizes)
+    everywhere, messages = shard * copies, sum(count for count, size in sizes if size)
+    span = (everywhere, everywhere * tensor)
+    yield _among("ignored_gradients", Kind.ALL_REDUCE, span, messages, size, size)
+
+
+def _numbers(layout: Layout, world_size: int) -> Flow:
+    """The loss and the gradients' norm as float32, and as int64 whether all have data and whether to stop."""
+    sizes = (4, *[4] * (layout.shard > 1), 8, 8)
+    return _among("numbers", Kind.ALL_REDUCE, (world_size, world_size), len(sizes), sum(sizes))
+
+
+def _among(
+    name: str, kind: Kind, ranks: tuple[int, int], messages: int, size: int, hideable: int = 0
+) -> Flow:
+    """Bytes that belong to some ranks, and the span of these in the world."""
+    times, (number, span) = 2 if kind is Kind.ALL_REDUCE else 1, ranks
+    return Flow(name, kind, messages, times * _part(size, number), span, times * _part(hideable, number))
+
+
+def _copied(name: str, size: int) -> Flow:
+    return Flow(name, Kind.COPY, 1, size, 0, size)
 
 
 def infer_traffic(spec: InferSpec) -> tuple[Flow, ...]:
@@ -75,15 +143,18 @@ def infer_traffic(spec: InferSpec) -> tuple[Flow, ...]:
     on_rank = len(steps) if runtime.guidance is GuidanceMode.PARALLEL else sum(steps)
     latent_shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
     whole = ceil_div(expert_bytes(spec) * layout.shard, runtime.batch_size)
+    ranks, messages, size = layout.shard, (spec.model.num_layers + 1) * fetches, whole * fetches
     flows = [
-        Flow("gathered_weights", _part(whole * fetches, layout.shard), _span(layout)),
-        *_sequence_flows(spec.model, latent_shape, on_rank * BYTES[spec.dtype], layout, 1, backward=False),
+        _among("gathered_weights", Kind.ALL_GATHER, (ranks, ranks * layout.tensor), messages, size, size),
+        *_sequence_flows(
+            spec.model, latent_shape, on_rank * BYTES[spec.dtype], layout, 1, on_rank, backward=False
+        ),
     ]
     experts = 1 if spec.low_noise is None else 2
     if runtime.residency.experts is Residency.SWAP:
-        flows.append(Flow("swapped_experts", experts * expert_bytes(spec) // runtime.batch_size, 0))
+        flows.append(_copied("swapped_experts", experts * expert_bytes(spec) // runtime.batch_size))
     if runtime.residency.experts is Residency.LAYERWISE:
-        flows.append(Flow("blocks_from_host", outside_bytes(spec) * fetches // runtime.batch_size, 0))
+        flows.append(_copied("blocks_from_host", outside_bytes(spec) * fetches // runtime.batch_size))
     return tuple(flow for flow in flows if flow.bytes)
 
 
@@ -102,6 +173,7 @@ def _sequence_flows(
     bytes_per_value: int,
     layout: Layout,
     forwards: float,
+    number: int,
     *,
     backward: bool,
 ) -> list[Flow]:
@@ -113,22 +185,21 @@ def _sequence_flows(
         bytes_per_value: Times the samples that pass through.
         layout: The ranks.
         forwards: Passes that exchange heads or sums: forward, backward, and recomputation's share.
+        number: Forward passes through the network, of whatever batch.
         backward: Whether the ring also goes round backwards, with gradients.
     """
     stream = model.num_layers * model.block_input_values(latent_shape) * bytes_per_value
     local, span = ceil_div(stream, layout.sequence), layout.per_sample
     # The ring hands keys and values on; backwards, with their gradients.
     turns = (6 if backward else 2) * (layout.ring - 1)
+    exchanges, sums = int(_PER_BLOCK * forwards), int(_TENSOR_REDUCES * forwards)
+    blocks = model.num_layers * number
     return [
-        Flow("ulysses", int(_PER_BLOCK * forwards * _part(local, layout.ulysses)), span),
-        Flow("ring", turns * local, span),
-        Flow("tensor", int(_TENSOR_REDUCES * forwards * 2 * _part(local, layout.tensor)), span),
+        _among("ulysses", Kind.ALL_TO_ALL, (layout.ulysses, span), blocks * exchanges, exchanges * local),
+        Flow("ring", Kind.SEND, blocks * turns, turns * local, span, turns * local),
+        _among("tensor", Kind.ALL_REDUCE, (layout.tensor, layout.tensor), blocks * sums, sums * local),
     ]
 
 
 def _part(size: int, ranks: int) -> int:
     return size * (ranks - 1) // ranks
-
-
-def _span(layout: Layout) -> int:
-    return layout.shard * layout.tensor

@@ -135,7 +135,7 @@ def _recomputed_blocks(spec: TrainSpec) -> int:
 
 def _states(spec: TrainSpec, layout: Layout) -> tuple[dict[str, int], dict[str, int]]:
     """Bytes on the device and on the host of what lives as long as the run."""
-    whole = units(spec.model, spec.fsdp.wrap, spec.fsdp.ignore).ignored
+    whole = units(spec.model, spec.fsdp).ignored
     ranks = layout.shard * layout.tensor
     parameters = spec.model.parameter_count()
     trained = trainable_count(spec.model, spec.frozen, spec.lora)
@@ -174,7 +174,10 @@ def _encoder_bytes(spec: TrainSpec, world_size: int) -> dict[str, int]:
         None if known is not None and known.latents else spec.autoencoder,
     )
     ranks = world_size if spec.runtime.shard_encoders else 1
-    return {encoder.name: ceil_div(encoder.bytes, ranks) for encoder in needed}
+    return {
+        encoder.name: ceil_div(encoder.bytes, 1 if encoder.name == "autoencoder" else ranks)
+        for encoder in needed
+    }
 
 
 def _gathered(spec: TrainSpec, layout: Layout) -> int:
@@ -183,7 +186,7 @@ def _gathered(spec: TrainSpec, layout: Layout) -> int:
     if _is_unsharded(spec, layout):
         return 0
     fsdp = spec.fsdp
-    found = units(spec.model, fsdp.wrap, fsdp.ignore, fsdp.blocks_per_unit)
+    found = units(spec.model, fsdp)
     ahead = max(_OWN_PREFETCH, fsdp.forward_prefetch, fsdp.backward_prefetch)
     weights = found.wrapped
     if fsdp.reshard_after_forward:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +10,10 @@ import attrs
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import for_person
 from mm_config.schema.errors import Problem, prefixed
-from mm_config.schema.evolve import ROOT, is_inside, leaves
+from mm_config.schema.evolve import ROOT, is_inside, leaves, unchecked
 from mm_config.schema.fields import ABSENT, info_of, spec_fields
 from mm_config.schema.installed import loaded, registered
-from mm_config.schema.types import choices_of, class_of, is_spec, is_tuple
+from mm_config.schema.types import choices_of, class_of, is_spec
 
 REFUSALS = "mm.refusals"
 """Entry points: the `CarriedOut` of the runner of a root spec's tag; importing it needs no torch."""
@@ -66,22 +65,8 @@ def not_carried_out(spec: Any) -> NotCarriedOut:
 
 
 def _is_refused(known: Sequence[CarriedOut], spec: Any, path: str, choice: Any) -> bool:
-    changed = _with(spec, path.split("."), choice)
+    changed = unchecked(spec, path.split("."), choice)
     return any(problem.path == path for one in known for problem in one.problems(changed))
-
-
-def _with(value: Any, path: Sequence[str], choice: Any) -> Any:
-    """A copy of a spec with one value put in. The choices of a field need no checks, which take the time."""
-    if not path:
-        return choice
-    name, *inside = path
-    if is_tuple(value):
-        return tuple(
-            _with(item, inside, choice) if str(at) == name else item for at, item in enumerate(value)
-        )
-    changed = copy.copy(value)
-    object.__setattr__(changed, name, _with(getattr(value, name), inside, choice))
-    return changed
 
 
 def _known(spec: Any) -> list[CarriedOut]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 import attrs
@@ -142,6 +143,20 @@ class _Set:
 
     value: Any
     """The new value."""
+
+
+def unchecked(value: T, path: Sequence[str], choice: Any) -> T:
+    """A copy of a spec with one value put in, which is known to be right: checks would take the time."""
+    if not path:
+        return choice
+    name, *inside = path
+    if is_tuple(value):
+        return tuple(  # type: ignore[return-value]
+            unchecked(item, inside, choice) if str(at) == name else item for at, item in enumerate(value)
+        )
+    changed = copy.copy(value)
+    object.__setattr__(changed, name, unchecked(getattr(value, name), inside, choice))
+    return changed
 
 
 def _segments(path: str) -> list[str]:

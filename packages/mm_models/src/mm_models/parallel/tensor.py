@@ -7,6 +7,7 @@ these ranks, and so are the gradients of parameters that are not split.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -35,6 +36,8 @@ def split_matrices(network: nn.Module, plan: Mapping[str, Split], ranks: DeviceM
         plan: What is split, by patterns over names of modules, see `ModelSpec.tensor_plan`.
         ranks: Those that share it, a mesh with one axis.
     """
+    # torch would warn of each whole tensor that it gathers over two axes one after the other.
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     names = [name for name, _ in network.named_modules()]
     for pattern, split in plan.items():
         for name in matching(names, pattern):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from mm_config.cli.plan_page import plan_lines
-from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option, whole_number
+import attrs
+
+from mm_config.cli.parse import unsaid_ranks
+from mm_config.cli.plan_page import plan_lines, search_lines
+from mm_config.cli.scan import JSON, RUNS_DIR, WORLD_SIZE, CommandLine, Option
 from mm_config.cli.targets import TARGET_HELP, read_targets
 from mm_config.cli.verb import Usage, Verb
 from mm_config.console.output import print_json, print_lines
 from mm_config.planning.devices import NAMES
+from mm_config.planning.layouts import search
 from mm_config.planning.plan import plan
 from mm_config.schema.errors import Problem, UserError
 
@@ -22,9 +26,6 @@ def _share(text: str) -> float:
     return share
 
 
-WORLD_SIZE = Option(
-    "--world-size", "Number of ranks that share the work (default: 1).", "N", read=whole_number
-)
 DEVICE = Option(
     "--device", "Hold the plan against a device: does it fit, how long does it take.", "NAME", NAMES
 )
@@ -35,17 +36,21 @@ EFFICIENCY = Option(
     "SHARE",
     read=_share,
 )
+SEARCH = Option(
+    "--search", "List the layouts of this many ranks that fit, by predicted time (on h200 by default)."
+)
 USAGE = Usage(
-    "mm plan TARGET [--device NAME] [--world-size N] [--efficiency SHARE] [--json] "
+    "mm plan TARGET [--device NAME] [--world-size N] [--efficiency SHARE] [--search] [--json] "
     "[--spec.FIELD VALUE ...] [--runs-dir DIR]",
     "Count parameters, tokens, FLOPs and bytes per rank of a spec.",
     "Counts parameters, tokens, floating-point operations, bytes and traffic per rank from the spec alone; "
     "nothing is built or loaded. With a device it says whether that fits and, if not, the smallest changes "
     f"that make it fit.\n\n{TARGET_HELP}",
-    (DEVICE, WORLD_SIZE, EFFICIENCY, JSON, RUNS_DIR),
+    (DEVICE, WORLD_SIZE, EFFICIENCY, SEARCH, JSON, RUNS_DIR),
     (
         ("mm plan experiments/tiny_high.py", "what one rank needs"),
         ("mm plan experiments/tiny_high.py --device h200 --world-size 8", "does it fit on eight H200"),
+        ("mm plan experiments/tiny_high.py --world-size 8 --search", "how to spread it"),
         ("mm plan experiments/tiny_high.py --spec.micro-batch-size 4", "with smaller passes"),
     ),
 )
@@ -54,8 +59,17 @@ USAGE = Usage(
 def print_plan(line: CommandLine) -> int:
     """Prints what the target needs."""
     world_size, efficiency = line.value(WORLD_SIZE, 1), line.value(EFFICIENCY)
-    (spec,) = read_targets(line, world_size)
-    device = line.value(DEVICE)
+    searches, device = line.has(SEARCH), line.value(DEVICE)
+    # What is searched need not be legal as it stands.
+    asked = () if searches or line.has(WORLD_SIZE) else (unsaid_ranks,)
+    (spec,) = read_targets(line, None if searches else world_size, *asked)
+    if searches:
+        found = search(spec, world_size, device or "h200", efficiency)
+        if line.has(JSON):
+            print_json(attrs.asdict(found))
+        else:
+            print_lines(search_lines(found))
+        return 0
     if efficiency and not device:
         raise UserError(Problem(EFFICIENCY.flag, "is a share of a device's peak; name one by --device"))
     if line.has(JSON):
