@@ -228,7 +228,8 @@ def test_all_to_alls_and_ring_move_a_ranks_share_of_the_stream() -> None:
     (exchanged,) = (flow.bytes for flow in ulysses if flow.name == "ulysses")
     assert exchanged == pytest.approx(2 * 4 * stream / 8 * 7 / 8, rel=1e-6)
     ring = plan(replace(training(batch=1), "parallel.ring", 4), 4).traffic
-    assert [flow.bytes for flow in ring if flow.name == "ring"] == [3 * 6 * stream // 4]
+    # Keys and values both ways, and their gradients in float32.
+    assert [flow.bytes for flow in ring if flow.name == "ring"] == [3 * (2 + 2 + 4) * stream // 4]
 
 
 def generation(**changes: Any) -> Any:
