@@ -19,7 +19,7 @@ test: setup  ## Run all tests that fit the everyday budget
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal \
 		-m "not slow and not demo and not browser and not npu and not gpu"
 
-test-long: setup test-npu  ## Run the tests that take longer: the demo, many-process, browser and NPU tests
+test-long: setup test-npu  ## Run the tests that take longer: the demo, many-process, browser, Slurm and NPU tests
 	$(BIN)/python -m pytest -m "slow or demo or browser"
 
 test-npu: setup  ## Run the project on torch_npu over a stub of Ascend's libraries, see tests/npu_standin

@@ -11,7 +11,6 @@ import attrs
 from mm_config.options.run_options import RunOptions
 from mm_config.specs.train import TrainSpec
 from mm_train import agreeing, preparing
-from mm_train.stopping import GRACE_SECONDS, Grace
 from tests.mm_train.relaunched import launched
 
 
@@ -98,10 +97,3 @@ def test_a_folder_of_runs_that_ranks_do_not_share_is_refused(small: TrainSpec, t
 def test_ranks_are_told_as_ranges() -> None:
     assert agreeing._ranks([3]) == "rank 3"
     assert agreeing._ranks([0, 1, 2, 5, 8, 9]) == "ranks 0-2, 5, 8-9"
-
-
-def test_a_checkpoint_that_takes_longer_than_launchers_wait_is_said_once() -> None:
-    grace = Grace()
-    assert grace.late(GRACE_SECONDS - 1) == ""
-    assert "--shutdown-timeout 90 and" in grace.late(45)
-    assert grace.late(45) == ""

@@ -50,6 +50,14 @@ def child(runs_dir: Path, parent: TrainResult) -> TrainResult:
     return mm_train.train(spec, RunOptions(runs_dir=runs_dir))
 
 
+def test_all_time_of_a_run_is_shown(parent: TrainResult) -> None:
+    told = told_by(attach(parent.run_dir))
+    assert told.account is not None
+    shown = html_of([told]).split("All time, over all processes")[1]
+    assert f"{told.name}: {told.account.whole:,.0f} s, 1 start" in shown
+    assert "checkpoints: saving the state" in shown
+
+
 def charts_of(page: str) -> dict[str, Any]:
     """What each chart draws by its title, as the page's script reads it."""
     figures = re.findall(

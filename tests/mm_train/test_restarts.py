@@ -22,6 +22,7 @@ from mm_config.runs.record import RunStatus
 from mm_config.specs.train import TrainSpec
 from mm_train import losses, states
 from mm_train.ledger import PARTS, account_of
+from mm_train.stopping import GRACE_SECONDS, Grace
 from tests.mm_train.conftest import SMALL
 from tests.mm_train.forked import wait_for
 from tests.mm_train.relaunched import launched
@@ -84,12 +85,26 @@ def has_done(spec: TrainSpec, options: RunOptions, steps: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    "how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGUSR1]
+    ("how", "beside"),
+    [
+        (signal.SIGKILL, False),
+        (signal.SIGUSR1, False),
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, True, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_ends_by_a_signal_goes_on_to_the_same_bits(
-    how: signal.Signals, steps: TrainSpec, whole: Path, options: RunOptions, losses_of: Losses, tmp_path: Path
+    how: signal.Signals,
+    beside: bool,
+    steps: TrainSpec,
+    whole: Path,
+    options: RunOptions,
+    losses_of: Losses,
+    tmp_path: Path,
 ) -> None:
-    steps = replace(steps, "name", how.name.lower())
+    """Also where checkpoints are written beside the steps: their states are those of `whole`, which waits."""
+    steps = replace(steps, {"name": f"{how.name}_{beside}", "checkpoint.asynchronous": beside})
     arguments = ("--runs-dir", options.runs_dir, "--resume", "auto")
     dice = random.Random(f"{SEED}{how}")
     step, after = dice.randrange(1, 19), dice.uniform(0, 2 * PAUSE)
@@ -113,6 +128,15 @@ def test_a_run_that_ends_by_a_signal_goes_on_to_the_same_bits(
     assert folder_of(steps, options) == folder
     assert losses_of(folder) == losses_of(whole)
     assert tensors_of(folder) == tensors_of(whole)
+
+
+def test_a_stop_that_takes_longer_than_launchers_wait_is_said_once() -> None:
+    grace = Grace()
+    grace.step(20)
+    grace.step(10)
+    assert grace.late(GRACE_SECONDS - 21) == ""
+    assert "--shutdown-timeout 90 and" in grace.late(25)
+    assert grace.late(45) == ""
 
 
 def test_auto_goes_on_with_what_was_begun_and_makes_what_was_not(

@@ -116,6 +116,8 @@ def fit(
             if not stop or step + 1 == steps:
                 with ledger.during("looking"):
                     measured = looked_at(training, recorder, step + 1, bar)
+            if step > first_step:  # Which may compile.
+                grace.step(time.perf_counter() - asked_at)
             elapsed = start.seconds + time.perf_counter() - started
             state = attrs.evolve(
                 start, step=step + 1, data=batches.state(), seconds=elapsed, validation=measured
@@ -125,14 +127,14 @@ def fit(
             if stop or state.step == last_step or state.step % spec.checkpoint.every_steps == 0:
                 recorder.read()
                 ranks.on_first(training.run.sync_metrics)
-                more = training.more_groups()
+                more, saved_at = training.more_groups(), time.perf_counter()
                 with ledger.during("checkpoints"):
                     saving.save(training.network, training.optimizer, state, more, training.sinks)
                     if stop or state.step == last_step:
                         saving.settle()
                 ranks.on_first(partial(ledger.write, state.step))
                 training.clock.mark("checkpoint")
-                if late := grace.late(time.perf_counter() - asked_at):
+                if late := grace.late(time.perf_counter() - saved_at + saving.beside):
                     say(late)
             if stop and state.step < steps:
                 if closed and not asked:

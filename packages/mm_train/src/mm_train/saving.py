@@ -49,7 +49,12 @@ class Saving:
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self._count = 0
-        self._copying = self._waiting = self._writing = 0.0
+        self._copying = self._waiting = self._writing = self._slowest = 0.0
+
+    @property
+    def beside(self) -> float:
+        """Seconds by which a stop takes longer than `save`: for the state on its way, and its own."""
+        return 2 * self._slowest
 
     @property
     def failed(self) -> int:
@@ -155,4 +160,6 @@ class Saving:
             states.commit(self._folder, self._spec, shards, state, self._beside)
         except Exception as error:
             self._error = error
-        self._writing += time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
+        self._writing += seconds
+        self._slowest = max(self._slowest, seconds)

@@ -27,6 +27,7 @@ from mm_config.pages import (
 from mm_config.rules import counted
 from mm_config.schema import for_person, leaves, spec_hash
 from mm_config.specs import TrainSpec
+from mm_train.ledger import PARTS, Account
 from mm_train.report.reading import Series, Told
 
 POINTS = 1_000
@@ -57,6 +58,8 @@ def _parts(runs: Sequence[Told]) -> Iterator[Html]:
     yield from (_summary(run, named=len(runs) > 1) for run in runs)
     yield section("How they went" if len(runs) > 1 else "How it went", tuning(), side_by_side(*_charts(runs)))
     yield section("Time by part", side_by_side(*(_times(run) for run in runs)))
+    if accounts := [_account(run.name, run.account) for run in runs if run.account is not None]:
+        yield section("All time, over all processes", side_by_side(*accounts), _meanings())
     for run in runs:
         if run.samples:
             yield section(_of("Samples", run, runs), *_samples(run))
@@ -140,6 +143,15 @@ def _times(run: Told) -> Html:
     }
     shown = sorted(((part, one) for part, one in spent.items() if one > 0), key=lambda pair: -pair[1])
     return bars(run.name, shown, "s")
+
+
+def _account(name: str, account: Account) -> Html:
+    shown = [(part, spent) for part, spent in account.seconds.items() if spent > 0]
+    return bars(f"{name}: {account.whole:,.0f} s, {counted(account.processes, 'start')}", shown, "s")
+
+
+def _meanings() -> Html:
+    return tag("p", "; ".join(f"{part}: {meaning}" for part, meaning in PARTS.items()), class_="faint")
 
 
 def _samples(run: Told) -> Iterator[Html]:

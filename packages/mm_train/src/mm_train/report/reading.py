@@ -13,6 +13,7 @@ from mm_config.durable import read_bytes
 from mm_config.runs import Run, attach, read_inputs, read_result
 from mm_config.schema import Problem, UserError
 from mm_config.specs import TrainSpec
+from mm_train.ledger import Account, account_of
 from mm_train.metrics import MOST_BYTES, flat
 
 Series = Mapping[int, float]
@@ -39,6 +40,8 @@ class Told:
     """The run whose weights it started from, where that is still here."""
     samples: dict[int, tuple[Path, ...]]
     """Videos that were made on the way, by step."""
+    account: Account | None
+    """Where all of its time went; None where it was not written down."""
 
     def last(self, name: str) -> float | None:
         """The newest of some numbers."""
@@ -62,6 +65,7 @@ def told_by(run: Run) -> Told:
         result=read_result(run.path) if run.result_path.is_file() else {},
         parent=_parent_of(run),
         samples=_samples_of(run.path / "samples"),
+        account=account_of(run.path),
     )
 
 
