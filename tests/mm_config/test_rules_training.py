@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from mm_config import replace
+from mm_config.specs.data import Cache, PrecomputedSpec
 from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.dtype import Dtype
@@ -40,6 +41,15 @@ def test_formats_that_go_together(compute: Dtype, reduce: Dtype, output: Dtype |
 )
 def test_formats_that_do_not(changes: dict[str, Any], path: str, part: str) -> None:
     only(TRAIN, changes, f"precision.{path}", part)
+
+
+def test_ranks_share_encoders_that_are_needed_between_steps() -> None:
+    assert found(WAN_1_3B, {"runtime.shard_encoders": True, "data.cache": Cache.NONE}) == {}
+    cached = {"runtime.shard_encoders": True, "data.cache": Cache.LATENTS}
+    only(WAN_1_3B, cached, "runtime.shard_encoders", "data.cache = latents encodes before, whole on each")
+    before = PrecomputedSpec(name="features", text=True, latents=True)
+    kept = found(WAN_1_3B, {"runtime.shard_encoders": True, "data.precomputed": before})
+    assert kept["spec.runtime.shard_encoders"] == "is True, but everything is precomputed; set it to False"
 
 
 def test_words_that_name_devices() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck
 from torch.autograd.function import Function
 
@@ -132,6 +133,18 @@ def test_each_way_sends_what_is_counted_by_hand(run_ranks: RunRanks) -> None:
         ],
     }
     run_ranks(_counted, moved, ranks=4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_cuda_kernels_take_what_they_are_called_with(dtype: torch.dtype) -> None:
+    """By their schemas and shapes alone; 16 bits and more go to kernels of their own."""
+    with FakeTensorMode():
+        query, key = (torch.empty(2, tokens, 3, 64, dtype=dtype, device="cuda") for tokens in (37, 41))
+        out, lse = FORMS["sdpa"].forward(query, key, key)
+        assert (out.shape, out.dtype, out.device) == (query.shape, dtype, query.device)
+        assert (lse.shape, lse.dtype) == ((2, 3, 37), torch.float32)
+        found = FORMS["sdpa"].backward(query, query, key, key, out, lse)
+        assert [one.shape for one in found] == [query.shape, key.shape, key.shape]
 
 
 def test_masks_are_refused() -> None:

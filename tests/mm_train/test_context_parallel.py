@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -80,6 +81,29 @@ def test_gradients_in_every_mode_are_those_of_one_process(
 ) -> None:
     """Three tokens on two ranks, then six."""
     run_ranks(_equal, small, modes, (1, 2))
+
+
+def _counted(rank: int, spec: TrainSpec) -> None:
+    send, sends = dist.batch_isend_irecv, list[int]()
+
+    def counted(ops: list[dist.P2POp]) -> list[dist.Work]:
+        sends.append(len(ops) // 2)
+        return send(ops)
+
+    dist.batch_isend_irecv = counted
+    found: dict[Recompute, int] = {}
+    for mode in Recompute:
+        sends.clear()
+        gradients(replace(spec, {**RING, "recompute.mode": mode}), Ranks(rank, 2, grouped=True), (2,))
+        found[mode] = sum(sends) // spec.model.num_layers
+    assert found == {Recompute.NONE: 3, Recompute.FULL: 4, Recompute.SELECTIVE: 3}
+
+
+def test_selective_recomputation_keeps_a_rings_output_and_sends_nothing_again(
+    run_ranks: RunRanks, small: TrainSpec
+) -> None:
+    """Between two ranks: keys and values, once more in the backward pass, and their gradients."""
+    run_ranks(_counted, small)
 
 
 def _trained(rank: int, spec: TrainSpec, options: RunOptions) -> None:

@@ -33,7 +33,9 @@ WAYS = {
     "a copy on each rank": FsdpSpec(shard_size=1),
     "nearer between passes": FsdpSpec(wrap=INNER, reshard_size=2, forward_prefetch=2, backward_prefetch=3),
     "one unit": FsdpSpec(blocks_per_unit=5, reshard_size=1),
-    "some whole": FsdpSpec(ignore=("condition_embedder", "blocks.*.attn?.norm_?"), wrap=("blocks.*.ffn",)),
+    "some whole": FsdpSpec(
+        ignore=("condition_embedder", "blocks.*.attn?.norm_?"), wrap=("blocks.*.ffn",), reshard_size=2
+    ),
     "two copies, some whole": FsdpSpec(ignore=("proj_out", "blocks.1"), shard_size=2, wrap=("blocks.{0,2}",)),
 }
 

@@ -14,7 +14,7 @@ import mm_train.clipping
 import mm_train.gradients
 import mm_train.losses
 from mm_models import flow
-from mm_models.parallel import context, ring
+from mm_models.parallel import context, ring, tensor
 from mm_models.parallel.context import Context
 from tests.mm_train.layouts.cells import Cell
 
@@ -109,6 +109,22 @@ def _stale_blocks(patch: pytest.MonkeyPatch, cell: Cell) -> None:
     patch.setattr(ring, "ring_attention_backward", wrong)
 
 
+def _padding_attended_to(patch: pytest.MonkeyPatch, cell: Cell) -> None:
+    """The keys of a block's padding take part."""
+    right = ring._around
+
+    def wrong(*args: Any) -> Iterator[Any]:
+        for turn, _, block in right(*args):
+            yield turn, block.shape[2], block
+
+    patch.setattr(ring, "_around", wrong)
+
+
+def _norm_of_own_heads(patch: pytest.MonkeyPatch, cell: Cell) -> None:
+    """Queries and keys are normed over the heads of a rank alone."""
+    patch.setattr(tensor, "_mean", lambda mean, _: mean)
+
+
 MISTAKES: Mapping[str, tuple[str, str, Patch]] = {
     "an expert's range is taken from the wrong side": (
         "fsdp-none-in1-all-text",
@@ -124,6 +140,8 @@ MISTAKES: Mapping[str, tuple[str, str, Patch]] = {
         "gradient of patch_embedding",
         _gradient_beside_padding_dropped,
     ),
+    "padding is attended to": ("ring4-none-in1-all-text", "loss", _padding_attended_to),
+    "a norm is one of a rank's own heads": ("tensor2-none-in1-all-text", "loss", _norm_of_own_heads),
     "ring's backward pass has stale blocks": ("ring4-none-in1-adapters-text", "gradient", _stale_blocks),
 }
 """By what is wrong: the cell that it has to turn red, what is then said to be wrong, and the patch."""

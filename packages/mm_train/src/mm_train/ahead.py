@@ -61,11 +61,18 @@ class Ahead:
             while len(self._waiting) < self._steps:
                 state = self._batches.state()
                 try:
-                    batch = self._encoded(next(self._batches))
+                    batch = self._encoded(self._next())
                 except Exception as error:
                     self._waiting.append((error, state))
                     return
                 self._waiting.append((batch, self._batches.state()))
+
+    def _next(self) -> Batch:
+        """The stream's next batch; where ranks encode together, they miss it together."""
+        training = self._training
+        if training.spec.runtime.shard_encoders:
+            return training.ranks.together(lambda: next(self._batches))
+        return next(self._batches)
 
     def _encoded(self, batch: Batch) -> Batch:
         """The batch with what the network is given in place of its items."""

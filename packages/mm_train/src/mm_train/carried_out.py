@@ -126,6 +126,7 @@ CARRIED_OUT = CarriedOut(
         "recompute.offload_ahead",
         "runtime.encode_ahead",
         "runtime.offload_encoders",
+        "runtime.shard_encoders",
         "memory_snapshot",
         "profiler",
         "runtime.tensorboard",

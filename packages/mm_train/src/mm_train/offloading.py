@@ -13,6 +13,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.distributed.tensor import DTensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from mm_models import device as devices
@@ -136,9 +137,10 @@ class Resting:
     """
 
     def __init__(self, encoders: Iterable[Any]) -> None:
-        """Takes those of their attributes that are networks."""
-        networks = [one for held in encoders for one in vars(held).values() if isinstance(one, nn.Module)]
-        tensors = [one for network in networks for one in (*network.parameters(), *network.buffers())]
+        """Takes those of their attributes that are networks; weights that are sharded wait by themselves."""
+        networks = [one for held in encoders for one in networks_of(held)]
+        every = [one for network in networks for one in (*network.parameters(), *network.buffers())]
+        tensors = [one for one in every if not isinstance(one, DTensor)]
         self._places = [
             (tensor, tensor.device, devices.pinned_like(tensor).copy_(tensor)) for tensor in tensors
         ]
@@ -157,3 +159,8 @@ class Resting:
     def _rest(self) -> None:
         for tensor, _, host in self._places:
             tensor.data = host
+
+
+def networks_of(encoder: Any) -> list[nn.Module]:
+    """Those of an encoder's attributes that are networks."""
+    return [one for one in vars(encoder).values() if isinstance(one, nn.Module)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 import torch
+from torch.distributed.device_mesh import init_device_mesh
 
 import mm_data
 from mm_config.content import Input
@@ -64,4 +65,6 @@ def opened_source(
     """What loads and encodes the clips of a plan; features that are kept are made before, by all ranks."""
     asks = asks_of(plan, dataset)
     features = open_features(spec, dataset, asks, options, picked, ranks, inputs)
-    return ranks.together(lambda: source_of(spec, options.locations, picked, features))
+    shares = spec.runtime.shard_encoders and ranks.grouped
+    every = init_device_mesh(picked.type, (ranks.world_size,)) if shares else None
+    return ranks.together(lambda: source_of(spec, options.locations, picked, features, every))

@@ -40,15 +40,15 @@ def shard(
     # Without copies there is one axis, so that nothing is summed over groups of one rank.
     mesh = parameters["copies", "shard"] if parameters["copies"].size() > 1 else parameters["shard"]
     whole = matching_modules(network, fsdp.ignore, "spec.fsdp.ignore")
-    meshes = dict.fromkeys(whole, _copies_alone(parameters)) if whole else {}
+    alone = _copies_alone(parameters) if whole else None
     units = [*_units(network, fsdp), *((name,) for name in whole)]
     policy, waiting = dtype_policy(precision), _waiting(device, fsdp.offload)
     for unit in sorted(units, key=lambda unit: -unit[0].count(".")):
         fully_shard(
             [network.get_submodule(name) for name in unit],
-            mesh=meshes.get(unit[0], mesh),
+            mesh=alone if unit[0] in whole else mesh,
             mp_policy=policy,
-            reshard_after_forward=_ranks_between_passes(fsdp),
+            reshard_after_forward=unit[0] in whole or _ranks_between_passes(fsdp),
             offload_policy=waiting,
         )
     # The root's parameters are the last that forward uses and the first that backward needs.
@@ -56,6 +56,36 @@ def shard(
     if not scales_while_reducing(device):
         _reduce_by_sums(network)
     _gather_ahead(network, [("",), *units], fsdp)
+
+
+def shard_encoder(network: nn.Module, ranks: DeviceMesh, device: torch.device, offload: bool) -> None:
+    """Spreads a network that is only used over ranks: its weights are whole while their unit computes.
+
+    All ranks have to call it equally often. Units are the items of its lists, and embeddings beside them; the
+    little else stays whole, and the network its own class, by whose name transformers finds what it returns.
+
+    Args:
+        network: Frozen, whole and equal on all ranks.
+        ranks: All of them, one axis.
+        device: Where it computes.
+        offload: Whether the shards lie in the host's memory.
+    """
+    lists = [name for name, module in network.named_modules() if isinstance(module, nn.ModuleList)]
+    inside = tuple(f"{name}." for name in lists)
+    items = [
+        item
+        for name in lists
+        if not name.startswith(inside)
+        for item in network.get_submodule(name).children()
+    ]
+    embeddings = [
+        module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Embedding) and not name.startswith(inside)
+    ]
+    # Each is a root of its own: it is sharded again after its forward pass, which no backward pass follows.
+    for module in (*items, *embeddings):
+        fully_shard(module, mesh=ranks, reshard_after_forward=True, offload_policy=_waiting(device, offload))
 
 
 def _units(network: nn.Module, fsdp: FsdpSpec) -> list[tuple[str, ...]]:

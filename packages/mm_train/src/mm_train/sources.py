@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from mm_config.options import Locations
 from mm_config.specs import TrainSpec
@@ -26,6 +27,8 @@ from mm_models import device as devices
 from mm_train.features.kinds import LATENTS, TEXT
 from mm_train.features.looking_up import Features
 from mm_train.moving import Mover
+from mm_train.offloading import networks_of
+from mm_train.sharding import shard_encoder
 
 
 @attrs.frozen(eq=False)
@@ -94,7 +97,11 @@ class _Encoded:
 
 
 def source_of(
-    spec: TrainSpec, locations: Locations, device: torch.device, features: Features | None = None
+    spec: TrainSpec,
+    locations: Locations,
+    device: torch.device,
+    features: Features | None = None,
+    ranks: DeviceMesh | None = None,
 ) -> Source:
     """Decodes and encodes clips and captions whenever they are drawn, or looks up what is kept of them.
 
@@ -103,11 +110,19 @@ def source_of(
         locations: Where the weights of encoders lie; of those alone that are needed.
         device: Where batches go.
         features: What is kept; None where all is encoded.
+        ranks: Those that share the weights of encoders; None where each has them whole.
     """
-    texts = _texts(spec, locations, device, features)
+
+    def shared(encoder: Any) -> Any:
+        if ranks is not None:
+            for network in networks_of(encoder):
+                shard_encoder(network, ranks, device, spec.runtime.offload_encoders)
+        return encoder
+
+    texts = _texts(spec, locations, device, features, shared)
     if features is not None and LATENTS in features.kinds:
         return _kept_source(spec, device, features, texts)
-    return _encoding_source(spec, locations, device, texts)
+    return _encoding_source(spec, locations, device, texts, shared)
 
 
 @attrs.frozen
@@ -120,18 +135,30 @@ class _Texts:
     """What it is built of."""
 
 
-def _texts(spec: TrainSpec, locations: Locations, device: torch.device, features: Features | None) -> _Texts:
+def _texts(
+    spec: TrainSpec,
+    locations: Locations,
+    device: torch.device,
+    features: Features | None,
+    shared: Callable[[Any], Any],
+) -> _Texts:
     if features is not None and TEXT in features.kinds:
         text_of = features.text_of
         return _Texts(lambda captions: devices.moved(torch.stack([text_of(one) for one in captions]), device))
-    encoder = build_text_encoder(spec.text_encoder, device, locations)
+    encoder = shared(build_text_encoder(spec.text_encoder, device, locations))
     return _Texts(lambda captions: encoder.encode(captions).float(), (encoder,))
 
 
-def _encoding_source(spec: TrainSpec, locations: Locations, device: torch.device, texts: _Texts) -> Source:
+def _encoding_source(
+    spec: TrainSpec,
+    locations: Locations,
+    device: torch.device,
+    texts: _Texts,
+    shared: Callable[[Any], Any],
+) -> Source:
     autoencoder = build_autoencoder(spec.autoencoder, device, locations)
     image = spec.image_encoder
-    image_encoder = None if image is None else build_image_encoder(image, device, locations)
+    image_encoder = None if image is None else shared(build_image_encoder(image, device, locations))
     stride = spec.autoencoder.temporal_stride
     mover = Mover(device, devices.side_stream(device) if spec.data.pin_memory else None)
 

@@ -174,7 +174,10 @@ def _encoder_bytes(spec: TrainSpec, world_size: int) -> dict[str, int]:
         None if known is not None and known.latents else spec.autoencoder,
     )
     ranks = world_size if spec.runtime.shard_encoders else 1
-    return {encoder.name: ceil_div(encoder.bytes, ranks) for encoder in needed}
+    return {
+        encoder.name: ceil_div(encoder.bytes, 1 if encoder.name == "autoencoder" else ranks)
+        for encoder in needed
+    }
 
 
 def _gathered(spec: TrainSpec, layout: Layout) -> int:

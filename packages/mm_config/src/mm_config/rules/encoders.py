@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mm_config.rules.wording import divisor_problems, pixel_problems
 from mm_config.schema.errors import Problem
+from mm_config.specs.data import Cache
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import (
     ClipImageEncoderSpec,
@@ -15,6 +16,17 @@ from mm_config.specs.encoders import (
 )
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec
+
+
+def sharing_problems(spec: TrainSpec) -> Iterator[Problem]:
+    """Ranks share encoders only where each of them encodes as often as the others, between steps."""
+    before = spec.data.precomputed
+    computed = before is not None and before.text and before.latents
+    if spec.runtime.shard_encoders and (computed or spec.data.cache is Cache.LATENTS):
+        kept = (
+            "everything is precomputed" if computed else "data.cache = latents encodes before, whole on each"
+        )
+        yield Problem("runtime.shard_encoders", f"is True, but {kept}; set it to False")
 
 
 def dct_problems(spec: DctAutoencoderSpec) -> Iterator[Problem]:

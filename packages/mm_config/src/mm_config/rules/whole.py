@@ -139,6 +139,7 @@ def _train_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
     """
     yield from conditioning.conditioning_problems(spec, path)
     yield from encoders.text_problems(spec, path)
+    yield from encoders.sharing_problems(spec)
     yield from prefixed(clips.clip_problems(spec.data, spec.model, spec.autoencoder), "data")
     yield from prefixed(conditioning.given_problems(spec.data, spec.model, spec.autoencoder), "data")
     yield from data.kept_latents_problems(spec.data)

@@ -102,7 +102,7 @@ class TrainRuntimeSpec:
     offload_encoders: bool = field(default=False, neutral=False, role=EXECUTION)
     """Whether the encoders wait in the host's memory while the network trains."""
     shard_encoders: bool = field(default=False, neutral=False, role=EXECUTION)
-    """Whether the encoders' weights are shared by the ranks instead of whole on each."""
+    """Whether the text and image encoders' weights are shared by the ranks instead of whole on each."""
     timeout_minutes: int = field(default=30, neutral=30, ge=1, le=525_600, role=EXECUTION, unit="min")
     """Longest wait of a rank for the others."""
     timeout_seconds: int | None = field(default=None, neutral=None, ge=1, role=EXECUTION, unit="s")

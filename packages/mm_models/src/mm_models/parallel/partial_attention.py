@@ -84,7 +84,7 @@ def sdpa(query_BSHD: Tensor, key_BLHD: Tensor, value_BLHD: Tensor) -> tuple[Tens
     else:
         out, lse, *_ = aten._scaled_dot_product_efficient_attention(query, key, value, None, True)
     # The memory-efficient kernel fills up the last tile of queries.
-    return out.transpose(1, 2), lse[..., : query.shape[2]]
+    return out.transpose(1, 2), lse.narrow(-1, 0, query.shape[2])
 
 
 def sdpa_backward(
