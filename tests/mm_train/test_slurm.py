@@ -4,6 +4,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,22 @@ def test_a_job_that_runs_out_of_time_goes_on_and_a_cancelled_one_does_not(
     until(lambda: job(number)["JobState"] == "CANCELLED", 60)
     time.sleep(10)  # a job that is queued again is PENDING at once
     assert (job(number)["JobState"], job(number)["Restarts"]) == ("CANCELLED", "1")
+
+
+def test_a_job_that_loses_a_node_goes_on_from_its_last_checkpoint(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], metrics_of: Callable[[Path], list[dict[str, Any]]]
+) -> None:
+    number = cluster.submit(capsys, "--spec.checkpoint.every-steps", "5")
+    until(lambda: cluster.steps() > 6, 90)
+    set_node = ["scontrol", "update", "NodeName=n2"]
+    subprocess.run([*set_node, "State=DOWN", "Reason=lost"], check=True)
+    until(lambda: job(number)["Restarts"] == "1", 60)
+    subprocess.run([*set_node, "State=RESUME"], check=True)
+    finished(cluster, number)
+    (run_dir,) = cluster.run_dirs
+    assert [line["step"] for line in metrics_of(run_dir)] == list(range(1, STEPS + 1))
+    assert "after step 0" not in cluster.log(number)
+    assert "after step " in cluster.log(number)
 
 
 def test_a_job_whose_nodes_do_not_share_the_folder_says_so(
