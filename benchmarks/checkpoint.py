@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import statistics
 import tempfile
@@ -44,6 +45,8 @@ from mm_train.saving import Saving
 from mm_train.states import TrainState
 
 STATE = {"digest": "", "step": 0}
+Times = dict[str, list[float]]
+"""Seconds of each way by round; the first round is left out of ratios, its buffers are new."""
 
 
 class Bench:
@@ -66,14 +69,14 @@ class Bench:
         moments = named_moments(self.network, self.optimizer)
         return {"model": self.network.state_dict(), "optimizer": moments}
 
-    def timed(self, act: Callable[[], object]) -> float:
-        """Seconds, once all ranks have come here."""
+    def timed(self, act: Callable[[], object]) -> tuple[float, float]:
+        """Seconds that pass, and those of the processors, once all ranks have come here."""
         dist.barrier()
-        begun = time.perf_counter()
+        begun, worked = time.perf_counter(), time.process_time()
         act()
-        return time.perf_counter() - begun
+        return time.perf_counter() - begun, time.process_time() - worked
 
-    def saves(self) -> dict[str, float]:
+    def saves(self) -> dict[str, tuple[float, float]]:
         """A round of saves, each into a new place; what the others left is removed before."""
         self.step += 1
         dist.barrier()
@@ -84,15 +87,15 @@ class Bench:
         state = TrainState(self.step, STATE, 0.0)
         parts = self.network, self.optimizer, state
         writer = FileSystemWriter(self.folder / "torch" / str(self.step))
-        seconds = {
+        save, beside = states.save, self.saving
+        return {
             "save by torch": self.timed(lambda: save_by_torch(self.tensors(), storage_writer=writer)),
-            "save": self.timed(lambda: states.save(self.folder / "ours", self.spec, *parts, self.ranks)),
-            "stall": self.timed(lambda: self.saving.save(*parts, {}, [])),
+            "save": self.timed(lambda: save(self.folder / "ours", self.spec, *parts, self.ranks)),
+            "stall": self.timed(lambda: beside.save(*parts, {}, [])),
+            "written beside": self.timed(beside.settle),
         }
-        seconds["written beside"] = self.timed(self.saving.settle) + seconds["stall"]
-        return seconds
 
-    def loads(self) -> dict[str, float]:
+    def loads(self) -> dict[str, tuple[float, float]]:
         """A round of loads."""
         (theirs,), (ours,) = ([*(self.folder / who).iterdir()] for who in ("torch", "ours"))
         reader, tensors = FileSystemReader(theirs), self.tensors()
@@ -116,13 +119,27 @@ def take(rank: int, ranks: int, about: str, spec: WanTransformerSpec, folder: Pa
     dist.destroy_process_group()
 
 
-def measured(ranks: int, about: str, folder: Path, *arguments: Any) -> dict[str, list[float]]:
-    """Seconds of each way by round, those of the slowest rank."""
+def measured(ranks: int, about: str, folder: Path, *arguments: Any) -> tuple[Times, Times]:
+    """Of each way by round: the seconds of the slowest rank, and the processors' in all ranks."""
     taken = (ranks, about, *arguments[:1], folder, *arguments[1:])
     mp.start_processes(take, args=taken, nprocs=ranks, start_method="fork")  # type: ignore[attr-defined]
     of_ranks = [json.loads((folder / f"{about}-{rank}.json").read_text()) for rank in range(ranks)]
-    ways = of_ranks[0][0]
-    return {way: [max(one[way] for one in found) for found in zip(*of_ranks, strict=True)] for way in ways}
+    rounds = list(zip(*of_ranks, strict=True))
+    passed = {way: [max(one[way][0] for one in found) for found in rounds] for way in of_ranks[0][0]}
+    worked = {way: [math.fsum(one[way][1] for one in found) for found in rounds] for way in of_ranks[0][0]}
+    return passed, worked
+
+
+def told(times: tuple[Times, Times]) -> None:
+    """Prints times, then ratios of both kinds."""
+    passed, worked = times
+    for way in passed:
+        work = statistics.median(worked[way])
+        print(f"  {way:15} {statistics.median(passed[way]):.3f} s, of the processors {work:.3f} s")
+    for way, other in (("save", "save by torch"), ("stall", "save"), ("load", "load by torch")):
+        if way in passed:
+            both = " and ".join(ratio(found[way][1:], found[other][1:]) for found in times)
+            print(f"  {way} / {other}: {both} of the processors")
 
 
 def main() -> None:
@@ -138,18 +155,11 @@ def main() -> None:
         folder = Path(name)
         for who in ("torch", "ours", "beside"):
             (folder / who).mkdir()
-        times = measured(options.ranks, "same ranks", folder, spec, options)
         print(f"{12 * spec.parameter_count() / 1e9:.2f} GB of state on {options.ranks} ranks")
-        for way, seconds in times.items():
-            print(f"  {way:15} {statistics.median(seconds):.3f} s (fastest {min(seconds):.3f} s)")
-        print(f"  save as a multiple of torch's {ratio(times['save'], times['save by torch'])}")
-        print(f"  stall as a share of our save {ratio(times['stall'][1:], times['save'][1:])}")
-        print(f"  load as a multiple of torch's {ratio(times['load'], times['load by torch'])}")
-        if options.ranks > 1:
-            other = options.ranks // 2
-            times = measured(other, "resharded", folder, spec, options)
-            print(f"  on {other} ranks: load {statistics.median(times['load']):.3f} s, as a multiple of")
-            print(f"  torch's {ratio(times['load'], times['load by torch'])}")
+        told(measured(options.ranks, "same ranks", folder, spec, options))
+        if (other := options.ranks // 2) >= 1:
+            print(f"loaded on {other} ranks")
+            told(measured(other, "resharded", folder, spec, options))
 
 
 if __name__ == "__main__":

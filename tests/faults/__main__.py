@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.faults.commands import Commands
-from tests.faults.judging import faults_found, points, prepare
+from tests.faults.judging import faults_found, kills, points, prepare
 from tests.faults.verbs import VERBS
 
 
@@ -24,6 +24,7 @@ def main() -> int:
         "--every", type=int, default=1, metavar="N", help="take every N-th point (default: 1)"
     )
     parser.add_argument("--seed", type=int, default=0, help="which of alike calls are taken (default: 0)")
+    parser.add_argument("--kills", type=int, metavar="N", help="kill each N times instead, at drawn calls")
     options = parser.parse_args()
     wrong = False
     with tempfile.TemporaryDirectory() as folder, Commands(Path(folder)) as commands:
@@ -31,7 +32,11 @@ def main() -> int:
             if options.verbs and verb.name not in options.verbs:
                 continue
             prepared = prepare(commands, verb)
-            taken = list(points(prepared, random.Random(options.seed)))[:: options.every]
+            rng = random.Random(options.seed)
+            taken = [
+                *(points(prepared, rng) if options.kills is None else kills(prepared, rng, options.kills))
+            ]
+            taken = taken[:: options.every]
             kinds: Counter[str] = Counter()
             for point in taken:
                 found = faults_found(commands, prepared, point)
@@ -40,7 +45,10 @@ def main() -> int:
                     print(f"{point}\n    {line}", flush=True)
             wrong |= bool(kinds)
             result = dict(kinds) or "nothing wrong"
-            print(f"{verb.name}: {len(taken)} points of {len(prepared.calls)} calls, {result}", flush=True)
+            print(
+                f"{verb.name}: {len(taken)} points of {sum(map(len, prepared.calls))} calls, {result}",
+                flush=True,
+            )
     return int(wrong)
 
 

@@ -36,16 +36,19 @@ class Mode(IntEnum):
     HALF_WRITE = 2
     ONE_ERROR = 3
     ALL_ERRORS = 4
+    HANG = 5
 
 
 @attrs.frozen
 class Fault:
-    """A kill or an error at the `at`-th call, counted from 1, that changes files."""
+    """A kill, an error or a hang at the `at`-th call, counted from 1, that changes files."""
 
     mode: Mode = Mode.NOTHING
     at: int = 0
     error: int = 0
     """The errno of the call."""
+    rank: int = 0
+    """The process whose call it is."""
 
 
 @attrs.frozen
@@ -53,13 +56,14 @@ class Ended:
     """How a command ended."""
 
     status: int
-    """Its exit status; the negative number of a signal that killed it."""
+    """Its exit status; the negative number of a signal that killed it. Of several ranks, that of the one with
+    the fault, or another's where that is none of those that are promised."""
     late: bool
     """Whether it had to be killed because it took too long."""
     out: str
     err: str
     calls: tuple[str, ...]
-    """The calls that changed files, as `name path`, the path below the folder."""
+    """The calls that changed files, as `name path`, the path below the folder, of the rank with the fault."""
 
 
 class Commands:
@@ -93,8 +97,8 @@ class Commands:
     ) -> None:
         self._process.communicate()
 
-    def run(self, argv: str, fault: Fault = Fault()) -> Ended:
-        """Runs a command line, such as `high.py --resume latest` or `mm.py runs list`.
+    def run(self, argv: str, fault: Fault = Fault(), ranks: int = 1) -> Ended:
+        """Runs a command line, such as `high.py --resume latest` or `mm.py runs list`, by one or more ranks.
 
         What is imported where nothing fails is there for all that follow.
         """
@@ -102,16 +106,20 @@ class Commands:
             "folder": str(self.folder),
             "argv": [found for word in argv.split() for found in self._named(word)],
             "fault": [fault.mode, fault.at, fault.error],
+            "faulty": fault.rank,
+            "hangs": fault.mode is Mode.HANG,
+            "ranks": ranks,
             "seconds": SECONDS,
         }
         if fault.mode is Mode.NOTHING:
             request["modules"] = f"{self.folder}.modules"
         answer = json.loads(self._ask(json.dumps(request)))
-        texts = [
-            Path(f"{self.folder}.{name}").read_text("utf-8", "replace")
+        out, err, calls = (
+            [Path(f"{self.folder}.{name}.{rank}").read_text("utf-8", "replace") for rank in range(ranks)]
             for name in ("stdout", "stderr", "calls")
-        ]
-        return Ended(answer["status"], answer["late"], texts[0], texts[1], tuple(texts[2].splitlines()))
+        )
+        called = tuple(calls[fault.rank].splitlines())
+        return Ended(answer["status"], answer["late"], "".join(out), "".join(err), called)
 
     def _named(self, word: str) -> list[str]:
         """The files that a pattern of the shell stands for; another word is itself."""

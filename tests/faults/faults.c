@@ -1,4 +1,4 @@
-/* Kills, half writes and errors at the k-th call that changes files below a root; for LD_PRELOAD.
+/* Kills, half writes, errors and hangs at the k-th call that changes files below a root; for LD_PRELOAD.
  *
  * A process arms it after a fork. Calls are counted in the order in which the process makes them; what lies
  * outside the root is left alone. A log, where one is given, gets a line for each call: its name and path.
@@ -19,7 +19,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum mode { COUNT, KILL, HALF, ONCE, LASTING };
+enum mode { COUNT, KILL, HALF, ONCE, LASTING, HANG };
 
 static struct {
     char root[PATH_MAX];
@@ -74,6 +74,8 @@ static int fault(const char *call, const char *path, int takes_space) {
     if (armed.mode == COUNT || now < armed.at) return 0;
     if (now > armed.at && (armed.mode != LASTING || (armed.error == ENOSPC && !takes_space))) return 0;
     if (armed.mode == HALF) return 1;
+    if (armed.mode == HANG)
+        for (;;) pause();
     if (armed.mode == KILL)
         for (;;) kill(getpid(), SIGKILL);
     errno = armed.error;

@@ -12,6 +12,7 @@ import json
 import os
 import runpy
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -29,26 +30,38 @@ def serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         gc.freeze()
-        pid = os.fork()
-        if pid == 0:
-            _child(request)
-        status = _wait(pid, request["seconds"])
+        port = _free_port()
+        children: list[int] = []
+        for rank in range(request["ranks"]):
+            children.append(os.fork())
+            if children[-1] == 0:
+                _child(request, rank, port)
+        status = _wait(children, request)
         if "modules" in request:
             _import_too(Path(request["modules"]))
         print(json.dumps(status), flush=True)
 
 
-def _child(request: dict[str, Any]) -> None:
-    """Runs one command and ends."""
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def _child(request: dict[str, Any], rank: int, port: int) -> None:
+    """Runs one command, or a rank of it as torchrun starts it, and ends."""
     folder = Path(request["folder"])
     os.chdir(folder)
     os.environ["XDG_CACHE_HOME"] = str(folder / "user_cache")
     for descriptor, name in ((1, "stdout"), (2, "stderr"), (3, "calls")):
-        file = os.open(f"{folder}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        file = os.open(f"{folder}.{name}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     arm = ctypes.CDLL(None).faults_arm
-    arm(str(folder).encode(), *request["fault"], 3)
+    arm(str(folder).encode(), *(request["fault"] if rank == request["faulty"] else (0, 0, 0)), 3)
+    if request["ranks"] > 1:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": request["ranks"], "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in place.items()}, MASTER_ADDR="127.0.0.1")
     status = 1
     try:
         sys.argv = request["argv"]
@@ -60,7 +73,7 @@ def _child(request: dict[str, Any]) -> None:
         traceback.print_exc()
     finally:
         try:
-            if "modules" in request:
+            if "modules" in request and rank == 0:
                 Path(request["modules"]).write_text("\n".join(sys.modules))
             sys.stdout.flush()
             sys.stderr.flush()
@@ -76,18 +89,31 @@ def _import_too(listed: Path) -> None:
                 importlib.import_module(name)
 
 
-def _wait(pid: int, seconds: float) -> dict[str, Any]:
-    """How a child ended; it is killed where it takes longer than it may."""
-    end = time.monotonic() + seconds
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return {"status": os.waitstatus_to_exitcode(status), "late": False}
+def _wait(children: list[int], request: dict[str, Any]) -> dict[str, Any]:
+    """How ranks ended; what takes longer than it may is killed. So is one that hangs, once the others have
+    ended, as torchrun does.
+
+    The status is that of the rank with the fault, unless another's is none that is promised where no rank
+    is killed.
+    """
+    end = time.monotonic() + request["seconds"]
+    statuses: dict[int, int] = {}
+    late = False
+    while len(statuses) < len(children):
+        for rank, pid in enumerate(children):
+            if rank not in statuses and (done := os.waitpid(pid, os.WNOHANG))[0]:
+                statuses[rank] = os.waitstatus_to_exitcode(done[1])
+        if request["hangs"] and {*statuses} == {*range(len(children))} - {request["faulty"]}:
+            os.kill(children[request["faulty"]], signal.SIGKILL)
         if time.monotonic() > end:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return {"status": -signal.SIGKILL, "late": True}
+            late, end = True, end + request["seconds"]
+            for rank, pid in enumerate(children):
+                if rank not in statuses:
+                    os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)
+    status = statuses[request["faulty"]]
+    others = [one for one in statuses.values() if one not in (0, 2)]
+    return {"status": others[0] if status in (0, 2) and others else status, "late": late}
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ class Point:
     def __str__(self) -> str:
         error = errno.errorcode.get(self.fault.error, "")
         fault = f"{self.fault.mode.name} {error} at call {self.fault.at}"
-        return f"{self.verb.name}: {fault}, {self.call} where nothing failed"
+        rank = f" of rank {self.fault.rank}" if self.verb.ranks > 1 else ""
+        return f"{self.verb.name}: {fault}{rank}, {self.call} where nothing failed"
 
 
 @attrs.define
@@ -44,7 +45,8 @@ class Prepared:
 
     verb: Verb
     kept: str
-    calls: tuple[str, ...]
+    calls: tuple[tuple[str, ...], ...]
+    """Those of each rank."""
     made: dict[str, str]
 
 
@@ -62,15 +64,46 @@ def prepare(commands: Commands, verb: Verb) -> Prepared:
         commands.run(verb.killed_before, Fault(Mode.KILL, committed[0] + 8))
         commands.forget(kept)
     commands.keep(kept)
-    whole = commands.run(verb.argv)
-    assert whole.status == 0, (verb.name, whole.err)
-    return Prepared(verb, kept, whole.calls, made(commands.folder))
+    calls = []
+    for rank in range(verb.ranks):
+        commands.restore(kept)
+        whole = commands.run(verb.argv, Fault(rank=rank), verb.ranks)
+        assert whole.status == 0, (verb.name, whole.err)
+        calls.append(whole.calls)
+    return Prepared(verb, kept, tuple(calls), made(commands.folder))
 
 
 def points(prepared: Prepared, rng: random.Random) -> Iterator[Point]:
-    """Every fault at every call; of calls that are alike, some."""
+    """Every fault at every call of each rank; of calls that are alike, some."""
+    for rank, calls in enumerate(prepared.calls):
+        yield from _points(prepared, rank, calls, rng)
+
+
+def kills(prepared: Prepared, rng: random.Random, number: int) -> Iterator[Point]:
+    """So many kills, half of them in the middle of a write, each at a call that is drawn of all."""
+    every = [(rank, at) for rank, calls in enumerate(prepared.calls) for at in range(1, len(calls) + 1)]
+    writes = [(rank, at) for rank, at in every if prepared.calls[rank][at - 1].startswith("write ")]
+    for index in range(number):
+        rank, at = rng.choice(writes if index % 2 else every)
+        fault = Fault(Mode.HALF_WRITE if index % 2 else Mode.KILL, at, rank=rank)
+        yield Point(prepared.verb, fault, prepared.calls[rank][at - 1])
+
+
+def hangs(prepared: Prepared, rng: random.Random, number: int) -> Iterator[Point]:
+    """So many calls of a checkpoint that never return, drawn of those of all ranks."""
+    every = [
+        (rank, at, call)
+        for rank, calls in enumerate(prepared.calls)
+        for at, call in enumerate(calls, 1)
+        if "/checkpoints/step-" in call
+    ]
+    for rank, at, call in rng.sample(every, number):
+        yield Point(prepared.verb, Fault(Mode.HANG, at, rank=rank), call)
+
+
+def _points(prepared: Prepared, rank: int, calls: tuple[str, ...], rng: random.Random) -> Iterator[Point]:
     alike: dict[str, list[int]] = {}
-    for at, call in enumerate(prepared.calls, 1):
+    for at, call in enumerate(calls, 1):
         alike.setdefault(_kind(call), []).append(at)
     for kind, places in alike.items():
         drawn = {places[0], *rng.sample(places, min(MOST_OF_A_KIND - 1, len(places)))}
@@ -82,14 +115,15 @@ def points(prepared: Prepared, rng: random.Random) -> Iterator[Point]:
             faults.append((Mode.HALF_WRITE, 0))
         for at in sorted(drawn):
             for mode, error in faults:
-                yield Point(prepared.verb, Fault(mode, at, error), prepared.calls[at - 1])
+                yield Point(prepared.verb, Fault(mode, at, error, rank), calls[at - 1])
 
 
 def faults_found(commands: Commands, prepared: Prepared, point: Point) -> list[str]:
     """What is wrong after a fault: nothing where all is as promised."""
     commands.restore(prepared.kept)
-    ended = commands.run(point.verb.argv, point.fault)
-    found = list(_badly_ended("the command", ended, killed=point.fault.mode in (Mode.KILL, Mode.HALF_WRITE)))
+    ended = commands.run(point.verb.argv, point.fault, point.verb.ranks)
+    leaves = point.fault.mode in (Mode.KILL, Mode.HALF_WRITE, Mode.HANG)
+    found = list(_badly_ended("the command", ended, killed=leaves, ranks=point.verb.ranks))
     where = f"at {ended.calls[point.fault.at - 1]}" if len(ended.calls) >= point.fault.at else "nowhere"
     found += _after(commands, prepared, point, ended)
     return [f"{line} ({where})" for line in found]
@@ -107,7 +141,7 @@ def _after(commands: Commands, prepared: Prepared, point: Point, ended: Ended) -
         argv = point.verb.again if unfinished and point.verb.again else point.verb.argv
         if not unfinished:
             argv = argv.replace("--resume latest", "--if-needed")
-        again = commands.run(argv)
+        again = commands.run(argv, ranks=point.verb.ranks)
         found += _badly_ended("the next command", again)
         if again.status and not _says_that_it_is_there(again):
             return [*found, f"jammed: {argv!r} says {again.err[-300:]!r}"]
@@ -150,12 +184,13 @@ def _frames(path: Path) -> str:
     return hashlib.sha256(b"".join(frames)).hexdigest()
 
 
-def _badly_ended(what: str, ended: Ended, *, killed: bool = False) -> Iterator[str]:
+def _badly_ended(what: str, ended: Ended, *, killed: bool = False, ranks: int = 1) -> Iterator[str]:
     if ended.late:
         yield f"jammed: {what} did not end"
     if "Traceback" in ended.err or "Traceback" in ended.out:
         yield f"traceback: {what}: {ended.err[-600:]}"
-    if killed and ended.status != -signal.SIGKILL and ended.status not in (0, 2):
+    # Where a rank is missing the others end by what finds that out.
+    if killed and ranks == 1 and ended.status != -signal.SIGKILL and ended.status not in (0, 2):
         yield f"{what} ended with {ended.status}"
     if not killed and ended.status not in (0, 2):
         yield f"{what} ended with {ended.status}: {ended.err[-300:]}"

@@ -28,6 +28,7 @@ TRAINING: dict[str, Any] = {
     "checkpoint.every_steps": 1,
     "checkpoint.keep_last": 2,
     "runtime.log_every": 1,
+    "runtime.timeout_seconds": 8,
 }
 HIGH = replace(tiny_high.SPEC, {**TRAINING, "name": "high"})
 LOW = replace(tiny_low.SPEC, {**TRAINING, "name": "low", "start_from": TrainedBy(spec=HIGH)})

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.commands import Commands
-from tests.faults.judging import Point, faults_found, points, prepare
+from tests.faults.judging import Point, faults_found, hangs, kills, points, prepare
 from tests.faults.verbs import VERBS, Verb
 
 pytestmark = pytest.mark.skipif(
@@ -40,9 +40,21 @@ def test_faults_of_the_day_lose_nothing(tmp_path: Path) -> None:
     with Commands(tmp_path) as commands:
         found = [
             line
-            for verb in rng.sample(VERBS, VERBS_OF_A_DAY)
+            for verb in rng.sample([verb for verb in VERBS if verb.ranks == 1], VERBS_OF_A_DAY)
             for line in wrong(commands, verb, rng, POINTS // VERBS_OF_A_DAY)
         ]
+    assert not found, f"seed {SEED}\n" + "\n".join(found)
+
+
+@pytest.mark.slow
+def test_100_kills_of_what_is_saved_beside_the_steps_and_by_ranks_lose_nothing(tmp_path: Path) -> None:
+    rng, found = random.Random(SEED), list[str]()
+    with Commands(tmp_path) as commands:
+        for number, name in ((34, "train beside"), (33, "train on ranks"), (33, "train on ranks beside")):
+            (verb,) = (verb for verb in VERBS if verb.name == name)
+            prepared = prepare(commands, verb)
+            for point in (*kills(prepared, rng, number), *hangs(prepared, rng, 2 * (verb.ranks > 1))):
+                found += [f"{point}\n    {line}" for line in faults_found(commands, prepared, point)]
     assert not found, f"seed {SEED}\n" + "\n".join(found)
 
 

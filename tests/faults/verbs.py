@@ -18,15 +18,22 @@ class Verb:
     """What was killed in its middle, after that."""
     again: str | None = None
     """What a user types where the fault left an unfinished run (default: the same)."""
+    ranks: int = 1
+    """How many processes carry it out together."""
 
 
 TRAINED = ("high.py", "low.py")
 ONE, TWO, LOW = "high.py --spec.steps 1", "high.py --spec.steps 2", "low.py --spec.steps 1"
+THREE = "high.py --spec.steps 3"
 RESUME = " --resume latest"
+BESIDE = " --spec.checkpoint.asynchronous True"
 
 VERBS = (
     Verb("render, cache and train", ONE, again=ONE + RESUME),
     Verb("train", TWO, before=(ONE,), again=TWO + RESUME),
+    Verb("train beside", THREE + BESIDE, before=(ONE,), again=THREE + BESIDE + RESUME),
+    Verb("train on ranks", THREE, before=(ONE,), again=THREE + RESUME, ranks=2),
+    Verb("train on ranks beside", THREE + BESIDE, before=(ONE,), again=THREE + BESIDE + RESUME, ranks=2),
     Verb("start from weights", LOW, before=("high.py",), again=LOW + RESUME),
     Verb("resume", "high.py" + RESUME, killed_before="high.py"),
     Verb("generate", "video.py", before=TRAINED),

@@ -183,7 +183,7 @@ def test_a_run_that_ends_by_an_error_lets_the_state_be_written_first(
     assert steps_in(folder_of(options, beside)) == [2, 3]
 
 
-@pytest.mark.parametrize("last", [0, 2])
+@pytest.mark.parametrize("last", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_killed_while_it_writes_nothing_that_was_committed_is_lost(
     beside: TrainSpec, options: RunOptions, losses_of: Losses, tmp_path: Path, last: int
 ) -> None:

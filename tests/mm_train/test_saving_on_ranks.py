@@ -88,7 +88,9 @@ def _not_finite_on_the_second(rank: int, spec: TrainSpec, options: RunOptions) -
         mm_train.train(spec, options)
 
 
-@pytest.mark.parametrize("fails", [_full_on_the_second, _not_finite_on_the_second])
+@pytest.mark.parametrize(
+    "fails", [_full_on_the_second, pytest.param(_not_finite_on_the_second, marks=pytest.mark.slow)]
+)
 def test_what_fails_on_one_rank_is_one_line_on_both_and_the_one_before_stays(
     short: TrainSpec, options: RunOptions, run_ranks: RunRanks, fails: Any
 ) -> None:

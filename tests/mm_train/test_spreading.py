@@ -23,6 +23,7 @@ from tests.forked_ranks import RunRanks, all_ranks
 from tests.tiny_wan import TINY_WAN
 
 CPU = torch.device("cpu")
+BFLOAT16 = PrecisionSpec(compute=Dtype.BFLOAT16)
 MODEL = attrs.evolve(TINY_WAN, num_layers=3)
 CLIPS, MAX_NORM = 8, 0.5
 INNER = ("blocks.*", "blocks.*.ffn")
@@ -111,6 +112,30 @@ def test_two_ranks_do_as_well(run_ranks: RunRanks) -> None:
     run_ranks(_as_one_process, {way: WAYS[way] for way in ("one unit", "some whole")})
 
 
+def _same_in_bfloat16(rank: int) -> None:
+    found = []
+    whole = FsdpSpec(
+        ignore=("proj_out", "blocks.1", "condition_embedder"), wrap=("blocks.{0,2}",), offload=True
+    )
+    for fsdp in (FsdpSpec(), whole):
+        network = mm_models.build(MODEL)
+        shard(network, fsdp, BFLOAT16, parameters_mesh(fsdp), CPU)
+        filled(network)
+        latents, timesteps, text = (tensor[rank : rank + 1] for tensor in clips())
+        out = network(latents.bfloat16(), timesteps, text.bfloat16())
+        out.float().square().mean().backward()
+        gradients = {name: one.grad.full_tensor() for name, one in network.named_parameters()}  # type: ignore[union-attr]
+        found.append({"": out.detach(), **gradients})
+    sharded, left = found
+    assert sharded[""].dtype is torch.bfloat16
+    for name, one in sharded.items():
+        assert torch.equal(left[name], one), name
+
+
+def test_what_stays_whole_is_rounded_as_the_rest_and_equal_to_the_bit(run_ranks: RunRanks) -> None:
+    run_ranks(_same_in_bfloat16)
+
+
 def _parts(rank: int) -> None:
     """What each rank holds of a matrix of 36 rows: between passes, and whole where it is left out."""
     weight, tensor = "blocks.0.attn1.to_q.weight", MODEL.hidden_size
@@ -148,7 +173,7 @@ def _gathered(fsdp: FsdpSpec, kind: str) -> list[str]:
 
 
 def test_units_are_gathered_ahead_in_the_order_of_the_pass() -> None:
-    with joined(PrecisionSpec(compute=Dtype.BFLOAT16), CPU):
+    with joined(BFLOAT16, CPU):
         pairs = FsdpSpec(blocks_per_unit=2, forward_prefetch=2)
         assert _gathered(pairs, "forward") == ["blocks.0, blocks.1", "blocks.2", "blocks.2"]
         inner = FsdpSpec(wrap=INNER, backward_prefetch=1)

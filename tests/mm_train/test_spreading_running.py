@@ -35,7 +35,7 @@ FROZEN = {
 }
 WAYS: dict[str, tuple[int, dict[str, Any]]] = {
     "nearer": (4, NEARER),
-    "adapted": (2, {**ADAPTED, "fsdp.offload": True}),
+    "adapted": (2, {**ADAPTED, "fsdp.offload": True, "checkpoint.asynchronous": True}),
     "on host": (2, ON_HOST),
     "frozen": (2, {**FROZEN, "fsdp.wrap": ("blocks.*.attn1",)}),
 }

@@ -47,13 +47,18 @@ def parallelize(network: nn.Module, spec: TrainSpec, layout: Layout, device: tor
         shard(network, spec.fsdp, spec.precision, layout.parameters, device)
 
 
+def shard_device(spec: TrainSpec, device: torch.device) -> torch.device:
+    """Where parameters, gradients and what optimizers keep lie between their uses on a device."""
+    return torch.device("cpu") if spec.fsdp.offload else device
+
+
 def materialize(network: nn.Module, device: torch.device, shards: torch.device | None = None) -> None:
     """Gives a network memory for this rank's part of its weights, still without values, and its buffers.
 
     Args:
         network: On meta.
         device: Where it computes.
-        shards: Where its parameters lie in between; None for there.
+        shards: Where its parameters lie in between, see `shard_device`; None for there.
     """
     network.to_empty(device=shards or device)
     network.init_buffers(device)  # type: ignore[operator]

@@ -15,7 +15,7 @@ from mm_data import read_mp4, to_frames, write_contact_sheet, write_mp4
 from mm_infer import Video, denoised, file_names, strips_of
 from mm_models.parallel import over_ranks, share_tokens
 from mm_train.measuring import at_rest
-from mm_train.parallelize import materialize
+from mm_train.parallelize import materialize, shard_device
 from mm_train.sample_requests import OTHER, Sampling
 from mm_train.sharding import shard
 from mm_train.work import Training
@@ -89,7 +89,7 @@ def _networks(training: Training, sampling: Sampling) -> dict[Expert, nn.Module]
         share_tokens(network, training.layout.context)
     if training.layout.parameters is not None:
         shard(network, spec.fsdp, spec.precision, training.layout.parameters, training.device)
-    materialize(network, training.device)
+    materialize(network, training.device, shard_device(spec, training.device))
     training.ranks.together(lambda: _fill(network, weights[other]))
     return {spec.expert: training.network, other: network.eval().requires_grad_(False)}
 

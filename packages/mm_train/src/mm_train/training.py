@@ -37,7 +37,7 @@ from mm_train.loop import fit
 from mm_train.metrics import Step
 from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
-from mm_train.parallelize import materialize, parallelize
+from mm_train.parallelize import materialize, parallelize, shard_device
 from mm_train.preparing import opened_source, planned, prepared
 from mm_train.profiling import require_recordable
 from mm_train.ranks import Ranks, joined, timeout_of
@@ -179,7 +179,7 @@ def _train(
         started = time.perf_counter()
         sampling = ranks.together(lambda: encoded_samples(samples))
         source = opened_source(spec, options, dataset, plan, picked, ranks, made.inputs)
-        shards = torch.device("cpu") if spec.fsdp.offload else picked
+        shards = shard_device(spec, picked)
         materialize(network, picked, shards)
         if saved is not None and made.keeps_order:
             dataset = in_stored_order(dataset, saved)

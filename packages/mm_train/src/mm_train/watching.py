@@ -145,7 +145,12 @@ def naming(watch: Watch, run: Run | None = None) -> Generator[None]:
 def _found(watch: Watch, run: Run | None, said: str) -> str:
     """Which rank is missing, in a line; empty where another rank says it."""
     answers: list[Mapping[int, dict[str, Any]]] = []
-    reader = threading.Thread(target=lambda: answers.append(watch.words()), daemon=True)
+
+    def ask() -> None:
+        with suppress(dist.DistError):
+            answers.append(watch.words())
+
+    reader = threading.Thread(target=ask, daemon=True)
     reader.start()
     reader.join(_READING_SECONDS)
     if not answers:
