@@ -142,7 +142,7 @@ def joined(
         torch.accelerator.set_device_index(device.index)
     backend = backend_for(device)
     if launched:
-        dist.init_process_group(backend, timeout=timeout)
+        dist.init_process_group(backend, timeout=timeout, **_place_of_a_restart(timeout))
     else:
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, timeout=timeout, store=store, rank=0, world_size=1)
@@ -156,6 +156,22 @@ def joined(
             yield Ranks(rank, world_size, grouped=True, watch=watch)
     finally:
         _part()
+
+
+def _place_of_a_restart(timeout: timedelta) -> dict[str, Any]:
+    """Where ranks meet that torchrun starts again on one host. Its store lasts, and in it the addresses of
+    ranks that have ended: who is earlier than rank 0 would look for those. On several hosts launchers count
+    their starts differently, and nothing tells which belong together.
+    """
+    told = os.environ
+    count = told.get("TORCHELASTIC_RESTART_COUNT", "0")
+    shared = told.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and told.get("GROUP_WORLD_SIZE") == "1"
+    if count == "0" or not shared:
+        return {}
+    place = told["MASTER_ADDR"], int(told["MASTER_PORT"])
+    store = dist.TCPStore(*place, is_master=False, timeout=timeout)  # type: ignore[attr-defined]
+    store = dist.PrefixStore(f"start-{count}", store)  # type: ignore[attr-defined]
+    return {"store": store, "rank": int(told["RANK"]), "world_size": int(told["WORLD_SIZE"])}
 
 
 def _part() -> None:
