@@ -29,7 +29,7 @@ SIZES = {
     "model.num_attention_heads": 4,
     "model.ffn_dim": 48,
     "model.num_layers": 1,
-    "model.image_dim": 24,
+    "model.image_dim": 28,
 }
 
 

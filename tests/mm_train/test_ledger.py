@@ -30,6 +30,11 @@ def written(folder: Path, *lines: Any) -> Path:
     return folder
 
 
+def shifted(seconds: float) -> list[dict[str, Any]]:
+    """The lines of a first process that was at work so much later."""
+    return [{**line, "since": line["since"] + seconds, "until": line["until"] + seconds} for line in FIRST]
+
+
 def parts(**seconds: float) -> dict[str, float]:
     return {**dict.fromkeys(PARTS, 0.0), **seconds}
 
@@ -66,8 +71,7 @@ def test_what_is_no_stretch_is_passed_over(tmp_path: Path) -> None:
 def test_a_process_begins_after_the_one_before_and_tells_what_that_left(tmp_path: Path) -> None:
     now = time.time()
     shift = now - 200
-    lines = [{**line, "since": line["since"] + shift, "until": line["until"] + shift} for line in FIRST]
-    written(tmp_path, *lines)
+    written(tmp_path, *shifted(shift))
     with (tmp_path / "ledger.jsonl").open("a") as file:
         file.write('\n{"since": 1')
     metrics = tmp_path / "metrics.jsonl"
@@ -86,6 +90,16 @@ def test_a_process_begins_after_the_one_before_and_tells_what_that_left(tmp_path
     assert account.seconds["down"] == pytest.approx(13, abs=0.01)
     assert account.seconds["restart"] == pytest.approx(40, abs=1)
     assert 0.05 <= account.seconds["waiting"] - 4 < 1
+
+
+def test_a_process_that_was_there_before_the_last_line_counts_from_that_line(tmp_path: Path) -> None:
+    now = time.time()
+    shift = now - 200
+    written(tmp_path, *shifted(shift))
+    Ledger(tmp_path, now - 150).ready(10, 1)
+    account = account_of(tmp_path)
+    assert account is not None and account.whole == pytest.approx(100, abs=1)
+    assert account.seconds["restart"] == pytest.approx(60, abs=1)
 
 
 def test_only_the_first_run_of_a_command_line_counts_its_process_from_its_start() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 import mm_train
 from mm_config import replace, rules
@@ -45,6 +46,7 @@ from tests.forked_ranks import RunRanks
 from tests.mm_train.tensor_ranks import (
     ALONE,
     CPU,
+    SAMPLES,
     backward,
     built,
     gathered,
@@ -129,6 +131,21 @@ def test_loss_gradients_and_norm_are_those_of_one_process(
     after = {name: gradient * (MOST / (norm + 1e-6)) for name, gradient in before.items()}
     divided = replace(spec, {"parallel.tensor": tensor})
     run_ranks(_as_alone, divided, loss, norm, before, after, ranks=ranks)
+
+
+def _kept(rank: int, spec: TrainSpec) -> None:
+    layout = layout_here(spec)
+    network, shapes = built(spec, layout), list[torch.Size]()
+    with saved_tensors_hooks(lambda tensor: (shapes.append(tensor.shape), tensor)[1], lambda tensor: tensor):
+        backward(network, spec, layout)
+    width = spec.model.ffn_dim // spec.parallel.tensor
+    wide = [shape for shape in shapes if shape[-1] == width and shape.numel() == SAMPLES * 12 * width]
+    assert len(wide) == 1  # GELU's input: its output would be the second.
+
+
+def test_of_the_widest_values_one_part_is_kept(small: TrainSpec, run_ranks: RunRanks) -> None:
+    """12 tokens of a sample."""
+    run_ranks(_kept, spec_of(small, **{"parallel.tensor": 2}))
 
 
 def _state_of(spec: TrainSpec, layout: Layout) -> tuple[Any, Any]:

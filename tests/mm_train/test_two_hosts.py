@@ -46,7 +46,7 @@ def test_a_lost_rank_and_lost_hosts(
     def goes_on() -> None:
         """Waits for new steps; a resumed run first takes back those after its checkpoint."""
         before = steps()
-        until(lambda: steps() > before + 2, 120)
+        until(lambda: steps() > before + 2, 240)
 
     with two_hosts(tmp_path) as (ha, hb):
 
@@ -56,20 +56,20 @@ def test_a_lost_rank_and_lost_hosts(
 
         start(ha)
         start(hb)
-        until(lambda: steps() > 6, 120)
+        until(lambda: steps() > 6, 240)
         os.kill(rank_of(hb), signal.SIGKILL)
         goes_on()
         hb.lose()
         ha.process.send_signal(signal.SIGTERM)
-        assert ha.process.wait(60) != 0
+        assert ha.process.wait(120) != 0
         start(ha)
         start(hb)
         goes_on()
         ha.lose()
-        assert hb.process.wait(150) != 0
+        assert hb.process.wait(240) != 0
         start(ha)
         start(hb)
-        ended = [ha.process.wait(200), hb.process.wait(60)]
+        ended = [ha.process.wait(400), hb.process.wait(120)]
         assert ended == [0, 0], (tmp_path / "ha.log").read_text()[-3_000:]
     (run_dir,) = runs.glob("*-1")
     undisturbed = replace(spec, "name", "undisturbed")

@@ -10,7 +10,7 @@ from functools import cache
 import attrs
 
 from mm_config.rules.patterns import matches, matches_parameter
-from mm_config.specs.kinds import ModelSpec
+from mm_config.specs.kinds import ModelSpec, Split
 from mm_config.specs.lora import LoraSpec
 from mm_config.specs.parallel import FsdpSpec
 from mm_config.specs.serving import QuantizationSpec
@@ -93,29 +93,47 @@ def block_matrix_count(model: ModelSpec, frozen: tuple[str, ...]) -> int:
 
 @cache
 def unit_shapes(
-    model: ModelSpec, fsdp: FsdpSpec, frozen: tuple[str, ...] = (), lora: LoraSpec | None = None
+    model: ModelSpec,
+    fsdp: FsdpSpec,
+    frozen: tuple[str, ...] = (),
+    lora: LoraSpec | None = None,
+    tensor: int = 1,
 ) -> tuple[dict[Shapes, int], Shapes, dict[Shapes, int]]:
     """What the FSDP units hold that patterns over module names make, adapters beside the weights.
 
-    A parameter belongs to the innermost unit; blocks that follow one another share one.
+    A parameter belongs to the innermost unit; blocks that follow one another share one. Of matrices that
+    tensor ranks share it is one rank's part.
 
     Returns:
         The wrapped units by what they hold, with the number of those alike; the root; what is ignored.
     """
     found: defaultdict[str, list[tuple[tuple[int, ...], bool]]] = defaultdict(list)
     whole: defaultdict[str, list[tuple[tuple[int, ...], bool]]] = defaultdict(list)
+    plan = model.tensor_plan() if tensor > 1 else {}
     for parameter in parameters(model):
+        split = next(
+            (one for name, one in plan.items() if _any_matches(parameter.modules[:1], (name,))), None
+        )
         ignored = next((name for name in parameter.modules if _any_matches((name,), fsdp.ignore)), None)
         unit = next((name for name in parameter.modules if _any_matches((name,), fsdp.wrap)), "")
         if ignored is None and _is_block(unit):
             unit = str(int(unit.rpartition(".")[2]) // fsdp.blocks_per_unit)
         shapes = found[unit] if ignored is None else whole[ignored]
-        shapes.append((parameter.shape, lora is None and not _is_named(parameter, frozen)))
+        shape = _split(parameter.shape, split, tensor)
+        shapes.append((shape, lora is None and not _is_named(parameter, frozen)))
         if lora is not None and parameter.is_linear and _any_matches(parameter.modules[:1], lora.targets):
-            width_out, width_in = parameter.shape
-            shapes += [((lora.rank, width_in), True), ((width_out, lora.rank), True)]
+            shapes += [((lora.rank, shape[1]), True), ((shape[0], lora.rank), True)]
     root = found.pop("", [])
     return dict(Counter(map(tuple, found.values()))), tuple(root), dict(Counter(map(tuple, whole.values())))
+
+
+@cache
+def splits_of_block(model: ModelSpec) -> Counter[Split]:
+    """How many modules of one block tensor ranks share in each way."""
+    modules = {name for parameter in parameters(model) for name in parameter.modules}
+    inside = [name for name in modules if name.startswith("blocks.0.")]
+    plan = model.tensor_plan().items()
+    return Counter(split for pattern, split in plan for name in inside if matches(name, pattern))
 
 
 @cache
@@ -198,6 +216,12 @@ def _is_block(name: str) -> bool:
 def _modules(name: str) -> tuple[str, ...]:
     parts = name.split(".")
     return tuple(".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1))
+
+
+def _split(shape: tuple[int, ...], split: Split | None, ranks: int) -> tuple[int, ...]:
+    if split in (Split.OUTPUTS, Split.NORM):
+        return shape[0] // ranks, *shape[1:]
+    return (shape[0], shape[1] // ranks) if split is Split.INPUTS and len(shape) == 2 else shape
 
 
 def _values(shapes: Shapes) -> int:

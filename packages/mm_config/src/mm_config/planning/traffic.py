@@ -21,19 +21,21 @@ from mm_config.planning.costs import (
 )
 from mm_config.planning.encoders import BYTES
 from mm_config.planning.inference import expert_bytes, outside_bytes, passes_by_step
-from mm_config.planning.parameters import Shapes, padded_values, trainable_count, unit_shapes
+from mm_config.planning.parameters import (
+    Shapes,
+    matched_blocks,
+    padded_values,
+    splits_of_block,
+    trainable_count,
+    unit_shapes,
+)
 from mm_config.planning.training import train_memory
 from mm_config.specs.data import Cache
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.kinds import ModelSpec
+from mm_config.specs.kinds import ModelSpec, Split
 from mm_config.specs.parallel import Recompute
 from mm_config.specs.serving import GuidanceMode, Residency
 from mm_config.specs.train import TrainSpec
-
-_PER_BLOCK = 4
-"""All-to-alls of a block's forward pass with Ulysses: queries, keys, values and the output."""
-_TENSOR_REDUCES = 3
-"""All-reduces of a block's forward pass with tensor parallelism: both attentions, feed-forward."""
 
 
 def train_traffic(spec: TrainSpec, world_size: int) -> tuple[Flow, ...]:
@@ -42,17 +44,16 @@ def train_traffic(spec: TrainSpec, world_size: int) -> tuple[Flow, ...]:
     share, micro, number = passes(spec, world_size)
     clip = largest_clip(spec.data)
     latent_shape = spec.autoencoder.latent_shape(clip.num_frames, clip.height, clip.width)
-    again = {Recompute.NONE: 0.0, Recompute.SELECTIVE: 0.75, Recompute.FULL: 1.0}[spec.recompute.mode]
+    mode = spec.recompute.mode
     flows = [
         *_weight_flows(spec, layout, number),
         *_sequence_flows(
             spec.model,
             latent_shape,
-            micro * number * BYTES[spec.precision.compute],
+            (micro * number * BYTES[spec.precision.compute], 4 * micro * number),
             layout,
-            2 + again,
             number,
-            backward=True,
+            (matched_blocks(spec.model, spec.recompute.modules) * (mode is not Recompute.NONE), mode),
         ),
         _numbers(layout, world_size),
         _copied("data", _data_bytes(spec, share)),
@@ -76,11 +77,11 @@ def _weight_flows(spec: TrainSpec, layout: Layout, number: int) -> Iterator[Flow
     stays. Gradients are reduced in the last pass of a step. What the first unit waits for at the beginning
     and what the root sends at the end has no computation to hide behind.
     """
-    wrapped, root, ignored = unit_shapes(spec.model, spec.fsdp, spec.frozen, spec.lora)
+    wrapped, root, ignored = unit_shapes(spec.model, spec.fsdp, spec.frozen, spec.lora, layout.tensor)
     shard, tensor, copies = layout.shard, layout.tensor, layout.copies
 
     def values(shapes: Shapes, *, trained: bool = False) -> int:
-        return ceil_div(padded_values(shapes, shard, trained=trained), tensor)
+        return padded_values(shapes, shard, trained=trained)
 
     gather, reduce = shard * number * BYTES[spec.precision.compute], shard * BYTES[spec.precision.reduce]
     units = [(count, values(shapes), values(shapes, trained=True)) for shapes, count in wrapped.items()]
@@ -147,7 +148,7 @@ def infer_traffic(spec: InferSpec) -> tuple[Flow, ...]:
     flows = [
         _among("gathered_weights", Kind.ALL_GATHER, (ranks, ranks * layout.tensor), messages, size, size),
         *_sequence_flows(
-            spec.model, latent_shape, on_rank * BYTES[spec.dtype], layout, 1, on_rank, backward=False
+            spec.model, latent_shape, (on_rank * BYTES[spec.dtype], on_rank * 4), layout, on_rank
         ),
     ]
     experts = 1 if spec.low_noise is None else 2
@@ -170,34 +171,60 @@ def _data_bytes(spec: TrainSpec, share: int) -> int:
 def _sequence_flows(
     model: ModelSpec,
     latent_shape: tuple[int, int, int],
-    bytes_per_value: int,
+    sizes: tuple[int, int],
     layout: Layout,
-    forwards: float,
     number: int,
-    *,
-    backward: bool,
+    again: tuple[int, Recompute] | None = None,
 ) -> list[Flow]:
     """Ulysses', ring's and tensor parallelism's traffic of all blocks.
+
+    Each rank has equally many tokens, the last ones padding. Ulysses exchanges queries, keys and values at
+    once, then the output, and the same for gradients. The ring hands keys and values on, backwards with their
+    gradients in float32 behind them. After the last block the stream is gathered. Tensor ranks add up the
+    outputs of layers that are split by inputs, the gradients of what goes into split modules, and the means
+    of norms both ways.
 
     Args:
         model: The network.
         latent_shape: Of one sample.
-        bytes_per_value: Times the samples that pass through.
+        sizes: Bytes of a value, times the samples that pass through: in computation, and in float32.
         layout: The ranks.
-        forwards: Passes that exchange heads or sums: forward, backward, and recomputation's share.
         number: Forward passes through the network, of whatever batch.
-        backward: Whether the ring also goes round backwards, with gradients.
+        again: In training, blocks that are computed again, and how.
     """
-    stream = model.num_layers * model.block_input_values(latent_shape) * bytes_per_value
-    local, span = ceil_div(stream, layout.sequence), layout.per_sample
-    # The ring hands keys and values on; backwards, with their gradients.
-    turns = (6 if backward else 2) * (layout.ring - 1)
-    exchanges, sums = int(_PER_BLOCK * forwards), int(_TENSOR_REDUCES * forwards)
-    blocks = model.num_layers * number
+    tokens, (size, wide), blocks = model.tokens(latent_shape), sizes, model.num_layers
+    local = ceil_div(tokens, layout.sequence)
+    stream = local * ceil_div(model.block_input_values(latent_shape), tokens)
+    backward, (repeated, mode) = blocks * (again is not None), again or (0, Recompute.NONE)
+    # Selective recomputation keeps what the ring made, not what Ulysses exchanged.
+    passes, turns = blocks + backward + repeated, layout.ring - 1
+    rounds = blocks + backward + (repeated if mode is Recompute.FULL else 0)
+    ring = 2 * stream * turns * (rounds * size + backward * wide)
+    counts = splits_of_block(model)
+    inputs, inside, norms = (counts[one] for one in (Split.INPUTS, Split.INSIDE, Split.NORM))
+    sums = (blocks + repeated) * (inputs + norms) + backward * (inside + norms)
+    summed = (blocks + repeated) * inputs * stream * size + backward * inside * stream * size
+    summed += passes * norms * local * wide
+    flows = [
+        (
+            "ulysses",
+            Kind.ALL_TO_ALL,
+            (layout.ulysses, layout.ulysses * layout.tensor),
+            2 * passes,
+            4 * passes * stream * size,
+        ),
+        ("tensor", Kind.ALL_REDUCE, (layout.tensor, layout.tensor), sums, summed),
+        (
+            "gathered_stream",
+            Kind.ALL_GATHER,
+            (layout.sequence, layout.per_sample),
+            (layout.ulysses > 1) + (layout.ring > 1),
+            stream * size * layout.sequence,
+        ),
+    ]
     return [
-        _among("ulysses", Kind.ALL_TO_ALL, (layout.ulysses, span), blocks * exchanges, exchanges * local),
-        Flow("ring", Kind.SEND, blocks * turns, turns * local, span, turns * local),
-        _among("tensor", Kind.ALL_REDUCE, (layout.tensor, layout.tensor), blocks * sums, sums * local),
+        Flow("ring", Kind.SEND, number * turns * (rounds + backward), ring, layout.per_sample, ring),
+        *(_among(name, kind, span, number * messages, total) for name, kind, span, messages, total in flows),
     ]
 
 

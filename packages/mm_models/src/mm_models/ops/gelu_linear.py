@@ -12,22 +12,31 @@ def gelu_linear(hidden: Tensor, layer: nn.Module) -> Tensor:
     """`layer(gelu(hidden))` in GELU's tanh form; the backward pass computes it again instead of keeping it.
 
     Under a compiler, which decides this itself, and where more than the layer's matrix product is called for
-    (an adapter's hook, a sharding unit, a recompute or a format of its own), the layer is called.
+    (an adapter's hook, a sharding unit, a recompute or a format of its own), the layer is called. One that
+    ranks share says as `after_gelu(hidden)` how it is computed so.
     """
-    if torch.compiler.is_compiling() or not _is_bare(layer) or not _takes(layer, hidden):
-        return layer(F.gelu(hidden, approximate="tanh"))
-    return _GeluLinear.apply(hidden, layer.weight, layer.bias)  # type: ignore[no-any-return]
+    if not torch.compiler.is_compiling() and _is_bare(layer) and _takes(layer, hidden):
+        if (of_ranks := getattr(layer, "after_gelu", None)) is not None:
+            return of_ranks(hidden)  # type: ignore[no-any-return]
+        if "forward" not in vars(layer):
+            return product(hidden, layer.weight, layer.bias)
+    return layer(F.gelu(hidden, approximate="tanh"))
+
+
+def product(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`gelu(hidden) weight^T + bias`, of which the hidden values are kept alone."""
+    return _GeluLinear.apply(hidden, weight, bias)  # type: ignore[no-any-return]
 
 
 def _is_bare(layer: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether calling the layer is its matrix product and nothing else."""
+    """Whether nothing is called with the layer."""
     hooks = (
         layer._forward_hooks,
         layer._forward_pre_hooks,
         layer._backward_hooks,
         layer._backward_pre_hooks,
     )
-    return type(layer) is nn.Linear and "forward" not in vars(layer) and not any(hooks)
+    return type(layer) is nn.Linear and not any(hooks)
 
 
 def _takes(layer: nn.Linear, hidden: Tensor) -> bool:

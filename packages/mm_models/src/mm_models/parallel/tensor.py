@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from mm_config.rules import matching
 from mm_config.specs import Split
-from mm_models.ops import rms_norm
+from mm_models.ops import gelu_linear, rms_norm
 
 
 def split_matrices(network: nn.Module, plan: Mapping[str, Split], ranks: DeviceMesh) -> None:
@@ -60,7 +60,8 @@ def _split_outputs(layer: Any, ranks: DeviceMesh) -> None:
 
 def _split_inputs(layer: Any, ranks: DeviceMesh) -> None:
     _share(layer, "weight", 1, ranks)
-    layer.forward = partial(_some_inputs, layer, ranks.get_group())
+    layer.forward = partial(_some_inputs, F.linear, layer, ranks.get_group())
+    layer.after_gelu = partial(_some_inputs, gelu_linear.product, layer, ranks.get_group())
     if hasattr(layer, "lora_A"):
         layer.lora_part = ranks.get_local_rank(), ranks.size()
         _split_inputs(layer.lora_A, ranks)
@@ -104,9 +105,11 @@ def _whole(layer: Any, group: dist.ProcessGroup, x: Tensor) -> Tensor:
     return F.linear(x, shared(layer.weight, group).type_as(x))
 
 
-def _some_inputs(layer: Any, group: dist.ProcessGroup, x: Tensor) -> Tensor:
+def _some_inputs(
+    product: Callable[[Tensor, Tensor], Tensor], layer: Any, group: dist.ProcessGroup, x: Tensor
+) -> Tensor:
     """`[..., in / ranks]` -> `[..., out]`, whole."""
-    out = summed(F.linear(x, _own(layer.weight).type_as(x)), group)
+    out = summed(product(x, _own(layer.weight).type_as(x)), group)
     return out if layer.bias is None else out + layer.bias.type_as(x)
 
 

@@ -1,0 +1,82 @@
+"""What `mm plan` says that a step moves is what its collectives move, by kind, in messages and in bytes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytest
+
+from mm_config import replace
+from mm_config.planning.costs import collectives
+from mm_config.planning.traffic import train_traffic
+from mm_config.specs import TrainSpec
+from tests.mm_train.layouts.cells import ADAPTERS, LAYOUTS, Cell
+from tests.mm_train.layouts.counting import Moved, moved_in_a_step
+from tests.mm_train.layouts.pool import Pool
+
+MORE: Mapping[str, Mapping[str, Any]] = {
+    "": {},
+    "kept": {"fsdp.reshard_after_forward": False},
+    "nearer": {"fsdp.reshard_size": 2},
+    "in_pairs": {"fsdp.blocks_per_unit": 2, "model.num_layers": 3},
+    "whole_parts": {"fsdp.ignore": ("condition_embedder", "blocks.*.attn1.norm_q")},
+    "half_full": {"recompute.modules": ("blocks.0",)},
+    "adapters": {"lora": ADAPTERS},
+    "frozen": {"frozen": ("patch_embedding.*", "blocks.0.*")},
+}
+
+
+def spec_of(layout: str, recompute: str = "none", accumulation: int = 1, more: str = "") -> TrainSpec:
+    """Of 15 tokens, which no degree divides, and parameters of which some have fewer rows than ranks."""
+    cell = Cell(layout, recompute, accumulation, False, "text", (3, 1, 5))
+    return replace(cell.spec, MORE[more])
+
+
+def planned(spec: TrainSpec, ranks: int) -> Moved:
+    """What the plan says, without the numbers that the loop agrees on beside the passes."""
+    flows = [flow for flow in train_traffic(spec, ranks) if flow.name != "numbers"]
+    return Counter(
+        {
+            (kind, name): total[name]
+            for kind, total in collectives(flows).items()
+            for name in ("messages", "bytes")
+        }
+    )
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made = Pool(moved_in_a_step, tmp_path_factory.mktemp(f"traffic{request.param}"), request.param)
+    yield made, request.param
+    made.close()
+
+
+SHARED = [name for name in LAYOUTS if "tensor" not in name]
+FEW = [("fsdp", "none", 4, "in_pairs"), ("hsdp", "full", 1, "whole_parts"), ("usp", "full", 4, "half_full")]
+REST = [
+    *((layout, mode, 1, "") for layout in SHARED for mode in ("none", "full", "selective")),
+    *(("fsdp", "none", 4, more) for more in MORE),
+    ("hsdp", "full", 4, "adapters"),
+]
+
+
+def check(pool: tuple[Pool, int], cases: Iterable[tuple[Any, ...]]) -> None:
+    """Compares what each rank moved with the plan, and the number of messages with what the profiler saw."""
+    asked, ranks = pool
+    for case in cases:
+        spec = spec_of(*case)
+        if ranks % spec.parallel.ranks_per_sample == 0:
+            for moved, seen in asked.ask(spec):
+                assert +moved == +planned(spec, ranks), case
+                assert seen == sum(count for (_, name), count in moved.items() if name == "messages"), case
+
+
+def test_a_plan_counts_what_the_collectives_move(pool: tuple[Pool, int]) -> None:
+    check(pool, FEW)
+
+
+@pytest.mark.slow
+def test_so_it_does_in_all_layouts(pool: tuple[Pool, int]) -> None:
+    check(pool, REST)
