@@ -70,6 +70,7 @@ def slurm() -> Generator[Path]:
     try:
         yield _started(folder, pids)
     finally:
+        _end_jobs(folder / "slurm.conf")
         for path in reversed(pids):
             with suppress(FileNotFoundError, ProcessLookupError):
                 os.kill(int(path.read_text()), signal.SIGTERM)
@@ -108,6 +109,14 @@ def _started(folder: Path, pids: list[Path]) -> Path:
     idle = ["sinfo", "--noheader", "--partition=low", "--states=idle", "--format=%D"]
     until(lambda: subprocess.run(idle, env=environment, capture_output=True).stdout.strip() == b"2", 30)
     return conf
+
+
+def _end_jobs(conf: Path) -> None:
+    """Leaves no process of a job behind, also where a test has failed."""
+    environment = {**os.environ, "SLURM_CONF": str(conf)}
+    subprocess.run(["scancel", "--user=root"], env=environment, check=False, capture_output=True)
+    jobs = ["squeue", "--noheader"]
+    until(lambda: not subprocess.run(jobs, env=environment, capture_output=True).stdout.strip(), 60)
 
 
 def _lives(path: Path) -> bool:

@@ -182,7 +182,8 @@ def _sequence_flows(
     once, then the output, and the same for gradients. The ring hands keys and values on, backwards with their
     gradients in float32 behind them. After the last block the stream is gathered. Tensor ranks add up the
     outputs of layers that are split by inputs, the gradients of what goes into split modules, and the means
-    of norms both ways.
+    of norms both ways; those of captions are counted as if they were tokens of the sample, and the gradients
+    of what captions enter are not.
 
     Args:
         model: The network.
@@ -199,7 +200,8 @@ def _sequence_flows(
     # Selective recomputation keeps what the ring made, not what Ulysses exchanged.
     passes, turns = blocks + backward + repeated, layout.ring - 1
     rounds = blocks + backward + (repeated if mode is Recompute.FULL else 0)
-    ring = 2 * stream * turns * (rounds * size + backward * wide)
+    of_heads = ceil_div(stream, layout.tensor)
+    ring = 2 * of_heads * turns * (rounds * size + backward * wide)
     counts = splits_of_block(model)
     inputs, inside, norms = (counts[one] for one in (Split.INPUTS, Split.INSIDE, Split.NORM))
     sums = (blocks + repeated) * (inputs + norms) + backward * (inside + norms)
@@ -211,7 +213,7 @@ def _sequence_flows(
             Kind.ALL_TO_ALL,
             (layout.ulysses, layout.ulysses * layout.tensor),
             2 * passes,
-            4 * passes * stream * size,
+            4 * passes * of_heads * size,
         ),
         ("tensor", Kind.ALL_REDUCE, (layout.tensor, layout.tensor), sums, summed),
         (
