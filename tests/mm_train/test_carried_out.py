@@ -23,7 +23,6 @@ from mm_config.schema.fields import ABSENT, info_of, spec_fields
 from mm_config.specs.data import DataSpec
 from mm_config.specs.datasets import FolderSpec, IndexSpec, ManifestSpec, MixtureSpec, ShapesSpec
 from mm_config.specs.diffusion import TimestepScope
-from mm_config.specs.lora import LoraSpec
 from mm_config.specs.parallel import AttentionImpl
 from mm_config.specs.train import TrainSpec
 from mm_train.carried_out import CARRIED_OUT, check_carried_out
@@ -91,17 +90,6 @@ def test_a_ring_is_refused_with_attention_that_gives_no_log_sum_exp(
         "merges blocks of keys; auto, npu, reference and sdpa do"
     )
     check_carried_out(replace(spec, "parallel.ulysses", 2))
-
-
-@pytest.mark.parametrize("degree", ["ulysses", "ring"])
-def test_dropout_of_adapters_is_refused_where_ranks_share_tokens(small: TrainSpec, degree: str) -> None:
-    spec = replace(small, "lora", LoraSpec(dropout=0.1))
-    assert not list(CARRIED_OUT.refusals(spec))
-    (problem,) = CARRIED_OUT.refusals(replace(spec, f"parallel.{degree}", 2))
-    assert str(problem) == (
-        "spec.lora.dropout: is 0.1, whose mask goes by a token's place in a whole clip, which ranks share; "
-        "take 0, or degrees of 1 for ulysses and ring in spec.parallel"
-    )
 
 
 def test_a_run_is_refused_before_anything_is_made(small: TrainSpec, options: RunOptions) -> None:

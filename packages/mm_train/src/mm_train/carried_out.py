@@ -33,12 +33,6 @@ def _value_problems(spec: TrainSpec) -> Iterator[Problem]:
     if isinstance(spec.optim, AdamWSpec) and spec.optim.state_bits == 8 and spec.parallel.tensor > 1:
         message = f"is 8, whose blocks parallel.tensor {spec.parallel.tensor} would cut; take 32, or tensor 1"
         yield Problem("optim.state_bits", message)
-    if spec.lora is not None and spec.lora.dropout and spec.parallel.ulysses * spec.parallel.ring > 1:
-        message = (
-            f"is {spec.lora.dropout:g}, whose mask goes by a token's place in a whole clip, which ranks "
-            "share; take 0, or degrees of 1 for ulysses and ring in spec.parallel"
-        )
-        yield Problem("lora.dropout", message)
     yield from determinism_problems(spec.runtime.deterministic, spec.runtime.attention, spec.compile)
     yield from ring_problems(spec.parallel.ring, spec.runtime.attention)
     if spec.diffusion.timesteps_per is TimestepScope.MICRO_BATCH:
