@@ -1,5 +1,6 @@
 """Runs a function on gloo ranks: forked, they cost no new interpreters."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ def _rank(
     rank: int, world_size: int, store: str, function: Callable[..., None], args: tuple[Any, ...]
 ) -> None:
     torch.set_num_threads(1)
+    gc.freeze()  # What the tests before left may have threads, which a fork has not and can't wait for.
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
     try:
         function(rank, *args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -72,6 +73,7 @@ def forked(body: Callable[[], object], folder: Path) -> Child:
 def carry_out(body: Callable[[], object]) -> None:
     """Ends this process, a fork, with the status of `body`; Ctrl-C is taken over as in one of mm's own."""
     status = 1
+    gc.freeze()  # What the tests before left may have threads, which a fork has not and can't wait for.
     try:
         signal.signal(signal.SIGINT, leave)
         for number, name in ((1, "stdout"), (2, "stderr")):

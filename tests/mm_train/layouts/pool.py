@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing as mp
 import time
 import traceback
@@ -90,6 +91,7 @@ class Pool:
 
     def _rank(self, rank: int, store: Path, pipe: Connection) -> None:
         torch.set_num_threads(1)
+        gc.freeze()  # What the tests before left may have threads, which a fork has not and can't wait for.
         timeout = timedelta(seconds=SECONDS)
         dist.init_process_group(
             "gloo", init_method=f"file://{store}", rank=rank, world_size=self._ranks, timeout=timeout
