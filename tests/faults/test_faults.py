@@ -29,7 +29,7 @@ def wrong(commands: Commands, verb: Verb, rng: random.Random, number: int | None
     """What is wrong after faults in a command: after so many drawn ones, or after each."""
     prepared = prepare(commands, verb)
     taken: list[Point] = list(points(prepared, rng))
-    for point in taken if number is None else rng.sample(taken, number):
+    for point in taken if number is None else rng.sample(taken, min(number, len(taken))):
         for line in faults_found(commands, prepared, point):
             yield f"{point}\n    {line}"
 

@@ -71,7 +71,7 @@ def test_a_field_shows_type_alias_default_unit_and_range(capsys: pytest.CaptureF
     assert "--spec.fsdp.reshard_after_forward, --spec.fsdp.no_reshard_after_forward" in page
     assert "(default: None; unit: clips; >= 1; <= 1000000)" in page
     assert "(default: some)" in page, "the label's default is the file's stem"
-    assert "torchrun --nproc-per-node 8 experiments/some.py" in page
+    assert "torchrun --nproc-per-node 8 --max-restarts 3 experiments/some.py --resume auto" in page
     for option in (
         "--resume RUN|latest",
         "--if-needed",

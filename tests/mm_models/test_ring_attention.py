@@ -16,8 +16,8 @@ from torch.autograd.function import Function
 from mm_models.carried_out import GIVE_LSE
 from mm_models.ops import attention
 from mm_models.ops.choosing import REFERENCE, Ops, choose
+from mm_models.ops.partial_attention import FORMS
 from mm_models.parallel import Context, over_ranks
-from mm_models.parallel.partial_attention import FORMS
 from tests.forked_ranks import RunRanks
 from tests.mm_models.shared_tokens import context_of
 

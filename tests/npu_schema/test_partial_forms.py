@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mm_models.ops import attention
-from mm_models.parallel.partial_attention import FORMS
+from mm_models.ops.partial_attention import FORMS
 from tests.npu_schema.agreement import normal
 
 

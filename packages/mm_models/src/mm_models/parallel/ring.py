@@ -17,9 +17,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from mm_models.ops.partial_attention import FORMS
 from mm_models.ops.widening import widened
 from mm_models.parallel.groups import named
-from mm_models.parallel.partial_attention import FORMS
 
 
 @torch.library.custom_op("mm::ring_attention", mutates_args=())

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from mm_models.ops.attention import Form
 from mm_models.ops.choosing import Ops
+from mm_models.ops.partial_attention import FORMS
 from mm_models.parallel.context import Context
-from mm_models.parallel.partial_attention import FORMS
 from mm_models.parallel.ring import ring_attention
 from mm_models.parallel.ulysses import heads_of_all_tokens, tokens_of_all_heads
 

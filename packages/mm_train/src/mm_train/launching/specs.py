@@ -50,9 +50,9 @@ class KubernetesSpec:
     """Where the pods have it; the folder that commands start in."""
     device: str | None = field(default="nvidia.com/gpu", role=EXECUTION)
     """Resource that each rank has one of, such as `huawei.com/Ascend910`; None for CPUs."""
-    memory_gb: int | None = field(default=None, ge=1, role=EXECUTION, unit="GB")
+    memory_gb: int | None = field(default=None, ge=1, le=1_000_000, role=EXECUTION, unit="GB")
     """Memory of a pod."""
-    cpus: int | None = field(default=None, ge=1, role=EXECUTION, unit="cores")
+    cpus: int | None = field(default=None, ge=1, le=100_000, role=EXECUTION, unit="cores")
     """Cores of a pod."""
 
     def problems(self) -> Iterator[Problem]:
