@@ -3,6 +3,7 @@
 import json
 import shutil
 import struct
+import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -70,7 +71,15 @@ def test_trackers_hold_the_numbers_of_metrics_jsonl_over_a_resume(
         shown = [(event.step, event.value) for event in board.Scalars(name)]
         assert shown == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines]
 
-    found = [record for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")) for record in stored(file)]
+    # Their service may write the last records a moment after it said that the run has ended.
+    deadline = time.monotonic() + 30
+    while True:
+        files = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
+        found = [record for file in files for record in stored(file)]
+        ended = [record for record in found if record.WhichOneof("record_type") == "exit"]
+        if len(ended) == 2 or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
     runs = [record.run for record in found if record.WhichOneof("record_type") == "run"]
     assert {run.project for run in runs} == {"clips"}
     assert len({run.run_id for run in runs}) == 1
