@@ -20,8 +20,8 @@ from mm_config.cli.app import app
 from mm_config.cli.targets import resolve
 from mm_config.options.run_options import RunOptions, StoppedEarly
 from mm_config.specs.datasets import ShapesSpec
-from mm_config.specs.infer import SamplesSpec
 from mm_config.specs.parallel import Recompute
+from mm_config.specs.requests import SamplesSpec
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import TrainedBy
 from mm_data import read_comment

@@ -18,9 +18,9 @@ from mm_config.schema.errors import SpecError, UserError
 from mm_config.schema.fields import field
 from mm_config.specs.datasets import ShapesSpec
 from mm_config.specs.family import Family
-from mm_config.specs.infer import GenerationRequest, SamplesSpec
 from mm_config.specs.kinds import DatasetSpec
 from mm_config.specs.optim import AdamWSpec
+from mm_config.specs.requests import GenerationRequest, SamplesSpec
 from mm_config.specs.weights import RandomWeights
 from mm_config.stored.files import dumps, from_payload, to_payload
 from mm_config.stored.parsing import checked, parse_json, parse_yaml

@@ -13,7 +13,7 @@ from mm_config.schema.fields import EXECUTION, SEMANTIC, Layer, field
 from mm_config.schema.identity import EXACT_ROLES
 from mm_config.schema.root import RootSpec
 from mm_config.specs.diffusion import SamplerSpec, Solver
-from mm_config.specs.infer import GenerationRequest, SamplesSpec
+from mm_config.specs.requests import GenerationRequest, SamplesSpec
 from mm_config.specs.weights import RandomWeights
 from mm_config.stored.layers import layer_hashes, layers_of
 from mm_config.stored.structuring import known_specs

@@ -16,7 +16,7 @@ from mm_config.planning.plan import plan
 from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import leaves, replace
 from mm_config.schema.fields import field_types, info_of, spec_fields
-from mm_config.specs.infer import GenerationRequest
+from mm_config.specs.requests import GenerationRequest
 from mm_config.stored.structuring import known_specs
 
 FREE = frozenset(

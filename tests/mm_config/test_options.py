@@ -16,7 +16,7 @@ from mm_config import RunOptions
 from mm_config.options.locations import Location, Locations
 from mm_config.options.run_options import Threads
 from mm_config.schema.errors import UserError
-from mm_config.specs.infer import GenerationRequest
+from mm_config.specs.requests import GenerationRequest
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from mm_config.specs.data import BucketSpec
 from mm_config.specs.datasets import MixturePart, MixtureSpec, ShapesScorerSpec, ShapesSpec
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import ClipImageEncoderSpec, WanAutoencoderSpec
-from mm_config.specs.infer import GenerationRequest, SamplesSpec
 from mm_config.specs.kinds import Conditioning
+from mm_config.specs.requests import GenerationRequest, SamplesSpec
 from mm_config.specs.weights import RandomWeights
 from tests.mm_config.breaking import (
     TRAIN,

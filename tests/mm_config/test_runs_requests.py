@@ -18,7 +18,7 @@ from mm_config.runs.inputs import read_inputs
 from mm_config.runs.requests import stored_requests
 from mm_config.runs.videos import requests_of
 from mm_config.schema.errors import UserError
-from mm_config.specs.infer import GenerationRequest
+from mm_config.specs.requests import GenerationRequest
 from mm_config.stored.files import to_payload
 
 REQUESTS = (GenerationRequest(prompt="a cat", seed=3), GenerationRequest(prompt="猫", image="first.png"))

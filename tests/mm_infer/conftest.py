@@ -14,8 +14,9 @@ from mm_config.families.tiny import TINY
 from mm_config.options.locations import Location, Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.specs.datasets import ShapesScorerSpec, ShapesSpec
-from mm_config.specs.infer import InferSpec, SamplesSpec
+from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import ModelSpec
+from mm_config.specs.requests import SamplesSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
 from mm_models.seeding import generator
 

@@ -10,7 +10,8 @@ import torch
 
 from mm_config import spec_hash
 from mm_config.schema.errors import UserError
-from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.infer import InferSpec
+from mm_config.specs.requests import GenerationRequest
 from mm_data import read_comment
 from mm_infer.naming import file_names
 from mm_infer.pipeline import Video

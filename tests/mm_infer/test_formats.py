@@ -18,7 +18,8 @@ from mm_config.options.locations import Location, Locations
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
 from mm_config.specs.encoders import Umt5TextEncoderSpec, WanAutoencoderSpec
-from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.infer import InferSpec
+from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.wan import WanTransformerSpec
 from mm_config.specs.weights import ReleasedWeights
 from mm_infer import load, runner

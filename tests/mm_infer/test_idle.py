@@ -12,6 +12,7 @@ from mm_config.schema.errors import UserError
 from mm_config.specs import Expert, GenerationRequest, InferSpec, SigmaTable, Solver
 from mm_infer import load
 from mm_infer.denoise import denoise
+from mm_infer.passes import by_networks
 from mm_infer.requests import check_requests
 
 TABLES = (SigmaTable.WAN_OFFICIAL, SigmaTable.DIFFUSERS, SigmaTable.FULL_RANGE, SigmaTable.DIFFUSERS_EULER)
@@ -32,7 +33,7 @@ def used_by(spec: InferSpec) -> tuple[set[Expert], bool]:
 
     networks = {expert: network_of(expert) for expert in Expert}
     noise, text, negative = torch.zeros(1, 1, 1, 1, 1), torch.ones(1, 1, 1), torch.full((1, 1, 1), -1.0)
-    denoise(noise, text, negative, networks, spec.sampler, spec.boundary)
+    denoise(noise, text, negative, by_networks(networks), spec.sampler, spec.boundary)
     return called, -1.0 in texts
 
 

@@ -21,11 +21,13 @@ from mm_config.options.locations import Location, Locations
 from mm_config.options.run_options import RunOptions, Threads
 from mm_config.schema.errors import UserError
 from mm_config.specs.diffusion import Expert
-from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.infer import InferSpec
 from mm_config.specs.npu import NpuSpec
+from mm_config.specs.requests import GenerationRequest
 from mm_data import to_frames
 from mm_infer import Pipeline, Video
 from mm_infer.denoise import denoise
+from mm_infer.passes import by_networks
 from mm_models.seeding import generator
 
 RED, BLUE = "a red circle moving right", "a blue square moving up"
@@ -70,7 +72,7 @@ def test_the_videos_are_those_of_its_parts_put_together_by_hand(
         mm_models.load(network, release / folder)
     text, negative = features(spec, RED, BLUE, BLUE), features(spec, "", RED, "")
     with torch.no_grad():
-        made = denoise(drawn(), text, negative, networks, spec.sampler, spec.boundary)
+        made = denoise(drawn(), text, negative, by_networks(networks), spec.sampler, spec.boundary)
         expected = to_frames(mm_models.build_autoencoder(spec.autoencoder).decode(made))
     generated = mm_infer.generate(spec, REQUESTS, options=places)
     assert torch.equal(torch.stack([video.frames for video in generated]), expected)
@@ -259,6 +261,7 @@ def test_the_module_shows_what_it_has_and_imports_torch_on_first_use():
         "Encoded",
         "Generation",
         "Inputs",
+        "by_networks",
         "denoised",
         "encoded",
         "file_names",

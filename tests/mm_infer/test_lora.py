@@ -18,8 +18,9 @@ from mm_config.running import runners
 from mm_config.runs.folder import open_run
 from mm_config.schema.errors import UserError
 from mm_config.specs.diffusion import Expert
-from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.infer import InferSpec
 from mm_config.specs.lora import AppliedLoraSpec, LoraSpec
+from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import ReleasedWeights, TrainedBy
 from mm_infer import load

@@ -18,8 +18,9 @@ from mm_config.options.run_options import RunOptions
 from mm_config.running import runners
 from mm_config.schema.errors import UserError
 from mm_config.specs.diffusion import Expert
-from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.infer import InferSpec
 from mm_config.specs.lora import AppliedLoraSpec
+from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.weights import ReleasedWeights, TrainedBy
 from mm_infer import load, opening
 from mm_infer.opening import open_generation, train_missing

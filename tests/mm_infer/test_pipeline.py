@@ -14,7 +14,8 @@ from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
 from mm_config.specs.diffusion import Solver
 from mm_config.specs.dtype import Dtype
-from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.infer import InferSpec
+from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.serving import FeatureCacheSpec, GuidanceMode, Residency
 from mm_config.specs.weights import ReleasedWeights
 from mm_config.stored import from_payload, to_payload

@@ -9,8 +9,8 @@ from mm_config import replace
 from mm_config.schema.decorator import spec
 from mm_config.schema.errors import UserError
 from mm_config.specs.datasets import ShapesScorerSpec, ShapesSpec
-from mm_config.specs.infer import GenerationRequest, SamplesSpec
 from mm_config.specs.kinds import ScorerSpec
+from mm_config.specs.requests import GenerationRequest, SamplesSpec
 from mm_data import shapes
 from mm_infer.pipeline import Video
 from mm_infer.scoring import check_scorable, score

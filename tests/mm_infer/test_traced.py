@@ -19,9 +19,7 @@ from mm_config.options.run_options import RunOptions
 from mm_config.running import runners
 from mm_config.runs.folder import open_run
 from mm_config.runs.index import open_index
-from mm_config.specs.infer import GenerationRequest, InferSpec
-from mm_config.specs.lora import AppliedLoraSpec
-from mm_config.specs.weights import ReleasedWeights
+from mm_config.specs import AppliedLoraSpec, GenerationRequest, InferSpec, ReleasedWeights
 from mm_config.stored.json_files import read_json
 from mm_data import read_comment, write_mp4
 from mm_infer.pipeline import Video

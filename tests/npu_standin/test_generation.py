@@ -10,7 +10,8 @@ import torch
 from mm_config import replace
 from mm_config.options.run_options import RunOptions
 from mm_config.specs.diffusion import Expert, Solver
-from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.infer import InferSpec
+from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.serving import GuidanceMode
 from mm_infer import load
 from tests.npu_standin.parity import assert_equal

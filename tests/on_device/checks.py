@@ -26,7 +26,7 @@ from mm_config.options.run_options import RunOptions
 from mm_config.specs.data import Cache
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import Umt5TextEncoderSpec, WanAutoencoderSpec
-from mm_config.specs.infer import GenerationRequest
+from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
 from mm_infer import load

@@ -19,8 +19,8 @@ from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import get
 from mm_config.specs.diffusion import SigmaTable, Solver
 from mm_config.specs.dtype import Dtype
-from mm_config.specs.infer import SamplesSpec
 from mm_config.specs.parallel import AttentionImpl, CompileMode
+from mm_config.specs.requests import SamplesSpec
 from mm_config.specs.serving import GuidanceMode, QuantFormat, Residency, SparsePattern
 from mm_config.specs.weights import ReleasedWeights
 from tests.mm_config.importing.telefuser_files import (

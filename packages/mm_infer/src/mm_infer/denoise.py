@@ -5,18 +5,15 @@ Shapes: B videos, C latent channels, T, H, W latent frames, height and width, L 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from mm_config.specs import NUM_TRAIN_TIMESTEPS, Expert, SamplerSpec
+from mm_infer.passes import Branch, Forward, Pass
 from mm_infer.samplers import SOLVERS, sigmas
 from mm_models import NOTHING, Given, network_inputs, with_clean_frame
-
-Network = Callable[..., Tensor]
-"""`(latents_BCTHW, timestep_B, text_BLD) -> velocity_BCTHW`; the timesteps are `[B, S]` where a frame is
-clean, and image features are a fourth argument where the network has an image branch."""
 
 OnStep = Callable[[int, float, Expert, Tensor], object]
 """`(step, sigma, expert, latents)`, called after each step: its number from 0, the noise level that it began
@@ -39,7 +36,7 @@ def denoise(
     noise_BCTHW: Tensor,
     text_BLD: Tensor,
     negative_BLD: Tensor,
-    networks: Mapping[Expert, Network],
+    forward: Forward,
     sampler: SamplerSpec,
     boundary: float | None,
     *,
@@ -58,7 +55,7 @@ def denoise(
         noise_BCTHW: Standard normal, float32, on the networks' device.
         text_BLD: Features of the prompts.
         negative_BLD: Features of the negative prompts; those of "" for none.
-        networks: The experts that the boundary calls for.
+        forward: Makes the passes of the experts that the boundary calls for.
         sampler: Table, solver and guidance.
         boundary: Noise level of the switch; None for a single network.
         dtype: What the networks are given; latents, guidance and solver stay in float32.
@@ -79,9 +76,8 @@ def denoise(
         # float32: in bfloat16 999 would be 1000.
         timestep_B = torch.full((len(latents),), timestep, dtype=torch.float32, device=latents.device)
         shown, timesteps, _ = network_inputs(given, latents, timestep_B)
-        velocity = guided_velocity(
-            networks[expert], shown.to(dtype), timesteps, text, negative, guidance, image, batched=batched
-        )
+        inputs = (shown.to(dtype), timesteps, text, negative, guidance, image)
+        velocity = guided_velocity(forward, index, expert, *inputs, batched=batched)
         latents, history = step(table, index, latents, velocity, history)
         latents = with_clean_frame(given, latents)
         if on_step is not None:
@@ -90,7 +86,9 @@ def denoise(
 
 
 def guided_velocity(
-    network: Network,
+    forward: Forward,
+    step: int,
+    expert: Expert,
     latents: Tensor,
     timestep: Tensor,
     text: Tensor,
@@ -106,13 +104,17 @@ def guided_velocity(
     text alone. With a guidance of 1 the negative prompt has no weight, and is not computed.
     """
     images = () if image is None else (image,)
+
+    def velocity(branch: Branch, *inputs: Tensor) -> Tensor:
+        return forward(Pass(step, expert, branch), *inputs).float()
+
     if guidance == 1:
-        return network(latents, timestep, text, *images).float()
+        return velocity(Branch.PROMPT, latents, timestep, text, *images)
     if batched:
         doubled = [torch.cat((one, one)) for one in (latents, timestep, *images)]
-        velocity = network(doubled[0], doubled[1], torch.cat((text, negative)), *doubled[2:]).float()
-        conditional, unconditional = velocity.chunk(2)
+        texts = torch.cat((text, negative))
+        conditional, unconditional = velocity(Branch.BOTH, *doubled[:2], texts, *doubled[2:]).chunk(2)
     else:
-        conditional = network(latents, timestep, text, *images).float()
-        unconditional = network(latents, timestep, negative, *images).float()
+        conditional = velocity(Branch.PROMPT, latents, timestep, text, *images)
+        unconditional = velocity(Branch.NEGATIVE, latents, timestep, negative, *images)
     return unconditional + guidance * (conditional - unconditional)

@@ -5,16 +5,17 @@ Shapes: B videos, C latent channels, T, H, W latent frames, height and width, L 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import attrs
 import torch
 from torch import Tensor
 
 from mm_config.schema import UserError
-from mm_config.specs import Expert, GenerationRequest, GuidanceMode, InferSpec
-from mm_infer.denoise import Network, OnStep, denoise
+from mm_config.specs import GenerationRequest, GuidanceMode, InferSpec
+from mm_infer.denoise import OnStep, denoise
 from mm_infer.images import frames_of
+from mm_infer.passes import Forward
 from mm_infer.requests import Inputs, negative_prompt, noise_of
 from mm_models import NOTHING, Autoencoder, Given, ImageEncoder, TextEncoder, given_frames, torch_dtype
 
@@ -70,7 +71,7 @@ def encoded(
     return Encoded(batch.requests, noise, text, negative, given).to(device)
 
 
-def denoised(spec: InferSpec, networks: Mapping[Expert, Network], batch: Encoded, on_step: OnStep) -> Tensor:
+def denoised(spec: InferSpec, forward: Forward, batch: Encoded, on_step: OnStep) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch, in float32 on its device.
 
     Raises:
@@ -80,7 +81,7 @@ def denoised(spec: InferSpec, networks: Mapping[Expert, Network], batch: Encoded
         batch.noise,
         batch.text,
         batch.negative,
-        networks,
+        forward,
         spec.sampler,
         spec.boundary,
         dtype=torch.float32 if spec.float32_residual else torch_dtype(spec.dtype),

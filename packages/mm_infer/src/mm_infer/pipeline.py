@@ -23,6 +23,7 @@ from mm_infer.content import require_pinned
 from mm_infer.denoise import OnStep
 from mm_infer.encoding import denoised, encoded
 from mm_infer.opening import PATH_OF, Generation, open_generation, options_of_loading, train_missing
+from mm_infer.passes import by_networks
 from mm_infer.requests import (
     Inputs,
     expect_floats,
@@ -273,4 +274,4 @@ def _denoised(pipeline: Pipeline, batch: Inputs, on_step: OnStep) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch. Raises UserError where they are not finite."""
     encoders = pipeline.text_encoder, pipeline.autoencoder, pipeline.image_encoder
     inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
-    return denoised(pipeline.spec, pipeline.networks, inputs, on_step)
+    return denoised(pipeline.spec, by_networks(pipeline.networks), inputs, on_step)

@@ -12,7 +12,7 @@ from mm_config.runs import comment_for
 from mm_config.schema import UserError, concerning
 from mm_config.specs import Expert, GenerationRequest, RandomWeights
 from mm_data import read_mp4, to_frames, write_contact_sheet, write_mp4
-from mm_infer import Video, denoised, file_names, strips_of
+from mm_infer import Video, by_networks, denoised, file_names, strips_of
 from mm_models.parallel import over_ranks, share_tokens
 from mm_train.measuring import at_rest
 from mm_train.parallelize import materialize, shard_device
@@ -59,7 +59,7 @@ def sampled(training: Training, step: int, bar: Progress) -> None:
             batch = batches[min(number, len(batches) - 1)].to(training.device)
             frames: dict[GenerationRequest, Tensor] = {}
             try:
-                latents = denoised(generation.spec, networks, batch, took)
+                latents = denoised(generation.spec, by_networks(networks), batch, took)
             except UserError as error:  # Weights that make no video yet may still be trained.
                 failed.append(str(error))
             else:

@@ -17,7 +17,7 @@ from mm_config.schema.fields import EXECUTION, LOCATION, SECRET, SEMANTIC, Effec
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec, effect_of
 from mm_config.schema.types import is_spec
-from mm_config.specs.infer import GenerationRequest
+from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.weights import TrainedBy
 from mm_config.stored.text_width import cut, width_of
 

@@ -27,7 +27,7 @@ from mm_config.schema.fields import (
 from mm_config.schema.identity import exact_hash, spec_hash
 from mm_config.schema.root import RootSpec
 from mm_config.schema.types import class_of, is_spec, is_spec_class, is_tuple
-from mm_config.specs.infer import GenerationRequest
+from mm_config.specs.requests import GenerationRequest
 from mm_config.stored.describe import describe
 from mm_config.stored.text_width import width_of
 

@@ -27,7 +27,7 @@ from mm_config.schema.evolve import replace
 from mm_config.schema.root import RootSpec
 from mm_config.schema.suggestions import did_you_mean
 from mm_config.schema.types import is_spec
-from mm_config.specs.infer import GenerationRequest
+from mm_config.specs.requests import GenerationRequest
 
 if TYPE_CHECKING:
     from mm_config.runs.folder import Run

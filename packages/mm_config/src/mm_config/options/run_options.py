@@ -12,7 +12,7 @@ import attrs
 from mm_config.options.locations import Locations, load_locations
 from mm_config.schema.errors import Problem
 from mm_config.schema.types import typed
-from mm_config.specs.infer import GenerationRequest
+from mm_config.specs.requests import GenerationRequest
 
 ACCEPT = "--accept-content"
 """The flag of `accept_content`."""

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from mm_config.rules.clips import frame_steps, size_problems
 from mm_config.schema.errors import Problem
 from mm_config.specs.data import DataSpec
-from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import AutoencoderSpec, Conditioning, ImageEncoderSpec, ModelSpec
+from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.train import TrainSpec
 
 IMAGES = {Conditioning.FIRST_FRAME: 1, Conditioning.FIRST_AND_LAST_FRAME: 2}

@@ -10,7 +10,8 @@ from mm_config.rules.conditioning import request_problems, sample_problems
 from mm_config.rules.weights import used_problems
 from mm_config.schema.errors import Problem, SpecError
 from mm_config.specs.diffusion import Expert
-from mm_config.specs.infer import ImageFit, InferSpec, SamplesSpec
+from mm_config.specs.infer import ImageFit, InferSpec
+from mm_config.specs.requests import SamplesSpec
 from mm_config.specs.serving import InferRuntimeSpec
 from mm_config.specs.train import TrainSpec
 from mm_config.specs.weights import RandomWeights

@@ -15,8 +15,9 @@ from mm_config.specs.diffusion import (
     Solver,
     TimestepSampling,
 )
-from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Conditioning
+from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.serving import (
     GuidanceMode,
     InferRuntimeSpec,

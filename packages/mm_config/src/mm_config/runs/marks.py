@@ -13,7 +13,7 @@ from mm_config.runs.record import RunRecord
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.identity import spec_hash
 from mm_config.schema.root import RootSpec
-from mm_config.specs.infer import GenerationRequest
+from mm_config.specs.requests import GenerationRequest
 from mm_config.stored.files import from_payload, to_payload
 from mm_config.stored.mp4 import comment_of, frames_digest, is_video
 

@@ -12,7 +12,7 @@ from mm_config.runs.record import REQUESTS_FILE, RunRecord
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.errors import Problem, UserError, concerning
 from mm_config.schema.identity import spec_hash
-from mm_config.specs.infer import GenerationRequest
+from mm_config.specs.requests import GenerationRequest
 from mm_config.stored.files import stored_identity, to_payload
 from mm_config.stored.json_files import read_json, write_json
 

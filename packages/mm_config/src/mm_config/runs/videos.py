@@ -16,7 +16,8 @@ from mm_config.runs.marks import Mark, mark_of
 from mm_config.runs.record import STATUS_FILE, RunRecord, uid_in
 from mm_config.runs.requests import stored_requests
 from mm_config.schema.errors import Problem, UserError
-from mm_config.specs.infer import GenerationRequest, InferSpec
+from mm_config.specs.infer import InferSpec
+from mm_config.specs.requests import GenerationRequest
 
 _SHOWN_DIGITS = 12
 

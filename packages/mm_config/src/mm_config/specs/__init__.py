@@ -60,7 +60,7 @@ if TYPE_CHECKING:
         WanAutoencoderSpec,
     )
     from mm_config.specs.family import Family
-    from mm_config.specs.infer import GenerationRequest, ImageFit, InferSpec, SamplesSpec
+    from mm_config.specs.infer import ImageFit, InferSpec
     from mm_config.specs.kinds import (
         AutoencoderSpec,
         Conditioning,
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         OptimizerSpec,
         ScorerSpec,
         Split,
+        StageSpec,
         TextEncoderSpec,
         Weights,
     )
@@ -101,7 +102,9 @@ if TYPE_CHECKING:
         Recompute,
         RecomputeSpec,
     )
+    from mm_config.specs.requests import GenerationRequest, RequestSetting, Resolution, SamplesSpec
     from mm_config.specs.serving import (
+        ApproximateAttention,
         FeatureCacheSpec,
         GenerationParallelSpec,
         GuidanceMode,
@@ -113,6 +116,7 @@ if TYPE_CHECKING:
         SparseAttentionSpec,
         SparsePattern,
     )
+    from mm_config.specs.stages import LanczosUpscaleSpec
     from mm_config.specs.train import CheckpointSpec, PrecisionSpec, StartMode, TrainRuntimeSpec, TrainSpec
     from mm_config.specs.wan import WanTransformerSpec
     from mm_config.specs.weights import RandomWeights, ReleasedWeights, SavedWeights, TrainedBy

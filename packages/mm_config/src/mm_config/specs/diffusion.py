@@ -145,6 +145,10 @@ class SamplerSpec:
     """With `sigmas = listed`: the timesteps that are visited, before the shift, most noise first."""
     noise: NoiseDraw = field(default=NoiseDraw.KEYED, neutral=NoiseDraw.KEYED)
     """How a seed becomes the noise that a video starts from."""
+    guidance_interval: tuple[float, float] = field(default=(0.0, 1.0), neutral=(0.0, 1.0), ge=0, le=1)
+    """Least and most noise level of the steps that are guided; others see the prompt alone."""
+    guidance_rescale: float = field(default=0.0, neutral=0.0, ge=0, le=1)
+    """How far guidance keeps the deviation of the prompt's own prediction (arXiv 2305.08891); 0 does not."""
 
     def noise_levels(self) -> list[float]:
         """The noise levels that are visited, `steps` of them, falling; after the last one comes 0.

@@ -1,9 +1,8 @@
-"""Generation: what the developer fixes (InferSpec) and what each request says (GenerationRequest)."""
+"""Generation: what the developer fixes for all requests."""
 
 from __future__ import annotations
 
 import enum
-from itertools import islice, zip_longest
 
 from mm_config.schema.decorator import spec
 from mm_config.schema.fields import EXECUTION, LOCATION, Effect, Group, Layer, field
@@ -14,12 +13,14 @@ from mm_config.specs.kinds import (
     AutoencoderSpec,
     ImageEncoderSpec,
     ModelSpec,
-    ScorerSpec,
+    StageSpec,
     TextEncoderSpec,
     Weights,
 )
 from mm_config.specs.lora import AppliedLoraSpec
+from mm_config.specs.requests import RequestSetting, SamplesSpec
 from mm_config.specs.serving import (
+    ApproximateAttention,
     FeatureCacheSpec,
     InferRuntimeSpec,
     QuantizationSpec,
@@ -34,67 +35,6 @@ class ImageFit(enum.Enum):
     """The video takes the image's aspect ratio, with about the spec's area, as in Wan's code."""
     CROP = "crop"
     """The image covers the spec's height and width, and what hangs over is cut off on both sides."""
-
-
-@spec("generation-request", layer=Layer.REQUEST)
-class GenerationRequest:
-    """One video to make."""
-
-    prompt: str = field(min_length=1)
-    """What the video shows."""
-    negative_prompt: str | None = None
-    """What it should not show; "" is nothing, None takes the inference spec's."""
-    seed: int = field(default=0, ge=0)
-    """Seed of the noise."""
-    num_frames: int | None = field(default=None, neutral=None, ge=1, le=100_000, unit="frames")
-    """Frames; None takes the inference spec's."""
-    height: int | None = field(default=None, neutral=None, ge=1, le=65_536, unit="pixels")
-    """Height; None takes the inference spec's."""
-    width: int | None = field(default=None, neutral=None, ge=1, le=65_536, unit="pixels")
-    """Width; None takes the inference spec's."""
-    image: str | None = field(default=None, neutral=None, role=LOCATION)
-    """Image file of the first frame, for networks that are given one."""
-    last_image: str | None = field(default=None, neutral=None, role=LOCATION)
-    """Image file of the last frame, for networks that are given both."""
-    strength: float | None = field(default=None, neutral=None, gt=0, le=1)
-    """Video to video: share of the noise that is put on the given video; None starts from noise alone."""
-    video: str | None = field(default=None, neutral=None, role=LOCATION)
-    """Video file that `strength` puts noise on; its first frames are taken."""
-    negative_prompt_may_be_empty: bool = field(default=True, neutral=False)
-    """Whether an empty negative prompt is one; False, as in older requests, takes the inference spec's."""
-
-
-@spec("samples")
-class SamplesSpec:
-    """The videos that running the experiment makes: each prompt with each seed."""
-
-    prompts: tuple[str, ...] = ()
-    """What the videos show."""
-    seeds: tuple[int, ...] = field(default=(0,), ge=0, min_length=1)
-    """Seeds of the noise."""
-    scorer: ScorerSpec | None = None
-    """How the videos are measured; None measures nothing."""
-    images: tuple[str, ...] = field(default=(), neutral=(), role=LOCATION)
-    """Image file of each prompt's first frame, for networks that are given one."""
-    last_images: tuple[str, ...] = field(default=(), neutral=(), role=LOCATION)
-    """Image file of each prompt's last frame, for networks that are given both."""
-    wanted: tuple[str, ...] = field(default=(), neutral=())
-    """What each prompt's video is to show, for the scorer, where the prompt does not say it all."""
-
-    @property
-    def asked_for(self) -> tuple[str, ...]:
-        """What the video of each request is to show: what is wanted, or else its prompt."""
-        return tuple(text for text in self.wanted or self.prompts for _ in self.seeds)
-
-    @property
-    def requests(self) -> tuple[GenerationRequest, ...]:
-        """Every prompt with every seed, prompts outermost; a prompt beyond the images has none."""
-        given = zip_longest(self.prompts, self.images, self.last_images)
-        return tuple(
-            GenerationRequest(prompt=prompt, seed=seed, image=image, last_image=last_image)
-            for prompt, image, last_image in islice(given, len(self.prompts))
-            for seed in self.seeds
-        )
 
 
 @spec("infer", layer=Layer.INFERENCE)
@@ -208,6 +148,21 @@ class InferSpec(RootSpec):
         group=Group.VIDEOS,
     )
     """Red, green and blue behind the transparent parts of a given image."""
+    requests_may_set: tuple[RequestSetting, ...] = field(
+        default=(RequestSetting.SIZE, RequestSetting.FRAMES),
+        neutral=(RequestSetting.SIZE, RequestSetting.FRAMES),
+        effect=Effect.REQUESTS,
+        group=Group.VIDEOS,
+    )
+    """What a request may choose in place of this spec."""
+    approximate_attention: ApproximateAttention | None = field(
+        default=None, neutral=None, effect=Effect.MATHEMATICS, group=Group.SAMPLING
+    )
+    """Attention of few bits; None is exact."""
+    after_decode: tuple[StageSpec, ...] = field(
+        default=(), neutral=(), effect=Effect.MATHEMATICS, group=Group.VIDEOS
+    )
+    """What is done with the decoded frames, in this order."""
     runtime: InferRuntimeSpec = field(
         default=InferRuntimeSpec(), role=EXECUTION, short_names=("batch_size", "device", "build_missing")
     )

@@ -177,6 +177,16 @@ class ScorerSpec:
     __slots__ = ()
 
 
+class StageSpec:
+    """What is done with decoded frames before they are written."""
+
+    __slots__ = ()
+
+    def size_after(self, num_frames: int, height: int, width: int, fps: int) -> tuple[int, int, int, int]:
+        """Frames, height, width and frame rate of what comes out."""
+        raise NotImplementedError
+
+
 class Weights:
     """Where a network's weights come from."""
 

@@ -19,6 +19,8 @@ class Residency(enum.Enum):
     """In the host's memory, whole."""
     LAYERWISE = "layerwise"
     """In the host's memory; blocks are brought to the device as they are needed."""
+    AUTO = "auto"
+    """The fastest of them that fits the device by the plan."""
 
 
 class GuidanceMode(enum.Enum):
@@ -95,6 +97,15 @@ class SparseAttentionSpec:
     """Tokens that are kept or left out together."""
 
 
+class ApproximateAttention(enum.Enum):
+    """Attention that computes with few bits: faster, another result."""
+
+    SAGE = "sage"
+    """SageAttention: 8-bit scores."""
+    FLASH_4 = "flash_4"
+    """FlashAttention 4, whose exponentials are polynomials."""
+
+
 class QuantFormat(enum.Enum):
     """Formats of quantised weights."""
 
@@ -133,6 +144,8 @@ class FeatureCacheSpec:
     """Steps skipped in a row at most."""
     derivatives: int = field(default=1, ge=0, le=100)
     """Order of the extrapolation over skipped steps."""
+    skipped: tuple[int, ...] | None = field(default=None, neutral=None, ge=0, le=100_000, unit="steps")
+    """Steps that skip the blocks, from 0, as `mm compare --calibrate` finds them; None is not known yet."""
 
 
 NO_GENERATION_PARALLEL = GenerationParallelSpec(
@@ -167,5 +180,11 @@ class InferRuntimeSpec:
     """Compilation of the networks."""
     deterministic: bool = field(default=False, neutral=False, role=EXECUTION)
     """Whether only deterministic kernels may run, so that two runs are equal to the bit."""
+    compile_autoencoder: bool = field(default=False, neutral=False, role=EXECUTION)
+    """Whether the autoencoder is compiled too, as `compile` says."""
+    preview_every: int | None = field(
+        default=None, neutral=None, ge=1, le=100_000, role=EXECUTION, unit="steps"
+    )
+    """After how many steps a preview of the video is made from the latents; None makes none."""
     npu: NpuSpec | None = field(default=None, neutral=None, role=EXECUTION)
     """Environment variables of an Ascend NPU's libraries; None leaves them as the shell has them."""
