@@ -58,6 +58,7 @@ CARRIED_OUT = CarriedOut(
         "sampler.timesteps",
         "sampler.noise",
         "runtime.guidance",
+        "runtime.residency",
     },
     problems=_value_problems,
 )

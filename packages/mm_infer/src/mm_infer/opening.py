@@ -15,10 +15,11 @@ from mm_config.console import say
 from mm_config.options import RunOptions
 from mm_config.running import resolve_weights
 from mm_config.schema import Problem, UserError, concerning, expect, gathering
-from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights, TrainedBy, Weights
+from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights, ResidencySpec, TrainedBy, Weights
 from mm_infer.adapters import ReadAdapter, adapter_fields, read_fields
 from mm_infer.carried_out import CARRIED_OUT, request_refusals
 from mm_infer.requests import check_requests
+from mm_infer.residency import settled
 from mm_infer.samplers import sigmas
 from mm_models import (
     Use,
@@ -69,6 +70,8 @@ class Generation:
     """Where each expert's weights lie, or the seed that draws them; those to be trained are missing."""
     adapters: tuple[ReadAdapter, ...]
     """What is added to the experts, in the order of the spec; those to be trained are missing."""
+    residency: ResidencySpec
+    """Where experts and encoders are while they don't work, never `auto`."""
 
 
 def options_of_loading(options: RunOptions | None) -> RunOptions:
@@ -112,6 +115,8 @@ def open_generation(
         with gathering(problems):
             check_requests(spec, requests)
     _raise(problems)
+    with gathering(problems):
+        residency = settled(spec, place)
     network = mm_models.build(spec.model, device="meta", ops=ops, float32_residual=spec.float32_residual)
     weights: dict[Expert, Path | RandomWeights] = {}
     for expert, source in expert_weights(spec).items():
@@ -126,7 +131,7 @@ def open_generation(
     _raise(problems)
     for idle in rules.idle_settings(spec, requests):
         say(str(idle))
-    return Generation(spec, options, place, dtype, ops, network, weights, adapters)
+    return Generation(spec, options, place, dtype, ops, network, weights, adapters, residency)
 
 
 def train_missing(generation: Generation) -> Generation:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import attrs
 import torch
@@ -31,6 +32,7 @@ from mm_infer.requests import (
     latent_shape,
     requests_of,
 )
+from mm_infer.residency import ALWAYS_THERE, Residents, Waiting, place_encoder, place_experts
 from mm_models import Autoencoder, ImageEncoder, TextEncoder
 
 Output = Literal["uint8", "float"]
@@ -66,6 +68,8 @@ class Pipeline:
     """Prompts to features."""
     image_encoder: ImageEncoder | None = attrs.field(default=None, repr=False)
     """Given frames to features, for networks with an image branch."""
+    residents: Residents = attrs.field(default=ALWAYS_THERE, repr=False)
+    """Who is on the device only while it works."""
 
     def __call__(
         self,
@@ -195,16 +199,28 @@ def load_pipeline(generation: Generation) -> Pipeline:
     Args:
         generation: Opened, with nothing left to train.
     """
-    spec, place, locations = generation.spec, generation.device, generation.options.locations
+    spec, place, residency = generation.spec, generation.device, generation.residency
+    locations, found = generation.options.locations, generation.weights
+    networks, residents = place_experts(
+        residency,
+        place,
+        {expert: partial(load_network, generation, expert) for expert in found},
+        {expert: partial(waiting_network, generation, expert) for expert in found},
+    )
+
+    def encoder(build: Callable[..., Any], part: Any) -> Any:
+        made = partial(build, part, device=place, locations=locations)
+        return None if part is None else place_encoder(residency, place, residents, made)
+
     return Pipeline(
         spec=spec,
         device=place,
-        networks={expert: load_network(generation, expert) for expert in generation.weights},
-        autoencoder=mm_models.build_autoencoder(spec.autoencoder, device=place, locations=locations),
-        text_encoder=mm_models.build_text_encoder(spec.text_encoder, device=place, locations=locations),
-        image_encoder=None
-        if spec.image_encoder is None
-        else mm_models.build_image_encoder(spec.image_encoder, device=place, locations=locations),
+        networks=networks,
+        residents=residents,
+        autoencoder=encoder(mm_models.build_autoencoder, spec.autoencoder),
+        image_encoder=encoder(mm_models.build_image_encoder, spec.image_encoder),
+        # The last one that is built stays until another is asked: this one is asked first.
+        text_encoder=encoder(mm_models.build_text_encoder, spec.text_encoder),
     )
 
 
@@ -253,6 +269,24 @@ def load_network(generation: Generation, expert: Expert) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
+def waiting_network(generation: Generation, expert: Expert) -> Waiting:
+    """An expert without memory for its weights, and what fills it."""
+    network = mm_models.build(
+        generation.spec.model,
+        dtype=generation.dtype,
+        ops=generation.ops,
+        float32_residual=generation.spec.float32_residual,
+    )
+    own = [one for one in generation.adapters if one.field.expert is expert]
+    return Waiting(
+        network=mm_models.without_memory(network, generation.device),
+        weights=generation.weights[expert],
+        path=PATH_OF[expert],
+        merged=[one.addition for one in own if one.field.merge],
+        beside=[one.addition for one in own if not one.field.merge],
+    )
+
+
 @contextmanager
 def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep | None) -> Generator[OnStep]:
     """A bar of the steps of all batches; what it gives moves the bar and passes each step on."""
@@ -274,4 +308,5 @@ def _denoised(pipeline: Pipeline, batch: Inputs, on_step: OnStep) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch. Raises UserError where they are not finite."""
     encoders = pipeline.text_encoder, pipeline.autoencoder, pipeline.image_encoder
     inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
-    return denoised(pipeline.spec, by_networks(pipeline.networks), inputs, on_step)
+    forward = pipeline.residents.brought(by_networks(pipeline.networks))
+    return denoised(pipeline.spec, forward, inputs, on_step)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mm_models.compiling import BLOCKS, compile_blocks, compiled_graphs
     from mm_models.contents import encoder_inputs, files_digest, weights_input
     from mm_models.device_profiler import profiled
-    from mm_models.device_report import device_names, peak_gib
+    from mm_models.device_report import device_names, free_bytes, peak_gib
     from mm_models.dtypes import torch_dtype
     from mm_models.exporting import Part, part_problems, write_encoders, write_network
     from mm_models.given import (
@@ -31,14 +31,15 @@ if TYPE_CHECKING:
     )
     from mm_models.images import ImageEncoder, build_image_encoder
     from mm_models.loading import check as check_weights
-    from mm_models.loading import load, load_group
-    from mm_models.networks import build, initialize, register_network
+    from mm_models.loading import load, load_by_parts, load_group
+    from mm_models.networks import build, draw, initialize, register_network
     from mm_models.registered import builder_of, tags_of
     from mm_models.releases import require_releases
     from mm_models.repeatable import deterministic
     from mm_models.said import Use, check_said, named_otherwise, said_otherwise
     from mm_models.shards import Shard, own_shards
     from mm_models.text import TextEncoder, build_text_encoder, too_long
+    from mm_models.waiting import Memory, without_memory
     from mm_models.weights.layouts import stored_spec
     from mm_models.weights.staging import require_free, staged
     from mm_models.weights.writing import write_json

@@ -2,8 +2,12 @@
 
 import resource
 import sys
+from pathlib import Path
 
 import torch
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def device_names(device: torch.device) -> tuple[str, ...]:
@@ -27,3 +31,21 @@ def peak_gib(device: torch.device) -> float:
     )
     # macOS counts bytes, Linux KiB.
     return largest / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that nobody uses now: an accelerator's, or this machine's; None where nobody tells.
+
+    On a CPU it is what programs can have without swapping, or what is left to the group of processes that
+    this one is in, where that is less.
+    """
+    if device.type != "cpu":
+        return torch.get_device_module(device).mem_get_info(device)[0]
+    if not _MEMINFO.is_file():
+        return None
+    entries = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+    found = [int(entries["MemAvailable"].split()[0]) * 1024]
+    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+        found.append(max(0, int(text) - int(used.read_text())))
+    return min(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -40,6 +40,28 @@ def load_tensors(targets: Mapping[str, Tensor], path: Path, model: object = None
     fill(targets, stored, path)
     for line in quantised_lines(stored):
         say(f"{path}: {line}")
+
+
+def load_by_parts(network: nn.Module, path: Path) -> Callable[[Collection[str]], None]:
+    """What fills some parameters of a network at a time, by their names and as often as it is called.
+
+    Args:
+        network: Its parameters need memory only while they are filled.
+        path: As for `load`.
+
+    Raises:
+        UserError: As `load`, but for what is found as values are read; the function raises that.
+    """
+    targets = base_state(network)
+    stored = open_for(targets, path, getattr(network, "spec", None))
+    require_fit(targets, stored, path)
+    for line in quantised_lines(stored):
+        say(f"{path}: {line}")
+
+    def load_some(names: Collection[str]) -> None:
+        fill({name: targets[name] for name in names}, {name: stored[name] for name in names}, path, bar=False)
+
+    return load_some
 
 
 def check(network: nn.Module, path: Path) -> None:

@@ -84,10 +84,15 @@ def initialize(network: nn.Module, seed: int) -> None:
     are left out.
     """
     for name, parameter in network.named_parameters():
-        if name.endswith(BESIDE):
-            continue
-        whole = network.draw(name, tuple(parameter.shape), generator(seed, name))  # type: ignore[operator]
-        copy_whole(whole, parameter)
+        if not name.endswith(BESIDE):
+            draw(network, name, parameter, seed)
+
+
+@torch.no_grad()
+def draw(network: nn.Module, name: str, parameter: Tensor, seed: int) -> None:
+    """Draws one parameter as `initialize` draws all."""
+    whole = network.draw(name, tuple(parameter.shape), generator(seed, name))  # type: ignore[operator]
+    copy_whole(whole, parameter)
 
 
 def copy_whole(whole: Tensor, target: Tensor) -> None:

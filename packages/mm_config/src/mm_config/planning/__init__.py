@@ -9,6 +9,8 @@ from mm_config.schema.faces import lazy
 if TYPE_CHECKING:
     from mm_config.planning.costs import Clip
     from mm_config.planning.devices import DEVICES
+    from mm_config.planning.inference import infer_memory
+    from mm_config.planning.residency import fastest_residency, gigabytes, is_automatic, lacking
     from mm_config.planning.training import train_work
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

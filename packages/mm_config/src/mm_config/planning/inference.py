@@ -10,6 +10,7 @@ import attrs
 from mm_config.planning.costs import STREAMS, Memory, Work, ceil_div, infer_layout
 from mm_config.planning.encoders import BYTES, autoencoder_working_bytes, encoders, image_tokens
 from mm_config.planning.parameters import block_count, float32_count, quantized_count
+from mm_config.rules.residency import waiting_blocks
 from mm_config.rules.sampling import guidance_by_step
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec
@@ -92,9 +93,11 @@ def infer_memory(spec: InferSpec) -> Memory:
     on_device = {
         Residency.RESIDENT: experts * expert.whole,
         Residency.SWAP: expert.whole,
-        Residency.LAYERWISE: _layerwise(spec, expert, experts),
+        Residency.LAYERWISE: _layerwise(spec, expert),
+        Residency.AUTO: experts * expert.whole,
     }[residency.experts]
-    waiting = on_device if residency.experts is Residency.RESIDENT else 0
+    stays = residency.experts in (Residency.RESIDENT, Residency.AUTO)
+    waiting = on_device if stays else 0
     weights = {
         encoder.name: encoder.bytes
         for encoder in encoders(spec.text_encoder, spec.image_encoder, spec.autoencoder)
@@ -127,7 +130,7 @@ def infer_memory(spec: InferSpec) -> Memory:
         },
     }
     host = {
-        "parameters": 0 if residency.experts is Residency.RESIDENT else experts * expert.whole,
+        "parameters": 0 if stays else experts * expert.whole,
         **({} if always else weights),
     }
     return Memory(
@@ -149,7 +152,7 @@ def expert_bytes(spec: InferSpec) -> int:
 
 def outside_bytes(spec: InferSpec) -> int:
     """What layerwise residency brings to the device in each forward pass."""
-    return math.ceil(spec.runtime.residency.share * _expert(spec).blocks)
+    return len(waiting_blocks(spec.runtime.residency.share, spec.model.num_layers)) * _expert(spec).block
 
 
 def _ranks_per_video(spec: InferSpec) -> int:
@@ -177,19 +180,19 @@ def _weight_bytes(spec: InferSpec, parameters: int) -> int:
     return (parameters - few) * size + wider + math.ceil(few * bits / 8)
 
 
-def _layerwise(spec: InferSpec, expert: _Expert, experts: int) -> int:
-    """The ends and the blocks that stay, of all experts, and the blocks on their way."""
+def _layerwise(spec: InferSpec, expert: _Expert) -> int:
+    """The ends and the blocks that stay, of the expert at work, that block and those on their way."""
     residency = spec.runtime.residency
-    stays = expert.whole - math.floor(residency.share * expert.blocks)
-    on_their_way = (1 + residency.prefetch) * expert.block
-    return min(experts * stays + on_their_way, experts * expert.whole)
+    waiting = len(waiting_blocks(residency.share, spec.model.num_layers))
+    return expert.whole - (waiting - min(waiting, 1 + residency.prefetch)) * expert.block
 
 
 def _activations(spec: InferSpec, branches: int) -> int:
+    """A forward pass of a batch, and the tables that all of it shares."""
     latent_shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
-    size = BYTES[spec.dtype]
-    model = spec.model
-    block = (model.block_activation_values(latent_shape) + model.block_gradient_values(latent_shape)) * size
+    size, model = BYTES[spec.dtype], spec.model
+    values = model.inference_values(latent_shape, spec.text_encoder.max_tokens) * size
     if spec.float32_residual:
-        block += STREAMS * spec.model.block_input_values(latent_shape) * (BYTES[Dtype.FLOAT32] - size)
-    return ceil_div(block * spec.runtime.batch_size * branches, infer_layout(spec).sequence)
+        values += _WIDE_STREAMS * model.block_input_values(latent_shape) * (BYTES[Dtype.FLOAT32] - size)
+    held = values * spec.runtime.batch_size * branches + 4 * model.position_values(latent_shape)
+    return ceil_div(held, infer_layout(spec).sequence)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mm_config.rules.encoders import wan_autoencoder_problems
     from mm_config.rules.npu import group_timeout
     from mm_config.rules.patterns import matches, matching
+    from mm_config.rules.residency import fits_blocks, waiting_blocks
     from mm_config.rules.samples import generation_of
     from mm_config.rules.sampling import idle_requests, idle_settings
     from mm_config.rules.weights import continuing_problems

@@ -20,8 +20,6 @@ from mm_config.specs.kinds import Conditioning
 from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.serving import (
     GuidanceMode,
-    InferRuntimeSpec,
-    Residency,
     SparseAttentionSpec,
     SparsePattern,
 )
@@ -242,11 +240,3 @@ def sparse_problems(sparse: SparseAttentionSpec) -> Iterator[Problem]:
         yield from idle_problems(sparse, ["decay_factor"], "pattern = radial")
     if sparse.pattern is not SparsePattern.LOCAL:
         yield from idle_problems(sparse, ["window"], "pattern = local")
-
-
-def residency_problems(runtime: InferRuntimeSpec) -> Iterator[Problem]:
-    """Only layerwise residency brings single blocks."""
-    residency = runtime.residency
-    if Residency.LAYERWISE not in (residency.experts, residency.encoders):
-        idle = idle_problems(residency, ["share", "prefetch"], "layerwise residency")
-        yield from prefixed(idle, "residency")

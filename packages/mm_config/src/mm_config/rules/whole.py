@@ -15,6 +15,7 @@ from mm_config.rules import (
     npu,
     precision,
     ranks,
+    residency,
     samples,
     sampling,
     schedules,
@@ -51,7 +52,7 @@ _OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
     DataSpec: (data.data_problems,),
     DctAutoencoderSpec: (encoders.dct_problems,),
     FlowMatchingSpec: (sampling.grid_problems,),
-    InferRuntimeSpec: (precision.runtime_problems, sampling.residency_problems, npu.npu_runtime_problems),
+    InferRuntimeSpec: (precision.runtime_problems, residency.residency_problems, npu.npu_runtime_problems),
     ManifestSpec: (data.digest_problems,),
     MemorySnapshotSpec: (schedules.window_problems,),
     NpuAffinitySpec: (npu.affinity_problems,),
@@ -162,6 +163,7 @@ def _infer_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     yield from sampling.guidance_problems(spec, path)
     yield from sampling.shortcut_problems(spec, path)
     yield from modules.quantization_problems(spec)
+    yield from residency.block_problems(spec, path)
     yield from prefixed(ranks.head_problems(spec.runtime.parallel, spec.model, path), "runtime.parallel")
     yield from precision.attention_problems(spec, path)
     yield from conditioning.sample_problems(spec)

@@ -102,6 +102,15 @@ class ModelSpec:
         """Values that go into one block for one sample: all that full recomputation keeps of it."""
         return self.block_activation_values(latent_shape)
 
+    def inference_values(self, latent_shape: tuple[int, int, int], text_tokens: int) -> int:
+        """Values that a forward pass of one sample holds at most where no gradients are taken, in the format
+        of the computation; `float32_residual` widens two residual streams among them."""
+        return self.block_activation_values(latent_shape) + self.block_gradient_values(latent_shape)
+
+    def position_values(self, latent_shape: tuple[int, int, int]) -> int:
+        """Values in float32 that tell the tokens' places, for samples of one size together."""
+        return 0
+
     def stays_float32(self, parameter: str) -> bool:
         """Whether a parameter is kept in float32 where the network computes in a narrower format."""
         return False

@@ -218,6 +218,18 @@ class WanTransformerSpec(ModelSpec):
         """The stream's gradient, and the activation or its gradient."""
         return self.tokens(latent_shape) * (self.hidden_size + self.ffn_dim)
 
+    def inference_values(self, latent_shape: tuple[int, int, int], text_tokens: int) -> int:
+        """In the feed-forward: its hidden values before and after GELU, what goes in, the stream as it came
+        into the block, as attention left it, and both attentions' sum; or eight streams in attention. A test
+        counts. The caption is there at the network's width, as itself, keys and values.
+        """
+        d = self.hidden_size
+        return self.tokens(latent_shape) * max(5 * d + 2 * self.ffn_dim, 8 * d) + 3 * text_tokens * d
+
+    def position_values(self, latent_shape: tuple[int, int, int]) -> int:
+        """Cosines and sines."""
+        return 2 * self.tokens(latent_shape) * self.attention_head_dim
+
     def block_input_values(self, latent_shape: tuple[int, int, int]) -> int:
         """The residual stream."""
         return self.tokens(latent_shape) * self.hidden_size

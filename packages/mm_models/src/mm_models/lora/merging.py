@@ -52,8 +52,7 @@ def merge(
         local = _local(parameter)
         if replaced is not None:
             replaced[name] = local.to(keep_on, copy=True)
-        change = change_of(additions, name, parameter)[own_region(parameter)]
-        local.copy_(change.add_(local))
+        add_change(additions, name, parameter)
     _REPLACED.setdefault(network, []).append(replaced)
 
 
@@ -76,6 +75,14 @@ def unmerge(network: nn.Module) -> None:
     for name, value in replaced.items():
         _local(parameters[name]).copy_(value)
     merges.pop()
+
+
+@torch.no_grad()
+def add_change(additions: Sequence[Addition], name: str, parameter: Tensor) -> None:
+    """Adds to one parameter what `merge` adds to it; at least one adapter changes it."""
+    local = _local(parameter)
+    change = change_of(additions, name, parameter)[own_region(parameter)]
+    local.copy_(change.add_(local))
 
 
 def change_of(additions: Sequence[Addition], name: str, parameter: Tensor) -> Tensor:

@@ -74,15 +74,21 @@ def attach(network: nn.Module, additions: Sequence[Addition], *, where: str = "a
     handles: dict[str, Sequence[Any]] = {}
     replaced: dict[str, Tensor] = {}
     for name in dict.fromkeys(name for addition in additions for name in changed_shapes(addition.adapter)):
-        module, _, leaf = name.rpartition(".")
+        module = name.rpartition(".")[0]
         layer = network.get_submodule(module)
-        if leaf == "weight" and isinstance(layer, _LAYERS):
+        if stands_beside(network, name):
             handles[module] = _beside(layer, module, additions)
         else:
             parameter = parameters[name]
             replaced[name] = parameter.clone()
             parameter.copy_(change_of(additions, name, parameter).add_(parameter))
     return Attached(network, handles, replaced)
+
+
+def stands_beside(network: nn.Module, name: str) -> bool:
+    """Whether an adapter's change of a parameter is computed beside it; else `attach` adds it."""
+    module, _, leaf = name.rpartition(".")
+    return leaf == "weight" and isinstance(network.get_submodule(module), _LAYERS)
 
 
 def linear_layers(network: nn.Module) -> dict[str, nn.Linear]:

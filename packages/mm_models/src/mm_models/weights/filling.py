@@ -23,7 +23,9 @@ SHOWN_BYTES = 10**9
 
 
 @torch.no_grad()
-def fill(targets: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], path: Path) -> None:
+def fill(
+    targets: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], path: Path, *, bar: bool = True
+) -> None:
     """Copies stored values into tensors, in the order in which they lie on the disk.
 
     The local part is read where a target is a DTensor, straight into its memory where dtype and layout allow
@@ -34,6 +36,7 @@ def fill(targets: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], path
         targets: By name, with memory.
         stored: By the same names.
         path: Where they are stored, for errors.
+        bar: Whether large loads show one.
 
     Raises:
         UserError: Names, shapes or dtypes don't fit; nothing is touched then. Or a file is cut short while
@@ -43,8 +46,8 @@ def fill(targets: Mapping[str, Tensor], stored: Mapping[str, StoredTensor], path
     names = sorted(targets, key=lambda name: stored[name].place)
     size = sum(_local(target).numel() * stored[name].dtype.itemsize for name, target in targets.items())
     place = cache(compute_local_shape_and_global_offset)  # Networks have few shapes.
-    bar = progress(f"load {path.name}", len(names), unit="tensor", every=max(1, len(names) // 10))
-    with bar if size >= SHOWN_BYTES else nullcontext() as advancing:
+    shown = progress(f"load {path.name}", len(names), unit="tensor", every=max(1, len(names) // 10))
+    with shown if bar and size >= SHOWN_BYTES else nullcontext() as advancing:
         for name in names:
             stored[name].pour(own_region(targets[name], place), _local(targets[name]))
             if advancing is not None:

@@ -1,0 +1,37 @@
+"""Which residency a generation gets on its device: what its spec says, or the fastest that fits by the plan."""
+
+from __future__ import annotations
+
+import torch
+
+from mm_config import replace
+from mm_config.console import say
+from mm_config.planning import fastest_residency, gigabytes, infer_memory, is_automatic, lacking
+from mm_config.schema import Problem, UserError
+from mm_config.specs import InferSpec, ResidencySpec
+from mm_models import free_bytes
+
+
+def settled(spec: InferSpec, device: torch.device) -> ResidencySpec:
+    """The spec's residency, with a choice in place of `auto`, which is said with its reason.
+
+    Args:
+        spec: The generation, which follows the rules.
+        device: Where it is going to be carried out.
+
+    Raises:
+        UserError: It does not fit into the memory that is free there; what would fit is named.
+    """
+    free = free_bytes(device)
+    chosen = fastest_residency(spec, free)
+    planned = replace(spec, "runtime.residency", chosen)
+    if free is not None and (lacks := lacking(planned, free)) is not None:
+        raise UserError(Problem("spec", f"{lacks}; {gigabytes(free)} are free on {device}"))
+    if is_automatic(spec.runtime.residency):
+        needed = infer_memory(planned).total
+        there = "of an unknown amount" if free is None else f"of {gigabytes(free)} that are free on {device}"
+        say(
+            f"residency: experts {chosen.experts.value}, encoders {chosen.encoders.value}; by mm plan that is "
+            f"the fastest that fits, with {gigabytes(needed)} {there}"
+        )
+    return chosen
