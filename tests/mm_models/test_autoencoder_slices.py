@@ -116,6 +116,7 @@ def test_memory_of_tiles_grows_by_waiting_pixels_alone() -> None:
 
 def _same_on_every_rank(rank: int, spec: WanAutoencoderSpec, tiles: int) -> None:
     alone, shared = build(spec), build(spec)
+    assert dist.group.WORLD is not None
     mm_models.share_autoencoder(shared, dist.group.WORLD, timeout_seconds=60)
     passes = []
     shared.network.decoder.register_forward_pre_hook(lambda *_: passes.append(rank))

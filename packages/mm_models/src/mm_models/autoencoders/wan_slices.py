@@ -32,9 +32,13 @@ class Tiling:
     """Tiles of what goes in and of what comes out: height and width of each, and their distance."""
 
     size: tuple[int, int]
+    """Of a tile that goes in."""
     stride: tuple[int, int]
+    """Between tiles that go in."""
     out_size: tuple[int, int]
+    """Of a tile that comes out."""
     out_stride: tuple[int, int]
+    """Between tiles that come out."""
 
     def is_needed(self, height: int, width: int) -> bool:
         """Whether a picture is larger than a tile."""
@@ -145,6 +149,7 @@ class _Run:
     """A causal network and its chunks."""
 
     step: Step
+    """One chunk through the network."""
     chunk: Callable[[Window, int], Tensor]
     """What goes in of a window, by the chunk's number."""
     shape: Callable[[Window, int], tuple[int, ...]]
@@ -154,7 +159,9 @@ class _Run:
     convolutions: int
     """Entries of the network's cache."""
     device: torch.device
+    """The network's."""
     dtype: torch.dtype
+    """The network's."""
 
     def outcomes(self, window: Window, ranks: Ranks | None) -> Iterator[Tensor]:
         """What comes out of each chunk of a window; ranks take the chunks in turn."""
