@@ -5,16 +5,15 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
 class Held(TorchDispatchMode):
-    """Notes the most bytes that tensors made while it is on held at once, of storages as large as they are then.
+    """Notes the most bytes that tensors made while it is on held at once.
 
-    Weights that wait have storages of no bytes.
+    Storages count as they are then: those of weights that wait have no bytes.
     """
 
     def __init__(self) -> None:

@@ -15,7 +15,15 @@ from mm_config.console import say
 from mm_config.options import RunOptions
 from mm_config.running import resolve_weights
 from mm_config.schema import Problem, UserError, concerning, expect, gathering
-from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights, ResidencySpec, TrainedBy, Weights
+from mm_config.specs import (
+    Expert,
+    GenerationRequest,
+    InferSpec,
+    RandomWeights,
+    ResidencySpec,
+    TrainedBy,
+    Weights,
+)
 from mm_infer.adapters import ReadAdapter, adapter_fields, read_fields
 from mm_infer.carried_out import CARRIED_OUT, request_refusals
 from mm_infer.requests import check_requests

@@ -6,6 +6,7 @@ header, under `DCP_SHARDING_INFO`.
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -91,8 +92,14 @@ def _copies(tensor: Tensor) -> tuple[object, int, int]:
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor, without a copy."""
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
+    """The bytes of a contiguous CPU tensor, without a copy; they keep it alive.
+
+    numpy would pin the size of its memory down, and weights that wait give theirs back.
+    """
+    assert tensor.is_cpu and tensor.is_contiguous()
+    content = (ctypes.c_uint8 * tensor.nbytes).from_address(tensor.data_ptr())
+    content.of_tensor = tensor  # type: ignore[attr-defined]
+    return memoryview(content).cast("B")
 
 
 def write_shards(path: Path, shards: Iterable[Shard]) -> dict[str, Any]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from math import prod
 
 import attrs
 
-from mm_config.planning.costs import STREAMS, Memory, Work, ceil_div, infer_layout
+from mm_config.planning.costs import Memory, Work, ceil_div, infer_layout
 from mm_config.planning.encoders import BYTES, autoencoder_working_bytes, encoders, image_tokens
 from mm_config.planning.parameters import block_count, float32_count, quantized_count
 from mm_config.rules.residency import waiting_blocks
 from mm_config.rules.sampling import guidance_by_step
 from mm_config.specs.dtype import Dtype
+from mm_config.specs.encoders import WanAutoencoderSpec
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.kinds import ATTENTION_CORES
+from mm_config.specs.kinds import ATTENTION_CORES, Conditioning
 from mm_config.specs.serving import GuidanceMode, QuantFormat, Residency
 
 _BITS = {
@@ -31,6 +33,10 @@ _SCALE_BITS = 32
 """Of each group's scale, where the spec sets the group's size."""
 _BLOCKS_IN_FLIGHT = 2
 """Whole blocks on a rank where ranks share the weights: the one at work and the next."""
+_WIDE_STREAMS = 2
+"""Residual streams among what a pass holds at most: the block's input, and what attention made of it."""
+_LATENTS_HELD = 5
+"""The noise, the latents, and at most three predictions or latents of steps before, which solvers look at."""
 ITEMS = (
     "parameters",
     "gathered_weights",
@@ -84,8 +90,9 @@ def infer_work(spec: InferSpec) -> Work:
 def infer_memory(spec: InferSpec) -> Memory:
     """Each rank's memory while prompts are encoded, while the network denoises, and while it decodes.
 
-    Resident experts and encoders are on the device in each phase, others only in the one where they work.
-    The network holds at most one block's values for all videos of a batch, twice with batched guidance.
+    Resident experts and encoders are on the device in each phase, others only while they work, one at a time.
+    The network holds one block's values for all videos of a batch, twice with batched guidance; videos are
+    decoded one after the other. What `auto` leaves to the plan counts as resident.
     """
     runtime, residency = spec.runtime, spec.runtime.residency
     experts = 1 if spec.low_noise is None else 2
@@ -97,24 +104,22 @@ def infer_memory(spec: InferSpec) -> Memory:
         Residency.AUTO: experts * expert.whole,
     }[residency.experts]
     stays = residency.experts in (Residency.RESIDENT, Residency.AUTO)
-    waiting = on_device if stays else 0
+    waiting = {"parameters": on_device if stays else 0}
     weights = {
         encoder.name: encoder.bytes
         for encoder in encoders(spec.text_encoder, spec.image_encoder, spec.autoencoder)
     }
-    always = weights if residency.encoders is Residency.RESIDENT else {}
+    always = weights if residency.encoders in (Residency.RESIDENT, Residency.AUTO) else {}
     cells = prod(spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width))
+    latents = cells * spec.autoencoder.latent_channels
     features = spec.text_encoder.max_tokens * spec.text_encoder.text_dim
     branches = 2 if max(passes_by_step(spec)) == 2 and runtime.guidance is GuidanceMode.BATCHED else 1
     in_pass = cells * (spec.model.in_channels + spec.model.out_channels) + features
-    batch = 4 * runtime.batch_size * (cells * spec.autoencoder.latent_channels + in_pass * branches)
-    pixels = 4 * runtime.batch_size * 3 * spec.num_frames * spec.height * spec.width
-    decoding = autoencoder_working_bytes(spec.autoencoder, spec.height, spec.width, decodes=True)
-    sharers = _ranks_per_video(spec) if runtime.parallel.autoencoder else 1
+    batch = 4 * runtime.batch_size * (_LATENTS_HELD * latents + in_pass * branches)
+    stages = _encoding(spec, weights)
+    fullest = {**stages[-1], **always} if always else max(stages, key=lambda stage: sum(stage.values()))
     phases = {
-        "encoding": {"parameters": waiting, **weights, "batch": batch}
-        if always
-        else {"parameters": waiting, **{name: weights[name] for name in weights if name != "autoencoder"}},
+        "encoding": {**waiting, **fullest},
         "denoising": {
             "parameters": on_device,
             "gathered_weights": _BLOCKS_IN_FLIGHT * expert.block if runtime.parallel.fsdp else 0,
@@ -123,21 +128,42 @@ def infer_memory(spec: InferSpec) -> Memory:
             "batch": batch,
         },
         "decoding": {
-            "parameters": waiting,
-            "activations": ceil_div(decoding * runtime.batch_size, sharers),
+            **waiting,
+            "activations": _decoding_bytes(spec),
             **(always or {"autoencoder": weights["autoencoder"]}),
-            "batch": pixels,
+            "batch": 4 * runtime.batch_size * latents,
         },
     }
     host = {
         "parameters": 0 if stays else experts * expert.whole,
         **({} if always else weights),
     }
+    in_host = residency.pin_memory and runtime.device != "cpu"  # Else it waits in its files.
     return Memory(
         phases={phase: {name: found.get(name, 0) for name in ITEMS} for phase, found in phases.items()},
-        host={name: size for name, size in host.items() if size},
+        host={name: size for name, size in host.items() if size and in_host},
         activations_by_recompute={},
     )
+
+
+def _encoding(spec: InferSpec, weights: Mapping[str, int]) -> list[dict[str, int]]:
+    """What is on the device while texts are encoded and, where frames may be given, while these are."""
+    features = spec.text_encoder.max_tokens * spec.text_encoder.text_dim
+    count, pixels = spec.runtime.batch_size, 3 * spec.num_frames * spec.height * spec.width
+    texts = {"text_encoder": weights["text_encoder"], "batch": 2 * 4 * count * features}
+    if spec.model.conditioning is Conditioning.TEXT:
+        return [texts]
+    working = autoencoder_working_bytes(spec.autoencoder, spec.height, spec.width, decodes=False)
+    frames = {"autoencoder": weights["autoencoder"], "activations": working, "batch": 4 * count * pixels}
+    return [texts, {name: size for name, size in weights.items() if name == "image_encoder"}, frames]
+
+
+def _decoding_bytes(spec: InferSpec) -> int:
+    """What decoding a video holds beside weights and latents: a slice of time, where the autoencoder cuts."""
+    working = autoencoder_working_bytes(spec.autoencoder, spec.height, spec.width, decodes=True)
+    in_slices = isinstance(spec.autoencoder, WanAutoencoderSpec)
+    frames = spec.autoencoder.temporal_stride if in_slices else spec.num_frames
+    return working + 4 * 3 * frames * spec.height * spec.width
 
 
 def passes_by_step(spec: InferSpec) -> list[int]:

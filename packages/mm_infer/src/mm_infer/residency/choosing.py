@@ -1,4 +1,4 @@
-"""Which residency a generation gets on its device: what its spec says, or the fastest that fits by the plan."""
+"""Which residency a generation gets: what its spec says, or the fastest that fits by the plan."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def settled(spec: InferSpec, device: torch.device) -> ResidencySpec:
         needed = infer_memory(planned).total
         there = "of an unknown amount" if free is None else f"of {gigabytes(free)} that are free on {device}"
         say(
-            f"residency: experts {chosen.experts.value}, encoders {chosen.encoders.value}; by mm plan that is "
-            f"the fastest that fits, with {gigabytes(needed)} {there}"
+            f"residency: experts {chosen.experts.value}, encoders {chosen.encoders.value}; by mm plan the "
+            f"fastest that fits, with {gigabytes(needed)} {there}"
         )
     return chosen
