@@ -14,23 +14,20 @@ import mm_data
 import mm_models
 from mm_config import spec_hash
 from mm_config.console import progress
-from mm_config.npu import check_environment
-from mm_config.options import RunOptions
-from mm_config.schema import concerning, expect, expect_function
-from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights
-from mm_infer.adapters import add_adapters
-from mm_infer.content import require_pinned
+from mm_config.schema import UserError, expect_function
+from mm_config.specs import Expert, GenerationRequest, InferSpec
+from mm_infer.dealing import Deal, on_all_ranks, reached_a_step, turns, wait_for_others
 from mm_infer.denoise import OnStep
 from mm_infer.encoding import denoised, encoded
-from mm_infer.opening import PATH_OF, Generation, open_generation, options_of_loading, train_missing
+from mm_infer.layout import ALONE, Layout
 from mm_infer.passes import by_networks
 from mm_infer.requests import (
     Inputs,
     expect_floats,
     inputs_of,
     latent_shape,
-    requests_of,
 )
+from mm_infer.spreading import on_two_ranks
 from mm_models import Autoencoder, ImageEncoder, TextEncoder
 
 Output = Literal["uint8", "float"]
@@ -66,6 +63,8 @@ class Pipeline:
     """Prompts to features."""
     image_encoder: ImageEncoder | None = attrs.field(default=None, repr=False)
     """Given frames to features, for networks with an image branch."""
+    layout: Layout = attrs.field(default=ALONE, repr=False)
+    """The ranks that make the videos."""
 
     def __call__(
         self,
@@ -80,7 +79,8 @@ class Pipeline:
     ) -> tuple[Video, ...]:
         """Makes B videos, one for each prompt and in their order, `spec.runtime.batch_size` at a time.
 
-        A video depends on its request and the spec, not on its neighbours nor on the device.
+        A video depends on its request and the spec, not on its neighbours nor on the device. Under torchrun
+        every rank makes the call, with the same arguments, and gets all videos.
 
         Args:
             prompts: Requests, or plain prompts, whose seed is 0.
@@ -90,7 +90,8 @@ class Pipeline:
             prompt_embeds: Features `[B, L, D]` in place of what the text encoder makes of the prompts; L is
                 the encoder's `max_tokens`, and tokens beyond a text's length are zero.
             negative_prompt_embeds: The same for the negative prompts.
-            on_step: Called as `on_step(step, sigma, expert, latents)` after each step of each batch; `sigma`
+            on_step: Called as `on_step(step, sigma, expert, latents)` after each step of each batch, on the
+                ranks that make it; `sigma`
                 is the noise level that the step began at, and the latents are those it left. What it writes
                 into them is what the next step begins with; who keeps them beyond the call and doesn't want
                 to alter the video clones them.
@@ -107,7 +108,7 @@ class Pipeline:
             raise ValueError(f"output: expected 'uint8' or 'float', got {output!r}")
         inputs = inputs_of(self.spec, prompts, latents, generator, prompt_embeds, negative_prompt_embeds)
         expect_function("on_step", on_step)
-        return tuple(make_videos(self, inputs, on_step, output))
+        return every_video(self, inputs, on_step, output)
 
     def denoise(
         self,
@@ -129,11 +130,14 @@ class Pipeline:
         """
         inputs = inputs_of(self.spec, prompts, latents, generator, prompt_embeds, negative_prompt_embeds)
         expect_function("on_step", on_step)
-        batches = inputs.batches(self.spec)
         if len({latent_shape(self.spec, request) for request in inputs.requests}) > 1:
             raise ValueError("prompts: their images make videos of several sizes; call once for each size")
-        with _progress(self, batches, on_step) as took:
-            return torch.cat([_denoised(self, batch, took) for batch in batches])
+        made: dict[int, Tensor] = {}
+        with _in_turns(self, inputs, on_step) as every_turn:
+            for deal, latents in every_turn:
+                mine = {deal.first: latents} if deal is not None and self.layout.leads else {}
+                made |= on_all_ranks(mine, self.layout, self.device)
+        return torch.cat([made[first] for first in sorted(made)])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -154,119 +158,84 @@ class Pipeline:
             return self.autoencoder.decode(latents.to(self.device)).float().cpu()
 
 
-def load(spec: InferSpec, options: RunOptions | None = None) -> Pipeline:
-    """Loads a generation once, to make videos of it many times: `load(spec)(["a red circle moving up"])`.
-
-    Args:
-        spec: What to carry out. Weights that a training makes are found by its hash; they are trained first
-            where `spec.runtime.build_missing` says so.
-        options: Where runs and releases are looked up, where `mm generate` looks them up by default, and how
-            missing weights are trained. Loading is no run, so what only a run could heed is refused.
-
-    Raises:
-        TypeError: An argument is of another type.
-        UserError: The spec breaks a rule or can't be carried out here, or weights are missing.
-    """
-    return _load(spec, options, None)
-
-
-def generate(
-    spec: InferSpec, prompts: Sequence[str | GenerationRequest], options: RunOptions | None = None
-) -> tuple[Video, ...]:
-    """Makes one video per prompt, in their order: `load`, then one call of the pipeline.
-
-    The prompts are checked before anything is trained or loaded.
-
-    Args:
-        spec, options: As for `load`.
-        prompts: Requests, or plain prompts, whose seed is 0.
-
-    Raises:
-        TypeError: An argument is of another type.
-        UserError: As `load`, or a prompt is blank or too long.
-    """
-    requests = requests_of(prompts)
-    return tuple(make_videos(_load(spec, options, requests), Inputs(requests)))
-
-
-def load_pipeline(generation: Generation) -> Pipeline:
-    """Loads the experts with their adapters, the text encoder and the autoencoder onto the device.
-
-    Args:
-        generation: Opened, with nothing left to train.
-    """
-    spec, place, locations = generation.spec, generation.device, generation.options.locations
-    return Pipeline(
-        spec=spec,
-        device=place,
-        networks={expert: load_network(generation, expert) for expert in generation.weights},
-        autoencoder=mm_models.build_autoencoder(spec.autoencoder, device=place, locations=locations),
-        text_encoder=mm_models.build_text_encoder(spec.text_encoder, device=place, locations=locations),
-        image_encoder=None
-        if spec.image_encoder is None
-        else mm_models.build_image_encoder(spec.image_encoder, device=place, locations=locations),
-    )
-
-
 def make_videos(
     pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None, output: Output = "uint8"
-) -> Iterator[Video]:
-    """Makes the videos of checked inputs in batches, showing progress.
+) -> Iterator[dict[int, Video]]:
+    """Makes the videos of checked inputs turn by turn, showing progress.
 
-    The videos of a batch are handed on before the next batch begins, so that they can be kept.
+    A turn's videos are handed on before the next turn begins, so that they can be kept, by the numbers of
+    their requests: to the first rank of each group those that its group made. All ranks take every turn.
     """
     to_pixels = mm_data.to_frames if output == "uint8" else mm_data.to_unit_frames
-    batches = inputs.batches(pipeline.spec)
-    with _progress(pipeline, batches, on_step) as took:
-        for batch in batches:
-            decoded = pipeline.decode(_denoised(pipeline, batch, took))
-            frames = to_pixels(decoded)
-            yield from (Video(request, one) for request, one in zip(batch.requests, frames, strict=True))
+    with _in_turns(pipeline, inputs, on_step) as every_turn:
+        for deal, latents in every_turn:
+            if deal is None or not pipeline.layout.leads:
+                yield {}
+                continue
+            frames = to_pixels(pipeline.decode(latents))
+            made = zip(deal.batch.requests, frames, strict=True)
+            yield {deal.first + place: Video(request, one) for place, (request, one) in enumerate(made)}
 
 
-def _load(
-    spec: InferSpec, options: RunOptions | None, requests: Sequence[GenerationRequest] | None
-) -> Pipeline:
-    expect("spec", spec, InferSpec)
-    options = options_of_loading(options)
-    check_environment(spec)
-    generation = train_missing(open_generation(spec, options, requests))
-    require_pinned(generation)
-    return load_pipeline(generation)
+def every_video(
+    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None, output: Output = "uint8"
+) -> tuple[Video, ...]:
+    """The videos of checked inputs, in their order, on every rank."""
+    found: dict[int, Video] = {}
+    for made in make_videos(pipeline, inputs, on_step, output):
+        found |= videos_on_all_ranks(pipeline, inputs, made)
+    return tuple(found[number] for number in range(len(inputs.requests)))
 
 
-def load_network(generation: Generation, expert: Expert) -> nn.Module:
-    """An expert with its weights and adapters, on the generation's device."""
-    network = mm_models.build(
-        generation.spec.model,
-        device=generation.device,
-        dtype=generation.dtype,
-        ops=generation.ops,
-        float32_residual=generation.spec.float32_residual,
-    )
-    if isinstance(weights := generation.weights[expert], RandomWeights):
-        mm_models.initialize(network, weights.seed)
-    else:
-        with concerning(PATH_OF[expert]):
-            mm_models.load(network, weights)
-    add_adapters(network, [one for one in generation.adapters if one.field.expert is expert])
-    return network.eval().requires_grad_(False)
+def videos_on_all_ranks(pipeline: Pipeline, inputs: Inputs, made: Mapping[int, Video]) -> dict[int, Video]:
+    """A turn's videos of all ranks."""
+    mine = {number: video.frames for number, video in made.items()}
+    found = on_all_ranks(mine, pipeline.layout, torch.device("cpu"))
+    return {number: Video(inputs.requests[number], frames) for number, frames in found.items()}
 
 
 @contextmanager
-def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep | None) -> Generator[OnStep]:
-    """A bar of the steps of all batches; what it gives moves the bar and passes each step on."""
-    count = sum(len(batch.requests) for batch in batches)
+def _in_turns(
+    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None
+) -> Generator[Iterator[tuple[Deal | None, Tensor]]]:
+    """This rank's batches with their clean latents, turn by turn, under a bar of the steps of all turns.
+
+    Where other groups of ranks have one batch more, it is None in the last turn, with nothing.
+    """
+    layout, ranks = pipeline.layout, pipeline.layout.ranks
+    deals, count = turns(inputs.batches(pipeline.spec), layout), len(inputs.requests)
     title = f"generate {count} video{'s' if count > 1 else ''}"
-    total, wanted = pipeline.spec.sampler.steps * len(batches), pipeline.spec.runtime.deterministic
+    total, wanted = pipeline.spec.sampler.steps * len(deals), pipeline.spec.runtime.deterministic
     with mm_models.deterministic(pipeline.device, wanted), progress(title, total, "step") as bar:
 
         def took(step: int, sigma: float, expert: Expert, latents: Tensor) -> None:
             bar.advance(1)
+            ranks.reached(step)
+            reached_a_step(layout)
             if on_step is not None:
                 on_step(step, sigma, expert, latents)
 
-        yield took
+        def every_turn() -> Iterator[tuple[Deal | None, Tensor]]:
+            for deal in deals:
+                # Ranks wait for each other in a pass, so what fails on one alone ends it at once.
+                yield deal, ranks.together(lambda deal=deal: _in_a_turn(pipeline, deal, took), UserError)
+
+        yield every_turn()
+
+
+def _in_a_turn(pipeline: Pipeline, deal: Deal | None, on_step: OnStep) -> Tensor:
+    """The latents of a batch, once those of other groups of ranks are made too."""
+    failure: UserError | None = None
+    latents = torch.empty(0)
+    try:
+        if deal is not None:
+            latents = _denoised(pipeline, deal.batch, on_step)
+    except UserError as error:
+        failure = error
+    wait_for_others(pipeline.layout)
+    if failure is not None:
+        raise failure
+    return latents
 
 
 @torch.inference_mode()
@@ -274,4 +243,7 @@ def _denoised(pipeline: Pipeline, batch: Inputs, on_step: OnStep) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch. Raises UserError where they are not finite."""
     encoders = pipeline.text_encoder, pipeline.autoencoder, pipeline.image_encoder
     inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
-    return denoised(pipeline.spec, by_networks(pipeline.networks), inputs, on_step)
+    forward = by_networks(pipeline.networks)
+    if pipeline.layout.guidance is not None:
+        forward = on_two_ranks(forward, pipeline.layout.guidance)
+    return denoised(pipeline.spec, forward, inputs, on_step)
