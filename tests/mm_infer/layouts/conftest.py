@@ -36,9 +36,9 @@ class Ranks:
 
     def order(self, kind: str, **asked: Any) -> Order:
         """What ranks are asked for."""
-        mistake = asked.pop("mistake", None)
+        mistake, in_parts = asked.pop("mistake", None), asked.pop("in_parts", False)
         folder = self.options.runs_dir.parent
-        return Order(spec_of(kind, **asked), requests_of(kind, folder), self.options, mistake)
+        return Order(spec_of(kind, **asked), requests_of(kind, folder), self.options, mistake, in_parts)
 
     def by(self, ranks: int, order: Order) -> list[dict[str, Any]]:
         """Each rank's videos."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import numpy as np
 import pytest
+import torch
 from torch import Tensor
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
@@ -31,6 +31,8 @@ class Order:
     """Where weights lie."""
     mistake: str | None = None
     """What is wrong on purpose."""
+    in_parts: bool = False
+    """Whether it is denoised by one call and decoded by another."""
 
 
 def made(order: Order) -> dict[str, Any]:
@@ -47,7 +49,12 @@ def made(order: Order) -> dict[str, Any]:
             MISTAKES[order.mistake][1](patch)
         with laid_out(order.spec) as layout:
             pipeline = loaded(order.spec, order.options, None, layout)
-            videos = pipeline(order.requests, output="float", on_step=keep)
+            if order.in_parts:
+                decoded = pipeline.decode(pipeline.denoise(order.requests, on_step=keep))
+                videos = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 4, 1)
+            else:
+                made_at_once = pipeline(order.requests, output="float", on_step=keep)
+                videos = torch.stack([video.frames for video in made_at_once])
     parameters = [one for network in pipeline.networks.values() for one in network.parameters()]
     held = sum(getattr(one, "to_local", lambda one=one: one)().numel() for one in parameters)
     whole = sum(one.numel() for one in parameters)
@@ -56,7 +63,7 @@ def made(order: Order) -> dict[str, Any]:
     gc.collect()
     return {
         "threads": len(list(Path("/proc/self/task").iterdir())),
-        "videos": np.stack([video.frames.numpy() for video in videos]),
+        "videos": videos.numpy(),
         "latents": [one.numpy() for one in last],
         "share": held / whole,
     }

@@ -42,6 +42,11 @@ def test_two_ranks_make_the_videos_of_one(ranks: Ranks, layout: str, kind: str) 
     check(ranks, 2, TWO[layout], kind)
 
 
+def test_so_they_do_where_latents_are_decoded_by_a_call_of_their_own(ranks: Ranks) -> None:
+    found = ranks.by(2, ranks.order("text", layout=TWO["data2"], in_parts=True))
+    assert max(difference(one, ranks.alone("text")) for one in found) <= 1e-5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", TWO)

@@ -19,6 +19,7 @@ from mm_config.specs import Expert, GenerationRequest, InferSpec
 from mm_infer.dealing import Deal, on_all_ranks, reached_a_step, turns, wait_for_others
 from mm_infer.denoise import OnStep
 from mm_infer.encoding import denoised, encoded
+from mm_infer.latents import Denoised
 from mm_infer.layout import ALONE, Layout
 from mm_infer.passes import by_networks
 from mm_infer.requests import (
@@ -133,11 +134,10 @@ class Pipeline:
         if len({latent_shape(self.spec, request) for request in inputs.requests}) > 1:
             raise ValueError("prompts: their images make videos of several sizes; call once for each size")
         made: dict[int, Tensor] = {}
-        with _in_turns(self, inputs, on_step) as every_turn:
-            for deal, latents in every_turn:
-                mine = {deal.first: latents} if deal is not None and self.layout.leads else {}
-                made |= on_all_ranks(mine, self.layout, self.device)
-        return torch.cat([made[first] for first in sorted(made)])
+        for turn in denoised_turns(self, inputs, on_step):
+            mine = {number: one.latents for number, one in turn.items() if self.layout.leads}
+            made |= on_all_ranks(mine, self.layout, self.device)
+        return torch.stack([made[number] for number in sorted(made)])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class Pipeline:
             expected = f"[B, C, T, H, W] = [B, {channels}, T, H, W]"
             raise ValueError(f"latents: expected the shape {expected}, got {list(latents.shape)}")
         with mm_models.deterministic(self.device, self.spec.runtime.deterministic):
-            return self.autoencoder.decode(latents.to(self.device)).float().cpu()
+            return torch.cat([*mm_models.decoded_slices(self.autoencoder, latents.to(self.device))], dim=2)
 
 
 def make_videos(
@@ -166,15 +166,37 @@ def make_videos(
     A turn's videos are handed on before the next turn begins, so that they can be kept, by the numbers of
     their requests: to the first rank of each group those that its group made. All ranks take every turn.
     """
+    for turn in denoised_turns(pipeline, inputs, on_step):
+        mine = turn if pipeline.layout.leads else {}
+        yield {
+            number: Video(one.request, torch.cat([*frames_of(pipeline, one.latents, output)]))
+            for number, one in mine.items()
+        }
+
+
+def denoised_turns(
+    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None
+) -> Iterator[dict[int, Denoised]]:
+    """The same, before anything is decoded, on all ranks of a group: the latents of its batch.
+
+    A turn has a batch of each group of ranks, the last one perhaps of fewer.
+    """
+    layout, ranks = pipeline.layout, pipeline.layout.ranks
+    deals = turns(inputs.batches(pipeline.spec), layout)
+    with _progress(pipeline, inputs, len(deals), on_step) as took:
+        for deal in deals:
+            # Ranks wait for each other in a pass, so what fails on one alone ends it at once.
+            yield ranks.together(lambda deal=deal: _in_a_turn(pipeline, deal, took), UserError)
+
+
+@torch.no_grad()
+def frames_of(pipeline: Pipeline, latents_CTHW: Tensor, output: Output = "uint8") -> Iterator[Tensor]:
+    """The frames `[t, H, W, 3]` of a video, those of a latent frame at a time, on the CPU."""
     to_pixels = mm_data.to_frames if output == "uint8" else mm_data.to_unit_frames
-    with _in_turns(pipeline, inputs, on_step) as every_turn:
-        for deal, latents in every_turn:
-            if deal is None or not pipeline.layout.leads:
-                yield {}
-                continue
-            frames = to_pixels(pipeline.decode(latents))
-            made = zip(deal.batch.requests, frames, strict=True)
-            yield {deal.first + place: Video(request, one) for place, (request, one) in enumerate(made)}
+    with mm_models.deterministic(pipeline.device, pipeline.spec.runtime.deterministic):
+        latents = latents_CTHW[None].to(pipeline.device)
+        for video in mm_models.decoded_slices(pipeline.autoencoder, latents):
+            yield to_pixels(video[0])
 
 
 def every_video(
@@ -195,47 +217,38 @@ def videos_on_all_ranks(pipeline: Pipeline, inputs: Inputs, made: Mapping[int, V
 
 
 @contextmanager
-def _in_turns(
-    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None
-) -> Generator[Iterator[tuple[Deal | None, Tensor]]]:
-    """This rank's batches with their clean latents, turn by turn, under a bar of the steps of all turns.
-
-    Where other groups of ranks have one batch more, it is None in the last turn, with nothing.
-    """
-    layout, ranks = pipeline.layout, pipeline.layout.ranks
-    deals, count = turns(inputs.batches(pipeline.spec), layout), len(inputs.requests)
+def _progress(pipeline: Pipeline, inputs: Inputs, deals: int, on_step: OnStep | None) -> Generator[OnStep]:
+    """A bar of the steps of this rank's batches; what it gives moves the bar and passes each step on."""
+    layout, count = pipeline.layout, len(inputs.requests)
     title = f"generate {count} video{'s' if count > 1 else ''}"
-    total, wanted = pipeline.spec.sampler.steps * len(deals), pipeline.spec.runtime.deterministic
+    total, wanted = pipeline.spec.sampler.steps * deals, pipeline.spec.runtime.deterministic
     with mm_models.deterministic(pipeline.device, wanted), progress(title, total, "step") as bar:
 
         def took(step: int, sigma: float, expert: Expert, latents: Tensor) -> None:
             bar.advance(1)
-            ranks.reached(step)
+            layout.ranks.reached(step)
             reached_a_step(layout)
             if on_step is not None:
                 on_step(step, sigma, expert, latents)
 
-        def every_turn() -> Iterator[tuple[Deal | None, Tensor]]:
-            for deal in deals:
-                # Ranks wait for each other in a pass, so what fails on one alone ends it at once.
-                yield deal, ranks.together(lambda deal=deal: _in_a_turn(pipeline, deal, took), UserError)
-
-        yield every_turn()
+        yield took
 
 
-def _in_a_turn(pipeline: Pipeline, deal: Deal | None, on_step: OnStep) -> Tensor:
-    """The latents of a batch, once those of other groups of ranks are made too."""
+def _in_a_turn(pipeline: Pipeline, deal: Deal | None, on_step: OnStep) -> dict[int, Denoised]:
+    """The latents of a batch by their requests' numbers, once those of other groups of ranks are made too."""
+    made: dict[int, Denoised] = {}
     failure: UserError | None = None
-    latents = torch.empty(0)
     try:
         if deal is not None:
             latents = _denoised(pipeline, deal.batch, on_step)
+            found = map(Denoised, deal.batch.requests, latents)
+            made = {deal.first + place: one for place, one in enumerate(found)}
     except UserError as error:
         failure = error
     wait_for_others(pipeline.layout)
     if failure is not None:
         raise failure
-    return latents
+    return made
 
 
 @torch.inference_mode()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from mm_config.console import say
+import torch
+
+from mm_config.console import aside, say
 from mm_config.content import Input
 from mm_config.options import RunOptions, RunOutcome
 from mm_config.running import checked_inputs, taken_from
@@ -19,14 +22,16 @@ from mm_config.stored import write_json
 from mm_data import write_contact_sheet
 from mm_infer import scoring
 from mm_infer.content import inputs_of
+from mm_infer.latents import FOLDER, Denoised, write_latents
+from mm_infer.latents import SUFFIX as LATENTS_SUFFIX
 from mm_infer.layout import Layout, laid_out
 from mm_infer.loading import load_pipeline
 from mm_infer.naming import file_names
 from mm_infer.opening import Generation, expert_weights, open_generation, train_missing
-from mm_infer.pipeline import Pipeline, Video, make_videos, videos_on_all_ranks
+from mm_infer.pipeline import Pipeline, Video, denoised_turns, frames_of, videos_on_all_ranks
 from mm_infer.report import print_report
 from mm_infer.requests import Inputs
-from mm_infer.writing import strips_of, write_video
+from mm_infer.writing import strips_of, write_frames
 from mm_models import device_names, peak_gib
 from mm_models.ops import described
 from mm_models.parallel import over_ranks
@@ -157,31 +162,44 @@ def _write(
         (opened.samples_dir / name if paths is None else paths[index]).absolute()
         for index, name in enumerate(names)
     ]
+    kept = [(opened.path / FOLDER / name).with_suffix(LATENTS_SUFFIX).absolute() for name in names]
     inputs, videos, digests = Inputs(tuple(requests)), dict[int, Video](), dict[int, dict[str, str]]()
 
-    def keep(made: Mapping[int, Video]) -> None:
-        for number, video in made.items():
-            write_video(files[number], video, spec, opened)
+    def keep(turn: Mapping[int, Denoised]) -> dict[int, Video]:
+        for number, one in turn.items():
+            write_latents(kept[number], one, spec, opened)
+        made: dict[int, Video] = {}
+        for number, one in turn.items():
+            with _naming(kept[number]):
+                parts = frames_of(pipeline, one.latents)
+                if measured:
+                    made[number] = Video(one.request, torch.cat([*parts]))
+                    parts = [made[number].frames]
+                write_frames(files[number], parts, one.request, spec, opened)
             digests[number] = digests_of(files[number])
+        return made
 
     with _timed(timings, "generate"):
-        for made in make_videos(pipeline, inputs):
-            ranks.together(lambda made=made: keep(made))
-            if measured:
-                every = videos_on_all_ranks(pipeline, inputs, made)
-                videos |= every if ranks.is_first else {}
+        for turn in denoised_turns(pipeline, inputs):
+            mine = turn if pipeline.layout.leads else {}
+            made = ranks.together(lambda mine=mine: keep(mine))
+            every = videos_on_all_ranks(pipeline, inputs, made) if measured else {}
+            videos |= every if ranks.is_first else {}
     found = {int(number): one for part in ranks.gather(digests) for number, one in part.items()}
     result = {
         "videos": [
-            {"name": name, "prompt": request.prompt, "seed": request.seed, "path": str(path)} | found[number]
-            for number, (name, request, path) in enumerate(zip(names, requests, files, strict=True))
+            {"name": name, "prompt": request.prompt, "seed": request.seed, "path": str(path)}
+            | found[number]
+            | {"latents": str(latents)}
+            for number, (name, request, path, latents) in enumerate(
+                zip(names, requests, files, kept, strict=True)
+            )
         ]
     }
     if not measured:
         return result
     in_order = [videos[number] for number in sorted(videos)]
-    scored = ranks.on_first(lambda: _measured(spec, in_order, opened, timings))
-    return {**result, **scored}
+    return {**result, **ranks.on_first(lambda: _measured(spec, in_order, opened, timings))}
 
 
 def _measured(
@@ -215,6 +233,17 @@ def _described(spec: InferSpec, expert: Expert, source: Path | RandomWeights) ->
         folder = taken_from(source)["run_dir"]
         return {"spec_hash": spec_hash(weights.spec), "run_dir": folder, "weights": str(source.absolute())}
     return {"weights": str(source.absolute())}
+
+
+@contextmanager
+def _naming(latents: Path) -> Iterator[None]:
+    """Says where the latents lie of a video that can't be decoded or written, and how to go on."""
+    try:
+        yield
+    except Exception:
+        command = f"mm generate --decode {shlex.quote(str(latents))} --out video.mp4"
+        aside(f"its latents are kept; once what is wrong is mended, {command} goes on from them")
+        raise
 
 
 @contextmanager
