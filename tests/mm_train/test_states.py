@@ -26,8 +26,8 @@ from mm_config.specs.train import TrainSpec
 from mm_models import checkpoint
 from mm_models.blocks import entry_of
 from mm_models.manifest import write_manifest
+from mm_models.ranks import Ranks
 from mm_train import states
-from mm_train.ranks import Ranks
 from mm_train.states import TrainState
 
 ALONE = Ranks(0, 1, grouped=False)

@@ -17,9 +17,9 @@ from mm_config.runs import Run, resumed
 from mm_config.schema import Problem, UserError
 from mm_config.specs import TrainSpec
 from mm_models import checkpoint
+from mm_models.ranks import Ranks
 from mm_train import states
 from mm_train.metrics import MOST_BYTES
-from mm_train.ranks import Ranks
 from mm_train.states import TrainState
 from mm_train.work import Training
 

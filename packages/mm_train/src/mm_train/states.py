@@ -20,8 +20,8 @@ from mm_config.specs import CheckpointSpec, TrainSpec
 from mm_config.stored import read_json, to_payload
 from mm_models import Shard, checkpoint, load_group, own_shards
 from mm_models.lora import adapter_parameters
+from mm_models.ranks import Ranks
 from mm_train.optim import make_moments, named_moments
-from mm_train.ranks import Ranks
 
 _STATE = {"step": int, "data": {"digest": str, "step": int}, "seconds": int | float}
 """What resuming reads of a `state.json`."""
