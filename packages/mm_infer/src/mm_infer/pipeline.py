@@ -22,6 +22,7 @@ from mm_infer.adapters import add_adapters
 from mm_infer.content import require_pinned
 from mm_infer.denoise import OnStep
 from mm_infer.encoding import denoised, encoded
+from mm_infer.latents import Denoised
 from mm_infer.opening import PATH_OF, Generation, open_generation, options_of_loading, train_missing
 from mm_infer.passes import by_networks
 from mm_infer.requests import (
@@ -151,7 +152,7 @@ class Pipeline:
             expected = f"[B, C, T, H, W] = [B, {channels}, T, H, W]"
             raise ValueError(f"latents: expected the shape {expected}, got {list(latents.shape)}")
         with mm_models.deterministic(self.device, self.spec.runtime.deterministic):
-            return self.autoencoder.decode(latents.to(self.device)).float().cpu()
+            return torch.cat([*mm_models.decoded_slices(self.autoencoder, latents.to(self.device))], dim=2)
 
 
 def load(spec: InferSpec, options: RunOptions | None = None) -> Pipeline:
@@ -215,13 +216,30 @@ def make_videos(
 
     The videos of a batch are handed on before the next batch begins, so that they can be kept.
     """
-    to_pixels = mm_data.to_frames if output == "uint8" else mm_data.to_unit_frames
+    for batch in denoised_batches(pipeline, inputs, on_step):
+        for one in batch:
+            yield Video(one.request, torch.cat([*frames_of(pipeline, one.latents, output)]))
+
+
+def denoised_batches(
+    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None
+) -> Iterator[tuple[Denoised, ...]]:
+    """The same, before anything is decoded: the latents of each batch."""
     batches = inputs.batches(pipeline.spec)
     with _progress(pipeline, batches, on_step) as took:
         for batch in batches:
-            decoded = pipeline.decode(_denoised(pipeline, batch, took))
-            frames = to_pixels(decoded)
-            yield from (Video(request, one) for request, one in zip(batch.requests, frames, strict=True))
+            latents = _denoised(pipeline, batch, took)
+            yield tuple(map(Denoised, batch.requests, latents))
+
+
+@torch.no_grad()
+def frames_of(pipeline: Pipeline, latents_CTHW: Tensor, output: Output = "uint8") -> Iterator[Tensor]:
+    """The frames `[t, H, W, 3]` of a video, those of a latent frame at a time, on the CPU."""
+    to_pixels = mm_data.to_frames if output == "uint8" else mm_data.to_unit_frames
+    with mm_models.deterministic(pipeline.device, pipeline.spec.runtime.deterministic):
+        latents = latents_CTHW[None].to(pipeline.device)
+        for video in mm_models.decoded_slices(pipeline.autoencoder, latents):
+            yield to_pixels(video[0])
 
 
 def _load(

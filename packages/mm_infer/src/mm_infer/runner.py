@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mm_config.console import say
+import torch
+
+from mm_config.console import aside, say
 from mm_config.options import RunOptions, RunOutcome
 from mm_config.running import checked_inputs, taken_from
 from mm_config.runs import Run, check_opens, digests_of, open_run, recorded
@@ -18,12 +22,14 @@ from mm_config.stored import write_json
 from mm_data import write_contact_sheet
 from mm_infer import scoring
 from mm_infer.content import inputs_of
+from mm_infer.latents import FOLDER, write_latents
+from mm_infer.latents import SUFFIX as LATENTS_SUFFIX
 from mm_infer.naming import file_names
 from mm_infer.opening import expert_weights, open_generation, train_missing
-from mm_infer.pipeline import Pipeline, Video, load_pipeline, make_videos
+from mm_infer.pipeline import Pipeline, Video, denoised_batches, frames_of, load_pipeline
 from mm_infer.report import print_report
 from mm_infer.requests import Inputs
-from mm_infer.writing import strips_of, write_video
+from mm_infer.writing import strips_of, write_frames
 from mm_models import device_names, peak_gib
 from mm_models.ops import described
 
@@ -114,16 +120,27 @@ def _write(
         (opened.samples_dir / name if paths is None else paths[index]).absolute()
         for index, name in enumerate(names)
     ]
+    kept = [(opened.path / FOLDER / name).with_suffix(LATENTS_SUFFIX).absolute() for name in names]
     videos: list[Video] = []
+    places = iter(zip(kept, files, strict=True))
     with _timed(timings, "generate"):
-        for path, video in zip(files, make_videos(pipeline, Inputs(tuple(requests))), strict=True):
-            write_video(path, video, spec, opened)
-            videos.append(video)
+        for batch in denoised_batches(pipeline, Inputs(tuple(requests))):
+            here = [*islice(places, len(batch))]
+            for (latents, _), one in zip(here, batch, strict=True):
+                write_latents(latents, one, spec, opened)
+            for (latents, path), one in zip(here, batch, strict=True):
+                with _naming(latents):
+                    parts = frames_of(pipeline, one.latents)
+                    if measured:
+                        videos.append(Video(one.request, torch.cat([*parts])))
+                        parts = [videos[-1].frames]
+                    write_frames(path, parts, one.request, spec, opened)
     result = {
         "videos": [
             {"name": name, "prompt": request.prompt, "seed": request.seed, "path": str(path)}
             | digests_of(path)
-            for name, request, path in zip(names, requests, files, strict=True)
+            | {"latents": str(latents)}
+            for name, request, path, latents in zip(names, requests, files, kept, strict=True)
         ]
     }
     return {**result, **_measured(spec, videos, opened, timings)} if measured else result
@@ -160,6 +177,17 @@ def _described(spec: InferSpec, expert: Expert, source: Path | RandomWeights) ->
         folder = taken_from(source)["run_dir"]
         return {"spec_hash": spec_hash(weights.spec), "run_dir": folder, "weights": str(source.absolute())}
     return {"weights": str(source.absolute())}
+
+
+@contextmanager
+def _naming(latents: Path) -> Iterator[None]:
+    """Says where the latents lie of a video that can't be decoded or written, and how to go on."""
+    try:
+        yield
+    except Exception:
+        command = f"mm generate --decode {shlex.quote(str(latents))} --out video.mp4"
+        aside(f"its latents are kept; once what is wrong is mended, {command} goes on from them")
+        raise
 
 
 @contextmanager
