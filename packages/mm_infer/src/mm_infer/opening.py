@@ -26,6 +26,7 @@ from mm_config.specs import (
 )
 from mm_infer.adapters import ReadAdapter, adapter_fields, read_fields
 from mm_infer.carried_out import CARRIED_OUT, request_refusals
+from mm_infer.layout import ALONE, Layout
 from mm_infer.requests import check_requests
 from mm_infer.residency import settled
 from mm_infer.samplers import sigmas
@@ -34,6 +35,7 @@ from mm_models import (
     check_said,
     check_weights,
     device,
+    free_bytes,
     named_otherwise,
     require_releases,
     torch_dtype,
@@ -78,8 +80,10 @@ class Generation:
     """Where each expert's weights lie, or the seed that draws them; those to be trained are missing."""
     adapters: tuple[ReadAdapter, ...]
     """What is added to the experts, in the order of the spec; those to be trained are missing."""
-    residency: ResidencySpec
-    """Where experts and encoders are while they don't work, never `auto`."""
+    layout: Layout = ALONE
+    """The ranks that make the videos."""
+    residency: ResidencySpec | None = None
+    """Where experts and encoders are while they don't work, never `auto`; None before it is settled."""
 
 
 def options_of_loading(options: RunOptions | None) -> RunOptions:
@@ -97,7 +101,10 @@ def options_of_loading(options: RunOptions | None) -> RunOptions:
 
 
 def open_generation(
-    spec: InferSpec, options: RunOptions, requests: Sequence[GenerationRequest] | None = None
+    spec: InferSpec,
+    options: RunOptions,
+    requests: Sequence[GenerationRequest] | None = None,
+    layout: Layout = ALONE,
 ) -> Generation:
     """Checks a spec and finds all that it names, but for weights and adapters that it allows to be trained.
 
@@ -105,6 +112,7 @@ def open_generation(
         spec: The spec.
         options: Where runs and locations are looked up.
         requests: What is going to be made; None where it is not known yet.
+        layout: The ranks that make it.
 
     Raises:
         UserError: The spec breaks a rule or asks for what generation can't do; or its sampler's table, its
@@ -123,8 +131,6 @@ def open_generation(
         with gathering(problems):
             check_requests(spec, requests)
     _raise(problems)
-    with gathering(problems):
-        residency = settled(spec, place)
     network = mm_models.build(spec.model, device="meta", ops=ops, float32_residual=spec.float32_residual)
     weights: dict[Expert, Path | RandomWeights] = {}
     for expert, source in expert_weights(spec).items():
@@ -139,7 +145,20 @@ def open_generation(
     _raise(problems)
     for idle in rules.idle_settings(spec, requests):
         say(str(idle))
-    return Generation(spec, options, place, dtype, ops, network, weights, adapters, residency)
+    return Generation(spec, options, place, dtype, ops, network, weights, adapters, layout)
+
+
+def with_residency(generation: Generation) -> Generation:
+    """A generation that says where its experts and encoders are while they don't work.
+
+    Raises:
+        UserError: It does not fit into the memory that is free on its device.
+    """
+    if generation.residency is not None:
+        return generation
+    place, layout = generation.device, generation.layout
+    free = layout.free_bytes if layout.ranks.world_size > 1 else free_bytes(place)
+    return attrs.evolve(generation, residency=settled(generation.spec, place, free))
 
 
 def train_missing(generation: Generation) -> Generation:

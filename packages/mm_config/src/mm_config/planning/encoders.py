@@ -19,6 +19,8 @@ BYTES = {Dtype.FLOAT32: 4, Dtype.BFLOAT16: 2, Dtype.FLOAT16: 2}
 
 _UMT5_BUCKETS = 32
 _CACHED_FRAMES = 2
+_BORDERS = 1.02
+"""What a border of a pixel around each side adds to a picture of about 200 pixels; less to larger ones."""
 
 
 @attrs.frozen
@@ -89,11 +91,12 @@ def autoencoder_parameters(spec: WanAutoencoderSpec) -> int:
 
 
 def autoencoder_working_bytes(spec: AutoencoderSpec, height: int, width: int, decodes: bool) -> int:
-    """An estimate of what encoding or decoding one video needs beside the weights.
+    """What encoding or decoding one video holds at most beside the weights, the pixels and the latents.
 
-    The stage at full size dominates: it works on the frames of one latent frame, holds about five
-    activations of its width at once (its input, twice as wide, counts double), and keeps two frames before
-    each convolution for the next latent frame; the narrower stages add about 0.6 of these kept frames.
+    It goes through the network by the frames of one latent frame; a test counts. The stage at full size has
+    most: two activations of what goes into it (decoding: three), and a convolution's input twice, with the two
+    frames before it, once more with its borders padded. In 16 bits the norm's copies in float32 may be more.
+    Two frames before each convolution are kept for the next latent frame.
 
     Args:
         spec: The autoencoder; those without weights need next to nothing.
@@ -104,11 +107,38 @@ def autoencoder_working_bytes(spec: AutoencoderSpec, height: int, width: int, de
         return 0
     if spec.tiling:
         height, width = min(height, spec.tile_size[0]), min(width, spec.tile_size[1])
-    convolutions = 2 * (spec.num_res_blocks + decodes) + 1
-    channels = (spec.decoder_base_dim or spec.base_dim) if decodes else spec.base_dim
-    frames = 5 * spec.temporal_stride + 1.6 * _CACHED_FRAMES * convolutions
     cells = (height // spec.patch_size) * (width // spec.patch_size)
-    return int(channels * spec.dim_mult[0] * cells * frames * BYTES[spec.dtype])
+    size, frames = BYTES[spec.dtype], spec.temporal_stride
+    kept, inside, outside = _decoder_widths(spec) if decodes else _encoder_widths(spec)
+    activations, padded = 2 + decodes, 2 * _BORDERS * (frames + _CACHED_FRAMES) / frames
+    if spec.is_residual:
+        activations += 1 if decodes else 3  # The shortcut around a stage; an encoder's folds and averages.
+    at_work = inside * (activations + padded)
+    if size == 2:
+        at_work = max(at_work, outside * (activations + 2 * 2))
+    return int(cells * size * (frames * at_work + _CACHED_FRAMES * (kept + inside)))
+
+
+def _decoder_widths(spec: WanAutoencoderSpec) -> tuple[float, int, int]:
+    """Channels before all convolutions, those at a smaller size counted less; into, and out of the last stage."""
+    base = spec.decoder_base_dim or spec.base_dim
+    dims = [base * factor for factor in (spec.dim_mult[-1], *reversed(spec.dim_mult))]
+    last, upsample = len(dims) - 2, spec.temporal_downsample[::-1]
+    kept, width_in = (spec.latent_channels + 4 * dims[0]) / 4**last + dims[-1], dims[0]
+    for stage, width_out in enumerate(dims[1:]):
+        width_in = dims[stage] // 2 if stage and not spec.is_residual else dims[stage]
+        in_time = width_out if stage < last and upsample[stage] else 0
+        kept += (width_in + (2 * spec.num_res_blocks + 1) * width_out + in_time) / 4 ** (last - stage)
+    return kept, width_in, dims[-1]
+
+
+def _encoder_widths(spec: WanAutoencoderSpec) -> tuple[float, int, int]:
+    """As `_decoder_widths`; into, and out of the first stage."""
+    dims = [spec.base_dim * factor for factor in (1, *spec.dim_mult)]
+    kept, last = 3.0 * spec.patch_size**2, len(dims) - 2
+    for stage, (width_in, width_out) in enumerate(pairwise(dims)):
+        kept += (width_in + (2 * spec.num_res_blocks - 1) * width_out) / 4**stage
+    return kept + 5 * dims[-1] / 4**last, dims[0], dims[1]
 
 
 def _encoder(spec: WanAutoencoderSpec, pixels: int, z: int) -> int:

@@ -9,20 +9,19 @@ from mm_config.console import say
 from mm_config.planning import fastest_residency, gigabytes, infer_memory, is_automatic, lacking
 from mm_config.schema import Problem, UserError
 from mm_config.specs import InferSpec, ResidencySpec
-from mm_models import free_bytes
 
 
-def settled(spec: InferSpec, device: torch.device) -> ResidencySpec:
+def settled(spec: InferSpec, device: torch.device, free: int | None) -> ResidencySpec:
     """The spec's residency, with a choice in place of `auto`, which is said with its reason.
 
     Args:
         spec: The generation, which follows the rules.
         device: Where it is going to be carried out.
+        free: Bytes that each rank can have there; None where nobody tells.
 
     Raises:
-        UserError: It does not fit into the memory that is free there; what would fit is named.
+        UserError: It does not fit; what would fit is named.
     """
-    free = free_bytes(device)
     chosen = fastest_residency(spec, free)
     planned = replace(spec, "runtime.residency", chosen)
     if free is not None and (lacks := lacking(planned, free)) is not None:
