@@ -72,7 +72,7 @@ def spec_of(width: int = 32, text_width: int = 16, **changes: Any) -> InferSpec:
 
 
 def written(spec: InferSpec, folder: Path) -> RunOptions:
-    """Writes all that a spec names, in its dtype; the output layer is not zero, so that every input matters."""
+    """Writes all that a spec names, experts in its dtype with output layers that are not zero."""
     tiny_umt5.write_release(folder / "umt5", PROMPT.split())
     text: Any = spec.text_encoder
     torch.manual_seed(0)

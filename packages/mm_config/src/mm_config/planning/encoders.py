@@ -94,8 +94,8 @@ def autoencoder_working_bytes(spec: AutoencoderSpec, height: int, width: int, de
     """What encoding or decoding one video holds at most beside the weights, the pixels and the latents.
 
     It goes through the network by the frames of one latent frame; a test counts. The stage at full size has
-    most: two activations of what goes into it (decoding: three), and a convolution's input twice, with the two
-    frames before it, once more with its borders padded. In 16 bits the norm's copies in float32 may be more.
+    most: two activations of what goes into it (decoding: three), and a convolution's input with the two frames
+    before it, and once more with its borders padded. In 16 bits the norm's copies in float32 may be more.
     Two frames before each convolution are kept for the next latent frame.
 
     Args:
@@ -120,7 +120,7 @@ def autoencoder_working_bytes(spec: AutoencoderSpec, height: int, width: int, de
 
 
 def _decoder_widths(spec: WanAutoencoderSpec) -> tuple[float, int, int]:
-    """Channels before all convolutions, those at a smaller size counted less; into, and out of the last stage."""
+    """Channels before all convolutions, less those of smaller stages; into, and out of the last stage."""
     base = spec.decoder_base_dim or spec.base_dim
     dims = [base * factor for factor in (spec.dim_mult[-1], *reversed(spec.dim_mult))]
     last, upsample = len(dims) - 2, spec.temporal_downsample[::-1]

@@ -221,4 +221,7 @@ def _activations(spec: InferSpec, branches: int) -> int:
     if spec.float32_residual:
         values += _WIDE_STREAMS * model.block_input_values(latent_shape) * (BYTES[Dtype.FLOAT32] - size)
     held = values * spec.runtime.batch_size * branches + 4 * model.position_values(latent_shape)
-    return ceil_div(held, infer_layout(spec).sequence)
+    widened = model.widened_values() * BYTES[Dtype.FLOAT32] if size < BYTES[Dtype.FLOAT32] else 0
+    if spec.runtime.residency.experts is Residency.LAYERWISE:
+        widened -= _expert(spec).block  # The block at work is not there yet.
+    return max(ceil_div(held, infer_layout(spec).sequence), widened)

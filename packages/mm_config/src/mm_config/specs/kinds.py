@@ -111,6 +111,10 @@ class ModelSpec:
         """Values in float32 that tell the tokens' places, for samples of one size together."""
         return 0
 
+    def widened_values(self) -> int:
+        """Values of the largest weight that is copied to float32, outside of blocks, where it is narrower."""
+        return 0
+
     def stays_float32(self, parameter: str) -> bool:
         """Whether a parameter is kept in float32 where the network computes in a narrower format."""
         return False

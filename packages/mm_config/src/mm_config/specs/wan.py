@@ -230,6 +230,10 @@ class WanTransformerSpec(ModelSpec):
         """Cosines and sines."""
         return 2 * self.tokens(latent_shape) * self.attention_head_dim
 
+    def widened_values(self) -> int:
+        """The projection of the timestep."""
+        return 6 * self.hidden_size**2
+
     def block_input_values(self, latent_shape: tuple[int, int, int]) -> int:
         """The residual stream."""
         return self.tokens(latent_shape) * self.hidden_size
