@@ -58,6 +58,7 @@ CARRIED_OUT = CarriedOut(
         "sampler.timesteps",
         "sampler.noise",
         "runtime.guidance",
+        "runtime.preview_every",
     },
     problems=_value_problems,
 )

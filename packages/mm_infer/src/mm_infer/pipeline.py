@@ -25,6 +25,7 @@ from mm_infer.encoding import denoised, encoded
 from mm_infer.latents import Denoised
 from mm_infer.opening import PATH_OF, Generation, open_generation, options_of_loading, train_missing
 from mm_infer.passes import by_networks
+from mm_infer.previews import OnPreview, previewing
 from mm_infer.requests import (
     Inputs,
     expect_floats,
@@ -77,6 +78,7 @@ class Pipeline:
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
         on_step: OnStep | None = None,
+        on_preview: OnPreview | None = None,
         output: Output = "uint8",
     ) -> tuple[Video, ...]:
         """Makes B videos, one for each prompt and in their order, `spec.runtime.batch_size` at a time.
@@ -95,6 +97,8 @@ class Pipeline:
                 is the noise level that the step began at, and the latents are those it left. What it writes
                 into them is what the next step begins with; who keeps them beyond the call and doesn't want
                 to alter the video clones them.
+            on_preview: Called with a `Preview` of each video every `spec.runtime.preview_every` steps or,
+                where the spec says none, after each: colours of the latents that the step estimates.
             output: Whether frames are uint8 from 0 to 255 or float32 from 0 to 1.
 
         Raises:
@@ -108,7 +112,8 @@ class Pipeline:
             raise ValueError(f"output: expected 'uint8' or 'float', got {output!r}")
         inputs = inputs_of(self.spec, prompts, latents, generator, prompt_embeds, negative_prompt_embeds)
         expect_function("on_step", on_step)
-        return tuple(make_videos(self, inputs, on_step, output))
+        expect_function("on_preview", on_preview)
+        return tuple(make_videos(self, inputs, on_step, output, on_preview))
 
     def denoise(
         self,
@@ -210,25 +215,32 @@ def load_pipeline(generation: Generation) -> Pipeline:
 
 
 def make_videos(
-    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None, output: Output = "uint8"
+    pipeline: Pipeline,
+    inputs: Inputs,
+    on_step: OnStep | None = None,
+    output: Output = "uint8",
+    on_preview: OnPreview | None = None,
 ) -> Iterator[Video]:
     """Makes the videos of checked inputs in batches, showing progress.
 
     The videos of a batch are handed on before the next batch begins, so that they can be kept.
     """
-    for batch in denoised_batches(pipeline, inputs, on_step):
+    for batch in denoised_batches(pipeline, inputs, on_step, on_preview):
         for one in batch:
             yield Video(one.request, torch.cat([*frames_of(pipeline, one.latents, output)]))
 
 
 def denoised_batches(
-    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None
+    pipeline: Pipeline,
+    inputs: Inputs,
+    on_step: OnStep | None = None,
+    on_preview: OnPreview | None = None,
 ) -> Iterator[tuple[Denoised, ...]]:
     """The same, before anything is decoded: the latents of each batch."""
     batches = inputs.batches(pipeline.spec)
     with _progress(pipeline, batches, on_step) as took:
         for batch in batches:
-            latents = _denoised(pipeline, batch, took)
+            latents = _denoised(pipeline, batch, took, on_preview)
             yield tuple(map(Denoised, batch.requests, latents))
 
 
@@ -288,8 +300,11 @@ def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep | N
 
 
 @torch.inference_mode()
-def _denoised(pipeline: Pipeline, batch: Inputs, on_step: OnStep) -> Tensor:
+def _denoised(
+    pipeline: Pipeline, batch: Inputs, on_step: OnStep, on_preview: OnPreview | None = None
+) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch. Raises UserError where they are not finite."""
     encoders = pipeline.text_encoder, pipeline.autoencoder, pipeline.image_encoder
     inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
-    return denoised(pipeline.spec, by_networks(pipeline.networks), inputs, on_step)
+    on_estimate = previewing(pipeline.spec, pipeline.autoencoder, batch.requests, on_preview)
+    return denoised(pipeline.spec, by_networks(pipeline.networks), inputs, on_step, on_estimate)

@@ -19,7 +19,7 @@ from mm_config.runs import Run, check_opens, digests_of, open_run, recorded
 from mm_config.schema import Problem, UserError, exact_hash, gathering, spec_hash
 from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights, TrainedBy
 from mm_config.stored import write_json
-from mm_data import write_contact_sheet
+from mm_data import write_contact_sheet, write_strip
 from mm_infer import scoring
 from mm_infer.content import inputs_of
 from mm_infer.latents import FOLDER, write_latents
@@ -27,6 +27,7 @@ from mm_infer.latents import SUFFIX as LATENTS_SUFFIX
 from mm_infer.naming import file_names
 from mm_infer.opening import expert_weights, open_generation, train_missing
 from mm_infer.pipeline import Pipeline, Video, denoised_batches, frames_of, load_pipeline
+from mm_infer.previews import OnPreview, Preview, preview_path
 from mm_infer.report import print_report
 from mm_infer.requests import Inputs
 from mm_infer.writing import strips_of, write_frames
@@ -124,7 +125,8 @@ def _write(
     videos: list[Video] = []
     places = iter(zip(kept, files, strict=True))
     with _timed(timings, "generate"):
-        for batch in denoised_batches(pipeline, Inputs(tuple(requests))):
+        previews = _previews(spec, requests, names, opened)
+        for batch in denoised_batches(pipeline, Inputs(tuple(requests)), on_preview=previews):
             here = [*islice(places, len(batch))]
             for (latents, _), one in zip(here, batch, strict=True):
                 write_latents(latents, one, spec, opened)
@@ -177,6 +179,24 @@ def _described(spec: InferSpec, expert: Expert, source: Path | RandomWeights) ->
         folder = taken_from(source)["run_dir"]
         return {"spec_hash": spec_hash(weights.spec), "run_dir": folder, "weights": str(source.absolute())}
     return {"weights": str(source.absolute())}
+
+
+def _previews(
+    spec: InferSpec, requests: Sequence[GenerationRequest], names: Sequence[str], opened: Run
+) -> OnPreview | None:
+    """Writes previews into the run folder, where the spec asks for them."""
+    if spec.runtime.preview_every is None:
+        return None
+
+    def write(preview: Preview) -> None:
+        path = preview_path(opened.path, names[requests.index(preview.request)], preview.step)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            write_strip(path, preview.frames)
+        except OSError as error:
+            raise UserError(f"{path}: can't be written: {error.strerror or error}") from error
+
+    return write
 
 
 @contextmanager
