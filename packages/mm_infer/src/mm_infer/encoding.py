@@ -91,7 +91,7 @@ def denoised(
         spec.sampler,
         spec.boundary,
         dtype=torch.float32 if spec.float32_residual else torch_dtype(spec.dtype),
-        batched=spec.runtime.guidance is GuidanceMode.BATCHED,
+        batched=spec.runtime.guidance is not GuidanceMode.SEQUENTIAL,
         on_step=on_step,
         on_estimate=on_estimate,
         given=batch.given,

@@ -70,12 +70,15 @@ def colours_of(autoencoder: Any, spec: AutoencoderSpec) -> Colours:
 
 
 def soft_clips(temporal_stride: int, spatial_stride: int, key: str = "colours of latents") -> Tensor:
-    """`[N, 3, 1 + temporal_stride, H, W]` in [-1, 1]: a colour each, and soft spots that move."""
+    """`[N, 3, 1 + temporal_stride, H, W]` in [-1, 1]: a colour each, soft spots that move, and grain, without
+    which channels of fine detail would hold nothing but rounding."""
     draws, size = generator(key), CELLS * spatial_stride
     coarse = torch.rand(CLIPS, 3, 2, 3, 3, generator=draws) * 2 - 1
     colour = torch.rand(CLIPS, 3, 1, 1, 1, generator=draws) * 2 - 1
-    soft = F.interpolate(coarse, size=(1 + temporal_stride, size, size), mode="trilinear", align_corners=True)
-    return (soft + colour) / 2
+    frames = (1 + temporal_stride, size, size)
+    soft = F.interpolate(coarse, size=frames, mode="trilinear", align_corners=True)
+    grain = torch.rand(CLIPS, 3, *frames, generator=draws) * 2 - 1
+    return 0.4 * soft + 0.4 * colour + 0.2 * grain
 
 
 def cell_means(video_BCTHW: Tensor, temporal_stride: int, spatial_stride: int) -> Tensor:
