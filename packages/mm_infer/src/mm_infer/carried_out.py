@@ -32,6 +32,12 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
         )
     runtime = spec.runtime
     yield from determinism_problems(runtime.deterministic, runtime.attention, runtime.compile)
+    if spec.feature_cache is not None and spec.feature_cache.skipped is None:
+        yield Problem(
+            "feature_cache.skipped",
+            "is None: which steps skip the blocks is not known yet; `mm compare EXACT THIS --calibrate FILE` "
+            "finds them on your prompts, EXACT being the same spec without a cache",
+        )
     if spec.runtime.guidance is GuidanceMode.PARALLEL:
         yield Problem(
             "runtime.guidance", f"is parallel, which {RUNNER} can't do yet; batched or sequential can"
@@ -51,6 +57,7 @@ CARRIED_OUT = CarriedOut(
         "samples.images",
         "samples.last_images",
         "samples.wanted",
+        "feature_cache",
         "image_fit",
         "image_background",
         "distilled",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import attrs
@@ -19,11 +19,12 @@ from mm_config.options import RunOptions
 from mm_config.schema import concerning, expect, expect_function
 from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights
 from mm_infer.adapters import add_adapters
+from mm_infer.caching import cached
 from mm_infer.content import require_pinned
 from mm_infer.denoise import OnStep
 from mm_infer.encoding import denoised, encoded
 from mm_infer.opening import PATH_OF, Generation, open_generation, options_of_loading, train_missing
-from mm_infer.passes import by_networks
+from mm_infer.passes import Forward, by_networks
 from mm_infer.requests import (
     Inputs,
     expect_floats,
@@ -35,6 +36,16 @@ from mm_models import Autoencoder, ImageEncoder, TextEncoder
 
 Output = Literal["uint8", "float"]
 """How frames are handed out: 0 to 255 in uint8, or 0 to 1 in float32."""
+
+Around = Callable[[Forward, Mapping[Expert, nn.Module]], Forward]
+"""Wraps what makes the passes of one batch by the experts."""
+Timed = Callable[[str], AbstractContextManager[object]]
+"""Takes the time of a stage, `encode`, `denoise` or `decode`, of each batch."""
+
+
+def untimed(_: str) -> AbstractContextManager[object]:
+    """Takes no time."""
+    return nullcontext()
 
 
 @attrs.frozen(eq=False)
@@ -209,17 +220,30 @@ def load_pipeline(generation: Generation) -> Pipeline:
 
 
 def make_videos(
-    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None, output: Output = "uint8"
+    pipeline: Pipeline,
+    inputs: Inputs,
+    on_step: OnStep | None = None,
+    output: Output = "uint8",
+    *,
+    timed: Timed = untimed,
+    around: Around | None = None,
 ) -> Iterator[Video]:
     """Makes the videos of checked inputs in batches, showing progress.
 
     The videos of a batch are handed on before the next batch begins, so that they can be kept.
+
+    Args:
+        pipeline, inputs, on_step, output: As in a call.
+        timed: Takes the time of each stage.
+        around: Wraps what makes the passes of each batch.
     """
     to_pixels = mm_data.to_frames if output == "uint8" else mm_data.to_unit_frames
     batches = inputs.batches(pipeline.spec)
     with _progress(pipeline, batches, on_step) as took:
         for batch in batches:
-            decoded = pipeline.decode(_denoised(pipeline, batch, took))
+            latents = _denoised(pipeline, batch, took, timed, around)
+            with timed("decode"):
+                decoded = pipeline.decode(latents)
             frames = to_pixels(decoded)
             yield from (Video(request, one) for request, one in zip(batch.requests, frames, strict=True))
 
@@ -270,8 +294,21 @@ def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep | N
 
 
 @torch.inference_mode()
-def _denoised(pipeline: Pipeline, batch: Inputs, on_step: OnStep) -> Tensor:
+def _denoised(
+    pipeline: Pipeline,
+    batch: Inputs,
+    on_step: OnStep,
+    timed: Timed = untimed,
+    around: Around | None = None,
+) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch. Raises UserError where they are not finite."""
     encoders = pipeline.text_encoder, pipeline.autoencoder, pipeline.image_encoder
-    inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
-    return denoised(pipeline.spec, by_networks(pipeline.networks), inputs, on_step)
+    with timed("encode"):
+        inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
+    forward, cache = by_networks(pipeline.networks), pipeline.spec.feature_cache
+    if cache is not None:
+        forward = cached(forward, pipeline.networks, cache)
+    if around is not None:
+        forward = around(forward, pipeline.networks)
+    with timed("denoise"):
+        return denoised(pipeline.spec, forward, inputs, on_step)

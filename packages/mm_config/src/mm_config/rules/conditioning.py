@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mm_config.rules.caching import cached_request_problems
 from mm_config.rules.clips import frame_steps, size_problems
 from mm_config.schema.errors import Problem
 from mm_config.specs.data import DataSpec
@@ -95,6 +96,7 @@ def request_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Pr
             f"is given, but only conditioning first_and_last_frame takes it; this is {given.value}",
         )
     yield from _video_problems(request, given)
+    yield from cached_request_problems(request, spec)
 
 
 def sample_problems(spec: InferSpec) -> Iterator[Problem]:
