@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mm_config.specs import Expert, FeatureCacheSpec
-from mm_infer.passes import Branch, Forward, Pass
+from mm_infer.passes import Branch, Forward, Pass, by_networks
 from mm_models import stream_carried, stream_seen
 
 
@@ -89,6 +89,12 @@ def cached(forward: Forward, networks: Mapping[Expert, nn.Module], cache: Featur
             known[branch] = earlier.and_then(step, one, cache.derivatives)
 
     return passed
+
+
+def passes_of(networks: Mapping[Expert, nn.Module], cache: FeatureCacheSpec | None) -> Forward:
+    """Passes of one batch of videos by the experts, with a feature cache where there is one."""
+    forward = by_networks(networks)
+    return forward if cache is None else cached(forward, networks, cache)
 
 
 def branches_of(which: Pass) -> tuple[Branch, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import attrs
@@ -19,12 +19,12 @@ from mm_config.options import RunOptions
 from mm_config.schema import concerning, expect, expect_function
 from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights
 from mm_infer.adapters import add_adapters
-from mm_infer.caching import cached
+from mm_infer.caching import passes_of
 from mm_infer.content import require_pinned
 from mm_infer.denoise import OnStep
 from mm_infer.encoding import denoised, encoded
+from mm_infer.latents import Denoised
 from mm_infer.opening import PATH_OF, Generation, open_generation, options_of_loading, train_missing
-from mm_infer.passes import Forward, by_networks
 from mm_infer.requests import (
     Inputs,
     expect_floats,
@@ -32,20 +32,11 @@ from mm_infer.requests import (
     latent_shape,
     requests_of,
 )
+from mm_infer.watching import UNWATCHED, Watch
 from mm_models import Autoencoder, ImageEncoder, TextEncoder
 
 Output = Literal["uint8", "float"]
 """How frames are handed out: 0 to 255 in uint8, or 0 to 1 in float32."""
-
-Around = Callable[[Forward, Mapping[Expert, nn.Module]], Forward]
-"""Wraps what makes the passes of one batch by the experts."""
-Timed = Callable[[str], AbstractContextManager[object]]
-"""Takes the time of a stage, `encode`, `denoise` or `decode`, of each batch."""
-
-
-def untimed(_: str) -> AbstractContextManager[object]:
-    """Takes no time."""
-    return nullcontext()
 
 
 @attrs.frozen(eq=False)
@@ -144,7 +135,7 @@ class Pipeline:
         if len({latent_shape(self.spec, request) for request in inputs.requests}) > 1:
             raise ValueError("prompts: their images make videos of several sizes; call once for each size")
         with _progress(self, batches, on_step) as took:
-            return torch.cat([_denoised(self, batch, took) for batch in batches])
+            return torch.cat([_denoised(self, batch, Watch(took)) for batch in batches])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -162,7 +153,7 @@ class Pipeline:
             expected = f"[B, C, T, H, W] = [B, {channels}, T, H, W]"
             raise ValueError(f"latents: expected the shape {expected}, got {list(latents.shape)}")
         with mm_models.deterministic(self.device, self.spec.runtime.deterministic):
-            return self.autoencoder.decode(latents.to(self.device)).float().cpu()
+            return torch.cat([*mm_models.decoded_slices(self.autoencoder, latents.to(self.device))], dim=2)
 
 
 def load(spec: InferSpec, options: RunOptions | None = None) -> Pipeline:
@@ -224,28 +215,35 @@ def make_videos(
     inputs: Inputs,
     on_step: OnStep | None = None,
     output: Output = "uint8",
-    *,
-    timed: Timed = untimed,
-    around: Around | None = None,
 ) -> Iterator[Video]:
     """Makes the videos of checked inputs in batches, showing progress.
 
     The videos of a batch are handed on before the next batch begins, so that they can be kept.
-
-    Args:
-        pipeline, inputs, on_step, output: As in a call.
-        timed: Takes the time of each stage.
-        around: Wraps what makes the passes of each batch.
     """
-    to_pixels = mm_data.to_frames if output == "uint8" else mm_data.to_unit_frames
+    for batch in denoised_batches(pipeline, inputs, Watch(on_step)):
+        for one in batch:
+            yield Video(one.request, torch.cat([*frames_of(pipeline, one.latents, output)]))
+
+
+def denoised_batches(
+    pipeline: Pipeline, inputs: Inputs, watch: Watch = UNWATCHED
+) -> Iterator[tuple[Denoised, ...]]:
+    """The same, before anything is decoded: the latents of each batch."""
     batches = inputs.batches(pipeline.spec)
-    with _progress(pipeline, batches, on_step) as took:
+    with _progress(pipeline, batches, watch.on_step) as took:
         for batch in batches:
-            latents = _denoised(pipeline, batch, took, timed, around)
-            with timed("decode"):
-                decoded = pipeline.decode(latents)
-            frames = to_pixels(decoded)
-            yield from (Video(request, one) for request, one in zip(batch.requests, frames, strict=True))
+            latents = _denoised(pipeline, batch, attrs.evolve(watch, on_step=took))
+            yield tuple(map(Denoised, batch.requests, latents))
+
+
+@torch.no_grad()
+def frames_of(pipeline: Pipeline, latents_CTHW: Tensor, output: Output = "uint8") -> Iterator[Tensor]:
+    """The frames `[t, H, W, 3]` of a video, those of a latent frame at a time, on the CPU."""
+    to_pixels = mm_data.to_frames if output == "uint8" else mm_data.to_unit_frames
+    with mm_models.deterministic(pipeline.device, pipeline.spec.runtime.deterministic):
+        latents = latents_CTHW[None].to(pipeline.device)
+        for video in mm_models.decoded_slices(pipeline.autoencoder, latents):
+            yield to_pixels(video[0])
 
 
 def _load(
@@ -294,21 +292,13 @@ def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep | N
 
 
 @torch.inference_mode()
-def _denoised(
-    pipeline: Pipeline,
-    batch: Inputs,
-    on_step: OnStep,
-    timed: Timed = untimed,
-    around: Around | None = None,
-) -> Tensor:
+def _denoised(pipeline: Pipeline, batch: Inputs, watch: Watch) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch. Raises UserError where they are not finite."""
     encoders = pipeline.text_encoder, pipeline.autoencoder, pipeline.image_encoder
-    with timed("encode"):
+    with watch.timed("encode"):
         inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
-    forward, cache = by_networks(pipeline.networks), pipeline.spec.feature_cache
-    if cache is not None:
-        forward = cached(forward, pipeline.networks, cache)
-    if around is not None:
-        forward = around(forward, pipeline.networks)
-    with timed("denoise"):
-        return denoised(pipeline.spec, forward, inputs, on_step)
+    forward = passes_of(pipeline.networks, pipeline.spec.feature_cache)
+    if watch.around is not None:
+        forward = watch.around(forward, pipeline.networks)
+    with watch.timed("denoise"):
+        return denoised(pipeline.spec, forward, inputs, watch.on_step)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mm_config.console import say
+import attrs
+import torch
+
+from mm_config.console import aside, say
 from mm_config.options import RunOptions, RunOutcome
 from mm_config.running import checked_inputs, taken_from
 from mm_config.runs import Run, check_opens, digests_of, open_run, recorded
@@ -18,12 +24,15 @@ from mm_config.stored import write_json
 from mm_data import write_contact_sheet
 from mm_infer import scoring
 from mm_infer.content import inputs_of
+from mm_infer.latents import FOLDER, write_latents
+from mm_infer.latents import SUFFIX as LATENTS_SUFFIX
 from mm_infer.naming import file_names
 from mm_infer.opening import expert_weights, open_generation, train_missing
-from mm_infer.pipeline import Pipeline, Video, load_pipeline, make_videos
+from mm_infer.pipeline import Pipeline, Video, denoised_batches, frames_of, load_pipeline
 from mm_infer.report import print_report
 from mm_infer.requests import Inputs
-from mm_infer.writing import strips_of, write_video
+from mm_infer.watching import UNWATCHED, Watch
+from mm_infer.writing import strips_of, write_frames
 from mm_models import device_names, peak_gib
 from mm_models.ops import described
 
@@ -37,7 +46,12 @@ def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
     return make(spec, options)
 
 
-def make(spec: InferSpec, options: RunOptions, paths: Sequence[Path] | None = None) -> RunOutcome:
+def make(
+    spec: InferSpec,
+    options: RunOptions,
+    paths: Sequence[Path] | None = None,
+    watch: Watch = UNWATCHED,
+) -> RunOutcome:
     """Makes the spec's videos and measures them, or makes those of `options.requests`; writes `result.json`.
 
     Experts that a finished run has made are taken as they are, missing ones are trained first where the
@@ -47,6 +61,7 @@ def make(spec: InferSpec, options: RunOptions, paths: Sequence[Path] | None = No
         spec: What is carried out.
         options: How.
         paths: The file of each video; None puts them into the run folder.
+        watch: What looks on; each stage's seconds are in the result's `timings` anyway.
 
     Raises:
         UserError: The spec or its prompts can't be run, weights are missing, or `--resume` is given:
@@ -82,7 +97,7 @@ def make(spec: InferSpec, options: RunOptions, paths: Sequence[Path] | None = No
         with _timed(timings, "load"):
             pipeline = load_pipeline(generation)
         del generation  # Its adapters are in the networks now.
-        made = _write(pipeline, requests, opened, timings, paths, measured=own)
+        made = _write(pipeline, requests, opened, timings, paths, watch, measured=own)
         result = {
             "kind": "infer",
             "spec_hash": spec_hash(spec),
@@ -105,6 +120,7 @@ def _write(
     opened: Run,
     timings: dict[str, float],
     paths: Sequence[Path] | None,
+    watch: Watch,
     *,
     measured: bool,
 ) -> dict[str, Any]:
@@ -114,16 +130,32 @@ def _write(
         (opened.samples_dir / name if paths is None else paths[index]).absolute()
         for index, name in enumerate(names)
     ]
+    kept = [(opened.path / FOLDER / name).with_suffix(LATENTS_SUFFIX).absolute() for name in names]
     videos: list[Video] = []
+    places = iter(zip(kept, files, strict=True))
     with _timed(timings, "generate"):
-        for path, video in zip(files, make_videos(pipeline, Inputs(tuple(requests))), strict=True):
-            write_video(path, video, spec, opened)
-            videos.append(video)
+        watch = attrs.evolve(watch, timed=partial(_timed, timings))
+        for batch in denoised_batches(pipeline, Inputs(tuple(requests)), watch):
+            here = [*islice(places, len(batch))]
+            for (latents, _), one in zip(here, batch, strict=True):
+                write_latents(latents, one, spec, opened)
+            for (latents, path), one in zip(here, batch, strict=True):
+                with _naming(latents), _timed(timings, "decode"):
+                    parts = frames_of(pipeline, one.latents)
+                    if measured or watch.on_frames is not None:
+                        frames = torch.cat([*parts])
+                        parts = iter([frames])
+                        if measured:
+                            videos.append(Video(one.request, frames))
+                        if watch.on_frames is not None:
+                            watch.on_frames(frames)
+                    write_frames(path, parts, one.request, spec, opened)
     result = {
         "videos": [
             {"name": name, "prompt": request.prompt, "seed": request.seed, "path": str(path)}
             | digests_of(path)
-            for name, request, path in zip(names, requests, files, strict=True)
+            | {"latents": str(latents)}
+            for name, request, path, latents in zip(names, requests, files, kept, strict=True)
         ]
     }
     return {**result, **_measured(spec, videos, opened, timings)} if measured else result
@@ -163,8 +195,19 @@ def _described(spec: InferSpec, expert: Expert, source: Path | RandomWeights) ->
 
 
 @contextmanager
+def _naming(latents: Path) -> Iterator[None]:
+    """Says where the latents lie of a video that can't be decoded or written, and how to go on."""
+    try:
+        yield
+    except Exception:
+        command = f"mm generate --decode {shlex.quote(str(latents))} --out video.mp4"
+        aside(f"its latents are kept; once what is wrong is mended, {command} goes on from them")
+        raise
+
+
+@contextmanager
 def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     """Adds the seconds that a stage took."""
     started = time.perf_counter()
     yield
-    timings[stage] = time.perf_counter() - started
+    timings[stage] = timings.get(stage, 0.0) + time.perf_counter() - started

@@ -20,7 +20,7 @@ from mm_models.parallel.context import BY_TOKEN
 
 
 def require_stream(network: nn.Module, path: str) -> None:
-    """Raises UserError, at the canonical path of what needs one, where a network's blocks are not in a row."""
+    """Raises UserError where a network's blocks are not in a row, at the path of what needs that."""
     if not hasattr(network, BY_TOKEN) or not list(getattr(network, BLOCKS, ())):
         kind = type(network).__name__
         message = f"needs a network whose blocks stand in a row; {kind} has no `{BLOCKS}` with `{BY_TOKEN}`"

@@ -68,7 +68,7 @@ def restore(training: Training, point: ResumePoint) -> TrainState:
             state.data, spec.data, training.dataset, seed=spec.seed, plan=training.plan
         )
     )
-    if strange := states.not_finite(training.network, training.optimizer, ranks):
+    if strange := states.not_finite(states.saved_shards(training.network, training.optimizer), ranks):
         raise UserError(Problem(str(saved), f"{strange[0]} is not finite; remove it to resume an older one"))
     ranks.on_first(lambda: _set_aside(point))
     say(f"resuming {training.run.path} after step {state.step}")

@@ -75,16 +75,16 @@ class Saving:
             sinks: Are told how long a copy kept the training waiting.
 
         Raises:
-            UserError: It is not finite, or it or the one before can't be written, see `states.save`.
+            UserError: It or, where copies are written, the one before is not finite or can't be written, see
+                `states.save`.
         """
         begun = time.perf_counter()
         self.settle()
         waited = time.perf_counter() - begun
-        parts = network, optimizer, state, self._ranks, more
         if not self._spec.checkpoint.asynchronous:
-            states.save(self._folder, self._spec, *parts)
+            states.save(self._folder, self._spec, network, optimizer, state, self._ranks, more)
             return
-        copies = self._copied(states.saved_shards(self._folder, *parts))
+        copies = self._copied(states.saved_shards(network, optimizer, more))
         self._thread = threading.Thread(target=self._write, args=(copies, state), name="saving", daemon=True)
         self._thread.start()
         copied = time.perf_counter() - begun - waited
