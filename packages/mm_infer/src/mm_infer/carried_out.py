@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from mm_config.rules import CarriedOut, beyond
 from mm_config.schema import Problem
-from mm_config.specs import GenerationRequest, GuidanceMode, InferSpec, Solver
-from mm_models import PART_FIELDS, determinism_problems
+from mm_config.specs import GenerationRequest, InferSpec, Solver
+from mm_models import PART_FIELDS, determinism_problems, ring_problems
 
 SOLVERS = (Solver.UNIPC, Solver.EULER)
 """Solvers that `samplers` has a step for."""
@@ -32,16 +32,26 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
         )
     runtime = spec.runtime
     yield from determinism_problems(runtime.deterministic, runtime.attention, runtime.compile)
+    yield from ring_problems(runtime.parallel.ring, runtime.attention)
+    yield from _split_problems(spec)
     if spec.feature_cache is not None and spec.feature_cache.skipped is None:
         yield Problem(
             "feature_cache.skipped",
             "is None: which steps skip the blocks is not known yet; `mm compare EXACT THIS --calibrate FILE` "
-            "finds them on your prompts, EXACT being the same spec without a cache",
+            "finds them, EXACT being the same spec without a cache",
         )
-    if spec.runtime.guidance is GuidanceMode.PARALLEL:
-        yield Problem(
-            "runtime.guidance", f"is parallel, which {RUNNER} can't do yet; batched or sequential can"
-        )
+
+
+def _split_problems(spec: InferSpec) -> Iterator[Problem]:
+    """What can't be put beside weights of which a rank has only a part."""
+    parallel = spec.runtime.parallel
+    if parallel.tensor == 1 and not parallel.fsdp:
+        return
+    why = f"tensor {parallel.tensor}" if parallel.tensor > 1 else "fsdp true"
+    for index, lora in enumerate(spec.loras):
+        if not lora.merge:
+            message = f"is false, but with runtime.parallel.{why} no rank has a whole layer to be beside"
+            yield Problem(f"loras.{index}.merge", f"{message}; true adds it to their weights")
 
 
 CARRIED_OUT = CarriedOut(
@@ -65,6 +75,12 @@ CARRIED_OUT = CarriedOut(
         "sampler.timesteps",
         "sampler.noise",
         "runtime.guidance",
+        "runtime.parallel.data",
+        "runtime.parallel.fsdp",
+        "runtime.parallel.ring",
+        "runtime.parallel.tensor",
+        "runtime.parallel.timeout_seconds",
+        "runtime.parallel.ulysses",
     },
     problems=_value_problems,
 )

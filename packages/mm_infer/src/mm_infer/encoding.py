@@ -85,7 +85,7 @@ def denoised(spec: InferSpec, forward: Forward, batch: Encoded, on_step: OnStep 
         spec.sampler,
         spec.boundary,
         dtype=torch.float32 if spec.float32_residual else torch_dtype(spec.dtype),
-        batched=spec.runtime.guidance is GuidanceMode.BATCHED,
+        batched=spec.runtime.guidance is not GuidanceMode.SEQUENTIAL,
         on_step=on_step,
         given=batch.given,
     )

@@ -14,24 +14,21 @@ import mm_data
 import mm_models
 from mm_config import spec_hash
 from mm_config.console import progress
-from mm_config.npu import check_environment
-from mm_config.options import RunOptions
-from mm_config.schema import concerning, expect, expect_function
-from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights
-from mm_infer.adapters import add_adapters
+from mm_config.schema import UserError, expect_function
+from mm_config.specs import Expert, GenerationRequest, InferSpec
 from mm_infer.caching import passes_of
-from mm_infer.content import require_pinned
+from mm_infer.dealing import Deal, on_all_ranks, reached_a_step, turns, wait_for_others
 from mm_infer.denoise import OnStep
 from mm_infer.encoding import denoised, encoded
 from mm_infer.latents import Denoised
-from mm_infer.opening import PATH_OF, Generation, open_generation, options_of_loading, train_missing
+from mm_infer.layout import ALONE, Layout
 from mm_infer.requests import (
     Inputs,
     expect_floats,
     inputs_of,
     latent_shape,
-    requests_of,
 )
+from mm_infer.spreading import on_two_ranks
 from mm_infer.watching import UNWATCHED, Watch
 from mm_models import Autoencoder, ImageEncoder, TextEncoder
 
@@ -68,6 +65,8 @@ class Pipeline:
     """Prompts to features."""
     image_encoder: ImageEncoder | None = attrs.field(default=None, repr=False)
     """Given frames to features, for networks with an image branch."""
+    layout: Layout = attrs.field(default=ALONE, repr=False)
+    """The ranks that make the videos."""
 
     def __call__(
         self,
@@ -82,7 +81,8 @@ class Pipeline:
     ) -> tuple[Video, ...]:
         """Makes B videos, one for each prompt and in their order, `spec.runtime.batch_size` at a time.
 
-        A video depends on its request and the spec, not on its neighbours nor on the device.
+        A video depends on its request and the spec, not on its neighbours nor on the device. Under torchrun
+        every rank makes the call, with the same arguments, and gets all videos.
 
         Args:
             prompts: Requests, or plain prompts, whose seed is 0.
@@ -92,7 +92,8 @@ class Pipeline:
             prompt_embeds: Features `[B, L, D]` in place of what the text encoder makes of the prompts; L is
                 the encoder's `max_tokens`, and tokens beyond a text's length are zero.
             negative_prompt_embeds: The same for the negative prompts.
-            on_step: Called as `on_step(step, sigma, expert, latents)` after each step of each batch; `sigma`
+            on_step: Called as `on_step(step, sigma, expert, latents)` after each step of each batch, on the
+                ranks that make it; `sigma`
                 is the noise level that the step began at, and the latents are those it left. What it writes
                 into them is what the next step begins with; who keeps them beyond the call and doesn't want
                 to alter the video clones them.
@@ -109,7 +110,7 @@ class Pipeline:
             raise ValueError(f"output: expected 'uint8' or 'float', got {output!r}")
         inputs = inputs_of(self.spec, prompts, latents, generator, prompt_embeds, negative_prompt_embeds)
         expect_function("on_step", on_step)
-        return tuple(make_videos(self, inputs, on_step, output))
+        return every_video(self, inputs, on_step, output)
 
     def denoise(
         self,
@@ -131,11 +132,13 @@ class Pipeline:
         """
         inputs = inputs_of(self.spec, prompts, latents, generator, prompt_embeds, negative_prompt_embeds)
         expect_function("on_step", on_step)
-        batches = inputs.batches(self.spec)
         if len({latent_shape(self.spec, request) for request in inputs.requests}) > 1:
             raise ValueError("prompts: their images make videos of several sizes; call once for each size")
-        with _progress(self, batches, on_step) as took:
-            return torch.cat([_denoised(self, batch, Watch(took)) for batch in batches])
+        made: dict[int, Tensor] = {}
+        for turn in denoised_turns(self, inputs, Watch(on_step)):
+            mine = {number: one.latents for number, one in turn.items() if self.layout.leads}
+            made |= on_all_ranks(mine, self.layout, self.device)
+        return torch.stack([made[number] for number in sorted(made)])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -156,84 +159,36 @@ class Pipeline:
             return torch.cat([*mm_models.decoded_slices(self.autoencoder, latents.to(self.device))], dim=2)
 
 
-def load(spec: InferSpec, options: RunOptions | None = None) -> Pipeline:
-    """Loads a generation once, to make videos of it many times: `load(spec)(["a red circle moving up"])`.
-
-    Args:
-        spec: What to carry out. Weights that a training makes are found by its hash; they are trained first
-            where `spec.runtime.build_missing` says so.
-        options: Where runs and releases are looked up, where `mm generate` looks them up by default, and how
-            missing weights are trained. Loading is no run, so what only a run could heed is refused.
-
-    Raises:
-        TypeError: An argument is of another type.
-        UserError: The spec breaks a rule or can't be carried out here, or weights are missing.
-    """
-    return _load(spec, options, None)
-
-
-def generate(
-    spec: InferSpec, prompts: Sequence[str | GenerationRequest], options: RunOptions | None = None
-) -> tuple[Video, ...]:
-    """Makes one video per prompt, in their order: `load`, then one call of the pipeline.
-
-    The prompts are checked before anything is trained or loaded.
-
-    Args:
-        spec, options: As for `load`.
-        prompts: Requests, or plain prompts, whose seed is 0.
-
-    Raises:
-        TypeError: An argument is of another type.
-        UserError: As `load`, or a prompt is blank or too long.
-    """
-    requests = requests_of(prompts)
-    return tuple(make_videos(_load(spec, options, requests), Inputs(requests)))
-
-
-def load_pipeline(generation: Generation) -> Pipeline:
-    """Loads the experts with their adapters, the text encoder and the autoencoder onto the device.
-
-    Args:
-        generation: Opened, with nothing left to train.
-    """
-    spec, place, locations = generation.spec, generation.device, generation.options.locations
-    return Pipeline(
-        spec=spec,
-        device=place,
-        networks={expert: load_network(generation, expert) for expert in generation.weights},
-        autoencoder=mm_models.build_autoencoder(spec.autoencoder, device=place, locations=locations),
-        text_encoder=mm_models.build_text_encoder(spec.text_encoder, device=place, locations=locations),
-        image_encoder=None
-        if spec.image_encoder is None
-        else mm_models.build_image_encoder(spec.image_encoder, device=place, locations=locations),
-    )
-
-
 def make_videos(
-    pipeline: Pipeline,
-    inputs: Inputs,
-    on_step: OnStep | None = None,
-    output: Output = "uint8",
-) -> Iterator[Video]:
-    """Makes the videos of checked inputs in batches, showing progress.
+    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None, output: Output = "uint8"
+) -> Iterator[dict[int, Video]]:
+    """Makes the videos of checked inputs turn by turn, showing progress.
 
-    The videos of a batch are handed on before the next batch begins, so that they can be kept.
+    A turn's videos are handed on before the next turn begins, so that they can be kept, by the numbers of
+    their requests: to the first rank of each group those that its group made. All ranks take every turn.
     """
-    for batch in denoised_batches(pipeline, inputs, Watch(on_step)):
-        for one in batch:
-            yield Video(one.request, torch.cat([*frames_of(pipeline, one.latents, output)]))
+    for turn in denoised_turns(pipeline, inputs, Watch(on_step)):
+        mine = turn if pipeline.layout.leads else {}
+        yield {
+            number: Video(one.request, torch.cat([*frames_of(pipeline, one.latents, output)]))
+            for number, one in mine.items()
+        }
 
 
-def denoised_batches(
+def denoised_turns(
     pipeline: Pipeline, inputs: Inputs, watch: Watch = UNWATCHED
-) -> Iterator[tuple[Denoised, ...]]:
-    """The same, before anything is decoded: the latents of each batch."""
-    batches = inputs.batches(pipeline.spec)
-    with _progress(pipeline, batches, watch.on_step) as took:
-        for batch in batches:
-            latents = _denoised(pipeline, batch, attrs.evolve(watch, on_step=took))
-            yield tuple(map(Denoised, batch.requests, latents))
+) -> Iterator[dict[int, Denoised]]:
+    """The same, before anything is decoded, on all ranks of a group: the latents of its batch.
+
+    A turn has a batch of each group of ranks, the last one perhaps of fewer.
+    """
+    layout, ranks = pipeline.layout, pipeline.layout.ranks
+    deals = turns(inputs.batches(pipeline.spec), layout)
+    with _progress(pipeline, inputs, len(deals), watch.on_step) as took:
+        watch = attrs.evolve(watch, on_step=took)
+        for deal in deals:
+            # Ranks wait for each other in a pass, so what fails on one alone ends it at once.
+            yield ranks.together(lambda deal=deal: _in_a_turn(pipeline, deal, watch), UserError)
 
 
 @torch.no_grad()
@@ -246,49 +201,56 @@ def frames_of(pipeline: Pipeline, latents_CTHW: Tensor, output: Output = "uint8"
             yield to_pixels(video[0])
 
 
-def _load(
-    spec: InferSpec, options: RunOptions | None, requests: Sequence[GenerationRequest] | None
-) -> Pipeline:
-    expect("spec", spec, InferSpec)
-    options = options_of_loading(options)
-    check_environment(spec)
-    generation = train_missing(open_generation(spec, options, requests))
-    require_pinned(generation)
-    return load_pipeline(generation)
+def every_video(
+    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None, output: Output = "uint8"
+) -> tuple[Video, ...]:
+    """The videos of checked inputs, in their order, on every rank."""
+    found: dict[int, Video] = {}
+    for made in make_videos(pipeline, inputs, on_step, output):
+        found |= videos_on_all_ranks(pipeline, inputs, made)
+    return tuple(found[number] for number in range(len(inputs.requests)))
 
 
-def load_network(generation: Generation, expert: Expert) -> nn.Module:
-    """An expert with its weights and adapters, on the generation's device."""
-    network = mm_models.build(
-        generation.spec.model,
-        device=generation.device,
-        dtype=generation.dtype,
-        ops=generation.ops,
-        float32_residual=generation.spec.float32_residual,
-    )
-    if isinstance(weights := generation.weights[expert], RandomWeights):
-        mm_models.initialize(network, weights.seed)
-    else:
-        with concerning(PATH_OF[expert]):
-            mm_models.load(network, weights)
-    add_adapters(network, [one for one in generation.adapters if one.field.expert is expert])
-    return network.eval().requires_grad_(False)
+def videos_on_all_ranks(pipeline: Pipeline, inputs: Inputs, made: Mapping[int, Video]) -> dict[int, Video]:
+    """A turn's videos of all ranks."""
+    mine = {number: video.frames for number, video in made.items()}
+    found = on_all_ranks(mine, pipeline.layout, torch.device("cpu"))
+    return {number: Video(inputs.requests[number], frames) for number, frames in found.items()}
 
 
 @contextmanager
-def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep | None) -> Generator[OnStep]:
-    """A bar of the steps of all batches; what it gives moves the bar and passes each step on."""
-    count = sum(len(batch.requests) for batch in batches)
+def _progress(pipeline: Pipeline, inputs: Inputs, deals: int, on_step: OnStep | None) -> Generator[OnStep]:
+    """A bar of the steps of this rank's batches; what it gives moves the bar and passes each step on."""
+    layout, count = pipeline.layout, len(inputs.requests)
     title = f"generate {count} video{'s' if count > 1 else ''}"
-    total, wanted = pipeline.spec.sampler.steps * len(batches), pipeline.spec.runtime.deterministic
+    total, wanted = pipeline.spec.sampler.steps * deals, pipeline.spec.runtime.deterministic
     with mm_models.deterministic(pipeline.device, wanted), progress(title, total, "step") as bar:
 
         def took(step: int, sigma: float, expert: Expert, latents: Tensor) -> None:
             bar.advance(1)
+            layout.ranks.reached(step)
+            reached_a_step(layout)
             if on_step is not None:
                 on_step(step, sigma, expert, latents)
 
         yield took
+
+
+def _in_a_turn(pipeline: Pipeline, deal: Deal | None, watch: Watch) -> dict[int, Denoised]:
+    """The latents of a batch by their requests' numbers, once those of other groups of ranks are made too."""
+    made: dict[int, Denoised] = {}
+    failure: UserError | None = None
+    try:
+        if deal is not None:
+            latents = _denoised(pipeline, deal.batch, watch)
+            found = map(Denoised, deal.batch.requests, latents)
+            made = {deal.first + place: one for place, one in enumerate(found)}
+    except UserError as error:
+        failure = error
+    wait_for_others(pipeline.layout)
+    if failure is not None:
+        raise failure
+    return made
 
 
 @torch.inference_mode()
@@ -300,5 +262,7 @@ def _denoised(pipeline: Pipeline, batch: Inputs, watch: Watch) -> Tensor:
     forward = passes_of(pipeline.networks, pipeline.spec.feature_cache)
     if watch.around is not None:
         forward = watch.around(forward, pipeline.networks)
+    if pipeline.layout.guidance is not None:
+        forward = on_two_ranks(forward, pipeline.layout.guidance)
     with watch.timed("denoise"):
         return denoised(pipeline.spec, forward, inputs, watch.on_step)

@@ -22,11 +22,11 @@ from mm_config.cli import (
     runs_dir_of,
     threads_like,
 )
-from mm_config.console import print_lines, say, typed_path
+from mm_config.console import is_main_rank, print_lines, say, set_by_torchrun, typed_path
 from mm_config.npu import exported
 from mm_config.options import RunOptions, load_locations
 from mm_config.running import on_threads
-from mm_config.schema import Problem, UserError
+from mm_config.schema import Problem, UserError, gathering
 from mm_config.specs import GenerationRequest, InferSpec
 from mm_infer.asking import OPTIONS, requests_of_line
 from mm_infer.naming import file_names
@@ -102,7 +102,8 @@ def make_files(line: CommandLine) -> int:
     requests, problems = requests_of_line(line)
     paths, unusable = _paths(line, requests)
     problems += unusable
-    (spec,) = read_targets(attrs.evolve(line, problems=(*line.problems, *problems)))
+    world_size = _world_size(problems)
+    (spec,) = read_targets(attrs.evolve(line, problems=(*line.problems, *problems)), world_size)
     if not isinstance(spec, InferSpec):
         raise UserError(Problem(line.words[0], "makes no videos: expected an inference spec"))
     options = _options(line, requests)
@@ -112,7 +113,7 @@ def make_files(line: CommandLine) -> int:
         with on_threads(options.threads):
             run_dir = make(spec, options, paths).run_dir
     say(f"run folder {typed_path(run_dir)}")
-    print_lines(map(str, paths))
+    print_lines(map(str, paths) if is_main_rank() else ())
     return 0
 
 
@@ -122,6 +123,8 @@ def _decode(line: CommandLine) -> int:
     idle = [
         Problem(one.flag, f"has no part in {DECODE.flag}; leave it out") for one in OPTIONS if line.has(one)
     ]
+    if _world_size(idle) > 1:
+        idle.append(Problem(DECODE.flag, "is the work of one process; start it without torchrun"))
     marked = find(str(latents), RunOptions(runs_dir=runs_dir_of(line)))
     paths, unusable = _paths(line, marked.requests)
     line = attrs.evolve(
@@ -139,6 +142,14 @@ def _decode(line: CommandLine) -> int:
     say(f"run folder {typed_path(run_dir)}")
     print_lines(map(str, paths))
     return 0
+
+
+def _world_size(problems: list[Problem]) -> int:
+    """The processes that torchrun started; variables that are no numbers are added to the problems."""
+    with gathering(problems):
+        set_by_torchrun("RANK", 0)
+        return set_by_torchrun("WORLD_SIZE", 1, at_least=1)
+    return 1
 
 
 def _options(line: CommandLine, requests: Sequence[GenerationRequest]) -> RunOptions:

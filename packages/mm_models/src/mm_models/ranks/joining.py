@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -61,7 +61,7 @@ def joined(
         with speaking(Watch(rank, world_size, timeout, store)) as watch, naming(watch):
             yield Ranks(rank, world_size, grouped=True, watch=watch)
     finally:
-        _part()
+        part()
 
 
 def _place_of_a_restart(timeout: timedelta) -> dict[str, Any]:
@@ -80,13 +80,14 @@ def _place_of_a_restart(timeout: timedelta) -> dict[str, Any]:
     return {"store": store, "rank": int(told["RANK"]), "world_size": int(told["WORLD_SIZE"])}
 
 
-def _part() -> None:
-    """Leaves the process group and ends its threads.
+def part(groups: Iterable[dist.ProcessGroup | None] = (None,)) -> None:
+    """Leaves process groups and ends their threads; None is that of all ranks, with every other.
 
-    DTensor's caches keep the device mesh, which keeps the group and its threads. A thread that frees a tensor
+    DTensor's caches keep device meshes, which keep groups and their threads. A thread that frees a tensor
     while the interpreter shuts down ends the process with an abort.
     """
-    dist.destroy_process_group()
+    for group in groups:
+        dist.destroy_process_group(group)
     _clear_sharding_prop_cache()
     gc.collect()
 
