@@ -9,7 +9,7 @@ from mm_config.rules.sampling import guidance_by_step
 from mm_config.rules.wording import counted
 from mm_config.schema.errors import Problem
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.requests import GenerationRequest, RequestSetting
+from mm_config.specs.requests import RequestSetting
 
 
 def cache_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
@@ -42,16 +42,6 @@ def cache_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
             "feature_cache.skipped",
             f"are steps of {path}.sampler, which requests could change; take {said} out of "
             f"{path}.requests_may_set",
-        )
-
-
-def cached_request_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Problem]:
-    """Video to video leaves out first steps, which a cache's guesses come from."""
-    if spec.feature_cache is not None and request.strength is not None:
-        yield Problem(
-            "strength",
-            "leaves out first steps, which the guesses of spec.feature_cache come from; leave it out, or set "
-            "the cache to None",
         )
 
 

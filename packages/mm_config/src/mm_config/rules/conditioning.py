@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.rules.caching import cached_request_problems
 from mm_config.rules.clips import frame_steps, size_problems
 from mm_config.schema.errors import Problem
 from mm_config.specs.data import DataSpec
@@ -96,7 +95,12 @@ def request_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Pr
             f"is given, but only conditioning first_and_last_frame takes it; this is {given.value}",
         )
     yield from _video_problems(request, given)
-    yield from cached_request_problems(request, spec)
+    if spec.feature_cache is not None and request.strength is not None:
+        yield Problem(
+            "strength",
+            "leaves out first steps, which the guesses of spec.feature_cache come from; leave it out, or set "
+            "the cache to None",
+        )
 
 
 def sample_problems(spec: InferSpec) -> Iterator[Problem]:
