@@ -75,7 +75,7 @@ def denoised(
     spec: InferSpec,
     forward: Forward,
     batch: Encoded,
-    on_step: OnStep,
+    on_step: OnStep | None,
     on_estimate: OnEstimate | None = None,
 ) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch, in float32 on its device.

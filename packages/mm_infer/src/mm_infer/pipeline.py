@@ -16,12 +16,12 @@ from mm_config import spec_hash
 from mm_config.console import progress
 from mm_config.schema import UserError, expect_function
 from mm_config.specs import Expert, GenerationRequest, InferSpec
+from mm_infer.caching import passes_of
 from mm_infer.dealing import Deal, on_all_ranks, reached_a_step, turns, wait_for_others
 from mm_infer.denoise import OnStep
 from mm_infer.encoding import denoised, encoded
 from mm_infer.latents import Denoised
 from mm_infer.layout import ALONE, Layout
-from mm_infer.passes import by_networks
 from mm_infer.previews import OnPreview, previewing
 from mm_infer.requests import (
     Inputs,
@@ -30,6 +30,7 @@ from mm_infer.requests import (
     latent_shape,
 )
 from mm_infer.spreading import on_two_ranks
+from mm_infer.watching import UNWATCHED, Watch
 from mm_models import Autoencoder, ImageEncoder, TextEncoder
 
 Output = Literal["uint8", "float"]
@@ -119,7 +120,7 @@ class Pipeline:
         inputs = inputs_of(self.spec, prompts, latents, generator, prompt_embeds, negative_prompt_embeds)
         expect_function("on_step", on_step)
         expect_function("on_preview", on_preview)
-        return every_video(self, inputs, on_step, output, on_preview)
+        return every_video(self, inputs, Watch(on_step, on_preview=on_preview), output)
 
     def denoise(
         self,
@@ -144,7 +145,7 @@ class Pipeline:
         if len({latent_shape(self.spec, request) for request in inputs.requests}) > 1:
             raise ValueError("prompts: their images make videos of several sizes; call once for each size")
         made: dict[int, Tensor] = {}
-        for turn in denoised_turns(self, inputs, on_step):
+        for turn in denoised_turns(self, inputs, Watch(on_step)):
             mine = {number: one.latents for number, one in turn.items() if self.layout.leads}
             made |= on_all_ranks(mine, self.layout, self.device)
         return torch.stack([made[number] for number in sorted(made)])
@@ -169,18 +170,14 @@ class Pipeline:
 
 
 def make_videos(
-    pipeline: Pipeline,
-    inputs: Inputs,
-    on_step: OnStep | None = None,
-    output: Output = "uint8",
-    on_preview: OnPreview | None = None,
+    pipeline: Pipeline, inputs: Inputs, watch: Watch = UNWATCHED, output: Output = "uint8"
 ) -> Iterator[dict[int, Video]]:
     """Makes the videos of checked inputs turn by turn, showing progress.
 
     A turn's videos are handed on before the next turn begins, so that they can be kept, by the numbers of
     their requests: to the first rank of each group those that its group made. All ranks take every turn.
     """
-    for turn in denoised_turns(pipeline, inputs, on_step, on_preview):
+    for turn in denoised_turns(pipeline, inputs, watch):
         made = {
             number: Video(one.request, torch.cat([*frames_of(pipeline, one.latents, output)]))
             for number, one in turn.items()
@@ -190,10 +187,7 @@ def make_videos(
 
 
 def denoised_turns(
-    pipeline: Pipeline,
-    inputs: Inputs,
-    on_step: OnStep | None = None,
-    on_preview: OnPreview | None = None,
+    pipeline: Pipeline, inputs: Inputs, watch: Watch = UNWATCHED
 ) -> Iterator[dict[int, Denoised]]:
     """The same, before anything is decoded, on all ranks of a group: the latents of its batch.
 
@@ -201,10 +195,11 @@ def denoised_turns(
     """
     layout, ranks = pipeline.layout, pipeline.layout.ranks
     deals = turns(inputs.batches(pipeline.spec), layout)
-    with _progress(pipeline, inputs, len(deals), on_step) as took:
+    with _progress(pipeline, inputs, len(deals), watch.on_step) as took:
+        watch = attrs.evolve(watch, on_step=took)
         for deal in deals:
             # Ranks wait for each other in a pass, so what fails on one alone ends it at once.
-            yield ranks.together(lambda deal=deal: _in_a_turn(pipeline, deal, took, on_preview), UserError)
+            yield ranks.together(lambda deal=deal: _in_a_turn(pipeline, deal, watch), UserError)
 
 
 @torch.no_grad()
@@ -218,15 +213,11 @@ def frames_of(pipeline: Pipeline, latents_CTHW: Tensor, output: Output = "uint8"
 
 
 def every_video(
-    pipeline: Pipeline,
-    inputs: Inputs,
-    on_step: OnStep | None = None,
-    output: Output = "uint8",
-    on_preview: OnPreview | None = None,
+    pipeline: Pipeline, inputs: Inputs, watch: Watch = UNWATCHED, output: Output = "uint8"
 ) -> tuple[Video, ...]:
     """The videos of checked inputs, in their order, on every rank."""
     found: dict[int, Video] = {}
-    for made in make_videos(pipeline, inputs, on_step, output, on_preview):
+    for made in make_videos(pipeline, inputs, watch, output):
         found |= videos_on_all_ranks(pipeline, inputs, made)
     return tuple(found[number] for number in range(len(inputs.requests)))
 
@@ -256,15 +247,13 @@ def _progress(pipeline: Pipeline, inputs: Inputs, deals: int, on_step: OnStep | 
         yield took
 
 
-def _in_a_turn(
-    pipeline: Pipeline, deal: Deal | None, on_step: OnStep, on_preview: OnPreview | None
-) -> dict[int, Denoised]:
+def _in_a_turn(pipeline: Pipeline, deal: Deal | None, watch: Watch) -> dict[int, Denoised]:
     """The latents of a batch by their requests' numbers, once those of other groups of ranks are made too."""
     made: dict[int, Denoised] = {}
     failure: UserError | None = None
     try:
         if deal is not None:
-            latents = _denoised(pipeline, deal.batch, on_step, on_preview)
+            latents = _denoised(pipeline, deal.batch, watch)
             found = map(Denoised, deal.batch.requests, latents)
             made = {deal.first + place: one for place, one in enumerate(found)}
     except UserError as error:
@@ -276,14 +265,16 @@ def _in_a_turn(
 
 
 @torch.inference_mode()
-def _denoised(
-    pipeline: Pipeline, batch: Inputs, on_step: OnStep, on_preview: OnPreview | None = None
-) -> Tensor:
+def _denoised(pipeline: Pipeline, batch: Inputs, watch: Watch) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch. Raises UserError where they are not finite."""
     encoders = pipeline.text_encoder, pipeline.autoencoder, pipeline.image_encoder
-    inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
-    forward = by_networks(pipeline.networks)
+    with watch.timed("encode"):
+        inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
+    forward = passes_of(pipeline.networks, pipeline.spec.feature_cache)
+    if watch.around is not None:
+        forward = watch.around(forward, pipeline.networks)
     if pipeline.layout.guidance is not None:
         forward = on_two_ranks(forward, pipeline.layout.guidance)
-    on_estimate = previewing(pipeline.spec, pipeline.autoencoder, batch.requests, on_preview)
-    return denoised(pipeline.spec, forward, inputs, on_step, on_estimate)
+    on_estimate = previewing(pipeline.spec, pipeline.autoencoder, batch.requests, watch.on_preview)
+    with watch.timed("denoise"):
+        return denoised(pipeline.spec, forward, inputs, watch.on_step, on_estimate)
