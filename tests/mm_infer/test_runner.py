@@ -48,7 +48,7 @@ def test_a_run_leaves_videos_sheet_and_result(
         assert path.is_absolute() and path.parent.name == "samples"
         assert json.loads(read_comment(path))["spec_hash"] == spec_hash(spec)
     assert Image.open(result["contact_sheet"]).size[0] > 300
-    assert set(result["timings"]) == {"weights", "hash", "load", "generate"}
+    assert set(result["timings"]) == {"weights", "hash", "load", "generate", "encode", "denoise", "decode"}
     assert result["seconds"] >= sum(result["timings"].values()) > 0
     assert 0 < result["peak_gib"] < 4
     assert set(result["experts"]) == {"high_noise", "low_noise"}

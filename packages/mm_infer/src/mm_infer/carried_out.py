@@ -34,6 +34,12 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
     yield from determinism_problems(runtime.deterministic, runtime.attention, runtime.compile)
     yield from ring_problems(runtime.parallel.ring, runtime.attention)
     yield from _split_problems(spec)
+    if spec.feature_cache is not None and spec.feature_cache.skipped is None:
+        yield Problem(
+            "feature_cache.skipped",
+            "is None: which steps skip the blocks is not known yet; `mm compare EXACT THIS --calibrate FILE` "
+            "finds them, EXACT being the same spec without a cache",
+        )
 
 
 def _split_problems(spec: InferSpec) -> Iterator[Problem]:
@@ -61,6 +67,7 @@ CARRIED_OUT = CarriedOut(
         "samples.images",
         "samples.last_images",
         "samples.wanted",
+        "feature_cache",
         "image_fit",
         "image_background",
         "distilled",

@@ -71,7 +71,7 @@ def encoded(
     return Encoded(batch.requests, noise, text, negative, given).to(device)
 
 
-def denoised(spec: InferSpec, forward: Forward, batch: Encoded, on_step: OnStep) -> Tensor:
+def denoised(spec: InferSpec, forward: Forward, batch: Encoded, on_step: OnStep | None) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch, in float32 on its device.
 
     Raises:

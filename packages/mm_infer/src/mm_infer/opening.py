@@ -28,6 +28,7 @@ from mm_models import (
     device,
     named_otherwise,
     require_releases,
+    require_stream,
     torch_dtype,
 )
 from mm_models.ops import Ops, choose
@@ -120,6 +121,9 @@ def open_generation(
             check_requests(spec, requests)
     _raise(problems)
     network = mm_models.build(spec.model, device="meta", ops=ops, float32_residual=spec.float32_residual)
+    if spec.feature_cache is not None:
+        with gathering(problems):
+            require_stream(network, "spec.feature_cache")
     weights: dict[Expert, Path | RandomWeights] = {}
     for expert, source in expert_weights(spec).items():
         if not _may_be_trained(spec, source):

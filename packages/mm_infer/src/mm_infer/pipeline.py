@@ -16,12 +16,12 @@ from mm_config import spec_hash
 from mm_config.console import progress
 from mm_config.schema import UserError, expect_function
 from mm_config.specs import Expert, GenerationRequest, InferSpec
+from mm_infer.caching import passes_of
 from mm_infer.dealing import Deal, on_all_ranks, reached_a_step, turns, wait_for_others
 from mm_infer.denoise import OnStep
 from mm_infer.encoding import denoised, encoded
 from mm_infer.latents import Denoised
 from mm_infer.layout import ALONE, Layout
-from mm_infer.passes import by_networks
 from mm_infer.requests import (
     Inputs,
     expect_floats,
@@ -29,6 +29,7 @@ from mm_infer.requests import (
     latent_shape,
 )
 from mm_infer.spreading import on_two_ranks
+from mm_infer.watching import UNWATCHED, Watch
 from mm_models import Autoencoder, ImageEncoder, TextEncoder
 
 Output = Literal["uint8", "float"]
@@ -134,7 +135,7 @@ class Pipeline:
         if len({latent_shape(self.spec, request) for request in inputs.requests}) > 1:
             raise ValueError("prompts: their images make videos of several sizes; call once for each size")
         made: dict[int, Tensor] = {}
-        for turn in denoised_turns(self, inputs, on_step):
+        for turn in denoised_turns(self, inputs, Watch(on_step)):
             mine = {number: one.latents for number, one in turn.items() if self.layout.leads}
             made |= on_all_ranks(mine, self.layout, self.device)
         return torch.stack([made[number] for number in sorted(made)])
@@ -166,7 +167,7 @@ def make_videos(
     A turn's videos are handed on before the next turn begins, so that they can be kept, by the numbers of
     their requests: to the first rank of each group those that its group made. All ranks take every turn.
     """
-    for turn in denoised_turns(pipeline, inputs, on_step):
+    for turn in denoised_turns(pipeline, inputs, Watch(on_step)):
         mine = turn if pipeline.layout.leads else {}
         yield {
             number: Video(one.request, torch.cat([*frames_of(pipeline, one.latents, output)]))
@@ -175,7 +176,7 @@ def make_videos(
 
 
 def denoised_turns(
-    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None
+    pipeline: Pipeline, inputs: Inputs, watch: Watch = UNWATCHED
 ) -> Iterator[dict[int, Denoised]]:
     """The same, before anything is decoded, on all ranks of a group: the latents of its batch.
 
@@ -183,10 +184,11 @@ def denoised_turns(
     """
     layout, ranks = pipeline.layout, pipeline.layout.ranks
     deals = turns(inputs.batches(pipeline.spec), layout)
-    with _progress(pipeline, inputs, len(deals), on_step) as took:
+    with _progress(pipeline, inputs, len(deals), watch.on_step) as took:
+        watch = attrs.evolve(watch, on_step=took)
         for deal in deals:
             # Ranks wait for each other in a pass, so what fails on one alone ends it at once.
-            yield ranks.together(lambda deal=deal: _in_a_turn(pipeline, deal, took), UserError)
+            yield ranks.together(lambda deal=deal: _in_a_turn(pipeline, deal, watch), UserError)
 
 
 @torch.no_grad()
@@ -234,13 +236,13 @@ def _progress(pipeline: Pipeline, inputs: Inputs, deals: int, on_step: OnStep | 
         yield took
 
 
-def _in_a_turn(pipeline: Pipeline, deal: Deal | None, on_step: OnStep) -> dict[int, Denoised]:
+def _in_a_turn(pipeline: Pipeline, deal: Deal | None, watch: Watch) -> dict[int, Denoised]:
     """The latents of a batch by their requests' numbers, once those of other groups of ranks are made too."""
     made: dict[int, Denoised] = {}
     failure: UserError | None = None
     try:
         if deal is not None:
-            latents = _denoised(pipeline, deal.batch, on_step)
+            latents = _denoised(pipeline, deal.batch, watch)
             found = map(Denoised, deal.batch.requests, latents)
             made = {deal.first + place: one for place, one in enumerate(found)}
     except UserError as error:
@@ -252,11 +254,15 @@ def _in_a_turn(pipeline: Pipeline, deal: Deal | None, on_step: OnStep) -> dict[i
 
 
 @torch.inference_mode()
-def _denoised(pipeline: Pipeline, batch: Inputs, on_step: OnStep) -> Tensor:
+def _denoised(pipeline: Pipeline, batch: Inputs, watch: Watch) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch. Raises UserError where they are not finite."""
     encoders = pipeline.text_encoder, pipeline.autoencoder, pipeline.image_encoder
-    inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
-    forward = by_networks(pipeline.networks)
+    with watch.timed("encode"):
+        inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
+    forward = passes_of(pipeline.networks, pipeline.spec.feature_cache)
+    if watch.around is not None:
+        forward = watch.around(forward, pipeline.networks)
     if pipeline.layout.guidance is not None:
         forward = on_two_ranks(forward, pipeline.layout.guidance)
-    return denoised(pipeline.spec, forward, inputs, on_step)
+    with watch.timed("denoise"):
+        return denoised(pipeline.spec, forward, inputs, watch.on_step)

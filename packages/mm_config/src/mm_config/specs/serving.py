@@ -137,13 +137,13 @@ class FeatureCacheSpec:
     """Skips blocks in denoising steps that are fixed in advance: faster, another result."""
 
     dense_share: float = field(default=0.2, ge=0, le=1)
-    """Share of the first steps that are always computed."""
+    """Share of each expert's first steps that are always computed."""
     threshold: float = field(default=0.24, ge=0)
-    """Accumulated change up to which steps are skipped."""
+    """Summed relative change, measured exactly, of what the blocks add, up to which steps are skipped."""
     max_skipped: int = field(default=2, ge=1, unit="steps")
     """Steps skipped in a row at most."""
     derivatives: int = field(default=1, ge=0, le=100)
-    """Order of the extrapolation over skipped steps."""
+    """Order of the extrapolation from computed steps over skipped ones; 0 takes the last one's."""
     skipped: tuple[int, ...] | None = field(default=None, neutral=None, ge=0, le=100_000, unit="steps")
     """Steps that skip the blocks, from 0, as `mm compare --calibrate` finds them; None is not known yet."""
 
