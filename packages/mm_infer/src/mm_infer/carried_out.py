@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mm_config.rules import CarriedOut, beyond
 from mm_config.schema import Problem
-from mm_config.specs import GenerationRequest, InferSpec, Solver
+from mm_config.specs import GenerationRequest, InferSpec, Residency, Solver
 from mm_models import PART_FIELDS, determinism_problems, ring_problems
 
 SOLVERS = (Solver.UNIPC, Solver.EULER)
@@ -31,9 +31,19 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
             "sampler.solver", f"is {spec.sampler.solver.value}, which {RUNNER} can't do yet; {known} can"
         )
     runtime = spec.runtime
+    if runtime.residency.encoders is Residency.LAYERWISE:
+        yield Problem(
+            "runtime.residency.encoders", f"is layerwise, which {RUNNER} can't do yet; swap or resident can"
+        )
     yield from determinism_problems(runtime.deterministic, runtime.attention, runtime.compile)
     yield from ring_problems(runtime.parallel.ring, runtime.attention)
     yield from _split_problems(spec)
+    if spec.feature_cache is not None and spec.feature_cache.skipped is None:
+        yield Problem(
+            "feature_cache.skipped",
+            "is None: which steps skip the blocks is not known yet; `mm compare EXACT THIS --calibrate FILE` "
+            "finds them, EXACT being the same spec without a cache",
+        )
 
 
 def _split_problems(spec: InferSpec) -> Iterator[Problem]:
@@ -61,6 +71,8 @@ CARRIED_OUT = CarriedOut(
         "samples.images",
         "samples.last_images",
         "samples.wanted",
+        "feature_cache",
+        "after_decode",
         "image_fit",
         "image_background",
         "distilled",
@@ -69,6 +81,8 @@ CARRIED_OUT = CarriedOut(
         "sampler.noise",
         "runtime.guidance",
         "runtime.residency",
+        "runtime.preview_every",
+        "runtime.parallel.autoencoder",
         "runtime.parallel.data",
         "runtime.parallel.fsdp",
         "runtime.parallel.ring",

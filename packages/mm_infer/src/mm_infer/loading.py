@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import mm_models
+from mm_config import rules
 from mm_config.npu import check_environment
 from mm_config.options import RunOptions
 from mm_config.schema import concerning, expect
@@ -100,6 +101,8 @@ def load_pipeline(generation: Generation) -> Pipeline:
 
     def encoder(build: Callable[..., Any], part: Any) -> Any:
         built = partial(build, part, device=place, locations=generation.options.locations)
+        if part is spec.autoencoder:
+            built = partial(_shared, generation, built)
         return None if part is None else place_encoder(residency, place, residents, built)
 
     return Pipeline(
@@ -113,6 +116,14 @@ def load_pipeline(generation: Generation) -> Pipeline:
         # The last one that is built stays until another is asked: this one is asked first.
         text_encoder=encoder(mm_models.build_text_encoder, spec.text_encoder),
     )
+
+
+def _shared(generation: Generation, build: Callable[[], Any]) -> Any:
+    """The autoencoder, whose work ranks share where the spec says so."""
+    autoencoder, runtime = build(), generation.spec.runtime
+    if runtime.parallel.autoencoder and (makers := generation.layout.makers) is not None:
+        mm_models.share_autoencoder(autoencoder, makers, rules.group_timeout(runtime)[1])
+    return autoencoder
 
 
 def load_network(generation: Generation, expert: Expert) -> nn.Module:

@@ -30,6 +30,7 @@ from mm_infer.layout import ALONE, Layout
 from mm_infer.requests import check_requests
 from mm_infer.residency import settled
 from mm_infer.samplers import sigmas
+from mm_infer.stages import require_stages
 from mm_models import (
     Use,
     check_said,
@@ -38,6 +39,7 @@ from mm_models import (
     free_bytes,
     named_otherwise,
     require_releases,
+    require_stream,
     torch_dtype,
 )
 from mm_models.ops import Ops, choose
@@ -125,6 +127,8 @@ def open_generation(
     with gathering(problems):
         sigmas(spec.sampler)
     with gathering(problems):
+        require_stages(spec)
+    with gathering(problems):
         place, dtype = device.pick(spec.runtime.device), torch_dtype(spec.dtype)
         ops = choose(place, spec.runtime.attention, dtype)
     if requests is not None:
@@ -132,6 +136,9 @@ def open_generation(
             check_requests(spec, requests)
     _raise(problems)
     network = mm_models.build(spec.model, device="meta", ops=ops, float32_residual=spec.float32_residual)
+    if spec.feature_cache is not None:
+        with gathering(problems):
+            require_stream(network, "spec.feature_cache")
     weights: dict[Expert, Path | RandomWeights] = {}
     for expert, source in expert_weights(spec).items():
         if not _may_be_trained(spec, source):

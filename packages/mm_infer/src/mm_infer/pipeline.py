@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-import mm_data
 import mm_models
 from mm_config import spec_hash
 from mm_config.console import progress
 from mm_config.schema import UserError, expect_function
 from mm_config.specs import Expert, GenerationRequest, InferSpec
+from mm_infer.caching import passes_of
 from mm_infer.dealing import Deal, on_all_ranks, reached_a_step, turns, wait_for_others
 from mm_infer.denoise import OnStep
 from mm_infer.encoding import denoised, encoded
 from mm_infer.latents import Denoised
 from mm_infer.layout import ALONE, Layout
-from mm_infer.passes import by_networks
+from mm_infer.previews import OnPreview, previewing
 from mm_infer.requests import (
     Inputs,
     expect_floats,
@@ -30,10 +29,9 @@ from mm_infer.requests import (
 )
 from mm_infer.residency import ALWAYS_THERE, Residents
 from mm_infer.spreading import on_two_ranks
+from mm_infer.stages import Output, finished
+from mm_infer.watching import UNWATCHED, Watch
 from mm_models import Autoencoder, ImageEncoder, TextEncoder
-
-Output = Literal["uint8", "float"]
-"""How frames are handed out: 0 to 255 in uint8, or 0 to 1 in float32."""
 
 
 @attrs.frozen(eq=False)
@@ -70,6 +68,11 @@ class Pipeline:
     layout: Layout = attrs.field(default=ALONE, repr=False)
     """The ranks that make the videos."""
 
+    @property
+    def decodes(self) -> bool:
+        """Whether this rank decodes its group's videos: the first does, or all of them together."""
+        return self.layout.leads or self.spec.runtime.parallel.autoencoder
+
     def __call__(
         self,
         prompts: Sequence[str | GenerationRequest],
@@ -79,6 +82,7 @@ class Pipeline:
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
         on_step: OnStep | None = None,
+        on_preview: OnPreview | None = None,
         output: Output = "uint8",
     ) -> tuple[Video, ...]:
         """Makes B videos, one for each prompt and in their order, `spec.runtime.batch_size` at a time.
@@ -99,6 +103,8 @@ class Pipeline:
                 is the noise level that the step began at, and the latents are those it left. What it writes
                 into them is what the next step begins with; who keeps them beyond the call and doesn't want
                 to alter the video clones them.
+            on_preview: Called with a `Preview` of each video every `spec.runtime.preview_every` steps or,
+                where the spec says none, after each: colours of the latents that the step estimates.
             output: Whether frames are uint8 from 0 to 255 or float32 from 0 to 1.
 
         Raises:
@@ -112,7 +118,8 @@ class Pipeline:
             raise ValueError(f"output: expected 'uint8' or 'float', got {output!r}")
         inputs = inputs_of(self.spec, prompts, latents, generator, prompt_embeds, negative_prompt_embeds)
         expect_function("on_step", on_step)
-        return every_video(self, inputs, on_step, output)
+        expect_function("on_preview", on_preview)
+        return every_video(self, inputs, Watch(on_step, on_preview=on_preview), output)
 
     def denoise(
         self,
@@ -137,7 +144,7 @@ class Pipeline:
         if len({latent_shape(self.spec, request) for request in inputs.requests}) > 1:
             raise ValueError("prompts: their images make videos of several sizes; call once for each size")
         made: dict[int, Tensor] = {}
-        for turn in denoised_turns(self, inputs, on_step):
+        for turn in denoised_turns(self, inputs, Watch(on_step)):
             mine = {number: one.latents for number, one in turn.items() if self.layout.leads}
             made |= on_all_ranks(mine, self.layout, self.device)
         return torch.stack([made[number] for number in sorted(made)])
@@ -146,7 +153,7 @@ class Pipeline:
     def decode(self, latents: Tensor) -> Tensor:
         """Latents `[B, C, T, H, W]` to video `[B, 3, T, H, W]` in about [-1, 1], float32 on the CPU.
 
-        Videos of any number and size: only C is the autoencoder's.
+        Videos of any number and size: only C is the autoencoder's. Ranks that share it call this together.
 
         Raises:
             TypeError: The latents are no tensor of floats.
@@ -162,23 +169,24 @@ class Pipeline:
 
 
 def make_videos(
-    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None, output: Output = "uint8"
+    pipeline: Pipeline, inputs: Inputs, watch: Watch = UNWATCHED, output: Output = "uint8"
 ) -> Iterator[dict[int, Video]]:
     """Makes the videos of checked inputs turn by turn, showing progress.
 
     A turn's videos are handed on before the next turn begins, so that they can be kept, by the numbers of
     their requests: to the first rank of each group those that its group made. All ranks take every turn.
     """
-    for turn in denoised_turns(pipeline, inputs, on_step):
-        mine = turn if pipeline.layout.leads else {}
-        yield {
+    for turn in denoised_turns(pipeline, inputs, watch):
+        made = {
             number: Video(one.request, torch.cat([*frames_of(pipeline, one.latents, output)]))
-            for number, one in mine.items()
+            for number, one in turn.items()
+            if pipeline.decodes
         }
+        yield made if pipeline.layout.leads else {}
 
 
 def denoised_turns(
-    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None
+    pipeline: Pipeline, inputs: Inputs, watch: Watch = UNWATCHED
 ) -> Iterator[dict[int, Denoised]]:
     """The same, before anything is decoded, on all ranks of a group: the latents of its batch.
 
@@ -186,28 +194,28 @@ def denoised_turns(
     """
     layout, ranks = pipeline.layout, pipeline.layout.ranks
     deals = turns(inputs.batches(pipeline.spec), layout)
-    with _progress(pipeline, inputs, len(deals), on_step) as took:
+    with _progress(pipeline, inputs, len(deals), watch.on_step) as took:
+        watch = attrs.evolve(watch, on_step=took)
         for deal in deals:
             # Ranks wait for each other in a pass, so what fails on one alone ends it at once.
-            yield ranks.together(lambda deal=deal: _in_a_turn(pipeline, deal, took), UserError)
+            yield ranks.together(lambda deal=deal: _in_a_turn(pipeline, deal, watch), UserError)
 
 
 @torch.no_grad()
 def frames_of(pipeline: Pipeline, latents_CTHW: Tensor, output: Output = "uint8") -> Iterator[Tensor]:
     """The frames `[t, H, W, 3]` of a video, those of a latent frame at a time, on the CPU."""
-    to_pixels = mm_data.to_frames if output == "uint8" else mm_data.to_unit_frames
     with mm_models.deterministic(pipeline.device, pipeline.spec.runtime.deterministic):
         latents = latents_CTHW[None].to(pipeline.device)
-        for video in mm_models.decoded_slices(pipeline.autoencoder, latents):
-            yield to_pixels(video[0])
+        slices = (video[0] for video in mm_models.decoded_slices(pipeline.autoencoder, latents))
+        yield from finished(pipeline.spec, slices, output)
 
 
 def every_video(
-    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None, output: Output = "uint8"
+    pipeline: Pipeline, inputs: Inputs, watch: Watch = UNWATCHED, output: Output = "uint8"
 ) -> tuple[Video, ...]:
     """The videos of checked inputs, in their order, on every rank."""
     found: dict[int, Video] = {}
-    for made in make_videos(pipeline, inputs, on_step, output):
+    for made in make_videos(pipeline, inputs, watch, output):
         found |= videos_on_all_ranks(pipeline, inputs, made)
     return tuple(found[number] for number in range(len(inputs.requests)))
 
@@ -237,13 +245,13 @@ def _progress(pipeline: Pipeline, inputs: Inputs, deals: int, on_step: OnStep | 
         yield took
 
 
-def _in_a_turn(pipeline: Pipeline, deal: Deal | None, on_step: OnStep) -> dict[int, Denoised]:
+def _in_a_turn(pipeline: Pipeline, deal: Deal | None, watch: Watch) -> dict[int, Denoised]:
     """The latents of a batch by their requests' numbers, once those of other groups of ranks are made too."""
     made: dict[int, Denoised] = {}
     failure: UserError | None = None
     try:
         if deal is not None:
-            latents = _denoised(pipeline, deal.batch, on_step)
+            latents = _denoised(pipeline, deal.batch, watch)
             found = map(Denoised, deal.batch.requests, latents)
             made = {deal.first + place: one for place, one in enumerate(found)}
     except UserError as error:
@@ -255,11 +263,16 @@ def _in_a_turn(pipeline: Pipeline, deal: Deal | None, on_step: OnStep) -> dict[i
 
 
 @torch.inference_mode()
-def _denoised(pipeline: Pipeline, batch: Inputs, on_step: OnStep) -> Tensor:
+def _denoised(pipeline: Pipeline, batch: Inputs, watch: Watch) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch. Raises UserError where they are not finite."""
     encoders = pipeline.text_encoder, pipeline.autoencoder, pipeline.image_encoder
-    inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
-    forward = pipeline.residents.brought(by_networks(pipeline.networks))
+    with watch.timed("encode"):
+        inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
+    forward = pipeline.residents.brought(passes_of(pipeline.networks, pipeline.spec.feature_cache))
+    if watch.around is not None:
+        forward = watch.around(forward, pipeline.networks)
     if pipeline.layout.guidance is not None:
         forward = on_two_ranks(forward, pipeline.layout.guidance)
-    return denoised(pipeline.spec, forward, inputs, on_step)
+    on_estimate = previewing(pipeline.spec, pipeline.autoencoder, batch.requests, watch.on_preview)
+    with watch.timed("denoise"):
+        return denoised(pipeline.spec, forward, inputs, watch.on_step, on_estimate)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 
-from mm_config.console import aside, say
+from mm_config.console import say
 from mm_config.content import Input
 from mm_config.options import RunOptions, RunOutcome
 from mm_config.running import checked_inputs, taken_from
@@ -22,6 +23,7 @@ from mm_config.stored import write_json
 from mm_data import write_contact_sheet
 from mm_infer import scoring
 from mm_infer.content import inputs_of
+from mm_infer.keeping import drain, drained, keeping_previews, naming
 from mm_infer.latents import FOLDER, Denoised, write_latents
 from mm_infer.latents import SUFFIX as LATENTS_SUFFIX
 from mm_infer.layout import Layout, laid_out
@@ -31,6 +33,7 @@ from mm_infer.opening import Generation, expert_weights, open_generation, train_
 from mm_infer.pipeline import Pipeline, Video, denoised_turns, frames_of, videos_on_all_ranks
 from mm_infer.report import print_report
 from mm_infer.requests import Inputs
+from mm_infer.watching import UNWATCHED, Watch
 from mm_infer.writing import strips_of, write_frames
 from mm_models import device_names, peak_gib
 from mm_models.ops import described
@@ -47,7 +50,12 @@ def run(spec: InferSpec, options: RunOptions) -> RunOutcome:
     return make(spec, options)
 
 
-def make(spec: InferSpec, options: RunOptions, paths: Sequence[Path] | None = None) -> RunOutcome:
+def make(
+    spec: InferSpec,
+    options: RunOptions,
+    paths: Sequence[Path] | None = None,
+    watch: Watch = UNWATCHED,
+) -> RunOutcome:
     """Makes the spec's videos and measures them, or makes those of `options.requests`; writes `result.json`.
 
     Experts that a finished run has made are taken as they are, missing ones are trained first where the
@@ -57,6 +65,7 @@ def make(spec: InferSpec, options: RunOptions, paths: Sequence[Path] | None = No
         spec: What is carried out.
         options: How.
         paths: The file of each video; None puts them into the run folder.
+        watch: What looks on; each stage's seconds are in the result's `timings` anyway.
 
     Raises:
         UserError: The spec or its prompts can't be run, weights are missing, or `--resume` is given:
@@ -85,7 +94,7 @@ def make(spec: InferSpec, options: RunOptions, paths: Sequence[Path] | None = No
             with _timed(timings, "load"):
                 pipeline = _loaded(generation, ranks)
             del generation  # Its adapters are in the networks now.
-            made = _write(pipeline, requests, opened, timings, paths, measured=own)
+            made = _write(pipeline, requests, opened, timings, paths, watch, measured=own)
             result = {
                 "kind": "infer",
                 "spec_hash": spec_hash(spec),
@@ -150,6 +159,7 @@ def _write(
     opened: Run,
     timings: dict[str, float],
     paths: Sequence[Path] | None,
+    watch: Watch,
     *,
     measured: bool,
 ) -> dict[str, Any]:
@@ -166,23 +176,35 @@ def _write(
     inputs, videos, digests = Inputs(tuple(requests)), dict[int, Video](), dict[int, dict[str, str]]()
 
     def keep(turn: Mapping[int, Denoised]) -> dict[int, Video]:
+        if not pipeline.layout.leads:
+            for one in turn.values() if pipeline.decodes else ():
+                drain(frames_of(pipeline, one.latents))
+            return {}
         for number, one in turn.items():
             write_latents(kept[number], one, spec, opened)
         made: dict[int, Video] = {}
         for number, one in turn.items():
-            with _naming(kept[number]):
-                parts = frames_of(pipeline, one.latents)
-                if measured:
-                    made[number] = Video(one.request, torch.cat([*parts]))
-                    parts = [made[number].frames]
+            frames = frames_of(pipeline, one.latents)
+            with naming(kept[number]), _timed(timings, "decode"), drained(frames) as parts:
+                if measured or watch.on_frames is not None:
+                    whole = torch.cat([*parts])
+                    parts = iter([whole])
+                    if watch.on_frames is not None:
+                        watch.on_frames(whole)
+                    if measured:
+                        made[number] = Video(one.request, whole)
                 write_frames(files[number], parts, one.request, spec, opened)
             digests[number] = digests_of(files[number])
         return made
 
     with _timed(timings, "generate"):
-        for turn in denoised_turns(pipeline, inputs):
-            mine = turn if pipeline.layout.leads else {}
-            made = ranks.together(lambda mine=mine: keep(mine))
+        watch = attrs.evolve(
+            watch,
+            timed=partial(_timed, timings),
+            on_preview=keeping_previews(pipeline, requests, names, opened),
+        )
+        for turn in denoised_turns(pipeline, inputs, watch):
+            made = ranks.together(lambda turn=turn: keep(turn))
             every = videos_on_all_ranks(pipeline, inputs, made) if measured else {}
             videos |= every if ranks.is_first else {}
     found = {int(number): one for part in ranks.gather(digests) for number, one in part.items()}
@@ -236,19 +258,8 @@ def _described(spec: InferSpec, expert: Expert, source: Path | RandomWeights) ->
 
 
 @contextmanager
-def _naming(latents: Path) -> Iterator[None]:
-    """Says where the latents lie of a video that can't be decoded or written, and how to go on."""
-    try:
-        yield
-    except Exception:
-        command = f"mm generate --decode {shlex.quote(str(latents))} --out video.mp4"
-        aside(f"its latents are kept; once what is wrong is mended, {command} goes on from them")
-        raise
-
-
-@contextmanager
 def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     """Adds the seconds that a stage took."""
     started = time.perf_counter()
     yield
-    timings[stage] = time.perf_counter() - started
+    timings[stage] = timings.get(stage, 0.0) + time.perf_counter() - started

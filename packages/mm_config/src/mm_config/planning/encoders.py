@@ -94,8 +94,9 @@ def autoencoder_working_bytes(spec: AutoencoderSpec, height: int, width: int, de
     """What encoding or decoding one video holds at most beside the weights, the pixels and the latents.
 
     It goes through the network by the frames of one latent frame; a test counts. The stage at full size has
-    most: two activations of what goes into it (decoding: three), and a convolution's input with the two frames
-    before it, and once more with its borders padded. In 16 bits the norm's copies in float32 may be more.
+    most: two activations of what goes into it (decoding: three), and a convolution's input with the two
+    frames before it, and once more with its borders padded. In 16 bits the norm's copies in float32 may be
+    more.
     Two frames before each convolution are kept for the next latent frame.
 
     Args:
