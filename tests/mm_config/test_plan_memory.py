@@ -270,7 +270,8 @@ def test_swapped_encoders_are_there_only_when_they_work() -> None:
 
 def test_guidance_in_two_passes_halves_the_activations() -> None:
     batched, sequential = phases(), phases(runtime__guidance=GuidanceMode.SEQUENTIAL)
-    assert batched["denoising"]["activations"] == 2 * sequential["denoising"]["activations"]
+    tables = 4 * 2 * 32_760 * 128  # Cosines and sines, which both halves share.
+    assert batched["denoising"]["activations"] + tables == 2 * sequential["denoising"]["activations"]
     unguided = phases(sampler__guidance_high_noise=1.0, sampler__guidance_low_noise=1.0)
     assert unguided["denoising"]["activations"] == sequential["denoising"]["activations"]
 

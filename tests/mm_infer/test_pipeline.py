@@ -16,7 +16,7 @@ from mm_config.specs.diffusion import Solver
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.requests import GenerationRequest
-from mm_config.specs.serving import FeatureCacheSpec, GuidanceMode, Residency
+from mm_config.specs.serving import FeatureCacheSpec, GuidanceMode
 from mm_config.specs.weights import ReleasedWeights
 from mm_config.stored import from_payload, to_payload
 from mm_infer import Pipeline, generate, load
@@ -112,7 +112,7 @@ def test_what_generation_cannot_do_yet_is_named_at_once(spec: InferSpec, options
     changes = {
         "sampler.solver": Solver.DPMPP_2M,
         "feature_cache": FeatureCacheSpec(),
-        "runtime.residency.experts": Residency.SWAP,
+        "runtime.compile.enabled": True,
     }
     request = GenerationRequest(prompt="a red circle", height=128)
     with pytest.raises(UserError) as caught:

@@ -158,13 +158,13 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("dtype", [Dtype.FLOAT32, Dtype.BFLOAT16])
+@pytest.mark.parametrize("dtype", [Dtype.FLOAT32, pytest.param(Dtype.BFLOAT16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("size", SIZES)
 def test_each_residency_takes_what_is_planned(
     size: str, dtype: Dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within 10 %: the whole, and denoising and decoding by themselves."""
-    root = spec_of(**SIZES[size], dtype=dtype, sampler__steps=10)
+    root = spec_of(**SIZES[size], dtype=dtype, sampler__steps=4)
     root = replace(root, "width", root.height)
     options = written(root, tmp_path)
     whole: dict[tuple[Residency, Residency], int] = {}
@@ -261,7 +261,7 @@ def test_weights_that_can_not_be_read_are_told_before_denoising(spec: InferSpec,
 
 
 def test_an_expert_that_is_past_has_left(spec: InferSpec, options: RunOptions) -> None:
-    asked = replace(spec, residency(Residency.SWAP, Residency.SWAP) | {"sampler.steps": 10})
+    asked = replace(spec, residency(Residency.SWAP, Residency.SWAP) | {"sampler.steps": 4})
     pipeline, there = load(asked, options), list[tuple[Expert, set[Expert]]]()
 
     def look(step: int, sigma: float, expert: Expert, latents: Tensor) -> None:

@@ -64,7 +64,7 @@ class ResidencySpec:
     encoders: Residency = field(default=Residency.RESIDENT, role=EXECUTION)
     """Where the text encoder, the image encoder and the autoencoder wait."""
     pin_memory: bool = field(default=True, role=EXECUTION)
-    """Whether what waits in the host's memory is pinned."""
+    """Whether what waits lies in the host's memory, pinned; else, and on a CPU, it is read from its files."""
     share: float = field(default=1.0, ge=0, le=1, role=EXECUTION)
     """Share of the blocks that wait outside in layerwise residency."""
     prefetch: int = field(default=1, ge=0, role=EXECUTION, unit="blocks")
