@@ -112,7 +112,6 @@ def test_what_generation_cannot_do_yet_is_named_at_once(spec: InferSpec, options
     changes = {
         "sampler.solver": Solver.DPMPP_2M,
         "feature_cache": FeatureCacheSpec(),
-        "runtime.compile.enabled": True,
     }
     request = GenerationRequest(prompt="a red circle", height=128)
     with pytest.raises(UserError) as caught:

@@ -99,6 +99,10 @@ def load_pipeline(generation: Generation) -> Pipeline:
         {expert: partial(waiting_network, generation, expert) for expert in found},
     )
 
+    for network in networks.values():
+        # Last: what is compiled is what all others have made of the blocks.
+        mm_models.compile_blocks(network, spec.runtime.compile, "spec.runtime.compile")
+
     def encoder(build: Callable[..., Any], part: Any) -> Any:
         built = partial(build, part, device=place, locations=generation.options.locations)
         if part is spec.autoencoder:
