@@ -76,6 +76,7 @@ CARRIED_OUT = CarriedOut(
         "sampler.noise",
         "runtime.guidance",
         "runtime.preview_every",
+        "runtime.compile_autoencoder",
         "runtime.parallel.autoencoder",
         "runtime.parallel.data",
         "runtime.parallel.fsdp",
