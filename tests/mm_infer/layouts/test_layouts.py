@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from mm_config.specs import RandomWeights, WanAutoencoderSpec
 from tests.mm_infer.layouts.cells import ALONE, KINDS, Layout, layouts, name_of
 from tests.mm_infer.layouts.conftest import Ranks, difference
+from tests.mm_infer.layouts.making import made
 from tests.mm_infer.layouts.mistakes import MISTAKES
 
 TWO = {name_of(layout): layout for layout in layouts(2)}
@@ -45,6 +47,26 @@ def test_two_ranks_make_the_videos_of_one(ranks: Ranks, layout: str, kind: str) 
 def test_so_they_do_where_latents_are_decoded_by_a_call_of_their_own(ranks: Ranks) -> None:
     found = ranks.by(2, ranks.order("text", layout=TWO["data2"], in_parts=True))
     assert max(difference(one, ranks.alone("text")) for one in found) <= 1e-5
+
+
+@pytest.mark.parametrize("tiling", [False, True], ids=["latent frames", "tiles"])
+def test_so_they_do_where_they_share_the_autoencoder(ranks: Ranks, tiling: bool) -> None:
+    """The network is given a first frame, whose video is encoded together, too."""
+    small = WanAutoencoderSpec(
+        weights=RandomWeights(seed=1),
+        latent_channels=9,
+        base_dim=8,
+        dim_mult=(1, 1, 1, 1),
+        num_res_blocks=1,
+        tiling=tiling,
+        tile_size=(48, 48),
+        tile_stride=(48, 32),
+    )
+    expected = made(ranks.order("first frame", autoencoder=small))
+    asked = {"autoencoder": small, "runtime.parallel.autoencoder": True}
+    for one in ranks.by(2, ranks.order("first frame", layout=TWO["ulysses2"], **asked)):
+        assert difference(one, expected) <= 1e-5
+        assert expected["videos"].std() > 0.05
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mm_infer.opening import Generation, open_generation
     from mm_infer.passes import by_networks
     from mm_infer.pipeline import Pipeline, Video
+    from mm_infer.previews import Preview
     from mm_infer.requests import Inputs
     from mm_infer.writing import strips_of
 else:

@@ -75,6 +75,8 @@ CARRIED_OUT = CarriedOut(
         "sampler.timesteps",
         "sampler.noise",
         "runtime.guidance",
+        "runtime.preview_every",
+        "runtime.parallel.autoencoder",
         "runtime.parallel.data",
         "runtime.parallel.fsdp",
         "runtime.parallel.ring",

@@ -18,6 +18,8 @@ from mm_models import NOTHING, Given, network_inputs, with_clean_frame
 OnStep = Callable[[int, float, Expert, Tensor], object]
 """`(step, sigma, expert, latents)`, called after each step: its number from 0, the noise level that it began
 at, the expert that took it, and the latents `[B, C, T, H, W]` that it left at the next level."""
+OnEstimate = Callable[[int, Tensor], object]
+"""`(step, latents)`, called in each step: its number from 0, and the clean latents that it estimates."""
 
 
 def expert_for(timestep: float, boundary: float | None) -> Expert:
@@ -43,6 +45,7 @@ def denoise(
     dtype: torch.dtype = torch.float32,
     batched: bool = True,
     on_step: OnStep | None = None,
+    on_estimate: OnEstimate | None = None,
     given: Given = NOTHING,
 ) -> Tensor:
     """Walks noise down the sampler's table to clean latents.
@@ -61,6 +64,7 @@ def denoise(
         dtype: What the networks are given; latents, guidance and solver stay in float32.
         batched: Whether both passes of guidance are one pass of twice the batch.
         on_step: Called after each step.
+        on_estimate: Called in each step with the clean latents that its velocity points at, x - sigma v.
         given: What given frames come to, of the same videos; both passes of guidance have it.
 
     Returns:
@@ -78,6 +82,8 @@ def denoise(
         shown, timesteps, _ = network_inputs(given, latents, timestep_B)
         inputs = (shown.to(dtype), timesteps, text, negative, guidance, image)
         velocity = guided_velocity(forward, index, expert, *inputs, batched=batched)
+        if on_estimate is not None:
+            on_estimate(index, with_clean_frame(given, latents - float(table[index]) * velocity))
         latents, history = step(table, index, latents, velocity, history)
         latents = with_clean_frame(given, latents)
         if on_step is not None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mm_config.schema import UserError
 from mm_config.specs import GenerationRequest, GuidanceMode, InferSpec
-from mm_infer.denoise import OnStep, denoise
+from mm_infer.denoise import OnEstimate, OnStep, denoise
 from mm_infer.images import frames_of
 from mm_infer.passes import Forward
 from mm_infer.requests import Inputs, negative_prompt, noise_of
@@ -71,7 +71,13 @@ def encoded(
     return Encoded(batch.requests, noise, text, negative, given).to(device)
 
 
-def denoised(spec: InferSpec, forward: Forward, batch: Encoded, on_step: OnStep | None) -> Tensor:
+def denoised(
+    spec: InferSpec,
+    forward: Forward,
+    batch: Encoded,
+    on_step: OnStep | None,
+    on_estimate: OnEstimate | None = None,
+) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch, in float32 on its device.
 
     Raises:
@@ -87,6 +93,7 @@ def denoised(spec: InferSpec, forward: Forward, batch: Encoded, on_step: OnStep 
         dtype=torch.float32 if spec.float32_residual else torch_dtype(spec.dtype),
         batched=spec.runtime.guidance is not GuidanceMode.SEQUENTIAL,
         on_step=on_step,
+        on_estimate=on_estimate,
         given=batch.given,
     )
     if not bool(latents.isfinite().all()):

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from torch import nn
 
 import mm_models
+from mm_config import rules
 from mm_config.npu import check_environment
 from mm_config.options import RunOptions
 from mm_config.schema import concerning, expect
@@ -76,12 +77,15 @@ def load_pipeline(generation: Generation) -> Pipeline:
         generation: Opened, with nothing left to train.
     """
     spec, place, locations = generation.spec, generation.device, generation.options.locations
+    autoencoder = mm_models.build_autoencoder(spec.autoencoder, device=place, locations=locations)
+    if spec.runtime.parallel.autoencoder and (makers := generation.layout.makers) is not None:
+        mm_models.share_autoencoder(autoencoder, makers, rules.group_timeout(spec.runtime)[1])
     return Pipeline(
         spec=spec,
         device=place,
         layout=generation.layout,
         networks={expert: load_network(generation, expert) for expert in generation.weights},
-        autoencoder=mm_models.build_autoencoder(spec.autoencoder, device=place, locations=locations),
+        autoencoder=autoencoder,
         text_encoder=mm_models.build_text_encoder(spec.text_encoder, device=place, locations=locations),
         image_encoder=None
         if spec.image_encoder is None

@@ -22,6 +22,7 @@ from mm_infer.denoise import OnStep
 from mm_infer.encoding import denoised, encoded
 from mm_infer.latents import Denoised
 from mm_infer.layout import ALONE, Layout
+from mm_infer.previews import OnPreview, previewing
 from mm_infer.requests import (
     Inputs,
     expect_floats,
@@ -68,6 +69,11 @@ class Pipeline:
     layout: Layout = attrs.field(default=ALONE, repr=False)
     """The ranks that make the videos."""
 
+    @property
+    def decodes(self) -> bool:
+        """Whether this rank decodes its group's videos: the first does, or all of them together."""
+        return self.layout.leads or self.spec.runtime.parallel.autoencoder
+
     def __call__(
         self,
         prompts: Sequence[str | GenerationRequest],
@@ -77,6 +83,7 @@ class Pipeline:
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
         on_step: OnStep | None = None,
+        on_preview: OnPreview | None = None,
         output: Output = "uint8",
     ) -> tuple[Video, ...]:
         """Makes B videos, one for each prompt and in their order, `spec.runtime.batch_size` at a time.
@@ -97,6 +104,8 @@ class Pipeline:
                 is the noise level that the step began at, and the latents are those it left. What it writes
                 into them is what the next step begins with; who keeps them beyond the call and doesn't want
                 to alter the video clones them.
+            on_preview: Called with a `Preview` of each video every `spec.runtime.preview_every` steps or,
+                where the spec says none, after each: colours of the latents that the step estimates.
             output: Whether frames are uint8 from 0 to 255 or float32 from 0 to 1.
 
         Raises:
@@ -110,7 +119,8 @@ class Pipeline:
             raise ValueError(f"output: expected 'uint8' or 'float', got {output!r}")
         inputs = inputs_of(self.spec, prompts, latents, generator, prompt_embeds, negative_prompt_embeds)
         expect_function("on_step", on_step)
-        return every_video(self, inputs, on_step, output)
+        expect_function("on_preview", on_preview)
+        return every_video(self, inputs, Watch(on_step, on_preview=on_preview), output)
 
     def denoise(
         self,
@@ -144,7 +154,7 @@ class Pipeline:
     def decode(self, latents: Tensor) -> Tensor:
         """Latents `[B, C, T, H, W]` to video `[B, 3, T, H, W]` in about [-1, 1], float32 on the CPU.
 
-        Videos of any number and size: only C is the autoencoder's.
+        Videos of any number and size: only C is the autoencoder's. Ranks that share it call this together.
 
         Raises:
             TypeError: The latents are no tensor of floats.
@@ -160,19 +170,20 @@ class Pipeline:
 
 
 def make_videos(
-    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None, output: Output = "uint8"
+    pipeline: Pipeline, inputs: Inputs, watch: Watch = UNWATCHED, output: Output = "uint8"
 ) -> Iterator[dict[int, Video]]:
     """Makes the videos of checked inputs turn by turn, showing progress.
 
     A turn's videos are handed on before the next turn begins, so that they can be kept, by the numbers of
     their requests: to the first rank of each group those that its group made. All ranks take every turn.
     """
-    for turn in denoised_turns(pipeline, inputs, Watch(on_step)):
-        mine = turn if pipeline.layout.leads else {}
-        yield {
+    for turn in denoised_turns(pipeline, inputs, watch):
+        made = {
             number: Video(one.request, torch.cat([*frames_of(pipeline, one.latents, output)]))
-            for number, one in mine.items()
+            for number, one in turn.items()
+            if pipeline.decodes
         }
+        yield made if pipeline.layout.leads else {}
 
 
 def denoised_turns(
@@ -202,11 +213,11 @@ def frames_of(pipeline: Pipeline, latents_CTHW: Tensor, output: Output = "uint8"
 
 
 def every_video(
-    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None, output: Output = "uint8"
+    pipeline: Pipeline, inputs: Inputs, watch: Watch = UNWATCHED, output: Output = "uint8"
 ) -> tuple[Video, ...]:
     """The videos of checked inputs, in their order, on every rank."""
     found: dict[int, Video] = {}
-    for made in make_videos(pipeline, inputs, on_step, output):
+    for made in make_videos(pipeline, inputs, watch, output):
         found |= videos_on_all_ranks(pipeline, inputs, made)
     return tuple(found[number] for number in range(len(inputs.requests)))
 
@@ -264,5 +275,6 @@ def _denoised(pipeline: Pipeline, batch: Inputs, watch: Watch) -> Tensor:
         forward = watch.around(forward, pipeline.networks)
     if pipeline.layout.guidance is not None:
         forward = on_two_ranks(forward, pipeline.layout.guidance)
+    on_estimate = previewing(pipeline.spec, pipeline.autoencoder, batch.requests, watch.on_preview)
     with watch.timed("denoise"):
-        return denoised(pipeline.spec, forward, inputs, watch.on_step)
+        return denoised(pipeline.spec, forward, inputs, watch.on_step, on_estimate)

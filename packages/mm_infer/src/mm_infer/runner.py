@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,7 +12,7 @@ from typing import Any
 import attrs
 import torch
 
-from mm_config.console import aside, say
+from mm_config.console import say
 from mm_config.content import Input
 from mm_config.options import RunOptions, RunOutcome
 from mm_config.running import checked_inputs, taken_from
@@ -24,6 +23,7 @@ from mm_config.stored import write_json
 from mm_data import write_contact_sheet
 from mm_infer import scoring
 from mm_infer.content import inputs_of
+from mm_infer.keeping import drain, drained, keeping_previews, naming
 from mm_infer.latents import FOLDER, Denoised, write_latents
 from mm_infer.latents import SUFFIX as LATENTS_SUFFIX
 from mm_infer.layout import Layout, laid_out
@@ -176,27 +176,35 @@ def _write(
     inputs, videos, digests = Inputs(tuple(requests)), dict[int, Video](), dict[int, dict[str, str]]()
 
     def keep(turn: Mapping[int, Denoised]) -> dict[int, Video]:
+        if not pipeline.layout.leads:
+            for one in turn.values() if pipeline.decodes else ():
+                drain(frames_of(pipeline, one.latents))
+            return {}
         for number, one in turn.items():
             write_latents(kept[number], one, spec, opened)
         made: dict[int, Video] = {}
         for number, one in turn.items():
-            with _naming(kept[number]), _timed(timings, "decode"):
-                parts = frames_of(pipeline, one.latents)
+            frames = frames_of(pipeline, one.latents)
+            with naming(kept[number]), _timed(timings, "decode"), drained(frames) as parts:
                 if measured or watch.on_frames is not None:
-                    frames = torch.cat([*parts])
-                    parts = iter([frames])
+                    whole = torch.cat([*parts])
+                    parts = iter([whole])
                     if watch.on_frames is not None:
-                        watch.on_frames(frames)
+                        watch.on_frames(whole)
                     if measured:
-                        made[number] = Video(one.request, frames)
+                        made[number] = Video(one.request, whole)
                 write_frames(files[number], parts, one.request, spec, opened)
             digests[number] = digests_of(files[number])
         return made
 
     with _timed(timings, "generate"):
-        for turn in denoised_turns(pipeline, inputs, attrs.evolve(watch, timed=partial(_timed, timings))):
-            mine = turn if pipeline.layout.leads else {}
-            made = ranks.together(lambda mine=mine: keep(mine))
+        watch = attrs.evolve(
+            watch,
+            timed=partial(_timed, timings),
+            on_preview=keeping_previews(pipeline, requests, names, opened),
+        )
+        for turn in denoised_turns(pipeline, inputs, watch):
+            made = ranks.together(lambda turn=turn: keep(turn))
             every = videos_on_all_ranks(pipeline, inputs, made) if measured else {}
             videos |= every if ranks.is_first else {}
     found = {int(number): one for part in ranks.gather(digests) for number, one in part.items()}
@@ -247,17 +255,6 @@ def _described(spec: InferSpec, expert: Expert, source: Path | RandomWeights) ->
         folder = taken_from(source)["run_dir"]
         return {"spec_hash": spec_hash(weights.spec), "run_dir": folder, "weights": str(source.absolute())}
     return {"weights": str(source.absolute())}
-
-
-@contextmanager
-def _naming(latents: Path) -> Iterator[None]:
-    """Says where the latents lie of a video that can't be decoded or written, and how to go on."""
-    try:
-        yield
-    except Exception:
-        command = f"mm generate --decode {shlex.quote(str(latents))} --out video.mp4"
-        aside(f"its latents are kept; once what is wrong is mended, {command} goes on from them")
-        raise
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mm_config.specs import Expert
 from mm_infer.denoise import OnStep
 from mm_infer.passes import Forward
+from mm_infer.previews import OnPreview
 
 
 def untimed(_: str) -> AbstractContextManager[object]:
@@ -24,6 +25,8 @@ class Watch:
 
     on_step: OnStep | None = None
     """Called after each step of each batch."""
+    on_preview: OnPreview | None = None
+    """Called with each preview of each video."""
     on_frames: Callable[[Tensor], object] | None = None
     """Called with each video's frames, uint8 `[T, H, W, 3]`, in the order of the requests."""
     around: Callable[[Forward, Mapping[Expert, nn.Module]], Forward] | None = None

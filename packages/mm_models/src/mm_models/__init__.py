@@ -6,6 +6,7 @@ from mm_config.schema import lazy
 
 if TYPE_CHECKING:
     from mm_models.autoencoders import Autoencoder, build_autoencoder
+    from mm_models.autoencoders.colours import Colours, colours_of
     from mm_models.autoencoders.kept import kept_of, latents_of
     from mm_models.autoencoders.slices import decoded_slices, share_autoencoder
     from mm_models.carried_out import PART_FIELDS, determinism_problems, ring_problems

@@ -49,7 +49,8 @@ class GenerationParallelSpec:
     fsdp: bool = field(default=False, role=EXECUTION)
     """Whether the ranks that make one video share one copy of the weights."""
     autoencoder: bool = field(default=False, role=EXECUTION)
-    """Whether the ranks that make one video share the tiles of the autoencoder."""
+    """Whether the ranks that make one video share the autoencoder's work: its tiles or, where it makes none,
+    the latent frames."""
     timeout_seconds: int = field(default=600, ge=1, le=31_536_000, role=EXECUTION, unit="s")
     """Longest wait of a rank for the others."""
 
