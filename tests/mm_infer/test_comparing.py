@@ -76,8 +76,8 @@ def test_a_steps_change_is_that_of_what_the_blocks_add(
     pipeline = load(replace(exact, "runtime.guidance", guidance), options)
     changes = Changes()
     requests = exact.samples.requests[:3]
-    [*denoised_turns(pipeline, Inputs(requests[:2]), Watch(around=changes.around))]
-    [*denoised_turns(pipeline, Inputs(requests[2:]), Watch(around=changes.around))]
+    list(denoised_turns(pipeline, Inputs(requests[:2]), Watch(around=changes.around)))
+    list(denoised_turns(pipeline, Inputs(requests[2:]), Watch(around=changes.around)))
     found, wanted = changes.of_steps(), _changes_by_hand(pipeline, Inputs(requests))
     assert found == pytest.approx(wanted, rel=1e-4)
     assert sorted(found) == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
@@ -95,7 +95,7 @@ def _changes_by_hand(pipeline: Pipeline, inputs: Inputs) -> dict[int, float]:
             blocks[0].register_forward_pre_hook(lambda _, given: before.append(given[0].clone())),
             blocks[-1].register_forward_hook(lambda _, __, output: added.append(output - before[-1])),
         ]
-    [*denoised_turns(attrs.evolve(pipeline, spec=alone), inputs)]
+    list(denoised_turns(attrs.evolve(pipeline, spec=alone), inputs))
     for hook in hooks:
         hook.remove()
     videos, steps = len(inputs.requests), pipeline.spec.sampler.steps
@@ -202,8 +202,8 @@ def test_two_equal_specs_are_equal_and_what_is_asked_for_is_the_first_ones(
         ),
         (
             ("exact.json", "--spec.width", "128", "--spec.fps", "16"),
-            "exact.json: makes 17 frames of 128x64 at 16 per second of request 0, exact.json 17 frames of 64x64 "
-            "at 8 per second: they can't be compared",
+            "exact.json: makes 17 frames of 128x64 at 16 per second of request 0, exact.json 17 frames of "
+            "64x64 at 8 per second: they can't be compared",
         ),
         (
             ("exact.json", "--calibrate", "x.txt"),

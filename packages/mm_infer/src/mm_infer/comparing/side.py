@@ -78,7 +78,7 @@ def make_side(spec: InferSpec, options: RunOptions, changes: Changes | None = No
         last[0] = now
 
     with exported(spec):
-        outcome = make(spec, options, watch=Watch(on_step, frames.append, begin))
+        outcome = make(spec, options, watch=Watch(on_step=on_step, on_frames=frames.append, around=begin))
     timings = read_json(outcome.result_path)["timings"]
     if others := took[1:]:
         took[0] = min(took[0], max(others))
