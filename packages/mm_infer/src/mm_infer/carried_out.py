@@ -68,6 +68,7 @@ CARRIED_OUT = CarriedOut(
         "samples.last_images",
         "samples.wanted",
         "feature_cache",
+        "after_decode",
         "image_fit",
         "image_background",
         "distilled",

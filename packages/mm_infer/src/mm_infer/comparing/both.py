@@ -24,6 +24,7 @@ from mm_infer.comparing.measures import psnr, relative_error, ssim
 from mm_infer.comparing.side import Side, make_side
 from mm_infer.images import video_size
 from mm_infer.opening import open_generation
+from mm_infer.stages import frame_rate
 
 
 @attrs.frozen(eq=False)
@@ -161,7 +162,7 @@ def write_pairs(compared: Compared, paths: Sequence[Path]) -> None:
     for path, left, right in zip(paths, one.frames, other.frames, strict=True):
         try:
             path.parent.mkdir(exist_ok=True)
-            write_mp4(path, torch.cat((left, right), dim=2), one.spec.fps, comment=comment)
+            write_mp4(path, torch.cat((left, right), dim=2), frame_rate(one.spec), comment=comment)
         except OSError as error:
             raise UserError(f"{path}: can't be written: {error.strerror or error}") from error
 
@@ -193,8 +194,11 @@ def _size_problems(
 
 
 def _shown_size(spec: InferSpec, request: GenerationRequest) -> str:
-    height, width = video_size(spec, request)
-    return f"{request.num_frames or spec.num_frames} frames of {width}x{height} at {spec.fps} per second"
+    shown = (request.num_frames or spec.num_frames, *video_size(spec, request), spec.fps)
+    for stage in spec.after_decode:
+        shown = stage.size_after(*shown)
+    frames, height, width, fps = shown
+    return f"{frames} frames of {width}x{height} at {fps} per second"
 
 
 def _ratio(seconds: float, others: float) -> float:
