@@ -31,7 +31,9 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
             "sampler.solver", f"is {spec.sampler.solver.value}, which {RUNNER} can't do yet; {known} can"
         )
     runtime = spec.runtime
-    yield from determinism_problems(runtime.deterministic, runtime.attention, runtime.compile)
+    yield from determinism_problems(
+        runtime.deterministic, runtime.attention, runtime.compile, "runtime.compile"
+    )
     yield from ring_problems(runtime.parallel.ring, runtime.attention)
     yield from _split_problems(spec)
     if spec.feature_cache is not None and spec.feature_cache.skipped is None:
@@ -75,6 +77,7 @@ CARRIED_OUT = CarriedOut(
         "loras",
         "sampler.timesteps",
         "sampler.noise",
+        "runtime.compile",
         "runtime.guidance",
         "runtime.preview_every",
         "runtime.parallel.autoencoder",
