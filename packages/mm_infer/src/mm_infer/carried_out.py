@@ -99,6 +99,7 @@ CARRIED_OUT = CarriedOut(
         "runtime.guidance",
         "runtime.residency",
         "runtime.preview_every",
+        "runtime.compile_autoencoder",
         "runtime.parallel.autoencoder",
         "runtime.parallel.data",
         "runtime.parallel.fsdp",

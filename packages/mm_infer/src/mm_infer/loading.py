@@ -123,10 +123,12 @@ def load_pipeline(generation: Generation) -> Pipeline:
 
 
 def _shared(generation: Generation, build: Callable[[], Any]) -> Any:
-    """The autoencoder, whose work ranks share where the spec says so."""
+    """The autoencoder, shared by ranks and compiled where the spec says so."""
     autoencoder, runtime = build(), generation.spec.runtime
     if runtime.parallel.autoencoder and (makers := generation.layout.makers) is not None:
         mm_models.share_autoencoder(autoencoder, makers, rules.group_timeout(runtime)[1])
+    if runtime.compile_autoencoder:
+        mm_models.compile_autoencoder(autoencoder, runtime.compile)
     return autoencoder
 
 
