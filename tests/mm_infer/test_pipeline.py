@@ -110,15 +110,12 @@ def test_guidance_in_two_passes_gives_the_video_of_one(spec: InferSpec, options:
 
 def test_what_generation_cannot_do_yet_is_named_at_once(spec: InferSpec, options: RunOptions):
     changes = {
-        "sampler.solver": Solver.DPMPP_2M,
         "feature_cache": FeatureCacheSpec(),
         "runtime.residency.experts": Residency.SWAP,
     }
-    request = GenerationRequest(prompt="a red circle", height=128)
     with pytest.raises(UserError) as caught:
-        generate(replace(spec, changes), [request], options=options)
-    paths = {problem.path for problem in caught.value.problems}
-    assert paths == {f"spec.{path}" for path in changes} | {"request 0.height"}
+        generate(replace(spec, changes), REQUESTS, options=options)
+    assert {problem.path for problem in caught.value.problems} == {f"spec.{path}" for path in changes}
 
 
 def test_without_guidance_the_negative_prompt_has_no_part(spec: InferSpec, options: RunOptions):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import mm_data
 import mm_models
-from mm_config import spec_hash
+from mm_config import rules, spec_hash
 from mm_config.console import progress
 from mm_config.npu import check_environment
 from mm_config.options import RunOptions
@@ -131,7 +131,7 @@ class Pipeline:
         expect_function("on_step", on_step)
         batches = inputs.batches(self.spec)
         if len({latent_shape(self.spec, request) for request in inputs.requests}) > 1:
-            raise ValueError("prompts: their images make videos of several sizes; call once for each size")
+            raise ValueError("prompts: they make videos of several sizes; call once for each size")
         with _progress(self, batches, on_step) as took:
             return torch.cat([_denoised(self, batch, took) for batch in batches])
 
@@ -258,7 +258,8 @@ def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep | N
     """A bar of the steps of all batches; what it gives moves the bar and passes each step on."""
     count = sum(len(batch.requests) for batch in batches)
     title = f"generate {count} video{'s' if count > 1 else ''}"
-    total, wanted = pipeline.spec.sampler.steps * len(batches), pipeline.spec.runtime.deterministic
+    total = sum(_steps(pipeline.spec, batch.requests[0]) for batch in batches)
+    wanted = pipeline.spec.runtime.deterministic
     with mm_models.deterministic(pipeline.device, wanted), progress(title, total, "step") as bar:
 
         def took(step: int, sigma: float, expert: Expert, latents: Tensor) -> None:
@@ -267,6 +268,12 @@ def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep | N
                 on_step(step, sigma, expert, latents)
 
         yield took
+
+
+def _steps(spec: InferSpec, request: GenerationRequest) -> int:
+    """Denoising steps that a request's video takes."""
+    made = rules.spec_of(spec, request)
+    return made.sampler.steps - rules.first_step(made, request)
 
 
 @torch.inference_mode()
