@@ -38,9 +38,9 @@ from experiments import tiny_high
 from mm_config import replace
 from mm_config.specs import TrainSpec
 from mm_config.specs.wan import WanTransformerSpec
+from mm_models.ranks import Ranks
 from mm_train import states
 from mm_train.optim import make_moments, named_moments
-from mm_train.ranks import Ranks
 from mm_train.saving import Saving
 from mm_train.states import TrainState
 

@@ -76,6 +76,7 @@ class Commands:
             (self.folder / f"{name}.py").write_text(SCRIPT.format(name.upper()))
         (self.folder / "mm.py").write_text(MM)
         library = folder / "faults.so"
+        assert not {" ", ":"} & {*str(library)}, "they part the names of libraries that are loaded first"
         compiler = ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"]
         subprocess.run(compiler, check=True)
         self._process = subprocess.Popen(

@@ -37,7 +37,7 @@ def serve() -> None:
             if children[-1] == 0:
                 _child(request, rank, port)
         status = _wait(children, request)
-        if "modules" in request:
+        if "modules" in request and Path(request["modules"]).exists():  # Not after a signal.
             _import_too(Path(request["modules"]))
         print(json.dumps(status), flush=True)
 

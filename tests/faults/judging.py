@@ -55,13 +55,14 @@ def prepare(commands: Commands, verb: Verb) -> Prepared:
     kept = f"before {verb.name}"
     commands.restore("empty")
     for argv in verb.before:
-        assert commands.run(argv).status == 0, argv
+        ended = commands.run(argv)
+        assert ended.status == 0, (argv, ended)
     if verb.killed_before is not None:
         commands.keep(kept)
         calls = commands.run(verb.killed_before).calls
         commands.restore(kept)
-        committed = [at for at, call in enumerate(calls) if re.search(r"rename \S+/step-0+2$", call)]
-        commands.run(verb.killed_before, Fault(Mode.KILL, committed[0] + 8))
+        staged = [at for at, call in enumerate(calls) if re.search(r"write \S+/step-0+3.tmp/model/", call)]
+        commands.run(verb.killed_before, Fault(Mode.KILL, staged[0] + 3))
         commands.forget(kept)
     commands.keep(kept)
     calls = []
@@ -69,6 +70,7 @@ def prepare(commands: Commands, verb: Verb) -> Prepared:
         commands.restore(kept)
         whole = commands.run(verb.argv, Fault(rank=rank), verb.ranks)
         assert whole.status == 0, (verb.name, whole.err)
+        assert whole.calls, f"{verb.name} changes nothing"
         calls.append(whole.calls)
     return Prepared(verb, kept, tuple(calls), made(commands.folder))
 

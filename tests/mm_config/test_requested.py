@@ -1,4 +1,4 @@
-"""What a request chooses in place of its spec: sizes by hand, what is allowed, and each mistake in one line."""
+"""What a request chooses in place of its spec: sizes by hand, what is allowed, each mistake in one line."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mm_config.rules import first_step, request_problems, spec_of
 from mm_config.rules.sampling import guidance_by_step, idle_settings
 from mm_config.specs import (
     Expert,
+    FeatureCacheSpec,
     GenerationRequest,
     ImageFit,
     RequestSetting,
@@ -74,7 +75,7 @@ def test_sizes_fill_the_tokens_of_their_network() -> None:
 
 
 def test_a_spec_of_another_shape_keeps_it_at_another_area() -> None:
-    # 2:1 is no usual ratio: sqrt(921600 * 2) = 1357.6 gives 1344 columns, 921600 / 1344 = 685.7 gives 672 rows.
+    # 2:1 is no usual ratio: sqrt(921600 * 2) = 1357.6 gives 1344 columns, 921600 / 1344 = 685.7 672 rows.
     wide = replace(T2V, {"height": 448, "width": 896})
     assert size(wide, resolution=P720) == (1344, 672)
 
@@ -172,16 +173,16 @@ def test_guidance_of_an_expert_that_is_not_there_is_refused() -> None:
     single = replace(wan21.T2V_1_3B.infer(), "requests_may_set", tuple(RequestSetting))
     assert asked(single, guidance_high_noise=3.0) == {}
     assert asked(single, guidance_low_noise=3.0) == {
-        "guidance_low_noise": "is 3.0, but spec.boundary is None: there is no low-noise expert, and the single "
-        "network's own is guidance_high_noise"
+        "guidance_low_noise": "is 3.0, but spec.boundary is None: there is no low-noise expert, and the "
+        "single network's own is guidance_high_noise"
     }
 
 
 def test_distilled_weights_take_no_guidance_of_a_request_nor_another_number_of_steps() -> None:
     distilled = replace(wan22.T2V_A14B_DISTILLED.infer(), "requests_may_set", tuple(RequestSetting))
     assert asked(distilled, guidance_high_noise=2.0) == {
-        "guidance_high_noise": "is 2.0, but spec.distilled is True: the weights have their guidance built in; "
-        "set it to 1.0"
+        "guidance_high_noise": "is 2.0, but spec.distilled is True: the weights have their guidance built "
+        "in; set it to 1.0"
     }
     assert asked(distilled, steps=8) == {"steps": "is 8, but timesteps lists 4; make them equal"}
 
@@ -191,6 +192,15 @@ def test_what_another_field_of_the_spec_can_not_have_is_told_at_what_was_chosen(
     assert asked(sparse, steps=4) == {
         "steps": "spec.sparse_attention.dense_steps is 10, above spec.sampler.steps 4"
     }
+
+
+def test_steps_of_a_feature_cache_are_those_of_its_spec() -> None:
+    cached = replace(T2V, "feature_cache", FeatureCacheSpec(skipped=(20, 21)))
+    assert asked(cached, video="a.mp4", strength=0.5) == {
+        "strength": "leaves out steps that spec.feature_cache counts from; leave it out, or set "
+        "spec.feature_cache to None"
+    }
+    assert asked(cached, num_frames=49) == {}
 
 
 def test_a_strength_takes_whole_steps_as_diffusers_cuts_them() -> None:

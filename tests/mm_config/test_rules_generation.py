@@ -1,7 +1,5 @@
 """Rules on generation: the sampler, guidance, distilled weights, and shortcuts."""
 
-from typing import Any
-
 import pytest
 
 from mm_config import replace
@@ -86,20 +84,15 @@ def test_only_layerwise_residency_brings_single_blocks() -> None:
     assert found(WAN_T2V, {**changes, "runtime.residency.experts": Residency.LAYERWISE}) == {}
 
 
-@pytest.mark.parametrize("spec", [WAN_T2V, INFER])
-def test_ranks_share_tiles_where_there_are_tiles(spec: Any) -> None:
+def test_ranks_share_an_autoencoder_that_has_a_network() -> None:
     alone = {"runtime.parallel.autoencoder": True}
     shared = {**alone, "runtime.parallel.ulysses": 2}
-    only(spec, shared, "runtime.parallel.autoencoder", "spec.autoencoder makes none; turn its tiling on")
-    assert found(WAN_T2V, {**shared, "autoencoder.tiling": True}) == {}
-    tiled = {**alone, "autoencoder.tiling": True}
-    only(
-        WAN_T2V,
-        tiled,
-        "runtime.parallel.autoencoder",
-        "make one video, but there is one",
-    )
-    assert found(WAN_T2V, {**tiled, "runtime.guidance": GuidanceMode.PARALLEL}) == {}
+    only(INFER, shared, "runtime.parallel.autoencoder", "spec.autoencoder has no network that takes them")
+    for tiling in (False, True):
+        assert found(WAN_T2V, {**shared, "autoencoder.tiling": tiling}) == {}
+        cut = {**alone, "autoencoder.tiling": tiling}
+        only(WAN_T2V, cut, "runtime.parallel.autoencoder", "make one video, but there is one")
+        assert found(WAN_T2V, {**cut, "runtime.guidance": GuidanceMode.PARALLEL}) == {}
 
 
 def test_ranks_share_weights_that_several_hold() -> None:

@@ -30,6 +30,13 @@ def test_frames_survive_the_codec(tmp_path, data_spec, kind):
     assert np.abs(back.astype(int) - frames).mean() < 3
 
 
+def test_frames_that_come_in_parts_make_the_same_file(tmp_path):
+    frames = torch.from_numpy(smooth_frames())
+    write_mp4(tmp_path / "whole.mp4", frames, fps=24, comment="x")
+    write_mp4(tmp_path / "parts.mp4", (part for part in frames.split([1, 4, 4])), fps=24, comment="x")
+    assert (tmp_path / "parts.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
 def test_rate_format_and_comment_are_stored(tmp_path):
     path = tmp_path / "a.mp4"
     write_mp4(path, smooth_frames(), fps=23.976, comment="mm 1f3a äöü")

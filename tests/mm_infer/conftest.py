@@ -19,6 +19,7 @@ from mm_config.specs.kinds import ModelSpec
 from mm_config.specs.requests import SamplesSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
 from mm_models.seeding import generator
+from tests.forked_ranks import run_ranks as run_ranks
 
 SMALL = {
     "model.hidden_size": 32,

@@ -24,12 +24,12 @@ def test_a_spec_is_refused_before_torch_is_imported() -> None:
         "import sys; from experiments.wan22_i2v import SPEC\n"
         "from mm_config import replace\n"
         "from mm_config.rules.carried_out import refusals\n"
-        "from mm_config.specs import Solver\n"
-        "changed = replace(SPEC, 'sampler.solver', Solver.DPMPP_2M)\n"
+        "from mm_config.specs import FeatureCacheSpec\n"
+        "changed = replace(SPEC, 'feature_cache', FeatureCacheSpec())\n"
         "print([problem.path for problem in refusals(changed)], 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "['spec.sampler.solver'] False\n"
+    assert done.stdout == "['spec.feature_cache.skipped'] False\n"
 
 
 @pytest.mark.parametrize(

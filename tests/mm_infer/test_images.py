@@ -14,10 +14,10 @@ from PIL import Image
 from experiments import wan21_flf2v_14b_infer, wan22_i2v, wan22_ti2v_5b_infer
 from mm_config import replace
 from mm_config.options.run_options import RunOptions
+from mm_config.rules import area_size, best_size
 from mm_config.schema import UserError
 from mm_config.specs import Conditioning, GenerationRequest, ImageFit, InferSpec, RandomWeights
 from mm_infer import generate
-from mm_config.rules import area_size, best_size
 from mm_infer.images import check_files, frames_of, video_size
 
 I2V = replace(wan22_i2v.SPEC, {"height": 480, "width": 832})

@@ -256,7 +256,7 @@ def test_the_module_shows_what_it_has_and_imports_torch_on_first_use():
     code = "import sys, mm_infer; print(*dir(mm_infer)); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    names = {"GenerationRequest", "Pipeline", "Video", "generate", "load"}
+    names = {"GenerationRequest", "Pipeline", "Preview", "Video", "generate", "load"}
     parts = {
         "Encoded",
         "Generation",

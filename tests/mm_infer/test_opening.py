@@ -23,8 +23,8 @@ from mm_config.specs.lora import AppliedLoraSpec
 from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.weights import ReleasedWeights, TrainedBy
 from mm_infer import load, opening
+from mm_infer.loading import load_pipeline
 from mm_infer.opening import open_generation, train_missing
-from mm_infer.pipeline import load_pipeline
 from mm_models import networks
 from mm_models.lora.adapter import HIGH_NOISE, LOW_NOISE, Adapter, LowRank
 from mm_models.lora.writing import save_adapters

@@ -1,7 +1,6 @@
 """Wan's autoencoder behind our interface, against diffusers used directly."""
 
 import shutil
-import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,6 @@ import attrs
 import pytest
 import torch
 from diffusers import AutoencoderKLWan  # type: ignore[attr-defined]
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import mm_models
 from mm_config.options.locations import Location, Locations
@@ -20,6 +17,7 @@ from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import LatentMode, WanAutoencoderSpec
 from mm_config.specs.weights import RandomWeights, ReleasedWeights
 from mm_models.seeding import generator
+from tests.live_bytes import peak_of
 
 SPEC = WanAutoencoderSpec(
     weights=ReleasedWeights(name="tiny-wan", subfolder="vae"),
@@ -86,32 +84,6 @@ def test_a_clips_sample_is_its_own_in_any_batch(locations: Locations) -> None:
     assert torch.equal(together, again)
     assert torch.equal(ours.encode(clip()[1:]), together[1:])
     assert not torch.allclose(together, mode.encode(clip()))
-
-
-class LiveBytes(TorchDispatchMode):
-    """The most bytes that tensors made under it held at once; views of what is given hold none."""
-
-    def __init__(self, given: torch.Tensor) -> None:
-        super().__init__()
-        self.held = {given.untyped_storage()._cdata: 0}
-        self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in (one for one in tree_leaves(made) if isinstance(one, torch.Tensor)):
-            storage = tensor.untyped_storage()
-            if storage._cdata not in self.held:
-                self.held[storage._cdata] = storage.nbytes()
-                weakref.finalize(storage, self.held.pop, storage._cdata, None)
-        self.peak = max(self.peak, sum(self.held.values()))
-        return made
-
-
-def peak_of(work: Callable[[torch.Tensor], torch.Tensor], given: torch.Tensor) -> tuple[int, torch.Tensor]:
-    """What computing took at its peak beside what it was given and what it gave."""
-    with LiveBytes(given) as live:
-        made = work(given)
-    return live.peak - made.nbytes, made
 
 
 def test_memory_of_encoding_does_not_grow_with_the_length_or_the_batch(locations: Locations) -> None:

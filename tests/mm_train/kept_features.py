@@ -13,10 +13,10 @@ from mm_config.options.run_options import RunOptions
 from mm_config.specs.datasets import ManifestSpec
 from mm_config.specs.train import TrainSpec
 from mm_data import Asked, Dataset, ask
+from mm_models.ranks import Ranks
 from mm_train.content import with_content
 from mm_train.features.looking_up import Features
 from mm_train.features.opening import open_features
-from mm_train.ranks import Ranks
 
 ALONE = Ranks(rank=0, world_size=1, grouped=False)
 CPU = torch.device("cpu")

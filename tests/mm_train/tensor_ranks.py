@@ -14,12 +14,12 @@ from mm_config.specs import TrainSpec
 from mm_models.networks import copy_whole
 from mm_models.ops import choose
 from mm_models.parallel import over_ranks
+from mm_models.ranks import Ranks
 from mm_models.weights.filling import own_region
 from mm_train.adapters import build_network
 from mm_train.clipping import local_of
 from mm_train.layout import Layout, layout_of
 from mm_train.parallelize import materialize, parallelize
-from mm_train.ranks import Ranks
 
 CPU = torch.device("cpu")
 SAMPLES = 2

@@ -10,7 +10,8 @@ import attrs
 
 from mm_config.options.run_options import RunOptions
 from mm_config.specs.train import TrainSpec
-from mm_train import agreeing, preparing
+from mm_models.ranks import agreeing
+from mm_train import preparing
 from tests.mm_train.relaunched import launched
 
 

@@ -8,11 +8,9 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from mm_config.specs.dtype import Dtype
 from mm_config.specs.optim import AdamWSpec
-from mm_config.specs.train import PrecisionSpec
+from mm_models.ranks import joined
 from mm_train.clipping import clip_gradients, clipping_of, global_norm
-from mm_train.ranks import joined
 
 
 def with_gradient(gradient: Tensor) -> nn.Parameter:
@@ -56,7 +54,7 @@ def test_sharded_and_plain_gradients_count_the_same() -> None:
     generator = torch.Generator().manual_seed(0)
     tensors = [torch.randn(5, 3, generator=generator) for _ in range(3)]
     expected = torch.cat([tensor.flatten() for tensor in tensors]).norm()
-    with joined(PrecisionSpec(compute=Dtype.BFLOAT16), torch.device("cpu")):
+    with joined(torch.device("cpu"), sharded=True):
         mesh = init_device_mesh("cpu", (1,))
         mixed = [tensors[0], *(distribute_tensor(tensor, mesh, [Shard(0)]) for tensor in tensors[1:])]
         assert torch.allclose(global_norm(mixed), expected)

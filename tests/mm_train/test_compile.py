@@ -12,14 +12,13 @@ from torch import Tensor, nn
 import mm_models
 from mm_config import replace
 from mm_config.schema.errors import UserError
-from mm_config.specs.dtype import Dtype
 from mm_config.specs.parallel import NO_COMPILE, CompileBackend, CompileSpec, Recompute, RecomputeSpec
-from mm_config.specs.train import PrecisionSpec, TrainSpec
+from mm_config.specs.train import TrainSpec
 from mm_models import compile_blocks, compiled_graphs
+from mm_models.ranks import joined
 from mm_train import offloading
 from mm_train.layout import layout_of
 from mm_train.parallelize import parallelize
-from mm_train.ranks import joined
 
 CPU = torch.device("cpu")
 INDUCTOR = CompileSpec(enabled=True)
@@ -44,7 +43,7 @@ def gradients(
     network = mm_models.build(small.model, device="cpu")
     mm_models.initialize(network, seed=1)
     nn.init.normal_(network.get_parameter("proj_out.weight"), generator=torch.Generator().manual_seed(0))
-    with joined(PrecisionSpec(compute=Dtype.BFLOAT16), CPU) as group:
+    with joined(CPU, sharded=True) as group:
         ranks = attrs.evolve(group, grouped=sharded)
         parallelize(
             network, replace(small, {"recompute": kept, "compile": how}), layout_of(small, ranks, CPU), CPU

@@ -24,9 +24,9 @@ from mm_config.specs.weights import RandomWeights
 from mm_data import read_mp4
 from mm_models.ops.choosing import choose
 from mm_models.parallel import over_ranks
+from mm_models.ranks import Ranks
 from mm_train.layout import layout_of
 from mm_train.parallelize import materialize, parallelize
-from mm_train.ranks import Ranks
 from tests.forked_ranks import RunRanks
 
 CPU = torch.device("cpu")

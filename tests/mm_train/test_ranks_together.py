@@ -12,8 +12,8 @@ from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import Problem
 from mm_config.specs.datasets import FolderSpec
 from mm_config.specs.train import TrainSpec
+from mm_models.ranks import Ranks, merged
 from mm_train.preparing import prepared
-from mm_train.ranks import Ranks, merged
 from tests.mm_train.launching import two_ranks
 
 Losses = Callable[[Path], list[float]]
@@ -104,8 +104,7 @@ import json
 import torch
 
 from mm_config.schema.errors import UserError
-from mm_config.specs.train import PrecisionSpec
-from mm_train.ranks import joined
+from mm_models.ranks import joined
 
 
 def failing(on: int) -> str:
@@ -121,7 +120,7 @@ def caught(call) -> str:
         return f"all: {error}"
 
 
-with joined(PrecisionSpec(), torch.device("cpu")) as ranks:
+with joined(torch.device("cpu")) as ranks:
     got = {
         "gather": ranks.gather(ranks.rank),
         "share": ranks.share(["of", ranks.rank]),

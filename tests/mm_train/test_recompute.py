@@ -14,16 +14,15 @@ from torch.utils._pytree import tree_leaves
 import mm_models
 from mm_config import replace
 from mm_config.schema.errors import UserError
-from mm_config.specs.dtype import Dtype
 from mm_config.specs.parallel import Recompute, RecomputeSpec
-from mm_config.specs.train import PrecisionSpec, TrainSpec
+from mm_config.specs.train import TrainSpec
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models.ops.choosing import Ops, choose
+from mm_models.ranks import joined
 from mm_train import offloading
 from mm_train.layout import layout_of
 from mm_train.offloading import Offload
 from mm_train.parallelize import parallelize
-from mm_train.ranks import joined
 from mm_train.recompute import recompute
 
 FULL = RecomputeSpec(mode=Recompute.FULL)
@@ -55,7 +54,7 @@ def gradients(
 
     for block in network.get_submodule("blocks").children():
         block.get_submodule("ffn").register_forward_hook(count)
-    with joined(PrecisionSpec(compute=Dtype.BFLOAT16), CPU) as group:
+    with joined(CPU, sharded=True) as group:
         ranks = attrs.evolve(group, grouped=sharded)
         parallelize(network, replace(small, "recompute", spec), layout_of(small, ranks, CPU), CPU)
         assert isinstance(network, FSDPModule) == sharded

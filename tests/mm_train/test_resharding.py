@@ -19,6 +19,7 @@ from mm_config.specs.optim import EmaSpec
 from mm_config.specs.train import TrainSpec
 from mm_models import checkpoint
 from mm_models.ops.choosing import REFERENCE
+from mm_models.ranks import Ranks
 from mm_train import states
 from mm_train.adapters import build_network
 from mm_train.average import average_of
@@ -26,7 +27,6 @@ from mm_train.clipping import local_of
 from mm_train.layout import layout_of
 from mm_train.optim import build_optimizer, make_moments, named_moments
 from mm_train.parallelize import materialize, parallelize
-from mm_train.ranks import Ranks
 from mm_train.states import Groups, TrainState
 from tests.forked_ranks import RunRanks
 

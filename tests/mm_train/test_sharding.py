@@ -14,9 +14,9 @@ from mm_config.schema.errors import UserError
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.parallel import FsdpSpec
 from mm_config.specs.train import PrecisionSpec, TrainSpec
+from mm_models.ranks import joined
 from mm_train.matching import matching_modules
 from mm_train.parallelize import materialize
-from mm_train.ranks import joined
 from mm_train.sharding import shard
 from tests.forked_ranks import all_ranks
 
@@ -43,7 +43,7 @@ def test_a_list_of_modules_is_refused_with_the_pattern_that_was_meant(small: Tra
 def test_units_are_the_matches_and_the_root_and_keep_float32_shards(small: TrainSpec) -> None:
     network = mm_models.build(small.model)
     names = [name for name, _ in network.named_parameters()]
-    with joined(BFLOAT16, CPU):
+    with joined(CPU, sharded=True):
         shard(network, FsdpSpec(wrap=("blocks.*", "blocks.*.ffn")), BFLOAT16, all_ranks(), CPU)
         units = [name for name, module in network.named_modules() if isinstance(module, FSDPModule)]
         assert units == ["", "blocks.0", "blocks.0.ffn", "blocks.1", "blocks.1.ffn"]

@@ -15,9 +15,9 @@ from mm_config.specs.parallel import FsdpSpec
 from mm_config.specs.train import PrecisionSpec
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models.networks import copy_whole
+from mm_models.ranks import joined
 from mm_train.clipping import clip_gradients, local_of
 from mm_train.parallelize import materialize
-from mm_train.ranks import joined
 from mm_train.sharding import reshard, set_gradient_sync, shard
 from tests.forked_ranks import RunRanks, all_ranks
 from tests.tiny_wan import TINY_WAN
@@ -173,7 +173,7 @@ def _gathered(fsdp: FsdpSpec, kind: str) -> list[str]:
 
 
 def test_units_are_gathered_ahead_in_the_order_of_the_pass() -> None:
-    with joined(BFLOAT16, CPU):
+    with joined(CPU, sharded=True):
         pairs = FsdpSpec(blocks_per_unit=2, forward_prefetch=2)
         assert _gathered(pairs, "forward") == ["blocks.0, blocks.1", "blocks.2", "blocks.2"]
         inner = FsdpSpec(wrap=INNER, backward_prefetch=1)

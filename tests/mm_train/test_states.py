@@ -26,8 +26,8 @@ from mm_config.specs.train import TrainSpec
 from mm_models import checkpoint
 from mm_models.blocks import entry_of
 from mm_models.manifest import write_manifest
+from mm_models.ranks import Ranks
 from mm_train import states
-from mm_train.ranks import Ranks
 from mm_train.states import TrainState
 
 ALONE = Ranks(0, 1, grouped=False)
@@ -48,15 +48,19 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").iterdir())
 
 
-BROKEN = {"a weight on the way": (3, "", "nan"), "a second moment at the end": (4, ".exp_avg_sq", "inf")}
+BROKEN = {
+    "a weight on the way": (3, "", "nan", False),
+    "a second moment at the end": (4, ".exp_avg_sq", "inf", False),
+    "a copy of a second moment": (4, ".exp_avg_sq", "inf", True),
+}
 
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_state_that_is_not_finite_is_not_saved_and_the_one_before_is_resumed(
     brief: TrainSpec, options: RunOptions, losses_of: Callable[[Path], list[float]], case: str
 ) -> None:
-    at, moment, value = BROKEN[case]
-    spec = replace(brief, "name", f"not_finite_{at}")
+    at, moment, value, beside = BROKEN[case]
+    spec = replace(brief, {"name": f"not_finite_{at}_{beside}", "checkpoint.asynchronous": beside})
     update, count = AdamW.step, 0
 
     def broken(self: AdamW, *args: object) -> None:
@@ -93,9 +97,9 @@ def test_any_number_that_is_not_finite_is_found_and_no_other(value: str, dtype: 
     optimizer = AdamW([network["first"]])
     with torch.no_grad():
         network["first"][0, 0], network["first"][1, 1] = torch.finfo(dtype).max, torch.finfo(dtype).min
-        assert states.not_finite(network, optimizer, ALONE) == []
+        assert states.not_finite(states.saved_shards(network, optimizer), ALONE) == []
         network["second"][3, 2] = float(value)
-    assert states.not_finite(network, optimizer, ALONE) == ["second"]
+    assert states.not_finite(states.saved_shards(network, optimizer), ALONE) == ["second"]
 
 
 def _save_what_one_rank_broke(rank: int, spec: TrainSpec, folder: Path) -> None:

@@ -34,13 +34,13 @@ from mm_config.specs import (
     ValidationSpec,
 )
 from mm_data import read_mp4
+from mm_models.ranks import Ranks
 from mm_models.wan.architecture import families
 from mm_train import states
 from mm_train.carried_out import check_carried_out
 from mm_train.clipping import clip_gradients
 from mm_train.layout import Layout
 from mm_train.optim import build_optimizer, named_moments, set_learning_rate
-from mm_train.ranks import Ranks
 from mm_train.states import TrainState
 from tests.forked_ranks import RunRanks
 from tests.mm_train.tensor_ranks import (

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mm_models.ops.choosing import Ops, choose
-from mm_train.ranks import backend_for
+from mm_models.ranks import backend_for
 from tests.npu_standin import guard
 from tests.npu_standin.parity import assert_equal, on_device
 from tests.npu_standin.test_networks import TEXT_TO_VIDEO, drawn, inputs

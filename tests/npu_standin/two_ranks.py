@@ -29,11 +29,11 @@ from mm_config.specs.parallel import Recompute
 from mm_config.specs.train import TrainSpec
 from mm_models import device
 from mm_models.ops.choosing import choose
+from mm_models.ranks import Ranks, joined
 from mm_train import states, train
 from mm_train.layout import layout_of
 from mm_train.optim import build_optimizer, make_moments, named_moments
 from mm_train.parallelize import materialize, parallelize
-from mm_train.ranks import Ranks, joined
 from tests.mm_train.conftest import SMALL
 from tests.npu_standin import guard
 
@@ -95,7 +95,7 @@ def main(folder: Path) -> None:
     npu = device.pick("npu")
     options = RunOptions(runs_dir=folder / "runs")
     spec = spec_of("npu", "npu")
-    with joined(spec.precision, npu) as ranks:
+    with joined(npu) as ranks:
         train(spec_of("cpu", "cpu"), options)
         trained = train(spec, options)
         resumed(spec_of("resumed", "npu"), options)

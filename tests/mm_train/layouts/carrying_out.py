@@ -24,6 +24,7 @@ from mm_data import Batch, Dataset, Stream
 from mm_models.networks import copy_whole
 from mm_models.ops.choosing import choose
 from mm_models.parallel import over_ranks
+from mm_models.ranks import Ranks
 from mm_models.seeding import generator
 from mm_train.adapters import build_network
 from mm_train.carried_out import check_carried_out
@@ -33,7 +34,6 @@ from mm_train.layout import Layout, layout_of
 from mm_train.noise import noise_levels
 from mm_train.optim import build_optimizer
 from mm_train.parallelize import materialize, parallelize
-from mm_train.ranks import Ranks
 from mm_train.sources import Source, source_of
 from mm_train.work import Training
 from tests.mm_train.layouts.cells import STEP, Cell

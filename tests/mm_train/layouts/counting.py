@@ -16,10 +16,10 @@ from mm_config.planning.costs import Kind
 from mm_config.specs import TrainSpec
 from mm_models.ops.choosing import choose
 from mm_models.parallel import over_ranks, tensor
+from mm_models.ranks import Ranks
 from mm_train.adapters import build_network
 from mm_train.layout import layout_of
 from mm_train.parallelize import materialize, parallelize
-from mm_train.ranks import Ranks
 from mm_train.sharding import set_gradient_sync
 from tests.mm_train.layouts.carrying_out import CPU, fill
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mm_data.features.shards import writing as writing_features
     from mm_data.features.store import Store
     from mm_data.looking.sheet import Strip, write_contact_sheet
+    from mm_data.looking.strip import write_strip
     from mm_data.manifest import capped
     from mm_data.plan.making import make_plan
     from mm_data.plan.missing import check_files

@@ -17,10 +17,12 @@ from mm_config.schema import lazy
 if TYPE_CHECKING:
     from mm_config.specs import GenerationRequest
     from mm_infer.encoding import Encoded, denoised, encoded
+    from mm_infer.loading import generate, load
     from mm_infer.naming import file_names
     from mm_infer.opening import Generation, open_generation
     from mm_infer.passes import by_networks
-    from mm_infer.pipeline import Pipeline, Video, generate, load
+    from mm_infer.pipeline import Pipeline, Video
+    from mm_infer.previews import Preview
     from mm_infer.requests import Inputs
     from mm_infer.writing import strips_of
 else:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from mm_config.rules import CarriedOut, beyond
 from mm_config.schema import Problem
-from mm_config.specs import GenerationRequest, GuidanceMode, InferSpec
-from mm_models import PART_FIELDS, determinism_problems
+from mm_config.specs import GenerationRequest, InferSpec
+from mm_models import PART_FIELDS, determinism_problems, ring_problems
 
 RUNNER = "generation"
 REQUEST_FIELDS = (
@@ -40,10 +40,26 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
     """Values of known fields that generation can't do yet."""
     runtime = spec.runtime
     yield from determinism_problems(runtime.deterministic, runtime.attention, runtime.compile)
-    if spec.runtime.guidance is GuidanceMode.PARALLEL:
+    yield from ring_problems(runtime.parallel.ring, runtime.attention)
+    yield from _split_problems(spec)
+    if spec.feature_cache is not None and spec.feature_cache.skipped is None:
         yield Problem(
-            "runtime.guidance", f"is parallel, which {RUNNER} can't do yet; batched or sequential can"
+            "feature_cache.skipped",
+            "is None: which steps skip the blocks is not known yet; `mm compare EXACT THIS --calibrate FILE` "
+            "finds them, EXACT being the same spec without a cache",
         )
+
+
+def _split_problems(spec: InferSpec) -> Iterator[Problem]:
+    """What can't be put beside weights of which a rank has only a part."""
+    parallel = spec.runtime.parallel
+    if parallel.tensor == 1 and not parallel.fsdp:
+        return
+    why = f"tensor {parallel.tensor}" if parallel.tensor > 1 else "fsdp true"
+    for index, lora in enumerate(spec.loras):
+        if not lora.merge:
+            message = f"is false, but with runtime.parallel.{why} no rank has a whole layer to be beside"
+            yield Problem(f"loras.{index}.merge", f"{message}; true adds it to their weights")
 
 
 CARRIED_OUT = CarriedOut(
@@ -60,6 +76,7 @@ CARRIED_OUT = CarriedOut(
         "samples.last_images",
         "samples.wanted",
         "requests_may_set",
+        "feature_cache",
         "image_fit",
         "image_background",
         "distilled",
@@ -69,6 +86,14 @@ CARRIED_OUT = CarriedOut(
         "sampler.guidance_interval",
         "sampler.guidance_rescale",
         "runtime.guidance",
+        "runtime.preview_every",
+        "runtime.parallel.autoencoder",
+        "runtime.parallel.data",
+        "runtime.parallel.fsdp",
+        "runtime.parallel.ring",
+        "runtime.parallel.tensor",
+        "runtime.parallel.timeout_seconds",
+        "runtime.parallel.ulysses",
     },
     problems=_value_problems,
 )

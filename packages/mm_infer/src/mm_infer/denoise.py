@@ -18,6 +18,8 @@ from mm_models import NOTHING, Given, network_inputs, with_clean_frame
 OnStep = Callable[[int, float, Expert, Tensor], object]
 """`(step, sigma, expert, latents)`, called after each step: its number from 0, the noise level that it began
 at, the expert that took it, and the latents `[B, C, T, H, W]` that it left at the next level."""
+OnEstimate = Callable[[int, Tensor], object]
+"""`(step, latents)`, called in each step: its number from 0, and the clean latents that it estimates."""
 
 
 def expert_for(timestep: float, boundary: float | None) -> Expert:
@@ -38,6 +40,7 @@ def denoise(
     dtype: torch.dtype = torch.float32,
     batched: bool = True,
     on_step: OnStep | None = None,
+    on_estimate: OnEstimate | None = None,
     given: Given = NOTHING,
     first_step: int = 0,
 ) -> Tensor:
@@ -58,6 +61,7 @@ def denoise(
         dtype: What the networks are given; latents, guidance and solver stay in float32.
         batched: Whether both passes of guidance are one pass of twice the batch.
         on_step: Called after each step.
+        on_estimate: Called in each step with the clean latents that its velocity points at, x - sigma v.
         given: What given frames come to, of the same videos; both passes of guidance have it.
         first_step: The step that begins, of those that the sampler counts from 0.
 
@@ -79,6 +83,8 @@ def denoise(
         velocity = guided_velocity(
             forward, number, expert, *inputs, batched=batched, rescale=sampler.guidance_rescale
         )
+        if on_estimate is not None:
+            on_estimate(number, with_clean_frame(given, latents - float(walked[index]) * velocity))
         latents, history = step(walked, index, latents, velocity, history)
         latents = with_clean_frame(given, latents)
         if on_step is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mm_config import rules
 from mm_config.schema import UserError
 from mm_config.specs import GenerationRequest, GuidanceMode, InferSpec
-from mm_infer.denoise import OnStep, denoise
+from mm_infer.denoise import OnEstimate, OnStep, denoise
 from mm_infer.images import frames_of, video_size
 from mm_infer.passes import Forward
 from mm_infer.requests import Inputs, negative_prompt, noise_of
@@ -86,7 +86,13 @@ def encoded(
     return Encoded(batch.requests, noise, text, negative, given).to(device)
 
 
-def denoised(spec: InferSpec, forward: Forward, batch: Encoded, on_step: OnStep) -> Tensor:
+def denoised(
+    spec: InferSpec,
+    forward: Forward,
+    batch: Encoded,
+    on_step: OnStep | None,
+    on_estimate: OnEstimate | None = None,
+) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch, in float32 on its device.
 
     Args:
@@ -107,8 +113,9 @@ def denoised(spec: InferSpec, forward: Forward, batch: Encoded, on_step: OnStep)
         made.sampler,
         spec.boundary,
         dtype=torch.float32 if spec.float32_residual else torch_dtype(spec.dtype),
-        batched=spec.runtime.guidance is GuidanceMode.BATCHED,
+        batched=spec.runtime.guidance is not GuidanceMode.SEQUENTIAL,
         on_step=on_step,
+        on_estimate=on_estimate,
         given=batch.given,
         first_step=rules.first_step(made, batch.requests[0]),
     )

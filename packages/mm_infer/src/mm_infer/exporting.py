@@ -20,8 +20,8 @@ from mm_config.specs import (
     Solver,
 )
 from mm_infer.content import require_pinned
+from mm_infer.loading import load_network
 from mm_infer.opening import PATH_OF, open_generation, train_missing
-from mm_infer.pipeline import load_network
 from mm_models import part_problems, require_free, staged, write_encoders, write_json, write_network
 
 _PARTS = {

@@ -18,6 +18,7 @@ from mm_config.schema import Problem, UserError, concerning, expect, gathering
 from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights, TrainedBy, Weights
 from mm_infer.adapters import ReadAdapter, adapter_fields, read_fields
 from mm_infer.carried_out import CARRIED_OUT, request_refusals
+from mm_infer.layout import ALONE, Layout
 from mm_infer.requests import check_requests
 from mm_infer.samplers import sigmas
 from mm_models import (
@@ -27,6 +28,7 @@ from mm_models import (
     device,
     named_otherwise,
     require_releases,
+    require_stream,
     torch_dtype,
 )
 from mm_models.ops import Ops, choose
@@ -69,6 +71,8 @@ class Generation:
     """Where each expert's weights lie, or the seed that draws them; those to be trained are missing."""
     adapters: tuple[ReadAdapter, ...]
     """What is added to the experts, in the order of the spec; those to be trained are missing."""
+    layout: Layout = ALONE
+    """The ranks that make the videos."""
 
 
 def options_of_loading(options: RunOptions | None) -> RunOptions:
@@ -86,7 +90,10 @@ def options_of_loading(options: RunOptions | None) -> RunOptions:
 
 
 def open_generation(
-    spec: InferSpec, options: RunOptions, requests: Sequence[GenerationRequest] | None = None
+    spec: InferSpec,
+    options: RunOptions,
+    requests: Sequence[GenerationRequest] | None = None,
+    layout: Layout = ALONE,
 ) -> Generation:
     """Checks a spec and finds all that it names, but for weights and adapters that it allows to be trained.
 
@@ -94,6 +101,7 @@ def open_generation(
         spec: The spec.
         options: Where runs and locations are looked up.
         requests: What is going to be made; None where it is not known yet.
+        layout: The ranks that make it.
 
     Raises:
         UserError: The spec breaks a rule or asks for what generation can't do; or its sampler's table, its
@@ -113,6 +121,9 @@ def open_generation(
             check_requests(spec, requests)
     _raise(problems)
     network = mm_models.build(spec.model, device="meta", ops=ops, float32_residual=spec.float32_residual)
+    if spec.feature_cache is not None:
+        with gathering(problems):
+            require_stream(network, "spec.feature_cache")
     weights: dict[Expert, Path | RandomWeights] = {}
     for expert, source in expert_weights(spec).items():
         if not _may_be_trained(spec, source):
@@ -126,7 +137,7 @@ def open_generation(
     _raise(problems)
     for idle in rules.idle_settings(spec, requests):
         say(str(idle))
-    return Generation(spec, options, place, dtype, ops, network, weights, adapters)
+    return Generation(spec, options, place, dtype, ops, network, weights, adapters, layout)
 
 
 def train_missing(generation: Generation) -> Generation:

@@ -14,23 +14,23 @@ import mm_data
 import mm_models
 from mm_config import rules, spec_hash
 from mm_config.console import progress
-from mm_config.npu import check_environment
-from mm_config.options import RunOptions
-from mm_config.schema import concerning, expect, expect_function
-from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights
-from mm_infer.adapters import add_adapters
-from mm_infer.content import require_pinned
+from mm_config.schema import UserError, expect_function
+from mm_config.specs import Expert, GenerationRequest, InferSpec
+from mm_infer.caching import passes_of
+from mm_infer.dealing import Deal, on_all_ranks, reached_a_step, turns, wait_for_others
 from mm_infer.denoise import OnStep
 from mm_infer.encoding import denoised, encoded
-from mm_infer.opening import PATH_OF, Generation, open_generation, options_of_loading, train_missing
-from mm_infer.passes import by_networks
+from mm_infer.latents import Denoised
+from mm_infer.layout import ALONE, Layout
+from mm_infer.previews import OnPreview, previewing
 from mm_infer.requests import (
     Inputs,
     expect_floats,
     inputs_of,
     latent_shape,
-    requests_of,
 )
+from mm_infer.spreading import on_two_ranks
+from mm_infer.watching import UNWATCHED, Watch
 from mm_models import Autoencoder, ImageEncoder, TextEncoder
 
 Output = Literal["uint8", "float"]
@@ -66,6 +66,13 @@ class Pipeline:
     """Prompts to features."""
     image_encoder: ImageEncoder | None = attrs.field(default=None, repr=False)
     """Given frames to features, for networks with an image branch."""
+    layout: Layout = attrs.field(default=ALONE, repr=False)
+    """The ranks that make the videos."""
+
+    @property
+    def decodes(self) -> bool:
+        """Whether this rank decodes its group's videos: the first does, or all of them together."""
+        return self.layout.leads or self.spec.runtime.parallel.autoencoder
 
     def __call__(
         self,
@@ -76,11 +83,13 @@ class Pipeline:
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
         on_step: OnStep | None = None,
+        on_preview: OnPreview | None = None,
         output: Output = "uint8",
     ) -> tuple[Video, ...]:
         """Makes B videos, one for each prompt and in their order, `spec.runtime.batch_size` at a time.
 
-        A video depends on its request and the spec, not on its neighbours nor on the device.
+        A video depends on its request and the spec, not on its neighbours nor on the device. Under torchrun
+        every rank makes the call, with the same arguments, and gets all videos.
 
         Args:
             prompts: Requests, or plain prompts, whose seed is 0.
@@ -90,10 +99,13 @@ class Pipeline:
             prompt_embeds: Features `[B, L, D]` in place of what the text encoder makes of the prompts; L is
                 the encoder's `max_tokens`, and tokens beyond a text's length are zero.
             negative_prompt_embeds: The same for the negative prompts.
-            on_step: Called as `on_step(step, sigma, expert, latents)` after each step of each batch; `sigma`
+            on_step: Called as `on_step(step, sigma, expert, latents)` after each step of each batch, on the
+                ranks that make it; `sigma`
                 is the noise level that the step began at, and the latents are those it left. What it writes
                 into them is what the next step begins with; who keeps them beyond the call and doesn't want
                 to alter the video clones them.
+            on_preview: Called with a `Preview` of each video every `spec.runtime.preview_every` steps or,
+                where the spec says none, after each: colours of the latents that the step estimates.
             output: Whether frames are uint8 from 0 to 255 or float32 from 0 to 1.
 
         Raises:
@@ -107,7 +119,8 @@ class Pipeline:
             raise ValueError(f"output: expected 'uint8' or 'float', got {output!r}")
         inputs = inputs_of(self.spec, prompts, latents, generator, prompt_embeds, negative_prompt_embeds)
         expect_function("on_step", on_step)
-        return tuple(make_videos(self, inputs, on_step, output))
+        expect_function("on_preview", on_preview)
+        return every_video(self, inputs, Watch(on_step, on_preview=on_preview), output)
 
     def denoise(
         self,
@@ -129,17 +142,19 @@ class Pipeline:
         """
         inputs = inputs_of(self.spec, prompts, latents, generator, prompt_embeds, negative_prompt_embeds)
         expect_function("on_step", on_step)
-        batches = inputs.batches(self.spec)
         if len({latent_shape(self.spec, request) for request in inputs.requests}) > 1:
             raise ValueError("prompts: they make videos of several sizes; call once for each size")
-        with _progress(self, batches, on_step) as took:
-            return torch.cat([_denoised(self, batch, took) for batch in batches])
+        made: dict[int, Tensor] = {}
+        for turn in denoised_turns(self, inputs, Watch(on_step)):
+            mine = {number: one.latents for number, one in turn.items() if self.layout.leads}
+            made |= on_all_ranks(mine, self.layout, self.device)
+        return torch.stack([made[number] for number in sorted(made)])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents `[B, C, T, H, W]` to video `[B, 3, T, H, W]` in about [-1, 1], float32 on the CPU.
 
-        Videos of any number and size: only C is the autoencoder's.
+        Videos of any number and size: only C is the autoencoder's. Ranks that share it call this together.
 
         Raises:
             TypeError: The latents are no tensor of floats.
@@ -151,119 +166,84 @@ class Pipeline:
             expected = f"[B, C, T, H, W] = [B, {channels}, T, H, W]"
             raise ValueError(f"latents: expected the shape {expected}, got {list(latents.shape)}")
         with mm_models.deterministic(self.device, self.spec.runtime.deterministic):
-            return self.autoencoder.decode(latents.to(self.device)).float().cpu()
-
-
-def load(spec: InferSpec, options: RunOptions | None = None) -> Pipeline:
-    """Loads a generation once, to make videos of it many times: `load(spec)(["a red circle moving up"])`.
-
-    Args:
-        spec: What to carry out. Weights that a training makes are found by its hash; they are trained first
-            where `spec.runtime.build_missing` says so.
-        options: Where runs and releases are looked up, where `mm generate` looks them up by default, and how
-            missing weights are trained. Loading is no run, so what only a run could heed is refused.
-
-    Raises:
-        TypeError: An argument is of another type.
-        UserError: The spec breaks a rule or can't be carried out here, or weights are missing.
-    """
-    return _load(spec, options, None)
-
-
-def generate(
-    spec: InferSpec, prompts: Sequence[str | GenerationRequest], options: RunOptions | None = None
-) -> tuple[Video, ...]:
-    """Makes one video per prompt, in their order: `load`, then one call of the pipeline.
-
-    The prompts are checked before anything is trained or loaded.
-
-    Args:
-        spec, options: As for `load`.
-        prompts: Requests, or plain prompts, whose seed is 0.
-
-    Raises:
-        TypeError: An argument is of another type.
-        UserError: As `load`, or a prompt is blank or too long.
-    """
-    requests = requests_of(prompts)
-    return tuple(make_videos(_load(spec, options, requests), Inputs(requests)))
-
-
-def load_pipeline(generation: Generation) -> Pipeline:
-    """Loads the experts with their adapters, the text encoder and the autoencoder onto the device.
-
-    Args:
-        generation: Opened, with nothing left to train.
-    """
-    spec, place, locations = generation.spec, generation.device, generation.options.locations
-    return Pipeline(
-        spec=spec,
-        device=place,
-        networks={expert: load_network(generation, expert) for expert in generation.weights},
-        autoencoder=mm_models.build_autoencoder(spec.autoencoder, device=place, locations=locations),
-        text_encoder=mm_models.build_text_encoder(spec.text_encoder, device=place, locations=locations),
-        image_encoder=None
-        if spec.image_encoder is None
-        else mm_models.build_image_encoder(spec.image_encoder, device=place, locations=locations),
-    )
+            return torch.cat([*mm_models.decoded_slices(self.autoencoder, latents.to(self.device))], dim=2)
 
 
 def make_videos(
-    pipeline: Pipeline, inputs: Inputs, on_step: OnStep | None = None, output: Output = "uint8"
-) -> Iterator[Video]:
-    """Makes the videos of checked inputs in batches, showing progress.
+    pipeline: Pipeline, inputs: Inputs, watch: Watch = UNWATCHED, output: Output = "uint8"
+) -> Iterator[dict[int, Video]]:
+    """Makes the videos of checked inputs turn by turn, showing progress.
 
-    The videos of a batch are handed on before the next batch begins, so that they can be kept.
+    A turn's videos are handed on before the next turn begins, so that they can be kept, by the numbers of
+    their requests: to the first rank of each group those that its group made. All ranks take every turn.
     """
+    for turn in denoised_turns(pipeline, inputs, watch):
+        made = {
+            number: Video(one.request, torch.cat([*frames_of(pipeline, one.latents, output)]))
+            for number, one in turn.items()
+            if pipeline.decodes
+        }
+        yield made if pipeline.layout.leads else {}
+
+
+def denoised_turns(
+    pipeline: Pipeline, inputs: Inputs, watch: Watch = UNWATCHED
+) -> Iterator[dict[int, Denoised]]:
+    """The same, before anything is decoded, on all ranks of a group: the latents of its batch.
+
+    A turn has a batch of each group of ranks, the last one perhaps of fewer.
+    """
+    layout, ranks = pipeline.layout, pipeline.layout.ranks
+    deals = turns(inputs.batches(pipeline.spec), layout)
+    with _progress(pipeline, inputs, deals, watch.on_step) as took:
+        watch = attrs.evolve(watch, on_step=took)
+        for deal in deals:
+            # Ranks wait for each other in a pass, so what fails on one alone ends it at once.
+            yield ranks.together(lambda deal=deal: _in_a_turn(pipeline, deal, watch), UserError)
+
+
+@torch.no_grad()
+def frames_of(pipeline: Pipeline, latents_CTHW: Tensor, output: Output = "uint8") -> Iterator[Tensor]:
+    """The frames `[t, H, W, 3]` of a video, those of a latent frame at a time, on the CPU."""
     to_pixels = mm_data.to_frames if output == "uint8" else mm_data.to_unit_frames
-    batches = inputs.batches(pipeline.spec)
-    with _progress(pipeline, batches, on_step) as took:
-        for batch in batches:
-            decoded = pipeline.decode(_denoised(pipeline, batch, took))
-            frames = to_pixels(decoded)
-            yield from (Video(request, one) for request, one in zip(batch.requests, frames, strict=True))
+    with mm_models.deterministic(pipeline.device, pipeline.spec.runtime.deterministic):
+        latents = latents_CTHW[None].to(pipeline.device)
+        for video in mm_models.decoded_slices(pipeline.autoencoder, latents):
+            yield to_pixels(video[0])
 
 
-def _load(
-    spec: InferSpec, options: RunOptions | None, requests: Sequence[GenerationRequest] | None
-) -> Pipeline:
-    expect("spec", spec, InferSpec)
-    options = options_of_loading(options)
-    check_environment(spec)
-    generation = train_missing(open_generation(spec, options, requests))
-    require_pinned(generation)
-    return load_pipeline(generation)
+def every_video(
+    pipeline: Pipeline, inputs: Inputs, watch: Watch = UNWATCHED, output: Output = "uint8"
+) -> tuple[Video, ...]:
+    """The videos of checked inputs, in their order, on every rank."""
+    found: dict[int, Video] = {}
+    for made in make_videos(pipeline, inputs, watch, output):
+        found |= videos_on_all_ranks(pipeline, inputs, made)
+    return tuple(found[number] for number in range(len(inputs.requests)))
 
 
-def load_network(generation: Generation, expert: Expert) -> nn.Module:
-    """An expert with its weights and adapters, on the generation's device."""
-    network = mm_models.build(
-        generation.spec.model,
-        device=generation.device,
-        dtype=generation.dtype,
-        ops=generation.ops,
-        float32_residual=generation.spec.float32_residual,
-    )
-    if isinstance(weights := generation.weights[expert], RandomWeights):
-        mm_models.initialize(network, weights.seed)
-    else:
-        with concerning(PATH_OF[expert]):
-            mm_models.load(network, weights)
-    add_adapters(network, [one for one in generation.adapters if one.field.expert is expert])
-    return network.eval().requires_grad_(False)
+def videos_on_all_ranks(pipeline: Pipeline, inputs: Inputs, made: Mapping[int, Video]) -> dict[int, Video]:
+    """A turn's videos of all ranks."""
+    mine = {number: video.frames for number, video in made.items()}
+    found = on_all_ranks(mine, pipeline.layout, torch.device("cpu"))
+    return {number: Video(inputs.requests[number], frames) for number, frames in found.items()}
 
 
 @contextmanager
-def _progress(pipeline: Pipeline, batches: Sequence[Inputs], on_step: OnStep | None) -> Generator[OnStep]:
-    """A bar of the steps of all batches; what it gives moves the bar and passes each step on."""
-    count = sum(len(batch.requests) for batch in batches)
+def _progress(
+    pipeline: Pipeline, inputs: Inputs, deals: Sequence[Deal | None], on_step: OnStep | None
+) -> Generator[OnStep]:
+    """A bar of the steps of this rank's batches; what it gives moves the bar and passes each step on."""
+    layout, count = pipeline.layout, len(inputs.requests)
     title = f"generate {count} video{'s' if count > 1 else ''}"
-    total = sum(_steps(pipeline.spec, batch.requests[0]) for batch in batches)
+    total = sum(_steps(pipeline.spec, deal.batch.requests[0]) for deal in deals if deal is not None)
     wanted = pipeline.spec.runtime.deterministic
     with mm_models.deterministic(pipeline.device, wanted), progress(title, total, "step") as bar:
 
         def took(step: int, sigma: float, expert: Expert, latents: Tensor) -> None:
             bar.advance(1)
+            layout.ranks.reached(step)
+            reached_a_step(layout)
             if on_step is not None:
                 on_step(step, sigma, expert, latents)
 
@@ -276,9 +256,34 @@ def _steps(spec: InferSpec, request: GenerationRequest) -> int:
     return made.sampler.steps - rules.first_step(made, request)
 
 
+def _in_a_turn(pipeline: Pipeline, deal: Deal | None, watch: Watch) -> dict[int, Denoised]:
+    """The latents of a batch by their requests' numbers, once those of other groups of ranks are made too."""
+    made: dict[int, Denoised] = {}
+    failure: UserError | None = None
+    try:
+        if deal is not None:
+            latents = _denoised(pipeline, deal.batch, watch)
+            found = map(Denoised, deal.batch.requests, latents)
+            made = {deal.first + place: one for place, one in enumerate(found)}
+    except UserError as error:
+        failure = error
+    wait_for_others(pipeline.layout)
+    if failure is not None:
+        raise failure
+    return made
+
+
 @torch.inference_mode()
-def _denoised(pipeline: Pipeline, batch: Inputs, on_step: OnStep) -> Tensor:
+def _denoised(pipeline: Pipeline, batch: Inputs, watch: Watch) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch. Raises UserError where they are not finite."""
     encoders = pipeline.text_encoder, pipeline.autoencoder, pipeline.image_encoder
-    inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
-    return denoised(pipeline.spec, by_networks(pipeline.networks), inputs, on_step)
+    with watch.timed("encode"):
+        inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
+    forward = passes_of(pipeline.networks, pipeline.spec.feature_cache)
+    if watch.around is not None:
+        forward = watch.around(forward, pipeline.networks)
+    if pipeline.layout.guidance is not None:
+        forward = on_two_ranks(forward, pipeline.layout.guidance)
+    on_estimate = previewing(pipeline.spec, pipeline.autoencoder, batch.requests, watch.on_preview)
+    with watch.timed("denoise"):
+        return denoised(pipeline.spec, forward, inputs, watch.on_step, on_estimate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -17,15 +17,16 @@ from mm_config.cli import (
     Option,
     Usage,
     Verb,
+    find,
     read_targets,
     runs_dir_of,
     threads_like,
 )
-from mm_config.console import print_lines, say, typed_path
+from mm_config.console import is_main_rank, print_lines, say, set_by_torchrun, typed_path
 from mm_config.npu import exported
 from mm_config.options import RunOptions, load_locations
 from mm_config.running import on_threads
-from mm_config.schema import Problem, UserError
+from mm_config.schema import Problem, UserError, gathering
 from mm_config.specs import GenerationRequest, InferSpec
 from mm_infer.asking import OPTIONS, requests_of_line
 from mm_infer.naming import file_names
@@ -37,10 +38,18 @@ OUT = Option(
     read=Path,
     missing="name the .mp4 to write",
 )
+DECODE = Option(
+    "--decode",
+    "In place of prompts, the latents that a run has kept: their video is decoded. The target is the run's, "
+    "where none is named.",
+    "LATENTS",
+    read=Path,
+)
 FORCE = Option("--force", "Overwrite files that exist.")
 
 USAGE = Usage(
-    "mm generate TARGET --prompt TEXT [--image FILE] | --requests FILE --out PATH [--spec.FIELD VALUE ...]",
+    "mm generate TARGET --prompt TEXT [--image FILE] | --requests FILE | --decode LATENTS --out PATH "
+    "[--spec.FIELD VALUE ...]",
     "Make videos from prompts.",
     "Makes a video of each prompt, with the model, the sampler and the size of an inference spec, and writes "
     "it as mp4. With --image it begins with an image, and takes its aspect ratio at the spec's area; with "
@@ -49,9 +58,11 @@ USAGE = Usage(
     "take the file wherever it lies. The same prompt, seed, image and spec give the same video, alone or "
     "beside others. Weights that a training makes are found by that training's hash; --spec.build-missing "
     "trains them first where no finished run has made them.\n\n"
+    "The run folder keeps the latents of each video, written before they are decoded. --decode makes the "
+    "video of such a file, on another device or with tiles where memory was too small.\n\n"
     "A target is an experiment file, a saved spec, a run folder, a video that a run made, a module, a run id "
     "or a hash prefix of at least 6 digits.",
-    (*OPTIONS, OUT, FORCE, LIKE, ACCEPT_CONTENT, RUNS_DIR, LOCATION),
+    (*OPTIONS, DECODE, OUT, FORCE, LIKE, ACCEPT_CONTENT, RUNS_DIR, LOCATION),
     (
         (
             'mm generate experiments/tiny.py --prompt "a red circle moving right" --out circle.mp4',
@@ -74,34 +85,82 @@ USAGE = Usage(
             "mm generate experiments/wan22_i2v.py --requests wanted.jsonl --out made",
             "a video for each line of a file",
         ),
+        (
+            "mm generate --decode runs/wan/20260102-1a2b3c4d5e6f-1/latents/boats-leave-0.safetensors"
+            " --out boats.mp4 --spec.autoencoder.tiling True",
+            "the video of latents that a run could not decode",
+        ),
     ),
+    words=("[TARGET]",),
 )
 
 
 def make_files(line: CommandLine) -> int:
-    """Writes a video for each prompt."""
+    """Writes a video for each prompt, or that of denoised latents."""
+    if line.has(DECODE):
+        return _decode(line)
     requests, problems = requests_of_line(line)
     paths, unusable = _paths(line, requests)
     problems += unusable
-    (spec,) = read_targets(attrs.evolve(line, problems=(*line.problems, *problems)))
+    world_size = _world_size(problems)
+    (spec,) = read_targets(attrs.evolve(line, problems=(*line.problems, *problems)), world_size)
     if not isinstance(spec, InferSpec):
         raise UserError(Problem(line.words[0], "makes no videos: expected an inference spec"))
-    options = RunOptions(
-        runs_dir=runs_dir_of(line),
-        locations=load_locations(line.values(LOCATION)),
-        requests=requests,
-        accept_content=line.has(ACCEPT_CONTENT),
-        threads=threads_like(line),
-        argv=("mm", "generate", *line.argv),
-    )
+    options = _options(line, requests)
     with exported(spec), on_threads(options.threads):
         from mm_infer.runner import make
 
         with on_threads(options.threads):
             run_dir = make(spec, options, paths).run_dir
     say(f"run folder {typed_path(run_dir)}")
+    print_lines(map(str, paths) if is_main_rank() else ())
+    return 0
+
+
+def _decode(line: CommandLine) -> int:
+    """Writes the video of latents, decoded as the target's spec says."""
+    latents = line.value(DECODE)
+    idle = [
+        Problem(one.flag, f"has no part in {DECODE.flag}; leave it out") for one in OPTIONS if line.has(one)
+    ]
+    if _world_size(idle) > 1:
+        idle.append(Problem(DECODE.flag, "is the work of one process; start it without torchrun"))
+    marked = find(str(latents), RunOptions(runs_dir=runs_dir_of(line)))
+    paths, unusable = _paths(line, marked.requests)
+    line = attrs.evolve(
+        line, words=line.words or (str(latents),), problems=(*line.problems, *idle, *unusable)
+    )
+    (spec,) = read_targets(line)
+    if not isinstance(spec, InferSpec) or not isinstance(marked.spec, InferSpec) or not marked.requests:
+        raise UserError(Problem(str(latents), "are no latents of a generation"))
+    options = _options(line, marked.requests)
+    with exported(spec), on_threads(options.threads):
+        from mm_infer.redecoding import decode_file
+
+        with on_threads(options.threads):
+            run_dir = decode_file(latents, marked.requests[0], marked.spec, spec, options, paths[0])
+    say(f"run folder {typed_path(run_dir)}")
     print_lines(map(str, paths))
     return 0
+
+
+def _world_size(problems: list[Problem]) -> int:
+    """The processes that torchrun started; variables that are no numbers are added to the problems."""
+    with gathering(problems):
+        set_by_torchrun("RANK", 0)
+        return set_by_torchrun("WORLD_SIZE", 1, at_least=1)
+    return 1
+
+
+def _options(line: CommandLine, requests: Sequence[GenerationRequest]) -> RunOptions:
+    return RunOptions(
+        runs_dir=runs_dir_of(line),
+        locations=load_locations(line.values(LOCATION)),
+        requests=tuple(requests),
+        accept_content=line.has(ACCEPT_CONTENT),
+        threads=threads_like(line),
+        argv=("mm", "generate", *line.argv),
+    )
 
 
 def _paths(
@@ -135,4 +194,10 @@ def _unwritable(folder: Path) -> str | None:
     return None
 
 
-VERB = Verb(USAGE, make_files)
+def _word_problems(line: CommandLine) -> Iterator[Problem]:
+    if not line.words and not line.has(DECODE):
+        order = "; targets come before --spec flags" if line.fields else ""
+        yield Problem("", f"expected TARGET, got none{order} (usage: {USAGE.line})")
+
+
+VERB = Verb(USAGE, make_files, _word_problems)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from mm_config.runs import Run, comment_for
 from mm_config.schema import UserError
-from mm_config.specs import InferSpec
+from mm_config.specs import GenerationRequest, InferSpec
 from mm_data import Strip, write_mp4
 from mm_infer.pipeline import Video
 
@@ -20,9 +22,20 @@ def write_video(path: Path, video: Video, spec: InferSpec, run: Run | None = Non
     Raises:
         UserError: The file can't be written.
     """
+    write_frames(path, video.frames, video.request, spec, run)
+
+
+def write_frames(
+    path: Path,
+    frames: Tensor | Iterable[Tensor],
+    request: GenerationRequest,
+    spec: InferSpec,
+    run: Run | None = None,
+) -> None:
+    """The same of frames that may come in parts, uint8 `[t, H, W, 3]` each, as they are decoded."""
     try:
         path.parent.mkdir(exist_ok=True)
-        write_mp4(path, video.frames, spec.fps, comment=comment_for(spec, video.request, run and run.record))
+        write_mp4(path, frames, spec.fps, comment=comment_for(spec, request, run and run.record))
     except OSError as error:
         raise UserError(f"{path}: can't be written: {error.strerror or error}") from error
 

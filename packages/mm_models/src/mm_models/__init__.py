@@ -6,7 +6,9 @@ from mm_config.schema import lazy
 
 if TYPE_CHECKING:
     from mm_models.autoencoders import Autoencoder, build_autoencoder
+    from mm_models.autoencoders.colours import Colours, colours_of
     from mm_models.autoencoders.kept import kept_of, latents_of
+    from mm_models.autoencoders.slices import decoded_slices, share_autoencoder
     from mm_models.carried_out import PART_FIELDS, determinism_problems, ring_problems
     from mm_models.collectives import gather_json
     from mm_models.compiling import BLOCKS, compile_blocks, compiled_graphs
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from mm_models.repeatable import deterministic
     from mm_models.said import Use, check_said, named_otherwise, said_otherwise
     from mm_models.shards import Shard, own_shards
+    from mm_models.streams import require_stream, stream_carried, stream_seen
     from mm_models.text import TextEncoder, build_text_encoder, too_long
     from mm_models.weights.layouts import stored_spec
     from mm_models.weights.staging import require_free, staged

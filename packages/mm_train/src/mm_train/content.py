@@ -17,10 +17,10 @@ from mm_config.schema import Problem, UserError
 from mm_config.specs import RandomWeights, TrainSpec, Weights
 from mm_data import Dataset, dataset_input
 from mm_models import encoder_inputs, weights_input
+from mm_models.ranks import Ranks, differences
 from mm_train.adapters import ADAPTER_START, START
 from mm_train.features.kinds import FIELDS, encoders_of
 from mm_train.features.opening import encoder_contents
-from mm_train.ranks import Ranks
 
 DATASET = "spec.data.dataset"
 
@@ -40,6 +40,16 @@ def inputs(spec: TrainSpec, options: RunOptions) -> dict[str, Input]:
     data = dataset_input(spec.data.dataset, dataset, options.contents_dir)
     places = {path: resolve_weights(one, options, False, path) for path, one in _weights_of(spec).items()}
     return inputs_of(spec, options, with_content(dataset, data), data, places)
+
+
+def agree_on_data(dataset: Dataset, ranks: Ranks) -> None:
+    """Stops where ranks read other lists of clips. Only the first reads the clips' bytes.
+
+    Raises:
+        UserError: The manifest of a rank names other clips or captions.
+    """
+    if problems := differences({DATASET: f"{len(dataset.records)} clips, {dataset.order_key[:12]}"}, ranks):
+        raise UserError(problems)
 
 
 @attrs.frozen

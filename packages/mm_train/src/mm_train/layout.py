@@ -6,13 +6,16 @@ talk most are neighbours on one host.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import attrs
 import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from mm_config.specs import ParallelSpec, TrainSpec
-from mm_models.parallel import Context
-from mm_train.ranks import Ranks
+from mm_config.rules import group_timeout
+from mm_config.specs import Dtype, ParallelSpec, TrainSpec
+from mm_models.parallel import Context, context_of
+from mm_models.ranks import Ranks
 
 
 @attrs.frozen
@@ -35,6 +38,21 @@ class Layout:
     None without a process group."""
 
 
+def needs_group(spec: TrainSpec) -> bool:
+    """Whether a single process needs a process group, too.
+
+    In float32 it has nothing to cast and goes without FSDP2, whose hooks cost some 30 ms a step on a CPU
+    whatever the network's size; in other formats FSDP2 holds the dtype policy, and what waits in the host's
+    memory.
+    """
+    return spec.precision.compute is not Dtype.FLOAT32 or spec.fsdp.offload
+
+
+def timeout_of(spec: TrainSpec) -> timedelta:
+    """How long a rank waits for the others before it fails."""
+    return timedelta(seconds=group_timeout(spec.runtime)[1])
+
+
 def layout_of(spec: TrainSpec, ranks: Ranks, device: torch.device) -> Layout:
     """The layout that a spec asks for, of a world that its degrees divide."""
     if not ranks.grouped:
@@ -49,7 +67,7 @@ def layout_of(spec: TrainSpec, ranks: Ranks, device: torch.device) -> Layout:
         data_ranks=world // together,
         leads=ranks.rank % together == 0,
         samples=samples,
-        context=None if samples is None else _context(degrees, samples),
+        context=None if samples is None else context_of(samples),
         parameters=init_device_mesh(
             device.type, (copies, shard, degrees.tensor), mesh_dim_names=("copies", "shard", "tensor")
         ),
@@ -59,11 +77,3 @@ def layout_of(spec: TrainSpec, ranks: Ranks, device: torch.device) -> Layout:
 def _samples(degrees: ParallelSpec, data: int, device: torch.device) -> DeviceMesh:
     sizes = (data, degrees.ring, degrees.ulysses, degrees.tensor)
     return init_device_mesh(device.type, sizes, mesh_dim_names=("data", "ring", "ulysses", "tensor"))
-
-
-def _context(degrees: ParallelSpec, samples: DeviceMesh) -> Context | None:
-    ring, ulysses = (
-        samples[name].get_group() if ranks > 1 else None
-        for name, ranks in (("ring", degrees.ring), ("ulysses", degrees.ulysses))
-    )
-    return Context(ring, ulysses) if ring or ulysses else None

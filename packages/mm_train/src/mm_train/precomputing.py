@@ -20,6 +20,7 @@ from mm_config.specs import Cache, PrecomputedSpec, TrainSpec
 from mm_config.stored import from_payload, to_payload
 from mm_data import Bad, Dataset, Store, clip_digests
 from mm_models import device, encoder_inputs, require_releases
+from mm_models.ranks import Ranks, joined
 from mm_train.batches import asks_of
 from mm_train.by_ray import Share, encode_by_ray
 from mm_train.carried_out import CARRIED_OUT
@@ -30,7 +31,6 @@ from mm_train.features.making import Asks, Names
 from mm_train.features.precomputed import Precomputed, read_precomputed, write_head
 from mm_train.mindspeed_features import convert
 from mm_train.preparing import planned, prepared
-from mm_train.ranks import Ranks, joined
 from mm_train.starting import require_short_captions
 
 
@@ -59,7 +59,7 @@ def precompute_features(
     picked = device.pick(spec.runtime.device)
     timeout = timedelta(minutes=spec.runtime.timeout_minutes)
     device.allow_tf32(picked, spec.precision.allow_tf32)
-    with joined(spec.precision, picked, timeout) as ranks:
+    with joined(picked, timeout) as ranks:
         dataset, _ = prepared(plain, options, ranks)
         root = options.cache_dir / "features" if out is None else out
         asks = asks_of(planned(plain, dataset, options, ranks), dataset)

@@ -13,10 +13,10 @@ from mm_config.content import Input
 from mm_config.options import RunOptions
 from mm_config.specs import TrainSpec
 from mm_data import Dataset, Plan
+from mm_models.ranks import Ranks
 from mm_train.batches import asks_of
 from mm_train.content import with_content
 from mm_train.features.opening import open_features
-from mm_train.ranks import Ranks
 from mm_train.sources import Source, source_of
 
 

@@ -17,9 +17,9 @@ from mm_config.runs import Run, resumed
 from mm_config.schema import Problem, UserError
 from mm_config.specs import TrainSpec
 from mm_models import checkpoint
+from mm_models.ranks import Ranks
 from mm_train import states
 from mm_train.metrics import MOST_BYTES
-from mm_train.ranks import Ranks
 from mm_train.states import TrainState
 from mm_train.work import Training
 
@@ -68,7 +68,7 @@ def restore(training: Training, point: ResumePoint) -> TrainState:
             state.data, spec.data, training.dataset, seed=spec.seed, plan=training.plan
         )
     )
-    if strange := states.not_finite(training.network, training.optimizer, ranks):
+    if strange := states.not_finite(states.saved_shards(training.network, training.optimizer), ranks):
         raise UserError(Problem(str(saved), f"{strange[0]} is not finite; remove it to resume an older one"))
     ranks.on_first(lambda: _set_aside(point))
     say(f"resuming {training.run.path} after step {state.step}")

@@ -22,9 +22,10 @@ from mm_config.schema import UserError
 from mm_config.specs import TrainSpec
 from mm_models import Shard
 from mm_models.device import pinned_like
+from mm_models.ranks import Ranks
 from mm_train import states
+from mm_train.layout import timeout_of
 from mm_train.metrics import Sink, send
-from mm_train.ranks import Ranks, timeout_of
 from mm_train.states import Groups, Shards, TrainState
 
 FAILED = 1 << 16
@@ -43,7 +44,7 @@ class Saving:
     def __init__(self, checkpoints_dir: Path, spec: TrainSpec, ranks: Ranks) -> None:
         self._folder, self._spec, self._ranks = checkpoints_dir, spec, ranks
         several = spec.checkpoint.asynchronous and ranks.world_size > 1
-        group = dist.new_group(backend="gloo", timeout=timeout_of(spec.runtime)) if several else None
+        group = dist.new_group(backend="gloo", timeout=timeout_of(spec)) if several else None
         self._beside = attrs.evolve(ranks, group=group, watch=None)
         self._copies: dict[tuple[str, str], Tensor] = {}
         self._thread: threading.Thread | None = None
@@ -74,16 +75,16 @@ class Saving:
             sinks: Are told how long a copy kept the training waiting.
 
         Raises:
-            UserError: It is not finite, or it or the one before can't be written, see `states.save`.
+            UserError: It or, where copies are written, the one before is not finite or can't be written, see
+                `states.save`.
         """
         begun = time.perf_counter()
         self.settle()
         waited = time.perf_counter() - begun
-        parts = network, optimizer, state, self._ranks, more
         if not self._spec.checkpoint.asynchronous:
-            states.save(self._folder, self._spec, *parts)
+            states.save(self._folder, self._spec, network, optimizer, state, self._ranks, more)
             return
-        copies = self._copied(states.saved_shards(self._folder, *parts))
+        copies = self._copied(states.saved_shards(network, optimizer, more))
         self._thread = threading.Thread(target=self._write, args=(copies, state), name="saving", daemon=True)
         self._thread.start()
         copied = time.perf_counter() - begun - waited

@@ -17,11 +17,11 @@ from mm_config.specs import RandomWeights, StartMode, TrainedBy, TrainSpec
 from mm_data import Dataset
 from mm_models import Use, checkpoint, require_releases, said_otherwise
 from mm_models import check_weights as check
+from mm_models.ranks import Ranks
 from mm_train.adapters import base_digest, find_base, start_adapter
 from mm_train.beginning import Start, require_state
 from mm_train.features.kinds import FIELDS, TEXT, encoders_of
 from mm_train.features.opening import kept_before
-from mm_train.ranks import Ranks
 
 SHOWN_CHARACTERS = 60
 """Of a caption in a message."""

@@ -20,9 +20,8 @@ from mm_config.specs import CheckpointSpec, TrainSpec
 from mm_config.stored import read_json, to_payload
 from mm_models import Shard, checkpoint, load_group, own_shards
 from mm_models.lora import adapter_parameters
-from mm_train.clipping import local_of
+from mm_models.ranks import Ranks
 from mm_train.optim import make_moments, named_moments
-from mm_train.ranks import Ranks
 
 _STATE = {"step": int, "data": {"digest": str, "step": int}, "seconds": int | float}
 """What resuming reads of a `state.json`."""
@@ -83,31 +82,13 @@ def save(
     Beside weights and moments it holds `more`, see `Training.more_groups`.
 
     Raises:
-        UserError: As `saved_shards` and `commit`.
+        UserError: As `commit`.
     """
-    shards = saved_shards(checkpoints_dir, network, optimizer, state, ranks, more)
-    return commit(checkpoints_dir, spec, shards, state, ranks)
+    return commit(checkpoints_dir, spec, saved_shards(network, optimizer, more), state, ranks)
 
 
-def saved_shards(
-    checkpoints_dir: Path,
-    network: nn.Module,
-    optimizer: Optimizer,
-    state: TrainState,
-    ranks: Ranks,
-    more: Groups = _NOTHING,
-) -> Shards:
-    """What this rank writes of a state, where it lies.
-
-    Raises:
-        UserError: A weight or a moment is not finite.
-    """
-    if strange := not_finite(network, optimizer, ranks):
-        rest = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
-        raise UserError(
-            f"step {state.step}: {strange[0]}{rest} is not finite after the update; this state is not saved. "
-            f"{last_good(checkpoints_dir)}; a lower spec.optim.lr may help"
-        )
+def saved_shards(network: nn.Module, optimizer: Optimizer, more: Groups = _NOTHING) -> Shards:
+    """What this rank writes of a state, where it lies."""
     tensors = {"model": trained_state(network), "optimizer": named_moments(network, optimizer), **more}
     return {group: own_shards(named) for group, named in tensors.items()}
 
@@ -116,8 +97,15 @@ def commit(checkpoints_dir: Path, spec: TrainSpec, shards: Shards, state: TrainS
     """Writes what `saved_shards` gave, or copies of it, and removes old checkpoints as `save` does.
 
     Raises:
-        UserError: It can't be written, or what was written is damaged, and older ones are kept.
+        UserError: A weight or a moment is not finite; or it can't be written, or what was written is damaged,
+            and older ones are kept.
     """
+    if strange := not_finite(shards, ranks):
+        rest = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+        raise UserError(
+            f"step {state.step}: {strange[0]}{rest} is not finite after the update; this state is not saved. "
+            f"{last_good(checkpoints_dir)}; a lower spec.optim.lr may help"
+        )
     folder = step_folder(checkpoints_dir, state.step)
     content = {
         "v": 1,
@@ -162,19 +150,17 @@ def trained_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: state[name] for name in adapter_parameters(network)} or state
 
 
-def not_finite(network: nn.Module, optimizer: Optimizer, ranks: Ranks) -> list[str]:
-    """The names of parameters, and of moments such as `<parameter>.exp_avg_sq`, that hold an inf or a NaN.
+def not_finite(shards: Shards, ranks: Ranks) -> list[str]:
+    """The names of weights, and of moments such as `<parameter>.exp_avg_sq`, that hold an inf or a NaN.
 
-    Each rank looks at its shards, on its device; reading what it found waits for the device once. The least
-    and the greatest value tell: both are NaN where any is, and they take no memory.
+    Each rank looks at what it writes, where that lies; reading what it found waits for the device once. The
+    least and the greatest value tell: both are NaN where any is, and they take no memory.
     """
-    trained = {name: one for name, one in network.named_parameters() if one.requires_grad}
-    named = {**trained, **named_moments(network, optimizer)}
-    shards = {name: local_of(tensor.detach()) for name, tensor in named.items()}
-    tensors = {name: shard for name, shard in shards.items() if shard.is_floating_point() and shard.numel()}
-    finite = [shard.amin().isfinite() & shard.amax().isfinite() for shard in tensors.values()]
+    written = [*shards["model"], *shards["optimizer"]]
+    floats = [one for one in written if one.values.is_floating_point() and one.values.numel()]
+    finite = [one.values.amin().isfinite() & one.values.amax().isfinite() for one in floats]
     flags: list[bool] = torch.stack(finite).tolist() if finite else []
-    mine = [name for name, flag in zip(tensors, flags, strict=True) if not flag]
+    mine = [one.name for one, flag in zip(floats, flags, strict=True) if not flag]
     return list(dict.fromkeys(name for part in ranks.gather(mine) for name in part))
 
 

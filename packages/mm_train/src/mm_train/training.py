@@ -23,15 +23,15 @@ from mm_config.specs import TrainSpec
 from mm_models import deterministic, device, device_names, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_models.parallel import over_ranks
+from mm_models.ranks import Ranks, agree_on, joined, require_shared
 from mm_train.adapters import build_network
-from mm_train.agreeing import agree_on, agree_on_data, require_shared
 from mm_train.average import average_of
 from mm_train.beginning import begin, fill, steps_before
 from mm_train.carried_out import check_carried_out
 from mm_train.clipping import clipping_of
-from mm_train.content import agreed_inputs
+from mm_train.content import agree_on_data, agreed_inputs
 from mm_train.finishing import finish, quarantine_of
-from mm_train.layout import layout_of
+from mm_train.layout import layout_of, needs_group, timeout_of
 from mm_train.ledger import Ledger, begun
 from mm_train.loop import fit
 from mm_train.metrics import Step
@@ -40,7 +40,6 @@ from mm_train.optim import build_optimizer
 from mm_train.parallelize import materialize, parallelize, shard_device
 from mm_train.preparing import opened_source, planned, prepared
 from mm_train.profiling import require_recordable
-from mm_train.ranks import Ranks, joined, timeout_of
 from mm_train.results import TrainResult, result_of
 from mm_train.resuming import restore, resume_point
 from mm_train.room import require_room
@@ -121,7 +120,7 @@ def _steps(spec: TrainSpec, options: RunOptions) -> Generator[Step, None, TrainR
     with (
         on_threads(options.threads),
         deterministic(picked, spec.runtime.deterministic),
-        joined(spec.precision, picked, timeout_of(spec.runtime), sharded=spec.fsdp.offload) as ranks,
+        joined(picked, timeout_of(spec), sharded=needs_group(spec)) as ranks,
     ):
         running = _train(spec, options, picked, ranks, began)
         try:

@@ -15,6 +15,7 @@ from mm_config.runs import Run
 from mm_config.specs import TrainSpec
 from mm_data import Dataset, Plan
 from mm_models.lora import Dropout
+from mm_models.ranks import Ranks
 from mm_train.average import Average
 from mm_train.clipping import Clipping
 from mm_train.layout import Layout
@@ -22,7 +23,6 @@ from mm_train.ledger import Ledger
 from mm_train.metrics import Sink
 from mm_train.noise import NoiseLevels
 from mm_train.offloading import Resting
-from mm_train.ranks import Ranks
 from mm_train.sample_requests import Sampling
 from mm_train.saving import Saving
 from mm_train.sources import Source

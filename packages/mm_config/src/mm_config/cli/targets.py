@@ -71,8 +71,8 @@ def find(target: str, options: RunOptions) -> Target:
     """What a target names.
 
     Tried in this order: an existing path (an experiment's `.py`, a saved spec's `.json` or `.yaml`, a
-    run folder, a video's `.mp4`), a module (`experiments.tiny_high`), a run id, a prefix of a spec_hash or
-    exact_hash of at least 6 hex digits.
+    run folder, a video's `.mp4` or its latents), a module (`experiments.tiny_high`), a run id, a prefix of a
+    spec_hash or exact_hash of at least 6 hex digits.
 
     Raises:
         UserError: Nothing has this name (with the nearest names), several runs of different specs
@@ -158,6 +158,8 @@ def runs_dir_of(line: CommandLine) -> Path:
 
 
 def _from_path(path: Path, options: RunOptions) -> Target:
+    from mm_config.runs.marks import MARKED
+
     if path.is_dir():
         if not (path / "spec.json").is_file():
             raise UserError(Problem(str(path), "is a folder without spec.json, so it is no run folder"))
@@ -170,9 +172,12 @@ def _from_path(path: Path, options: RunOptions) -> Target:
         return Target(_from_file(path))
     if path.suffix in (".json", ".yaml", ".yml"):
         return Target(_loaded(path))
-    if path.suffix == ".mp4":
+    if path.suffix in MARKED:
         return _of_video(path, options)
-    expected = "expected an experiment (.py), a saved spec (.json, .yaml), a video (.mp4) or a run folder"
+    expected = (
+        "expected an experiment (.py), a saved spec (.json, .yaml), a video (.mp4), its latents "
+        "(.safetensors) or a run folder"
+    )
     raise UserError(Problem(str(path), expected))
 
 

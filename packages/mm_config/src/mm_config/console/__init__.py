@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mm_config.console.output import (
         Progress,
         aside,
+        is_main_rank,
         print_json,
         print_lines,
         progress,

@@ -57,7 +57,8 @@ class _Expert:
 def infer_work(spec: InferSpec) -> Work:
     """A video: one forward pass per denoising step, two where the expert at work has guidance above 1.
 
-    Encoding and decoding are not counted, nor what sparse attention and feature caches leave out.
+    Steps that a feature cache skips count what lies around the blocks. Encoding and decoding are not counted,
+    nor is what sparse attention leaves out.
     """
     model = spec.model
     latent_shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
@@ -65,13 +66,16 @@ def infer_work(spec: InferSpec) -> Work:
     parts = model.flops_by_part(latent_shape, spec.text_encoder.max_tokens, images)
     attention = sum(parts.get(part, 0) for part in ATTENTION_CORES)
     products = sum(parts.values()) - attention
-    number = sum(passes_by_step(spec))
+    passes, skipped = passes_by_step(spec), skipped_steps(spec)
+    around = model.flops_outside_blocks(latent_shape, spec.text_encoder.max_tokens, images)
+    around *= sum(passes[step] for step in skipped)
+    number = sum(passes) - sum(passes[step] for step in skipped)
     return Work(
         tokens=model.tokens(latent_shape),
         samples=1,
         flops_by_part=parts,
-        step_flops=(products + attention) * number,
-        product_flops=products * number,
+        step_flops=(products + attention) * number + around,
+        product_flops=products * number + around,
         attention_forward_flops=attention * number,
         attention_backward_flops=0,
         dtype=spec.dtype,
@@ -115,7 +119,7 @@ def infer_memory(spec: InferSpec) -> Memory:
         "denoising": {
             "parameters": on_device,
             "gathered_weights": _BLOCKS_IN_FLIGHT * expert.block if runtime.parallel.fsdp else 0,
-            "activations": _activations(spec, branches),
+            "activations": _activations(spec, branches) + _kept_features(spec),
             **always,
             "batch": batch,
         },
@@ -140,6 +144,11 @@ def infer_memory(spec: InferSpec) -> Memory:
 def passes_by_step(spec: InferSpec) -> list[int]:
     """Forward passes of each denoising step."""
     return [2 if guidance > 1 else 1 for _, guidance in guidance_by_step(spec)]
+
+
+def skipped_steps(spec: InferSpec) -> tuple[int, ...]:
+    """Denoising steps that skip the blocks."""
+    return () if spec.feature_cache is None else spec.feature_cache.skipped or ()
 
 
 def expert_bytes(spec: InferSpec) -> int:
@@ -193,3 +202,14 @@ def _activations(spec: InferSpec, branches: int) -> int:
     if spec.float32_residual:
         block += STREAMS * spec.model.block_input_values(latent_shape) * (BYTES[Dtype.FLOAT32] - size)
     return ceil_div(block * spec.runtime.batch_size * branches, infer_layout(spec).sequence)
+
+
+def _kept_features(spec: InferSpec) -> int:
+    """What a feature cache keeps of the blocks' work, of each guidance branch, and the stream before them."""
+    if not skipped_steps(spec):
+        return 0
+    assert spec.feature_cache is not None
+    latent_shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
+    size = BYTES[Dtype.FLOAT32 if spec.float32_residual else spec.dtype]
+    stream = spec.model.block_input_values(latent_shape) * size * spec.runtime.batch_size
+    return stream * (spec.feature_cache.derivatives + 2) * max(passes_by_step(spec))

@@ -203,8 +203,8 @@ def _infer_notes(spec: InferSpec) -> Iterator[str]:
     yield "encoding's and decoding's operations are not counted"
     if spec.sparse_attention is not None:
         yield "attention is counted as exact; sparse attention leaves out a part of it"
-    if spec.feature_cache is not None:
-        yield "every step is counted whole; the feature cache skips blocks"
+    if spec.feature_cache is not None and spec.feature_cache.skipped is None:
+        yield "every step is counted whole; which ones the feature cache skips is not known yet"
     if any(not lora.merge for lora in spec.loras):
         yield "adapters beside the weights are not counted"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
+    from mm_config.rules.caching import why_computed
     from mm_config.rules.carried_out import CarriedOut, beyond
     from mm_config.rules.clips import cells, frame_steps, size_problems
     from mm_config.rules.encoders import wan_autoencoder_problems

@@ -89,6 +89,12 @@ def asked_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Prob
             f"is given, but only conditioning first_and_last_frame takes it; this is {given.value}",
         )
     yield from _video_problems(request, given)
+    if spec.feature_cache is not None and request.strength is not None:
+        yield Problem(
+            "strength",
+            "leaves out first steps, which the guesses of spec.feature_cache come from; leave it out, or set "
+            "the cache to None",
+        )
 
 
 def sample_problems(spec: InferSpec) -> Iterator[Problem]:

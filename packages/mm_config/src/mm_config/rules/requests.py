@@ -26,6 +26,9 @@ def request_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Pr
                 "and the single network's own is guidance_high_noise",
             )
         )
+    if spec.feature_cache is not None and request.strength is not None:
+        advice = "leave it out, or set spec.feature_cache to None"
+        own.append(Problem("strength", f"leaves out steps that spec.feature_cache counts from; {advice}"))
     yield from own
     if own:
         return

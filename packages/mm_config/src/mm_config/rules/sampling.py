@@ -223,7 +223,7 @@ def _has_negative_prompt(request: GenerationRequest) -> bool:
 
 
 def shortcut_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
-    """Sparse attention begins before the end; weights and tiles are shared where there are several ranks."""
+    """Sparse attention begins before the end; weights and the autoencoder are shared by several ranks."""
     sparse, steps, layers = spec.sparse_attention, spec.sampler.steps, spec.model.num_layers
     if sparse is not None and sparse.dense_steps > steps:
         yield Problem(
@@ -248,13 +248,14 @@ def shortcut_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     if holders * parallel.tensor == 1:
         yield Problem(
             "runtime.parallel.autoencoder",
-            "shares tiles among the ranks that make one video, but there is one; raise ulysses or ring, or "
+            "shares work among the ranks that make one video, but there is one; raise ulysses or ring, or "
             "turn this off",
         )
-    elif not getattr(spec.autoencoder, "tiling", False):
+    elif not hasattr(spec.autoencoder, "tiling"):
         yield Problem(
             "runtime.parallel.autoencoder",
-            f"shares tiles among ranks, but {path}.autoencoder makes none; turn its tiling on, or this off",
+            f"shares tiles or latent frames among ranks, but {path}.autoencoder has no network that takes "
+            "them; turn this off",
         )
 
 

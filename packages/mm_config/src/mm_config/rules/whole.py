@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mm_config.rules import (
+    caching,
     clips,
     conditioning,
     data,
@@ -161,6 +162,7 @@ def _infer_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     yield from weights.used_problems(spec, path)
     yield from sampling.guidance_problems(spec, path)
     yield from sampling.shortcut_problems(spec, path)
+    yield from caching.cache_problems(spec, path)
     yield from modules.quantization_problems(spec)
     yield from prefixed(ranks.head_problems(spec.runtime.parallel, spec.model, path), "runtime.parallel")
     yield from precision.attention_problems(spec, path)

@@ -1,4 +1,4 @@
-"""What a video says of itself: its comment names the spec's hash, the request and the run."""
+"""What a video or its latents say of themselves: a comment names the spec's hash, the request and the run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from mm_config.schema.root import RootSpec
 from mm_config.specs.requests import GenerationRequest
 from mm_config.stored.files import from_payload, to_payload
 from mm_config.stored.mp4 import comment_of, frames_digest, is_video
+from mm_config.stored.safetensors_files import comment_in_header
 
-SUFFIX = ".mp4"
+SUFFIX, LATENTS = ".mp4", ".safetensors"
+MARKED = (SUFFIX, LATENTS)
+"""Suffixes of files that may carry a comment of ours."""
 
 
 @attrs.frozen
@@ -60,17 +63,21 @@ def digests_of(path: Path) -> dict[str, str]:
 
 
 def mark_of(path: Path) -> Mark:
-    """What a video says of itself.
+    """What a video, or the latents of one, says of itself.
 
     Raises:
-        UserError: It can't be read, is no video, or carries no comment of ours.
+        UserError: It can't be read, is neither, or carries no comment of ours.
     """
+    is_latents = path.suffix == LATENTS
     try:
-        comment, whole = comment_of(path), is_video(path)
+        comment = comment_in_header(path) if is_latents else comment_of(path)
+        whole = is_latents or is_video(path)
     except OSError as error:
         raise UserError(Problem(str(path), f"can't be read: {error.strerror}")) from error
     if not comment and not whole:
         raise UserError(Problem(str(path), "is no video: it is no whole mp4 file"))
+    if not comment and is_latents:
+        raise UserError(Problem(str(path), "holds no latents of a generation: its header says of no run"))
     if not comment:
         why = (
             "carries no comment that says what made it: it comes from elsewhere, or a program has dropped it"

@@ -89,6 +89,12 @@ class ModelSpec:
         """What `forward_flops` is the sum of; `ATTENTION_CORES` name the parts of attention's kernels."""
         return {"network": self.forward_flops(latent_shape, text_tokens, image_tokens)}
 
+    def flops_outside_blocks(
+        self, latent_shape: tuple[int, int, int], text_tokens: int, image_tokens: int = 0
+    ) -> int:
+        """What a pass costs that skips the blocks: all of it, where a network doesn't know."""
+        return self.forward_flops(latent_shape, text_tokens, image_tokens)
+
     @abstractmethod
     def block_activation_values(self, latent_shape: tuple[int, int, int]) -> int:
         """Values that one block keeps for the backward pass of one sample, without recomputation."""

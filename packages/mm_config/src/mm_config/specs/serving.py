@@ -49,7 +49,8 @@ class GenerationParallelSpec:
     fsdp: bool = field(default=False, role=EXECUTION)
     """Whether the ranks that make one video share one copy of the weights."""
     autoencoder: bool = field(default=False, role=EXECUTION)
-    """Whether the ranks that make one video share the tiles of the autoencoder."""
+    """Whether the ranks that make one video share the autoencoder's work: its tiles or, where it makes none,
+    the latent frames."""
     timeout_seconds: int = field(default=600, ge=1, le=31_536_000, role=EXECUTION, unit="s")
     """Longest wait of a rank for the others."""
 
@@ -137,13 +138,13 @@ class FeatureCacheSpec:
     """Skips blocks in denoising steps that are fixed in advance: faster, another result."""
 
     dense_share: float = field(default=0.2, ge=0, le=1)
-    """Share of the first steps that are always computed."""
+    """Share of each expert's first steps that are always computed."""
     threshold: float = field(default=0.24, ge=0)
-    """Accumulated change up to which steps are skipped."""
+    """Summed relative change, measured exactly, of what the blocks add, up to which steps are skipped."""
     max_skipped: int = field(default=2, ge=1, unit="steps")
     """Steps skipped in a row at most."""
     derivatives: int = field(default=1, ge=0, le=100)
-    """Order of the extrapolation over skipped steps."""
+    """Order of the extrapolation from computed steps over skipped ones; 0 takes the last one's."""
     skipped: tuple[int, ...] | None = field(default=None, neutral=None, ge=0, le=100_000, unit="steps")
     """Steps that skip the blocks, from 0, as `mm compare --calibrate` finds them; None is not known yet."""
 

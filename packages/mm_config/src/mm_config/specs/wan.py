@@ -206,6 +206,15 @@ class WanTransformerSpec(ModelSpec):
             "image": image_tokens * (2 * (image_dim * image_dim + image_dim * d) + keys_and_values),
         }
 
+    def flops_outside_blocks(
+        self, latent_shape: tuple[int, int, int], text_tokens: int, image_tokens: int = 0
+    ) -> int:
+        """The ends, and the embedders of timesteps, texts and images."""
+        parts = self.flops_by_part(latent_shape, text_tokens, image_tokens)
+        image_tokens = image_tokens if self.image_dim is not None else 0
+        keys_and_values = 4 * self.hidden_size**2 * self.num_layers * (text_tokens + image_tokens)
+        return sum(parts[part] for part in ("ends", "time", "text", "image")) - keys_and_values
+
     def block_activation_values(self, latent_shape: tuple[int, int, int]) -> int:
         """18 hidden + ffn values per token, where norms are fused and GELU is computed again.
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mm_config.stored.files import dump, dumps, from_payload, load, to_payload
     from mm_config.stored.json_files import read_json, write_json
     from mm_config.stored.parsing import parse_json
+    from mm_config.stored.safetensors_files import COMMENT
     from mm_config.stored.source import to_source
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -23,7 +25,7 @@ _BT601 = 6
 
 def write_mp4(
     path: Path,
-    frames: np.ndarray | torch.Tensor,
+    frames: np.ndarray | torch.Tensor | Iterable[torch.Tensor],
     fps: float,
     comment: str = "",
     *,
@@ -36,7 +38,8 @@ def write_mp4(
 
     Args:
         path: The file; its folder exists.
-        frames: uint8 RGB `[T, H, W, 3]`, height and width even.
+        frames: uint8 RGB `[T, H, W, 3]`, height and width even, or parts of that in their order, of which one
+            is held at a time.
         fps: Frames per second.
         comment: Stored in the file's `comment` tag, see `read_comment`.
         crf: x264's constant rate factor: 0 is lossless, 51 the worst.
@@ -45,9 +48,9 @@ def write_mp4(
     Raises:
         UserError: Height or width is odd, which yuv420p can't hold.
     """
-    pixels = frames.cpu().numpy() if isinstance(frames, torch.Tensor) else frames
-    assert pixels.ndim == 4 and pixels.shape[-1] == 3 and pixels.dtype == np.uint8, pixels.shape
-    _, height, width, _ = pixels.shape
+    parts = iter([frames] if isinstance(frames, np.ndarray | torch.Tensor) else frames)
+    first = _pixels(next(parts))
+    _, height, width, _ = first.shape
     if height % 2 or width % 2:
         raise UserError(f"can't write {path}: H.264 with yuv420p needs even sizes, got {width}x{height}")
     with staged_file(path) as unfinished, av.open(str(unfinished), mode="w", format="mp4") as container:
@@ -59,9 +62,16 @@ def write_mp4(
         context.colorspace, context.color_range = Colorspace.ITU601, ColorRange.MPEG
         context.color_primaries = context.color_trc = _BT601
         context.options = {"crf": str(crf), "preset": preset, **_REPEATABLE}
-        for image in pixels:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        for pixels in chain([first], map(_pixels, parts)):
+            for image in pixels:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
+
+
+def _pixels(frames: np.ndarray | torch.Tensor) -> np.ndarray:
+    pixels = frames.cpu().numpy() if isinstance(frames, torch.Tensor) else frames
+    assert pixels.ndim == 4 and pixels.shape[-1] == 3 and pixels.dtype == np.uint8, pixels.shape
+    return pixels
 
 
 def read_mp4(path: Path) -> torch.Tensor:

@@ -4,6 +4,7 @@ The first frame has a latent frame of its own: it counts as a block of equal fra
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -47,11 +48,18 @@ class DctAutoencoder:
 
     def encode(self, video_BCTHW: Tensor) -> Tensor:
         """`[B, 3, 1 + kn, H, W]` in [-1, 1] -> `[B, C, 1 + n, H / stride, W / stride]` float32."""
-        return (analyse(video_BCTHW.float(), self.basis) - self.mean_C111) / self.std_C111
+        return (analyse(video_BCTHW.to(self.basis), self.basis) - self.mean_C111) / self.std_C111
 
     def decode(self, latents_BCTHW: Tensor) -> Tensor:
         """The way back; the video is not clamped."""
-        return synthesise(latents_BCTHW.float() * self.std_C111 + self.mean_C111, self.basis)
+        return synthesise(latents_BCTHW.to(self.basis) * self.std_C111 + self.mean_C111, self.basis)
+
+    def decode_slices(self, latents_BCTHW: Tensor) -> Iterator[Tensor]:
+        """The same, the frames of a latent frame at a time and in the host's memory."""
+        for index, frame in enumerate(latents_BCTHW.split(1, dim=2)):
+            coefficients = frame.to(self.basis) * self.std_C111 + self.mean_C111
+            video = F.conv_transpose3d(coefficients, self.basis, stride=self.stride)
+            yield (video if index else video.mean(dim=2, keepdim=True)).cpu()
 
 
 def analyse(video_BCTHW: Tensor, basis: Tensor) -> Tensor:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
 from mm_config.rules import wan_autoencoder_problems
 from mm_config.schema import Problem, UserError, prefixed
 from mm_config.specs import LatentMode, RandomWeights, WanAutoencoderSpec
 from mm_models.autoencoders.kept import latents_of
+from mm_models.autoencoders.ranks import Ranks
 from mm_models.autoencoders.wan_names import architecture, published_statistics
+from mm_models.autoencoders.wan_slices import decoded_slices, moments
 from mm_models.dtypes import torch_dtype
 from mm_models.loading import load
 from mm_models.released_json import read_release_json
@@ -56,16 +60,18 @@ class WanAutoencoder:
         if spec.tiling:
             # diffusers counts the encoder's tiles in folded pixels, so they are `patch_size` times as large.
             self.network.enable_tiling(*spec.tile_size, *spec.tile_stride)
+        self.ranks: Ranks | None = None
+        """Those that share the work, see `share_autoencoder`."""
         self.mean_C111 = torch.tensor(network.config.latents_mean, device=device).view(-1, 1, 1, 1)
         self.std_C111 = torch.tensor(network.config.latents_std, device=device).view(-1, 1, 1, 1)
 
     def encode(self, video_BCTHW: Tensor) -> Tensor:
         """`[B, 3, 1 + 4n, H, W]` in [-1, 1] -> `[B, C, 1 + n, H / stride, W / stride]` float32.
 
-        The clips follow one another, and the network goes through each by 4 frames, so that beside the input
-        and the latents memory depends on the size of the picture, or of a tile, alone. Where the spec asks
-        for a sample, its noise is keyed by the clip's pixels: a clip always has the same latents, whatever
-        its batch.
+        The clips follow one another, and the network goes through each by 4 frames, so that beside the
+        latents the device's memory depends on the size of the picture, or of a tile, alone: the input may
+        lie elsewhere. Where the spec asks for a sample, its noise is keyed by the clip's pixels: a clip
+        always has the same latents, whatever its batch.
         """
         sample = self.spec.latent_mode is LatentMode.SAMPLE
         return torch.stack(
@@ -79,7 +85,7 @@ class WanAutoencoder:
         return [self._posterior(clip, sampled) for clip in video_BCTHW.split(1)]
 
     def _posterior(self, clip_1CTHW: Tensor, sampled: bool) -> dict[str, Tensor]:
-        posterior = self.network.encode(clip_1CTHW.to(self.network.dtype)).latent_dist
+        posterior = DiagonalGaussianDistribution(moments(self.network, clip_1CTHW, self.ranks))
         found = {
             "mean": posterior.mode()[0],
             "shift": self.mean_C111.flatten(),
@@ -91,10 +97,19 @@ class WanAutoencoder:
         return found
 
     def decode(self, latents_BCTHW: Tensor) -> Tensor:
-        """Normalised latents -> video float32, clamped to [-1, 1] by the network; clip after clip, too."""
-        latents = (latents_BCTHW.float() * self.std_C111 + self.mean_C111).to(self.network.dtype)
-        clips = [self.network.decode(clip, return_dict=False)[0].float() for clip in latents.split(1)]
-        return torch.cat(clips)
+        """Normalised latents -> video float32 in the host's memory, clamped to [-1, 1] by the network."""
+        return torch.cat([torch.cat([*self.decode_slices(one)], dim=2) for one in latents_BCTHW.split(1)])
+
+    def decode_slices(self, latents_BCTHW: Tensor) -> Iterator[Tensor]:
+        """The same, the frames of a latent frame at a time: `[B, 3, 1, H, W]`, then `[B, 3, stride, H, W]`.
+
+        Beside the latents the device's memory depends on B and the size of the picture alone, or on that of
+        a tile; of tiles, the host holds the pixels.
+        """
+        latents = (latents_BCTHW.to(self.mean_C111) * self.std_C111 + self.mean_C111).to(self.network.dtype)
+        clips = [decoded_slices(self.network, clip, self.ranks) for clip in latents.split(1)]
+        for slices in zip(*clips, strict=True):
+            yield torch.cat(slices).float()
 
 
 def _unit_statistics(channels: int) -> dict[str, Any]:

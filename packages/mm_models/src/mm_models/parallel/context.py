@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import Function, once_differentiable
 from torch.distributed import ProcessGroup
+from torch.distributed.device_mesh import DeviceMesh
 from torch.utils._pytree import tree_map_only
 
 from mm_config.schema import Problem, UserError
@@ -77,6 +78,14 @@ class Context:
             if group is not None:
                 part_BPD = _Gather.apply(part_BPD, group)
         return part_BPD[:, :tokens].clone()  # FSDP2 warns of views.
+
+
+def context_of(ranks: DeviceMesh) -> Context | None:
+    """The place of this process on a mesh with the axes `ring` and `ulysses`; None where nobody shares."""
+    ring, ulysses = (
+        ranks[axis].get_group() if ranks[axis].size() > 1 else None for axis in ("ring", "ulysses")
+    )
+    return Context(ring, ulysses) if ring or ulysses else None
 
 
 def _size(group: ProcessGroup | None) -> int:

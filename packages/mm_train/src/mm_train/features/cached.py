@@ -22,10 +22,10 @@ from mm_config.specs import TrainSpec
 from mm_config.stored import read_json
 from mm_data import Bad, Dataset, Store, digest_of, file_state
 from mm_data import writing_features as writing
+from mm_models.ranks import Ranks
 from mm_train.features.encoding import Encoders
 from mm_train.features.kinds import OF_CLIPS, TEXT, encoders_of, made_with, weights_field, weights_of
 from mm_train.features.making import Asks, Names, captions_of, make_captions, make_clips
-from mm_train.ranks import Ranks
 
 _BESIDE_SET = (
     "dataset",

@@ -11,6 +11,7 @@ from mm_config.content import Input
 from mm_config.options import RunOptions
 from mm_config.specs import TrainSpec
 from mm_data import Bad, Dataset, Store, clip_digests
+from mm_models.ranks import Ranks
 from mm_train.features.cached import cached, read_set, set_file, stores_of
 from mm_train.features.encoding import Encoders
 from mm_train.features.kinds import (
@@ -23,7 +24,6 @@ from mm_train.features.kinds import (
 from mm_train.features.looking_up import Features, Remake
 from mm_train.features.making import Asks, Names
 from mm_train.features.precomputed import bad_clips, located, precomputed_input
-from mm_train.ranks import Ranks
 
 
 def open_features(

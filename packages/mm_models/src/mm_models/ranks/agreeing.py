@@ -14,12 +14,9 @@ from pathlib import Path
 from mm_config import diff
 from mm_config.durable import stage_of
 from mm_config.options import RunOptions
-from mm_config.schema import Problem, UserError, exact_hash, for_person
-from mm_config.specs import TrainSpec
+from mm_config.schema import Problem, RootSpec, UserError, exact_hash, for_person
 from mm_config.stored import from_payload, to_payload
-from mm_data import Dataset
-from mm_train.content import DATASET
-from mm_train.ranks import Ranks
+from mm_models.ranks.together import Ranks
 
 _ROOTS = ("mm-train", "mm-infer", "mm-models", "mm-data", "mm-config")
 _NAME = re.compile(r"[\w.-]+")
@@ -27,7 +24,7 @@ _SEEN_SECONDS = 3.0
 """How long a rank looks for what rank 0 wrote: a file system may show it late."""
 
 
-def agree_on(spec: TrainSpec, ranks: Ranks) -> None:
+def agree_on(spec: RootSpec, ranks: Ranks) -> None:
     """Stops where ranks were started with different specs, or by other versions of packages.
 
     Raises:
@@ -47,18 +44,8 @@ def agree_on(spec: TrainSpec, ranks: Ranks) -> None:
             for rank, other in enumerate(specs)
             for change in diff(specs[0], other)
         ]
-    problems += _differences(versions(), ranks)
+    problems += differences(versions(), ranks)
     if problems:
-        raise UserError(problems)
-
-
-def agree_on_data(dataset: Dataset, ranks: Ranks) -> None:
-    """Stops where ranks read other lists of clips. Only the first reads the clips' bytes.
-
-    Raises:
-        UserError: The manifest of a rank names other clips or captions.
-    """
-    if problems := _differences({DATASET: f"{len(dataset.records)} clips, {dataset.order_key[:12]}"}, ranks):
         raise UserError(problems)
 
 
@@ -98,7 +85,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **dict(sorted(found.items()))}
 
 
-def _differences(mine: Mapping[str, str], ranks: Ranks) -> list[Problem]:
+def differences(mine: Mapping[str, str], ranks: Ranks) -> list[Problem]:
     """A problem for each name under which ranks have different texts."""
     everywhere: list[dict[str, str]] = ranks.gather(dict(mine))
     problems: list[Problem] = []

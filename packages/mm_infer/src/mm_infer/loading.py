@@ -1,0 +1,131 @@
+"""A generation loaded: from a spec to a pipeline, once."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from torch import nn
+
+import mm_models
+from mm_config import rules
+from mm_config.npu import check_environment
+from mm_config.options import RunOptions
+from mm_config.schema import concerning, expect
+from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights
+from mm_infer.adapters import add_adapters
+from mm_infer.content import require_pinned
+from mm_infer.layout import Layout, laid_out
+from mm_infer.opening import PATH_OF, Generation, open_generation, options_of_loading, train_missing
+from mm_infer.pipeline import Pipeline, Video, every_video
+from mm_infer.requests import Inputs, requests_of
+from mm_infer.spreading import spread
+from mm_models.parallel import over_ranks
+
+
+def load(spec: InferSpec, options: RunOptions | None = None) -> Pipeline:
+    """Loads a generation once, to make videos of it many times: `load(spec)(["a red circle moving up"])`.
+
+    Under torchrun every rank calls it; they join a process group, unless the caller did, and part as the
+    process ends.
+
+    Args:
+        spec: What to carry out. Weights that a training makes are found by its hash; they are trained first
+            where `spec.runtime.build_missing` says so.
+        options: Where runs and releases are looked up, where `mm generate` looks them up by default, and how
+            missing weights are trained. Loading is no run, so what only a run could heed is refused.
+
+    Raises:
+        TypeError: An argument is of another type.
+        UserError: The spec breaks a rule or can't be carried out here, or weights are missing.
+    """
+    expect("spec", spec, InferSpec)
+    with ExitStack() as stack:
+        layout = stack.enter_context(laid_out(spec))
+        pipeline = loaded(spec, options, None, layout)
+        # The pipeline speaks with other ranks as long as it lives.
+        atexit.register(stack.pop_all().close)
+    return pipeline
+
+
+def generate(
+    spec: InferSpec, prompts: Sequence[str | GenerationRequest], options: RunOptions | None = None
+) -> tuple[Video, ...]:
+    """Makes one video per prompt, in their order: `load`, then one call of the pipeline.
+
+    The prompts are checked before anything is trained or loaded.
+
+    Args:
+        spec, options: As for `load`.
+        prompts: Requests, or plain prompts, whose seed is 0.
+
+    Raises:
+        TypeError: An argument is of another type.
+        UserError: As `load`, or a prompt is blank or too long.
+    """
+    requests = requests_of(prompts)
+    expect("spec", spec, InferSpec)
+    with laid_out(spec) as layout:
+        return every_video(loaded(spec, options, requests, layout), Inputs(requests))
+
+
+def load_pipeline(generation: Generation) -> Pipeline:
+    """Loads the experts with their adapters, the text encoder and the autoencoder onto the device.
+
+    Args:
+        generation: Opened, with nothing left to train.
+    """
+    spec, place, locations = generation.spec, generation.device, generation.options.locations
+    autoencoder = mm_models.build_autoencoder(spec.autoencoder, device=place, locations=locations)
+    if spec.runtime.parallel.autoencoder and (makers := generation.layout.makers) is not None:
+        mm_models.share_autoencoder(autoencoder, makers, rules.group_timeout(spec.runtime)[1])
+    return Pipeline(
+        spec=spec,
+        device=place,
+        layout=generation.layout,
+        networks={expert: load_network(generation, expert) for expert in generation.weights},
+        autoencoder=autoencoder,
+        text_encoder=mm_models.build_text_encoder(spec.text_encoder, device=place, locations=locations),
+        image_encoder=None
+        if spec.image_encoder is None
+        else mm_models.build_image_encoder(spec.image_encoder, device=place, locations=locations),
+    )
+
+
+def load_network(generation: Generation, expert: Expert) -> nn.Module:
+    """An expert with its weights and adapters, on the generation's device: this rank's part of it."""
+    spec, place, layout = generation.spec, generation.device, generation.layout
+    network = mm_models.build(
+        spec.model,
+        device="meta" if layout.splits_weights else place,
+        dtype=generation.dtype,
+        ops=over_ranks(generation.ops, layout.context),
+        float32_residual=spec.float32_residual,
+    )
+    spread(network, spec, layout)
+    if layout.splits_weights:
+        network.to_empty(device=place)
+        network.init_buffers(place)  # type: ignore[operator]
+    if isinstance(weights := generation.weights[expert], RandomWeights):
+        mm_models.initialize(network, weights.seed)
+    else:
+        with concerning(PATH_OF[expert]):
+            mm_models.load(network, weights)
+    add_adapters(network, [one for one in generation.adapters if one.field.expert is expert])
+    return network.eval().requires_grad_(False)
+
+
+def loaded(
+    spec: InferSpec,
+    options: RunOptions | None,
+    requests: Sequence[GenerationRequest] | None,
+    layout: Layout,
+) -> Pipeline:
+    """A pipeline of ranks that are laid out; all of them call it. Arguments and errors as of `generate`."""
+    options = options_of_loading(options)
+    check_environment(spec)
+    ranks = layout.ranks
+    generation = ranks.together(lambda: train_missing(open_generation(spec, options, requests, layout)))
+    ranks.on_first(lambda: require_pinned(generation))
+    return ranks.together(lambda: load_pipeline(generation))
