@@ -15,6 +15,7 @@ TAKEN = {
     "mm.text_encoders": ("umt5-text-encoder", "mm-models"),
     "mm.image_encoders": ("clip-image-encoder", "mm-models"),
     "mm.optimizers": ("adamw", "mm-train"),
+    "mm.stages": ("lanczos-upscale", "mm-infer"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mm_config.specs import RandomWeights, WanAutoencoderSpec
+from mm_config.specs import FeatureCacheSpec, RandomWeights, WanAutoencoderSpec
 from tests.mm_infer.layouts.cells import ALONE, KINDS, Layout, layouts, name_of
 from tests.mm_infer.layouts.conftest import Ranks, difference
 from tests.mm_infer.layouts.making import made
@@ -47,6 +47,16 @@ def test_two_ranks_make_the_videos_of_one(ranks: Ranks, layout: str, kind: str) 
 def test_so_they_do_where_latents_are_decoded_by_a_call_of_their_own(ranks: Ranks) -> None:
     found = ranks.by(2, ranks.order("text", layout=TWO["data2"], in_parts=True))
     assert max(difference(one, ranks.alone("text")) for one in found) <= 1e-5
+
+
+@pytest.mark.parametrize("layout", ["guidance2 fsdp", "ulysses2", "tensor2"])
+def test_so_they_do_with_a_feature_cache(ranks: Ranks, layout: str) -> None:
+    """The third of three guided steps skips the blocks, and what they share."""
+    more = {"feature_cache": FeatureCacheSpec(dense_share=0.5, skipped=(2,))}
+    expected = made(ranks.order("text", **more))
+    assert difference(expected, ranks.alone("text")) > 1e-3
+    for one in ranks.by(2, ranks.order("text", layout=TWO[layout], **more)):
+        assert difference(one, expected) <= 1e-5
 
 
 @pytest.mark.parametrize("tiling", [False, True], ids=["latent frames", "tiles"])

@@ -77,6 +77,7 @@ CARRIED_OUT = CarriedOut(
         "samples.wanted",
         "requests_may_set",
         "feature_cache",
+        "after_decode",
         "image_fit",
         "image_background",
         "distilled",

@@ -39,21 +39,14 @@ def turns(batches: Sequence[Inputs], layout: Layout) -> list[Deal | None]:
 def reached_a_step(layout: Layout) -> None:
     """Has groups of ranks that denoise different batches go on step by step, however long one takes."""
     if layout.data_ranks > 1:
-        _still_denoise(True)
+        layout.ranks.any(True)
 
 
 def wait_for_others(layout: Layout) -> None:
     """Waits until all groups have denoised their batches, never longer than for one step at a time."""
     if layout.data_ranks > 1:
-        while _still_denoise(False):
+        while layout.ranks.any(False):
             pass
-
-
-def _still_denoise(this_rank: bool) -> bool:
-    """Whether any rank does; all of them ask each other equally often."""
-    working = torch.tensor([int(this_rank)])
-    dist.all_reduce(working, dist.ReduceOp.MAX)
-    return bool(working)
 
 
 def on_all_ranks(made: Mapping[int, Tensor], layout: Layout, place: torch.device) -> dict[int, Tensor]:

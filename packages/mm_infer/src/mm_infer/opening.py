@@ -21,6 +21,7 @@ from mm_infer.carried_out import CARRIED_OUT, request_refusals
 from mm_infer.layout import ALONE, Layout
 from mm_infer.requests import check_requests
 from mm_infer.samplers import sigmas
+from mm_infer.stages import require_stages
 from mm_models import (
     Use,
     check_said,
@@ -113,6 +114,8 @@ def open_generation(
     problems: list[Problem] = []
     with gathering(problems):
         sigmas(spec.sampler)
+    with gathering(problems):
+        require_stages(spec)
     with gathering(problems):
         place, dtype = device.pick(spec.runtime.device), torch_dtype(spec.dtype)
         ops = choose(place, spec.runtime.attention, dtype)

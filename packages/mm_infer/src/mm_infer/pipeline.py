@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-import mm_data
 import mm_models
 from mm_config import rules, spec_hash
 from mm_config.console import progress
@@ -30,11 +28,9 @@ from mm_infer.requests import (
     latent_shape,
 )
 from mm_infer.spreading import on_two_ranks
+from mm_infer.stages import Output, finished
 from mm_infer.watching import UNWATCHED, Watch
 from mm_models import Autoencoder, ImageEncoder, TextEncoder
-
-Output = Literal["uint8", "float"]
-"""How frames are handed out: 0 to 255 in uint8, or 0 to 1 in float32."""
 
 
 @attrs.frozen(eq=False)
@@ -205,11 +201,10 @@ def denoised_turns(
 @torch.no_grad()
 def frames_of(pipeline: Pipeline, latents_CTHW: Tensor, output: Output = "uint8") -> Iterator[Tensor]:
     """The frames `[t, H, W, 3]` of a video, those of a latent frame at a time, on the CPU."""
-    to_pixels = mm_data.to_frames if output == "uint8" else mm_data.to_unit_frames
     with mm_models.deterministic(pipeline.device, pipeline.spec.runtime.deterministic):
         latents = latents_CTHW[None].to(pipeline.device)
-        for video in mm_models.decoded_slices(pipeline.autoencoder, latents):
-            yield to_pixels(video[0])
+        slices = (video[0] for video in mm_models.decoded_slices(pipeline.autoencoder, latents))
+        yield from finished(pipeline.spec, slices, output)
 
 
 def every_video(

@@ -15,9 +15,9 @@ from mm_config.options import RunOptions
 from mm_config.runs import digests_of, open_run, recorded
 from mm_config.schema import SEMANTIC, Problem, UserError, concerning, exact_hash, spec_hash
 from mm_config.specs import GenerationRequest, InferSpec
-from mm_data import to_frames
 from mm_infer.carried_out import CARRIED_OUT
 from mm_infer.latents import read_latents
+from mm_infer.stages import finished, require_stages
 from mm_infer.writing import write_frames
 from mm_models import device, device_names, encoder_inputs, peak_gib, require_releases
 
@@ -57,6 +57,7 @@ def decode_file(
     if problems:
         raise UserError(problems)
     named = {AUTOENCODER: spec.autoencoder}
+    require_stages(spec)
     require_releases(named, options.locations)
     latents, place = read_latents(path, spec.autoencoder.latent_channels), device.pick(spec.runtime.device)
     with concerning("requests.0.latents"):
@@ -65,7 +66,8 @@ def decode_file(
         autoencoder = mm_models.build_autoencoder(spec.autoencoder, device=place, locations=options.locations)
         with torch.inference_mode(), mm_models.deterministic(place, spec.runtime.deterministic):
             slices = mm_models.decoded_slices(autoencoder, latents[None].to(place))
-            write_frames(out.absolute(), (to_frames(one[0]) for one in slices), request, spec, opened)
+            frames = finished(spec, (one[0] for one in slices))
+            write_frames(out.absolute(), frames, request, spec, opened)
         video = {
             "name": out.name,
             "prompt": request.prompt,

@@ -12,6 +12,7 @@ from mm_config.schema import UserError
 from mm_config.specs import GenerationRequest, InferSpec
 from mm_data import Strip, write_mp4
 from mm_infer.pipeline import Video
+from mm_infer.stages import frame_rate
 
 
 def write_video(path: Path, video: Video, spec: InferSpec, run: Run | None = None) -> None:
@@ -35,7 +36,7 @@ def write_frames(
     """The same of frames that may come in parts, uint8 `[t, H, W, 3]` each, as they are decoded."""
     try:
         path.parent.mkdir(exist_ok=True)
-        write_mp4(path, frames, spec.fps, comment=comment_for(spec, request, run and run.record))
+        write_mp4(path, frames, frame_rate(spec), comment=comment_for(spec, request, run and run.record))
     except OSError as error:
         raise UserError(f"{path}: can't be written: {error.strerror or error}") from error
 

@@ -14,6 +14,7 @@ KINDS = {
     "mm.text_encoders": "text encoder",
     "mm.image_encoders": "image encoder",
     "mm.optimizers": "optimizer",
+    "mm.stages": "stage after decoding",
 }
 """Groups of entry points and what the builders in them make."""
 

@@ -33,7 +33,7 @@ from mm_config.planning.training import train_memory
 from mm_config.specs.data import Cache
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import ModelSpec, Split
-from mm_config.specs.parallel import Recompute
+from mm_config.specs.parallel import FsdpSpec, Recompute
 from mm_config.specs.serving import GuidanceMode, Residency
 from mm_config.specs.train import TrainSpec
 
@@ -136,20 +136,24 @@ def _copied(name: str, size: int) -> Flow:
 
 def infer_traffic(spec: InferSpec) -> tuple[Flow, ...]:
     """What one video moves on each rank."""
-    layout, runtime = infer_layout(spec), spec.runtime
-    steps = passes_by_step(spec)
-    batched = runtime.guidance is GuidanceMode.BATCHED
+    layout, runtime, steps = infer_layout(spec), spec.runtime, passes_by_step(spec)
+    apart = runtime.guidance is GuidanceMode.PARALLEL
     # Weights are fetched once per pass through the network, whatever its batch.
-    fetches = len(steps) if batched or runtime.guidance is GuidanceMode.PARALLEL else sum(steps)
-    on_rank = len(steps) if runtime.guidance is GuidanceMode.PARALLEL else sum(steps)
+    fetches = sum(steps) if runtime.guidance is GuidanceMode.SEQUENTIAL else len(steps)
+    on_rank = len(steps) if apart else sum(steps)
     latent_shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
-    whole = ceil_div(expert_bytes(spec) * layout.shard, runtime.batch_size)
-    ranks, messages, size = layout.shard, (spec.model.num_layers + 1) * fetches, whole * fetches
+    size = 4 if spec.float32_residual else BYTES[spec.dtype]
+    velocity = size * spec.model.out_channels * prod(latent_shape)
+    both = sum(count == 2 for count in steps) if apart else 0
+    world = layout.data * layout.per_sample * (2 if apart else 1)
+    turns = (len(steps) + 1 if layout.data > 1 else 0) + 1
     flows = [
-        _among("gathered_weights", Kind.ALL_GATHER, (ranks, ranks * layout.tensor), messages, size, size),
+        _whole_blocks(spec, layout, fetches),
         *_sequence_flows(
-            spec.model, latent_shape, (on_rank * BYTES[spec.dtype], on_rank * 4), layout, on_rank
+            spec.model, latent_shape, (on_rank * BYTES[spec.dtype], on_rank * 4), layout, fetches
         ),
+        _among("guidance", Kind.ALL_GATHER, (2, 2 * layout.per_sample), both, 2 * velocity * both),
+        _among("numbers", Kind.ALL_REDUCE, (world, world), turns, 8 * turns),
     ]
     experts = 1 if spec.low_noise is None else 2
     if runtime.residency.experts is Residency.SWAP:
@@ -157,6 +161,25 @@ def infer_traffic(spec: InferSpec) -> tuple[Flow, ...]:
     if runtime.residency.experts is Residency.LAYERWISE:
         flows.append(_copied("blocks_from_host", outside_bytes(spec) * fetches // runtime.batch_size))
     return tuple(flow for flow in flows if flow.bytes)
+
+
+def _whole_blocks(spec: InferSpec, layout: Layout, fetches: int) -> Flow:
+    """FSDP2: blocks, and what is left, are whole for a pass alone, in the formats that they are kept in."""
+    if layout.shard == 1:
+        return _among("gathered_weights", Kind.ALL_GATHER, (1, layout.tensor), 0, 0)
+    model, narrow = spec.model, BYTES[spec.dtype]
+    wide = tuple(name for name in model.parameter_shapes() if model.stays_float32(name))
+    wrapped, root, _ = unit_shapes(model, FsdpSpec(), frozen=wide, tensor=layout.tensor)
+    units = [*wrapped.items(), (root, 1)]
+    values, narrow_values = (
+        sum(count * padded_values(shapes, layout.shard, trained=kept) for shapes, count in units)
+        for kept in (False, True)
+    )
+    number = sum(count for _, count in units)
+    size = layout.shard * (narrow_values * narrow + (values - narrow_values) * 4) * fetches
+    size = ceil_div(size, spec.runtime.batch_size)
+    span = (layout.shard, layout.shard * layout.tensor)
+    return _among("gathered_weights", Kind.ALL_GATHER, span, number * fetches, size, size)
 
 
 def _data_bytes(spec: TrainSpec, share: int) -> int:
