@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def test_a_chosen_setting_makes_the_video_of_a_spec_that_has_it(
     open_spec: InferSpec, options: RunOptions
 ) -> None:
     pipeline = load(open_spec, options)
-    for fields, changes in (
+    cases: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
         ({"num_frames": 9}, {"num_frames": 9}),
         ({"height": 64, "width": 96}, {"height": 64, "width": 96}),
         (
@@ -43,7 +44,8 @@ def test_a_chosen_setting_makes_the_video_of_a_spec_that_has_it(
             {"sampler.steps": 4, "sampler.solver": Solver.DPMPP_2M, "sampler.shift": 3.0},
         ),
         ({"guidance_high_noise": 6.0}, {"sampler.guidance_high_noise": 6.0}),
-    ):
+    )
+    for fields, changes in cases:
         (chosen,) = pipeline([GenerationRequest(prompt=RED, seed=5, **fields)])
         (own,) = load(replace(open_spec, changes), options)([GenerationRequest(prompt=RED, seed=5)])
         assert torch.equal(chosen.frames, own.frames), fields

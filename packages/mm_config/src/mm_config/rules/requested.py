@@ -6,8 +6,7 @@ from typing import Any
 
 import attrs
 
-from mm_config.rules.clips import cells
-from mm_config.rules.sizes import AREAS, meant_ratio, ratio_of, size_of
+from mm_config.rules.sizes import AREAS, cells, meant_ratio, ratio_of, size_of
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.requests import GenerationRequest, RequestSetting
 

@@ -4,42 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.rules import clips
-from mm_config.rules.conditioning import asked_problems
-from mm_config.rules.requested import OF_SAMPLER, SETTINGS, chosen, first_step, resolved_size, spec_of
-from mm_config.rules.sizes import ratio_of
-from mm_config.rules.whole import problems
+from mm_config.rules.requested import OF_SAMPLER, SETTINGS, chosen, first_step, resolved_size
+from mm_config.rules.sizes import cells, ratio_of
 from mm_config.schema.errors import Problem
 from mm_config.specs.infer import ImageFit, InferSpec
 from mm_config.specs.requests import GenerationRequest, RequestSetting
 
 
-def request_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Problem]:
-    """What is wrong with a request to a spec that breaks no rule; paths start inside the request."""
-    yield from asked_problems(request, spec)
-    own = [*_refused(request, spec), *_size_problems(request, spec)]
+def own_problems(request: GenerationRequest, spec: InferSpec) -> list[Problem]:
+    """What is wrong with what a request chooses, before a spec can be made of it; paths start inside it."""
+    found = [*_refused(request, spec), *_size_problems(request, spec)]
+    if spec.feature_cache is not None and request.strength is not None:
+        advice = "leave it out, or set spec.feature_cache to None"
+        found.append(Problem("strength", f"leaves out steps that spec.feature_cache counts from; {advice}"))
     if request.guidance_low_noise is not None and spec.boundary is None:
-        own.append(
+        found.append(
             Problem(
                 "guidance_low_noise",
                 f"is {request.guidance_low_noise}, but spec.boundary is None: there is no low-noise expert, "
                 "and the single network's own is guidance_high_noise",
             )
         )
-    if spec.feature_cache is not None and request.strength is not None:
-        advice = "leave it out, or set spec.feature_cache to None"
-        own.append(Problem("strength", f"leaves out steps that spec.feature_cache counts from; {advice}"))
-    yield from own
-    if own:
-        return
-    made = spec_of(spec, request)
+    return found
+
+
+def strength_problems(request: GenerationRequest, made: InferSpec) -> Iterator[Problem]:
+    """A strength leaves at least one step of the spec that a request makes."""
     if request.strength is not None and first_step(made, request) == made.sampler.steps:
         steps = made.sampler.steps
         least = f"at least {1 / steps:.3g}"
         yield Problem("strength", f"{request.strength} of {steps} steps is less than one; {least}")
-    if said := chosen(request):
-        for problem in problems(made):
-            yield _problem_of(problem, request, next(iter(said)))
 
 
 def _refused(request: GenerationRequest, spec: InferSpec) -> Iterator[Problem]:
@@ -81,13 +75,13 @@ def _size_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Prob
             f"is {text}, but the {giver} gives its own; leave it out, or set spec.image_fit to crop",
         )
     elif 0 in resolved_size(spec, request):
-        rows, columns = clips.cells(spec.model, spec.autoencoder)
+        rows, columns = cells(spec.model, spec.autoencoder)
         yield Problem(
             "aspect_ratio", f"{text} is too elongated: not one token of {columns}x{rows} pixels fits"
         )
 
 
-def _problem_of(problem: Problem, request: GenerationRequest, first: str) -> Problem:
+def problem_of(problem: Problem, request: GenerationRequest) -> Problem:
     """A problem of the spec that a request makes, at the field of the request that it comes from."""
     path = problem.path.removeprefix("spec.")
     name = path.removeprefix("sampler.")
@@ -97,4 +91,4 @@ def _problem_of(problem: Problem, request: GenerationRequest, first: str) -> Pro
             return Problem(size, f"makes a {name} whose {problem.message}")
     if name in SETTINGS and getattr(request, name) is not None:
         return Problem(name, problem.message)
-    return Problem(first, f"{problem.path} {problem.message}")
+    return Problem(next(iter(chosen(request))), f"{problem.path} {problem.message}")

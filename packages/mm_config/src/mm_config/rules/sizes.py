@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 import re
 
+from mm_config.specs.kinds import AutoencoderSpec, ModelSpec
 from mm_config.specs.requests import Resolution
 
 AREAS = {Resolution.P480: 832 * 480, Resolution.P720: 1280 * 720}
 """Pixels of each resolution, at any aspect ratio."""
 _USUAL = ((16, 9), (9, 16), (4, 3), (3, 4), (1, 1))
 """Width and height of the aspect ratios that sizes are rounded from."""
+
+
+def cells(model: ModelSpec, autoencoder: AutoencoderSpec) -> tuple[int, int]:
+    """Pixels of one token along height and width."""
+    _, patch_h, patch_w = model.patch_size
+    return autoencoder.spatial_stride * patch_h, autoencoder.spatial_stride * patch_w
 
 
 def ratio_of(text: str) -> tuple[int, int] | None:
