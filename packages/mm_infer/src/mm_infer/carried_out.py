@@ -39,7 +39,9 @@ def request_refusals(requests: Sequence[GenerationRequest]) -> Iterator[Problem]
 def _value_problems(spec: InferSpec) -> Iterator[Problem]:
     """Values of known fields that generation can't do yet."""
     runtime = spec.runtime
-    yield from determinism_problems(runtime.deterministic, runtime.attention, runtime.compile)
+    yield from determinism_problems(
+        runtime.deterministic, runtime.attention, runtime.compile, "runtime.compile"
+    )
     yield from ring_problems(runtime.parallel.ring, runtime.attention)
     yield from _split_problems(spec)
     if spec.feature_cache is not None and spec.feature_cache.skipped is None:
@@ -86,6 +88,7 @@ CARRIED_OUT = CarriedOut(
         "sampler.noise",
         "sampler.guidance_interval",
         "sampler.guidance_rescale",
+        "runtime.compile",
         "runtime.guidance",
         "runtime.preview_every",
         "runtime.parallel.autoencoder",

@@ -113,7 +113,10 @@ def load_network(generation: Generation, expert: Expert) -> nn.Module:
         with concerning(PATH_OF[expert]):
             mm_models.load(network, weights)
     add_adapters(network, [one for one in generation.adapters if one.field.expert is expert])
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
+    # Last: what is compiled is what all others have made of the blocks.
+    mm_models.compile_blocks(network, spec.runtime.compile, "spec.runtime.compile")
+    return network
 
 
 def loaded(
