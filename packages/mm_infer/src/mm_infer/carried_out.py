@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from mm_config.rules import CarriedOut, beyond
 from mm_config.schema import Problem
-from mm_config.specs import GenerationRequest, InferSpec, Solver
-from mm_models import PART_FIELDS, determinism_problems, ring_problems
+from mm_config.specs import GenerationRequest, InferSpec, Residency, Solver
+from mm_models import PART_FIELDS, determinism_problems, quantization_refusals, ring_problems
 
 SOLVERS = (Solver.UNIPC, Solver.EULER)
 """Solvers that `samplers` has a step for."""
@@ -34,6 +34,8 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
     yield from determinism_problems(runtime.deterministic, runtime.attention, runtime.compile)
     yield from ring_problems(runtime.parallel.ring, runtime.attention)
     yield from _split_problems(spec)
+    yield from quantization_refusals(spec.quantization)
+    yield from _quantized_problems(spec)
     if spec.feature_cache is not None and spec.feature_cache.skipped is None:
         yield Problem(
             "feature_cache.skipped",
@@ -54,6 +56,23 @@ def _split_problems(spec: InferSpec) -> Iterator[Problem]:
             yield Problem(f"loras.{index}.merge", f"{message}; true adds it to their weights")
 
 
+def _quantized_problems(spec: InferSpec) -> Iterator[Problem]:
+    """What can't be done with matrices of few bits."""
+    if spec.quantization is None:
+        return
+    runtime = spec.runtime
+    if runtime.parallel.tensor > 1 or runtime.parallel.fsdp:
+        why = "tensor" if runtime.parallel.tensor > 1 else "fsdp"
+        yield Problem("quantization", f"can't be shared over ranks by runtime.parallel.{why} yet")
+    if runtime.residency.experts is not Residency.RESIDENT:
+        where = runtime.residency.experts.value
+        yield Problem("quantization", f"can't be carried out with runtime.residency.experts {where} yet")
+    for index, lora in enumerate(spec.loras):
+        if not lora.merge:
+            message = "is false, but nothing is put beside quantised weights"
+            yield Problem(f"loras.{index}.merge", f"{message}; true adds it before they are quantised")
+
+
 CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=PART_FIELDS
@@ -68,6 +87,7 @@ CARRIED_OUT = CarriedOut(
         "samples.last_images",
         "samples.wanted",
         "feature_cache",
+        "quantization",
         "after_decode",
         "image_fit",
         "image_background",

@@ -9,6 +9,7 @@ from mm_config.schema.faces import lazy
 if TYPE_CHECKING:
     from mm_config.planning.costs import Clip
     from mm_config.planning.devices import DEVICES
+    from mm_config.planning.parameters import quantized_layers
     from mm_config.planning.training import train_work
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)
