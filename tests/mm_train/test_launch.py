@@ -161,10 +161,30 @@ def test_files_that_exist_stay(folder: Path, capsys: pytest.CaptureFixture[str])
     assert {path.read_text() for path in written.iterdir()} == {"mine"}
 
 
-def test_only_trainings_are_launched(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_generation_is_launched_on_the_ranks_of_its_layout_and_begins_anew(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     dump(tiny.SPEC, "spec.json")
+    asked = ("launch", "spec.json", "--launch.ranks-per-node", "2", "--launch.name", "job")
+    assert app([*asked]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("spec.runtime.parallel: data 1 x ulysses 1 x ring 1 x tensor 1 = 1 rank, but ")
+    late = ("--launch.leave-seconds", "30", "--spec.runtime.parallel.data", "2")
+    assert app([*asked, *late]) == 2
+    assert "--spec.runtime.parallel.timeout-seconds 15" in capsys.readouterr().err
+    assert app([*asked, "--spec.runtime.parallel.data", "2"]) == 0
+    (script,) = Path("launches/job").glob("*.sbatch")
+    (experiment,) = Path("launches/job").glob("*.py")
+    assert "--resume" not in script.read_text() and str(experiment) in script.read_text()
+    found = resolve(str(experiment), RunOptions())
+    assert exact_hash(found) == exact_hash(replace(tiny.SPEC, {"runtime.parallel.data": 2}))
+
+
+def test_only_runs_are_launched(capsys: pytest.CaptureFixture[str]) -> None:
+    dump(LaunchSpec(), "spec.json")
     assert app(["launch", "spec.json", "--launch.ranks-per-node", "1"]) == 2
-    assert capsys.readouterr().err == "spec: is a InferSpec; trainings are launched\n"
+    said = capsys.readouterr().err
+    assert said == "spec: is a LaunchSpec; trainings and generations are launched\n"
 
 
 def test_a_launch_spec_is_stored_and_shown(capsys: pytest.CaptureFixture[str]) -> None:

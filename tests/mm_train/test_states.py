@@ -102,6 +102,19 @@ def test_any_number_that_is_not_finite_is_found_and_no_other(value: str, dtype: 
     assert states.not_finite(states.saved_shards(network, optimizer), ALONE) == ["second"]
 
 
+def test_resuming_a_run_that_was_killed_before_old_states_were_removed_removes_them(
+    brief: TrainSpec, options: RunOptions
+) -> None:
+    spec = replace(brief, {"name": "killed_late", "checkpoint.keep_last": 1})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(states, "prune", lambda newest, keep: None)
+        mm_train.train(spec, options)
+    folder = folder_of(options, spec)
+    assert steps_in(folder) == [1, 2, 3, 4]
+    mm_train.train(spec, attrs.evolve(options, resume=str(folder)))
+    assert steps_in(folder) == [4]
+
+
 def _save_what_one_rank_broke(rank: int, spec: TrainSpec, folder: Path) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))

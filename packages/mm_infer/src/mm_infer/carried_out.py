@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from mm_config.rules import CarriedOut, beyond
+from mm_config.rules import CarriedOut, beyond, guidance_by_step
 from mm_config.schema import Problem
-from mm_config.specs import GenerationRequest, InferSpec, Residency, Solver
+from mm_config.specs import GenerationRequest, GuidanceMode, InferSpec, Residency, Solver
 from mm_models import PART_FIELDS, determinism_problems, quantization_refusals, ring_problems
 
 SOLVERS = (Solver.UNIPC, Solver.EULER)
@@ -31,17 +31,33 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
             "sampler.solver", f"is {spec.sampler.solver.value}, which {RUNNER} can't do yet; {known} can"
         )
     runtime = spec.runtime
-    yield from determinism_problems(runtime.deterministic, runtime.attention, runtime.compile)
+    yield from determinism_problems(
+        runtime.deterministic, runtime.attention, runtime.compile, "runtime.compile"
+    )
     yield from ring_problems(runtime.parallel.ring, runtime.attention)
     yield from _split_problems(spec)
     yield from quantization_refusals(spec.quantization)
     yield from _quantized_problems(spec)
+    apart = runtime.guidance is GuidanceMode.PARALLEL
+    if spec.feature_cache is not None and apart and _is_in_part_guided(spec):
+        yield Problem(
+            "runtime.guidance",
+            "is parallel, but in steps without guidance a feature cache needs what it saw of the prompts in "
+            "those with guidance, on both ranks; batched or sequential",
+        )
     if spec.feature_cache is not None and spec.feature_cache.skipped is None:
         yield Problem(
             "feature_cache.skipped",
             "is None: which steps skip the blocks is not known yet; `mm compare EXACT THIS --calibrate FILE` "
             "finds them, EXACT being the same spec without a cache",
         )
+
+
+def _is_in_part_guided(spec: InferSpec) -> bool:
+    """Whether an expert has guidance in some of its steps alone."""
+    return len({(expert, guidance != 1) for expert, guidance in guidance_by_step(spec)}) > len(
+        {expert for expert, _ in guidance_by_step(spec)}
+    )
 
 
 def _split_problems(spec: InferSpec) -> Iterator[Problem]:
@@ -67,6 +83,8 @@ def _quantized_problems(spec: InferSpec) -> Iterator[Problem]:
     if runtime.residency.experts is not Residency.RESIDENT:
         where = runtime.residency.experts.value
         yield Problem("quantization", f"can't be carried out with runtime.residency.experts {where} yet")
+    if runtime.compile.enabled:
+        yield Problem("quantization", "can't be carried out with runtime.compile.enabled yet")
     for index, lora in enumerate(spec.loras):
         if not lora.merge:
             message = "is false, but nothing is put beside quantised weights"
@@ -95,6 +113,7 @@ CARRIED_OUT = CarriedOut(
         "loras",
         "sampler.timesteps",
         "sampler.noise",
+        "runtime.compile",
         "runtime.guidance",
         "runtime.preview_every",
         "runtime.parallel.autoencoder",

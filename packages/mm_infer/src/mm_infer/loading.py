@@ -84,7 +84,7 @@ def load_pipeline(generation: Generation) -> Pipeline:
         spec=spec,
         device=place,
         layout=generation.layout,
-        networks={expert: _small(load_network(generation, expert), spec) for expert in generation.weights},
+        networks={expert: load_network(generation, expert) for expert in generation.weights},
         autoencoder=autoencoder,
         text_encoder=mm_models.build_text_encoder(spec.text_encoder, device=place, locations=locations),
         image_encoder=None
@@ -113,13 +113,11 @@ def load_network(generation: Generation, expert: Expert) -> nn.Module:
         with concerning(PATH_OF[expert]):
             mm_models.load(network, weights)
     add_adapters(network, [one for one in generation.adapters if one.field.expert is expert])
-    return network.eval().requires_grad_(False)
-
-
-def _small(network: nn.Module, spec: InferSpec) -> nn.Module:
-    """The network with the spec's 8-bit matrices, each rounded once: after what is merged into it."""
+    network.eval().requires_grad_(False)
     if spec.quantization is not None:
         mm_models.quantize(network, spec.model, spec.quantization)
+    # Last: what is compiled is what all others have made of the blocks.
+    mm_models.compile_blocks(network, spec.runtime.compile, "spec.runtime.compile")
     return network
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import mm_models
 from mm_config import spec_hash
-from mm_config.console import progress
+from mm_config.console import progress, say
 from mm_config.schema import UserError, expect_function
 from mm_config.specs import Expert, GenerationRequest, InferSpec
 from mm_infer.caching import passes_of
@@ -193,9 +193,12 @@ def denoised_turns(
     deals = turns(inputs.batches(pipeline.spec), layout)
     with _progress(pipeline, inputs, len(deals), watch.on_step) as took:
         watch = attrs.evolve(watch, on_step=took)
+        compiled = len(mm_models.compiled_shapes())
         for deal in deals:
             # Ranks wait for each other in a pass, so what fails on one alone ends it at once.
             yield ranks.together(lambda deal=deal: _in_a_turn(pipeline, deal, watch), UserError)
+    if pipeline.spec.runtime.compile.enabled:
+        say(mm_models.told_compilations(mm_models.compiled_shapes()[compiled:]))
 
 
 @torch.no_grad()

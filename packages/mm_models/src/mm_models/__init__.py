@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from mm_models.autoencoders.slices import decoded_slices, share_autoencoder
     from mm_models.carried_out import PART_FIELDS, determinism_problems, quantization_refusals, ring_problems
     from mm_models.collectives import gather_json
-    from mm_models.compiling import BLOCKS, compile_blocks, compiled_graphs
+    from mm_models.compiling import (
+        BLOCKS,
+        compile_blocks,
+        compiled_graphs,
+        compiled_shapes,
+        told_compilations,
+    )
     from mm_models.contents import encoder_inputs, files_digest, weights_input
     from mm_models.device_profiler import profiled
     from mm_models.device_report import device_names, peak_gib

@@ -42,8 +42,10 @@ def ring_problems(ring: int, attention: AttentionImpl) -> Iterator[Problem]:
         )
 
 
-def determinism_problems(wanted: bool, attention: AttentionImpl, compiled: CompileSpec) -> Iterator[Problem]:
-    """What of a runtime has no deterministic form; paths are those in a spec."""
+def determinism_problems(
+    wanted: bool, attention: AttentionImpl, compiled: CompileSpec, path: str = "compile"
+) -> Iterator[Problem]:
+    """What of a runtime has no deterministic form; paths are those in a spec, `path` that of the compiler."""
     if not wanted:
         return
     if attention is AttentionImpl.CUDNN:
@@ -56,7 +58,7 @@ def determinism_problems(wanted: bool, attention: AttentionImpl, compiled: Compi
         message = (
             f"is {compiled.mode.value}, which chooses kernels by their times; deterministic needs default"
         )
-        yield Problem("compile.mode", message)
+        yield Problem(f"{path}.mode", message)
 
 
 _QUANT_FORMATS = (QuantFormat.FP8, QuantFormat.INT8)

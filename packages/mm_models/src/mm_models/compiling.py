@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 import torch._dynamo
-from torch import nn
+from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 from torch._dynamo.utils import counters
 
@@ -56,10 +56,34 @@ def compiled_graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
 
+def compiled_shapes() -> tuple[tuple[int, ...], ...]:
+    """The shapes of the stream that blocks were compiled for in this process, in their order."""
+    return tuple(_SHAPES)
+
+
+def told_compilations(shapes: Sequence[tuple[int, ...]]) -> str:
+    """A line on compilations, given their shapes in their order: how many, and what forced each later one."""
+    if not shapes:
+        return "blocks compiled 0 times: those that were there served"
+    parts: list[str] = []
+    for index, shape in enumerate(shapes):
+        why = "" if not index else "other inputs of " if shape in shapes[:index] else "the new shape "
+        parts.append(f"for {why}{'x'.join(map(str, shape))}")
+    return f"blocks compiled {len(shapes)} time{'s' if len(shapes) > 1 else ''}: {', again '.join(parts)}"
+
+
+_SHAPES: list[tuple[int, ...]] = []
+
+
 def _explained(compiled: Callable[..., Any], path: str, *inputs: Any, **named: Any) -> Any:
+    before = compiled_graphs()
     try:
         return compiled(*inputs, **named)
     except TorchDynamoException as error:
         told = next(line for line in str(error).splitlines() if line.strip())
-        hint = "spec.compile.fullgraph=False lets what can't be compiled run as it is"
+        hint = f"{path}.fullgraph=False lets what can't be compiled run as it is"
         raise UserError(Problem(path, f"a block can't be compiled: {told}; {hint}")) from error
+    finally:
+        if compiled_graphs() > before:
+            stream = next(one for one in (*inputs, *named.values()) if isinstance(one, Tensor))
+            _SHAPES.append(tuple(stream.shape))

@@ -52,7 +52,8 @@ def resume_point(spec: TrainSpec, options: RunOptions, ranks: Ranks) -> ResumePo
 def restore(training: Training, point: ResumePoint) -> TrainState:
     """Fills the network and the optimizer from the point's checkpoint; the data stream goes on where it was.
 
-    Damaged checkpoints that were passed over are renamed, so that the same steps don't replace them.
+    Damaged checkpoints that were passed over are renamed, so that the same steps don't replace them, and old
+    ones beyond `keep_last` are removed.
 
     Raises:
         UserError: The checkpoint doesn't fit, holds a number that is not finite, or another process has
@@ -70,7 +71,12 @@ def restore(training: Training, point: ResumePoint) -> TrainState:
     )
     if strange := states.not_finite(states.saved_shards(training.network, training.optimizer), ranks):
         raise UserError(Problem(str(saved), f"{strange[0]} is not finite; remove it to resume an older one"))
-    ranks.on_first(lambda: _set_aside(point))
+
+    def tidy() -> None:
+        _set_aside(point)
+        states.prune(saved, spec.checkpoint)  # Whoever saved it may have been killed before.
+
+    ranks.on_first(tidy)
     say(f"resuming {training.run.path} after step {state.step}")
     return state
 

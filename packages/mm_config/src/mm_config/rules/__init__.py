@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mm_config.rules.npu import group_timeout
     from mm_config.rules.patterns import matches, matching
     from mm_config.rules.samples import generation_of
-    from mm_config.rules.sampling import idle_requests, idle_settings
+    from mm_config.rules.sampling import guidance_by_step, idle_requests, idle_settings
     from mm_config.rules.weights import continuing_problems
     from mm_config.rules.whole import check, problems
     from mm_config.rules.wording import counted

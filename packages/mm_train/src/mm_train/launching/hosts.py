@@ -13,7 +13,7 @@ import attrs
 from mm_config.npu import variables_of
 from mm_config.rules import group_timeout
 from mm_config.schema import Problem
-from mm_config.specs import TrainSpec
+from mm_config.specs import InferSpec, TrainSpec
 from mm_train.launching.specs import KubernetesSpec, LaunchSpec
 
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
@@ -24,12 +24,12 @@ _MARGIN_SECONDS = 60
 
 @attrs.frozen
 class Launch:
-    """A launch of one training, with what stands beside both."""
+    """A launch of one training or generation, with what stands beside both."""
 
     spec: LaunchSpec
     """What is asked for."""
-    training: TrainSpec
-    """What is trained."""
+    run: TrainSpec | InferSpec
+    """What is run."""
     runs_dir: Path
     """Folder of all runs, which all hosts share."""
     locations: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Launch:
     @property
     def name(self) -> str:
         """Of the job and of the files; only what schedulers allow in names is left."""
-        return re.sub(r"[^a-z0-9]+", "-", (self.spec.name or self.training.name).lower()).strip("-")[:40]
+        return re.sub(r"[^a-z0-9]+", "-", (self.spec.name or self.run.name).lower()).strip("-")[:40]
 
     @property
     def folder(self) -> Path:
@@ -47,13 +47,13 @@ class Launch:
 
     @property
     def experiment(self) -> Path:
-        """The file of the training's spec, as it is now."""
+        """The file of the run's spec, as it is now."""
         return self.folder / f"{self.name.replace('-', '_')}.py"
 
     @property
     def group_seconds(self) -> int:
         """Longest wait of a rank for the others."""
-        return group_timeout(self.training.runtime)[1]
+        return group_timeout(self.run.runtime)[1]
 
     @property
     def leave_seconds(self) -> int:
@@ -65,13 +65,19 @@ class Launch:
         """Time from a signal to the scheduler's kill."""
         return self.spec.kill_seconds or self.leave_seconds + _MARGIN_SECONDS
 
+    @property
+    def _timeout_flag(self) -> str:
+        """The option that says how long ranks wait."""
+        within = "" if isinstance(self.run, TrainSpec) else "parallel."
+        return f"--spec.runtime.{within}timeout-seconds"
+
     def problems(self) -> Iterator[Problem]:
-        """What is wrong between a launch and its training; each wait ends before the next one does."""
+        """What is wrong between a launch and its run; each wait ends before the next one does."""
         if not self.name:
-            yield Problem("launch.name", "is empty, and so is the training's; give one")
-        name, group = group_timeout(self.training.runtime)
+            yield Problem("launch.name", "is empty, and so is that of the run; give one")
+        name, group = group_timeout(self.run.runtime)
         if self.leave_seconds <= group:
-            shorter = f"--spec.runtime.timeout-seconds {max(self.leave_seconds // 2, 1)}"
+            shorter = f"{self._timeout_flag} {max(self.leave_seconds // 2, 1)}"
             yield Problem(
                 "launch.leave_seconds",
                 f"must exceed the {group} s of spec.runtime.{name}, or ranks are killed before they can say "
@@ -87,9 +93,9 @@ class Launch:
             yield Problem(
                 "launch.time_limit_minutes",
                 f"{limit} min end before the {self.kill_seconds} s of launch.kill_seconds; give more, or "
-                "ranks less time by --spec.runtime.timeout-seconds",
+                f"ranks less time by {self._timeout_flag}",
             )
-        asked = variables_of(self.training)
+        asked = variables_of(self.run)
         for index, line in enumerate(self.spec.environment):
             variable, _, text = line.partition("=")
             if variable in asked and text != asked[variable]:
@@ -100,7 +106,7 @@ class Launch:
 
     def preparing(self) -> list[str]:
         """Lines that set a host up: variables of the spec's runtime, of the launch, and its own lines."""
-        variables = variables_of(self.training) | dict(line.split("=", 1) for line in self.spec.environment)
+        variables = variables_of(self.run) | dict(line.split("=", 1) for line in self.spec.environment)
         if self.spec.threads_per_rank is not None:
             variables["OMP_NUM_THREADS"] = str(self.spec.threads_per_rank)
         exports = [f"export {name}={shlex.quote(text)}" for name, text in variables.items()]
@@ -117,6 +123,8 @@ class Launch:
         """
         spec = self.spec
         waits = f"join_timeout={spec.join_seconds},read_timeout={spec.join_seconds}"
+        # A generation is the short part of the work, and starts anew.
+        resumed = ["--resume", "auto"] if isinstance(self.run, TrainSpec) else []
         places = [word for location in self.locations for word in ("--location", location)]
         parts = [
             f"exec {_python(spec)} -m torch.distributed.run",
@@ -124,7 +132,7 @@ class Launch:
             f'--rdzv-backend c10d --rdzv-id "{job}" --rdzv-endpoint "{head}:{spec.port}"',
             f'--rdzv-conf "is_host=$first,{waits}"',
             f"--signals-to-handle {SIGNALS} --shutdown-timeout {self.leave_seconds}",
-            shlex.join([experiment, "--resume", "auto", "--runs-dir", str(self.runs_dir), *places]),
+            shlex.join([experiment, *resumed, "--runs-dir", str(self.runs_dir), *places]),
         ]
         return " \\\n    ".join(parts).split("\n")
 

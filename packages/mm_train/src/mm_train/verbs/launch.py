@@ -1,4 +1,4 @@
-"""`mm launch`: a training on many hosts, as a job of Slurm or Kubernetes."""
+"""`mm launch`: a training or a generation on many hosts, as a job of Slurm or Kubernetes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mm_config.durable import staged_file
 from mm_config.options import RunOptions, load_locations
 from mm_config.running import check_carried_out
 from mm_config.schema import Problem, RootSpec, UserError, gathering
-from mm_config.specs import TrainSpec
+from mm_config.specs import InferSpec, TrainSpec
 from mm_config.stored import to_source
 from mm_train.launching import KubernetesSpec, LaunchSpec, SlurmSpec
 from mm_train.launching.hosts import Launch
@@ -53,11 +53,12 @@ SUBMIT = Option("--submit", "Hand the file to sbatch or to kubectl, too.")
 USAGE = Usage(
     "mm launch TARGET [--nodes N] [--scheduler NAME] [--launch FILE] [--submit] [--launch.FIELD VALUE ...] "
     "[--spec.FIELD VALUE ...] [--location NAME=PATH ...] [--runs-dir DIR]",
-    "Write the script or the manifest that starts a training on many hosts, and submit it.",
-    "Writes what Slurm or Kubernetes needs to start a training: hosts that meet, the variables that the "
-    "spec's runtime asks for, waits in their order, a check that all hosts see the runs folder, and another "
-    "start after a time limit, a preemption or a lost host, which goes on from the last checkpoint. The "
-    "training is written down as it is now: what is edited later changes no job that waits.\n\n"
+    "Write the script or the manifest that starts a run on many hosts, and submit it.",
+    "Writes what Slurm or Kubernetes needs to start a training or a generation: hosts that meet, the "
+    "variables that the spec's runtime asks for, waits in their order, a check that all hosts see the runs "
+    "folder, and another start after a time limit, a preemption or a lost host, with which a training goes "
+    "on from the last checkpoint and a generation begins anew. The spec is written down as it is now: what "
+    "is edited later changes no job that waits.\n\n"
     f"{TARGET_HELP}",
     (NODES, SCHEDULER, LAUNCH, SUBMIT, LOCATION, RUNS_DIR),
     (
@@ -71,7 +72,7 @@ USAGE = Usage(
 def launch(line: CommandLine) -> int:
     """Writes the files, and submits them where that is asked for."""
     problems: list[Problem] = []
-    spec, training = LaunchSpec(), None
+    spec, run = LaunchSpec(), None
     with gathering(problems):
         spec = _launch_spec(line)
     with gathering(problems):
@@ -80,12 +81,12 @@ def launch(line: CommandLine) -> int:
         others = tuple(given for given in line.fields if not given.flag.startswith(_FIELD))
         world_size = None if problems else spec.world_size
         (target,) = read_targets(attrs.evolve(line, fields=others), world_size)
-        training = _training(target)
-    if problems or training is None:
+        run = _run(target)
+    if problems or run is None:
         raise UserError(problems)
     here = Path.cwd()
     runs_dir = _runs_dir(spec, runs_dir_of(line), here)
-    made = Launch(spec, training, runs_dir, line.values(LOCATION))
+    made = Launch(spec, run, runs_dir, line.values(LOCATION))
     problems += made.problems()
     if isinstance(spec.scheduler, SlurmSpec):
         problems += path_problems(made, here)
@@ -151,9 +152,11 @@ def _renamed(text: str) -> str:
     return re.sub(r"\bspec\.", "launch.", text)
 
 
-def _training(spec: RootSpec) -> TrainSpec:
-    if not isinstance(spec, TrainSpec):
-        raise UserError(Problem("spec", f"is a {type(spec).__name__}; trainings are launched"))
+def _run(spec: RootSpec) -> TrainSpec | InferSpec:
+    if not isinstance(spec, TrainSpec | InferSpec):
+        raise UserError(
+            Problem("spec", f"is a {type(spec).__name__}; trainings and generations are launched")
+        )
     check_carried_out(spec)
     return spec
 
@@ -172,7 +175,7 @@ def _runs_dir(spec: LaunchSpec, runs_dir: Path, here: Path) -> Path:
 
 def _files(made: Launch, here: Path) -> tuple[dict[Path, str], tuple[str, ...]]:
     """What is written, the job first, and who takes it."""
-    experiment = to_source(made.training)
+    experiment = to_source(made.run)
     match made.spec.scheduler:
         case KubernetesSpec() as kubernetes:
             return {made.folder / f"{made.name}.yaml": manifest(made, kubernetes, experiment)}, _CLIENTS[
