@@ -14,6 +14,7 @@ from mm_config.specs import (
     RandomWeights,
     RequestSetting,
     SamplesSpec,
+    WanTransformerSpec,
 )
 
 SPEC = replace(
@@ -109,6 +110,7 @@ def test_a_plan_says_whether_it_knows_the_steps():
     assert note not in plan(known).notes
     # Twelve steps of two passes; one step leaves out the blocks of both.
     parts = SPEC.model.flops_by_part((5, 8, 8), SPEC.text_encoder.max_tokens)
+    assert isinstance(SPEC.model, WanTransformerSpec)
     d, text = SPEC.model.hidden_size, SPEC.text_encoder.max_tokens
     keys_and_values = SPEC.model.num_layers * text * 4 * d * d
     blocks = sum(parts[one] for one in parts if one not in ("ends", "time", "text")) + keys_and_values

@@ -95,6 +95,17 @@ def test_ranks_share_an_autoencoder_that_has_a_network() -> None:
         assert found(WAN_T2V, {**cut, "runtime.guidance": GuidanceMode.PARALLEL}) == {}
 
 
+def test_an_autoencoder_is_compiled_with_the_networks_and_where_a_graph_holds_it() -> None:
+    field, both = "runtime.compile_autoencoder", {"runtime.compile_autoencoder": True}
+    only(WAN_T2V, both, field, "but spec.runtime.compile.enabled is False; turn it on, or this off")
+    compiled = {**both, "runtime.compile.enabled": True}
+    assert found(WAN_T2V, compiled) == {}
+    only(INFER, compiled, field, "but spec.autoencoder has no network; turn this off")
+    shared = {**compiled, "runtime.parallel.autoencoder": True, "runtime.parallel.ulysses": 2}
+    only(WAN_T2V, shared, field, "hands caches from rank to rank between convolutions")
+    assert found(WAN_T2V, {**shared, "autoencoder.tiling": True}) == {}
+
+
 def test_ranks_share_weights_that_several_hold() -> None:
     shared = {"runtime.parallel.fsdp": True}
     only(WAN_T2V, shared, "runtime.parallel.fsdp", "raise ulysses or ring, or turn this off")

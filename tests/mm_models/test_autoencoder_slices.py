@@ -13,6 +13,7 @@ import mm_models
 from mm_config.schema.errors import UserError
 from mm_config.specs.encoders import DctAutoencoderSpec, WanAutoencoderSpec
 from mm_config.specs.kinds import AutoencoderSpec
+from mm_config.specs.parallel import CompileBackend, CompileSpec
 from mm_config.specs.weights import RandomWeights
 from mm_models.seeding import generator
 from tests.forked_ranks import RunRanks
@@ -167,3 +168,21 @@ def test_tiles_cost_what_lies_beyond_their_edges_alone(spec: WanAutoencoderSpec)
         keep_the_centres(one.network)
     torch.testing.assert_close(tiled.decode(latents), whole.decode(latents), atol=1e-5, rtol=0)
     torch.testing.assert_close(tiled.encode(clip(5)), whole.encode(clip(5)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_compiled_autoencoder_makes_the_same_by_three_graphs_each_way() -> None:
+    whole, compiled, latents = build(WAN21), build(WAN21), latents_of(WAN21, 6)
+    mm_models.compile_autoencoder(compiled, CompileSpec(enabled=True, backend=CompileBackend.AOT_EAGER))
+    before = mm_models.compiled_graphs()
+    for _ in range(2):
+        torch.testing.assert_close(compiled.decode(latents), whole.decode(latents), atol=1e-5, rtol=0)
+        torch.testing.assert_close(compiled.encode(clip(21)), whole.encode(clip(21)), atol=1e-5, rtol=0)
+    assert mm_models.compiled_graphs() - before == 3 + 3
+
+
+def test_only_networks_are_compiled() -> None:
+    weightless = build(DctAutoencoderSpec(latent_channels=12))
+    with pytest.raises(UserError, match=r"spec\.runtime\.compile_autoencoder: is True, but the autoencoder"):
+        mm_models.compile_autoencoder(weightless, CompileSpec(enabled=True))

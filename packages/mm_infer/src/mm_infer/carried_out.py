@@ -116,6 +116,7 @@ CARRIED_OUT = CarriedOut(
         "runtime.compile",
         "runtime.guidance",
         "runtime.preview_every",
+        "runtime.compile_autoencoder",
         "runtime.parallel.autoencoder",
         "runtime.parallel.data",
         "runtime.parallel.fsdp",

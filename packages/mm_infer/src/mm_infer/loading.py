@@ -80,6 +80,8 @@ def load_pipeline(generation: Generation) -> Pipeline:
     autoencoder = mm_models.build_autoencoder(spec.autoencoder, device=place, locations=locations)
     if spec.runtime.parallel.autoencoder and (makers := generation.layout.makers) is not None:
         mm_models.share_autoencoder(autoencoder, makers, rules.group_timeout(spec.runtime)[1])
+    if spec.runtime.compile_autoencoder:
+        mm_models.compile_autoencoder(autoencoder, spec.runtime.compile)
     return Pipeline(
         spec=spec,
         device=place,

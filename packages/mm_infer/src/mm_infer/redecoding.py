@@ -64,6 +64,8 @@ def decode_file(
         inputs = encoder_inputs(named, options) | {"requests.0.latents": file_input(path)}
     with recorded(open_run(spec, options, device_names(place), {}, inputs)) as opened:
         autoencoder = mm_models.build_autoencoder(spec.autoencoder, device=place, locations=options.locations)
+        if spec.runtime.compile_autoencoder:
+            mm_models.compile_autoencoder(autoencoder, spec.runtime.compile)
         with torch.inference_mode(), mm_models.deterministic(place, spec.runtime.deterministic):
             slices = mm_models.decoded_slices(autoencoder, latents[None].to(place))
             frames = finished(spec, (one[0] for one in slices))

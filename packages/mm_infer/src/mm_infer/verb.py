@@ -100,7 +100,7 @@ def make_files(line: CommandLine) -> int:
     if line.has(DECODE):
         return _decode(line)
     requests, problems = requests_of_line(line)
-    paths, unusable = _paths(line, requests)
+    paths, unusable = paths_of(line, requests)
     problems += unusable
     world_size = _world_size(problems)
     (spec,) = read_targets(attrs.evolve(line, problems=(*line.problems, *problems)), world_size)
@@ -126,7 +126,7 @@ def _decode(line: CommandLine) -> int:
     if _world_size(idle) > 1:
         idle.append(Problem(DECODE.flag, "is the work of one process; start it without torchrun"))
     marked = find(str(latents), RunOptions(runs_dir=runs_dir_of(line)))
-    paths, unusable = _paths(line, marked.requests)
+    paths, unusable = paths_of(line, marked.requests)
     line = attrs.evolve(
         line, words=line.words or (str(latents),), problems=(*line.problems, *idle, *unusable)
     )
@@ -163,7 +163,7 @@ def _options(line: CommandLine, requests: Sequence[GenerationRequest]) -> RunOpt
     )
 
 
-def _paths(
+def paths_of(
     line: CommandLine, requests: Sequence[GenerationRequest]
 ) -> tuple[tuple[Path, ...], list[Problem]]:
     """The file of each request, `--out` itself or inside of it, and what is wrong with that."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mm_models.collectives import gather_json
     from mm_models.compiling import (
         BLOCKS,
+        compile_autoencoder,
         compile_blocks,
         compiled_graphs,
         compiled_shapes,

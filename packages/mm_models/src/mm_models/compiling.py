@@ -1,4 +1,4 @@
-"""PyTorch's compiler on the blocks of a network."""
+"""PyTorch's compiler on the blocks of a network, and on an autoencoder."""
 
 from __future__ import annotations
 
@@ -41,14 +41,41 @@ def compile_blocks(network: nn.Module, spec: CompileSpec, path: str = "spec.comp
         raise UserError(Problem(f"{path}.enabled", f"is True, but the network has no list `{BLOCKS}`"))
     torch._dynamo.config.recompile_limit = max(MOST_GRAPHS, torch._dynamo.config.recompile_limit)
     for block in blocks:
-        compiled = torch.compile(
-            block.forward,
-            backend=spec.backend.value,
-            mode=None if spec.mode is CompileMode.DEFAULT else spec.mode.value,
-            fullgraph=spec.fullgraph,
-            dynamic=spec.dynamic,
-        )
-        block.forward = partial(_explained, compiled, path)
+        compile_forward(block, spec, path)
+
+
+def compile_autoencoder(autoencoder: Any, spec: CompileSpec, path: str = "spec.runtime.compile") -> None:
+    """Compiles what an autoencoder names in its attribute `to_compile`, each at its first call.
+
+    Args:
+        autoencoder: Its latent frames come with caches of one, of two, and of as many frames as all later
+            ones have, so that there are three graphs for each size of pictures or tiles.
+        spec: How; nothing is done unless it is enabled.
+        path: The spec's canonical path, for errors.
+
+    Raises:
+        UserError: It has nothing to compile; and at the first call, the compiler can't do it.
+    """
+    if not spec.enabled:
+        return
+    parts: tuple[nn.Module, ...] = getattr(autoencoder, "to_compile", ())
+    if not parts:
+        raise UserError(Problem(f"{path}_autoencoder", "is True, but the autoencoder has nothing to compile"))
+    torch._dynamo.config.recompile_limit = max(MOST_GRAPHS, torch._dynamo.config.recompile_limit)
+    for part in parts:
+        compile_forward(part, spec, path)
+
+
+def compile_forward(module: nn.Module, spec: CompileSpec, path: str) -> None:
+    """Replaces the method `forward` of a module by a compiled one."""
+    compiled = torch.compile(
+        module.forward,
+        backend=spec.backend.value,
+        mode=None if spec.mode is CompileMode.DEFAULT else spec.mode.value,
+        fullgraph=spec.fullgraph,
+        dynamic=spec.dynamic,
+    )
+    module.forward = partial(_explained, compiled, path)
 
 
 def compiled_graphs() -> int:

@@ -201,7 +201,7 @@ def _has_negative_prompt(request: GenerationRequest) -> bool:
 
 
 def shortcut_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
-    """Sparse attention begins before the end; weights and the autoencoder are shared by several ranks."""
+    """Sparse attention begins before the end; weights are shared where several ranks hold the same."""
     sparse, steps, layers = spec.sparse_attention, spec.sampler.steps, spec.model.num_layers
     if sparse is not None and sparse.dense_steps > steps:
         yield Problem(
@@ -220,20 +220,6 @@ def shortcut_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
             "runtime.parallel.fsdp",
             "shares one copy of the weights among the ranks that make one video, but no two hold the same "
             "part of them; raise ulysses or ring, or turn this off",
-        )
-    if not parallel.autoencoder:
-        return
-    if holders * parallel.tensor == 1:
-        yield Problem(
-            "runtime.parallel.autoencoder",
-            "shares work among the ranks that make one video, but there is one; raise ulysses or ring, or "
-            "turn this off",
-        )
-    elif not hasattr(spec.autoencoder, "tiling"):
-        yield Problem(
-            "runtime.parallel.autoencoder",
-            f"shares tiles or latent frames among ranks, but {path}.autoencoder has no network that takes "
-            "them; turn this off",
         )
 
 

@@ -11,6 +11,7 @@ from mm_config.rules import (
     clips,
     conditioning,
     data,
+    decoding,
     encoders,
     modules,
     npu,
@@ -162,6 +163,7 @@ def _infer_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     yield from weights.used_problems(spec, path)
     yield from sampling.guidance_problems(spec, path)
     yield from sampling.shortcut_problems(spec, path)
+    yield from decoding.decoding_problems(spec, path)
     yield from caching.cache_problems(spec, path)
     yield from modules.quantization_problems(spec)
     yield from prefixed(ranks.head_problems(spec.runtime.parallel, spec.model, path), "runtime.parallel")

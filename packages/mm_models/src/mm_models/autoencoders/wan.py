@@ -65,6 +65,11 @@ class WanAutoencoder:
         self.mean_C111 = torch.tensor(network.config.latents_mean, device=device).view(-1, 1, 1, 1)
         self.std_C111 = torch.tensor(network.config.latents_std, device=device).view(-1, 1, 1, 1)
 
+    @property
+    def to_compile(self) -> tuple[nn.Module, ...]:
+        """The networks of both ways."""
+        return self.network.encoder, self.network.decoder
+
     def encode(self, video_BCTHW: Tensor) -> Tensor:
         """`[B, 3, 1 + 4n, H, W]` in [-1, 1] -> `[B, C, 1 + n, H / stride, W / stride]` float32.
 

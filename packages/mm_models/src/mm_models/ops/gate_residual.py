@@ -46,7 +46,11 @@ class _Fused(Function):
         x_ND, branch_ND = x_BSD.flatten(0, 1), branch_BSD.flatten(0, 1)
         out_ND = torch.empty_like(x_ND)
         for row, part in parts:
-            out_ND[part] = torch.addcmul(widened(x_ND[part]), widened(branch_ND[part]), gate_UD[row])
+            wide, branch = widened(x_ND[part]), widened(branch_ND[part])
+            if wide.dtype == branch.dtype == gate_UD.dtype == out_ND.dtype:
+                torch.addcmul(wide, branch, gate_UD[row], out=out_ND[part])
+            else:
+                out_ND[part] = torch.addcmul(wide, branch, gate_UD[row])
         ctx.save_for_backward(branch_BSD, gate_UD)
         ctx.parts = parts
         return out_ND.view_as(x_BSD)

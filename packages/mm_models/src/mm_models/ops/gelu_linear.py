@@ -7,14 +7,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import Function, once_differentiable
 
+_KINDS = ("cpu", "cuda")
+
 
 def gelu_linear(hidden: Tensor, layer: nn.Module) -> Tensor:
     """`layer(gelu(hidden))` in GELU's tanh form; the backward pass computes it again instead of keeping it.
 
     Under a compiler, which decides this itself, and where more than the layer's matrix product is called for
     (an adapter's hook, a sharding unit, a recompute or a format of its own), the layer is called. One that
-    ranks share says as `after_gelu(hidden)` how it is computed so.
+    ranks share says as `after_gelu(hidden)` how it is computed so. Where no gradients are asked for, the
+    activation takes the hidden values' place: nobody else may hold these.
     """
+    if not (torch.is_grad_enabled() or torch.compiler.is_compiling()) and hidden.device.type in _KINDS:
+        return layer(torch.ops.aten.gelu_(hidden, approximate="tanh"))
     if not torch.compiler.is_compiling() and _is_bare(layer) and _takes(layer, hidden):
         if (of_ranks := getattr(layer, "after_gelu", None)) is not None:
             return of_ranks(hidden)  # type: ignore[no-any-return]
@@ -40,7 +45,7 @@ def _is_bare(layer: nn.Module) -> TypeGuard[nn.Linear]:
 
 
 def _takes(layer: nn.Linear, hidden: Tensor) -> bool:
-    return hidden.device.type in ("cpu", "cuda") and layer.weight.dtype == hidden.dtype
+    return hidden.device.type in _KINDS and layer.weight.dtype == hidden.dtype
 
 
 class _GeluLinear(Function):

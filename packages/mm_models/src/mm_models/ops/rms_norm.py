@@ -47,7 +47,10 @@ class _Fused(Function):
             wide = widened(x_ND[part])
             norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
             scale_N1[part] = norm.square_().div_(width).add_(eps).rsqrt_()
-            out_ND[part] = (wide * scale_N1[part]).mul_(wide_weight)
+            if wide.dtype == out_ND.dtype:
+                torch.mul(wide, scale_N1[part], out=out_ND[part]).mul_(wide_weight)
+            else:
+                out_ND[part] = (wide * scale_N1[part]).mul_(wide_weight)
         ctx.save_for_backward(x, weight, scale_N1)
         return out_ND.view_as(x)
 

@@ -110,17 +110,18 @@ def _turned(x_BSHD: Tensor, cos_S1D: Tensor, sin_S1D: Tensor) -> Tensor:
 
     Taking every second value would not vectorise. So a neighbour of another pair is taken too, times zero.
     """
-    from_right, from_left = -sin_S1D[..., :-1], sin_S1D[..., 1:].clone()
-    from_right[..., 1::2] = 0
-    from_left[..., 1::2] = 0
+    in_pair = 1 - torch.arange(sin_S1D.shape[-1] - 1, dtype=sin_S1D.dtype, device=sin_S1D.device) % 2
+    from_right, from_left = sin_S1D[..., :-1] * -in_pair, sin_S1D[..., 1:] * in_pair
     out_BSHD = torch.empty_like(x_BSHD, memory_format=torch.contiguous_format)
     batch, tokens, heads, head_dim = x_BSHD.shape
     for part in chunks(tokens, batch * heads * head_dim):
         wide = widened(x_BSHD[:, part])
-        turned = wide * cos_S1D[part]
+        into = out_BSHD[:, part] if wide.dtype == out_BSHD.dtype else None
+        turned = torch.mul(wide, cos_S1D[part], out=into)
         turned[..., :-1].addcmul_(wide[..., 1:], from_right[part])
         turned[..., 1:].addcmul_(wide[..., :-1], from_left[part])
-        out_BSHD[:, part] = turned
+        if into is None:
+            out_BSHD[:, part] = turned
     return out_BSHD
 
 
