@@ -16,6 +16,7 @@ OFFICIAL = SamplerSpec(sigmas=SigmaTable.WAN_OFFICIAL)
 DIFFUSERS = SamplerSpec(sigmas=SigmaTable.DIFFUSERS)
 FULL_RANGE = SamplerSpec(sigmas=SigmaTable.FULL_RANGE, solver=Solver.EULER)
 DIFFUSERS_EULER = SamplerSpec(sigmas=SigmaTable.DIFFUSERS_EULER, solver=Solver.EULER)
+DPMPP = SamplerSpec(sigmas=SigmaTable.WAN_OFFICIAL_DPMPP, solver=Solver.DPMPP_2M)
 DISTILLED = wan22.T2V_A14B_DISTILLED.sampler
 
 
@@ -106,6 +107,32 @@ def test_the_official_table_at_any_number_of_steps(shift: float):
         assert told(OFFICIAL, steps, shift) == timesteps.tolist()
         ours = sigmas(attrs.evolve(OFFICIAL, steps=steps, shift=shift))
         assert float((ours - torch.from_numpy(levels)).abs().max()) <= 6e-8
+
+
+@pytest.mark.parametrize(
+    ("steps", "shift", "first", "last"),
+    [
+        # 1000 s u / (1 + (s - 1) u) at u = k / steps, cut: 12 u / (1 + 11 u) is 11.7 / 11.725 at 39 / 40.
+        (40, 12.0, [1000, 997, 995, 993], [571, 493, 387, 235]),
+        (40, 5.0, [1000, 994, 989, 984], [357, 288, 208, 113]),
+        (50, 3.0, [1000, 993, 986, 979], [206, 160, 111, 57]),
+    ],
+)
+def test_the_official_timesteps_of_dpmpp(steps: int, shift: float, first: list[int], last: list[int]):
+    row = told(DPMPP, steps, shift)
+    assert row[:4] == first and row[-4:] == last
+
+
+@pytest.mark.parametrize("shift", [1.0, 2.5, 3.0, 5.0, 8.0, 12.0, 16.0])
+def test_the_official_table_of_dpmpp_at_any_number_of_steps(shift: float):
+    for steps in range(1, 101):
+        # `get_sampling_sigmas` of Wan's `fm_solvers.py`, which its scheduler shifts by 1 and cuts to int64.
+        levels = np.linspace(1, 0, steps + 1)[:steps]
+        levels = shift * levels / (1 + (shift - 1) * levels)
+        assert told(DPMPP, steps, shift) == (levels * 1000).astype(np.int64).tolist()
+        kept = np.append(levels, 0).astype(np.float32)
+        ours = sigmas(attrs.evolve(DPMPP, steps=steps, shift=shift))
+        assert float((ours - torch.from_numpy(kept)).abs().max()) <= 6e-8
 
 
 def table_name(sampler: SamplerSpec) -> str:

@@ -14,13 +14,18 @@ from mm_config.specs import SamplerSpec, SigmaTable, Solver
 from mm_infer.samplers import SOLVERS, sigmas
 from tests.fidelity.schedulers import scheduler_of
 
-UNIPC, EULER = Solver.UNIPC, Solver.EULER
+UNIPC, EULER, DPMPP = Solver.UNIPC, Solver.EULER, Solver.DPMPP_2M
 WALKS = [
     (UNIPC, SigmaTable.WAN_OFFICIAL),
     (UNIPC, SigmaTable.DIFFUSERS),
+    (UNIPC, SigmaTable.FULL_RANGE),
     (EULER, SigmaTable.WAN_OFFICIAL),
     (EULER, SigmaTable.FULL_RANGE),
     (EULER, SigmaTable.DIFFUSERS_EULER),
+    (DPMPP, SigmaTable.WAN_OFFICIAL),
+    (DPMPP, SigmaTable.DIFFUSERS),
+    (DPMPP, SigmaTable.FULL_RANGE),
+    (DPMPP, SigmaTable.WAN_OFFICIAL_DPMPP),
 ]
 
 
@@ -56,6 +61,16 @@ def of_diffusers(sampler: SamplerSpec, start: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("steps", [1, 2, 3, 20, 40, 50])
 def test_a_walk_is_that_of_diffusers(steps: int, shift: float, solver: Solver, table: SigmaTable):
     sampler = SamplerSpec(steps=steps, shift=shift, solver=solver, sigmas=table)
+    start, points = ours(sampler)
+    for point, expected in zip(points, of_diffusers(sampler, start), strict=True):
+        assert float((point - expected).abs().max()) <= 1e-5
+
+
+@pytest.mark.parametrize("timesteps", [(1000, 750, 500, 250), (1000, 757, 522), (900, 400), (700,)])
+@pytest.mark.parametrize("solver", list(Solver))
+def test_a_walk_of_listed_timesteps_is_that_of_diffusers(solver: Solver, timesteps: tuple[int, ...]):
+    steps, table = len(timesteps), SigmaTable.LISTED
+    sampler = SamplerSpec(steps=steps, shift=5.0, solver=solver, sigmas=table, timesteps=timesteps)
     start, points = ours(sampler)
     for point, expected in zip(points, of_diffusers(sampler, start), strict=True):
         assert float((point - expected).abs().max()) <= 1e-5
@@ -116,4 +131,34 @@ def test_a_walk_of_unipc_is_that_of_the_paper(steps: int, shift: float, table: S
     start, points = ours(sampler)
     levels = sigmas(sampler).double().tolist()
     for point, expected in zip(points, unipc_of_the_paper(levels, start.double().numpy()), strict=True):
+        assert float(np.abs(point.numpy() - expected).max()) <= 1e-5
+
+
+def dpmpp_of_the_paper(levels: list[float], start: np.ndarray) -> list[np.ndarray]:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2) in float64, from a level below 1: with r = h_before / h,
+
+    D = (1 + 1 / 2r) x0 - 1 / 2r x0_before, and x = sigma / sigma_before x - alpha (exp(-h) - 1) D. The first
+    step takes x0 itself, and so does the last.
+    """
+    half_snr, x, before, points = [_half_snr(one) for one in levels], start, None, []
+    for index in range(len(levels) - 1):
+        x0 = x - levels[index] * toy_velocity(x, levels[index])
+        h = half_snr[index + 1] - half_snr[index]
+        middle = x0
+        if before is not None and levels[index + 1] > 0:
+            r = (half_snr[index] - half_snr[index - 1]) / h
+            middle = (1 + 1 / (2 * r)) * x0 - before / (2 * r)
+        x = levels[index + 1] / levels[index] * x - (1 - levels[index + 1]) * math.expm1(-h) * middle
+        before = x0
+        points.append(x)
+    return points
+
+
+@pytest.mark.parametrize("table", [SigmaTable.WAN_OFFICIAL, SigmaTable.DIFFUSERS])
+@pytest.mark.parametrize(("steps", "shift"), [(1, 5.0), (2, 5.0), (3, 3.0), (20, 8.0), (40, 12.0)])
+def test_a_walk_of_dpmpp_is_that_of_the_paper(steps: int, shift: float, table: SigmaTable):
+    sampler = SamplerSpec(steps=steps, shift=shift, sigmas=table, solver=DPMPP)
+    start, points = ours(sampler)
+    levels = sigmas(sampler).double().tolist()
+    for point, expected in zip(points, dpmpp_of_the_paper(levels, start.double().numpy()), strict=True):
         assert float(np.abs(point.numpy() - expected).max()) <= 1e-5

@@ -14,10 +14,11 @@ from PIL import Image
 from experiments import wan21_flf2v_14b_infer, wan22_i2v, wan22_ti2v_5b_infer
 from mm_config import replace
 from mm_config.options.run_options import RunOptions
+from mm_config.rules import area_size, best_size
 from mm_config.schema import UserError
 from mm_config.specs import Conditioning, GenerationRequest, ImageFit, InferSpec, RandomWeights
 from mm_infer import generate
-from mm_infer.images import area_size, best_size, check_images, frames_of, video_size
+from mm_infer.images import check_files, frames_of, video_size
 
 I2V = replace(wan22_i2v.SPEC, {"height": 480, "width": 832})
 TI2V = replace(wan22_ti2v_5b_infer.SPEC, {"height": 704, "width": 1280})
@@ -187,7 +188,7 @@ def test_each_bad_image_is_one_line_with_its_place(tmp_path: Path) -> None:
         (own, own.samples.requests, "spec.samples.images.{}"),
     ):
         with pytest.raises(UserError) as caught:
-            check_images(spec, asked)
+            check_files(spec, asked)
         assert [problem.path for problem in caught.value.problems] == [
             where.format(index) for index in range(len(bad))
         ]

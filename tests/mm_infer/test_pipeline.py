@@ -12,7 +12,6 @@ from experiments import tiny
 from mm_config import replace
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
-from mm_config.specs.diffusion import Solver
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.requests import GenerationRequest
@@ -110,16 +109,14 @@ def test_guidance_in_two_passes_gives_the_video_of_one(spec: InferSpec, options:
 
 def test_what_generation_cannot_do_yet_is_named_at_once(spec: InferSpec, options: RunOptions):
     changes = {
-        "sampler.solver": Solver.DPMPP_2M,
         "feature_cache": FeatureCacheSpec(),
         "runtime.residency.experts": Residency.SWAP,
     }
-    request = GenerationRequest(prompt="a red circle", height=128)
     with pytest.raises(UserError) as caught:
-        generate(replace(spec, changes), [request], options=options)
-    paths = {problem.path for problem in caught.value.problems}
+        generate(replace(spec, changes), REQUESTS, options=options)
     unknown = {"feature_cache": "feature_cache.skipped"}
-    assert paths == {f"spec.{unknown.get(path, path)}" for path in changes} | {"request 0.height"}
+    paths = {problem.path for problem in caught.value.problems}
+    assert paths == {f"spec.{unknown.get(path, path)}" for path in changes}
 
 
 def test_without_guidance_the_negative_prompt_has_no_part(spec: InferSpec, options: RunOptions):

@@ -37,7 +37,7 @@ def gaussian_flow_error(solver: Solver, steps: int) -> float:
     return abs(float(latents) - exact)
 
 
-@pytest.mark.parametrize(("solver", "order"), [(Solver.EULER, 1), (Solver.UNIPC, 2)])
+@pytest.mark.parametrize(("solver", "order"), [(Solver.EULER, 1), (Solver.UNIPC, 2), (Solver.DPMPP_2M, 2)])
 def test_halving_the_step_divides_the_error_by_two_to_the_order(solver: Solver, order: int):
     assert gaussian_flow_error(solver, 40) / gaussian_flow_error(solver, 80) > 2**order * 0.9
 

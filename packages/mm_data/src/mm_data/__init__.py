@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mm_data.transforms.grid import Grid
     from mm_data.transforms.pixels import to_frames, to_model_range, to_unit_frames
     from mm_data.video.images import covering, read_image, shown_size
+    from mm_data.video.index import index_video
+    from mm_data.video.reading import read_frames
     from mm_data.video.writing import read_comment, read_mp4, write_mp4
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

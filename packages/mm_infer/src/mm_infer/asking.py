@@ -1,8 +1,10 @@
-"""What `mm generate` is asked for: prompts with their images, or a file of requests. Imports no torch."""
+"""What `mm generate` is asked for: prompts, files and settings, or a file of requests. Imports no torch."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 from mm_config.cli import CommandLine, Option, whole_number
 from mm_config.schema import Problem, UserError, gathering
-from mm_config.specs import GenerationRequest
+from mm_config.specs import GenerationRequest, Resolution, Solver
 from mm_config.stored import from_payload, to_payload
 
 
@@ -18,6 +20,25 @@ def _prompt(text: str) -> str:
     if not text.strip():
         raise UserError("is blank")
     return text
+
+
+def _number(text: str, least: float = -math.inf, above: float = -math.inf, most: float = math.inf) -> float:
+    bounds = {"at least": least, "above": above, "at most": most}
+    said = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (least <= value <= most and value > above and math.isfinite(value)):
+        raise UserError(f"expected a number {said}, got {text!r}")
+    return value
+
+
+def _width_and_height(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not all(re.fullmatch("[1-9][0-9]{0,4}", side) for side in (width, height)):
+        raise UserError(f"expected WIDTHxHEIGHT in pixels such as 832x480, got {text!r}")
+    return int(width), int(height)
 
 
 PROMPT = Option(
@@ -46,25 +67,96 @@ LAST_IMAGE = Option(
     "FILE",
     repeatable=True,
 )
+VIDEO = Option(
+    "--video",
+    "Video file whose first frames are made into another video, with --strength; as --image.",
+    "FILE",
+    repeatable=True,
+)
+STRENGTH = Option(
+    "--strength",
+    "Share of the denoising steps that a given video goes through, up to 1, which keeps nothing of it.",
+    "X",
+    read=partial(_number, above=0, most=1),
+)
 SEED = Option(
     "--seed", "Seed of the noise of every video (default: 0).", "N", read=partial(whole_number, least=0)
 )
+FRAMES = Option("--frames", "Frames of every video (default: the spec's).", "N", read=whole_number)
+SIZE = Option(
+    "--size", "Width and height of every video (default: the spec's).", "WIDTHxHEIGHT", read=_width_and_height
+)
+RESOLUTION = Option(
+    "--resolution",
+    "Area of every video, in place of --size, at the spec's aspect ratio or --aspect-ratio.",
+    "AREA",
+    choices=tuple(one.value for one in Resolution),
+    read=Resolution,
+)
+ASPECT_RATIO = Option(
+    "--aspect-ratio",
+    "Width to height of every video, such as 16:9, in place of --size, at the spec's area or --resolution.",
+    "W:H",
+)
+STEPS = Option("--steps", "Denoising steps, where spec.requests_may_set has steps.", "N", read=whole_number)
+SOLVER = Option(
+    "--solver",
+    "The integrator, where spec.requests_may_set has sampler.",
+    "NAME",
+    choices=tuple(one.value for one in Solver),
+    read=Solver,
+)
+SHIFT = Option(
+    "--shift",
+    "Shift of the noise levels, where spec.requests_may_set has sampler.",
+    "X",
+    read=partial(_number, least=0.01),
+)
+GUIDANCE = Option(
+    "--guidance",
+    "Guidance of the high-noise expert or the single network, where spec.requests_may_set has sampler.",
+    "X",
+    read=partial(_number, least=1),
+)
+GUIDANCE_LOW_NOISE = Option(
+    "--guidance-low-noise",
+    "Guidance of the low-noise expert, where spec.requests_may_set has sampler.",
+    "X",
+    read=partial(_number, least=1),
+)
 REQUESTS = Option(
     "--requests",
-    "In place of prompts, a file with a JSON object on each line: prompt, and whichever of negative_prompt, "
-    "seed, image and last_image, from the file's folder.",
+    "In place of prompts, a file with a JSON object on each line: prompt, and whichever other fields of a "
+    "request it sets, such as seed, num_frames or image, from the file's folder.",
     "FILE",
     read=Path,
 )
-OPTIONS = (PROMPT, NEGATIVE_PROMPT, IMAGE, LAST_IMAGE, SEED, REQUESTS)
+SHARED = {
+    NEGATIVE_PROMPT: "negative_prompt",
+    STRENGTH: "strength",
+    FRAMES: "num_frames",
+    RESOLUTION: "resolution",
+    ASPECT_RATIO: "aspect_ratio",
+    STEPS: "steps",
+    SOLVER: "solver",
+    SHIFT: "shift",
+    GUIDANCE: "guidance_high_noise",
+    GUIDANCE_LOW_NOISE: "guidance_low_noise",
+}
+"""Options that say one field of every request."""
+FILES = {IMAGE: "image", LAST_IMAGE: "last_image", VIDEO: "video"}
+"""Options that name a file for all requests, or one for each."""
+OPTIONS = (PROMPT, NEGATIVE_PROMPT, *FILES, STRENGTH, SEED, FRAMES, SIZE, *tuple(SHARED)[3:], REQUESTS)
 
 
 def requests_of_line(line: CommandLine) -> tuple[tuple[GenerationRequest, ...], list[Problem]]:
     """The requests of a command line, and what is wrong with them."""
     problems: list[Problem] = []
-    shared = {"negative_prompt": line.value(NEGATIVE_PROMPT, None), "seed": line.value(SEED, 0)}
+    shared = {name: line.value(option, None) for option, name in SHARED.items()}
+    width, height = line.value(SIZE, (None, None))
+    shared |= {"seed": line.value(SEED, 0), "width": width, "height": height}
     if line.has(REQUESTS):
-        idle = [option.flag for option in (PROMPT, IMAGE, LAST_IMAGE) if line.has(option)]
+        idle = [option.flag for option in (PROMPT, *FILES) if line.has(option)]
         problems += [Problem(flag, f"is said by each line of {REQUESTS.flag}; leave it out") for flag in idle]
         with gathering(problems):
             return read_requests(line.value(REQUESTS), shared), problems
@@ -73,10 +165,10 @@ def requests_of_line(line: CommandLine) -> tuple[tuple[GenerationRequest, ...], 
         said = f"is missing; say what the video shows, or give {REQUESTS.flag}"
         problems.append(Problem(PROMPT.flag, said))
     prompts = line.values(PROMPT)
-    first, last = (_files(line, option, len(prompts), problems) for option in (IMAGE, LAST_IMAGE))
+    files = [_files(line, option, len(prompts), problems) for option in FILES]
     return tuple(
-        GenerationRequest(prompt=prompt, image=image, last_image=last_image, **shared)
-        for prompt, image, last_image in zip(prompts, first, last, strict=True)
+        GenerationRequest(prompt=prompt, **shared, **dict(zip(FILES.values(), given, strict=True)))
+        for prompt, *given in zip(prompts, *files, strict=True)
     ), problems
 
 
@@ -84,7 +176,7 @@ def read_requests(file: Path, shared: Mapping[str, Any]) -> tuple[GenerationRequ
     """The requests of a file with a JSON object on each line; blank lines are passed over.
 
     Args:
-        file: The file; images are looked up from its folder.
+        file: The file; images and videos are looked up from its folder.
         shared: What lines that don't say it take.
 
     Raises:
@@ -121,7 +213,7 @@ def _object(text: str, file: Path, number: int) -> dict[str, Any]:
     if not isinstance(fields, dict):
         example = 'is no JSON object such as {"prompt": "a red circle moving up"}'
         raise UserError(Problem(f"{file}:{number}", example))
-    for name in ("image", "last_image", "video"):
+    for name in FILES.values():
         if isinstance(fields.get(name), str):
             fields[name] = str(file.parent / fields[name])
     return fields

@@ -6,14 +6,27 @@ from collections.abc import Iterator, Sequence
 
 from mm_config.rules import CarriedOut, beyond, guidance_by_step
 from mm_config.schema import Problem
-from mm_config.specs import GenerationRequest, GuidanceMode, InferSpec, Residency, Solver
+from mm_config.specs import GenerationRequest, GuidanceMode, InferSpec, Residency
 from mm_models import PART_FIELDS, determinism_problems, quantization_refusals, ring_problems
 
-SOLVERS = (Solver.UNIPC, Solver.EULER)
-"""Solvers that `samplers` has a step for."""
-
 RUNNER = "generation"
-REQUEST_FIELDS = ("negative_prompt_may_be_empty", "image", "last_image")
+REQUEST_FIELDS = (
+    "negative_prompt_may_be_empty",
+    "image",
+    "last_image",
+    "video",
+    "strength",
+    "num_frames",
+    "height",
+    "width",
+    "resolution",
+    "aspect_ratio",
+    "steps",
+    "solver",
+    "shift",
+    "guidance_high_noise",
+    "guidance_low_noise",
+)
 """Later fields of requests that are carried out."""
 
 
@@ -25,11 +38,6 @@ def request_refusals(requests: Sequence[GenerationRequest]) -> Iterator[Problem]
 
 def _value_problems(spec: InferSpec) -> Iterator[Problem]:
     """Values of known fields that generation can't do yet."""
-    if spec.sampler.solver not in SOLVERS:
-        known = " or ".join(solver.value for solver in SOLVERS)
-        yield Problem(
-            "sampler.solver", f"is {spec.sampler.solver.value}, which {RUNNER} can't do yet; {known} can"
-        )
     runtime = spec.runtime
     yield from determinism_problems(
         runtime.deterministic, runtime.attention, runtime.compile, "runtime.compile"
@@ -104,6 +112,7 @@ CARRIED_OUT = CarriedOut(
         "samples.images",
         "samples.last_images",
         "samples.wanted",
+        "requests_may_set",
         "feature_cache",
         "quantization",
         "after_decode",
@@ -113,6 +122,8 @@ CARRIED_OUT = CarriedOut(
         "loras",
         "sampler.timesteps",
         "sampler.noise",
+        "sampler.guidance_interval",
+        "sampler.guidance_rescale",
         "runtime.compile",
         "runtime.guidance",
         "runtime.preview_every",

@@ -29,11 +29,6 @@ def expert_for(timestep: float, boundary: float | None) -> Expert:
     return Expert.HIGH_NOISE if timestep >= boundary * NUM_TRAIN_TIMESTEPS else Expert.LOW_NOISE
 
 
-def guidance_of(sampler: SamplerSpec, expert: Expert) -> float:
-    """The guidance of an expert; a single network takes the high-noise one."""
-    return sampler.guidance_low_noise if expert is Expert.LOW_NOISE else sampler.guidance_high_noise
-
-
 def denoise(
     noise_BCTHW: Tensor,
     text_BLD: Tensor,
@@ -47,6 +42,7 @@ def denoise(
     on_step: OnStep | None = None,
     on_estimate: OnEstimate | None = None,
     given: Given = NOTHING,
+    first_step: int = 0,
 ) -> Tensor:
     """Walks noise down the sampler's table to clean latents.
 
@@ -55,7 +51,8 @@ def denoise(
     solvers work on each value by itself, and the networks never see another first frame.
 
     Args:
-        noise_BCTHW: Standard normal, float32, on the networks' device.
+        noise_BCTHW: Standard normal, float32, on the networks' device; where steps before `first_step` are
+            left out, latents with as much noise as that step begins at.
         text_BLD: Features of the prompts.
         negative_BLD: Features of the negative prompts; those of "" for none.
         forward: Makes the passes of the experts that the boundary calls for.
@@ -66,28 +63,32 @@ def denoise(
         on_step: Called after each step.
         on_estimate: Called in each step with the clean latents that its velocity points at, x - sigma v.
         given: What given frames come to, of the same videos; both passes of guidance have it.
+        first_step: The step that begins, of those that the sampler counts from 0.
 
     Returns:
         Latents `[B, C, T, H, W]` in float32.
     """
     latents, history = noise_BCTHW.float(), None
-    table, step = sigmas(sampler), SOLVERS[sampler.solver]
+    walked, step = sigmas(sampler)[first_step:], SOLVERS[sampler.solver]
+    levels, told = sampler.noise_levels()[first_step:], sampler.told_timesteps()[first_step:]
     text, negative = text_BLD.to(dtype), negative_BLD.to(dtype)
     image = None if given.image_BIK is None else given.image_BIK.to(dtype)
-    for index, timestep in enumerate(sampler.told_timesteps()):
+    for index, (level, timestep) in enumerate(zip(levels, told, strict=True)):
         expert = expert_for(timestep, boundary)
-        guidance = guidance_of(sampler, expert)
+        guidance, number = sampler.guidance_at(level, expert), first_step + index
         # float32: in bfloat16 999 would be 1000.
         timestep_B = torch.full((len(latents),), timestep, dtype=torch.float32, device=latents.device)
         shown, timesteps, _ = network_inputs(given, latents, timestep_B)
         inputs = (shown.to(dtype), timesteps, text, negative, guidance, image)
-        velocity = guided_velocity(forward, index, expert, *inputs, batched=batched)
+        velocity = guided_velocity(
+            forward, number, expert, *inputs, batched=batched, rescale=sampler.guidance_rescale
+        )
         if on_estimate is not None:
-            on_estimate(index, with_clean_frame(given, latents - float(table[index]) * velocity))
-        latents, history = step(table, index, latents, velocity, history)
+            on_estimate(number, with_clean_frame(given, latents - float(walked[index]) * velocity))
+        latents, history = step(walked, index, latents, velocity, history)
         latents = with_clean_frame(given, latents)
         if on_step is not None:
-            on_step(index, float(table[index]), expert, latents)
+            on_step(number, float(walked[index]), expert, latents)
     return latents
 
 
@@ -103,11 +104,15 @@ def guided_velocity(
     image: Tensor | None = None,
     *,
     batched: bool = True,
+    rescale: float = 0.0,
 ) -> Tensor:
     """Classifier-free guidance, v_u + s (v_c - v_u) in float32.
 
     Both velocities come from one forward pass of twice the batch, or from two passes, which differ in the
     text alone. With a guidance of 1 the negative prompt has no weight, and is not computed.
+
+    With `rescale` r the outcome v gets (1 - r + r std(v_c) / std(v)) times its size, each video by its own
+    deviation over all its values: formulas 15 and 16 of Lin et al., arXiv 2305.08891.
     """
     images = () if image is None else (image,)
 
@@ -123,4 +128,12 @@ def guided_velocity(
     else:
         conditional = velocity(Branch.PROMPT, latents, timestep, text, *images)
         unconditional = velocity(Branch.NEGATIVE, latents, timestep, negative, *images)
-    return unconditional + guidance * (conditional - unconditional)
+    mixed = unconditional + guidance * (conditional - unconditional)
+    return rescaled(mixed, conditional, rescale) if rescale else mixed
+
+
+def rescaled(mixed_BCTHW: Tensor, conditional_BCTHW: Tensor, share: float) -> Tensor:
+    """Guided velocities whose deviation is brought back to the prompt's own, by a share from 0 to 1."""
+    wanted, found = (one.flatten(1).std(1) for one in (conditional_BCTHW, mixed_BCTHW))
+    scale_B = 1 - share + share * wanted / found
+    return mixed_BCTHW * scale_B.view(-1, *[1] * (mixed_BCTHW.ndim - 1))

@@ -11,13 +11,25 @@ import attrs
 import torch
 from torch import Tensor
 
+from mm_config import rules
 from mm_config.schema import UserError
 from mm_config.specs import GenerationRequest, GuidanceMode, InferSpec
 from mm_infer.denoise import OnEstimate, OnStep, denoise
-from mm_infer.images import frames_of
+from mm_infer.images import frames_of, video_size
 from mm_infer.passes import Forward
 from mm_infer.requests import Inputs, negative_prompt, noise_of
-from mm_models import NOTHING, Autoencoder, Given, ImageEncoder, TextEncoder, given_frames, torch_dtype
+from mm_infer.samplers import sigmas
+from mm_infer.videos import first_frames
+from mm_models import (
+    NOTHING,
+    Autoencoder,
+    Given,
+    ImageEncoder,
+    TextEncoder,
+    given_frames,
+    mode_latents,
+    torch_dtype,
+)
 
 
 @attrs.frozen(eq=False)
@@ -27,7 +39,8 @@ class Encoded:
     requests: tuple[GenerationRequest, ...]
     """What is asked for, of each of B videos."""
     noise: Tensor
-    """`[B, C, T, H, W]` float32."""
+    """`[B, C, T, H, W]` float32: what the first step begins with, which is a given video with noise where the
+    requests have one."""
     text: Tensor
     """Features `[B, L, D]` of the prompts."""
     negative: Tensor
@@ -61,12 +74,14 @@ def encoded(
         device: Where everything is computed.
 
     Raises:
-        UserError: An image can't be read, or a text is too long.
+        UserError: A given file can't be read, or a text is too long.
     """
     text, negative = text_features(spec, text_encoder, batch)
     noise = batch.noise
     if noise is None:
         noise = torch.stack([noise_of(spec, request) for request in batch.requests])
+    if batch.requests[0].video is not None:
+        noise = noised_videos(spec, autoencoder, batch.requests, noise, device)
     given = given_of(spec, autoencoder, image_encoder, batch.requests, device)
     return Encoded(batch.requests, noise, text, negative, given).to(device)
 
@@ -80,21 +95,29 @@ def denoised(
 ) -> Tensor:
     """The clean latents `[B, C, T, H, W]` of one batch, in float32 on its device.
 
+    Args:
+        spec: The generation, as the requests don't alter it.
+        forward: Makes the passes of the experts.
+        batch: Of one size, sampler and first step.
+        on_step: Called after each step.
+
     Raises:
         UserError: They are not finite; such latents would decode to videos that look merely black.
     """
+    made = rules.spec_of(spec, batch.requests[0])
     latents = denoise(
         batch.noise,
         batch.text,
         batch.negative,
         forward,
-        spec.sampler,
+        made.sampler,
         spec.boundary,
         dtype=torch.float32 if spec.float32_residual else torch_dtype(spec.dtype),
         batched=spec.runtime.guidance is not GuidanceMode.SEQUENTIAL,
         on_step=on_step,
         on_estimate=on_estimate,
         given=batch.given,
+        first_step=rules.first_step(made, batch.requests[0]),
     )
     if not bool(latents.isfinite().all()):
         raise UserError("the latents are not finite in the end; look at the weights, guidance and dtype")
@@ -113,6 +136,40 @@ def text_features(spec: InferSpec, encoder: TextEncoder, batch: Inputs) -> tuple
     if negative is None:
         negative = torch.stack([encoded[one] for one in negatives])
     return text, negative
+
+
+@torch.no_grad()
+def noised_videos(
+    spec: InferSpec,
+    autoencoder: Autoencoder,
+    requests: Sequence[GenerationRequest],
+    noise: Tensor,
+    device: torch.device,
+) -> Tensor:
+    """Given videos with the noise that their first step begins at, on the CPU: (1 - sigma) x0 + sigma noise.
+
+    As diffusers' `WanVideoToVideoPipeline` does, x0 is the mode of the autoencoder's posterior, never a
+    sample, and sigma the noise level of the first of the steps that the strength leaves.
+
+    Args:
+        spec: The generation, as the requests don't alter it.
+        autoencoder: Makes latents of frames, one video after the other.
+        requests: Of one size, sampler and first step, each with a video.
+        noise: `[B, C, T, H, W]` on the CPU.
+        device: Where the frames are encoded.
+
+    Raises:
+        UserError: A video can't be read.
+    """
+    made = rules.spec_of(spec, requests[0])
+    level = float(sigmas(made.sampler)[rules.first_step(made, requests[0])])
+    size = video_size(spec, requests[0])
+    clean = [
+        mode_latents(autoencoder, first_frames(one.video, made.num_frames, *size)[None].to(device))[0].cpu()
+        for one in requests
+        if one.video is not None
+    ]
+    return (1 - level) * torch.stack(clean) + level * noise.cpu()
 
 
 def given_of(
@@ -138,4 +195,5 @@ def given_of(
         return NOTHING
     columns = [torch.stack(column).to(device) for column in zip(*frames, strict=True)]
     stride = spec.autoencoder.temporal_stride
-    return given_frames(spec.model, stride, autoencoder, image_encoder, columns, spec.num_frames)
+    num_frames = rules.spec_of(spec, requests[0]).num_frames
+    return given_frames(spec.model, stride, autoencoder, image_encoder, columns, num_frames)

@@ -35,7 +35,11 @@ _PIPELINES = {
     Conditioning.FIRST_FRAME: "WanImageToVideoPipeline",
     Conditioning.FIRST_AND_LAST_FRAME: "WanImageToVideoPipeline",
 }
-_OWN_TABLE = {Solver.UNIPC: SigmaTable.DIFFUSERS, Solver.EULER: SigmaTable.DIFFUSERS_EULER}
+_OWN_TABLE = {
+    Solver.UNIPC: SigmaTable.DIFFUSERS,
+    Solver.EULER: SigmaTable.DIFFUSERS_EULER,
+    Solver.DPMPP_2M: SigmaTable.WAN_OFFICIAL,
+}
 """The noise levels that diffusers' scheduler visits when it is told a number of steps."""
 
 
@@ -103,7 +107,8 @@ def _scheduler(sampler: SamplerSpec) -> tuple[str, dict[str, Any]]:
     """The scheduler of a solver and a shift."""
     if sampler.solver is Solver.EULER:
         return "FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": 1000, "shift": sampler.shift}
-    return "UniPCMultistepScheduler", {
+    name = "UniPC" if sampler.solver is Solver.UNIPC else "DPMSolver"
+    return f"{name}MultistepScheduler", {
         "num_train_timesteps": 1000,
         "prediction_type": "flow_prediction",
         "use_flow_sigmas": True,

@@ -5,11 +5,7 @@ Shapes: H, W the video's height and width in pixels.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -20,13 +16,14 @@ import mm_data
 from mm_config import rules
 from mm_config.schema import Problem, UserError, concerning, gathering
 from mm_config.specs import Conditioning, GenerationRequest, ImageFit, InferSpec
+from mm_infer.videos import opened_file, require_frames, shown_size
 
 MAX_PIXELS = 89_478_485
 """Of an image, where Pillow begins to warn of files that are small and unpack to gigabytes."""
 
 
 def given_files(spec: InferSpec, requests: Sequence[GenerationRequest]) -> dict[str, str]:
-    """The image files of requests by canonical path: that in the spec, where they are the spec's own."""
+    """The given files of requests by canonical path: that in the spec, where they are the spec's own."""
     if tuple(requests) == spec.samples.requests:
         named = {"images": spec.samples.images, "last_images": spec.samples.last_images}
         return {
@@ -37,42 +34,64 @@ def given_files(spec: InferSpec, requests: Sequence[GenerationRequest]) -> dict[
     return {
         f"request {index}.{name}": file
         for index, request in enumerate(requests)
-        for name in ("image", "last_image")
+        for name in ("image", "last_image", "video")
         if (file := getattr(request, name)) is not None
     }
 
 
-def check_images(spec: InferSpec, requests: Sequence[GenerationRequest]) -> None:
-    """Reads every image once, so that a bad one is told before anything is loaded.
+def check_files(
+    spec: InferSpec, requests: Sequence[GenerationRequest], refused: Collection[int] = ()
+) -> None:
+    """Looks at every given file once, so that a bad one is told before anything is loaded.
+
+    Args:
+        spec: The generation.
+        requests: What is going to be made.
+        refused: The places of requests that something else is wrong with, whose files wait.
 
     Raises:
-        UserError: One can't be read, or makes a video that is too narrow or too large for the network; each
-            file is named at the first place that gives it.
+        UserError: One can't be read, has too few frames, or makes a video that is too narrow or too large for
+            the network; each file is named at the first place that gives it.
     """
     problems: list[Problem] = []
-    places: dict[str, str] = {}
-    for path, file in given_files(spec, requests).items():
-        places.setdefault(file, path)
-    for file, path in places.items():
-        with gathering(problems), concerning(path):
-            height, width, _ = _read(spec, file).shape
-            if "last_image" not in path:
-                _require_fitting(spec, file, height, width)
+    checked: set[tuple[str, str, InferSpec]] = set()
+    paths = {file: path for path, file in reversed(given_files(spec, requests).items())}
+    for index, request in enumerate(requests):
+        if index in refused:
+            continue
+        made = rules.spec_of(spec, request)
+        for name in ("image", "last_image", "video"):
+            file = getattr(request, name)
+            if file is None or (name, file, made) in checked:
+                continue
+            checked.add((name, file, made))
+            with gathering(problems), concerning(paths[file]):
+                if name == "video":
+                    require_frames(file, made.num_frames)
+                    _require_fitting(made, file, *shown_size(file))
+                else:
+                    height, width, _ = _read(spec, file).shape
+                    if name == "image":
+                        _require_fitting(made, file, height, width)
     if problems:
-        raise UserError(problems)
+        raise UserError(list(dict.fromkeys(problems)))
 
 
 def video_size(spec: InferSpec, request: GenerationRequest) -> tuple[int, int]:
-    """Height and width of a request's video in pixels: the spec's, or what its image makes of them.
+    """Height and width of a request's video in pixels: the spec's or its own, or what a given file makes of
+    their area.
 
     Raises:
-        UserError: The image can't be read.
+        UserError: The image or the video can't be read.
     """
+    made = rules.spec_of(spec, request)
+    if request.video is not None:
+        return _frame_size(made, request.video, *shown_size(request.video))
     if request.image is None:
-        return spec.height, spec.width
-    with _opened(request.image) as file:
+        return made.height, made.width
+    with opened_file(request.image) as file:
         shown = mm_data.shown_size(file)
-    return _frame_size(spec, request.image, *shown)
+    return _frame_size(made, request.image, *shown)
 
 
 def frames_of(spec: InferSpec, request: GenerationRequest) -> tuple[Tensor, ...]:
@@ -90,7 +109,7 @@ def frames_of(spec: InferSpec, request: GenerationRequest) -> tuple[Tensor, ...]
         return ()
     pictures = [_read(spec, file) for file in files]
     height, width, _ = pictures[0].shape
-    size = _frame_size(spec, files[0], height, width)
+    size = _frame_size(rules.spec_of(spec, request), files[0], height, width)
     if spec.image_fit is ImageFit.CROP or spec.model.conditioning is Conditioning.CLEAN_FIRST_FRAME:
         return tuple(_pixels(mm_data.covering(one, *size)) for one in pictures)
     alike = [_pixels(mm_data.covering(one, height, width)) for one in pictures]
@@ -98,7 +117,7 @@ def frames_of(spec: InferSpec, request: GenerationRequest) -> tuple[Tensor, ...]
 
 
 def _frame_size(spec: InferSpec, file: str, height: int, width: int) -> tuple[int, int]:
-    """Height and width of the video that an image of a size makes.
+    """Height and width of the video that an image or a video of a size makes; of a spec that a request made.
 
     Raises:
         UserError: Not one token would fit along a side; it names the file.
@@ -107,9 +126,9 @@ def _frame_size(spec: InferSpec, file: str, height: int, width: int) -> tuple[in
         return spec.height, spec.width
     area, cell = spec.height * spec.width, rules.cells(spec.model, spec.autoencoder)
     if spec.model.conditioning is Conditioning.CLEAN_FIRST_FRAME:
-        size = best_size(height, width, area, cell)
+        size = rules.best_size(height, width, area, cell)
     else:
-        size = area_size(height, width, area, cell)
+        size = rules.area_size(height, width, area, cell)
     if 0 in size:
         raise UserError(
             f"{file}: {width}x{height} pixels are too elongated: at the area of {spec.width}x{spec.height} "
@@ -118,44 +137,11 @@ def _frame_size(spec: InferSpec, file: str, height: int, width: int) -> tuple[in
     return size
 
 
-def area_size(height: int, width: int, area: int, cell: tuple[int, int]) -> tuple[int, int]:
-    """An area of an image's aspect ratio, each side rounded down to whole tokens.
-
-    Formula: Wan's `image2video.py`, `lat_h = sqrt(area * h / w) // stride // patch * patch` and so on, in
-    integers, where floats may fall one token short.
-    """
-    rows, columns = cell
-    return (
-        math.isqrt(area * height // (width * rows**2)) * rows,
-        math.isqrt(area * width // (height * columns**2)) * columns,
-    )
-
-
-def best_size(height: int, width: int, area: int, cell: tuple[int, int]) -> tuple[int, int]:
-    """At most an area: one side of the image's aspect ratio in whole tokens, the other as long as may be.
-
-    Formula: `best_output_size` of Wan's `utils.py`: of both sides that may come first, the one whose outcome
-    is nearer to the aspect ratio.
-    """
-    rows, columns = cell
-    first_height, first_width = area_size(height, width, area, cell)
-    if not (first_height and first_width):
-        return first_height, first_width
-    by_width = area // first_width // rows * rows, first_width
-    by_height = first_height, area // first_height // columns * columns
-
-    def apart(size: tuple[int, int]) -> float:
-        ratio = size[1] * height / (size[0] * width)
-        return max(ratio, 1 / ratio)
-
-    return by_width if apart(by_width) < apart(by_height) else by_height
-
-
 def _require_fitting(spec: InferSpec, file: str, height: int, width: int) -> None:
-    """Raises UserError where the network has no positions for the video that an image of a size makes."""
+    """Raises UserError where the network has no positions for the video that a picture of a size makes."""
     height, width = _frame_size(spec, file, height, width)
-    sized = GenerationRequest(prompt="a video", height=height, width=width)
-    for problem in rules.request_problems(sized, spec):
+    size = spec.num_frames, height, width
+    for problem in rules.size_problems(size, spec.model, spec.autoencoder):
         if problem.path in ("height", "width"):
             said = f"{file}: makes a video of {width}x{height}, whose {problem.path} {problem.message}"
             raise UserError(said)
@@ -163,24 +149,8 @@ def _require_fitting(spec: InferSpec, file: str, height: int, width: int) -> Non
 
 def _read(spec: InferSpec, file: str) -> np.ndarray:
     """uint8 `[height, width, 3]`. Raises UserError."""
-    with _opened(file) as opened:
+    with opened_file(file) as opened:
         return mm_data.read_image(opened, None, spec.image_background, MAX_PIXELS)
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
-    """An image file; whatever goes wrong with it is a UserError that names it."""
-    if not Path(file).exists():
-        raise UserError(f"{file}: there is no such file")
-    if not Path(file).is_file():
-        raise UserError(f"{file}: is no file")
-    try:
-        with open(file, "rb") as opened:
-            yield opened
-    except mm_data.BadClip as error:
-        raise UserError(f"{file}: {error.reason}") from error
-    except OSError as error:
-        raise UserError(f"{file}: can't be read: {error.strerror or error}") from error
 
 
 def _pixels(picture: np.ndarray) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import mm_models
-from mm_config import spec_hash
+from mm_config import rules, spec_hash
 from mm_config.console import progress, say
 from mm_config.schema import UserError, expect_function
 from mm_config.specs import Expert, GenerationRequest, InferSpec
@@ -139,7 +139,7 @@ class Pipeline:
         inputs = inputs_of(self.spec, prompts, latents, generator, prompt_embeds, negative_prompt_embeds)
         expect_function("on_step", on_step)
         if len({latent_shape(self.spec, request) for request in inputs.requests}) > 1:
-            raise ValueError("prompts: their images make videos of several sizes; call once for each size")
+            raise ValueError("prompts: they make videos of several sizes; call once for each size")
         made: dict[int, Tensor] = {}
         for turn in denoised_turns(self, inputs, Watch(on_step)):
             mine = {number: one.latents for number, one in turn.items() if self.layout.leads}
@@ -191,7 +191,7 @@ def denoised_turns(
     """
     layout, ranks = pipeline.layout, pipeline.layout.ranks
     deals = turns(inputs.batches(pipeline.spec), layout)
-    with _progress(pipeline, inputs, len(deals), watch.on_step) as took:
+    with _progress(pipeline, inputs, deals, watch.on_step) as took:
         watch = attrs.evolve(watch, on_step=took)
         compiled = len(mm_models.compiled_shapes())
         for deal in deals:
@@ -228,11 +228,14 @@ def videos_on_all_ranks(pipeline: Pipeline, inputs: Inputs, made: Mapping[int, V
 
 
 @contextmanager
-def _progress(pipeline: Pipeline, inputs: Inputs, deals: int, on_step: OnStep | None) -> Generator[OnStep]:
+def _progress(
+    pipeline: Pipeline, inputs: Inputs, deals: Sequence[Deal | None], on_step: OnStep | None
+) -> Generator[OnStep]:
     """A bar of the steps of this rank's batches; what it gives moves the bar and passes each step on."""
     layout, count = pipeline.layout, len(inputs.requests)
     title = f"generate {count} video{'s' if count > 1 else ''}"
-    total, wanted = pipeline.spec.sampler.steps * deals, pipeline.spec.runtime.deterministic
+    total = sum(_steps(pipeline.spec, deal.batch.requests[0]) for deal in deals if deal is not None)
+    wanted = pipeline.spec.runtime.deterministic
     with mm_models.deterministic(pipeline.device, wanted), progress(title, total, "step") as bar:
 
         def took(step: int, sigma: float, expert: Expert, latents: Tensor) -> None:
@@ -243,6 +246,12 @@ def _progress(pipeline: Pipeline, inputs: Inputs, deals: int, on_step: OnStep | 
                 on_step(step, sigma, expert, latents)
 
         yield took
+
+
+def _steps(spec: InferSpec, request: GenerationRequest) -> int:
+    """Denoising steps that a request's video takes."""
+    made = rules.spec_of(spec, request)
+    return made.sampler.steps - rules.first_step(made, request)
 
 
 def _in_a_turn(pipeline: Pipeline, deal: Deal | None, watch: Watch) -> dict[int, Denoised]:

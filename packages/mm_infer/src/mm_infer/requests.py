@@ -18,7 +18,7 @@ from mm_config.console import say
 from mm_config.schema import Problem, UserError, expect, gathering, prefixed
 from mm_config.specs import GenerationRequest, HashedTextEncoderSpec, InferSpec, NoiseDraw
 from mm_infer.carried_out import request_refusals
-from mm_infer.images import check_images, video_size
+from mm_infer.images import check_files, video_size
 from mm_models import seeding
 
 
@@ -38,9 +38,10 @@ class Inputs:
     def batches(self, spec: InferSpec) -> tuple[Inputs, ...]:
         """The same in parts of at most `spec.runtime.batch_size` videos, in their order.
 
-        The videos of a part have the same size, and all of them a given frame or none.
+        The videos of a part are made by the same spec and have the same size, and all of them begin with the
+        same step, and with a given frame or none.
         """
-        keys = [(video_size(spec, one), one.image is None) for one in self.requests]
+        keys = [_alike(spec, one) for one in self.requests]
         parts: list[slice] = []
         for _, alike in groupby(range(len(keys)), keys.__getitem__):
             first, *others = alike
@@ -51,6 +52,14 @@ class Inputs:
             Inputs(self.requests[part], *(None if one is None else one[part] for one in tensors))
             for part in parts
         )
+
+
+def _alike(spec: InferSpec, request: GenerationRequest) -> tuple[object, ...]:
+    """What the requests of a batch have in common."""
+    made = rules.spec_of(spec, request)
+    size = (made.num_frames, *video_size(spec, request))
+    given = request.image is None, request.video is None
+    return size, made.sampler, rules.first_step(made, request), given
 
 
 def inputs_of(
@@ -125,17 +134,18 @@ def check_requests(spec: InferSpec, requests: Sequence[GenerationRequest]) -> No
     if not requests:
         path = "requests" if spec.samples.prompts else "spec.samples.prompts"
         raise UserError(Problem(path, "is empty: there is no video to make"))
-    problems = [
-        problem
-        for index, request in enumerate(requests)
-        for problem in prefixed(rules.request_problems(request, spec), f"request {index}")
-    ]
+    problems: list[Problem] = []
+    refused: set[int] = set()
+    for index, request in enumerate(requests):
+        if found := [*rules.request_problems(request, spec)]:
+            problems += prefixed(found, f"request {index}")
+            refused.add(index)
     if isinstance(spec.text_encoder, HashedTextEncoderSpec):
         texts = {text for one in requests for text in (one.prompt, negative_prompt(spec, one))}
         with gathering(problems):
             mm_models.build_text_encoder(spec.text_encoder).encode(sorted(texts))
     with gathering(problems):
-        check_images(spec, requests)
+        check_files(spec, requests, refused)
     if problems:
         raise UserError(problems)
 
@@ -148,7 +158,8 @@ def negative_prompt(spec: InferSpec, request: GenerationRequest) -> str:
 
 def latent_shape(spec: InferSpec, request: GenerationRequest) -> tuple[int, int, int, int]:
     """`(C, T, H, W)` of a request's video."""
-    shape = spec.autoencoder.latent_shape(spec.num_frames, *video_size(spec, request))
+    num_frames = rules.spec_of(spec, request).num_frames
+    shape = spec.autoencoder.latent_shape(num_frames, *video_size(spec, request))
     return (spec.autoencoder.latent_channels, *shape)
 
 
@@ -191,8 +202,8 @@ def _given(name: str, value: Tensor | None, axes: str, shape: tuple[int, ...]) -
 def _noise_shape(
     name: str, spec: InferSpec, requests: Sequence[GenerationRequest]
 ) -> tuple[int, int, int, int, int]:
-    """`[B, C, T, H, W]` of all videos. Raises ValueError where their images give them several sizes."""
+    """`[B, C, T, H, W]` of all videos. Raises ValueError where they have several sizes."""
     shape, *others = {latent_shape(spec, request) for request in requests}
     if others:
-        raise ValueError(f"{name}: the given images make videos of several sizes; call once for each size")
+        raise ValueError(f"{name}: the requests make videos of several sizes; call once for each size")
     return (len(requests), *shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from mm_config.rules.sizes import cells
 from mm_config.rules.wording import either, nearest_multiples, pixel_problems
 from mm_config.schema.errors import Problem, prefixed
 from mm_config.specs.data import DataSpec, Resize
@@ -57,12 +58,6 @@ def frames_message(num_frames: int, model: ModelSpec, autoencoder: AutoencoderSp
     legal = [number for number in nearest_multiples(num_frames, step, first) if number >= first]
     frames = "1 frame is" if num_frames == 1 else f"{num_frames} frames are"
     return f"{frames} not of the form {step}k+{first}; nearest: {either(legal)}"
-
-
-def cells(model: ModelSpec, autoencoder: AutoencoderSpec) -> tuple[int, int]:
-    """Pixels of one token along height and width."""
-    _, patch_h, patch_w = model.patch_size
-    return autoencoder.spatial_stride * patch_h, autoencoder.spatial_stride * patch_w
 
 
 def clip_problems(data: DataSpec, model: ModelSpec, autoencoder: AutoencoderSpec) -> Iterator[Problem]:

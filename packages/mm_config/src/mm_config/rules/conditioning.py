@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mm_config.rules.clips import frame_steps, size_problems
+from mm_config.rules.clips import frame_steps
 from mm_config.schema.errors import Problem
 from mm_config.specs.data import DataSpec
 from mm_config.specs.infer import InferSpec
@@ -71,17 +71,11 @@ def given_problems(data: DataSpec, model: ModelSpec, autoencoder: AutoencoderSpe
             )
 
 
-def request_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Problem]:
-    """What an inference spec can't make of a request; paths start inside the request."""
+def asked_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Problem]:
+    """What is wrong with the prompt and the files of a request; paths start inside the request."""
     given = spec.model.conditioning
     if not request.prompt.strip():
         yield Problem("prompt", f"must say something, got {request.prompt!r}")
-    size = (
-        request.num_frames or spec.num_frames,
-        request.height or spec.height,
-        request.width or spec.width,
-    )
-    yield from size_problems(size, spec.model, spec.autoencoder)
     if given is Conditioning.TEXT and request.image is not None:
         yield Problem("image", "is given, but this network is conditioned on text alone; leave it out")
     if given in IMAGES and request.image is None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from mm_config.rules.conditioning import request_problems, sample_problems
+from mm_config.rules.clips import size_problems
+from mm_config.rules.conditioning import asked_problems, sample_problems
 from mm_config.rules.weights import used_problems
 from mm_config.schema.errors import Problem, SpecError
 from mm_config.specs.diffusion import Expert
@@ -81,7 +82,9 @@ def training_sample_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
     yield from blank
     if blank:
         return
-    for found in request_problems(generation.samples.requests[0], generation):
+    size = generation.num_frames, generation.height, generation.width
+    of_size = size_problems(size, generation.model, generation.autoencoder)
+    for found in (*asked_problems(generation.samples.requests[0], generation), *of_size):
         if found.path in ("image", "last_image"):
             if not getattr(samples, f"{found.path}s"):
                 yield Problem(f"samples.{found.path}s", found.message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from mm_config.rules.requested import spec_of
 from mm_config.rules.wording import idle_problems
 from mm_config.schema.errors import Problem, prefixed
 from mm_config.specs.diffusion import (
@@ -81,7 +82,10 @@ def expert_problems(expert: Expert, boundary: float | None, path: str) -> Iterat
 
 
 def sampler_problems(sampler: SamplerSpec) -> Iterator[Problem]:
-    """Listed timesteps fall, are as many as the steps, and are walked by Euler's method."""
+    """Listed timesteps fall and are as many as the steps; an interval of guidance begins before it ends."""
+    least, most = sampler.guidance_interval
+    if least >= most:
+        yield Problem("guidance_interval", f"begins at {least}, which is not below its end {most}")
     if sampler.sigmas is not SigmaTable.LISTED:
         yield from idle_problems(sampler, ["timesteps"], "sigmas = listed")
         return
@@ -96,16 +100,11 @@ def sampler_problems(sampler: SamplerSpec) -> Iterator[Problem]:
                 f"timesteps.{index}",
                 f"is {listed[index]}, not below {listed[index - 1]} before it: noise must fall",
             )
-    if sampler.solver is not Solver.EULER:
-        yield Problem(
-            "solver",
-            f"is {sampler.solver.value}, but listed timesteps are those of networks distilled for Euler's "
-            "method; choose euler",
-        )
 
 
 def guidance_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
-    """Distilled networks have their guidance built in; two ranks for guidance need some.
+    """Distilled networks have their guidance built in and walk their listed timesteps by Euler's method; two
+    ranks for guidance need some.
 
     Args:
         spec: The inference spec.
@@ -123,6 +122,12 @@ def guidance_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
                     f"is {guidance}, but {path}.distilled is True: the weights have their guidance built in; "
                     "set it to 1.0",
                 )
+        if sampler.sigmas is SigmaTable.LISTED and sampler.solver is not Solver.EULER:
+            yield Problem(
+                "sampler.solver",
+                f"is {sampler.solver.value}, but {path}.distilled is True: listed timesteps are those "
+                "that the weights were distilled for, by Euler's method; choose euler",
+            )
     if spec.runtime.guidance is GuidanceMode.PARALLEL and max(used.values()) == 1:
         yield Problem(
             "runtime.guidance",
@@ -132,19 +137,19 @@ def guidance_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
 
 
 def guidance_by_step(spec: InferSpec) -> list[tuple[Expert, float]]:
-    """The expert of each denoising step, and its guidance: high noise at and above the boundary.
+    """The expert of each denoising step, high noise at and above the boundary, and its guidance, which is 1
+    outside of the interval of noise levels.
 
     A table whose timesteps are not listed yet counts as one of the high-noise expert alone.
     """
     sampler = spec.sampler
     high = Expert.SINGLE if spec.boundary is None else Expert.HIGH_NOISE
+    levels = sampler.noise_levels() or [1.0] * sampler.steps
     told = sampler.told_timesteps() or [float(NUM_TRAIN_TIMESTEPS)] * sampler.steps
     threshold = (spec.boundary or 0) * NUM_TRAIN_TIMESTEPS
+    experts = [high if timestep >= threshold else Expert.LOW_NOISE for timestep in told]
     return [
-        (high, sampler.guidance_high_noise)
-        if timestep >= threshold
-        else (Expert.LOW_NOISE, sampler.guidance_low_noise)
-        for timestep in told
+        (expert, sampler.guidance_at(level, expert)) for level, expert in zip(levels, experts, strict=True)
     ]
 
 
@@ -172,20 +177,37 @@ def idle_settings(spec: InferSpec, requests: Sequence[GenerationRequest] | None 
                 f"weights, its adapters and spec.sampler.guidance_{name} change nothing",
             )
     if spec.model.conditioning is Conditioning.TEXT:
+        of_video = () if any(one.video is not None for one in requests or ()) else ("image_fit",)
         user = "a network that is given frames"
-        yield from prefixed(idle_problems(spec, ["image_fit", "image_background"], user), "spec")
+        yield from prefixed(idle_problems(spec, [*of_video, "image_background"], user), "spec")
+    yield from prefixed(_idle_guidance(spec, steps), "spec.sampler")
     takers = [one for one in requests or () if not _has_negative_prompt(one)]
-    if spec.negative_prompt and not _is_guided(steps) and (requests is None or takers):
+    readers = [spec] if requests is None else [spec_of(spec, one) for one in takers]
+    if spec.negative_prompt and readers and not any(_is_guided(guidance_by_step(one)) for one in readers):
         yield Problem("spec.negative_prompt", _NEVER_READ)
     yield from idle_requests(spec, requests or ())
 
 
+def _idle_guidance(spec: InferSpec, steps: Sequence[tuple[Expert, float]]) -> Iterator[Problem]:
+    """Settings of guidance where none is at work; paths start inside the sampler."""
+    sampler = spec.sampler
+    names = {Expert.LOW_NOISE: "guidance_low_noise"}
+    least, most = sampler.guidance_interval
+    unused = f"no step has a noise level from {least} to {most}"
+    for expert in dict.fromkeys(expert for expert, _ in steps):
+        name = names.get(expert, "guidance_high_noise")
+        own = [guidance for used, guidance in steps if used is expert]
+        if getattr(sampler, name) > 1 and max(own) == 1:
+            yield Problem(name, f"is {getattr(sampler, name)}, but of this expert {unused}")
+    if not _is_guided(steps):
+        yield from idle_problems(sampler, ["guidance_interval", "guidance_rescale"], "a step with guidance")
+
+
 def idle_requests(spec: InferSpec, requests: Iterable[GenerationRequest]) -> Iterator[Problem]:
     """The same of requests alone."""
-    if not _is_guided(guidance_by_step(spec)):
-        for index, request in enumerate(requests):
-            if request.negative_prompt:
-                yield Problem(f"request {index}.negative_prompt", _NEVER_READ)
+    for index, request in enumerate(requests):
+        if request.negative_prompt and not _is_guided(guidance_by_step(spec_of(spec, request))):
+            yield Problem(f"request {index}.negative_prompt", _NEVER_READ)
 
 
 _NEVER_READ = "is never read: no step has a guidance above 1"

@@ -17,6 +17,8 @@ from mm_config.rules import (
     npu,
     precision,
     ranks,
+    requested,
+    requests,
     samples,
     sampling,
     schedules,
@@ -40,6 +42,7 @@ from mm_config.specs.monitoring import MemorySnapshotSpec, ProfilerSpec
 from mm_config.specs.npu import NpuAffinitySpec, NpuAllocatorSpec, NpuCoresSpec, NpuSpec
 from mm_config.specs.optim import AdamWSpec, ScheduleSpec
 from mm_config.specs.parallel import CompileSpec
+from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.serving import InferRuntimeSpec, QuantizationSpec, SparseAttentionSpec
 from mm_config.specs.train import CheckpointSpec, PrecisionSpec, TrainRuntimeSpec, TrainSpec
 from mm_config.specs.weights import ReleasedWeights, SavedWeights
@@ -103,6 +106,19 @@ def check(spec: Any, world_size: int | None = None) -> None:
     """Raises SpecError with all problems, if there are any."""
     if found := problems(spec, world_size):
         raise SpecError(found)
+
+
+def request_problems(request: GenerationRequest, spec: InferSpec) -> Iterator[Problem]:
+    """What is wrong with a request to a spec that breaks no rule; paths start inside the request."""
+    yield from conditioning.asked_problems(request, spec)
+    own = requests.own_problems(request, spec)
+    yield from own
+    if own:
+        return
+    made = requested.spec_of(spec, request)
+    yield from requests.strength_problems(request, made)
+    if made is not spec:
+        yield from (requests.problem_of(problem, request) for problem in problems(made))
 
 
 def _walk(value: Any, path: str) -> Iterator[Problem]:

@@ -101,6 +101,8 @@ class SigmaTable(enum.Enum):
     """The timesteps that the sampler lists, as distilled networks want them."""
     DIFFUSERS_EULER = "diffusers_euler"
     """linspace(1, 0.001 shifted, steps): diffusers' FlowMatchEulerDiscreteScheduler."""
+    WAN_OFFICIAL_DPMPP = "wan_official_dpmpp"
+    """linspace(1, 0, steps + 1) without the last: Wan's own DPM++; whole timesteps."""
 
 
 class NoiseDraw(enum.Enum):
@@ -119,8 +121,9 @@ _ENDS = {
     SigmaTable.WAN_OFFICIAL: (0.9990000128746033, 0.0),
     SigmaTable.DIFFUSERS: (1.0, 0.001),
     SigmaTable.FULL_RANGE: (1.0, 0.0),
+    SigmaTable.WAN_OFFICIAL_DPMPP: (1.0, 0.0),
 }
-_WHOLE_TIMESTEPS = (SigmaTable.WAN_OFFICIAL, SigmaTable.DIFFUSERS)
+_WHOLE_TIMESTEPS = (SigmaTable.WAN_OFFICIAL, SigmaTable.DIFFUSERS, SigmaTable.WAN_OFFICIAL_DPMPP)
 """Their schedulers keep int64; those of the other tables keep floating point."""
 _MOST_NOISE = 1 - 1e-6
 
@@ -166,6 +169,18 @@ class SamplerSpec:
         """What the network is told at each step: 1000 sigma, cut where the table's source cuts it."""
         told = [NUM_TRAIN_TIMESTEPS * one for one in self.noise_levels()]
         return [float(int(one)) for one in told] if self.sigmas in _WHOLE_TIMESTEPS else told
+
+    def guidance_at(self, level: float, expert: Expert) -> float:
+        """The guidance of a step: 1, which is none, where its noise level is outside of the interval.
+
+        Args:
+            level: The noise level that the step begins at.
+            expert: Which one works; a single network has the high-noise one's guidance.
+        """
+        least, most = self.guidance_interval
+        if not least <= level <= most:
+            return 1.0
+        return self.guidance_low_noise if expert is Expert.LOW_NOISE else self.guidance_high_noise
 
     def _unshifted(self) -> list[float]:
         if self.sigmas is SigmaTable.LISTED:

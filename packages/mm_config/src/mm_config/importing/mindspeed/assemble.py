@@ -24,7 +24,7 @@ from mm_config.importing.mindspeed.sharding import (
 from mm_config.importing.verdict import Verdict
 from mm_config.npu.variables import VARIABLES
 from mm_config.rules import problems as rule_problems
-from mm_config.rules.clips import cells
+from mm_config.rules.sizes import cells
 from mm_config.schema.errors import Problem, SpecError, UserError
 from mm_config.schema.evolve import replace
 from mm_config.specs.data import PrecomputedSpec
