@@ -35,7 +35,7 @@ def spec_of(width: int = 32, text_width: int = 16, **changes: Any) -> InferSpec:
         text_width: Of the text encoder.
         changes: Fields by their paths, `__` for each dot.
     """
-    words = PROMPT.split()
+    words: list[str] = [*PROMPT.split()]
     text = attrs.evolve(
         tiny_umt5.spec_of(words), text_dim=text_width, d_ff=4 * text_width, num_layers=3, max_tokens=8
     )
@@ -73,7 +73,7 @@ def spec_of(width: int = 32, text_width: int = 16, **changes: Any) -> InferSpec:
 
 def written(spec: InferSpec, folder: Path) -> RunOptions:
     """Writes all that a spec names, experts in its dtype with output layers that are not zero."""
-    tiny_umt5.write_release(folder / "umt5", PROMPT.split())
+    tiny_umt5.write_release(folder / "umt5", [*PROMPT.split()])
     text: Any = spec.text_encoder
     torch.manual_seed(0)
     config = UMT5Config(

@@ -135,7 +135,7 @@ def test_only_the_blocks_on_their_way_are_there(
         return
     pipeline, seen = load(asked, options), list[list[int]]()
     network = pipeline.networks[Expert.HIGH_NOISE]
-    blocks = list(network.get_submodule("blocks").children())
+    blocks: list[Any] = list(network.get_submodule("blocks").children())
 
     def look(*_: Any) -> None:
         there = [block.scale_shift_table.untyped_storage().nbytes() > 0 for block in blocks]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from mm_config.rules import CarriedOut, beyond, guidance_by_step
 from mm_config.schema import Problem
 from mm_config.specs import GenerationRequest, GuidanceMode, InferSpec, Residency
-from mm_models import PART_FIELDS, determinism_problems, ring_problems
+from mm_models import PART_FIELDS, determinism_problems, quantization_refusals, ring_problems
 
 RUNNER = "generation"
 REQUEST_FIELDS = (
@@ -48,6 +48,8 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
     )
     yield from ring_problems(runtime.parallel.ring, runtime.attention)
     yield from _split_problems(spec)
+    yield from quantization_refusals(spec.quantization)
+    yield from _quantized_problems(spec)
     apart = runtime.guidance is GuidanceMode.PARALLEL
     if spec.feature_cache is not None and apart and _is_in_part_guided(spec):
         yield Problem(
@@ -82,6 +84,25 @@ def _split_problems(spec: InferSpec) -> Iterator[Problem]:
             yield Problem(f"loras.{index}.merge", f"{message}; true adds it to their weights")
 
 
+def _quantized_problems(spec: InferSpec) -> Iterator[Problem]:
+    """What can't be done with matrices of few bits."""
+    if spec.quantization is None:
+        return
+    runtime = spec.runtime
+    if runtime.parallel.tensor > 1 or runtime.parallel.fsdp:
+        why = "tensor" if runtime.parallel.tensor > 1 else "fsdp"
+        yield Problem("quantization", f"can't be shared over ranks by runtime.parallel.{why} yet")
+    if runtime.residency.experts is not Residency.RESIDENT:
+        where = runtime.residency.experts.value
+        yield Problem("quantization", f"can't be carried out with runtime.residency.experts {where} yet")
+    if runtime.compile.enabled:
+        yield Problem("quantization", "can't be carried out with runtime.compile.enabled yet")
+    for index, lora in enumerate(spec.loras):
+        if not lora.merge:
+            message = "is false, but nothing is put beside quantised weights"
+            yield Problem(f"loras.{index}.merge", f"{message}; true adds it before they are quantised")
+
+
 CARRIED_OUT = CarriedOut(
     runner=RUNNER,
     fields=PART_FIELDS
@@ -97,6 +118,7 @@ CARRIED_OUT = CarriedOut(
         "samples.wanted",
         "requests_may_set",
         "feature_cache",
+        "quantization",
         "after_decode",
         "image_fit",
         "image_background",

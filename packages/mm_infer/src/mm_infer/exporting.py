@@ -68,7 +68,8 @@ def export_pipeline(spec: RootSpec, out: Path, options: RunOptions) -> Iterator[
     if problems := list(part_problems(spec, options.locations)):
         raise UserError(problems)
     runtime = InferRuntimeSpec(device="cpu", build_missing=spec.runtime.build_missing)
-    generation = train_missing(open_generation(attrs.evolve(spec, runtime=runtime), options))
+    exact = attrs.evolve(spec, runtime=runtime, quantization=None)
+    generation = train_missing(open_generation(exact, options))
     require_pinned(generation)
     # A file has no place beside weights: what generation adds in each pass is merged as well.
     merged = (attrs.evolve(one, field=attrs.evolve(one.field, merge=True)) for one in generation.adapters)

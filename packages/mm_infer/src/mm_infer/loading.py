@@ -145,7 +145,10 @@ def load_network(generation: Generation, expert: Expert) -> nn.Module:
         with concerning(PATH_OF[expert]):
             mm_models.load(network, weights)
     add_adapters(network, [one for one in generation.adapters if one.field.expert is expert])
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
+    if generation.spec.quantization is not None:
+        mm_models.quantize(network, generation.spec.model, generation.spec.quantization)
+    return network
 
 
 def waiting_network(generation: Generation, expert: Expert) -> Waiting:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from mm_models.autoencoders.colours import Colours, colours_of
     from mm_models.autoencoders.kept import kept_of, latents_of
     from mm_models.autoencoders.slices import decoded_slices, share_autoencoder
-    from mm_models.carried_out import PART_FIELDS, determinism_problems, ring_problems
+    from mm_models.carried_out import PART_FIELDS, determinism_problems, quantization_refusals, ring_problems
     from mm_models.collectives import gather_json
     from mm_models.compiling import (
         BLOCKS,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mm_models.loading import check as check_weights
     from mm_models.loading import load, load_by_parts, load_group
     from mm_models.networks import build, draw, initialize, register_network
+    from mm_models.quantizing import quantize
     from mm_models.registered import builder_of, tags_of
     from mm_models.releases import require_releases
     from mm_models.repeatable import deterministic

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 from mm_config.schema import Problem
-from mm_config.specs import AttentionImpl, CompileMode, CompileSpec
+from mm_config.specs import AttentionImpl, CompileMode, CompileSpec, QuantFormat, QuantizationSpec
 
 PART_FIELDS = frozenset(
     {
@@ -58,3 +59,25 @@ def determinism_problems(
             f"is {compiled.mode.value}, which chooses kernels by their times; deterministic needs default"
         )
         yield Problem(f"{path}.mode", message)
+
+
+_QUANT_FORMATS = (QuantFormat.FP8, QuantFormat.INT8)
+"""Formats that weights are stored in; inputs keep the layers' dtype."""
+
+
+def quantization_refusals(quantization: QuantizationSpec | None) -> Iterator[Problem]:
+    """What can't be carried out, or not here; paths begin at the spec."""
+    if quantization is None:
+        return
+    if quantization.format not in _QUANT_FORMATS:
+        known = " or ".join(form.value for form in _QUANT_FORMATS)
+        yield Problem(
+            "quantization.format", f"is {quantization.format.value}, which is not there yet; {known} is"
+        )
+    elif quantization.format is QuantFormat.FP8 and quantization.group_size is not None:
+        message = f"is {quantization.group_size}, but fp8 has one scale for each row"
+        yield Problem(
+            "quantization.group_size", f"{message}; leave it None, or take quantization.format int8"
+        )
+    elif find_spec("torchao") is None:
+        yield Problem("quantization", "needs torchao: pip install 'mm-models[torchao]'")

@@ -69,4 +69,4 @@ def plain_parts(tensor: Tensor) -> list[Tensor]:
 
 
 def _bytes_of(tensor: Tensor) -> int:
-    return (tensor.storage_offset() + tensor.numel()) * tensor.itemsize
+    return (int(tensor.storage_offset()) + tensor.numel()) * tensor.itemsize

@@ -10,7 +10,7 @@ import attrs
 
 from mm_config.planning.costs import Memory, Work, ceil_div, infer_layout
 from mm_config.planning.encoders import BYTES, autoencoder_working_bytes, encoders, image_tokens
-from mm_config.planning.parameters import block_count, float32_count, quantized_count
+from mm_config.planning.parameters import block_count, float32_count, quantized_count, quantized_rows
 from mm_config.rules.residency import waiting_blocks
 from mm_config.rules.sampling import guidance_by_step
 from mm_config.specs.dtype import Dtype
@@ -29,8 +29,10 @@ _BITS = {
     QuantFormat.MXFP4: 4.25,
     QuantFormat.NVFP4: 4.5,
 }
+_SCALED_ROWS = (QuantFormat.FP8, QuantFormat.INT8, QuantFormat.NF4)
+"""Formats that fix no group of their own."""
 _SCALE_BITS = 32
-"""Of each group's scale, where the spec sets the group's size."""
+"""Of each group's scale, where the spec sets the group's size, and of each row's otherwise."""
 _BLOCKS_IN_FLIGHT = 2
 """Whole blocks on a rank where ranks share the weights: the one at work and the next."""
 _WIDE_STREAMS = 2
@@ -211,8 +213,12 @@ def _weight_bytes(spec: InferSpec, parameters: int) -> int:
     if quantization is None:
         return parameters * size + wider
     few = quantized_count(spec.model, quantization)
-    bits = _BITS[quantization.format] + _SCALE_BITS / (quantization.group_size or math.inf)
-    return (parameters - few) * size + wider + math.ceil(few * bits / 8)
+    bits = few * _BITS[quantization.format]
+    if quantization.group_size is not None:
+        bits += few * _SCALE_BITS / quantization.group_size
+    elif quantization.format in _SCALED_ROWS:
+        bits += quantized_rows(spec.model, quantization) * _SCALE_BITS
+    return (parameters - few) * size + wider + math.ceil(bits / 8)
 
 
 def _layerwise(spec: InferSpec, expert: _Expert) -> int:

@@ -173,6 +173,21 @@ def quantized_count(model: ModelSpec, quantization: QuantizationSpec) -> int:
 
 
 @cache
+def quantized_rows(model: ModelSpec, quantization: QuantizationSpec) -> int:
+    """Rows of those matrices."""
+    return sum(
+        parameter.shape[0] for parameter in parameters(model) if _is_quantized(parameter, quantization)
+    )
+
+
+@cache
+def quantized_layers(model: ModelSpec, quantization: QuantizationSpec) -> frozenset[str]:
+    """Names of the linear layers whose matrices are stored with few bits."""
+    chosen = (parameter.name for parameter in parameters(model) if _is_quantized(parameter, quantization))
+    return frozenset(name.removesuffix(".weight") for name in chosen)
+
+
+@cache
 def float32_count(model: ModelSpec, quantization: QuantizationSpec | None) -> int:
     """Values that stay float32 whatever the network computes in."""
     return sum(
