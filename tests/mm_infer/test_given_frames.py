@@ -67,7 +67,7 @@ def test_videos_of_several_sizes_are_those_made_alone(clean: InferSpec, options:
     for video in together:
         (alone,) = pipeline([video.request])
         assert int((alone.frames.int() - video.frames.int()).abs().max()) <= 1
-    with pytest.raises(ValueError, match="prompts: their images make videos of several sizes"):
+    with pytest.raises(ValueError, match="prompts: they make videos of several sizes"):
         pipeline.denoise(requests)
     with pytest.raises(ValueError, match="generator: the given images make videos of several sizes"):
         pipeline(requests, generator=torch.Generator().manual_seed(0))
