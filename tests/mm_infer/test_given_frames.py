@@ -67,9 +67,9 @@ def test_videos_of_several_sizes_are_those_made_alone(clean: InferSpec, options:
     for video in together:
         (alone,) = pipeline([video.request])
         assert int((alone.frames.int() - video.frames.int()).abs().max()) <= 1
-    with pytest.raises(ValueError, match="prompts: their images make videos of several sizes"):
+    with pytest.raises(ValueError, match="prompts: they make videos of several sizes"):
         pipeline.denoise(requests)
-    with pytest.raises(ValueError, match="generator: the given images make videos of several sizes"):
+    with pytest.raises(ValueError, match="generator: the requests make videos of several sizes"):
         pipeline(requests, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match=r"latents: expected the shape .* = \[2, 12, 2, 4, 16\]"):
         pipeline(requests[:2], latents=torch.zeros(2, 12, 2, 8, 8))

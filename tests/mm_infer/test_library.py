@@ -232,7 +232,7 @@ def test_options_that_only_a_run_could_heed_are_refused(spec: InferSpec, places:
 
 def test_what_a_request_asks_in_vain_is_told_by_each_call(pipeline: Pipeline):
     assert mistake(UserError, pipeline, [RED, "red " * 40]).startswith("spec.text_encoder.max_tokens: ")
-    sized = GenerationRequest(prompt=RED, height=128)
+    sized = GenerationRequest(prompt=RED, height=65)
     assert mistake(UserError, pipeline.denoise, [RED, sized]).startswith("request 1.height: ")
 
 
