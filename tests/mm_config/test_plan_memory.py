@@ -27,7 +27,6 @@ PRECOMPUTED = PrecomputedSpec(name="features")
 
 
 def training(family: Family = wan21.T2V_14B, batch: int = 8) -> TrainSpec:
-    """Trained in bfloat16 from precomputed features, so that the network alone is on the device."""
     return family.train(
         Expert.SINGLE if family.boundary is None else Expert.HIGH_NOISE,
         data=DataSpec(dataset=ManifestSpec(name="x"), batch_size=batch, precomputed=PRECOMPUTED),
@@ -283,19 +282,19 @@ def test_ranks_of_a_generation_share_weights_and_tokens() -> None:
     assert shared["parameters"] == pytest.approx(alone["parameters"] / 8, rel=1e-6)
     assert shared["activations"] * 8 == alone["activations"]
     assert 0 == alone["gathered_weights"] < shared["gathered_weights"] < 2e9
-    found = plan(generation(runtime__parallel__fsdp=True, runtime__parallel__ulysses=8), 8, "h200")
-    single = plan(generation(), 1, "h200")
-    assert found.timing is not None and single.timing is not None
-    assert found.timing.computation * 8 == pytest.approx(single.timing.computation)
+    found = plan(generation(runtime__parallel__fsdp=True, runtime__parallel__ulysses=8), 8, "h200").timing
+    single = plan(generation(), 1, "h200").timing
+    assert found is not None and single is not None
+    assert found.computation * 8 == pytest.approx(single.computation)
 
 
 @pytest.mark.parametrize(
     ("form", "bytes_each"), [(QuantFormat.FP8, 1.0), (QuantFormat.NF4, 0.5), (QuantFormat.MXFP8, 1.03125)]
 )
 def test_quantised_matrices_take_their_bits(form: QuantFormat, bytes_each: float) -> None:
-    shapes = WIDTH_14B.parameter_shapes().items()
-    found_in = [shape for name, shape in shapes if name.startswith("blocks.") and len(shape) == 2]
-    matrices, rows = sum(map(prod, found_in)), sum(shape[0] for shape in found_in)
+    shapes = WIDTH_14B.parameter_shapes()
+    inside = [one for name, one in shapes.items() if name.startswith("blocks.") and len(one) == 2]
+    matrices, rows = sum(map(prod, inside)), sum(shape[0] for shape in inside)
     scales = 0 if form is QuantFormat.MXFP8 else 4 * rows
     found = phases(quantization=QuantizationSpec(format=form))["denoising"]["parameters"]
     assert found == pytest.approx(2 * (EXPERT_14B - (2 - bytes_each) * matrices + scales), rel=1e-6)

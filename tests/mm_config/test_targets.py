@@ -199,7 +199,8 @@ def test_files_that_hold_no_spec(tmp_path: Path, options: RunOptions) -> None:
         "broken.py": ("x = 1\nraise KeyError('lr')", "KeyError: 'lr' ({path}:2)"),
         "notes.txt": (
             "",
-            "expected an experiment (.py), a saved spec (.json, .yaml), a video (.mp4) or a run folder",
+            "expected an experiment (.py), a saved spec (.json, .yaml), a video (.mp4), its latents "
+            "(.safetensors) or a run folder",
         ),
         "bad.py": (
             "from experiments.tiny_high import SPEC\nfrom mm_config import replace\n"

@@ -213,7 +213,7 @@ def test_two_equal_specs_are_equal_and_what_is_asked_for_is_the_first_ones(
         (("exact.json", "--out", "x.mp4"), "--out: several prompts need a folder, got the file name 'x.mp4'"),
         (
             ("exact.json", "--spec.stepz", "3"),
-            "--spec.stepz: unknown flag; did you mean --spec.steps (--spec.sampler.steps)?",
+            "--spec.stepz: unknown flag; did you mean --spec.steps (--spec.sampler.steps) or --steps?",
         ),
         (
             ("exact.json", "--prompt", "red " * 40),

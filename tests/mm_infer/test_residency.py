@@ -164,7 +164,7 @@ def test_each_residency_takes_what_is_planned(
     size: str, dtype: Dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within 10 %: the whole, and denoising and decoding by themselves."""
-    root = spec_of(**SIZES[size], dtype=dtype, sampler__steps=4)
+    root = spec_of(**SIZES[size], dtype=dtype, sampler__steps=10)
     root = replace(root, "width", root.height)
     options = written(root, tmp_path)
     whole: dict[tuple[Residency, Residency], int] = {}

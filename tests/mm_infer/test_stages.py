@@ -43,13 +43,13 @@ def weights_of(size: int, factor: int) -> np.ndarray:
 def test_lanczos_is_its_formula_and_takes_videos_in_parts(spec: InferSpec, factor: int) -> None:
     video = torch.rand(3, 5, 9, 14, generator=torch.Generator().manual_seed(1)) * 2 - 1
     asked = replace(spec, "after_decode", (LanczosUpscaleSpec(factor=factor),))
-    made = torch.cat([*finished(asked, [video[:, :1], video[:, 1:]], "float")])
+    made = torch.cat([*finished(asked, [video[None, :, :1], video[None, :, 1:]], "float")])
     unit = (video.double().numpy() + 1) / 2
     expected = np.einsum("ih,cthw,jw->tijc", weights_of(9, factor), unit, weights_of(14, factor))
     assert made.shape == (5, 9 * factor, 14 * factor, 3) and made.dtype == torch.float32
     assert np.abs(made.numpy() - expected.clip(0, 1)).max() < 1e-5
     assert (expected < 0).any() and (expected > 1).any()
-    cut = torch.cat([*finished(asked, [video])])
+    cut = torch.cat([*finished(asked, [video[None]])])
     assert torch.equal(cut, torch.from_numpy((made.numpy() * np.float32(255)).astype(np.uint8)))
 
 

@@ -209,7 +209,7 @@ def frames_of(pipeline: Pipeline, latents_CTHW: Tensor, output: Output = "uint8"
     """The frames `[t, H, W, 3]` of a video, those of a latent frame at a time, on the CPU."""
     with mm_models.deterministic(pipeline.device, pipeline.spec.runtime.deterministic):
         latents = latents_CTHW[None].to(pipeline.device)
-        slices = (video[0] for video in mm_models.decoded_slices(pipeline.autoencoder, latents))
+        slices = mm_models.decoded_slices(pipeline.autoencoder, latents)
         yield from finished(pipeline.spec, slices, output)
 
 

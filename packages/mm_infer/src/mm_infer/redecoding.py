@@ -68,7 +68,7 @@ def decode_file(
             mm_models.compile_autoencoder(autoencoder, spec.runtime.compile)
         with torch.inference_mode(), mm_models.deterministic(place, spec.runtime.deterministic):
             slices = mm_models.decoded_slices(autoencoder, latents[None].to(place))
-            frames = finished(spec, (one[0] for one in slices))
+            frames = finished(spec, slices)
             write_frames(out.absolute(), frames, request, spec, opened)
         video = {
             "name": out.name,

@@ -228,12 +228,12 @@ class WanTransformerSpec(ModelSpec):
         return self.tokens(latent_shape) * (self.hidden_size + self.ffn_dim)
 
     def inference_values(self, latent_shape: tuple[int, int, int], text_tokens: int) -> int:
-        """In the feed-forward: its hidden values before and after GELU, what goes in, the stream as it came
-        into the block, as attention left it, and both attentions' sum; or eight streams in attention. A test
-        counts. The caption is there at the network's width, as itself, keys and values.
+        """In the feed-forward: its hidden values, whose place GELU takes, what goes in and comes out, the
+        stream as it came into the block, as attention left it, and both attentions' sum; or eight streams in
+        attention. A test counts. The caption is there at the network's width, as itself, keys and values.
         """
         d = self.hidden_size
-        return self.tokens(latent_shape) * max(5 * d + 2 * self.ffn_dim, 8 * d) + 3 * text_tokens * d
+        return self.tokens(latent_shape) * max(6 * d + self.ffn_dim, 8 * d) + 3 * text_tokens * d
 
     def position_values(self, latent_shape: tuple[int, int, int]) -> int:
         """Cosines and sines."""

@@ -29,16 +29,25 @@ def finished(spec: InferSpec, slices: Iterable[Tensor], output: Output = "uint8"
 
     Args:
         spec: Says which stages.
-        slices: The decoded video in parts, `[3, t, H, W]` in [-1, 1].
+        slices: The decoded video in parts, `[1, 3, t, H, W]` in [-1, 1].
         output: Cut to uint8 as `to_frames` cuts, after the last stage, or float32 from 0 to 1.
 
     Raises:
         UserError: Nothing is installed for a stage.
     """
-    parts: Iterator[Tensor] = map(to_unit_frames, slices)
+    # By `map`, which holds no part while the next one is decoded.
+    parts: Iterator[Tensor] = map(_unit_frames, slices)
     for stage in spec.after_decode:
         parts = builder_of("mm.stages", tag_of(stage))(stage)(parts)
-    return parts if output == "float" else ((part * 255).to(torch.uint8) for part in parts)
+    return parts if output == "float" else map(_cut, parts)
+
+
+def _unit_frames(video_1CTHW: Tensor) -> Tensor:
+    return to_unit_frames(video_1CTHW[0])
+
+
+def _cut(frames: Tensor) -> Tensor:
+    return (frames * 255).to(torch.uint8)
 
 
 def require_stages(spec: InferSpec) -> None:
