@@ -122,10 +122,11 @@ def test_resuming_with_another_spec_names_the_fields(small: TrainSpec, options: 
 
 
 def test_an_equal_finished_run_is_reported_instead_of_run_again(
-    small: TrainSpec, options: RunOptions, capsys: pytest.CaptureFixture[str]
+    small: TrainSpec, options: RunOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = replace(small, {"schedule.steps": 2, "schedule.warmup_steps": 1})
-    needed = attrs.evolve(options, if_needed=True)
+    # A folder of its own: another test may have made an equal run in the one that all share.
+    needed = attrs.evolve(options, if_needed=True, runs_dir=tmp_path / "runs")
     first = runners.run(spec, needed)
     printed = capsys.readouterr().out
     assert spec_hash(spec)[:12] in printed
