@@ -42,13 +42,6 @@ def shown_size(file: str) -> tuple[int, int]:
     return shown.height, shown.width
 
 
-def frame_rate(file: str) -> float:
-    """Frames per second of a video, 0 of a still picture. Raises UserError."""
-    with opened_file(file) as opened:
-        index = mm_data.index_video(opened)
-    return float(len(index.pts) / index.seconds) if index.seconds else 0.0
-
-
 def require_frames(file: str, count: int) -> None:
     """Raises UserError where a video can't be read, or has fewer frames than are asked for."""
     with opened_file(file) as opened:
