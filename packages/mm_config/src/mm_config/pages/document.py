@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from mm_config.pages.markup import Child, Html, joined, tag
+
+if TYPE_CHECKING:
+    from mm_config.pages.serving import Asset
 
 _CURVES = 'class="curves"'
 """Only markup has this; in a text the quotes are escaped."""
@@ -19,18 +24,39 @@ def page(title: str, *parts: Child, subtitle: str = "") -> str:
     drawing = _CURVES in body
     styles = [_asset("page.css"), *([_asset("uplot/uPlot.min.css")] if drawing else [])]
     scripts = [*([_uplot()] if drawing else []), _asset("page.js")]
-    head = (
+    policy = tag("meta", http_equiv="Content-Security-Policy", content=_policy(styles, scripts))
+    head = (policy, *(tag("style", Html(style)) for style in styles))
+    return _document(title, head, body, [tag("script", Html(script)) for script in scripts])
+
+
+def served_page(
+    title: str, *parts: Child, top: Html, styles: Sequence[Asset] = (), scripts: Sequence[Asset] = ()
+) -> str:
+    """A page of a server, whose `guarded` says what it may load and run.
+
+    Args:
+        title: In the browser's tab.
+        parts: What stands on it.
+        top: Its header, such as the heading and links to other pages.
+        styles: Of the page kit, and its own.
+        scripts: Of the page kit, and its own, in their order.
+    """
+    head = [tag("link", rel="stylesheet", href=style.url) for style in styles]
+    run = [tag("script", src=script.url) for script in scripts]
+    return _document(title, head, joined((tag("header", top), tag("main", *parts))), run)
+
+
+def _document(title: str, head: Sequence[Html], body: Html, scripts: Sequence[Html]) -> str:
+    known = (
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_policy(styles, scripts)),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", name="referrer", content="no-referrer"),
         tag("link", rel="icon", href="data:,"),
         tag("title", title),
-        *(tag("style", Html(style)) for style in styles),
     )
-    run = [tag("script", Html(script)) for script in scripts]
-    return f"<!doctype html>\n{tag('html', tag('head', *head), tag('body', body, *run), lang='en')}\n"
+    inside = (tag("head", *known, *head), tag("body", body, *scripts))
+    return f"<!doctype html>\n{tag('html', *inside, lang='en')}\n"
 
 
 def _policy(styles: list[str], scripts: list[str]) -> str:
