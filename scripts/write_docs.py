@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mm_config.importing.mindspeed import rows as mindspeed_rows
+from mm_config.importing import rows
 from mm_config.importing.mindspeed import table as mindspeed
 from mm_config.importing.mindspeed.conditions import WHY_NOT
 from mm_config.importing.nodes import as_in_file
@@ -79,16 +79,16 @@ def _mindspeed_lines() -> Iterator[str]:
         yield from (f"## {kind}", "", _table(("Key", "Verdict", "What becomes of it"), cells), "")
 
 
-def _about(row: mindspeed_rows.Row) -> str:
+def _about(row: rows.Row) -> str:
     parts = [_target(row)] if row.verdict is Verdict.MAPPED else [row.reason]
-    if row.only and row.only is not mindspeed_rows.NO_KEYS:
+    if row.only and row.only is not rows.NO_KEYS:
         parts.append(f"only {', '.join(f'`{as_in_file(value)}`' for value in row.only)}")
     if row.when:
         parts.append(f"dead there where {' or '.join(WHY_NOT[name] for name in row.when.split())}")
     return "; ".join(parts)
 
 
-def _target(row: mindspeed_rows.Row) -> str:
+def _target(row: rows.Row) -> str:
     if row.kind != "shell flag" or row.target.startswith("--"):
         return _code(row.target)
     return f"{_code(row.target)}; in inference {_code(row.infer) or 'dead'}"

@@ -8,9 +8,9 @@ from typing import Any
 
 from mm_config.importing.mindspeed.boundaries import points_above
 from mm_config.importing.mindspeed.noise import MAX, MIN
-from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import TABLE
 from mm_config.importing.nodes import Leaf
+from mm_config.importing.rows import Row
 from mm_config.importing.verdict import Verdict
 from mm_config.npu.variables import VARIABLES, is_set
 from mm_config.schema.evolve import get

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import TABLE
+from mm_config.importing.rows import Row
 from mm_config.importing.verdict import Verdict
 
 OWN_VALUES = frozenset(

@@ -13,11 +13,11 @@ import pytest
 from mm_config.importing.facts import Fact, Source, facts_of, generic
 from mm_config.importing.mindspeed.dialects import is_script, is_yaml, kind_of
 from mm_config.importing.mindspeed.importer import import_files
-from mm_config.importing.mindspeed.values import number_of
 from mm_config.importing.parsers.json_text import read_json
 from mm_config.importing.parsers.shell_text import read_shell
 from mm_config.importing.parsers.yaml_text import read_yaml
 from mm_config.importing.report import Entry, Report
+from mm_config.importing.values import number_of
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import UserError
 from mm_config.specs.infer import InferSpec

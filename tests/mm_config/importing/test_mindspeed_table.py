@@ -7,8 +7,8 @@ from pathlib import Path
 from mm_config import replace
 from mm_config.families import wan21
 from mm_config.importing.mindspeed import base
-from mm_config.importing.mindspeed.rows import Row
 from mm_config.importing.mindspeed.table import TABLE
+from mm_config.importing.rows import Row
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.evolve import get
 from mm_config.specs.data import PrecomputedSpec

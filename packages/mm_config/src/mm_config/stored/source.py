@@ -67,12 +67,19 @@ class _Call:
 _Expression: TypeAlias = "_Literal | _Member | _Items | _Call"
 
 
-def to_source(spec: RootSpec) -> str:
+_SHOWN = "Written by `mm show --format python`; the ids of the spec were then"
+
+
+def to_source(spec: RootSpec, *, note: str = _SHOWN) -> str:
     """The text of an experiment file whose `SPEC` is equal to a spec, names and paths included.
 
     Each field has a line of its own and each list of fields a trailing comma, so that `ruff format` changes
     nothing; imports are sorted as by ruff. Trainings that weights come from, and specs that stand in several
     places, are constants above `SPEC`.
+
+    Args:
+        spec: The spec.
+        note: Where the file comes from, as its docstring says it before the spec's ids.
 
     Raises:
         UserError: Some classes can't be imported from a module; each place is named.
@@ -83,7 +90,7 @@ def to_source(spec: RootSpec) -> str:
     names, imports = imported(_classes(root), (_MAIN, _SPEC))
     constants = _constants(root, {_MAIN, _SPEC, *(here for _, _, here in imports)})
     blocks = [
-        _docstring(spec),
+        _docstring(spec, note),
         "\n".join(import_lines([("mm_config", _MAIN, _MAIN), *imports])),
         *(_assignment(call, _Names(names, constants)) for call in constants),
         _assignment(root, _Names(names, {**constants, root: _SPEC})),
@@ -194,12 +201,12 @@ def _constants(root: _Call, taken: set[str]) -> dict[_Call, str]:
     return names
 
 
-def _docstring(spec: RootSpec) -> str:
+def _docstring(spec: RootSpec, note: str) -> str:
     about = _quoted(describe(spec).replace('"', "'"))[1:-1]
     lines = textwrap.wrap(about, LINE_LENGTH - 3, break_long_words=False, break_on_hyphens=False)
-    note = "Written by `mm show --format python`; the ids of the spec were then"
+    text = note.replace("\\", "\\\\").replace('"', '\\"')
     ids = [f"    spec   {spec_hash(spec)}", f"    exact  {exact_hash(spec)}"]
-    return "\n".join([f'"""{lines[0]}', *lines[1:], "", note, "", *ids, '"""'])
+    return "\n".join([f'"""{lines[0]}', *lines[1:], "", *text.splitlines(), "", *ids, '"""'])
 
 
 @attrs.frozen

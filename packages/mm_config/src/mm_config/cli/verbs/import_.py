@@ -136,14 +136,12 @@ def _experiment(spec: RootSpec, report: Any, tool: str, out: Path) -> str:
     """The experiment's source; its docstring says where it comes from and how to run it."""
     from mm_config.stored.source import to_source
 
-    source = to_source(spec)
-    command = report.command(str(out)).replace("\\", "\\\\").replace('"', '\\"')
     # A flag and its value stay on one line.
-    text = command.replace(" --location ", " --location\u00a0")
+    text = report.command(str(out)).replace(" --location ", " --location\u00a0")
     wrapped = textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False)
-    run_it = " \\\\\n".join(f"    {piece}" for piece in wrapped).replace("\u00a0", " ")
+    run_it = " \\\n".join(f"    {piece}" for piece in wrapped).replace("\u00a0", " ")
     note = f"Imported by `mm import {tool}`. Run it by\n\n{run_it}\n\nThe ids of the spec were then"
-    return source.replace("Written by `mm show --format python`; the ids of the spec were then", note, 1)
+    return to_source(spec, note=note)
 
 
 VERB = Verb(USAGE, write_experiment, _problems)

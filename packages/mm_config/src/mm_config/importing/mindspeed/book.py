@@ -8,10 +8,11 @@ from typing import Any
 import attrs
 
 from mm_config.importing.facts import Fact, generic
-from mm_config.importing.mindspeed.rows import FLAG, Row, Table
-from mm_config.importing.mindspeed.values import ReadValue, in_report, number_of
+from mm_config.importing.mindspeed.rows import FLAG, Table
 from mm_config.importing.nodes import Leaf, as_in_file
 from mm_config.importing.report import Entry
+from mm_config.importing.rows import Row
+from mm_config.importing.values import ReadValue, in_report, number_of
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import Problem
 from mm_config.schema.fields import ABSENT

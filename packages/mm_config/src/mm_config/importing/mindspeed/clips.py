@@ -5,8 +5,9 @@ from __future__ import annotations
 from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.data_rows import CLIP_CHAINS, PRE
-from mm_config.importing.mindspeed.values import ORDER, real, switch, whole
+from mm_config.importing.mindspeed.words import ORDER
 from mm_config.importing.nodes import as_in_file
+from mm_config.importing.values import real, switch, whole
 from mm_config.importing.verdict import Verdict
 from mm_config.specs.data import CaptionSpec, Cleaning, ClipStart, Interpolation, Order, Resize
 

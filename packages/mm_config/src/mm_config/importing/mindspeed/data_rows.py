@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mm_config.importing.mindspeed.rows import Row, dead, derived, group, mapped, of_kind, outside
-from mm_config.importing.mindspeed.values import COUNT, READER, real, switch, whole
+from mm_config.importing.mindspeed.words import READER
+from mm_config.importing.rows import Row, dead, derived, group, mapped, of_kind, outside
+from mm_config.importing.values import COUNT, real, switch, whole
 
 PRE = "dataset_param.preprocess_parameters"
 _CHAIN = f"{PRE}.train_pipeline"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mm_config.importing.mindspeed.rows import Row, dead, mapped, of_kind, outside
-from mm_config.importing.mindspeed.values import ReadValue
+from mm_config.importing.rows import Row, dead, mapped, of_kind, outside
+from mm_config.importing.values import ReadValue
 from mm_config.npu.texts import Form
 from mm_config.npu.variables import VARIABLES
 

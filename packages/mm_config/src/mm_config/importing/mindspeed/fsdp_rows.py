@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mm_config.importing.mindspeed.rows import Row, dead, derived, mapped, of_kind
-from mm_config.importing.mindspeed.values import FSDP_DTYPE, at_least, optional, switch, whole
+from mm_config.importing.mindspeed.words import FSDP_DTYPE
+from mm_config.importing.rows import Row, dead, derived, mapped, of_kind
+from mm_config.importing.values import at_least, optional, switch, whole
 
 
 def _sharding(value: object) -> int | None:

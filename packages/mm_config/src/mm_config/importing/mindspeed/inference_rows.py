@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from mm_config.importing.mindspeed.model_rows import SHARED, TILES
-from mm_config.importing.mindspeed.rows import (
-    Row,
-    dead,
-    derived,
-    group,
-    mapped,
-    misspelt,
-    of_kind,
-    outside,
-    refused,
-)
-from mm_config.importing.mindspeed.values import COUNT, DEVICE, DTYPE, SOLVER, choice, numbers, real, whole
+from mm_config.importing.mindspeed.words import DEVICE, DTYPE, SOLVER
+from mm_config.importing.rows import Row, dead, derived, group, mapped, misspelt, of_kind, outside, refused
+from mm_config.importing.values import COUNT, choice, numbers, real, whole
 from mm_config.specs.serving import Residency
 
 _BETAS = "flow matching has no betas: `use_flow_sigmas` replaces what they make"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mm_config.importing.mindspeed.rows import Row, dead, derived, group, mapped, misspelt, of_kind, refused
-from mm_config.importing.mindspeed.values import COUNT, DTYPE, LATENT_MODE, numbers, real, switch, whole
+from mm_config.importing.mindspeed.words import DTYPE, LATENT_MODE
+from mm_config.importing.rows import Row, dead, derived, group, mapped, misspelt, of_kind, refused
+from mm_config.importing.values import COUNT, numbers, real, switch, whole
 
 _PP = "splits blocks over pipeline ranks; without a pipeline nothing reads it"
 _FPDT = "of FPDT, which is off"

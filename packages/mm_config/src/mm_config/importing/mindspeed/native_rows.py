@@ -5,28 +5,9 @@ Its sections `model`, `data` and `tools` hold the keys of model.json, data.json 
 
 from __future__ import annotations
 
-from mm_config.importing.mindspeed.rows import (
-    Row,
-    dead,
-    derived,
-    group,
-    mapped,
-    misspelt,
-    of_kind,
-    outside,
-    refused,
-)
-from mm_config.importing.mindspeed.values import (
-    COUNT,
-    DECAY,
-    FSDP_DTYPE,
-    at_least,
-    choice,
-    optional,
-    real,
-    switch,
-    whole,
-)
+from mm_config.importing.mindspeed.words import DECAY, FSDP_DTYPE
+from mm_config.importing.rows import Row, dead, derived, group, mapped, misspelt, of_kind, outside, refused
+from mm_config.importing.values import COUNT, at_least, choice, optional, real, switch, whole
 from mm_config.specs.lora import LoraInit
 
 _PLAN = "parallel.fsdp_plan"

@@ -6,8 +6,8 @@ import attrs
 
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.boundaries import NEAR, between, level, points, points_above
-from mm_config.importing.mindspeed.values import real
 from mm_config.importing.nodes import as_in_file
+from mm_config.importing.values import real
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import SpecError
 from mm_config.specs.diffusion import Expert, FlowMatchingSpec

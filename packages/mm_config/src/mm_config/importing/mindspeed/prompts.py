@@ -6,7 +6,7 @@ from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.rows import FLAG
 from mm_config.importing.mindspeed.schedule import in_words, world_size
-from mm_config.importing.mindspeed.values import in_report, real
+from mm_config.importing.values import in_report, real
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.types import is_tuple
 from mm_config.specs.family import Family

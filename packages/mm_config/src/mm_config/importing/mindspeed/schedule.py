@@ -5,7 +5,7 @@ from __future__ import annotations
 from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.rows import FLAG
-from mm_config.importing.mindspeed.values import real
+from mm_config.importing.values import real
 from mm_config.importing.verdict import Verdict
 from mm_config.specs.kinds import Weights
 from mm_config.specs.optim import Decay

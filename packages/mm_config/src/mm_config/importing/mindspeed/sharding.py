@@ -7,9 +7,9 @@ from typing import Any
 from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.book import Book
 from mm_config.importing.mindspeed.rows import FLAG
-from mm_config.importing.mindspeed.values import switch
 from mm_config.importing.names import ENCODERS, lora_target, module_pattern
 from mm_config.importing.nodes import as_in_file
+from mm_config.importing.values import switch
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.types import is_tuple
 from mm_config.specs.dtype import Dtype

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from mm_config.importing.mindspeed.rows import (
-    FLAG,
-    Row,
-    dead,
-    derived,
-    mapped,
-    misspelt,
-    of_kind,
-    outside,
-    refused,
-)
-from mm_config.importing.mindspeed.values import COUNT, DECAY, at_least, real, switch, whole
+from mm_config.importing.mindspeed.rows import FLAG
+from mm_config.importing.mindspeed.words import DECAY
+from mm_config.importing.rows import Row, dead, derived, mapped, misspelt, of_kind, outside, refused
+from mm_config.importing.values import COUNT, at_least, real, switch, whole
 
 _TORCHRUN = "is given to torchrun, see the command"
 _FILE = "names a file of the configuration"

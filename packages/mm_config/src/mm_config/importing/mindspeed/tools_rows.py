@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mm_config.importing.mindspeed.rows import Row, dead, derived, group, mapped, of_kind
-from mm_config.importing.mindspeed.values import NPU_LEVEL, STACKS, optional, switch, text, whole
+from mm_config.importing.mindspeed.words import NPU_LEVEL, STACKS
+from mm_config.importing.rows import Row, dead, derived, group, mapped, of_kind
+from mm_config.importing.values import optional, switch, text, whole
 from mm_config.schema.types import is_tuple
 
 _STATIC = "profile.static_param"

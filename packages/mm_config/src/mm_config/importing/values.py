@@ -1,4 +1,4 @@
-"""Values of MindSpeed-MM's files as values of our specs.
+"""Values of other tools' files as values of our specs.
 
 A reader takes their value and gives ours; what can't be read raises ValueError with what is allowed.
 """
@@ -15,12 +15,6 @@ from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import for_person
 from mm_config.schema.fields import spec_fields
 from mm_config.schema.types import class_of, is_spec, is_tuple
-from mm_config.specs.data import Order, Reader
-from mm_config.specs.diffusion import Solver
-from mm_config.specs.dtype import Dtype
-from mm_config.specs.encoders import LatentMode
-from mm_config.specs.monitoring import Stacks
-from mm_config.specs.optim import Decay
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,300}")
 _REAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -91,36 +85,6 @@ def choice(meanings: Mapping[Any, Any]) -> ReadValue:
 def optional(read: ReadValue) -> ReadValue:
     """As another, where null is None."""
     return lambda value: None if value is None else read(value)
-
-
-DTYPE = choice(
-    {
-        "bf16": Dtype.BFLOAT16,
-        "float32": Dtype.FLOAT32,
-        "fp32": Dtype.FLOAT32,
-        "float16": Dtype.FLOAT16,
-        "fp16": Dtype.FLOAT16,
-        "half": Dtype.FLOAT16,
-    }
-)
-"""`bfloat16` is missing: MindSpeed-MM's `get_dtype` raises on it."""
-FSDP_DTYPE = choice(
-    {"bf16": Dtype.BFLOAT16, "fp32": Dtype.FLOAT32, "float32": Dtype.FLOAT32, "fp16": Dtype.FLOAT16}
-)
-LATENT_MODE = choice({False: LatentMode.MODE, True: LatentMode.SAMPLE})
-READER = choice({"DecordVideo": Reader.DECORD, "AvVideo": Reader.PYAV, "TorchvisionVideo": Reader.PYAV})
-ORDER = choice(
-    {
-        "LengthGroupedSampler": Order.SHUFFLED,
-        "BaseRandomBatchSampler": Order.SHUFFLED,
-        "SequentialSampler": Order.SEQUENTIAL,
-    }
-)
-DECAY = choice({"constant": Decay.CONSTANT, "linear": Decay.LINEAR, "cosine": Decay.COSINE})
-STACKS = choice({"python": Stacks.PYTHON, "all": Stacks.ALL})
-NPU_LEVEL = choice({"level0": 0, "level1": 1, "level2": 2})
-SOLVER = choice({"UniPCMultistepScheduler": Solver.UNIPC, "DPMSolverMultistepScheduler": Solver.DPMPP_2M})
-DEVICE = choice({"npu": "npu", "cuda": "cuda", "cpu": "cpu"})
 
 
 def at_least(least: float, otherwise: str, read: ReadValue = real) -> ReadValue:
