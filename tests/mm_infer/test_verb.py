@@ -32,6 +32,11 @@ def generate(*words: str) -> int:
     return app(["generate", *words])
 
 
+def frames_of(file: Path) -> bytes:
+    with av.open(str(file)) as video:
+        return b"".join(frame.to_ndarray().tobytes() for frame in video.decode(video=0))
+
+
 def problems_of(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
     capsys.readouterr()
     assert generate(*words) == 2
@@ -63,8 +68,7 @@ def test_an_empty_negative_prompt_is_one(place: Path):
     frames = {}
     for name, words in made.items():
         assert generate("spec.json", "--prompt", RED, *words, "--out", f"{name}.mp4") == 0
-        with av.open(str(place / f"{name}.mp4")) as video:
-            frames[name] = b"".join(frame.to_ndarray().tobytes() for frame in video.decode(video=0))
+        frames[name] = frames_of(place / f"{name}.mp4")
     assert frames["cleared"] == frames["equals"] == frames["none"] != frames["default"]
 
 
@@ -197,3 +201,20 @@ def test_a_runs_folder_that_can_not_be_made_is_refused_before_any_work(
     (line,) = problems_of(capsys, "spec.json", *words)
     assert line.startswith("/proc/runs: the run folder can't be written: ")
     assert not (place / "x.mp4").exists()
+
+
+def test_what_stands_beside_a_spec_is_asked_for_again(place: Path, capsys: pytest.CaptureFixture[str]):
+    """The layers of a video in one file make it again; options change what they say of each request."""
+    assert generate("spec.json", "--prompt", RED, "--seed", "3", "--frames", "9", "--out", "first.mp4") == 0
+    capsys.readouterr()
+    assert app(["show", "first.mp4", "--format", "layers"]) == 0
+    (place / "first.json").write_text(capsys.readouterr().out)
+    for target in ("first.json", "first.mp4"):
+        assert generate(target, "--out", "again.mp4", "--force") == 0
+        assert frames_of(place / "again.mp4") == frames_of(place / "first.mp4")
+    assert generate("first.json", "--seed", "4", "--out", "other.mp4") == 0
+    request = json.loads(read_comment(place / "other.mp4"))["request"]["spec"]
+    assert (request["prompt"], request["seed"], request["num_frames"]) == (RED, 4, 9)
+    assert problems_of(capsys, "first.json", "--image", "a", "--image", "b", "--out", "x.mp4") == [
+        "--image: names 2 files for 1 prompts; give one for all, or one for each"
+    ]

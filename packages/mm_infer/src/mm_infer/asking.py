@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from mm_config.cli import CommandLine, Option, whole_number
 from mm_config.schema import Problem, UserError, gathering
 from mm_config.specs import GenerationRequest, Resolution, Solver
@@ -132,6 +134,7 @@ REQUESTS = Option(
     read=Path,
 )
 SHARED = {
+    SEED: "seed",
     NEGATIVE_PROMPT: "negative_prompt",
     STRENGTH: "strength",
     FRAMES: "num_frames",
@@ -146,29 +149,40 @@ SHARED = {
 """Options that say one field of every request."""
 FILES = {IMAGE: "image", LAST_IMAGE: "last_image", VIDEO: "video"}
 """Options that name a file for all requests, or one for each."""
-OPTIONS = (PROMPT, NEGATIVE_PROMPT, *FILES, STRENGTH, SEED, FRAMES, SIZE, *tuple(SHARED)[3:], REQUESTS)
+OPTIONS = (PROMPT, NEGATIVE_PROMPT, *FILES, STRENGTH, SEED, FRAMES, SIZE, *tuple(SHARED)[4:], REQUESTS)
 
 
-def requests_of_line(line: CommandLine) -> tuple[tuple[GenerationRequest, ...], list[Problem]]:
-    """The requests of a command line, and what is wrong with them."""
+def requests_of_line(
+    line: CommandLine, beside: Sequence[GenerationRequest] = ()
+) -> tuple[tuple[GenerationRequest, ...], list[Problem]]:
+    """The requests of a command line, and what is wrong with them.
+
+    Args:
+        line: The command line.
+        beside: What stands beside its target, which a line without prompts asks for again.
+    """
     problems: list[Problem] = []
-    shared = {name: line.value(option, None) for option, name in SHARED.items()}
-    width, height = line.value(SIZE, (None, None))
-    shared |= {"seed": line.value(SEED, 0), "width": width, "height": height}
+    said = {name: line.value(option) for option, name in SHARED.items() if line.has(option)}
+    if line.has(SIZE):
+        said["width"], said["height"] = line.value(SIZE)
     if line.has(REQUESTS):
         idle = [option.flag for option in (PROMPT, *FILES) if line.has(option)]
         problems += [Problem(flag, f"is said by each line of {REQUESTS.flag}; leave it out") for flag in idle]
         with gathering(problems):
-            return read_requests(line.value(REQUESTS), shared), problems
+            return read_requests(line.value(REQUESTS), said), problems
         return (), problems
+    asked = [GenerationRequest(prompt=prompt) for prompt in line.values(PROMPT)]
     if not line.has(PROMPT) and all(problem.path != PROMPT.flag for problem in line.problems):
-        said = f"is missing; say what the video shows, or give {REQUESTS.flag}"
-        problems.append(Problem(PROMPT.flag, said))
-    prompts = line.values(PROMPT)
-    files = [_files(line, option, len(prompts), problems) for option in FILES]
+        asked = list(beside)
+        if not asked:
+            said_how = f"is missing; say what the video shows, or give {REQUESTS.flag}"
+            problems.append(Problem(PROMPT.flag, said_how))
+    files = {
+        name: _files(line, option, len(asked), problems) for option, name in FILES.items() if line.has(option)
+    }
     return tuple(
-        GenerationRequest(prompt=prompt, **shared, **dict(zip(FILES.values(), given, strict=True)))
-        for prompt, *given in zip(prompts, *files, strict=True)
+        attrs.evolve(one, **said, **{name: given[index] for name, given in files.items()})
+        for index, one in enumerate(asked)
     ), problems
 
 

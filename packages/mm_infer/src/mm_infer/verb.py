@@ -19,6 +19,7 @@ from mm_config.cli import (
     Verb,
     find,
     read_targets,
+    read_whole_targets,
     runs_dir_of,
     threads_like,
 )
@@ -99,11 +100,15 @@ def make_files(line: CommandLine) -> int:
     """Writes a video for each prompt, or that of denoised latents."""
     if line.has(DECODE):
         return _decode(line)
-    requests, problems = requests_of_line(line)
+    spec, beside, unread = None, (), list[Problem]()
+    world_size = _world_size(unread)
+    with gathering(unread):
+        (target,) = read_whole_targets(attrs.evolve(line, problems=()), world_size)
+        spec, beside = target.spec, target.requests
+    requests, problems = requests_of_line(line, beside)
     paths, unusable = paths_of(line, requests)
-    problems += unusable
-    world_size = _world_size(problems)
-    (spec,) = read_targets(attrs.evolve(line, problems=(*line.problems, *problems)), world_size)
+    if problems := [*line.problems, *problems, *unusable, *unread]:
+        raise UserError(problems)
     if not isinstance(spec, InferSpec):
         raise UserError(Problem(line.words[0], "makes no videos: expected an inference spec"))
     options = _options(line, requests)

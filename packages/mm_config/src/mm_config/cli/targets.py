@@ -47,7 +47,7 @@ class Target:
     spec: RootSpec
     """The spec."""
     requests: tuple[GenerationRequest, ...] = ()
-    """What stands beside the spec: a video's request, or those of a run that made others than the spec's."""
+    """What stands beside the spec: a video's request, a file's, or a run's that made others than its own."""
     mark: Mark | None = None
     """What a video says of itself."""
     run_dir: Path | None = None
@@ -171,7 +171,7 @@ def _from_path(path: Path, options: RunOptions) -> Target:
     if path.suffix == ".py":
         return Target(_from_file(path))
     if path.suffix in (".json", ".yaml", ".yml"):
-        return Target(_loaded(path))
+        return _loaded(path)
     if path.suffix in MARKED:
         return _of_video(path, options)
     expected = (
@@ -188,7 +188,7 @@ def _of_run(folder: Path) -> Target:
 
     # A copy of the spec alone has no record that it could contradict.
     if not (folder / STATUS_FILE).is_file():
-        return Target(_loaded(folder / SPEC_FILE))
+        return _loaded(folder / SPEC_FILE)
     run = attach(folder)
     requests = stored_requests(folder, run.record) or ()
     return Target(_root(run.spec, str(folder)), requests, run_dir=folder)
@@ -204,10 +204,11 @@ def _of_video(path: Path, options: RunOptions) -> Target:
     return Target(found.run.spec, (found.mark.request,), found.mark, run_dir)
 
 
-def _loaded(path: Path) -> RootSpec:
-    from mm_config.stored import files
+def _loaded(path: Path) -> Target:
+    from mm_config.stored import load_with_requests
 
-    return _root(files.load(path), str(path))
+    spec, requests = load_with_requests(path)
+    return Target(_root(spec, str(path)), requests)
 
 
 def _from_file(path: Path) -> RootSpec:

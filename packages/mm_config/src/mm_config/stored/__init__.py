@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
-    from mm_config.stored.files import dump, dumps, from_payload, load, to_payload
+    from mm_config.stored.files import dump, dumps, from_payload, load, load_with_requests, to_payload
     from mm_config.stored.json_files import read_json, write_json
     from mm_config.stored.parsing import parse_json
     from mm_config.stored.safetensors_files import COMMENT

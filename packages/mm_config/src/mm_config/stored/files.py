@@ -1,4 +1,8 @@
-"""Specs in files: the full payload `{"v": 1, "kind": <tag>, "spec": {...}}` as JSON or YAML."""
+"""Specs in files: the full payload `{"v": 1, "kind": <tag>, "spec": {...}}` as JSON or YAML.
+
+`{"v": 1, "kind": <tag>, "layers": {<layer>: {...}}}` says the same with the fields by their layers, and may
+hold `requests` that stand beside the spec. Both are read wherever a spec's file is.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import enum
 import json
 import math
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +23,12 @@ from mm_config.schema.decorator import schema_of, tag_of
 from mm_config.schema.errors import Problem, SpecError, UserError, gathering
 from mm_config.schema.fields import field_types, spec_fields, wire_name
 from mm_config.schema.identity import FORMAT_VERSION, JSON, declared, exact_hash, payload_hash, spec_hash
-from mm_config.schema.types import class_of, expect_spec, in_error, is_dict, is_spec, is_tuple
+from mm_config.schema.types import class_of, expect_spec, in_error, is_dict, is_list, is_spec, is_tuple
+from mm_config.specs.requests import GenerationRequest
+from mm_config.stored.layers import apart, together
 from mm_config.stored.parsing import checked, core_dumper, parse_json, parse_yaml, shown_key
 from mm_config.stored.structuring import class_of_tag, known_specs, older_schemas, structure
 
-_ROOT_KEYS = ("v", "kind", "spec")
 _FORMATS: dict[str, Literal["json", "yaml"]] = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
 _MAX_YAML_BYTES = 2**21
 """PyYAML needs some seconds for a megabyte."""
@@ -34,6 +39,19 @@ def to_payload(spec: Any) -> dict[str, JSON]:
     return {"v": FORMAT_VERSION, "kind": tag_of(spec), "spec": _wire_fields(spec)}
 
 
+def to_layers(spec: Any, requests: Sequence[GenerationRequest] = ()) -> dict[str, JSON]:
+    """The full payload of a spec by its layers, with the requests that stand beside it.
+
+    Raises:
+        TypeError: The spec's class has no layers.
+    """
+    layers = apart(_wire_fields(spec), class_of(spec))
+    payload: dict[str, JSON] = {"v": FORMAT_VERSION, "kind": tag_of(spec), "layers": layers}
+    if requests:
+        payload["requests"] = [_wire_fields(one) for one in requests]
+    return payload
+
+
 def from_payload(payload: Any, where: str = "spec") -> Any:
     """The spec of a payload.
 
@@ -41,32 +59,49 @@ def from_payload(payload: Any, where: str = "spec") -> Any:
     an older schema are migrated step by step; beyond that nothing is filled in, converted or ignored.
 
     Args:
-        payload: Plain data, as `to_payload` gives it and JSON or YAML carry it.
+        payload: Plain data, as `to_payload` or `to_layers` gives it and JSON or YAML carry it.
         where: The first segment of the paths in error messages.
 
     Raises:
         SpecError: Everything that is wrong with the payload.
     """
+    return _with_requests(payload, where)[0]
+
+
+def _with_requests(payload: Any, where: str) -> tuple[Any, tuple[GenerationRequest, ...]]:
     root, problems = checked(payload)
     if not is_dict(root):
         raise SpecError(
             problems or f"expected a mapping with the keys v, kind and spec, got {in_error(root)}"
         )
-    unknown = [key for key in root if key not in _ROOT_KEYS]
-    problems += [Problem(shown_key(key), "unknown key; allowed: v, kind, spec") for key in unknown]
-    problems += [Problem(key, "missing") for key in _ROOT_KEYS if key not in root]
+    content = "layers" if "layers" in root else "spec"
+    needed = ("v", "kind", content)
+    allowed = (*needed, "requests") if content == "layers" else needed
+    unknown = [key for key in root if key not in allowed]
+    problems += [Problem(shown_key(key), f"unknown key; allowed: {', '.join(allowed)}") for key in unknown]
+    problems += [Problem(key, "missing") for key in needed if key not in root]
     if "v" in root and (type(root["v"]) is not int or root["v"] != FORMAT_VERSION):
         newer = type(root["v"]) is int and root["v"] > FORMAT_VERSION
         message = f"the format's version must be {FORMAT_VERSION}, got {in_error(root['v'])}"
         problems.append(Problem("v", message + ("; a newer one needs a newer mm_config" if newer else "")))
-    spec = None
-    if "kind" in root:
+    spec, requests = None, list[GenerationRequest]()
+    if "kind" in root and content in root:
         with gathering(problems):
             cls = class_of_tag(root["kind"], known_specs().values(), "kind")
-            spec = structure(root["spec"], cls, where) if "spec" in root else None
+            spec = structure(_fields(root, cls), cls, where)
+    if not is_list(beside := root.get("requests", [])):
+        problems.append(Problem("requests", f"expected a list, got {in_error(beside)}"))
+    else:
+        for index, one in enumerate(beside):
+            with gathering(problems):
+                requests.append(structure(one, GenerationRequest, f"requests.{index}"))
     if problems:
         raise SpecError(dict.fromkeys(problems))
-    return spec
+    return spec, tuple(requests)
+
+
+def _fields(root: dict[str, Any], cls: type[Any]) -> Any:
+    return together(root["layers"], cls) if "layers" in root else root["spec"]
 
 
 @attrs.frozen
@@ -93,12 +128,13 @@ def stored_identity(payload: Any) -> StoredIdentity:
     """The hashes of a stored payload.
 
     Args:
-        payload: Plain data, as `to_payload` gives it and JSON or YAML carry it.
+        payload: Plain data, as `to_payload` or `to_layers` gives it and JSON or YAML carry it.
 
     Raises:
         SpecError: Everything that is wrong with the payload.
     """
-    spec, (payload, _) = from_payload(payload), checked(payload)
+    spec, (root, _) = from_payload(payload), checked(payload)
+    payload = {"v": root["v"], "kind": root["kind"], "spec": _fields(root, class_of(spec))}
     older = older_schemas(payload["spec"], payload["kind"], "spec")
     return StoredIdentity(payload_hash(payload), spec_hash(spec), exact_hash(spec), tuple(older), spec)
 
@@ -110,9 +146,18 @@ def load(path: str | os.PathLike[str]) -> Any:
         UserError: The file can't be read or parsed, or its payload is wrong; each problem names the
             file and the canonical path inside it.
     """
+    return load_with_requests(path)[0]
+
+
+def load_with_requests(path: str | os.PathLike[str]) -> tuple[Any, tuple[GenerationRequest, ...]]:
+    """The spec in a file, and the requests that stand beside it there.
+
+    Raises:
+        UserError: As `load`.
+    """
     file = Path(path)
     with _naming(file):
-        return from_payload(_parsed(file))
+        return _with_requests(_parsed(file), "spec")
 
 
 def load_identity(path: str | os.PathLike[str]) -> StoredIdentity:
@@ -126,9 +171,17 @@ def load_identity(path: str | os.PathLike[str]) -> StoredIdentity:
         return stored_identity(_parsed(file))
 
 
-def dumps(spec: Any, format: Literal["json", "yaml"] = "json") -> str:
-    """The text of a spec's file, fields in order of declaration, ending with a newline."""
-    payload = to_payload(spec)
+def dumps(
+    spec: Any,
+    format: Literal["json", "yaml"] = "json",
+    by_layers: bool = False,
+    requests: Sequence[GenerationRequest] = (),
+) -> str:
+    """The text of a spec's file, fields in order of declaration, ending with a newline.
+
+    By layers, and with requests beside it, it is that of `to_layers`.
+    """
+    payload = to_layers(spec, requests) if by_layers or requests else to_payload(spec)
     if format == "json":
         return json.dumps(payload, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     import yaml
@@ -136,17 +189,22 @@ def dumps(spec: Any, format: Literal["json", "yaml"] = "json") -> str:
     return yaml.dump(payload, Dumper=core_dumper(), sort_keys=False, allow_unicode=True, width=math.inf)
 
 
-def dump(spec: Any, path: str | os.PathLike[str]) -> None:
-    """Writes a spec to a `.json`, `.yaml` or `.yml` file, whole or not at all.
+def dump(
+    spec: Any,
+    path: str | os.PathLike[str],
+    by_layers: bool = False,
+    requests: Sequence[GenerationRequest] = (),
+) -> None:
+    """Writes a spec to a `.json`, `.yaml` or `.yml` file, whole or not at all; `dumps` says what it holds.
 
     Raises:
-        TypeError: It is no spec.
+        TypeError: It is no spec, or one without layers that is to be written by them.
         UserError: The file's ending is none of these, or it can't be written.
     """
     expect_spec("spec", spec)
     file = Path(path)
     with _naming(file):
-        text = dumps(spec, _format_of(file))
+        text = dumps(spec, _format_of(file), by_layers, requests)
         try:
             write_text(file, text)
         except OSError as error:

@@ -8,14 +8,18 @@ from mm_config.cli.targets import TARGET_HELP, read_whole_targets
 from mm_config.cli.values import for_shell
 from mm_config.cli.verb import Usage, Verb
 from mm_config.console.output import print_lines, print_text
+from mm_config.schema.decorator import tag_of
+from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import leaves
+from mm_config.schema.types import class_of
 from mm_config.stored import files
+from mm_config.stored.layers import layers_of
 
 FORMAT = Option(
     "--format",
-    "A page to read (default), a file that loads back, an experiment file that gives the same ids, or "
-    "one line per field.",
-    choices=("summary", "json", "yaml", "python", "flat"),
+    "A page to read (default), a file that loads back, the same by layers (weights, inference, request) and "
+    "with the requests beside the spec, an experiment file that gives the same ids, or one line per field.",
+    choices=("summary", "json", "yaml", "layers", "python", "flat"),
     metavar="FORMAT",
 )
 USAGE = Usage(
@@ -30,6 +34,7 @@ USAGE = Usage(
         ("mm show experiments/tiny.py --format flat | grep guidance", "find a field and its path"),
         ("mm show circle.mp4", "what made a video, wherever the file lies by now"),
         ("mm show 7f3a91c2 --format yaml > spec.yaml", "save a stored run's spec"),
+        ("mm show circle.mp4 --format layers > circle.json", "save what made a video; mm generate takes it"),
         ("mm show 7f3a91c2 --format python > experiments/again.py", "make it an experiment"),
     ),
 )
@@ -42,6 +47,10 @@ def show(line: CommandLine) -> int:
     match line.value(FORMAT):
         case "json" | "yaml" as kind:
             print_text(files.dumps(spec, kind))
+        case "layers":
+            if not layers_of(class_of(spec)):
+                raise UserError(Problem(FORMAT.flag, f"a {tag_of(spec)} spec has no layers"))
+            print_text(files.dumps(spec, by_layers=True, requests=target.requests))
         case "python":
             from mm_config.stored.source import to_source
 
