@@ -78,3 +78,15 @@ def test_an_optimizer_with_copied_moments_goes_on_like_the_first() -> None:
     }
     for first, second in zip(network.parameters(), copy.parameters(), strict=True):
         assert torch.equal(first, second)
+
+
+def test_moments_that_are_there_are_counted_and_left_as_they_are() -> None:
+    network = nn.Linear(4, 3)
+    optimizer = build_optimizer(network, AdamWSpec(), torch.device("cpu"))
+    network(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+    before = {name: moment.clone() for name, moment in named_moments(network, optimizer).items()}
+    make_moments(network, optimizer, step=9)
+    for name, moment in named_moments(network, optimizer).items():
+        assert torch.equal(moment, before[name]), name
+    assert {int(kept["step"]) for kept in optimizer.state.values()} == {9}

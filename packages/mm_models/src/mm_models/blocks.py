@@ -223,14 +223,17 @@ class CheckedFile:
 def _populate(out: memoryview) -> None:
     """Has the system give new memory its pages at once: a read that meets them one by one takes longer.
 
-    Where it can't, the read does that.
+    Where it can't, the read does that. Memory whose last page is there has been used before: asking for its
+    pages again would cost a sixth of reading them.
     """
-    if sys.platform == "linux" and len(out) > mmap.PAGESIZE:
-        address = ctypes.addressof(ctypes.c_char.from_buffer(out))
-        begin = address - address % mmap.PAGESIZE
-        _libc().madvise(
-            ctypes.c_void_p(begin), ctypes.c_size_t(address + len(out) - begin), _MADV_POPULATE_WRITE
-        )
+    if sys.platform != "linux" or len(out) <= mmap.PAGESIZE:
+        return
+    address = ctypes.addressof(ctypes.c_char.from_buffer(out))
+    end = address + len(out)
+    begin, last = (ctypes.c_void_p(place - place % mmap.PAGESIZE) for place in (address, end - 1))
+    there = ctypes.c_ubyte()
+    if _libc().mincore(last, ctypes.c_size_t(1), ctypes.byref(there)) or not there.value & 1:
+        _libc().madvise(begin, ctypes.c_size_t(end - (begin.value or 0)), _MADV_POPULATE_WRITE)
 
 
 @cache

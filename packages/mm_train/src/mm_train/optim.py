@@ -132,17 +132,23 @@ def named_moments(network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]
 def make_moments(network: nn.Module, optimizer: Optimizer, step: int) -> None:
     """Gives the optimizer the tensors it has after `step` updates, to be filled; weights keep their values.
 
-    Optimizers make their tensors in their first update, so there is one at a rate of 0.
+    Optimizers make their tensors in their first update, so there is one at a rate of 0 where none was.
     """
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not all(optimizer.state.get(parameter) for parameter in trained):
+        _update_by_nothing(trained, optimizer)
+    for kept in optimizer.state.values():
+        if STEP in kept:
+            kept[STEP].fill_(step)
+
+
+def _update_by_nothing(trained: Sequence[nn.Parameter], optimizer: Optimizer) -> None:
+    """An update that leaves the weights as they are."""
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     set_learning_rate(optimizer, 0.0)
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            parameter.grad = torch.zeros_like(parameter)
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         _set(group, rate)
-    for kept in optimizer.state.values():
-        if STEP in kept:
-            kept[STEP].fill_(step)
