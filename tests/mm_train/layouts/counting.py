@@ -19,6 +19,7 @@ from mm_models.parallel import over_ranks, tensor
 from mm_models.ranks import Ranks
 from mm_train.adapters import build_network
 from mm_train.layout import layout_of
+from mm_train.optim import build_optimizer
 from mm_train.parallelize import materialize, parallelize
 from mm_train.sharding import set_gradient_sync
 from tests.mm_train.layouts.carrying_out import CPU, fill
@@ -46,6 +47,10 @@ def counted() -> Iterator[Moved]:
     def reduced(given: Any, ranks: int) -> float:
         return 2 * size_of(given[0]) * (ranks - 1) / ranks
 
+    def exchanged(given: Any, ranks: int) -> float:
+        sizes = given.get(3) or [given[1].numel() // ranks] * ranks
+        return (sum(sizes) - sizes[dist.get_rank(given["group"])]) * given[1].element_size()
+
     with pytest.MonkeyPatch.context() as patch:
         for name, kind, sent in (
             (
@@ -60,11 +65,7 @@ def counted() -> Iterator[Moved]:
                 lambda given, ranks: size_of(given["output"]) * (ranks - 1),
             ),
             ("all_reduce", Kind.ALL_REDUCE, reduced),
-            (
-                "all_to_all_single",
-                Kind.ALL_TO_ALL,
-                lambda given, ranks: size_of(given[1]) * (ranks - 1) / ranks,
-            ),
+            ("all_to_all_single", Kind.ALL_TO_ALL, exchanged),
         ):
             patch.setattr(dist, name, around(kind, getattr(dist, name), sent))
         patch.setattr(tensor, "all_reduce", around(Kind.ALL_REDUCE, tensor.all_reduce, reduced))
@@ -87,7 +88,7 @@ def size_of(one: Tensor) -> int:
 
 
 def moved_in_a_step(spec: TrainSpec) -> tuple[Moved, int]:
-    """What forward and backward passes of a step move, and how many collectives torch's profiler saw."""
+    """What the passes and the update of a step move, and how many collectives torch's profiler saw."""
     ranks = Ranks(dist.get_rank(), dist.get_world_size(), grouped=True)
     layout = layout_of(spec, ranks, CPU)
     network, _ = build_network(spec, over_ranks(choose(CPU, spec.runtime.attention), layout.context))
@@ -96,11 +97,13 @@ def moved_in_a_step(spec: TrainSpec) -> tuple[Moved, int]:
     fill(network)
     share = spec.data.batch_size // layout.data_ranks
     micro = spec.runtime.micro_batch_size or share
+    optimizer = build_optimizer(network, spec.optim, CPU)
     _pass(network, spec, micro)
     with counted() as moved, torch.profiler.profile() as profile:
         for last in range(micro, share + 1, micro):
             set_gradient_sync(network, on=last == share)
             _pass(network, spec, micro)
+        optimizer.step()
     seen = sum(event.count for event in profile.key_averages() if _begins(event.key))
     return moved, seen
 

@@ -11,7 +11,7 @@ import pytest
 from mm_config import replace
 from mm_config.planning.costs import collectives
 from mm_config.planning.traffic import train_traffic
-from mm_config.specs import Recompute, TrainSpec
+from mm_config.specs import MuonSpec, Recompute, TrainSpec
 from tests.mm_train.layouts.cells import ADAPTERS, LAYOUTS, Cell
 from tests.mm_train.layouts.counting import Moved, moved_in_a_step
 from tests.mm_train.layouts.pool import Pool
@@ -25,6 +25,8 @@ MORE: Mapping[str, Mapping[str, Any]] = {
     "half_full": {"recompute.modules": ("blocks.0",)},
     "adapters": {"lora": ADAPTERS},
     "frozen": {"frozen": ("patch_embedding.*", "blocks.0.*")},
+    "muon": {"optim": MuonSpec(), "fsdp.ignore": ("blocks.0.attn1.to_q",)},
+    "muon_adapters": {"optim": MuonSpec(), "lora": ADAPTERS},
 }
 
 
@@ -54,11 +56,17 @@ def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 SHARED = [name for name in LAYOUTS if "tensor" not in name]
-FEW = [("fsdp", "none", 4, "in_pairs"), ("hsdp", "full", 1, "whole_parts"), ("usp", "full", 4, "half_full")]
+FEW = [
+    ("fsdp", "none", 4, "in_pairs"),
+    ("hsdp", "full", 1, "whole_parts"),
+    ("usp", "full", 4, "half_full"),
+    ("fsdp", "none", 1, "muon"),
+]
 REST = [
     *((layout, mode, 1, "") for layout in SHARED for mode in ("none", "full", "selective")),
     *(("fsdp", "none", 4, more) for more in MORE),
     ("hsdp", "full", 4, "adapters"),
+    *((layout, "none", 1, "muon") for layout in SHARED),
 ]
 
 
@@ -67,16 +75,19 @@ def check(
     cases: Iterable[tuple[Any, ...]],
     left_out: Callable[[TrainSpec, int], Moved] = lambda spec, ranks: Counter(),
 ) -> None:
-    """Compares what each rank moved with the plan, and the number of messages with what the profiler saw."""
+    """Compares what ranks moved, together where they take turns, with the plan, and the number of messages
+    with what the profiler saw."""
     asked, ranks = pool
     for case in cases:
         spec = spec_of(*case)
         if ranks % spec.parallel.ranks_per_sample == 0:
+            expected, together = planned(spec, ranks), Moved()
+            expected.update(left_out(spec, ranks))
             for moved, seen in asked.ask(spec):
-                expected = planned(spec, ranks)
-                expected.update(left_out(spec, ranks))
-                assert +moved == +expected, case
                 assert seen == sum(count for (_, name), count in moved.items() if name == "messages"), case
+                assert isinstance(spec.optim, MuonSpec) or +moved == +expected, case
+                together.update(moved)
+            assert together == Counter({key: ranks * count for key, count in expected.items()}), case
 
 
 def test_a_plan_counts_what_the_collectives_move(pool: tuple[Pool, int]) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
+from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
 
 from mm_config.specs import MuonSpec
 from mm_models.device import updates_in_one_kernel
+from mm_train.clipping import local_of
 from mm_train.optim import grouped
+from mm_train.turns import in_turns
 
 MATCHED_RMS = 0.2
 """RMS of torch's updates with `match_rms_adamw`: 0.2 sqrt(max(rows, columns)) U, U orthogonal."""
@@ -32,12 +36,47 @@ class Several(Optimizer):
             part.step()
 
 
+class MuonInTurns(Muon):
+    """torch's Muon, whose step is the same to the bit on any number of ranks."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One update; there is no closure."""
+        assert closure is None
+        momenta: dict[Tensor, Tensor] = {}
+        group_of: dict[Tensor, dict[str, Any]] = {}
+        for group in self.param_groups:
+            found: tuple[list[Tensor], list[Tensor], list[Tensor]] = [], [], []
+            self._init_group(group, *found)
+            for parameter, gradient, momentum in zip(*found, strict=True):
+                momentum.lerp_(gradient, 1 - group["momentum"])
+                momenta[parameter], group_of[parameter] = momentum, group
+
+        def ahead(parameter: Tensor) -> Tensor:
+            momentum, group = momenta[parameter], group_of[parameter]
+            assert parameter.grad is not None
+            looked = parameter.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+            return looked.bfloat16()
+
+        def orthogonal(parameter: Tensor, whole: Tensor) -> Tensor:
+            group = group_of[parameter]
+            return _zeropower_via_newtonschulz(
+                whole, group["ns_coefficients"], group["ns_steps"], group["eps"]
+            )
+
+        for parameter, update in in_turns(list(momenta), ahead, orthogonal):
+            group = group_of[parameter]
+            lr, decay = float(group["lr"]), float(group["lr"]) * group["weight_decay"]
+            own = local_of(parameter)
+            own.mul_(1 - decay)
+            own.add_(update, alpha=-_adjust_lr(lr, group["adjust_lr_fn"], parameter.shape))
+
+
 def muon(network: nn.Module, spec: MuonSpec, device: torch.device) -> Optimizer:
     """torch's Muon and AdamW, see `MuonSpec`.
 
-    The orthogonalisation is torch's: Newton-Schulz in bfloat16, whatever the weights are kept in. A sharded
-    matrix is gathered for it; where products are then summed in another order than on one process, updates
-    differ by bfloat16's rounding.
+    The orthogonalisation is torch's: Newton-Schulz in bfloat16, whatever the weights are kept in. Of matrices
+    that ranks share by rows each rank takes some whole, see `in_turns`.
     """
     trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
     matrices = {name: value for name, value in trained.items() if is_matrix(name, value)}
@@ -46,7 +85,7 @@ def muon(network: nn.Module, spec: MuonSpec, device: torch.device) -> Optimizer:
     if matrices:
         scale = spec.matched_adamw_rms / MATCHED_RMS
         parts.append(
-            Muon(
+            MuonInTurns(
                 grouped(matrices, spec.groups, spec.weight_decay, lr_scale=scale),
                 lr=spec.lr,
                 momentum=spec.momentum,

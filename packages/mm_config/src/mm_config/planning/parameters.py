@@ -81,15 +81,20 @@ def adapter_count(model: ModelSpec, rank: int, targets: tuple[str, ...]) -> int:
 
 
 @cache
-def block_matrix_count(model: ModelSpec, frozen: tuple[str, ...]) -> int:
-    """Values of the trained matrices inside blocks, which Muon takes."""
-    return sum(
-        parameter.size
-        for parameter in parameters(model)
-        if len(parameter.shape) == 2
-        and any(part.isdecimal() for part in parameter.name.split("."))
-        and not _is_named(parameter, frozen)
-    )
+def block_matrices(
+    model: ModelSpec, frozen: tuple[str, ...], lora: LoraSpec | None = None, without: tuple[str, ...] = ()
+) -> Shapes:
+    """The trained matrices inside blocks, which Muon takes, but for those in some modules."""
+    found: list[tuple[int, ...]] = []
+    for parameter in parameters(model):
+        inside = any(part.isdecimal() for part in parameter.name.split("."))
+        if len(parameter.shape) != 2 or not inside or _any_matches(parameter.modules, without):
+            continue
+        if lora is None and not _is_named(parameter, frozen):
+            found.append(parameter.shape)
+        if lora is not None and parameter.is_linear and _any_matches(parameter.modules[:1], lora.targets):
+            found += [(lora.rank, parameter.shape[1]), (parameter.shape[0], lora.rank)]
+    return tuple((shape, True) for shape in found)
 
 
 @cache

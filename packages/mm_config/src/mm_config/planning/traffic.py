@@ -23,6 +23,7 @@ from mm_config.planning.encoders import BYTES
 from mm_config.planning.inference import expert_bytes, outside_bytes, passes_by_step
 from mm_config.planning.parameters import (
     Shapes,
+    block_matrices,
     matched_blocks,
     padded_values,
     splits_of_block,
@@ -31,8 +32,10 @@ from mm_config.planning.parameters import (
 )
 from mm_config.planning.training import train_memory
 from mm_config.specs.data import Cache
+from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import ModelSpec, Split
+from mm_config.specs.optim import MuonSpec
 from mm_config.specs.parallel import FsdpSpec, Recompute
 from mm_config.specs.serving import GuidanceMode, Residency
 from mm_config.specs.train import TrainSpec
@@ -55,6 +58,7 @@ def train_traffic(spec: TrainSpec, world_size: int) -> tuple[Flow, ...]:
             number,
             (matched_blocks(spec.model, spec.recompute.modules) * (mode is not Recompute.NONE), mode),
         ),
+        _muon_turns(spec, layout),
         _numbers(layout, world_size),
         _copied("data", _data_bytes(spec, share)),
     ]
@@ -114,6 +118,18 @@ def _weight_flows(spec: TrainSpec, layout: Layout, number: int) -> Iterator[Flow
     everywhere, messages = shard * copies, sum(count for count, size in sizes if size)
     span = (everywhere, everywhere * tensor)
     yield _among("ignored_gradients", Kind.ALL_REDUCE, span, messages, size, size)
+
+
+def _muon_turns(spec: TrainSpec, layout: Layout) -> Flow:
+    """Muon's matrices as bfloat16, filled up to whole rows on a rank: rows go to the rank whose turn it is,
+    and come back. Where tensor ranks split them, too, every rank gathers them, and its part costs nothing."""
+    shard, together = layout.shard, layout.shard * layout.tensor
+    taken = isinstance(spec.optim, MuonSpec)
+    shapes = block_matrices(spec.model, spec.frozen, spec.lora, spec.fsdp.ignore) if taken else ()
+    size = BYTES[Dtype.BFLOAT16] * padded_values(shapes, shard)
+    if layout.tensor > 1:
+        return _among("muon", Kind.ALL_GATHER, (together, together), len(shapes), shard * size)
+    return _among("muon", Kind.ALL_TO_ALL, (shard, shard), 2 * ceil_div(len(shapes), shard), 2 * size)
 
 
 def _numbers(layout: Layout, world_size: int) -> Flow:

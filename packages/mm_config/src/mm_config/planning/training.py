@@ -16,7 +16,13 @@ from mm_config.planning.costs import (
     train_layout,
 )
 from mm_config.planning.encoders import BYTES, autoencoder_working_bytes, encoders, image_tokens
-from mm_config.planning.parameters import block_matrix_count, matched_blocks, trainable_count, units
+from mm_config.planning.parameters import (
+    block_matrices,
+    matched_blocks,
+    padded_values,
+    trainable_count,
+    units,
+)
 from mm_config.specs.data import Cache
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.kinds import ATTENTION_CORES, ModelSpec
@@ -160,7 +166,7 @@ def _states(spec: TrainSpec, layout: Layout) -> tuple[dict[str, int], dict[str, 
 def _moments(spec: TrainSpec, per_rank: int, trained: int) -> int:
     if isinstance(spec.optim, MuonSpec) and trained:
         # Muon keeps one momentum of a matrix, adapters' too, AdamW two moments of everything else.
-        matrices = 1.0 if spec.lora else block_matrix_count(spec.model, spec.frozen) / trained
+        matrices = 1.0 if spec.lora else padded_values(block_matrices(spec.model, spec.frozen), 1) / trained
         return round(per_rank * (_MASTER * matrices + 2 * _MASTER * (1 - matrices)))
     bits = spec.optim.state_bits if isinstance(spec.optim, AdamWSpec) else 32
     return 2 * per_rank * bits // 8
