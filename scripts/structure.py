@@ -24,9 +24,9 @@ STOREYS = {
 APART = ("mm_config", "mm_config.__main__", "mm_config.interrupts")
 MOST_FLOORS = 6
 """Among the folders of a storey, and among the files of a folder."""
-MOST_FLOORS_OF = {"importing": 9}
+MOST_FLOORS_OF = {"importing": 8}
 """Folders with a limit of their own; docs/decisions.md, section 30, says why."""
-MOST_LINES = 30_900
+MOST_LINES = 31_200
 """Of mm_config; docs/decisions.md, section 30, says how it moves."""
 MOST_LINES_OF_A_FILE = 300
 FOLDERS = ("packages", "experiments", "examples", "tests", "scripts", "benchmarks")

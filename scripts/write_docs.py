@@ -16,7 +16,7 @@ from typing import Any
 
 from mm_config.importing import rows
 from mm_config.importing.mindspeed import table as mindspeed
-from mm_config.importing.mindspeed.conditions import WHY_NOT
+from mm_config.importing.mindspeed.files import WHY_NOT
 from mm_config.importing.nodes import as_in_file
 from mm_config.importing.telefuser import rows as telefuser_rows
 from mm_config.importing.telefuser import table as telefuser

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mm_config.importing.mindspeed.boundaries import points_above
-from mm_config.importing.mindspeed.noise import MAX, MIN
+from mm_config.importing.mindspeed.keys import MAX, MIN
 from mm_config.importing.mindspeed.table import TABLE
 from mm_config.importing.nodes import Leaf
 from mm_config.importing.rows import Row
@@ -202,6 +202,7 @@ _TRAINING: dict[str, Callable[[Any], Any]] = {
     "dataset_param.dataset_type": lambda spec: "t2v" if spec.data.precomputed is None else "feature",
     f"{_PRE}.auto_interval": lambda spec: spec.data.frame_interval is None,
     f"{_PRE}.force_resolution": lambda spec: spec.data.resize is not Resize.AREA,
+    f"{_PRE}.min_hxw": lambda spec: spec.data.min_pixels,
     f"{_PRE}.hw_stride": lambda spec: spec.data.size_multiple,
     f"{_PRE}.hw_aspect_thr": lambda spec: spec.data.max_aspect_ratio,
     f"{_PRE}.train_pipeline.video[].trans_type": lambda spec: "CenterCropResizeVideo",
@@ -228,9 +229,6 @@ _TRAINING: dict[str, Callable[[Any], Any]] = {
     "--recompute-granularity": lambda spec: "full" if spec.recompute.mode is not Recompute.NONE else ABSENT,
     "--recompute-method": lambda spec: "block",
     "--recompute-num-layers": _recomputed_layers,
-    "--recompute-skip-core-attention": lambda spec: (
-        True if spec.recompute.mode is Recompute.SELECTIVE else ABSENT
-    ),
     "--lora-target-modules": _adapters,
     "training.lora.enable": lambda spec: isinstance(spec.lora, LoraSpec),
     "training.lora.target_modules": _adapters,

@@ -72,7 +72,7 @@ def sharded_by_layerzero(draw: random.Random, flags: dict[str, Any], layers: int
     kept |= {"--layerzero": True, "--bf16": True, "--recompute-granularity": "full"}
     kept |= {"--recompute-method": "block", "--recompute-num-layers": count}
     if draw.random() < 0.5:
-        kept |= {"--recompute-skip-core-attention": True, "--recompute-num-layers-skip-core-attention": count}
+        kept |= {"--recompute-skip-core-attention": True, "--recompute-num-layers-skip-core-attention": 0}
     return kept
 
 

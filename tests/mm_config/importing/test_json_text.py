@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_config.importing.facts import Fact, Source, facts_of, generic
+from mm_config.importing.facts import Source, facts_of, generic
 from mm_config.importing.nodes import Mapping, leaves, plain
 from mm_config.importing.parsers.json_text import read_json
 from mm_config.schema.errors import UserError
@@ -78,7 +78,8 @@ def test_every_value_has_the_line_of_its_key(tmp_path: Path) -> None:
     below = node.value.get("b")
     assert below is not None and below.line == 6 and node.value.get("z") is None
     source = Source(tmp_path / "model.json", "model.json")
-    assert facts_of(node, source)[1] == Fact(source, "b.c[0].d", None, 7)
+    fact = facts_of(node, source)[1]
+    assert (fact.source, fact.path, fact.value, fact.line) == (source, "b.c[0].d", None, 7)
     assert facts_of(node, source)[1].place == f"{tmp_path}/model.json:7"
     assert generic("a[12].b[0]") == "a[].b[]"
 

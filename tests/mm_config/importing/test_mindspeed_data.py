@@ -58,7 +58,11 @@ def test_the_transform_that_resizes_says_how(tmp_path, now, interpolation):
     file = tmp_path / "data.json"
     file.write_text((DATA / "data.json").read_text("utf-8").replace(RESIZED, now), "utf-8")
     data = imported(file).data
-    assert (data.interpolation, data.resize, data.start) == (interpolation, Resize.AREA, ClipStart.RANDOM)
+    assert (data.interpolation, data.resize, data.start) == (
+        interpolation,
+        Resize.CENTER_CROP,
+        ClipStart.RANDOM,
+    )
 
 
 @pytest.mark.parametrize("now", ['"interpolation_mode": "bicubic", "mode"', '"align_corners": true, "mode"'])

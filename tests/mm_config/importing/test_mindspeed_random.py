@@ -13,11 +13,12 @@ import pytest
 from mm_config.importing.facts import Fact, Source, facts_of, generic
 from mm_config.importing.mindspeed.dialects import is_script, is_yaml, kind_of
 from mm_config.importing.mindspeed.importer import import_files
+from mm_config.importing.mindspeed.table import TABLE
+from mm_config.importing.nodes import number_of
 from mm_config.importing.parsers.json_text import read_json
 from mm_config.importing.parsers.shell_text import read_shell
 from mm_config.importing.parsers.yaml_text import read_yaml
 from mm_config.importing.report import Entry, Report
-from mm_config.importing.values import number_of
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import UserError
 from mm_config.specs.infer import InferSpec
@@ -53,14 +54,21 @@ def equal(ours: Any, theirs: Any) -> bool:
     return ours == theirs
 
 
-def written_back(spec: TrainSpec | InferSpec, report: Report) -> list[tuple[Entry, Any]]:
+def written_back(files: list[Path], spec: TrainSpec | InferSpec, report: Report) -> list[tuple[Entry, Any]]:
     """The mapped keys whose value, made of the spec, is not the file's."""
     values = mindspeed_back.values(spec)
+    rows = {
+        (fact.place, fact.path): row
+        for fact in facts_read(files)
+        if (row := TABLE.row_of(fact.source.kind, generic(fact.path)))
+    }
     found: list[tuple[Entry, Any]] = []
     for entry in report.of(Verdict.MAPPED):
         if entry.text.startswith(("--", "start_from", "high_noise", "low_noise")):
             continue
-        value: Any = values.get((entry.kind, generic(entry.path)), "nothing")
+        value: Any = values.get(
+            (rows[entry.place, entry.key].kind, rows[entry.place, entry.key].path), "nothing"
+        )
         # null is 1 rank to MindSpeed-MM, although its documentation says all.
         theirs = 1 if entry.key == "sharding_size" and entry.value is None else entry.value
         # The family's boundary is taken where it is within 1e-3 of the file's: a point may change sides.
@@ -76,7 +84,7 @@ def check_case(folder: Path, number: int) -> int:
     files, _ = write_case(folder, number)
     spec, report = import_files(files)
     assert not report.of(Verdict.UNKNOWN) and not report.of(Verdict.REFUSED)
-    assert written_back(spec, report) == [], f"case {number}"
+    assert written_back(files, spec, report) == [], f"case {number}"
     for file in files:
         file.unlink()
     return len(report.of(Verdict.MAPPED))
@@ -89,10 +97,11 @@ def test_random_configurations_are_imported_as_they_say(tmp_path: Path) -> None:
 
 def test_random_inference_files_are_imported_as_they_say(tmp_path: Path) -> None:
     for number in range(50):
-        spec, report = import_files(write_inference(tmp_path, number))
+        files = write_inference(tmp_path, number)
+        spec, report = import_files(files)
         assert isinstance(spec, InferSpec)
         assert not report.of(Verdict.UNKNOWN) and len(report.of(Verdict.MAPPED)) > 10
-        assert written_back(spec, report) == [], f"case {number}"
+        assert written_back(files, spec, report) == [], f"case {number}"
 
 
 @pytest.mark.slow
@@ -158,7 +167,7 @@ def facts_read(files: list[Path]) -> list[Fact]:
                 found += [*script.exports, *script.assignments, *script.launch]
                 continue
             node = read_yaml(file) if is_yaml(file) else read_json(file)
-            found += facts_of(node, Source(file, kind_of(file, node)))
+            found += facts_of(node, Source(file, kind_of(file, node, TABLE)))
     except UserError:
         return []
     return found

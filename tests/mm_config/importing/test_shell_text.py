@@ -243,7 +243,7 @@ def test_an_exported_variable_that_is_set_again_stays_exported(tmp_path: Path) -
 def test_a_script_without_a_launch_and_an_empty_one_say_so(tmp_path: Path) -> None:
     script = read_shell(written(tmp_path, "A=1\n# torchrun t.py\n"))
     assert (script.program, script.entry, script.launch) == (None, None, ())
-    assert read_shell(written(tmp_path, "")) == Script((), (), (), {}, None, None, ())
+    assert read_shell(written(tmp_path, "")) == Script((), (), (), {}, None, None, 1, ())
 
 
 def test_files_that_can_t_be_read_are_refused_in_one_line(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import attrs
 
-from mm_config.importing.nodes import Leaf, Node, leaves
+from mm_config.importing.nodes import Leaf, Node, leaves, number_of
 
 _INDEX = re.compile(r"\[\d+\]")
 
@@ -23,9 +24,9 @@ class Source:
     `native.yaml`, `shell flag`, `environment variable`, `shell variable`, or another tool's file."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Fact:
-    """One value that a file gives."""
+    """One value that a file gives; equal to itself alone."""
 
     source: Source
     """Where it stands."""
@@ -51,3 +52,14 @@ def facts_of(node: Node, source: Source) -> tuple[Fact, ...]:
 def generic(path: str) -> str:
     """A path as a table names it: every element of a list is `[]`."""
     return _INDEX.sub("[]", path)
+
+
+TEXT_KINDS = ("shell flag", "environment variable", "shell variable")
+"""Kinds of sources that know texts alone."""
+
+
+def typed(fact: Fact) -> Any:
+    """A fact's value; a text of a script as the number that it writes."""
+    if fact.source.kind in TEXT_KINDS and isinstance(fact.value, str):
+        return number_of(fact.value)
+    return fact.value

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from mm_config.importing.nodes import as_in_file
+from mm_config.schema.types import is_tuple
+
 MODULES = {
     "head": "proj_out",
     "patch_embedding": "patch_embedding",
@@ -36,6 +39,26 @@ def module_pattern(name: str) -> str | None:
         return None
     block = "*" if found[1] == "{*}" else found[1]
     return f"blocks.{block}" + (f".{_INSIDE[found[2]]}" if found[2] else "")
+
+
+def patterns_of(value: object) -> tuple[str, ...]:
+    """A list of modules as ours; null is none.
+
+    Raises:
+        ValueError: It is no list, or one of them can't be named.
+    """
+    if value is None:
+        return ()
+    if not is_tuple(value):
+        raise ValueError("expected a list of modules")
+    found = [(name, module_pattern(name) if isinstance(name, str) else None) for name in value]
+    for name, pattern in found:
+        if pattern is None:
+            raise ValueError(
+                f"{as_in_file(name)} is no module that can be named here; such as predictor.blocks.{{*}}, "
+                "predictor.blocks.{0-3} or predictor.head"
+            )
+    return tuple(pattern for _, pattern in found if pattern is not None)
 
 
 def lora_target(name: str) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -13,7 +15,16 @@ Scalar: TypeAlias = "bool | int | float | str | None"
 Leaf: TypeAlias = "Scalar | tuple[Scalar, ...] | dict[str, JSON]"
 """A scalar, a list of scalars as a tuple (perhaps empty), or `{}` for a mapping without keys."""
 
+_INTEGER = re.compile(r"[-+]?[0-9]{1,300}")
+_REAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _CONSTANTS = {None: "null", True: "true", False: "false"}
+
+
+def number_of(text: str) -> Leaf:
+    """The number that a text of a script writes, or the text itself."""
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _REAL.fullmatch(text) and math.isfinite(float(text)) else text
 
 
 def as_in_file(value: object) -> str:

@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from mm_config.importing.facts import Fact
+from mm_config.importing.facts import Fact, typed
 from mm_config.importing.nodes import as_in_file
 from mm_config.importing.report import Entry
-from mm_config.importing.values import in_report
+from mm_config.importing.values import ReadValue, in_report
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.errors import Problem
 from mm_config.schema.fields import ABSENT
@@ -33,7 +33,7 @@ class Reading:
     verdict: Verdict
     """What became of the key."""
     told: str
-    """What a person reads; of several readings of one key the lines are joined."""
+    """What a person reads, or nothing; of several readings of one key the lines are joined."""
     target: str = ""
     """The canonical path without `spec.`; empty where nothing goes into the spec."""
     value: Any = ABSENT
@@ -53,6 +53,11 @@ def given(fact: Because, target: str, value: Any, told: str = "") -> Reading:
 def follows(fact: Because, target: str, value: Any, told: str = "") -> Reading:
     """A value that goes into the spec because of others."""
     return Reading(fact, Verdict.DERIVED, told or f"{target} = {in_report(value)}", target, value)
+
+
+def silent(fact: Because, target: str, value: Any) -> Reading:
+    """A value of which no line is told, for a line of the same key tells it, or it is as always."""
+    return Reading(fact, Verdict.DERIVED, "", target, value)
 
 
 def said(verdict: Verdict, fact: Because, told: str) -> Reading:
@@ -79,6 +84,14 @@ class Composed:
     """What was refused."""
 
 
+def tried(fact: Fact, read: ReadValue) -> tuple[Any, tuple[Reading, ...]]:
+    """A fact's value in our terms, or None and the refusal."""
+    try:
+        return read(typed(fact)), ()
+    except ValueError as error:
+        return None, (refused(fact, str(error)),)
+
+
 def composed(readings: Iterable[Reading]) -> Composed:
     """The values of the readings, and their lines."""
     values: dict[str, Any] = {}
@@ -90,7 +103,8 @@ def composed(readings: Iterable[Reading]) -> Composed:
             held = values.setdefault(reading.target, reading.value)
             if first != reading.because and held != reading.value:
                 reading = said(Verdict.CONFLICT, reading.because, _held(reading.target, held, first))
-        lines.setdefault(reading.because, []).append(reading)
+        if reading.told:
+            lines.setdefault(reading.because, []).append(reading)
     found = [(about, _strongest(several)) for about, several in lines.items()]
     return Composed(
         values,

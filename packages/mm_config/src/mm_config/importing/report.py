@@ -30,10 +30,6 @@ class Entry:
     """Its value."""
     is_default: bool = False
     """Whether it is what the tool takes anyway."""
-    kind: str = ""
-    """The kind of file."""
-    path: str = ""
-    """Kind and path of the row that the fact has."""
 
 
 @attrs.frozen
@@ -60,14 +56,23 @@ class Report:
     """`--location NAME=PATH` and `--runs-dir DIR`, with the paths of the files."""
     launcher: tuple[str, ...]
     """The words that start the run on its ranks, before the experiment's file."""
-    more: Mapping[str, tuple[str, ...]]
+    asks: tuple[str, ...] = ()
+    """Words of `mm generate` for what is a request's; empty where the experiment itself runs."""
+    ranks: int = 1
+    """Ranks that the run is for."""
+    more: Mapping[str, tuple[str, ...]] = {}
     """What else is to be told, by its title."""
     grouped: bool = False
     """Whether equal findings of one file share a line."""
+    cannot_run: tuple[str, ...] = ()
+    """What of the spec its runner can't do yet."""
 
     def command(self, experiment: str) -> str:
         """The command line that runs the experiment as the files ran the other tool."""
-        return shlex.join([*self.launcher, experiment, *self.flags])
+        if not self.asks:
+            return shlex.join([*self.launcher, experiment, *self.flags])
+        program = ("mm",) if self.launcher == ("python",) else (*self.launcher, "-m", "mm_config")
+        return shlex.join([*program, "generate", experiment, *self.asks, *self.flags])
 
     def of(self, verdict: Verdict) -> tuple[Entry, ...]:
         """The entries with one verdict."""
@@ -81,6 +86,11 @@ class Report:
         """
         yield f"family   {self.family or 'none: no published network has these sizes'}"
         yield f"run it   {self.command(experiment)}"
+        if self.ranks > 1:
+            yield f"plan it  mm plan {shlex.quote(experiment)} --world-size {self.ranks}"
+        if self.cannot_run:
+            yield from ("", f"can't be run yet ({len(self.cannot_run)})")
+            yield from (f"  {text}" for text in self.cannot_run)
         for verdict in Verdict:
             entries = self.of(verdict)
             if entries:
@@ -118,6 +128,7 @@ class Report:
                 ]
                 for compared in self.comparisons
             },
+            "cannot_run": list(self.cannot_run),
             "more": {title: list(texts) for title, texts in self.more.items()},
         }
 

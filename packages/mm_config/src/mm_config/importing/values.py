@@ -6,27 +6,16 @@ A reader takes their value and gives ours; what can't be read raises ValueError 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from mm_config.importing.nodes import Leaf, as_in_file
+from mm_config.importing.nodes import as_in_file
 from mm_config.schema.decorator import tag_of
 from mm_config.schema.diff import for_person
 from mm_config.schema.fields import spec_fields
 from mm_config.schema.types import class_of, is_spec, is_tuple
 
-_INTEGER = re.compile(r"[-+]?[0-9]{1,300}")
-_REAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
-
 ReadValue: TypeAlias = Callable[[Any], Any]
-
-
-def number_of(text: str) -> Leaf:
-    """The number that a text of a script writes, or the text itself."""
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    return float(text) if _REAL.fullmatch(text) and math.isfinite(float(text)) else text
 
 
 def whole(value: Any) -> int:

@@ -10,6 +10,8 @@ class Verdict(enum.Enum):
 
     CONFLICT = "in conflict"
     """It is said twice, differently, or is not what it says."""
+    OPEN = "open: say it before the run"
+    """A placeholder stands where a name or a path belongs, or what is needed was not given."""
     MISSPELT = "misspelt"
     """Somebody meant another key."""
     REFUSED = "refused"

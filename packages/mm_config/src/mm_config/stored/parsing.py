@@ -35,6 +35,7 @@ _CORE_SCALARS = (
 )
 _YAML = "tag:yaml.org,2002:"
 _LONGEST_KEY = 80
+_MOST_NODES = 100_000
 _MOST_DIGITS = 4300
 """Python reads no more of a decimal number, but of others."""
 
@@ -59,18 +60,24 @@ def parse_json(text: str) -> Any:
         raise UserError("holds a number with more digits than can be read") from None
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, *, aliases: bool = False) -> Any:
     """The data of one YAML document, for `checked`.
 
+    Args:
+        text: The document.
+        aliases: Whether aliases and merges are written out, see `written_out`.
+
     Raises:
-        UserError: The text is no YAML, or uses tags, anchors or merges.
+        UserError: The text is no YAML, or uses tags, or anchors or merges without `aliases`.
     """
     import yaml
 
     try:
         loader = core_loader()(text)
         node = loader.get_single_node()
-        return None if node is None else _yaml_tree(node, set())
+        if node is None:
+            return None
+        return _yaml_tree(written_out(node) if aliases else node, set())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -79,6 +86,38 @@ def parse_yaml(text: str) -> Any:
         raise UserError(f"no YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise UserError(f"nested deeper than {MAX_DEPTH} levels") from None
+
+
+def written_out(node: Any) -> Any:
+    """A tree of PyYAML's nodes with each alias in full, and with what `<<` merges into its mapping.
+
+    Raises:
+        UserError: The aliases make far more of the document than anybody writes, or never end.
+    """
+    left = iter(range(_MOST_NODES))
+
+    def copied(node: Any) -> Any:
+        if next(left, None) is None:
+            message = f"its aliases come to more than {_MOST_NODES:,} values"
+            raise UserError(f"line {node.start_mark.line + 1}: {message}")
+        value = node.value
+        if node.id == "sequence":
+            value = [copied(item) for item in value]
+        elif node.id == "mapping":
+            pairs = [(copied(key), copied(below)) for key, below in value]
+            value = [pair for pair in pairs if pair[0].value != "<<"]
+            own = {key.value for key, _ in value if key.id == "scalar"}
+            for _, below in (pair for pair in pairs if pair[0].value == "<<"):
+                for merged in below.value if below.id == "sequence" else [below]:
+                    if merged.id != "mapping":
+                        message = "<< merges mappings alone"
+                        raise UserError(f"line {merged.start_mark.line + 1}: {message}")
+                    more = [pair for pair in merged.value if pair[0].value not in own]
+                    own |= {key.value for key, _ in more if key.id == "scalar"}
+                    value += more
+        return type(node)(node.tag, value, node.start_mark, node.end_mark)
+
+    return copied(node)
 
 
 @cache

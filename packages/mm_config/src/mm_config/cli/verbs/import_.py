@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from mm_config.cli.scan import JSON, CommandLine, Option
 from mm_config.cli.verb import MORE, Action, Usage, Verb
 from mm_config.console.output import print_json, print_lines
@@ -34,7 +36,8 @@ USAGE = Usage(
     "mapped, derived from others, dead there, misspelt, in conflict or unknown. Nothing of the files is "
     "executed.\n\n"
     "mindspeed: model.json, inference_model.json, data.json, tools.json, FSDP2 or LayerZero YAML, native "
-    "YAML and the launch script of one run of MindSpeed-MM, as many of them as there are. telefuser: a file "
+    "YAML, the launch script and a .txt of prompts of one run of MindSpeed-MM, as many of them as there "
+    "are. telefuser: a file "
     "of dump_config().\n\n"
     "Exit status: 0 where the experiment is written, 2 for a mistake, with its file, line and key.",
     (OUT, REPORT, JSON, UNKNOWN, FORCE),
@@ -55,6 +58,7 @@ def write_experiment(line: CommandLine) -> int:
     """Writes an experiment and prints the report."""
     out, report_file, tool = line.value(OUT), line.value(REPORT), line.words[0]
     spec, report = _imported(tool, line)
+    report = attrs.evolve(report, cannot_run=tuple(map(str, refusals(spec))))
     page = "\n".join(report.lines(str(out))) + "\n"
     written = _experiment(spec, report, tool, out)
     _write(OUT.flag, out, written)
@@ -63,8 +67,7 @@ def write_experiment(line: CommandLine) -> int:
     if line.has(JSON):
         print_json(report.to_json(str(out)))
     else:
-        unread = [f"can't be run yet  {problem}" for problem in refusals(spec)]
-        print_lines([f"written  {out}", *report.lines(str(out)), *unread])
+        print_lines([f"written  {out}", *report.lines(str(out))])
     return 0
 
 

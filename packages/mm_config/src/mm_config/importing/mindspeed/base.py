@@ -8,6 +8,7 @@ from mm_config.specs.diffusion import Expert
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.family import Family
 from mm_config.specs.infer import InferSpec
+from mm_config.specs.kinds import Weights
 from mm_config.specs.optim import AdamWSpec, ScheduleSpec
 from mm_config.specs.parallel import FsdpSpec, Recompute, RecomputeSpec
 from mm_config.specs.train import CheckpointSpec, PrecisionSpec, TrainRuntimeSpec, TrainSpec
@@ -36,6 +37,8 @@ def training(family: Family, expert: Expert) -> TrainSpec:
     )
 
 
-def generation(family: Family) -> InferSpec:
-    """Generation with our experiments' settings, without prompts."""
-    return family.infer(dtype=Dtype.BFLOAT16)
+def generation(family: Family, weights: Weights | None = None) -> InferSpec:
+    """Generation with our experiments' settings, without prompts; `weights` in place of the family's."""
+    if weights is None:
+        return family.infer(dtype=Dtype.BFLOAT16)
+    return family.infer(high_noise=weights, dtype=Dtype.BFLOAT16)

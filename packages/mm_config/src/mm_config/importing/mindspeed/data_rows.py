@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from mm_config.importing.mindspeed.keys import CLIP_CHAINS, PRE
 from mm_config.importing.mindspeed.words import READER
 from mm_config.importing.rows import Row, dead, derived, group, mapped, of_kind, outside
 from mm_config.importing.values import COUNT, real, switch, whole
 
-PRE = "dataset_param.preprocess_parameters"
 _CHAIN = f"{PRE}.train_pipeline"
 _RAW = "raw"
 _RANGE = "pixels always become -1 to 1"
@@ -16,8 +16,6 @@ _SAMPLER_ONLY = "clips of one batch have one size"
 
 CHAINS = ("video", "first_frame_vae", "first_frame_clip", "video_and_first_frame", "video_only")
 """Lists of transforms in `train_pipeline`."""
-CLIP_CHAINS = ("video", "video_and_first_frame", "video_only")
-"""Those that a clip goes through."""
 
 
 def _chain_rows(name: str) -> tuple[Row, ...]:
@@ -149,7 +147,7 @@ _LOADER: tuple[Row, ...] = (
     *group("dataloader_param"),
     derived("dataloader_param.dataloader_mode", "batches are drawn by a sampler", "sampler", "base"),
     mapped("dataloader_param.sampler_type", "data.order", None),
-    mapped("dataloader_param.shuffle", "data.order", None, when="plain_sampler", default=False),
+    mapped("dataloader_param.shuffle", "data.order", None, default=False),
     derived("dataloader_param.drop_last", "every batch is whole here", True, False),
     mapped("dataloader_param.pin_memory", "data.pin_memory", switch, default=False),
     derived("dataloader_param.group_data", _SAMPLER_ONLY, True, False),

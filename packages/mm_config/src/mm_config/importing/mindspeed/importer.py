@@ -2,58 +2,87 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import attrs
-
-from mm_config.importing.facts import Fact, Source, facts_of
-from mm_config.importing.mindspeed import base
-from mm_config.importing.mindspeed.assemble import generation, training
-from mm_config.importing.mindspeed.book import Book
-from mm_config.importing.mindspeed.dialects import is_script, is_yaml, kind_of
-from mm_config.importing.mindspeed.network import EXPERIMENTS, FAMILIES
-from mm_config.importing.mindspeed.rows import FLAG
-from mm_config.importing.mindspeed.schedule import world_size
+from mm_config.importing.mindspeed import (
+    base,
+    clips,
+    computing,
+    generation,
+    locations,
+    parts,
+    schedule,
+    sharding,
+)
+from mm_config.importing.mindspeed.by_row import by_row, defaults, left_out, repeated, unknown
+from mm_config.importing.mindspeed.dialects import Given, given_files
+from mm_config.importing.mindspeed.disagreements import disagreements, named_files
+from mm_config.importing.mindspeed.files import Files, Known
+from mm_config.importing.mindspeed.keys import NATIVE
+from mm_config.importing.mindspeed.network import check_network, known_of, network
+from mm_config.importing.mindspeed.noise import noise_levels
+from mm_config.importing.mindspeed.placing import placed
 from mm_config.importing.mindspeed.table import TABLE
+from mm_config.importing.mindspeed.telling import comparisons, kinds_left, launcher
 from mm_config.importing.nodes import as_in_file
-from mm_config.importing.parsers.json_text import read_json
-from mm_config.importing.parsers.script import Script
 from mm_config.importing.parsers.shell_text import read_shell
-from mm_config.importing.parsers.yaml_text import read_yaml
-from mm_config.importing.report import Comparison, Entry, Report
-from mm_config.importing.verdict import Verdict
-from mm_config.schema.diff import diff
-from mm_config.schema.errors import Problem, UserError
-from mm_config.schema.root import RootSpec
-from mm_config.specs.diffusion import Expert
+from mm_config.importing.readings import Composed, Reading, composed
+from mm_config.importing.report import Report
+from mm_config.rules import problems as rule_problems
+from mm_config.schema.errors import Problem, SpecError, UserError
+from mm_config.schema.evolve import replace
+from mm_config.schema.types import is_spec
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.train import TrainSpec
+from mm_config.specs.weights import ReleasedWeights
 
-_INFERENCE, _NATIVE = "inference_model.json", "native.yaml"
-_TRAINING_KINDS = ("model.json", "data.json", "fsdp2.yaml", "layerzero.yaml", "tools.json", "native.yaml")
-_SUFFIXES = {Expert.HIGH_NOISE: "_high", Expert.LOW_NOISE: "_low", Expert.SINGLE: ""}
+Reader: TypeAlias = Callable[[Files, Known], Iterator[Reading]]
 
-
-@attrs.frozen
-class _Given:
-    """What the files hold."""
-
-    facts: tuple[Fact, ...]
-    """All values."""
-    kinds: dict[str, Path]
-    """The file of each kind."""
-    script: Script | None
-    """The launch script, where there is one."""
-    notes: tuple[str, ...]
-    """What was read over."""
-
-    @property
-    def entry(self) -> str | None:
-        """The program that the script launches."""
-        return self.script.entry if self.script else None
+_BOTH: tuple[Reader, ...] = (
+    network,
+    parts.npu,
+    sharding.context_parallel,
+    schedule.start,
+    locations.releases,
+    locations.run_folders,
+)
+TRAINING: tuple[Reader, ...] = (
+    *_BOTH,
+    parts.tools,
+    parts.precomputed,
+    parts.adapters_and_average,
+    parts.optimizer,
+    noise_levels,
+    clips.order,
+    clips.captions,
+    clips.frames,
+    clips.features,
+    clips.sizes,
+    sharding.units,
+    sharding.adapters,
+    computing.recomputation,
+    computing.precision,
+    schedule.learning_rate,
+    schedule.batches,
+    schedule.encoders,
+    locations.clips,
+)
+GENERATION: tuple[Reader, ...] = (
+    *_BOTH,
+    generation.size,
+    generation.guidance,
+    generation.noise_table,
+    generation.negative_prompt,
+    generation.offload,
+    generation.prompts,
+    generation.seeds,
+    generation.low_noise,
+    generation.video,
+    sharding.ranks_left,
+)
+"""What reads each field or group of fields; no order among them matters."""
 
 
 def import_files(
@@ -62,182 +91,95 @@ def import_files(
     """The spec that MindSpeed-MM's files amount to, and what became of each of their keys.
 
     Args:
-        files: model.json, inference_model.json, data.json, tools.json, FSDP2, LayerZero or native YAML and a
-            launch script, by any names, each kind at most once.
+        files: model.json, inference_model.json, data.json, tools.json, FSDP2, LayerZero or native YAML, a
+            launch script and a .txt of prompts, by any names, each kind at most once.
         allow_unknown: Whether keys that no code of MindSpeed-MM reads are only reported.
 
     Raises:
-        UserError: Files that can't be read, unknown keys, values that our specs can't say, and a result that
-            breaks a rule: all of them, each with its file, line and key.
+        UserError: Files that can't be read, a program or network that is none of Wan's, unknown keys, values
+            that our specs can't say, and a result that breaks a rule: all of them, each with its file, line
+            and key.
     """
-    given = _read(files)
-    book = Book(TABLE, given.facts, _is_generation(given), given.script.reached if given.script else {})
-    _leave_out(book)
-    unknown = [] if allow_unknown else list(_unknown(book))
+    given = given_files(files, TABLE, read_shell)
+    said = Files(TABLE, given.facts, given.generation, given.reached, given.prompts)
+    check_network(said)
+    known = known_of(said)
+    readings = _readings(said, known)
+    made = composed(readings)
+    strange = [] if allow_unknown else list(_unknown(said))
+    spec = _spec(said, known, made, strange)
+    readings += disagreements(said, spec)
+    told = kinds_left(given.kinds) if not said.generation and NATIVE not in given.kinds else ()
+    return spec, _report(given, said, known, spec, composed([*told, *readings]))
+
+
+def _readings(files: Files, known: Known) -> list[Reading]:
+    read = [*repeated(files), *left_out(files)]
+    over = {reading.because for reading in read}
+    own = [
+        reading
+        for reader in (GENERATION if files.generation else TRAINING)
+        for reading in reader(files, known)
+        if reading.because not in over
+    ]
+    read += [*own, *named_files(files)]
+    read += by_row(files, {reading.because for reading in read if reading.told})
+    return [*defaults(files, {reading.target for reading in read}), *read]
+
+
+def _unknown(files: Files) -> Iterator[Problem]:
+    for fact in files.facts:
+        if fact not in files.rows and fact.source.kind != "shell variable":
+            text = f"{fact.path} is {as_in_file(fact.value)}: {unknown(files, fact)}; --allow-unknown goes on"
+            yield Problem(fact.place, text)
+
+
+def _base(files: Files, known: Known) -> TrainSpec | InferSpec:
+    if not files.generation:
+        return base.training(known.family, known.expert)
+    if known.family.high_noise is not None:
+        return base.generation(known.family)
+    return base.generation(known.family, ReleasedWeights(name=schedule.WEIGHTS))
+
+
+def _spec(files: Files, known: Known, made: Composed, strange: list[Problem]) -> Any:
+    """The spec with all values put in, which keeps every rule."""
+    problems = [*strange, *made.problems]
+    values = {path: value for path, value in made.values.items() if not path.startswith("--")}
+    spec: Any = _base(files, known)
     try:
-        name, spec = generation(book) if book.generation else training(book)
-    except UserError as error:
-        raise UserError([*unknown, *error.problems]) from None
-    if unknown:
-        raise UserError(unknown)
-    return spec, _report(book, given, name, spec)
+        # A part before what is inside it.
+        for path, value in sorted(values.items(), key=lambda item: item[0].count(".")):
+            if is_spec(value):
+                spec = replace(spec, {path: value})
+        spec = replace(spec, {path: value for path, value in values.items() if not is_spec(value)})
+        problems += list(placed(rule_problems(spec, files.world_size), files, made, problems))
+    except SpecError as error:
+        problems += list(placed(error.problems, files, made, problems))
+    if problems:
+        raise UserError(dict.fromkeys(problems))
+    return spec
 
 
-def _read(files: Iterable[Path]) -> _Given:
-    problems: list[Problem] = []
-    facts: list[Fact] = []
-    kinds: dict[str, Path] = {}
-    notes: list[str] = []
-    script: Script | None = None
-    for file in files:
-        try:
-            kind, found, read = _read_one(file)
-        except UserError as error:
-            problems += error.problems
-            continue
-        if kind in kinds:
-            problems.append(
-                Problem(str(file), f"is a second {kind}, after {kinds[kind]}: import one run at a time")
-            )
-            continue
-        kinds[kind] = file
-        facts += found
-        if read is not None:
-            script = read
-            notes += [f"{file}:{note.line}  {note.text}" for note in read.notes]
-    if not kinds and not problems:
-        problems.append(
-            Problem("", "name the files of one run: model.json, data.json, a YAML, a launch script")
-        )
-    if problems or (problems := list(_two_dialects(kinds))):
-        raise UserError(problems)
-    return _Given(tuple(facts), kinds, script, tuple(notes))
-
-
-def _two_dialects(kinds: dict[str, Path]) -> Iterator[Problem]:
-    """A native YAML holds network, clips and sharding of a run: other files of these are another run's."""
-    if _NATIVE not in kinds:
-        return
-    for kind in (*_TRAINING_KINDS, _INFERENCE):
-        if kind in kinds and kind != _NATIVE:
-            message = f"is a {kind}, but {kinds[_NATIVE]} holds all of its run: import one run at a time"
-            yield Problem(str(kinds[kind]), message)
-
-
-def _read_one(file: Path) -> tuple[str, list[Fact], Script | None]:
-    if is_script(file):
-        script = read_shell(file)
-        facts = [*script.exports, *script.assignments, *script.launch]
-        if not facts:
-            raise UserError(Problem(f"{file}:1", "sets no variable and launches nothing"))
-        return "script", facts, script
-    if not is_yaml(file) and file.suffix != ".json":
-        raise UserError(Problem(str(file), "is neither .json, .yaml, .yml nor .sh"))
-    node = read_yaml(file) if is_yaml(file) else read_json(file)
-    kind = kind_of(file, node)
-    return kind, list(facts_of(node, Source(file, kind))), None
-
-
-def _is_generation(given: _Given) -> bool:
-    """An inference script decides, then an inference file without any of training's."""
-    if given.entry is not None and _INFERENCE in given.kinds:
-        return given.entry.startswith("inference")
-    if given.entry is not None and not any(kind in given.kinds for kind in _TRAINING_KINDS):
-        return given.entry.startswith("inference")
-    return _INFERENCE in given.kinds and not any(kind in given.kinds for kind in ("model.json", _NATIVE))
-
-
-def _leave_out(book: Book) -> None:
-    """Files of generation say nothing of a training, and the other way round."""
-    for fact in book.facts:
-        kind = fact.source.kind
-        if book.generation and kind in _TRAINING_KINDS:
-            book.mark(fact, Verdict.OUTSIDE, "is about training; this import is of generation")
-        elif not book.generation and kind == _INFERENCE:
-            book.mark(
-                fact, Verdict.OUTSIDE, "is about generation: import this file without those of training"
-            )
-
-
-def _unknown(book: Book) -> Iterator[Problem]:
-    for fact in book.facts:
-        if book.row(fact) is None and fact.source.kind != "shell variable":
-            entry = book.unknown(fact)
-            yield Problem(
-                fact.place, f"{fact.path} is {as_in_file(fact.value)}: {entry}; --allow-unknown goes on"
-            )
-
-
-def _report(book: Book, given: _Given, name: str, spec: Any) -> Report:
-    entries = [book.entries[number] for number in range(len(book.facts)) if number in book.entries]
-    places = [(key, path) for key, path in book.paths.items() if not key.startswith("--")]
-    flags = [word for key, path in places for word in ("--location", f"{key}={path}")]
-    runs = book.paths.get("--runs-dir")
+def _report(given: Given, files: Files, known: Known, spec: TrainSpec | InferSpec, made: Composed) -> Report:
+    order = {fact.place + fact.path: number for number, fact in enumerate(files.facts)}
+    last = len(order)
+    entries = sorted(made.entries, key=lambda entry: order.get(entry.place + entry.key, last))
+    paths = [(name, str(value)) for name, value in made.values.items() if name.startswith("--")]
+    words = [word for name, value in paths if name != "--runs-dir" for word in _location(name, value)]
+    runs = [word for name, value in paths if name == "--runs-dir" for word in (name, value)]
     return Report(
-        family=name,
-        entries=(*entries, *_kinds_left(given, book), *book.further),
-        comparisons=tuple(_comparisons(name, spec)),
-        flags=(*flags, *(("--runs-dir", runs) if runs else ())),
-        launcher=_launcher(book),
+        family=known.name,
+        entries=tuple(entries),
+        comparisons=tuple(comparisons(known, spec)),
+        flags=(*words, *runs),
+        launcher=launcher(files),
+        asks=generation.asked(files) if files.generation else (),
+        ranks=files.world_size or 1,
         more={"read over": given.notes},
     )
 
 
-def _kinds_left(given: _Given, book: Book) -> Iterator[Entry]:
-    """Where values come from that no file tells."""
-    source = "the family's and experiments/wan22_high.py's values hold"
-    absent = {"script": "no launch script", "model.json": "no model.json", "data.json": "no data.json"}
-    if book.generation or _NATIVE in given.kinds:
-        return
-    for kind, text in absent.items():
-        if kind not in given.kinds:
-            yield Entry(Verdict.DEFAULT, f"{text}: {source}", key=kind.replace("script", "launch script"))
-
-
-def _comparisons(name: str, spec: Any) -> Iterator[Comparison]:
-    """From the official family, and from our experiment where the experiments can be imported."""
-    if not name:
-        return
-    family = FAMILIES[name]
-    if isinstance(spec, InferSpec):
-        yield Comparison(f"the official {name}", diff(base.generation(family), spec))
-    else:
-        expert = spec.expert if family.boundary is not None else Expert.SINGLE
-        yield Comparison(
-            f"the official {name}, trained as wan22_high", diff(base.training(family, expert), spec)
-        )
-    experiment = _experiment(name, spec)
-    found = _spec_of(experiment)
-    if found is not None:
-        yield Comparison(f"experiments/{experiment}.py", diff(found, spec))
-
-
-def _experiment(name: str, spec: Any) -> str:
-    stem = EXPERIMENTS[name]
-    if isinstance(spec, TrainSpec):
-        return stem + _SUFFIXES[spec.expert]
-    return {"wan22": "wan22_t2v", "wan22_i2v": "wan22_i2v"}.get(stem, f"{stem}_infer")
-
-
-def _spec_of(experiment: str) -> Any:
-    """The spec of an experiment of this project; None where it is not installed, or broken by its owner."""
-    try:
-        found = getattr(importlib.import_module(f"experiments.{experiment}"), "SPEC", None)
-    except (ImportError, SyntaxError, UserError):
-        return None
-    return found if isinstance(found, RootSpec) else None
-
-
-def _launcher(book: Book) -> tuple[str, ...]:
-    ranks = world_size(book)
-    if ranks is None or ranks == 1:
-        return ("python",)
-    words = ["torchrun"]
-    nodes = book.raw(FLAG, "--nnodes", 1)
-    words += ["--nproc-per-node", str(book.raw(FLAG, "--nproc_per_node")), "--nnodes", str(nodes)]
-    if nodes > 1:
-        for flag in ("--node_rank", "--master_addr", "--master_port"):
-            value = book.raw(FLAG, flag)
-            if value is not None:
-                words += [flag.replace("_", "-"), str(value)]
-    return tuple(words)
+def _location(name: str, value: str) -> tuple[str, str]:
+    flag, _, logical = name.partition(" ")
+    return flag, f"{logical}={value}"

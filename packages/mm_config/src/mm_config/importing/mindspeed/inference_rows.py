@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from mm_config.importing.mindspeed.model_rows import SHARED, TILES
-from mm_config.importing.mindspeed.words import DEVICE, DTYPE, SOLVER
-from mm_config.importing.rows import Row, dead, derived, group, mapped, misspelt, of_kind, outside, refused
-from mm_config.importing.values import COUNT, choice, numbers, real, whole
-from mm_config.specs.serving import Residency
+from mm_config.importing.mindspeed.words import DEVICE, DTYPE, OFFLOAD, SOLVER
+from mm_config.importing.rows import Row, dead, derived, group, mapped, misspelt, outside
+from mm_config.importing.values import COUNT, numbers, real, whole
 
 _BETAS = "flow matching has no betas: `use_flow_sigmas` replaces what they make"
 _THRESHOLD = "of thresholding, which is off"
 _WRAPPER = "of the wrapper's training losses"
 _PLAN = "of Open-Sora Plan's pipeline"
-_TABLE = "the table of noise levels is Wan's own, from 0.999 to 0 before the shift"
-_VIDEO = "of video to video; without `video` nothing reads it"
+_TABLE = "the table of noise levels is that of flow matching, sampler.sigmas"
+_VIDEO = "of video to video, which is a request's"
 
-_OFFLOAD = choice({True: Residency.SWAP, False: Residency.RESIDENT})
 
 _SAMPLER: tuple[Row, ...] = (
     *group("diffusion"),
@@ -31,7 +28,7 @@ _SAMPLER: tuple[Row, ...] = (
     dead("diffusion.trained_betas", _BETAS),
     dead("diffusion.rescale_betas_zero_snr", _BETAS),
     derived("diffusion.prediction_type", "the network gives velocities", "flow_prediction"),
-    derived("diffusion.use_flow_sigmas", _TABLE, True),
+    mapped("diffusion.use_flow_sigmas", "sampler.sigmas", None),
     derived("diffusion.use_karras_sigmas", _TABLE, False),
     derived("diffusion.use_exponential_sigmas", _TABLE, False),
     derived("diffusion.use_beta_sigmas", _TABLE, False),
@@ -58,7 +55,7 @@ _PIPELINE: tuple[Row, ...] = (
     derived("pipeline_class", "the spec is one of generation", "WanPipeline"),
     *group("pipeline_config"),
     mapped("pipeline_config.input_size", "num_frames, height, width", numbers(3)),
-    mapped("pipeline_config.cpu_offload", "runtime.residency.experts, runtime.residency.encoders", _OFFLOAD),
+    mapped("pipeline_config.cpu_offload", "runtime.residency.experts, runtime.residency.encoders", OFFLOAD),
     derived(
         "pipeline_config.expand_timesteps",
         "tokens of a clean first frame have their own timestep where the conditioning gives one",
@@ -78,16 +75,16 @@ _TOP: tuple[Row, ...] = (
     mapped("fps", "fps", COUNT),
     derived("frame_interval", "the file's rate is fps // frame_interval", 1),
     derived("dual_image", "follows from predictor.model_type", True, False),
-    outside("image", "give each request its image: `mm generate` makes one video of one request"),
+    outside("image", "a request's: `mm generate` takes it by --image"),
     *group("image_encoder"),
     mapped("image_encoder.from_pretrained", "--location", None, when="image_branch"),
     mapped("image_encoder.dtype", "image_encoder.dtype", DTYPE, when="image_branch"),
     mapped("prompt", "samples.prompts", None),
     mapped("save_path", "--runs-dir", None),
-    refused("video", "video to video is a request's, and no experiment holds requests with a video"),
-    dead("num_frames", _VIDEO),
-    dead("start_frame", _VIDEO),
-    dead("strength", _VIDEO),
+    outside("video", "a request's: `mm generate` takes it by --video"),
+    mapped("num_frames", "num_frames", None, when="video"),
+    outside("start_frame", _VIDEO, when="video"),
+    outside("strength", _VIDEO, when="video"),
     derived("num_inference_videos_per_sample", "give `mm generate` several seeds", 1),
     dead("conditional_pixel_values_path", _PLAN),
     dead("mask_type", _PLAN),
@@ -100,12 +97,6 @@ _TOP: tuple[Row, ...] = (
     mapped("tokenizer.from_pretrained", "--location", None),
 )
 
-_OWN = {row.path for row in _TOP}
 
-INFERENCE: tuple[Row, ...] = of_kind(
-    "inference_model.json",
-    *_TOP,
-    *_SAMPLER,
-    *_PIPELINE,
-    *(row for row in (*SHARED, *TILES) if row.path not in _OWN),
-)
+INFERENCE: tuple[Row, ...] = (*_TOP, *_SAMPLER, *_PIPELINE)
+"""Keys of an inference file beside those of its networks."""

@@ -1,15 +1,21 @@
-"""Paths in files as locations: logical names that the experiment holds, and flags that say where they lie."""
+"""Paths in files as locations: logical names that the experiment holds, and flags that say where they lie.
+
+A reading's target is `--location NAME` or `--runs-dir` here; what differs from the first is a conflict as
+with fields.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from mm_config.importing.facts import Fact
 from mm_config.importing.mindspeed.base import CLIPS, FEATURES
-from mm_config.importing.mindspeed.book import Book
-from mm_config.importing.mindspeed.network import FAMILIES, release_of
-from mm_config.importing.mindspeed.rows import FLAG
+from mm_config.importing.mindspeed.files import Files, Known
+from mm_config.importing.mindspeed.keys import DATA, FLAG, NATIVE
+from mm_config.importing.mindspeed.places import RELEASES, is_placeholder, release_of
 from mm_config.importing.nodes import as_in_file
+from mm_config.importing.readings import Reading, refused, said, silent
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.types import is_tuple
 from mm_config.specs.weights import ReleasedWeights
@@ -27,8 +33,6 @@ _FIELDS = {
     "tokenizer": "text_encoder.weights",
     "image_encoder": "image_encoder.weights",
 }
-_RELEASES = {name.rpartition("/")[2]: name for name in map(release_of, FAMILIES.values()) if name}
-"""Releases by the name of the folder that they are downloaded into."""
 _TOKENIZERS = (
     "dataset_param.tokenizer_config.from_pretrained",
     "dataset_param.tokenizer_config.pretrained_model_name_or_path",
@@ -42,93 +46,97 @@ _CLIPS = (
 )
 
 
-def read_locations(book: Book, kind: str, release: str) -> None:
-    """Notes the paths that files give.
-
-    Args:
-        book: The facts.
-        kind: The file of the network.
-        release: The logical name of the family's release.
-    """
-    parts = [(book.fact(kind, path), part) for path, part in _RELEASE_PARTS]
-    parts += [(book.fact("data.json", path), "tokenizer") for path in _TOKENIZERS]
+def releases(files: Files, known: Known) -> Iterator[Reading]:
+    """Folders of released parts."""
+    release = release_of(known.family)
+    parts = [(files.fact(files.kind, path), part) for path, part in _RELEASE_PARTS]
+    parts += [(files.fact(DATA, path), "tokenizer") for path in _TOKENIZERS]
+    folders: dict[str, str] = {}
     for fact, part in parts:
-        if fact is not None and _is_mapped(book, fact):
-            _part(book, fact, part, release)
-    whole = book.fact("native.yaml", "model.model_name_or_path")
-    if whole is not None and _text(book, whole):
-        _note(book, whole, release, str(whole.value))
-    name = CLIPS if book.conditions["raw"] and book.conditions["text"] else FEATURES
-    for path in _CLIPS:
-        fact = book.fact("data.json", path)
-        if fact is not None and _text(book, fact, empty=True):
-            _clips(book, fact, name)
-    for kind_of, path in ((FLAG, "--save"), ("native.yaml", "training.save"), (kind, "save_path")):
-        fact = book.fact(kind_of, path)
-        if fact is None or not _is_mapped(book, fact):
+        if fact is None or not _is_read(files, fact):
             continue
-        if is_tuple(fact.value):
-            book.mark(fact, Verdict.OUTSIDE, "is a text of several words and no path; say it by --runs-dir")
-        elif _text(book, fact):
-            book.paths["--runs-dir"] = str(fact.value)
-            book.mark(fact, Verdict.MAPPED, "--runs-dir: each run gets a folder of its own below it")
-
-
-def _is_mapped(book: Book, fact: Fact) -> bool:
-    row = book.row(fact)
-    return row is not None and all(book.conditions[name] for name in row.when.split())
-
-
-def _text(book: Book, fact: Fact, *, empty: bool = False) -> bool:
-    if isinstance(fact.value, str) and (fact.value or empty) and "\0" not in fact.value:
-        return True
-    book.refuse(fact, "expected a path")
-    return False
-
-
-def _part(book: Book, fact: Fact, part: str, release: str) -> None:
-    if not _text(book, fact):
-        return
-    path = PurePosixPath(str(fact.value))
-    if path.name == part:
-        named = _RELEASES.get(path.parent.name, release)
+        if (wrong := _wrong(fact)) is not None:
+            yield wrong
+            continue
+        path = PurePosixPath(str(fact.value))
+        if path.name != part:
+            text = (
+                f"--location {release}=FOLDER, where FOLDER/{part} is {as_in_file(fact.value)}: a release "
+                "is one folder here"
+            )
+            yield said(Verdict.OPEN, fact, text)
+            continue
+        named = RELEASES.get(path.parent.name, release)
         if named != release:
             subfolder = "text_encoder" if part == "tokenizer" else part
-            book.set(_FIELDS[part], ReleasedWeights(name=named, subfolder=subfolder), fact)
-        _note(book, fact, named, str(path.parent))
-        return
-    book.mark(
-        fact,
-        Verdict.MAPPED,
-        f"--location {release}=FOLDER, where FOLDER/{part} is {as_in_file(fact.value)}: a release is one "
-        "folder here",
-    )
-    book.paths.setdefault(release, "FOLDER")
+            yield silent(fact, _FIELDS[part], ReleasedWeights(name=named, subfolder=subfolder))
+        yield _folder(fact, named, str(path.parent), folders)
+    whole = files.fact(NATIVE, "model.model_name_or_path")
+    if whole is not None:
+        yield _wrong(whole) or _folder(whole, release, str(whole.value), folders)
 
 
-def _note(book: Book, fact: Fact, release: str, folder: str) -> None:
-    known = book.paths.get(release)
-    if known not in (None, "FOLDER", folder):
-        book.mark(
-            fact,
-            Verdict.CONFLICT,
-            f"lies in {folder}, other parts of the release in {known}; a release is one folder",
-        )
-        return
-    book.paths[release] = folder
-    book.mark(fact, Verdict.MAPPED, f"--location {release}={folder}")
+def clips(files: Files, known: Known) -> Iterator[Reading]:
+    """The folder of clips, or of features that were computed before."""
+    name = CLIPS if files.holds("raw") and files.holds("text") else FEATURES
+    found: str | None = None
+    for path in _CLIPS:
+        fact = files.fact(DATA, path)
+        if fact is None:
+            continue
+        if fact.value == "":
+            text = "is empty: paths of clips are relative to the list of clips"
+            yield said(Verdict.DERIVED, fact, text)
+        elif (wrong := _wrong(fact)) is not None:
+            yield wrong
+        else:
+            value = str(fact.value)
+            folder = value if path.endswith("folder") else found or str(PurePosixPath(value).parent)
+            found = found or folder
+            what = (
+                "features that were computed before"
+                if name == FEATURES
+                else "`path` and `caption` of each clip"
+            )
+            text = f"--location {name}={folder}"
+            listed = "" if path.endswith("folder") else f": its manifest lists {what}"
+            yield Reading(fact, Verdict.MAPPED, text + listed, f"--location {name}", folder)
 
 
-def _clips(book: Book, fact: Fact, name: str) -> None:
-    value = str(fact.value)
-    if not value:
-        book.mark(fact, Verdict.DERIVED, "is empty: paths of clips are relative to the list of clips")
-        return
-    if fact.path.endswith("folder"):
-        book.paths[name] = value
-        book.mark(fact, Verdict.MAPPED, f"--location {name}={value}")
-        return
-    folder = str(PurePosixPath(value).parent)
-    book.paths.setdefault(name, folder)
-    what = "features that were computed before" if name == FEATURES else "`path` and `caption` of each clip"
-    book.mark(fact, Verdict.MAPPED, f"--location {name}={book.paths[name]}: its manifest lists {what}")
+def run_folders(files: Files, known: Known) -> Iterator[Reading]:
+    """Where runs are put."""
+    for kind, path in ((FLAG, "--save"), (NATIVE, "training.save"), (files.kind, "save_path")):
+        fact = files.fact(kind, path)
+        if fact is None:
+            continue
+        if is_tuple(fact.value):
+            text = "is a text of several words and no path; say it by --runs-dir"
+            yield said(Verdict.OUTSIDE, fact, text)
+        elif (wrong := _wrong(fact)) is not None:
+            yield wrong
+        else:
+            text = "--runs-dir: each run gets a folder of its own below it"
+            yield Reading(fact, Verdict.MAPPED, text, "--runs-dir", str(fact.value))
+
+
+def _is_read(files: Files, fact: Fact) -> bool:
+    return all(map(files.holds, files.rows[fact].when.split()))
+
+
+def _wrong(fact: Fact) -> Reading | None:
+    """What is told of a value that is no path."""
+    if not isinstance(fact.value, (str, tuple)) or "\0" in fact.value:
+        return refused(fact, "expected a path")
+    if fact.value == "":
+        return refused(fact, "expected a path")
+    if is_placeholder(fact.value):
+        return said(Verdict.OPEN, fact, "is no path, but a text that stands for one: say it by --location")
+    return None
+
+
+def _folder(fact: Fact, release: str, folder: str, folders: dict[str, str]) -> Reading:
+    known = folders.setdefault(release, folder)
+    if known != folder:
+        text = f"lies in {folder}, other parts of the release in {known}; a release is one folder"
+        return said(Verdict.CONFLICT, fact, text)
+    return Reading(fact, Verdict.MAPPED, f"--location {release}={folder}", f"--location {release}", folder)

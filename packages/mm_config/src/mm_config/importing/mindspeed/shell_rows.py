@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mm_config.importing.mindspeed.rows import FLAG
+from mm_config.importing.mindspeed.keys import FLAG
 from mm_config.importing.mindspeed.words import DECAY
 from mm_config.importing.rows import Row, dead, derived, mapped, misspelt, of_kind, outside, refused
 from mm_config.importing.values import COUNT, at_least, real, switch, whole

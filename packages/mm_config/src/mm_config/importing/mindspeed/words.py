@@ -9,6 +9,7 @@ from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import LatentMode
 from mm_config.specs.monitoring import Stacks
 from mm_config.specs.optim import Decay
+from mm_config.specs.serving import Residency
 
 DTYPE = choice(
     {
@@ -38,3 +39,4 @@ STACKS = choice({"python": Stacks.PYTHON, "all": Stacks.ALL})
 NPU_LEVEL = choice({"level0": 0, "level1": 1, "level2": 2})
 SOLVER = choice({"UniPCMultistepScheduler": Solver.UNIPC, "DPMSolverMultistepScheduler": Solver.DPMPP_2M})
 DEVICE = choice({"npu": "npu", "cuda": "cuda", "cpu": "cpu"})
+OFFLOAD = choice({True: Residency.SWAP, False: Residency.RESIDENT})

@@ -7,16 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from mm_config.importing.facts import Fact
-
-
-@attrs.frozen
-class Note:
-    """Something in a file that was read over."""
-
-    line: int
-    """From 1."""
-    text: str
-    """What a person reads of it."""
+from mm_config.importing.parsers.text import Note
 
 
 @attrs.frozen
@@ -43,5 +34,7 @@ class Script:
     """`torchrun`, `python -m torch.distributed.run`, or None where the script launches nothing."""
     entry: str | None
     """`pretrain_sora.py`, or the module after `-m`."""
+    line: int
+    """Where the launch stands; 1 where there is none."""
     notes: tuple[Note, ...]
     """What was not read or is tolerated: `source`, `mkdir`, `2>&1 | tee ...`, CRLF, a byte order mark."""

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import attrs
 
 from mm_config.importing.facts import Fact, Source
-from mm_config.importing.parsers.script import Note
 from mm_config.importing.parsers.shell_values import Field, unknown_of
-from mm_config.importing.parsers.text import Mistakes
+from mm_config.importing.parsers.text import Mistakes, Note
 from mm_config.stored.parsing import shown_key
 
 LAUNCHERS = re.compile(r"torchrun|python[0-9.]*|accelerate|deepspeed|msrun")
 _LAUNCHING_MODULES = ("torch.distributed.run", "torch.distributed.launch")
 _FLAG = re.compile(r"--?[A-Za-z][^=]*")
+_OWN_TREE = re.compile(r"(?:\$\(|`)\s*cd\s.*\bpwd\s*(?:\)|`)$", re.DOTALL)
 _EXPANDED_BY_BASH = re.compile(r"^~|[*?\[]|\{[^{}]*(?:,|\.\.)[^{}]*\}")
 
 
@@ -27,6 +27,8 @@ class Launch:
     """The launcher, such as `torchrun`."""
     entry: str
     """The Python file or module that it starts."""
+    line: int
+    """Where the entry stands."""
     flags: tuple[Fact, ...]
     """What stands behind it."""
     notes: tuple[Note, ...]
@@ -73,7 +75,7 @@ def read_launch(fields: list[Field], source: Source, mistakes: Mistakes) -> Laun
                     text = f"{name} gets {len(values)} words: {owner} holds spaces and is split at them"
                     notes.append(Note(flag.line, text))
     entry = fields[at].text if unknown_of(fields[at].pieces) is None else fields[at].text.rpartition("/")[2]
-    return Launch(program, entry, tuple(flags), tuple(notes), reached)
+    return Launch(program, entry, fields[at].line, tuple(flags), tuple(notes), reached)
 
 
 def _program(fields: list[Field]) -> tuple[str, list[Field]]:
@@ -122,8 +124,9 @@ def _reported(fields: list[Field], mistakes: Mistakes) -> bool:
             flag = f"{shown_key(field.text)}: "
         unknown = unknown_of(field.pieces)
         why, line = (unknown.unknown, unknown.line) if unknown else (_trap(field), field.line)
-        # The folder of the program that is launched need not be known.
-        if why and why not in told and (field is not entry or "/" not in field.pieces[-1].text):
+        # The folder of the program that is launched need not be known, nor that of a script's own tree.
+        in_folder = unknown is not None and (field is entry or _OWN_TREE.match(unknown.text))
+        if why and why not in told and not (in_folder and "/" in field.pieces[-1].text):
             what = f"the argument {shown_key(field.text)} can't be known: {why}" if unknown else why
             mistakes.add(line, f"{flag}{what}")
             told.add(why)

@@ -7,11 +7,11 @@ from itertools import dropwhile, pairwise, takewhile
 from pathlib import Path
 
 from mm_config.importing.facts import Fact, Source
-from mm_config.importing.parsers.script import Note, Script
+from mm_config.importing.parsers.script import Script
 from mm_config.importing.parsers.shell_launch import LAUNCHERS, Launch, read_launch
 from mm_config.importing.parsers.shell_syntax import Item, ShellText
 from mm_config.importing.parsers.shell_values import Piece, Variables, text_of, unknown_of
-from mm_config.importing.parsers.text import Mistakes, read_text
+from mm_config.importing.parsers.text import Mistakes, Note, read_text
 from mm_config.stored.parsing import shown_key
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")
@@ -80,6 +80,7 @@ class _Reader:
             reached=launch.reached if launch else {},
             program=launch.program if launch else None,
             entry=launch.entry if launch else None,
+            line=launch.line if launch else 1,
             notes=tuple(sorted(dict.fromkeys(notes), key=lambda note: note.line)),
         )
 

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
-from mm_config.importing.parsers.script import Note
 from mm_config.importing.parsers.shell_syntax import Item, ShellText
-from mm_config.importing.parsers.text import Mistakes
+from mm_config.importing.parsers.text import Mistakes, Note
 from mm_config.schema.errors import UserError
 from mm_config.stored.parsing import shown_key
 

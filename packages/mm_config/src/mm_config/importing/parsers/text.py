@@ -62,6 +62,16 @@ def read_text(file: Path, limit: int = MAX_BYTES) -> Text:
     return Text(file, text, marked, crlf)
 
 
+@attrs.frozen
+class Note:
+    """Something in a file that was read over."""
+
+    line: int
+    """From 1."""
+    text: str
+    """What a person reads of it."""
+
+
 class Mistakes:
     """What is wrong with one file; many mistakes leave the rest of it readable."""
 

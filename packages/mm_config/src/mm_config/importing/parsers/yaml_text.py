@@ -11,7 +11,7 @@ from mm_config.importing.nodes import Mapping, Node, Sequence
 from mm_config.importing.parsers.text import Mistakes, read_text
 from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.ranges import is_unicode
-from mm_config.stored.parsing import MAX_DEPTH, core_loader, parse_yaml, shown_key
+from mm_config.stored.parsing import MAX_DEPTH, core_loader, parse_yaml, shown_key, written_out
 
 _MAX_BYTES = 2**18  # A sharding configuration has a kilobyte; PyYAML needs seconds for this much.
 _LINE = re.compile(r"line (\d+)(?:, column \d+)?: ")
@@ -21,14 +21,14 @@ def read_yaml(file: Path) -> Node:
     """The data of a YAML file with one document.
 
     Raises:
-        UserError: The file can't be read (see `read_text`), is no YAML, or uses tags, anchors or merges,
+        UserError: The file can't be read (see `read_text`), is no YAML, or uses tags,
             keys that are no text or are given twice, infinite numbers. Each problem names the file and
             the line.
     """
     text = read_text(file, _MAX_BYTES).text
     try:
         # The same data twice: `parse_yaml` refuses what is not plain, the tree of nodes has the lines.
-        tree = parse_yaml(text)
+        tree = parse_yaml(text, aliases=True)
         node = core_loader()(text).get_single_node()
     except UserError as error:
         raise UserError(_placed(problem, file) for problem in error.problems) from None
@@ -37,7 +37,7 @@ def read_yaml(file: Path) -> Node:
     if node is None:
         raise UserError(Problem(f"{file}:1", "is empty"))
     mistakes = Mistakes(file)
-    read = _node(tree, node, "", 0, mistakes)
+    read = _node(tree, written_out(node), "", 0, mistakes)
     mistakes.check()
     return read
 
