@@ -94,6 +94,11 @@ def written(spec: InferSpec, folder: Path) -> RunOptions:
         (folder / name).mkdir()
         tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
         save_file(tensors, folder / name / "diffusion_pytorch_model.safetensors")
+    return found_in(folder)
+
+
+def found_in(folder: Path) -> RunOptions:
+    """Finds what was written into a folder."""
     places = {"test/experts": folder, "tiny-umt5": folder / "umt5"}
     locations = Locations(tuple(Location(name, place, "the test") for name, place in places.items()))
     return RunOptions(runs_dir=folder / "runs", locations=locations)

@@ -77,10 +77,27 @@ for _name, _target in CARRIED.items():
     setattr(GlooForNpu, _name, _carried(_target))
 
 
+class _Over:
+    """Work that has been waited for, for which gloo must not be waited again."""
+
+    def wait(self) -> bool:
+        return True
+
+
+def _batch_isend_irecv(self: Any, ops: list[str], tensors: list[torch.Tensor], ranks: list[int]) -> _Over:
+    """What torch_npu calls for `dist.batch_isend_irecv`: all begin before one is waited for."""
+    begin = {"isend": self.send, "irecv": self.recv}
+    works = [begin[op]([_host(one)], rank, 0) for op, one, rank in zip(ops, tensors, ranks, strict=True)]
+    for work in works:
+        work.wait()
+    return _Over()
+
+
 def register() -> None:
     """Puts the carrier in the place of torch_npu's own backend, whose library does nothing here."""
 
     def create(options: Any, backend_options: Any) -> GlooForNpu:
         return GlooForNpu(options.store, options.group_rank, options.group_size, options.timeout)
 
+    dist.ProcessGroupGloo.batch_isend_irecv = _batch_isend_irecv  # type: ignore[attr-defined]
     dist.Backend._plugins["HCCL"] = dist.Backend._BackendPlugin(create, True)

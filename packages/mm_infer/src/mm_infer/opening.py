@@ -131,6 +131,7 @@ def open_generation(
     with gathering(problems):
         place, dtype = device.pick(spec.runtime.device), torch_dtype(spec.dtype)
         ops = choose(place, spec.runtime.attention, dtype)
+        rules.check_kernels(spec, place.type)
     if requests is not None:
         with gathering(problems):
             check_requests(spec, requests)

@@ -144,6 +144,7 @@ def _train(
 ) -> Generator[Step, bool, TrainResult]:
     """Everything that the ranks do together; what it holds is free when they part."""
     rules.check(spec, ranks.world_size)
+    rules.check_kernels(spec, picked.type)
     check_carried_out(spec)
     agree_on(spec, ranks)
     require_shared(options, ranks)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mm_config.rules.clips import frame_steps, size_problems
     from mm_config.rules.encoders import wan_autoencoder_problems
     from mm_config.rules.npu import group_timeout
+    from mm_config.rules.npu_kernels import check_kernels
     from mm_config.rules.patterns import matches, matching
     from mm_config.rules.requested import first_step, spec_of
     from mm_config.rules.residency import fits_blocks, waiting_blocks

@@ -15,6 +15,7 @@ from mm_config.rules import (
     encoders,
     modules,
     npu,
+    npu_kernels,
     precision,
     ranks,
     requested,
@@ -168,6 +169,7 @@ def _train_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:
     yield from modules.sharding_problems(spec)
     yield from prefixed(ranks.head_problems(spec.parallel, spec.model, path), "parallel")
     yield from precision.attention_problems(spec, path)
+    yield from npu_kernels.kernel_problems(spec, spec.runtime.device)
     yield from schedules.step_problems(spec, path)
     yield from samples.training_sample_problems(spec, path)
 
@@ -186,4 +188,5 @@ def _infer_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     yield from residency.block_problems(spec, path)
     yield from prefixed(ranks.head_problems(spec.runtime.parallel, spec.model, path), "runtime.parallel")
     yield from precision.attention_problems(spec, path)
+    yield from npu_kernels.kernel_problems(spec, spec.runtime.device)
     yield from conditioning.sample_problems(spec)

@@ -50,7 +50,7 @@ class _Fused(Function):
             if wide.dtype == out_ND.dtype:
                 torch.mul(wide, scale_N1[part], out=out_ND[part]).mul_(wide_weight)
             else:
-                out_ND[part] = (wide * scale_N1[part]).mul_(wide_weight)
+                out_ND[part] = wide.mul_(scale_N1[part]).mul_(wide_weight)  # A copy already.
         ctx.save_for_backward(x, weight, scale_N1)
         return out_ND.view_as(x)
 
