@@ -36,7 +36,7 @@ def heads(number: int, width: int) -> dict[str, Any]:
         (
             heads(258, 6) | NPU,
             "model.num_attention_heads",
-            "is 258, 258 of them on a rank, but attention on an NPU takes at most 256; a tensor of 2 or more "
+            "is 258, 258 on a rank, but attention on an NPU takes at most 256; a tensor of 2 or more "
             "in runtime.parallel splits them",
         ),
         (
@@ -79,7 +79,7 @@ def test_what_is_at_the_limit_is_allowed() -> None:
 
 
 def test_a_training_is_refused_by_its_own_fields() -> None:
-    told = "258 of them on a rank", "in parallel splits them"
+    told = "258 on a rank", "in parallel splits them"
     only(TRAIN, heads(258, 6) | NPU, "model.num_attention_heads", *told)
     bucket = BucketSpec(num_frames=4001, height=1024, width=1024)
     asked = {"data.buckets": (BucketSpec(num_frames=17, height=64, width=64), bucket)}
@@ -105,7 +105,8 @@ def test_the_limits_are_those_that_the_references_refuse(
 
 def test_a_request_of_another_size_is_refused_too() -> None:
     spec = replace(WAN_T2V, NPU | {"model.rope_max_seq_len": 2048})
-    (problem,) = request_problems(GenerationRequest(prompt="a cat", **LONG), spec)
+    request = GenerationRequest(prompt="a cat", num_frames=1205, height=720, width=1280)
+    (problem,) = request_problems(request, spec)
     assert (problem.path, "1087200 tokens" in problem.message) == ("num_frames", True)
 
 
