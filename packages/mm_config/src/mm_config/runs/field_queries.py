@@ -52,7 +52,7 @@ class FieldQueries:
         """A value of each kind that a condition's field has in stored runs; of lists, also of their items."""
         found: dict[str, Any] = {}
         for path in condition.paths(aliases):
-            texts: list[tuple[FromClause, ColumnElement[str]]] = [(self.runs, self._text(path))]
+            texts: list[tuple[FromClause, ColumnElement[str]]] = [(self.runs, self.text(path))]
             if condition.operator == "~":
                 for items, text in map(self._items, _places(path)):
                     texts.append((self.runs.join(items, sql.true()), text))
@@ -85,23 +85,23 @@ class FieldQueries:
         if operator in ("=", "!="):
             equal = self._equal(path, (), wanted)
             differs = sql.not_(func.coalesce(equal, sql.false()))
-            return equal if operator == "=" else sql.and_(self._text(path).is_not(None), differs)
+            return equal if operator == "=" else sql.and_(self.text(path).is_not(None), differs)
         start, end = sorting(wanted), f"{sorting(wanted)}~"
         ranges = {"<": ("#-", start), "<=": ("#-", end), ">": (end, "#2"), ">=": (start, "#2")}
-        return self._text(path).between(*ranges[operator])
+        return self.text(path).between(*ranges[operator])
 
     def _equal(self, path: str, inside: tuple[int, ...], wanted: Any) -> ColumnElement[bool]:
         """Whether a value equals the wanted one: numbers by value, lists item by item, all else as it is."""
-        text = self._text(path, inside)
+        text = self.text(path, inside)
         if is_list(wanted):
             items = [self._equal(path, (*inside, number), item) for number, item in enumerate(wanted)]
-            beyond = self._text(path, (*inside, len(wanted)))
+            beyond = self.text(path, (*inside, len(wanted)))
             return sql.and_(text.between("[", "\\"), *items, beyond.is_(None))
         if isinstance(wanted, (int, float)) and not isinstance(wanted, bool):
             return text.between(sorting(wanted), f"{sorting(wanted)}~")
         return text == text_of(wanted)
 
-    def _text(self, path: str, inside: tuple[int, ...] = ()) -> ColumnElement[str]:
+    def text(self, path: str, inside: tuple[int, ...] = ()) -> ColumnElement[str]:
         """The text of a field's value, or of an item inside it; NULL where there is none."""
         values = [self.runs.c.fields[(*place, *inside)].as_string() for place in _places(path)]
         return self._by_bytes(func.coalesce(*values, None))

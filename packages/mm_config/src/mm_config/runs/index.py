@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from mm_config.console.output import aside, passing_over
-from mm_config.runs import conditions as asked
 from mm_config.runs import database, tables
+from mm_config.runs.asking import Asked
 from mm_config.runs.conditions import Aliases, Condition
 from mm_config.runs.database import DamagedIndex, UnusableIndex, database_errors, is_shared, writing
 from mm_config.runs.field_texts import text_of, value_of
 from mm_config.runs.listing import as_it_is, behind_of, records, run_folders
-from mm_config.runs.record import RESULT_FILE, RunRecord, RunStatus, is_storable, uid_in
+from mm_config.runs.record import RESULT_FILE, RunRecord, RunStatus, uid_in
 from mm_config.runs.stored import Stored, read_all, read_stored
 from mm_config.runs.tables import RECORD, decoded, encoded, key_of
 from mm_config.schema.errors import UserError
@@ -92,22 +92,14 @@ class Index:
             UserError: A date is none, no stored run has a field that a condition names, or the field
                 holds another kind of value in all of them.
         """
-        columns = self.runs.c
-        found: list[ColumnElement[bool]] = []
-        if not all(is_storable(text) for text in (matching, name) if text is not None):
+        asked = Asked(
+            matching=matching, name=name, since=since, until=until, where=tuple(where), aliases=aliases or {}
+        )
+        if (found := asked.met(self.runs, self.queries)) is None:
             return ()
-        if matching is not None:
-            found.append(tables.named_or_hashed(self.runs, matching))
-        if name is not None:
-            found.append(columns.name == name)
-        if since is not None:
-            found.append(columns.started_at >= asked.moment(since))
-        if until is not None:
-            found.append(columns.started_at < asked.moment(until))
-        found += [self._queries().met(condition, aliases or {}) for condition in where]
-        records = self._read(*found)
+        records = self.read(*found)
         # A run that meets a condition has the field, and with a fitting kind of value, unless it is `!=`.
-        self._check([one for one in where if not records or one.operator == "!="], aliases or {})
+        self.check([one for one in where if not records or one.operator == "!="], aliases or {})
         return tuple(
             record
             for record in (as_it_is(record, self.runs_dir) for record in records)
@@ -124,7 +116,7 @@ class Index:
         same_spec = (columns.spec_hash == spec_hash) | (columns.spec_hash_now == spec_hash)
         finished = columns.status == RunStatus.FINISHED.value
         found: list[RunRecord] = []
-        for record in self._read(same_spec, finished, columns.requests_hash.is_(None)):
+        for record in self.read(same_spec, finished, columns.requests_hash.is_(None)):
             result = self.folder(record) / RESULT_FILE
             with passing_over():
                 if os.path.lexists(result) and uid_in(result.parent) == record.uid:
@@ -144,7 +136,7 @@ class Index:
         query = select(*(columns[name] for name in RECORD), digest.label("digest")).where(digest.is_not(None))
         query = query.where(columns.uid != but)
         query = query.order_by(columns.started_at.desc(), columns.path.desc()).limit(1)
-        return next(iter(self._found(query, lambda row: (decoded(row), row["digest"]))), None)
+        return next(iter(self.found(query, lambda row: (decoded(row), row["digest"]))), None)
 
     def fields(self, record: RunRecord) -> dict[str, Any]:
         """The fields of a run's spec by path: as its folder has them today, else as they were indexed."""
@@ -152,7 +144,7 @@ class Index:
             return read_stored(self.folder(record), by_hash=True).fields
         query = self.runs.select().with_only_columns(self.runs.c.fields)
         query = query.where(self.runs.c.key == key_of(record))
-        found = self._found(query, lambda row: {path: value_of(text) for path, text in row["fields"].items()})
+        found = self.found(query, lambda row: {path: value_of(text) for path, text in row["fields"].items()})
         return dict(sorted(found[0].items())) if found else {}
 
     def folder(self, record: RunRecord) -> Path:
@@ -228,28 +220,36 @@ class Index:
         read = ((one, contents.get(folder) or read_stored(folder)) for folder, one in records(folders))
         return tables.replace(connection, self.runs, (_row(record, content) for record, content in read))
 
-    def _check(self, where: Sequence[Condition], aliases: Aliases) -> None:
-        """Refuses conditions that no stored run can meet, because of a wrong name or kind of value."""
+    def check(self, where: Sequence[Condition], aliases: Aliases) -> None:
+        """Refuses conditions that no stored run can meet.
+
+        Raises:
+            UserError: No stored run has a field, or it holds another kind of value in all of them.
+        """
         if not where:
             return
         with database_errors(self.engine), self.engine.connect() as connection:
-            if found := list(self._queries().problems(where, aliases, connection)):
+            if found := list(self.queries.problems(where, aliases, connection)):
                 raise UserError(found)
 
-    def _queries(self) -> FieldQueries:
+    @property
+    def queries(self) -> FieldQueries:
+        """Conditions on fields as its database has them."""
         from mm_config.runs.field_queries import FieldQueries
 
         return FieldQueries(self.runs, self.engine.dialect.name == "postgresql")
 
-    def _read(self, *conditions: ColumnElement[bool]) -> tuple[RunRecord, ...]:
+    def read(self, *conditions: ColumnElement[bool]) -> tuple[RunRecord, ...]:
+        """The runs that meet conditions on the table's columns, newest first, as the index has them."""
         from sqlalchemy import select
 
         columns = self.runs.c
         query = select(*(columns[name] for name in RECORD)).where(*conditions)
         query = query.order_by(columns.started_at.desc(), columns.path.desc())
-        return tuple(self._found(query, decoded))
+        return tuple(self.found(query, decoded))
 
-    def _found(self, query: Select[*tuple[Any, ...]], read: Callable[[Mapping[str, Any]], T]) -> list[T]:
+    def found(self, query: Select[*tuple[Any, ...]], read: Callable[[Mapping[str, Any]], T]) -> list[T]:
+        """What is read of each row of a query; a damaged file is made anew first."""
         return self._mended(lambda: database.rows(self.engine, query, read), self._follow)
 
 
