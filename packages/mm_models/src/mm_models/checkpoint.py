@@ -137,6 +137,12 @@ def read_state(folder: Path) -> dict[str, Any]:
     return read_json(whole_of(folder) / STATE)
 
 
+def at_a_glance(folder: Path) -> list[str]:
+    """What is wrong with a checkpoint as far as names and sizes of files tell, which reads none of them."""
+    listed = read_manifest(folder)
+    return [listed] if isinstance(listed, str) else misplaced(folder, listed) + _wrong_sizes(folder, listed)
+
+
 def verify(folder: Path) -> list[str]:
     """What is wrong with a checkpoint: missing, changed or unexpected files, or that it is another's.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
+    from mm_config.cli.diff_page import grouped
     from mm_config.cli.exits import exit_status
     from mm_config.cli.like import LIKE, threads_like
     from mm_config.cli.main import ACCEPT_CONTENT, LOCATION

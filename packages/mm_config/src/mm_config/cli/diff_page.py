@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -140,6 +140,13 @@ def _request_changes(old: Requests, new: Requests) -> Iterator[Change]:
     for (name, before), (_, after) in zip(old, new, strict=False):
         for change in diff(before, after):
             yield attrs.evolve(change, path=name + change.path.removeprefix(ROOT))
+
+
+def grouped(changes: Iterable[Change]) -> dict[str, list[Change]]:
+    """Changes under what they can alter, the results first; only headings that have some."""
+    listed = list(changes)
+    groups = {title: [one for one in listed if _group(one) == key] for key, title in _HEADINGS.items()}
+    return {title: found for title, found in groups.items() if found}
 
 
 def _group(change: Change) -> tuple[Role, bool]:

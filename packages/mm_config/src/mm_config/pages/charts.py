@@ -127,6 +127,7 @@ def curves(
     x_label: str = "",
     log_x: bool = False,
     tunable: bool = False,
+    names: Sequence[str] = (),
 ) -> Html:
     """Lines over a common axis, in which a reader zooms by dragging and a double click shows all.
 
@@ -137,6 +138,7 @@ def curves(
         x_label: What the axis measures.
         log_x: Whether equal ratios are equally far apart.
         tunable: Whether the page's `tuning` smooths them and gives them a logarithmic scale.
+        names: What a server calls the lines that it lets go on, in their order.
     """
     told = {
         "x": list(x),
@@ -145,6 +147,7 @@ def curves(
         "label": x_label,
         "log": log_x,
         "tunable": tunable,
+        **({"lines": list(names)} if names else {}),
     }
     return _figure(title, tag("div", data_block(told), class_="curves"))
 

@@ -71,7 +71,7 @@ function filtersOf(table) {
   return place;
 }
 
-for (const table of document.querySelectorAll("table.rows")) {
+function prepareTable(table) {
   if (table.classList.contains("filtered")) table.parentElement.before(filtersOf(table));
   [...table.tHead.rows[0].cells].forEach((head, at) => {
     if (head.dataset.kind === "picture") return;
@@ -82,6 +82,8 @@ for (const table of document.querySelectorAll("table.rows")) {
     head.replaceChildren(button);
   });
 }
+
+document.querySelectorAll("table.rows").forEach(prepareTable);
 
 /* Curves: drawn by uPlot in the page's colours, anew when the window, the colours or the tuning change. */
 
@@ -99,8 +101,14 @@ function smoothed(values) {
   });
 }
 
+// What a chart draws; a page of a server adds to it.
+function toldBy(place) {
+  place.told ??= JSON.parse(place.querySelector("script").textContent);
+  return place.told;
+}
+
 function draw(place) {
-  const told = JSON.parse(place.querySelector("script").textContent);
+  const told = toldBy(place);
   const log = told.tunable && tuned.log && told.ys.some((y) => y.some((value) => value > 0));
   const ys = told.tunable ? told.ys.map(smoothed) : told.ys;
   // A logarithmic scale has no place for 0 and below.
@@ -122,8 +130,7 @@ function draw(place) {
   new uPlot(options, [told.x, ...shown], place);
 }
 
-const places = [...document.querySelectorAll(".curves")];
-const drawAll = () => places.forEach(draw);
+const drawAll = () => document.querySelectorAll(".curves").forEach(draw);
 drawAll();
 for (const place of document.querySelectorAll(".tuning")) {
   const [aroundSmoothing, smoothing] = control("smoothing", "smoothing", "range");

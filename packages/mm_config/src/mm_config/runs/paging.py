@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -11,7 +11,7 @@ from mm_config.runs.asking import ORDERS, Asked, Listed, field_value
 from mm_config.runs.conditions import Condition
 from mm_config.runs.index import Index
 from mm_config.runs.listing import as_it_is
-from mm_config.runs.record import RunStatus
+from mm_config.runs.record import RunRecord, RunStatus
 from mm_config.runs.tables import RECORD, decoded, key_of
 
 if TYPE_CHECKING:
@@ -83,3 +83,12 @@ def _is(index: Index, status: RunStatus) -> ColumnElement[bool]:
     others = [key for key, is_now in now.items() if is_now is not RunStatus.RUNNING]
     found = (columns.status == status.value) & columns.key.not_in(others)
     return found | columns.key.in_([key for key, is_now in now.items() if is_now is status])
+
+
+def runs_that_name(index: Index, texts: Iterable[str]) -> tuple[RunRecord, ...]:
+    """The runs in whose specs one of some texts stands, such as a hash or a folder's name, newest first."""
+    from sqlalchemy import Text, cast, func, or_
+
+    inside = func.strpos if index.queries.postgresql else func.instr
+    fields = cast(index.runs.c.fields, Text)
+    return index.read(or_(*(inside(fields, text) > 0 for text in texts)))

@@ -12,5 +12,6 @@ if TYPE_CHECKING:
     from mm_config.stored.parsing import parse_json
     from mm_config.stored.safetensors_files import COMMENT
     from mm_config.stored.source import to_source
+    from mm_config.stored.structuring import all_aliases
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

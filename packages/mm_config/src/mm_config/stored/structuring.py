@@ -18,6 +18,7 @@ from mm_config.schema.decorator import registered_specs, schema_of, tag_of
 from mm_config.schema.errors import Problem, UserError, gathering, prefixed
 from mm_config.schema.fields import ABSENT, field_types, info_of, spec_fields, wire_name
 from mm_config.schema.ranges import range_problems
+from mm_config.schema.root import RootSpec, aliases_of
 from mm_config.schema.suggestions import did_you_mean, nearest
 from mm_config.schema.types import in_error, is_dict, is_list, is_union, item_types, type_problem
 from mm_config.stored.parsing import shown_key
@@ -33,6 +34,16 @@ def known_specs() -> dict[str, type[Any]]:
     """
     _import_specs()
     return registered_specs()
+
+
+def all_aliases() -> dict[str, dict[str, str]]:
+    """The short names of every root spec's fields, each with its path, by the spec's tag.
+
+    Raises:
+        UserError: As `known_specs`.
+    """
+    roots = {tag: cls for tag, cls in known_specs().items() if issubclass(cls, RootSpec)}
+    return {tag: aliases_of(cls) for tag, cls in roots.items()}
 
 
 @cache

@@ -9,15 +9,14 @@ from mm_config.cli.scan import FORCE, JSON, RUNS_DIR, YES, CommandLine, Option, 
 from mm_config.cli.targets import runs_dir_of
 from mm_config.cli.verb import MORE, Action, Usage, Verb
 from mm_config.console.output import aside, print_json, print_lines
-from mm_config.runs.conditions import Aliases, moment, parse_condition
+from mm_config.runs.conditions import moment, parse_condition
 from mm_config.runs.index import Index, open_index, unfilled_index
 from mm_config.runs.listing import run_folders
 from mm_config.runs.marks import SUFFIX
 from mm_config.runs.record import RunRecord, RunStatus, to_row
 from mm_config.runs.videos import trace
 from mm_config.schema.errors import Problem, UserError, gathering
-from mm_config.schema.root import RootSpec, aliases_of
-from mm_config.stored.structuring import known_specs
+from mm_config.stored.structuring import all_aliases
 
 NAME = Option("--name", "Only runs with this label.", "NAME")
 STATUS = Option(
@@ -196,7 +195,7 @@ def _found(index: Index, line: CommandLine, text: str | None = None) -> Sequence
         since=line.value(SINCE),
         until=line.value(UNTIL),
         where=line.values(WHERE),
-        aliases=_aliases() if line.has(WHERE) else {},
+        aliases=all_aliases() if line.has(WHERE) else {},
     )
 
 
@@ -227,11 +226,6 @@ def _none(index: Index, line: CommandLine, text: str) -> Problem:
 
 def _filtered(line: CommandLine) -> bool:
     return any(map(line.has, FILTERS))
-
-
-def _aliases() -> Aliases:
-    kinds = {tag: cls for tag, cls in known_specs().items() if issubclass(cls, RootSpec)}
-    return {tag: aliases_of(cls) for tag, cls in kinds.items()}
 
 
 ACTIONS = {

@@ -1,0 +1,1 @@
+"""`mm board`: the runs of a folder in a browser. It reads, and changes nothing."""
