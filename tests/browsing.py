@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, sync_playwright
 
 QUIET = (
@@ -47,11 +48,26 @@ def chromium() -> str:
 @contextmanager
 def opened(path: Path, *, dark: bool = False, width: int = 1280, height: int = 900) -> Iterator[Seen]:
     """Opens a file in a browser of its own, whose only way out is a proxy that refuses and notes."""
+    with _browsed("<-loopback>", dark, width, height) as seen:
+        seen.page.goto(path.resolve().as_uri())
+        yield seen
+
+
+@contextmanager
+def visited(url: str, *, dark: bool = False, width: int = 1280, height: int = 900) -> Iterator[Seen]:
+    """Opens a page of a server on this machine; all other ways out are a proxy that refuses and notes."""
+    with _browsed("127.0.0.1", dark, width, height) as seen:
+        seen.page.goto(url)
+        yield seen
+
+
+@contextmanager
+def _browsed(bypass: str, dark: bool, width: int, height: int) -> Iterator[Seen]:
     with _refusing_proxy() as (port, asked), sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium(),
             args=[*QUIET, *(["--no-sandbox"] if os.geteuid() == 0 else [])],
-            proxy={"server": f"http://127.0.0.1:{port}", "bypass": "<-loopback>"},
+            proxy={"server": f"http://127.0.0.1:{port}", "bypass": bypass},
         )
         page = browser.new_page(
             color_scheme="dark" if dark else "light", viewport={"width": width, "height": height}
@@ -59,11 +75,20 @@ def opened(path: Path, *, dark: bool = False, width: int = 1280, height: int = 9
         seen = Seen(page, asked=asked)
         page.on("console", lambda message: seen.said.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: seen.said.append(f"uncaught: {error}"))
-        page.goto(path.resolve().as_uri())
         try:
             yield seen
         finally:
             browser.close()
+
+
+def faults_of(page: Page) -> list[str]:
+    """What axe-core finds on a page that keeps people from using it: its serious and critical faults."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {[node['target'] for node in one['nodes'][:3]]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from pathlib import Path
 import attrs
 
 from mm_config import diff
-
 from mm_config.cli import grouped
 from mm_config.pages import Child, Html, number, section, side_by_side, tag, tuning
 from mm_config.runs import mark_of
@@ -17,7 +16,6 @@ from mm_train.board.frame import file_url, framed, run_link, state, took, video_
 from mm_train.board.runs import Board, Shown
 from mm_train.report.parts import charts, times, video_figure
 from mm_train.report.reading import Told
-
 
 MOST = 8
 """Runs on a page."""

@@ -83,7 +83,7 @@ def listed(board: Board, view: View) -> tuple[View, RunsPage]:
 
 
 def _without(view: View, problems: Sequence[Problem]) -> View:
-    """A view without what it was refused for; without all that could be wrong where nothing tells."""
+    """A view without what it was refused for."""
     said = {problem.path: str(problem) for problem in problems}
     names = {one.path: {f"spec.{path}" for path in one.paths(view.asked.aliases)} for one in view.asked.where}
     bad = {
@@ -93,9 +93,9 @@ def _without(view: View, problems: Sequence[Problem]) -> View:
     }
     fields = [f"spec.{path}" for path in (view.asked.order, *view.asked.fields)]
     bad |= {path: said[path] for path in fields if path in said}
-    rest = {key: values for key, values in view.params.items() if key not in ("since", "until")}
-    if not bad:
-        rest, bad = {"q": view.params["q"]}, {"": "; ".join(said.values())}
+    rest = dict(view.params)
+    if not bad:  # Then it is a date.
+        rest["since"], rest["until"], bad = [], [], {"": "; ".join(said.values())}
     params = QueryParams([(key, one) for key, values in rest.items() for one in values if _kept(one, bad)])
     clean = view_of(params)
     return attrs.evolve(clean, wrong=(*view.wrong, *bad.items()))
