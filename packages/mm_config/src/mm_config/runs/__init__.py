@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
-    from mm_config.runs.asking import ORDERS, Asked, Listed
+    from mm_config.runs.asking import Asked, Listed
     from mm_config.runs.conditions import Condition, parse_condition
     from mm_config.runs.folder import Run, attach, check_opens, open_run, recorded, resumed
     from mm_config.runs.index import Index, open_index
@@ -16,6 +16,5 @@ if TYPE_CHECKING:
     from mm_config.runs.paging import RunsPage, page_of, runs_that_name
     from mm_config.runs.provenance import read_provenance
     from mm_config.runs.record import STATUS_FILE, RunRecord, RunStatus, read_result
-    from mm_config.runs.videos import requests_of
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

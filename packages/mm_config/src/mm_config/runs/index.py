@@ -17,11 +17,11 @@ import attrs
 from mm_config.console.output import aside, passing_over
 from mm_config.runs import database, tables
 from mm_config.runs.asking import Asked
-from mm_config.runs.conditions import Aliases, Condition
+from mm_config.runs.conditions import Aliases, Condition, moment
 from mm_config.runs.database import DamagedIndex, UnusableIndex, database_errors, is_shared, writing
 from mm_config.runs.field_texts import text_of, value_of
 from mm_config.runs.listing import as_it_is, behind_of, records, run_folders
-from mm_config.runs.record import RESULT_FILE, RunRecord, RunStatus, uid_in
+from mm_config.runs.record import RESULT_FILE, RunRecord, RunStatus, is_storable, uid_in
 from mm_config.runs.stored import Stored, read_all, read_stored
 from mm_config.runs.tables import RECORD, decoded, encoded, key_of
 from mm_config.schema.errors import UserError
@@ -75,18 +75,7 @@ class Index:
         where: Sequence[Condition] = (),
         aliases: Aliases | None = None,
     ) -> tuple[RunRecord, ...]:
-        """Runs that meet every condition, newest first.
-
-        Args:
-            matching: A run id (`tiny_high/20261122-7f3a91c2d0e4-1`), a run folder's own name, a label, or
-                the beginning of a spec_hash or an exact_hash, of the run's start or of today, or of what a
-                run was made of.
-            name: The exact label.
-            status: How far the run has come.
-            since: First date or time in ISO 8601 (`2026-11-22`), UTC where it names no zone.
-            until: First date or time that is too late.
-            where: Conditions on fields of the spec.
-            aliases: Short names that the conditions may use.
+        """Runs that meet every condition, newest first; `Asked` says what each means.
 
         Raises:
             UserError: A date is none, no stored run has a field that a condition names, or the field
@@ -95,7 +84,7 @@ class Index:
         asked = Asked(
             matching=matching, name=name, since=since, until=until, where=tuple(where), aliases=aliases or {}
         )
-        if (found := asked.met(self.runs, self.queries)) is None:
+        if (found := self.met(asked)) is None:
             return ()
         records = self.read(*found)
         # A run that meets a condition has the field, and with a fitting kind of value, unless it is `!=`.
@@ -105,6 +94,26 @@ class Index:
             for record in (as_it_is(record, self.runs_dir) for record in records)
             if status in (None, record.status)
         )
+
+    def met(self, asked: Asked) -> list[ColumnElement[bool]] | None:
+        """All conditions but that on the status, as SQL; None where no run can meet them.
+
+        Raises:
+            UserError: A date is none.
+        """
+        columns = self.runs.c
+        if not all(is_storable(text) for text in (asked.matching, asked.name) if text is not None):
+            return None
+        found: list[ColumnElement[bool]] = []
+        if asked.matching is not None:
+            found.append(tables.named_or_hashed(self.runs, asked.matching))
+        if asked.name is not None:
+            found.append(columns.name == asked.name)
+        if asked.since is not None:
+            found.append(columns.started_at >= moment(asked.since))
+        if asked.until is not None:
+            found.append(columns.started_at < moment(asked.until))
+        return found + [self.queries.met(condition, asked.aliases) for condition in asked.where]
 
     def find_finished(self, spec_hash: str) -> tuple[RunRecord, ...]:
         """Finished runs of a spec whose result still lies in the folder, newest first.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from mm_config.runs.asking import ORDERS, Asked, Listed, field_value
+from mm_config.runs.asking import ORDERS, Asked, Listed
 from mm_config.runs.conditions import Condition
+from mm_config.runs.field_texts import value_of
 from mm_config.runs.index import Index
 from mm_config.runs.listing import as_it_is
 from mm_config.runs.record import RunRecord, RunStatus
@@ -38,7 +40,7 @@ def page_of(index: Index, asked: Asked) -> RunsPage:
     """
     from sqlalchemy import func, select
 
-    met = asked.met(index.runs, index.queries)
+    met = index.met(asked)
     if met is None:
         return RunsPage((), 0)
     if asked.status is not None:
@@ -52,7 +54,7 @@ def page_of(index: Index, asked: Asked) -> RunsPage:
 
     def read(row: Mapping[str, Any]) -> tuple[Listed, int]:
         texts = {path: row[f"{_SHOWN}{place}"] for place, path in enumerate(asked.fields)}
-        values = {path: field_value(text) for path, text in texts.items() if text is not None}
+        values = {path: _value(text) for path, text in texts.items() if text is not None}
         return Listed(as_it_is(decoded(row), index.runs_dir), values), row["total"]
 
     found = index.found(query.offset(asked.first).limit(asked.most), read)
@@ -61,6 +63,11 @@ def page_of(index: Index, asked: Asked) -> RunsPage:
         return RunsPage((), counted.total)
     _check(index, asked, [run for run, _ in found])
     return RunsPage(tuple(run for run, _ in found), found[0][1] if found else 0)
+
+
+def _value(text: str) -> Any:
+    """The value of a field from its text, where a list is JSON."""
+    return value_of(json.loads(text) if text[0] == "[" else text)
 
 
 def _check(index: Index, asked: Asked, runs: list[Listed]) -> None:

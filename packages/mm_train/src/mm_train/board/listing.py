@@ -230,8 +230,9 @@ def _row(board: Board, view: View, run: Listed) -> Html:
 
 
 def _value(value: object) -> Html:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return tag("code", number(value) if is_number else str(value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return tag("code", number(value))
+    return tag("code", str(value))
 
 
 def _outcome(board: Board, run: Listed) -> Child:

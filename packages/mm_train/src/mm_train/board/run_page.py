@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from mm_config.console import shell_command
 from mm_config.options import RunOptions
 from mm_config.pages import Child, Html, bars, facts, number, section, side_by_side, table, tag, tuning
@@ -66,11 +68,14 @@ def _at_a_glance(shown: Shown) -> Html:
     rows: list[tuple[str, Child]] = [
         ("kind", record.kind),
         ("started (UTC)", moment(record.started_at)),
-        ("took", took(record)),
         ("host", record.host),
-        ("spec hash", tag("code", record.spec_hash[:12], title=record.spec_hash)),
         ("made of", tag("code", (record.made_of or "not recorded")[:12], title=record.made_of)),
     ]
+    if shown.told is None:
+        rows.append(("spec hash", tag("code", record.spec_hash[:12], title=record.spec_hash)))
+    if "seconds" not in shown.result:
+        rows.append(("took", took(record)))
+
     known = summary(shown.told, named=False) if shown.told else _result_facts(shown.result)
     return tag("div", known, tag("div", facts(*rows), class_="lesser"), id="facts")
 
@@ -141,7 +146,7 @@ def _links(title: str, links: list[Link]) -> Html:
 
 
 def _progress(shown: Shown) -> Iterator[Html]:
-    told = shown.told
+    told = shown.told and attrs.evolve(shown.told, name=shown.record.name)
     if told is None:
         seconds = shown.result.get("timings")
         if isinstance(seconds, dict):

@@ -17,7 +17,7 @@ from mm_train.board.runs import Board
 def video_page(board: Board, file: Path) -> str:
     """The page of a video in the runs folder."""
     url = file_url(board.runs_dir, file)
-    player = tag("video", src=url, controls="", loop="", muted="", playsinline="", autofocus="")
+    player = tag("video", src=url, controls="", loop="", muted="", playsinline="")
     try:
         said = list(_told(board, file, mark_of(file)))
     except UserError as error:
