@@ -96,11 +96,8 @@ class Index:
         )
 
     def met(self, asked: Asked) -> list[ColumnElement[bool]] | None:
-        """All conditions but that on the status, as SQL; None where no run can meet them.
-
-        Raises:
-            UserError: A date is none.
-        """
+        """All conditions but that on the status, as SQL; None where no run can meet them. Raises UserError
+        where a date is none."""
         columns = self.runs.c
         if not all(is_storable(text) for text in (asked.matching, asked.name) if text is not None):
             return None
@@ -142,8 +139,8 @@ class Index:
         from sqlalchemy import select
 
         columns, digest = self.runs.c, self.runs.c.named[key].as_string()
-        query = select(*(columns[name] for name in RECORD), digest.label("digest")).where(digest.is_not(None))
-        query = query.where(columns.uid != but)
+        query = select(*(columns[name] for name in RECORD), digest.label("digest"))
+        query = query.where(digest.is_not(None), columns.uid != but)
         query = query.order_by(columns.started_at.desc(), columns.path.desc()).limit(1)
         return next(iter(self.found(query, lambda row: (decoded(row), row["digest"]))), None)
 
