@@ -18,13 +18,12 @@ from mm_config.importing import rows
 from mm_config.importing.mindspeed import table as mindspeed
 from mm_config.importing.mindspeed.files import WHY_NOT
 from mm_config.importing.nodes import as_in_file
-from mm_config.importing.telefuser import rows as telefuser_rows
 from mm_config.importing.telefuser import table as telefuser
 from mm_config.importing.verdict import Verdict
 from mm_config.npu.advice import ADVICE
 from mm_config.npu.variables import VARIABLES
 from mm_config.schema.evolve import Leaf, leaves
-from mm_config.schema.fields import FieldInfo
+from mm_config.schema.fields import ABSENT, FieldInfo
 from mm_config.specs.npu import NpuSpec
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -100,20 +99,20 @@ def _code(names: str) -> str:
 
 def telefuser_fields() -> Iterator[str]:
     """What becomes of each field of TeleFuser's classes, a section for each class."""
-    for owner in dict.fromkeys(row.owner for row in telefuser.ROWS):
+    for owner in dict.fromkeys(row.kind for row in telefuser.ROWS):
         title = owner if owner.startswith(("the ", "an ")) else f"`{owner}`"
         cells = [
-            (f"`{row.name}`", _default(row), row.verdict.value, _code(row.target), row.reason)
-            for row in telefuser.rows_of(owner).values()
+            (f"`{row.path}`", _default(row), row.verdict.value, _code(row.target), row.reason)
+            for row in telefuser.CLASSES[owner].values()
         ]
         yield from ("", f"### {title[0].upper()}{title[1:]}", "")
         yield _table(("field", "default there", "verdict", "here", "why"), cells)
 
 
-def _default(row: telefuser_rows.Row) -> str:
-    if row.default is None:
-        return "null" if row.optional else ""
-    return f"`{json.dumps(row.default)}`"
+def _default(row: rows.Row) -> str:
+    if row.default is ABSENT or (row.inside and row.default is None):
+        return ""
+    return "null" if row.default is None else f"`{json.dumps(row.default)}`"
 
 
 def npu_variables() -> str:

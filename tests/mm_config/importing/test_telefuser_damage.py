@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import pytest
 from mm_config import rules
 from mm_config.importing.telefuser.importer import import_dump
 from mm_config.schema.errors import UserError
+from tests.mm_config.importing.telefuser_files import DATA, WAN22, edited
 
-DATA = Path(__file__).parent / "data"
 ODD = [None, True, -1, 0, 3, 10**30, 1e300, 0.5, "", "x", "cuda", "FP8", [], [1], ["a"], {}, {"a": 1}, [[]]]
 
 
@@ -45,7 +46,15 @@ def mutated(text: str, dice: random.Random) -> str:
     return text
 
 
-@pytest.mark.parametrize(("name", "count"), [("telefuser_seed", 1600), ("telefuser_wan22", 400)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("telefuser_seed", 200),
+        ("telefuser_wan22", 100),
+        pytest.param("telefuser_seed", 3500, marks=pytest.mark.slow),
+        pytest.param("telefuser_wan22", 1500, marks=pytest.mark.slow),
+    ],
+)
 def test_mutated_dumps_are_told_by_file_line_and_key(name: str, count: int, tmp_path: Path) -> None:
     text = (DATA / f"{name}.json").read_text("utf-8")
     file = tmp_path / "dump.json"
@@ -64,7 +73,43 @@ def test_mutated_dumps_are_told_by_file_line_and_key(name: str, count: int, tmp_
         else:
             assert rules.problems(spec) == []
             assert list(report.lines("x.py"))
-    assert count // 2 < refused < count
+    assert count // 3 < refused < count
+
+
+LAYER2 = "layer2_inference_config"
+DIT, LOW = f"{LAYER2}.dit_high_config", f"{LAYER2}.dit_low_config"
+DAMAGES: tuple[tuple[str, Any], ...] = (
+    (f"{DIT}.torch_dtype", "int3"),
+    (f"{DIT}.attention_config.attn_impl", "FLASH"),
+    (f"{DIT}.parallel_config.sp_ulysses_degree", "two"),
+    (f"{DIT}.quant_config", {"enabled": True, "quant_type": "FP9", "group_size": 32}),
+    (f"{LOW}.torch_dtype", "float16"),
+    (f"{LOW}.offload_config", 3),
+    (f"{LOW}.attention_config.dropout", 0.5),
+    (f"{LAYER2}.sample_solver", "mix-euler"),
+    (f"{LAYER2}.vae_config.offload_config", {"offload_typ": "NO_CPU_OFFLOAD"}),
+    ("layer1_model_definition.models.2.path", 7),
+    ("version", "3.0"),
+)
+
+
+def lines_of(tmp_path: Path, *damages: tuple[str, Any]) -> set[str]:
+    """The problems of a dump, without its lines, which move."""
+    with pytest.raises(UserError) as caught:
+        import_dump(edited(tmp_path, WAN22, *damages))
+    return {problem.message for problem in caught.value.problems}
+
+
+def test_two_damages_give_two_lines(tmp_path: Path) -> None:
+    alone = {key: lines_of(tmp_path, (key, value)) for key, value in DAMAGES}
+    assert all(len(lines) == 1 for lines in alone.values()), alone
+    for first, second in combinations(DAMAGES, 2):
+        told = lines_of(tmp_path, first, second)
+        if {first[0], second[0]} == {f"{DIT}.torch_dtype", f"{LOW}.torch_dtype"}:
+            # Of two networks' formats nothing says that they differ where one is none.
+            assert told == alone[f"{DIT}.torch_dtype"]
+        else:
+            assert told == alone[first[0]] | alone[second[0]], (first, second)
 
 
 def _is_json(text: str) -> bool:

@@ -10,14 +10,14 @@ import attrs
 
 from mm_config.families import wan21
 from mm_config.importing.telefuser.importer import import_dump
-from mm_config.importing.telefuser.table import CALL, ROWS, rows_of
+from mm_config.importing.telefuser.table import CALL, CLASSES, ROWS
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.evolve import get
 from tests.mm_config.importing.telefuser_files import ABSENT, WAN22
 
 # The classes of telefuser/core/config.py and telefuser/pipelines, field by field.
 SHARED = "vae_config text_encoding_config vfi_config sample_solver enable_denoising_parallel"
-SHARED += " enable_vae_parallel enable_vfi enable_metrics"
+SHARED += " enable_vae_parallel enable_vae_ray enable_vfi enable_metrics"
 FIELDS = {
     "ModelRuntimeConfig": "offload_config device_type device_id lora_configs torch_dtype attention_config "
     "compile compile_config quant_config parallel_config ray_config feature_cache_config",
@@ -36,7 +36,7 @@ FIELDS = {
     "RayConfig": "ray_address gpu_config num_cpus memory_gb",
     "RayGPUConfig": "num_gpus memory_limit",
     "Wan21VideoPipelineConfig": f"{SHARED} dit_config clip_config enable_clip_stage",
-    "Wan22VideoPipelineConfig": f"{SHARED} dit_high_config dit_low_config enable_vae_ray",
+    "Wan22VideoPipelineConfig": f"{SHARED} dit_high_config dit_low_config",
     "Wan22TI2VPipelineConfig": f"{SHARED} dit_config",
     "__call__": "prompt negative_prompt seed height width num_frames num_inference_steps sigma_shift tiled "
     "tile_size tile_stride cfg_scale cfg_scale_high cfg_scale_low boundary target_fps latent_data "
@@ -46,7 +46,7 @@ FIELDS = {
 
 def test_every_field_of_every_class_has_a_row() -> None:
     for owner, names in FIELDS.items():
-        assert set(rows_of(owner)) == set(names.split()), owner
+        assert set(CLASSES[owner]) == set(names.split()), owner
     for row in ROWS:
         assert row.reason or row.verdict is Verdict.MAPPED, row
         assert (row.verdict is not Verdict.MAPPED) or row.target, row
@@ -76,7 +76,7 @@ def _default(name: str, module: str = "mm_config.specs.serving") -> Any:
 def test_the_call_s_arguments_are_in_no_dump() -> None:
     spec, report = import_dump(WAN22)
     shown = " ".join(report.more[ABSENT])
-    for name, row in rows_of(CALL).items():
+    for name, row in CLASSES[CALL].items():
         if row.verdict is Verdict.MAPPED and name != "cfg_scale":
             assert f"({name}" in shown
     assert spec.negative_prompt == wan21.NEGATIVE_PROMPT

@@ -26,10 +26,12 @@ def test_the_page_shows_what_the_code_says(
     command = "import telefuser pipeline_config.json --out experiments/city.py"
     assert app(command.split()) == 0
     report = capsys.readouterr().out
+    (run,) = [line for line in report.splitlines() if line.startswith("run it")]
     parts = {
         "dump": block("json", SEED.read_text("utf-8")),
         "experiment": block("python", (tmp_path / "experiments" / "city.py").read_text("utf-8")),
         "report": block("text", f"$ mm {command}\n{report}"),
+        "run": block("bash", run.removeprefix("run it").strip().replace(" --l", " \\\n    --l")),
     }
     page = with_parts(TELEFUSER.read_text("utf-8"), parts)
     if update:

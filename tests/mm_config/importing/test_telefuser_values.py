@@ -260,5 +260,8 @@ def test_adapters(tmp_path: Path) -> None:
     loras = [{"path": "/loras/fox.safetensors", "strength": 0.5}]
     spec, report = import_dump(edited(tmp_path, SEED, (f"{DIT}.lora_configs", loras)))
     (lora,) = spec.loras
-    assert (lora.high_noise, lora.strength) == (ReleasedWeights(name="loras", subfolder="fox"), 0.5)
+    assert (lora.high_noise, lora.strength) == (
+        ReleasedWeights(name="loras", subfolder="fox.safetensors"),
+        0.5,
+    )
     assert "loras=/loras" in report.flags
