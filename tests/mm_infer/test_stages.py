@@ -17,12 +17,14 @@ from torch import Tensor
 import mm_infer
 from mm_config import replace
 from mm_config.options.run_options import RunOptions
+from mm_config.planning.plan import plan
 from mm_config.schema import UserError
 from mm_config.schema import spec as declared
 from mm_config.specs import GenerationRequest, InferSpec, LanczosUpscaleSpec, StageSpec
 from mm_infer.runner import make
 from mm_infer.stages import finished
 from mm_models.registered import register
+from tests.live_bytes import LiveBytes
 
 REQUEST = GenerationRequest(prompt="a red circle moving up", seed=3)
 
@@ -101,3 +103,17 @@ def test_a_stage_of_ones_own_joins_by_registration_and_says_its_rate(
         seconds = spec.num_frames / spec.fps
         assert stream.average_rate == 2 * spec.fps
         assert math.isclose(sum(1 for _ in opened.decode(stream)) / (2 * spec.fps), seconds)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_stages_after_decoding_take_what_is_planned(spec: InferSpec, factor: int) -> None:
+    """Within 10 %, beside the decoded frames, which are counted anyway."""
+    once = replace(spec, {"height": 128, "width": 128})
+    staged = replace(once, "after_decode", (LanczosUpscaleSpec(factor=factor),))
+    held, before = (plan(one).memory.phases["decoding"]["activations"] for one in (staged, once))
+    decoded = torch.zeros(1, 3, spec.num_frames, 128, 128)
+    with LiveBytes(decoded) as live:
+        for _ in finished(staged, [decoded]):
+            pass
+    frames = 4 * 3 * spec.num_frames * 128 * 128
+    assert live.peak - frames == pytest.approx(held - before, rel=0.1)

@@ -173,7 +173,7 @@ def _write(
         for index, name in enumerate(names)
     ]
     kept = [(opened.path / FOLDER / name).with_suffix(LATENTS_SUFFIX).absolute() for name in names]
-    inputs, videos, digests = Inputs(tuple(requests)), dict[int, Video](), dict[int, dict[str, str]]()
+    inputs, videos, told = Inputs(tuple(requests)), dict[int, Video](), dict[int, dict[str, Any]]()
 
     def keep(turn: Mapping[int, Denoised]) -> dict[int, Video]:
         if not pipeline.layout.leads:
@@ -194,7 +194,7 @@ def _write(
                     if measured:
                         made[number] = Video(one.request, whole)
                 write_frames(files[number], parts, one.request, spec, opened)
-            digests[number] = digests_of(files[number])
+            told[number] = digests_of(files[number]) | {"batch": min(turn)}
         return made
 
     with _timed(timings, "generate"):
@@ -207,7 +207,7 @@ def _write(
             made = ranks.together(lambda turn=turn: keep(turn))
             every = videos_on_all_ranks(pipeline, inputs, made) if measured else {}
             videos |= every if ranks.is_first else {}
-    found = {int(number): one for part in ranks.gather(digests) for number, one in part.items()}
+    found = {int(number): one for part in ranks.gather(told) for number, one in part.items()}
     result = {
         "videos": [
             {"name": name, "prompt": request.prompt, "seed": request.seed, "path": str(path)}

@@ -11,6 +11,7 @@ from mm_config.planning.layouts import Search
 from mm_config.planning.plan import Plan, plan
 from mm_config.rules.wording import counted
 from mm_config.schema.root import RootSpec
+from mm_config.specs.requests import GenerationRequest
 
 _WIDTH = 80
 _LEAST_SHARE = 5e-4
@@ -19,10 +20,14 @@ _FLOP_PREFIXES = ((15, "P"), (12, "T"), (9, "G"), (6, "M"))
 
 
 def plan_lines(
-    spec: RootSpec, world_size: int, device: str | None = None, efficiency: float | None = None
+    spec: RootSpec,
+    world_size: int,
+    device: str | None = None,
+    efficiency: float | None = None,
+    request: GenerationRequest | None = None,
 ) -> list[str]:
-    """The plan of a spec: work, memory, traffic and time, each with its units."""
-    found = plan(spec, world_size, device, efficiency)
+    """The plan of a spec, or of a video that is asked for: work, memory, traffic and time, with units."""
+    found = plan(spec, world_size, device, efficiency, request)
     lines = [
         f"plan for {counted(world_size, 'rank')}{f' of {found.device.name}' if found.device else ''}",
         *_work(found),

@@ -63,11 +63,11 @@ class _Expert:
     """One block, gathered."""
 
 
-def infer_work(spec: InferSpec) -> Work:
+def infer_work(spec: InferSpec, first_step: int = 0) -> Work:
     """A video: one forward pass per denoising step, two where the expert at work has guidance above 1.
 
-    Steps that a feature cache skips count what lies around the blocks. Encoding and decoding are not counted,
-    nor is what sparse attention leaves out.
+    A video that starts from a given one begins with a later step. Steps that a feature cache skips count what
+    lies around the blocks. Encoding and decoding are not counted, nor is what sparse attention leaves out.
     """
     model = spec.model
     latent_shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
@@ -75,10 +75,10 @@ def infer_work(spec: InferSpec) -> Work:
     parts = model.flops_by_part(latent_shape, spec.text_encoder.max_tokens, images)
     attention = sum(parts.get(part, 0) for part in ATTENTION_CORES)
     products = sum(parts.values()) - attention
-    passes, skipped = passes_by_step(spec), skipped_steps(spec)
+    passes, skipped = passes_by_step(spec), [step for step in skipped_steps(spec) if step >= first_step]
     around = model.flops_outside_blocks(latent_shape, spec.text_encoder.max_tokens, images)
     around *= sum(passes[step] for step in skipped)
-    number = sum(passes) - sum(passes[step] for step in skipped)
+    number = sum(passes[first_step:]) - sum(passes[step] for step in skipped)
     return Work(
         tokens=model.tokens(latent_shape),
         samples=1,
@@ -93,14 +93,17 @@ def infer_work(spec: InferSpec) -> Work:
     )
 
 
-def infer_memory(spec: InferSpec) -> Memory:
-    """Each rank's memory while prompts are encoded, while the network denoises, and while it decodes.
+def infer_memory(spec: InferSpec, from_video: bool = False) -> Memory:
+    """Each rank's memory while prompts and given frames are encoded, while the network denoises, and while it
+    decodes.
 
     Resident experts and encoders are on the device in each phase, others only while they work, one at a time.
     The network holds one block's values for all videos of a batch, twice with batched guidance; videos are
-    decoded one after the other. What `auto` leaves to the plan counts as resident.
+    decoded one after the other. Stages after decoding work in the host's memory. What `auto` leaves to the
+    plan counts as resident.
     """
     runtime, residency = spec.runtime, spec.runtime.residency
+    on_cpu = runtime.device == "cpu"
     experts = 1 if spec.low_noise is None else 2
     expert = _expert(spec)
     on_device = {
@@ -122,7 +125,7 @@ def infer_memory(spec: InferSpec) -> Memory:
     branches = 2 if max(passes_by_step(spec)) == 2 and runtime.guidance is GuidanceMode.BATCHED else 1
     in_pass = cells * (spec.model.in_channels + spec.model.out_channels) + features
     batch = 4 * runtime.batch_size * (_LATENTS_HELD * latents + in_pass * branches)
-    stages = _encoding(spec, weights)
+    stages = _encoding(spec, weights, from_video)
     fullest = {**stages[-1], **always} if always else max(stages, key=lambda stage: sum(stage.values()))
     phases = {
         "encoding": {**waiting, **fullest},
@@ -135,29 +138,28 @@ def infer_memory(spec: InferSpec) -> Memory:
         },
         "decoding": {
             **waiting,
-            "activations": _decoding_bytes(spec),
+            "activations": _decoding_bytes(spec) + (_finishing_bytes(spec) if on_cpu else 0),
             **(always or {"autoencoder": weights["autoencoder"]}),
             "batch": 4 * runtime.batch_size * latents,
         },
     }
-    host = {
-        "parameters": 0 if stays else experts * expert.whole,
-        **({} if always else weights),
-    }
-    in_host = residency.pin_memory and runtime.device != "cpu"  # Else it waits in its files.
+    waits = residency.pin_memory and not on_cpu  # Else it waits in its files.
+    host = {"parameters": experts * expert.whole if waits and not stays else 0}
+    host |= weights if waits and not always else {}
+    host["after_decode"] = 0 if on_cpu else _finishing_bytes(spec)
     return Memory(
         phases={phase: {name: found.get(name, 0) for name in ITEMS} for phase, found in phases.items()},
-        host={name: size for name, size in host.items() if size and in_host},
+        host={name: size for name, size in host.items() if size},
         activations_by_recompute={},
     )
 
 
-def _encoding(spec: InferSpec, weights: Mapping[str, int]) -> list[dict[str, int]]:
+def _encoding(spec: InferSpec, weights: Mapping[str, int], from_video: bool) -> list[dict[str, int]]:
     """What is on the device while texts are encoded and, where frames may be given, while these are."""
     features = spec.text_encoder.max_tokens * spec.text_encoder.text_dim
     count, pixels = spec.runtime.batch_size, 3 * spec.num_frames * spec.height * spec.width
     texts = {"text_encoder": weights["text_encoder"], "batch": 2 * 4 * count * features}
-    if spec.model.conditioning is Conditioning.TEXT:
+    if spec.model.conditioning is Conditioning.TEXT and not from_video:
         return [texts]
     working = autoencoder_working_bytes(spec.autoencoder, spec.height, spec.width, decodes=False)
     frames = {"autoencoder": weights["autoencoder"], "activations": working, "batch": 4 * count * pixels}
@@ -167,9 +169,22 @@ def _encoding(spec: InferSpec, weights: Mapping[str, int]) -> list[dict[str, int
 def _decoding_bytes(spec: InferSpec) -> int:
     """What decoding a video holds beside weights and latents: a slice of time, where the autoencoder cuts."""
     working = autoencoder_working_bytes(spec.autoencoder, spec.height, spec.width, decodes=True)
+    return working + 4 * 3 * _frames_at_once(spec) * spec.height * spec.width
+
+
+def _finishing_bytes(spec: InferSpec) -> int:
+    """What stages after decoding hold of the frames that are decoded at once: the largest that they make, in
+    float32, twice, and in bytes, to which it is cut."""
+    size, most = (_frames_at_once(spec), spec.height, spec.width, spec.fps), 0
+    for stage in spec.after_decode:
+        size = stage.size_after(*size)
+        most = max(most, (4 + 4 + 1) * 3 * prod(size[:3]))
+    return most
+
+
+def _frames_at_once(spec: InferSpec) -> int:
     in_slices = isinstance(spec.autoencoder, WanAutoencoderSpec)
-    frames = spec.autoencoder.temporal_stride if in_slices else spec.num_frames
-    return working + 4 * 3 * frames * spec.height * spec.width
+    return spec.autoencoder.temporal_stride if in_slices else spec.num_frames
 
 
 def passes_by_step(spec: InferSpec) -> list[int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import attrs
@@ -15,13 +16,16 @@ from mm_config.planning.parameters import trainable_count
 from mm_config.planning.suggestions import Suggestion, suggestions
 from mm_config.planning.traffic import infer_traffic, train_traffic
 from mm_config.planning.training import train_memory, train_work
-from mm_config.schema.errors import Problem, UserError
+from mm_config.rules.requested import first_step, spec_of
+from mm_config.rules.requests import own_problems, strength_problems
+from mm_config.schema.errors import Problem, UserError, prefixed
 from mm_config.schema.evolve import leaves
 from mm_config.schema.types import is_spec, is_tuple
 from mm_config.specs.data import Cache
 from mm_config.specs.encoders import DctAutoencoderSpec, HashedTextEncoderSpec
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.parallel import Recompute
+from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.train import TrainSpec
 
 _LARGEST_NUMBER = 2**64
@@ -102,7 +106,13 @@ class Plan:
         }
 
 
-def plan(spec: Any, world_size: int = 1, device: str | None = None, efficiency: float | None = None) -> Plan:
+def plan(
+    spec: Any,
+    world_size: int = 1,
+    device: str | None = None,
+    efficiency: float | None = None,
+    request: GenerationRequest | None = None,
+) -> Plan:
     """The plan of a training or an inference spec; the formulas stand in `mm_config.planning`.
 
     Args:
@@ -110,30 +120,59 @@ def plan(spec: Any, world_size: int = 1, device: str | None = None, efficiency: 
         world_size: Ranks of the run.
         device: What to hold it against, one of `mm_config.planning.devices.NAMES`.
         efficiency: Model FLOPs per second as a share of the device's peak; the device's own by default.
+        request: What an inference spec is asked for; the size that a given file has is not looked at.
 
     Raises:
-        UserError: The spec is of neither class, a number in it is absurd, or there is no such device.
+        UserError: The spec is of neither class, a number in it is absurd, or there is no such device; or the
+            spec can't make what is asked for.
     """
     _check_numbers(spec)
+    begin, asked = 0, tuple[str, ...]()
+    if request is not None and isinstance(spec, InferSpec):
+        spec, begin = _asked_for(spec, request)
+        asked = _request_notes(spec, request, begin)
     if isinstance(spec, TrainSpec):
         trainable = trainable_count(spec.model, spec.frozen, spec.lora)
         work, traffic = train_work(spec, world_size), train_traffic(spec, world_size)
     elif isinstance(spec, InferSpec):
-        trainable, work, traffic = 0, infer_work(spec), infer_traffic(spec)
+        trainable, work, traffic = 0, infer_work(spec, begin), infer_traffic(spec, begin)
     else:
         raise UserError(f"a plan needs a training or an inference spec, got {type(spec).__name__}")
+    from_video = request is not None and request.strength is not None
+    memory = partial(_memory, from_video=from_video)
     found = Plan(
         world_size=world_size,
         parameters=spec.model.parameter_count(),
         trainable_parameters=trainable,
         work=work,
-        memory=_memory(spec, world_size),
+        memory=memory(spec, world_size),
         traffic=traffic,
-        notes=_notes(spec),
+        notes=(*asked, *_notes(spec)),
     )
-    return (
-        found if device is None else _held_against(found, spec, device_named(device, world_size), efficiency)
+    if device is None:
+        return found
+    return _held_against(found, spec, device_named(device, world_size), efficiency, memory)
+
+
+def _asked_for(spec: InferSpec, request: GenerationRequest) -> tuple[InferSpec, int]:
+    """The spec of a request's video, and the step that it begins with."""
+    if found := own_problems(request, spec):
+        raise UserError(prefixed(found, "request"))
+    made = spec_of(spec, request)
+    if found := [*strength_problems(request, made)]:
+        raise UserError(prefixed(found, "request"))
+    return made, first_step(made, request)
+
+
+def _request_notes(made: InferSpec, request: GenerationRequest, begin: int) -> tuple[str, ...]:
+    size = f"counted for {made.num_frames} frames of {made.width}x{made.height}"
+    steps = made.sampler.steps
+    by = (
+        ""
+        if request.strength is None
+        else f", of which strength {request.strength} takes the last {steps - begin}"
     )
+    return (f"{size} in {steps} steps{by}",)
 
 
 def _check_numbers(spec: Any) -> None:
@@ -148,11 +187,17 @@ def _check_numbers(spec: Any) -> None:
         raise UserError(problems)
 
 
-def _held_against(found: Plan, spec: TrainSpec | InferSpec, device: Device, efficiency: float | None) -> Plan:
+def _held_against(
+    found: Plan,
+    spec: TrainSpec | InferSpec,
+    device: Device,
+    efficiency: float | None,
+    memory: Callable[[Any, int], Memory],
+) -> Plan:
     published = device.train_efficiency if found.trains else device.infer_efficiency
     share = published if efficiency is None else efficiency
     fits = found.memory.total <= device.usable_bytes
-    ways = () if fits else suggestions(spec, found.world_size, device.usable_bytes, _memory)
+    ways = () if fits else suggestions(spec, found.world_size, device.usable_bytes, memory)
     return attrs.evolve(
         found,
         device=device,
@@ -174,8 +219,8 @@ def _why_not(memory: Memory, device: Device, ways: bool) -> list[str]:
     return [needed] if ways else [needed, "no few changes of how it is computed make it fit"]
 
 
-def _memory(spec: TrainSpec | InferSpec, world_size: int) -> Memory:
-    return train_memory(spec, world_size) if isinstance(spec, TrainSpec) else infer_memory(spec)
+def _memory(spec: TrainSpec | InferSpec, world_size: int, from_video: bool) -> Memory:
+    return train_memory(spec, world_size) if isinstance(spec, TrainSpec) else infer_memory(spec, from_video)
 
 
 def _notes(spec: TrainSpec | InferSpec) -> tuple[str, ...]:
@@ -201,6 +246,12 @@ def _train_notes(spec: TrainSpec) -> Iterator[str]:
 def _infer_notes(spec: InferSpec) -> Iterator[str]:
     yield "activations: at most what one block keeps for a backward pass"
     yield "encoding's and decoding's operations are not counted"
+    if spec.after_decode:
+        size = (spec.num_frames, spec.height, spec.width, spec.fps)
+        for stage in spec.after_decode:
+            size = stage.size_after(*size)
+        frames, height, width, fps = size
+        yield f"stages in the host's memory make {frames} frames of {width}x{height} at {fps} fps of it"
     if spec.sparse_attention is not None:
         yield "attention is counted as exact; sparse attention leaves out a part of it"
     if spec.feature_cache is not None and spec.feature_cache.skipped is None:

@@ -150,9 +150,9 @@ def _copied(name: str, size: int) -> Flow:
     return Flow(name, Kind.COPY, 1, size, 0, size)
 
 
-def infer_traffic(spec: InferSpec) -> tuple[Flow, ...]:
+def infer_traffic(spec: InferSpec, first_step: int = 0) -> tuple[Flow, ...]:
     """What one video moves on each rank."""
-    layout, runtime, steps = infer_layout(spec), spec.runtime, passes_by_step(spec)
+    layout, runtime, steps = infer_layout(spec), spec.runtime, passes_by_step(spec)[first_step:]
     apart = runtime.guidance is GuidanceMode.PARALLEL
     # Weights are fetched once per pass through the network, whatever its batch.
     fetches = sum(steps) if runtime.guidance is GuidanceMode.SEQUENTIAL else len(steps)

@@ -16,7 +16,7 @@ from mm_config.reproducing.compare import Comparison, compare, compare_video
 from mm_config.reproducing.difference import largest
 from mm_config.reproducing.inputs import input_changes
 from mm_config.reproducing.metrics import read_metrics
-from mm_config.reproducing.videos import frames_at, video_at, videos_of
+from mm_config.reproducing.videos import batch_at, frames_at, video_at, videos_of
 from mm_config.running.runners import run
 from mm_config.running.threads import on_threads
 from mm_config.runs.folder import Run, attach
@@ -89,8 +89,8 @@ def reproduce(
     requests, place = stored_requests(stored.path, stored.record), 0
     if video is not None:
         place, requests = _place_of(stored, video), requests_of(stored)
-        start, size = _batch_of(stored, place)
-        requests = requests[start : start + size]
+        batch = _batch_of(stored, place)
+        requests = requests[batch.start : batch.stop]
     origins = stored_origins(stored.path)
     said: list[OriginChange] = []
 
@@ -114,7 +114,7 @@ def reproduce(
     if video is None:
         comparison = compare(stored.path, new, last_step, finished)
     else:
-        again = video_at(new, place - _batch_of(stored, place)[0])
+        again = video_at(new, place - _batch_of(stored, place).start)
         comparison = compare_video(video, again, frames_at(stored.path, place))
     made = Reproduction(stored.path, new, tuple(said), comparison)
     write_json(new / REPORT_FILE, report(made))
@@ -170,11 +170,12 @@ def _place_of(stored: Run, video: Path) -> int:
     return requests.index(request)
 
 
-def _batch_of(stored: Run, place: int) -> tuple[int, int]:
-    """Where the batch of a request starts, and how many requests a batch has."""
+def _batch_of(stored: Run, place: int) -> range:
+    """The requests that share a request's batch, by their places; older runs recorded none."""
     assert isinstance(stored.spec, InferSpec), "only a generation has requests"
     size = stored.spec.runtime.batch_size
-    return place - place % size, size
+    start = place - place % size
+    return batch_at(stored.path, place) or range(start, start + size)
 
 
 def _run(stored: Run, options: RunOptions) -> Path:

@@ -35,6 +35,15 @@ def frames_at(run_dir: Path, place: int) -> str | None:
     return listed[place].get("frames") if place < len(listed) else None
 
 
+def batch_at(run_dir: Path, place: int) -> range:
+    """The places of the requests whose videos were made in one batch with a request's; none where a run
+    didn't record it."""
+    batches = [one.get("batch") for one in read_result(run_dir).get("videos", [])]
+    if place >= len(batches) or (first := batches[place]) is None:
+        return range(0)
+    return range(first, first + batches.count(first))
+
+
 def score_of(run_dir: Path) -> Mapping[str, Any]:
     """What the result says of each score; nothing where there is no result or nothing was measured."""
     return read_result(run_dir).get("score") or {}

@@ -42,7 +42,7 @@ _OBJECT: Any = dict
 _RESULT = {
     "checkpoint": str | None,
     "steps": int,
-    "videos": [{"name": str, "path": str, "frames": str}],
+    "videos": [{"name": str, "path": str, "frames": str, "batch": int}],
     "experts": {"": {"run_dir": str | None}},
     "score": _OBJECT | None,
 }
