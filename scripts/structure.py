@@ -26,7 +26,7 @@ MOST_FLOORS = 6
 """Among the folders of a storey, and among the files of a folder."""
 MOST_FLOORS_OF = {"importing": 8}
 """Folders with a limit of their own; docs/decisions.md, section 30, says why."""
-MOST_LINES = 31_400
+MOST_LINES = 31_700
 """Of mm_config; docs/decisions.md, section 30, says how it moves."""
 MOST_LINES_OF_A_FILE = 300
 FOLDERS = ("packages", "experiments", "examples", "tests", "scripts", "benchmarks")
