@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,11 @@ FILES = {
     "data.json": "data.json",
     "fsdp2_config.yaml": "fsdp2_config.yaml",
     "pretrain_high.sh": "seed_pretrain_high.sh",
+}
+UNBROKEN: dict[str, Any] = {
+    "subsequent_indent": "    ",
+    "break_long_words": False,
+    "break_on_hyphens": False,
 }
 LANGUAGES = {".json": "json", ".yaml": "yaml", ".sh": "bash"}
 
@@ -36,7 +43,10 @@ def parts(folder: Path) -> dict[str, str]:
         theirs += f"\n`{shown}`\n\n```{LANGUAGES[Path(shown).suffix]}\n{text}\n```\n"
     ours = (folder / "experiments" / "mine.py").read_text("utf-8")
     command = f"$ mm import mindspeed {' '.join(FILES)} --out experiments/mine.py"
+    told = dict(line.split("  ", 1) for line in printed.getvalue().splitlines()[1:4])
+    commands = [textwrap.fill(told[name].strip(), 110, **UNBROKEN) for name in ("plan it", "run it")]
     return {
+        "run": "\n```bash\n" + "\n".join(commands).replace("\n  ", " \\\n  ") + "\n```\n\n",
         "files": f"{theirs}\n",
         "experiment": f"\n```python\n{ours}```\n\n",
         "report": f"\n```console\n{command}\n{printed.getvalue()}```\n\n",
