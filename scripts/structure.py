@@ -24,8 +24,6 @@ STOREYS = {
 APART = ("mm_config", "mm_config.__main__", "mm_config.interrupts")
 MOST_FLOORS = 6
 """Among the folders of a storey, and among the files of a folder."""
-MOST_FLOORS_OF = {"importing": 8}
-"""Folders with a limit of their own; docs/decisions.md, section 30, says why."""
 MOST_LINES = 31_700
 """Of mm_config; docs/decisions.md, section 30, says how it moves."""
 MOST_LINES_OF_A_FILE = 300
@@ -56,10 +54,10 @@ def _storeys(files: Graph) -> Iterator[str]:
             yield f"{storey} has {floors} floors, at most {MOST_FLOORS} are wanted"
     for folder in height:
         inside = within(files, [file for file in files if folder_of(file) == folder])
-        floors, most = floors_of(inside), MOST_FLOORS_OF.get(folder, MOST_FLOORS)
+        floors = floors_of(inside)
         print(f"  {folder:<12} {floors:>5} floors among {len(inside)} files")
-        if floors > most:
-            yield f"the files of {folder} have {floors} floors, at most {most} are wanted"
+        if floors > MOST_FLOORS:
+            yield f"the files of {folder} have {floors} floors, at most {MOST_FLOORS} are wanted"
     circles = [*circles_of(within(folders, height)), *circles_of(files)]
     print(f"circles      {len(circles):>7}")
     yield from (f"circle: {' -> '.join(circle)}" for circle in circles)

@@ -12,6 +12,7 @@ import torch
 import mm_data
 from mm_config import replace
 from mm_config.importing.mindspeed.importer import import_files
+from mm_config.specs.train import TrainSpec
 from tests.mm_config.importing.mindspeed_small import clips, written
 from tests.mm_data.test_mindspeed_frames import chain, decoded, dynamic_size, moving
 
@@ -43,6 +44,7 @@ def test_an_imported_datas_clips_are_those_of_its_chain(tmp_path: Path, antialia
     sizes = {"max_height": HEIGHT, "max_width": WIDTH, "max_hxw": MOST}
     tree = clips(num_frames=FRAMES, cfg=0.0, train_pipeline={"video": steps}, **sizes)
     spec, _ = import_files(written(tmp_path, data__json=tree))
+    assert isinstance(spec, TrainSpec)
     folder = tmp_path / "clips"
     folder.mkdir()
     files = [moving(folder / f"{number}.mp4", *size) for number, size in enumerate(SIZES)]

@@ -65,7 +65,7 @@ def said(verdict: Verdict, fact: Because, told: str) -> Reading:
     return Reading(fact, verdict, told)
 
 
-def refused(fact: Because, why: str) -> Reading:
+def refused(fact: Fact, why: str) -> Reading:
     """A value that no spec of ours can say."""
     return Reading(fact, Verdict.REFUSED, why)
 
@@ -112,11 +112,9 @@ def composed(readings: Iterable[Reading]) -> Composed:
         tuple(_entry(about, several) for about, several in found),
         tuple(
             Problem(about.place, f"{about.path} is {as_in_file(about.value)}: {reading.told}")
-            if isinstance(about, Fact)
-            else Problem("", f"{about} {reading.told}")
             for about, several in found
             for reading in several
-            if reading.verdict is Verdict.REFUSED
+            if reading.verdict is Verdict.REFUSED and isinstance(about, Fact)
         ),
     )
 

@@ -62,9 +62,7 @@ def check_network(files: Files) -> None:
             what = (
                 f"{str(fact.value).upper()} networks are" if fact.value == "vace" else "is a network that is"
             )
-            message = (
-                f"predictor.model_id is {fact.value!r}: {what} not in our specs, only Wan's own (wandit)"
-            )
+            message = f"{fact.path} is {fact.value!r}: {what} not in our specs, only Wan's own (wandit)"
             raise UserError(Problem(fact.place, message))
 
 
