@@ -120,17 +120,17 @@ def test_ranks_share_weights_that_several_hold() -> None:
 
 
 def test_attention_fits_the_device_and_the_format() -> None:
-    sage = {"runtime.attention": AttentionImpl.SAGE}
-    assert found(WAN_T2V, sage) == {}
+    flash = {"runtime.attention": AttentionImpl.FLASH_3}
+    assert found(WAN_T2V, flash) == {}
     only(
         WAN_T2V,
-        {**sage, "dtype": Dtype.FLOAT32},
+        {**flash, "dtype": Dtype.FLOAT32},
         "runtime.attention",
         "16-bit values, but spec.dtype is float32",
     )
     only(
         WAN_T2V,
-        {**sage, "runtime.device": "npu"},
+        {**flash, "runtime.device": "npu"},
         "runtime.attention",
         "which is for cuda, but device is npu",
     )

@@ -16,6 +16,8 @@ from mm_infer import load
 INT8 = QuantizationSpec(format=QuantFormat.INT8)
 GROUPS = QuantizationSpec(format=QuantFormat.INT8, group_size=16, skip=("blocks.*.attn2",))
 FP8 = QuantizationSpec(format=QuantFormat.FP8)
+DYNAMIC = QuantizationSpec(format=QuantFormat.INT8, dynamic=True)
+ALL = {"int8": INT8, "groups": GROUPS, "fp8": FP8, "dynamic": DYNAMIC}
 
 
 def rounded(weight: Tensor, quantization: QuantizationSpec) -> Tensor:
@@ -31,13 +33,27 @@ def rounded(weight: Tensor, quantization: QuantizationSpec) -> Tensor:
     return (values * scale).flatten(1)
 
 
+class Rounded(nn.Module):
+    """A linear layer with rounded weights, and where they are dynamic with int8 inputs of a scale each."""
+
+    def __init__(self, layer: nn.Linear, quantization: QuantizationSpec) -> None:
+        super().__init__()
+        self.weight, self.bias = rounded(layer.weight, quantization), layer.bias
+        self.quantization = quantization
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.quantization.dynamic:
+            inputs = rounded(inputs.flatten(0, -2), self.quantization).view_as(inputs)
+        return nn.functional.linear(inputs, self.weight, self.bias)
+
+
 def is_quantized(name: str, quantization: QuantizationSpec) -> bool:
     """Whether a layer of Wan's network is one of those that the specs of this file mean."""
     left = "attn2" in name and quantization is GROUPS
     return name.startswith("blocks.") and not left
 
 
-@pytest.mark.parametrize("quantization", [INT8, GROUPS, FP8], ids=["int8", "groups", "fp8"])
+@pytest.mark.parametrize("quantization", ALL.values(), ids=ALL)
 def test_a_quantised_expert_computes_with_weights_rounded_by_hand(
     spec: InferSpec, options: RunOptions, quantization: QuantizationSpec
 ) -> None:
@@ -48,16 +64,18 @@ def test_a_quantised_expert_computes_with_weights_rounded_by_hand(
     inputs = latents, torch.tensor([700.0, 900.0]), torch.randn(2, 8, model.text_dim)
     with torch.inference_mode():
         before = exact(*inputs)
-        for name, module in exact.named_modules():
+        for name, module in list(exact.named_modules()):
             if isinstance(module, nn.Linear) and is_quantized(name, quantization):
-                module.weight = nn.Parameter(rounded(module.weight, quantization), requires_grad=False)
+                exact.set_submodule(name, Rounded(module, quantization))
         expected, found = exact(*inputs), small(*inputs)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert (expected - before).abs().max() > 1e-4
+    # An input between two steps of int8 may fall to either.
+    near = 3e-4 if quantization.dynamic else 1e-5
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=near)
+    assert (expected - before).abs().max() > 10 * near
 
 
 @pytest.mark.parametrize("dtype", [Dtype.FLOAT32, Dtype.BFLOAT16])
-@pytest.mark.parametrize("quantization", [INT8, GROUPS, FP8], ids=["int8", "groups", "fp8"])
+@pytest.mark.parametrize("quantization", ALL.values(), ids=ALL)
 def test_quantised_weights_take_the_bytes_that_the_plan_counts(
     spec: InferSpec, options: RunOptions, quantization: QuantizationSpec, dtype: Dtype
 ) -> None:
@@ -91,6 +109,15 @@ def test_a_quantised_video_is_another_one_and_comes_out_again(spec: InferSpec, o
         (
             {"quantization.format": QuantFormat.FP8, "quantization.group_size": 16},
             "quantization.group_size: is 16, but fp8 has one scale for each row; leave it None, or take ",
+        ),
+        (
+            {"quantization.dynamic": True, "quantization.group_size": 16},
+            "group_size: is 16, but quantization.dynamic has one scale for each row; leave it None, or take ",
+        ),
+        (
+            {"quantization.format": QuantFormat.FP8, "quantization.dynamic": True},
+            "quantization.dynamic: is True, but products of fp8 are not available on cpu in float32; they "
+            "need bfloat16 on CUDA with a capability of 8.9; choose quantization.format int8, or False for",
         ),
         (
             {"runtime.residency.experts": Residency.LAYERWISE, "runtime.residency.prefetch": 0},

@@ -66,9 +66,9 @@ def test_a_run_leaves_videos_sheet_and_result(
 
 def test_attention_that_the_device_has_not_is_refused(spec: InferSpec, options: RunOptions):
     changed = replace(
-        spec, {"runtime.device": "auto", "runtime.attention": AttentionImpl.FLASH_4, "dtype": Dtype.BFLOAT16}
+        spec, {"runtime.device": "auto", "runtime.attention": AttentionImpl.FLASH_3, "dtype": Dtype.BFLOAT16}
     )
-    with pytest.raises(UserError, match=r"^spec\.runtime\.attention: is flash_4, which is not available on "):
+    with pytest.raises(UserError, match=r"^spec\.runtime\.attention: is flash_3, which is not available on "):
         result_of(changed, options)
 
 

@@ -17,7 +17,7 @@ def test_the_plain_attention_can_be_asked_for() -> None:
     assert choose("cpu", AttentionImpl.REFERENCE).attention is attention.reference
 
 
-@pytest.mark.parametrize("wanted", ["cudnn", "flash_2", "flash_3", "flash_4", "npu", "sage"])
+@pytest.mark.parametrize("wanted", ["cudnn", "flash_2", "flash_3", "npu"])
 def test_what_a_device_has_not_is_refused_with_what_it_has(wanted: str) -> None:
     with pytest.raises(UserError) as refused:
         choose("cpu", AttentionImpl(wanted))

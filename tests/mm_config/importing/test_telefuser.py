@@ -21,7 +21,7 @@ from mm_config.specs.diffusion import SigmaTable, Solver
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.parallel import AttentionImpl, CompileMode
 from mm_config.specs.requests import SamplesSpec
-from mm_config.specs.serving import GuidanceMode, QuantFormat, Residency, SparsePattern
+from mm_config.specs.serving import ApproximateAttention, GuidanceMode, QuantFormat, Residency, SparsePattern
 from mm_config.specs.weights import ReleasedWeights
 from tests.mm_config.importing.telefuser_files import (
     ABSENT,
@@ -179,7 +179,8 @@ def test_attention_that_leaves_out_keys(tmp_path: Path) -> None:
     )
     assert spec.sparse_attention is not None
     assert (spec.sparse_attention.pattern, spec.sparse_attention.dense_steps) == (SparsePattern.RADIAL, 12)
-    assert spec.runtime.attention is AttentionImpl.SAGE
+    assert spec.runtime.attention is AttentionImpl.AUTO
+    assert spec.approximate_attention is ApproximateAttention.SAGE
 
 
 def test_quantised_networks(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from mm_config.specs.infer import InferSpec
 from mm_config.specs.lora import AppliedLoraSpec
 from mm_config.specs.parallel import AttentionImpl, CompileBackend, CompileMode
 from mm_config.specs.serving import (
+    ApproximateAttention,
     FeatureCacheSpec,
     GuidanceMode,
     QuantFormat,
@@ -100,16 +101,25 @@ SAID: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
             ("TORCH_CUDNN", AttentionImpl.CUDNN),
             ("FLASH_ATTN_2", AttentionImpl.FLASH_2),
             ("FLASH_ATTN_3", AttentionImpl.FLASH_3),
-            ("FLASH_ATTN_4", AttentionImpl.FLASH_4),
-            ("SAGE_ATTN_2_8_8", AttentionImpl.SAGE),
-            ("SAGE_ATTN_2_8_16", AttentionImpl.SAGE),
-            ("SAGE_ATTN_2_8_8_SM90", AttentionImpl.SAGE),
+        )
+    ),
+    *(
+        (
+            {"networks.attention_config.attn_impl": theirs},
+            {"runtime.attention": AttentionImpl.AUTO, "approximate_attention": ours},
+        )
+        for theirs, ours in (
+            ("FLASH_ATTN_4", ApproximateAttention.FLASH_4),
+            ("SAGE_ATTN_2_8_8", ApproximateAttention.SAGE),
+            ("SAGE_ATTN_2_8_16", ApproximateAttention.SAGE),
+            ("SAGE_ATTN_2_8_8_SM90", ApproximateAttention.SAGE),
         )
     ),
     (
         {"networks.attention_config": {"attn_impl": "RADIAL_ATTN", "sparse_config": RADIAL}},
         {
-            "runtime.attention": AttentionImpl.SAGE,
+            "runtime.attention": AttentionImpl.AUTO,
+            "approximate_attention": ApproximateAttention.SAGE,
             "sparse_attention": SparseAttentionSpec(
                 pattern=SparsePattern.RADIAL, dense_steps=3, dense_layers=2, decay_factor=0.5, block_size=64
             ),
@@ -119,6 +129,7 @@ SAID: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
         {"networks.attention_config": {"attn_impl": "LOCAL_SPARSE_ATTN", "sparse_config": LOCAL}},
         {
             "runtime.attention": AttentionImpl.AUTO,
+            "approximate_attention": None,
             "sparse_attention": SparseAttentionSpec(pattern=SparsePattern.LOCAL, window=9, dense_steps=4),
         },
     ),

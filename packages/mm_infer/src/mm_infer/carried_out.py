@@ -47,6 +47,7 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
         runtime.deterministic, runtime.attention, runtime.compile, "runtime.compile"
     )
     yield from ring_problems(runtime.parallel.ring, runtime.attention)
+    yield from _approximation_problems(spec)
     yield from _split_problems(spec)
     yield from quantization_refusals(spec.quantization)
     yield from _quantized_problems(spec)
@@ -70,6 +71,21 @@ def _is_in_part_guided(spec: InferSpec) -> bool:
     return len({(expert, guidance != 1) for expert, guidance in guidance_by_step(spec)}) > len(
         {expert for expert, _ in guidance_by_step(spec)}
     )
+
+
+def _approximation_problems(spec: InferSpec) -> Iterator[Problem]:
+    """What attention that is not exact can't be combined with."""
+    if spec.approximate_attention is None:
+        return
+    name = spec.approximate_attention.value
+    if spec.runtime.parallel.ring > 1:
+        message = f"is {name}, which gives no log-sum-exp, by which a ring merges blocks of keys"
+        yield Problem(
+            "approximate_attention", f"{message}; None, or runtime.parallel.ring 1 and ulysses in its place"
+        )
+    if spec.sparse_attention is not None:
+        message = f"is {name}, which can't be sparse yet; leave it or sparse_attention None"
+        yield Problem("approximate_attention", message)
 
 
 def _split_problems(spec: InferSpec) -> Iterator[Problem]:
@@ -120,6 +136,7 @@ CARRIED_OUT = CarriedOut(
         "feature_cache",
         "quantization",
         "after_decode",
+        "approximate_attention",
         "image_fit",
         "image_background",
         "distilled",

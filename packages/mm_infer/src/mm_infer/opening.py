@@ -42,7 +42,7 @@ from mm_models import (
     require_stream,
     torch_dtype,
 )
-from mm_models.ops import Ops, choose
+from mm_models.ops import Ops, approximated, choose
 
 PATH_OF = {
     Expert.HIGH_NOISE: "spec.high_noise",
@@ -130,7 +130,9 @@ def open_generation(
         require_stages(spec)
     with gathering(problems):
         place, dtype = device.pick(spec.runtime.device), torch_dtype(spec.dtype)
-        ops = choose(place, spec.runtime.attention, dtype)
+        exact = choose(place, spec.runtime.attention, dtype)
+        ops = approximated(exact, place, spec.approximate_attention, dtype)
+        mm_models.require_quantization(spec.quantization, place, dtype)
         rules.check_kernels(spec, place.type)
     if requests is not None:
         with gathering(problems):

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mm_models.loading import check as check_weights
     from mm_models.loading import load, load_by_parts, load_group
     from mm_models.networks import build, draw, initialize, register_network
-    from mm_models.quantizing import quantize
+    from mm_models.quantizing import quantize, require_quantization
     from mm_models.registered import builder_of, tags_of
     from mm_models.releases import require_releases
     from mm_models.repeatable import deterministic

@@ -61,8 +61,9 @@ def determinism_problems(
         yield Problem(f"{path}.mode", message)
 
 
-_QUANT_FORMATS = (QuantFormat.FP8, QuantFormat.INT8)
-"""Formats that weights are stored in; inputs keep the layers' dtype."""
+_FP8 = QuantFormat.FP8
+_QUANT_FORMATS = (_FP8, QuantFormat.INT8)
+"""Formats that weights are stored in, and with `dynamic` inputs too."""
 
 
 def quantization_refusals(quantization: QuantizationSpec | None) -> Iterator[Problem]:
@@ -74,10 +75,9 @@ def quantization_refusals(quantization: QuantizationSpec | None) -> Iterator[Pro
         yield Problem(
             "quantization.format", f"is {quantization.format.value}, which is not there yet; {known} is"
         )
-    elif quantization.format is QuantFormat.FP8 and quantization.group_size is not None:
-        message = f"is {quantization.group_size}, but fp8 has one scale for each row"
-        yield Problem(
-            "quantization.group_size", f"{message}; leave it None, or take quantization.format int8"
-        )
+    elif quantization.group_size is not None and (quantization.dynamic or quantization.format is _FP8):
+        why = "quantization.dynamic" if quantization.dynamic else "fp8"
+        message = f"is {quantization.group_size}, but {why} has one scale for each row; leave it None"
+        yield Problem("quantization.group_size", f"{message}, or take int8 weights alone")
     elif find_spec("torchao") is None:
         yield Problem("quantization", "needs torchao: pip install 'mm-models[torchao]'")

@@ -72,8 +72,7 @@ class Report:
         if not self.asks:
             return shlex.join([*self.launcher, experiment, *self.flags])
         program = ("mm",) if self.launcher == ("python",) else (*self.launcher, "-m", "mm_config")
-        out = ("--out", "videos" if self.asks.count("--prompt") > 1 else "video.mp4")
-        return shlex.join([*program, "generate", experiment, *self.asks, *out, *self.flags])
+        return shlex.join([*program, "generate", experiment, *self.asks, *self.flags])
 
     def of(self, verdict: Verdict) -> tuple[Entry, ...]:
         """The entries with one verdict."""

@@ -229,10 +229,10 @@ def _weight_bytes(spec: InferSpec, parameters: int) -> int:
         return parameters * size + wider
     few = quantized_count(spec.model, quantization)
     bits = few * _BITS[quantization.format]
-    if quantization.group_size is not None:
-        bits += few * _SCALE_BITS / quantization.group_size
-    elif quantization.format in _SCALED_ROWS:
-        bits += quantized_rows(spec.model, quantization) * _SCALE_BITS
+    if quantization.format in _SCALED_ROWS:
+        group = quantization.group_size
+        scales = quantized_rows(spec.model, quantization) if group is None else few // group
+        bits += scales * _SCALE_BITS
     return (parameters - few) * size + wider + math.ceil(bits / 8)
 
 

@@ -9,7 +9,7 @@ from mm_config.schema.errors import Problem
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.parallel import AttentionImpl, CompileBackend, CompileMode, CompileSpec
-from mm_config.specs.serving import InferRuntimeSpec
+from mm_config.specs.serving import ApproximateAttention, InferRuntimeSpec
 from mm_config.specs.train import PrecisionSpec, TrainRuntimeSpec, TrainSpec
 
 DEVICES = ("auto", "cpu", "cuda", "npu")
@@ -17,13 +17,16 @@ DEVICE_OF = {
     AttentionImpl.CUDNN: "cuda",
     AttentionImpl.FLASH_2: "cuda",
     AttentionImpl.FLASH_3: "cuda",
-    AttentionImpl.FLASH_4: "cuda",
-    AttentionImpl.SAGE: "cuda",
     AttentionImpl.NPU: "npu",
 }
 """The device that an implementation of attention is written for."""
 SIXTEEN_BITS = frozenset(DEVICE_OF) - {AttentionImpl.NPU}
 """Implementations that take no float32."""
+NOT_EXACT = {
+    AttentionImpl.SAGE: ApproximateAttention.SAGE,
+    AttentionImpl.FLASH_4: ApproximateAttention.FLASH_4,
+}
+"""Names under which specs once had what is `approximate_attention` now, since it changes the result."""
 
 
 def precision_problems(precision: PrecisionSpec) -> Iterator[Problem]:
@@ -56,7 +59,7 @@ def runtime_problems(runtime: TrainRuntimeSpec | InferRuntimeSpec) -> Iterator[P
 
 
 def attention_problems(spec: TrainSpec | InferSpec, path: str) -> Iterator[Problem]:
-    """Fast kernels take 16-bit values, and not all have a backward pass."""
+    """Fast kernels take 16-bit values; what is not exact is no runtime's, and for generation alone."""
     attention = spec.runtime.attention
     training = isinstance(spec, TrainSpec)
     dtype = spec.precision.compute if training else spec.dtype
@@ -67,9 +70,30 @@ def attention_problems(spec: TrainSpec | InferSpec, path: str) -> Iterator[Probl
             f"is {attention.value}, which takes 16-bit values, but {where} is float32; choose auto, "
             "reference or sdpa, or bfloat16 there",
         )
-    if training and attention is AttentionImpl.SAGE:
+    if attention in NOT_EXACT:
+        instead = "one of the exact ones" if training else f"{path}.approximate_attention={attention.value}"
         yield Problem(
-            "runtime.attention", "is sage, which has no backward pass; choose auto, or one of the exact ones"
+            "runtime.attention",
+            f"is {attention.value}, which is not exact; choose auto, {'or' if training else 'and'} {instead}",
+        )
+
+
+def approximation_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
+    """Attention that is not exact takes the place of the runtime's, where there are kernels for it."""
+    approximate, runtime = spec.approximate_attention, spec.runtime
+    if approximate is None:
+        return
+    if runtime.attention is not AttentionImpl.AUTO and runtime.attention not in NOT_EXACT:
+        yield Problem(
+            "runtime.attention",
+            f"is {runtime.attention.value}, but {path}.approximate_attention is {approximate.value}, which "
+            "takes its place; choose auto",
+        )
+    if runtime.device == "npu":
+        yield Problem(
+            "approximate_attention",
+            f"is {approximate.value}, which is for cuda and, in a plain form, cpu, but {path}.runtime.device "
+            "is npu; choose None",
         )
 
 

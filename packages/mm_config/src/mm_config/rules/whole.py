@@ -189,4 +189,5 @@ def _infer_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     yield from prefixed(ranks.head_problems(spec.runtime.parallel, spec.model, path), "runtime.parallel")
     yield from precision.attention_problems(spec, path)
     yield from npu_kernels.kernel_problems(spec, spec.runtime.device)
+    yield from precision.approximation_problems(spec, path)
     yield from conditioning.sample_problems(spec)

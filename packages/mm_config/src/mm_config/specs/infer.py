@@ -158,7 +158,7 @@ class InferSpec(RootSpec):
     approximate_attention: ApproximateAttention | None = field(
         default=None, neutral=None, effect=Effect.MATHEMATICS, group=Group.SAMPLING
     )
-    """Attention of few bits; None is exact."""
+    """Attention that is faster and not exact, in place of `runtime.attention`; None is exact."""
     after_decode: tuple[StageSpec, ...] = field(
         default=(), neutral=(), effect=Effect.MATHEMATICS, group=Group.VIDEOS
     )

@@ -121,9 +121,10 @@ class AttentionImpl(enum.Enum):
     FLASH_2 = "flash_2"
     FLASH_3 = "flash_3"
     FLASH_4 = "flash_4"
+    """Refused: not exact, so `approximate_attention` of generation has it."""
     NPU = "npu"
     SAGE = "sage"
-    """8-bit attention: fast, not exact."""
+    """Refused: not exact, so `approximate_attention` of generation has it."""
 
 
 NO_PARALLEL = ParallelSpec(ulysses=1, ring=1, tensor=1)

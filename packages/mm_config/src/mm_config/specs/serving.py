@@ -102,7 +102,7 @@ class ApproximateAttention(enum.Enum):
     """Attention that computes with few bits: faster, another result."""
 
     SAGE = "sage"
-    """SageAttention: 8-bit scores."""
+    """SageAttention: queries and keys are int8 by blocks, keys without their mean."""
     FLASH_4 = "flash_4"
     """FlashAttention 4, whose exponentials are polynomials."""
 
@@ -131,6 +131,9 @@ class QuantizationSpec:
     """Glob patterns over module names that are left as they are."""
     group_size: int | None = field(default=None, ge=1)
     """Weights with a scale of their own; None takes one per row."""
+    dynamic: bool = field(default=False, neutral=False)
+    """Whether the layers' inputs are rounded too, each token's by a scale of its own, so that products are
+    8-bit."""
 
 
 @spec("feature-cache")

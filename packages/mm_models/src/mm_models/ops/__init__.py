@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mm_config.schema import lazy
 
 if TYPE_CHECKING:
-    from mm_models.ops.choosing import Ops, choose, described
+    from mm_models.ops.choosing import Ops, approximated, choose, described
     from mm_models.ops.layers import Float32LayerNorm, Float32Linear
     from mm_models.ops.rope import Rope, axis_table, grid_table
 else:

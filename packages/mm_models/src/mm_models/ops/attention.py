@@ -62,7 +62,7 @@ def flash_2(
     query_BSHD: Tensor, key_BLHD: Tensor, value_BLHD: Tensor, mask_BHSL: Tensor | None = None
 ) -> Tensor:
     """FlashAttention 2, of the extra `flash`; takes no mask."""
-    _refuse_mask(mask_BHSL, "flash_2")
+    refuse_mask(mask_BHSL, "flash_2")
     return import_module(FLASH_2).flash_attn_func(query_BSHD, key_BLHD, value_BLHD, **_repeatable())
 
 
@@ -70,7 +70,7 @@ def flash_3(
     query_BSHD: Tensor, key_BLHD: Tensor, value_BLHD: Tensor, mask_BHSL: Tensor | None = None
 ) -> Tensor:
     """FlashAttention 3 for Hopper, built from FlashAttention's folder `hopper`; takes no mask."""
-    _refuse_mask(mask_BHSL, "flash_3")
+    refuse_mask(mask_BHSL, "flash_3")
     out = import_module(FLASH_3).flash_attn_func(query_BSHD, key_BLHD, value_BLHD, **_repeatable())
     # Releases differ in whether the log-sum-exp comes with the output.
     return out[0] if isinstance(out, tuple) else out
@@ -115,11 +115,17 @@ def _bools(mask: Tensor) -> Tensor:
     return mask
 
 
-def _refuse_mask(mask: Tensor | None, form: str) -> None:
+def refuse_mask(mask: Tensor | None, form: str) -> None:
+    """For forms that take none.
+
+    Raises:
+        TypeError: There is a mask.
+    """
     if mask is not None:
         raise TypeError(f"{form} takes no mask; choose sdpa")
 
 
 def installed(module: str) -> bool:
     """Whether a package of kernels can be imported."""
-    return find_spec(module) is not None
+    package = module.rpartition(".")[0]
+    return (not package or installed(package)) and find_spec(module) is not None

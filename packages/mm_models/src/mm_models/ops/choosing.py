@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mm_config.schema import Problem, UserError
-from mm_config.specs import AttentionImpl
-from mm_models.ops import attention, gate_residual, modulate, rms_norm, rope
+from mm_config.specs import ApproximateAttention, AttentionImpl
+from mm_models.ops import approximate_attention, attention, gate_residual, modulate, rms_norm, rope
 
 Form = Callable[..., Tensor]
 
@@ -75,6 +75,38 @@ def choose(
     return attrs.evolve(_OTHERS.get(kind, REFERENCE), attention=chosen, self_attention=chosen)
 
 
+def approximated(
+    ops: Ops,
+    device: torch.device | str,
+    wanted: ApproximateAttention | None,
+    dtype: torch.dtype,
+    path: str = "spec.approximate_attention",
+) -> Ops:
+    """The same forms with attention that is faster and not exact: kernels on CUDA, its plain form on a CPU.
+
+    Args:
+        ops: As `choose` has them.
+        device: Where the networks run.
+        wanted: What takes the place of attention, to texts and images too; None leaves it exact.
+        dtype: Of queries, keys and values.
+        path: Canonical path of the field that holds `wanted`, for the error.
+
+    Raises:
+        UserError: The device or this installation has no such attention.
+    """
+    if wanted is None:
+        return ops
+    kind = str(device).partition(":")[0]
+    plain, kernels, module, capability, needs = _APPROXIMATE[wanted]
+    if kind == "cpu":
+        return attrs.evolve(ops, attention=plain, self_attention=plain)
+    there = kind == "cuda" and dtype.itemsize == 2 and attention.installed(module)
+    if not there or torch.cuda.get_device_capability() < capability:
+        where = f"on {kind} in {str(dtype).removeprefix('torch.')} here"
+        raise UserError(Problem(path, f"is {wanted.value}, which is not available {where}; it needs {needs}"))
+    return attrs.evolve(ops, attention=kernels, self_attention=kernels)
+
+
 def described(ops: Ops) -> str:
     """`attention sdpa, rms_norm fused, ...`."""
     return ", ".join(f"{operation} {form}" for operation, form in ops.names().items())
@@ -85,11 +117,29 @@ _NEEDS = {
     AttentionImpl.CUDNN: f"cuDNN and {_SIXTEEN}",
     AttentionImpl.FLASH_2: f"flash-attn (pip install 'mm-models[flash]') and {_SIXTEEN}",
     AttentionImpl.FLASH_3: f"FlashAttention's folder hopper, built, and {_SIXTEEN} of a Hopper GPU",
-    AttentionImpl.FLASH_4: "code that is not there yet",
     AttentionImpl.NPU: "an Ascend NPU and torch_npu",
-    AttentionImpl.SAGE: "code that is not there yet",
 }
 """What is missing where an implementation is not available; the others are everywhere."""
+
+_APPROXIMATE = {
+    ApproximateAttention.SAGE: (
+        approximate_attention.sage_reference,
+        approximate_attention.sage,
+        approximate_attention.SAGE,
+        (8, 0),
+        # Release 1 counts keys that are not there where their number is no multiple of 64.
+        "sageattention 2 (built from https://github.com/thu-ml/SageAttention; PyPI has release 1), "
+        f"{_SIXTEEN} and a capability of 8.0",
+    ),
+    ApproximateAttention.FLASH_4: (
+        approximate_attention.flash_4_reference,
+        approximate_attention.flash_4,
+        approximate_attention.FLASH_4,
+        (10, 0),
+        f"FlashAttention 4 (pip install --pre flash-attn-4), {_SIXTEEN} and a capability of 10.0",
+    ),
+}
+"""The plain form, the kernels, their module, the least capability, and all that they need, for people."""
 
 _OTHERS: dict[str, Ops] = {
     "cpu": Ops(

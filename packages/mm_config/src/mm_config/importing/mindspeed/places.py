@@ -20,8 +20,7 @@ FAMILIES = {
     "wan22.TI2V_5B": wan22.TI2V_5B,
 }
 _PLACEHOLDER = re.compile(
-    r"^$|\byour(?![a-z])|\byou\b|x{3,}|<[^>]*>|\.\.\.|(?:^|/)path[/_ ]to\b|^/?path/?$|\$\(|\$\{|`|^\$",
-    re.IGNORECASE,
+    r"^$|\byour|\byou\b|x{3,}|<[^>]*>|\.\.\.|(?:^|/)path[/_ ]to\b|^/?path/?$|\$\(|\$\{|`|^\$", re.IGNORECASE
 )
 
 

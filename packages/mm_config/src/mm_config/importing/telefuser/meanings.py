@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from mm_config.specs.parallel import AttentionImpl, CompileBackend, CompileMode
-from mm_config.specs.serving import QuantFormat, Residency, SparsePattern
+from mm_config.specs.serving import ApproximateAttention, QuantFormat, Residency, SparsePattern
 
 ATTENTION = {
     "TORCH_SDPA": AttentionImpl.SDPA,
     "TORCH_CUDNN": AttentionImpl.CUDNN,
     "FLASH_ATTN_2": AttentionImpl.FLASH_2,
     "FLASH_ATTN_3": AttentionImpl.FLASH_3,
-    "FLASH_ATTN_4": AttentionImpl.FLASH_4,
-    "SAGE_ATTN_2_8_8": AttentionImpl.SAGE,
-    "SAGE_ATTN_2_8_16": AttentionImpl.SAGE,
-    "SAGE_ATTN_2_8_8_SM90": AttentionImpl.SAGE,
+}
+APPROXIMATE = {
+    "FLASH_ATTN_4": ApproximateAttention.FLASH_4,
+    "SAGE_ATTN_2_8_8": ApproximateAttention.SAGE,
+    "SAGE_ATTN_2_8_16": ApproximateAttention.SAGE,
+    "SAGE_ATTN_2_8_8_SM90": ApproximateAttention.SAGE,
 }
 SPARSE = {"RADIAL_ATTN": SparsePattern.RADIAL, "LOCAL_SPARSE_ATTN": SparsePattern.LOCAL}
 OFFLOAD = {

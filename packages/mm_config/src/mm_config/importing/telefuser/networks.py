@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mm_config.importing.names import MODULES
-from mm_config.importing.telefuser.meanings import ATTENTION, QUANT, SPARSE
+from mm_config.importing.telefuser.meanings import APPROXIMATE, ATTENTION, QUANT, SPARSE
 from mm_config.importing.telefuser.readings import Config, Dump, Finding, Said, Told, Value, Wrong, taken
 from mm_config.importing.verdict import Verdict
 from mm_config.rules.modules import BLOCK_OF_FORMAT
@@ -15,7 +15,13 @@ from mm_config.specs.diffusion import SigmaTable, Solver
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.kinds import ModelSpec
 from mm_config.specs.parallel import AttentionImpl
-from mm_config.specs.serving import FeatureCacheSpec, QuantizationSpec, SparseAttentionSpec, SparsePattern
+from mm_config.specs.serving import (
+    ApproximateAttention,
+    FeatureCacheSpec,
+    QuantizationSpec,
+    SparseAttentionSpec,
+    SparsePattern,
+)
 
 _NO_GROUPS = 16
 """TeleFuser's group_size, which formats with a scale per row leave unread."""
@@ -38,14 +44,14 @@ def formats(dump: Dump) -> Iterator[Finding]:
 
 
 def attention(dump: Dump) -> Iterator[Finding]:
-    """`runtime.attention` and `sparse_attention`; encoders have exact attention."""
+    """`runtime.attention`, `approximate_attention` and `sparse_attention`; encoders have exact attention."""
     for network in dump.networks:
         yield from _attention(network.inside("attention_config"))
     for name, encoder in dump.encoders.items():
         config = encoder.inside("attention_config")
         impl = config.at("attn_impl")
         yield Told(config.inside("sparse_config"), Verdict.DEAD, "encoders have exact attention")
-        if ATTENTION.get(impl.value, AttentionImpl.SAGE) is AttentionImpl.SAGE:
+        if impl.value not in ATTENTION:
             text = f"{impl.value} is not exact; the {name} has exact attention alone"
             yield Told(impl, Verdict.CONFLICT, text)
         else:
@@ -58,11 +64,13 @@ def _attention(config: Config) -> Iterator[Finding]:
     if impl.value == "SPARGE_ATTN":
         yield Wrong(impl, "SPARGE_ATTN leaves out keys depending on the data, which has no counterpart")
         return
-    if impl.value in ATTENTION:
+    exact, approximate = ATTENTION.get(impl.value, AttentionImpl.AUTO), APPROXIMATE.get(impl.value)
+    yield Said("runtime.attention", exact, impl)
+    if impl.value not in SPARSE:
         if pattern.value is not None:
             yield Wrong(impl, f"is {impl.value}, but sparse_config has the pattern {pattern.value}")
         yield Told(sparse, Verdict.DEAD, "attn_impl is not sparse")
-        yield Said("runtime.attention", ATTENTION[impl.value], impl)
+        yield Said("approximate_attention", approximate, impl)
         yield Said("sparse_attention", None, impl)
         return
     own = SPARSE[impl.value]
@@ -70,7 +78,7 @@ def _attention(config: Config) -> Iterator[Finding]:
         text = f"is {impl.value}, but sparse_config.sparse_impl is {pattern.value}, not {own.value}"
         yield Wrong(impl, text)
     sage = sparse.at("use_sage_attention")
-    yield Said("runtime.attention", AttentionImpl.SAGE if sage.value else AttentionImpl.AUTO, sage)
+    yield Said("approximate_attention", ApproximateAttention.SAGE if sage.value else None, sage)
     read, unread, field = ("decay_factor", "local_window_size", "decay_factor")
     if own is SparsePattern.LOCAL:
         read, unread, field = ("local_window_size", "decay_factor", "window")

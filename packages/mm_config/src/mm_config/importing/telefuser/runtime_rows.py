@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mm_config.importing.rows import Row, of_kind
-from mm_config.importing.telefuser.meanings import ATTENTION, BACKENDS, MODES, OFFLOAD, QUANT, SPARSE
+from mm_config.importing.telefuser.meanings import (
+    APPROXIMATE,
+    ATTENTION,
+    BACKENDS,
+    MODES,
+    OFFLOAD,
+    QUANT,
+    SPARSE,
+)
 from mm_config.importing.values import ReadValue, optional, real, switch, whole
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.fields import ABSENT
@@ -132,9 +140,9 @@ RUNTIME_ROWS = (
         "AttentionConfig",
         mapped(
             "attn_impl",
-            one_of((*ATTENTION, "SPARGE_ATTN", *SPARSE)),
+            one_of((*ATTENTION, *APPROXIMATE, "SPARGE_ATTN", *SPARSE)),
             "TORCH_SDPA",
-            "runtime.attention",
+            "runtime.attention, approximate_attention",
             "the three Sage kernels are sage; SPARGE_ATTN, whose pattern depends on the data, is refused",
         ),
         group("sparse_config", "SparseAttentionConfig", "sparse_attention"),
@@ -152,7 +160,7 @@ RUNTIME_ROWS = (
         mapped("decay_factor", real, 1.0, "sparse_attention.decay_factor", "read by radial alone"),
         mapped("local_window_size", whole, 6, "sparse_attention.window", "read by local alone"),
         mapped("block_size", whole, 128, "sparse_attention.block_size"),
-        mapped("use_sage_attention", switch, False, "runtime.attention", "sage, or auto"),
+        mapped("use_sage_attention", switch, False, "approximate_attention", "sage, or None"),
     ),
     *of_kind(
         "CompileConfig",
