@@ -67,12 +67,10 @@ class Given:
 
     @property
     def generation(self) -> bool:
-        """An inference script decides, then an inference file without any of training's."""
-        program = program_of(self.script)
-        training = [kind for kind in self.kinds if kind in TRAINING_KINDS]
-        if program and (INFERENCE in self.kinds or not training):
+        """The script's program decides, then an inference file without a training's network."""
+        if program := program_of(self.script):
             return program in _GENERATES
-        return INFERENCE in self.kinds and not {MODEL, NATIVE} & set(training)
+        return INFERENCE in self.kinds and not {MODEL, NATIVE} & set(self.kinds)
 
 
 def given_files(files: Iterable[Path], table: Table, read_shell: Callable[[Path], Script]) -> Given:

@@ -112,7 +112,7 @@ def run_folders(files: Files, known: Known) -> Iterator[Reading]:
         if is_tuple(fact.value):
             text = "is a text of several words and no path; say it by --runs-dir"
             yield said(Verdict.OUTSIDE, fact, text)
-        elif (wrong := _wrong(fact)) is not None:
+        elif (wrong := _wrong(fact, "--runs-dir")) is not None:
             yield wrong
         else:
             text = "--runs-dir: each run gets a folder of its own below it"
@@ -123,14 +123,12 @@ def _is_read(files: Files, fact: Fact) -> bool:
     return all(map(files.holds, files.rows[fact].when.split()))
 
 
-def _wrong(fact: Fact) -> Reading | None:
+def _wrong(fact: Fact, flag: str = "--location") -> Reading | None:
     """What is told of a value that is no path."""
-    if not isinstance(fact.value, (str, tuple)) or "\0" in fact.value:
-        return refused(fact, "expected a path")
-    if fact.value == "":
+    if not isinstance(fact.value, (str, tuple)) or fact.value == "" or "\0" in fact.value:
         return refused(fact, "expected a path")
     if is_placeholder(fact.value):
-        return said(Verdict.OPEN, fact, "is no path, but a text that stands for one: say it by --location")
+        return said(Verdict.OPEN, fact, f"is no path, but a text that stands for one: say it by {flag}")
     return None
 
 
