@@ -11,32 +11,29 @@ from pathlib import Path
 from torch import Tensor
 
 from mm_config.console import aside
-from mm_config.runs import Run
 from mm_config.schema import UserError
-from mm_config.specs import GenerationRequest
 from mm_data import write_strip
 from mm_infer.pipeline import Pipeline
 from mm_infer.previews import OnPreview, Preview, preview_path
+from mm_infer.wanted import Wanted
 
 
-def keeping_previews(
-    pipeline: Pipeline, requests: Sequence[GenerationRequest], names: Sequence[str], opened: Run
-) -> OnPreview | None:
-    """Writes previews into the run folder, by the first rank of each group; None where none are asked for.
+def keeping_previews(pipeline: Pipeline, wanted: Sequence[Wanted]) -> OnPreview | None:
+    """Writes previews into run folders, by the first rank of each group; None where none are asked for.
 
     Args:
         pipeline: What makes the videos.
-        requests: All of the run.
-        names: Of their videos' files.
-        opened: The run.
+        wanted: All of them.
     """
     if pipeline.spec.runtime.preview_every is None:
         return None
+    places = {one.request: one for one in wanted}
 
     def write(preview: Preview) -> None:
         if not pipeline.layout.leads:
             return
-        path = preview_path(opened.path, names[requests.index(preview.request)], preview.step)
+        place = places[preview.request]
+        path = preview_path(place.run.path, place.name, preview.step)
         try:
             path.parent.mkdir(exist_ok=True)
             write_strip(path, preview.frames)
