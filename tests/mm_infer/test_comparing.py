@@ -209,7 +209,7 @@ def test_two_equal_specs_are_equal_and_what_is_asked_for_is_the_first_ones(
             ("exact.json", "--calibrate", "x.txt"),
             "--calibrate: expected the name of a file that ends in .json or .yaml, got 'x.txt'",
         ),
-        (("exact.json", "--seed", "3"), "--seed: has no part without --prompt or --requests; leave it out"),
+        (("exact.json", "--seed", "3"), "--seed: has no part without --prompt or --prompts; leave it out"),
         (("exact.json", "--out", "x.mp4"), "--out: several prompts need a folder, got the file name 'x.mp4'"),
         (
             ("exact.json", "--spec.stepz", "3"),

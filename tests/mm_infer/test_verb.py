@@ -100,7 +100,7 @@ def test_an_existing_file_is_kept_unless_forced(place: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--out", "x.mp4"), ["--prompt: is missing; say what the video shows, or give --requests"]),
+        (("--out", "x.mp4"), ["--prompt: is missing; say what the video shows, or give --prompts"]),
         (("--prompt", RED), ["--out: is missing; name the .mp4 to write"]),
         (("--prompt", " ", "--out", "x.mp4"), ["--prompt: is blank"]),
         (

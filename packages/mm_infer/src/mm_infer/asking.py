@@ -1,11 +1,10 @@
-"""What `mm generate` is asked for: prompts, files and settings, or a file of requests. Imports no torch."""
+"""What `mm generate` is asked for: prompts, files and settings, or a file of prompts. Imports no torch."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import attrs
 from mm_config.cli import CommandLine, Option, whole_number
 from mm_config.schema import Problem, UserError, gathering
 from mm_config.specs import GenerationRequest, Resolution, Solver
-from mm_config.stored import from_payload, to_payload
+from mm_infer.jobs.prompts import Asked, read_prompts
 
 
 def _prompt(text: str) -> str:
@@ -82,7 +81,11 @@ STRENGTH = Option(
     read=partial(_number, above=0, most=1),
 )
 SEED = Option(
-    "--seed", "Seed of the noise of every video (default: 0).", "N", read=partial(whole_number, least=0)
+    "--seed",
+    "Seed of the noise (default: 0). Give it again to make each video once more.",
+    "N",
+    repeatable=True,
+    read=partial(whole_number, least=0),
 )
 FRAMES = Option("--frames", "Frames of every video (default: the spec's).", "N", read=whole_number)
 SIZE = Option(
@@ -126,15 +129,15 @@ GUIDANCE_LOW_NOISE = Option(
     "X",
     read=partial(_number, least=1),
 )
-REQUESTS = Option(
-    "--requests",
-    "In place of prompts, a file with a JSON object on each line: prompt, and whichever other fields of a "
-    "request it sets, such as seed, num_frames or image, from the file's folder.",
+PROMPTS = Option(
+    "--prompts",
+    "In place of --prompt, a file that asks for many videos: .txt with a prompt in each line; .jsonl, .csv "
+    "or .parquet with prompt and whichever other fields of a request a line sets, such as seed, num_frames "
+    "or image, from the file's folder. A line without a seed has one that follows from --seed and its place.",
     "FILE",
     read=Path,
 )
 SHARED = {
-    SEED: "seed",
     NEGATIVE_PROMPT: "negative_prompt",
     STRENGTH: "strength",
     FRAMES: "num_frames",
@@ -149,95 +152,56 @@ SHARED = {
 """Options that say one field of every request."""
 FILES = {IMAGE: "image", LAST_IMAGE: "last_image", VIDEO: "video"}
 """Options that name a file for all requests, or one for each."""
-OPTIONS = (PROMPT, NEGATIVE_PROMPT, *FILES, STRENGTH, SEED, FRAMES, SIZE, *tuple(SHARED)[4:], REQUESTS)
+OPTIONS = (PROMPT, NEGATIVE_PROMPT, *FILES, STRENGTH, SEED, FRAMES, SIZE, *tuple(SHARED)[3:], PROMPTS)
+
+
+def shared_fields(line: CommandLine) -> dict[str, Any]:
+    """The fields that a command line says for all of its requests."""
+    said = {name: line.value(option) for option, name in SHARED.items() if line.has(option)}
+    if line.has(SIZE):
+        said["width"], said["height"] = line.value(SIZE)
+    return said
+
+
+def asked_in_file(line: CommandLine) -> tuple[tuple[Asked, ...], list[Problem]]:
+    """What the file of a command line asks for, and what is wrong with the line beside it."""
+    idle = [option.flag for option in (PROMPT, *FILES) if line.has(option)]
+    problems = [Problem(flag, f"is said by each line of {PROMPTS.flag}; leave it out") for flag in idle]
+    asked: tuple[Asked, ...] = ()
+    with gathering(problems):
+        asked = read_prompts(line.value(PROMPTS), shared_fields(line), line.values(SEED) or (0,))
+    return asked, problems
 
 
 def requests_of_line(
     line: CommandLine, beside: Sequence[GenerationRequest] = ()
 ) -> tuple[tuple[GenerationRequest, ...], list[Problem]]:
-    """The requests of a command line, and what is wrong with them.
+    """The requests of a command line, each with each seed, and what is wrong with them.
 
     Args:
         line: The command line.
         beside: What stands beside its target, which a line without prompts asks for again.
     """
-    problems: list[Problem] = []
-    said = {name: line.value(option) for option, name in SHARED.items() if line.has(option)}
-    if line.has(SIZE):
-        said["width"], said["height"] = line.value(SIZE)
-    if line.has(REQUESTS):
-        idle = [option.flag for option in (PROMPT, *FILES) if line.has(option)]
-        problems += [Problem(flag, f"is said by each line of {REQUESTS.flag}; leave it out") for flag in idle]
-        with gathering(problems):
-            return read_requests(line.value(REQUESTS), said), problems
-        return (), problems
+    if line.has(PROMPTS):
+        in_file, problems = asked_in_file(line)
+        problems += [problem for one in in_file for problem in one.problems]
+        return tuple(request for one in in_file for request in one.requests), problems
+    problems = []
     asked = [GenerationRequest(prompt=prompt) for prompt in line.values(PROMPT)]
     if not line.has(PROMPT) and all(problem.path != PROMPT.flag for problem in line.problems):
         asked = list(beside)
         if not asked:
-            said_how = f"is missing; say what the video shows, or give {REQUESTS.flag}"
+            said_how = f"is missing; say what the video shows, or give {PROMPTS.flag}"
             problems.append(Problem(PROMPT.flag, said_how))
+    said = shared_fields(line)
     files = {
         name: _files(line, option, len(asked), problems) for option, name in FILES.items() if line.has(option)
     }
     return tuple(
-        attrs.evolve(one, **said, **{name: given[index] for name, given in files.items()})
+        attrs.evolve(one, **said, **seed, **{name: given[index] for name, given in files.items()})
         for index, one in enumerate(asked)
+        for seed in ([{"seed": seed} for seed in line.values(SEED)] or [{}])
     ), problems
-
-
-def read_requests(file: Path, shared: Mapping[str, Any]) -> tuple[GenerationRequest, ...]:
-    """The requests of a file with a JSON object on each line; blank lines are passed over.
-
-    Args:
-        file: The file; images and videos are looked up from its folder.
-        shared: What lines that don't say it take.
-
-    Raises:
-        UserError: It can't be read, or lines are no requests: all of them, each with its number.
-    """
-    try:
-        lines = file.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UserError(Problem(REQUESTS.flag, f"{file} can't be read: {why}")) from error
-    payload: dict[str, Any] = to_payload(GenerationRequest(prompt="any", **shared))
-    defaults = {name: value for name, value in payload["spec"].items() if name != "prompt"}
-    found: list[GenerationRequest] = []
-    problems: list[Problem] = []
-    for number, text in enumerate(lines, 1):
-        if text.strip():
-            with gathering(problems):
-                said = _object(text, file, number)
-                found.append(from_payload({**payload, "spec": defaults | said}, f"{file}:{number}"))
-    if not problems and not found:
-        problems.append(Problem(REQUESTS.flag, f"{file} asks for nothing"))
-    if problems:
-        raise UserError(problems)
-    return tuple(found)
-
-
-def _object(text: str, file: Path, number: int) -> dict[str, Any]:
-    """A line's object, its image files below the file's folder. Raises UserError where it is none."""
-    try:
-        fields = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        why = f"is no JSON: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise UserError(Problem(f"{file}:{number}", why)) from error
-    if not isinstance(fields, dict):
-        example = 'is no JSON object such as {"prompt": "a red circle moving up"}'
-        raise UserError(Problem(f"{file}:{number}", example))
-    for name in FILES.values():
-        if isinstance(fields.get(name), str):
-            fields[name] = str(file.parent / fields[name])
-    return fields
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise ValueError("says a key twice")
-    return fields
 
 
 def _files(line: CommandLine, option: Option, prompts: int, problems: list[Problem]) -> Sequence[str | None]:

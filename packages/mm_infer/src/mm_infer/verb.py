@@ -26,10 +26,12 @@ from mm_config.cli import (
 from mm_config.console import is_main_rank, print_lines, say, set_by_torchrun, typed_path
 from mm_config.npu import exported
 from mm_config.options import RunOptions, load_locations
+from mm_config.rules import counted
 from mm_config.running import on_threads
 from mm_config.schema import Problem, UserError, gathering
 from mm_config.specs import GenerationRequest, InferSpec
-from mm_infer.asking import OPTIONS, requests_of_line
+from mm_infer.asking import OPTIONS, PROMPTS, asked_in_file, requests_of_line
+from mm_infer.jobs.items import FAILED
 from mm_infer.naming import file_names
 
 OUT = Option(
@@ -46,10 +48,14 @@ DECODE = Option(
     "LATENTS",
     read=Path,
 )
+KEEP_GOING = Option(
+    "--keep-going",
+    "Make what can be made of --prompts; the lines that can't be read or made are recorded.",
+)
 FORCE = Option("--force", "Overwrite files that exist.")
 
 USAGE = Usage(
-    "mm generate TARGET --prompt TEXT [--image FILE] | --requests FILE | --decode LATENTS --out PATH "
+    "mm generate TARGET --prompt TEXT [--image FILE] | --prompts FILE | --decode LATENTS --out PATH "
     "[--spec.FIELD VALUE ...]",
     "Make videos from prompts.",
     "Makes a video of each prompt, with the model, the sampler and the size of an inference spec, and writes "
@@ -63,7 +69,7 @@ USAGE = Usage(
     "video of such a file, on another device or with tiles where memory was too small.\n\n"
     "A target is an experiment file, a saved spec, a run folder, a video that a run made, a module, a run id "
     "or a hash prefix of at least 6 digits.",
-    (*OPTIONS, DECODE, OUT, FORCE, LIKE, ACCEPT_CONTENT, RUNS_DIR, LOCATION),
+    (*OPTIONS, KEEP_GOING, DECODE, OUT, FORCE, LIKE, ACCEPT_CONTENT, RUNS_DIR, LOCATION),
     (
         (
             'mm generate experiments/tiny.py --prompt "a red circle moving right" --out circle.mp4',
@@ -83,8 +89,8 @@ USAGE = Usage(
             "two videos, into a folder",
         ),
         (
-            "mm generate experiments/wan22_i2v.py --requests wanted.jsonl --out made",
-            "a video for each line of a file",
+            "mm generate experiments/wan22_i2v.py --prompts wanted.jsonl --out made",
+            "a folder for each line of a file; again, and what is there is not made twice",
         ),
         (
             "mm generate --decode runs/wan/20260102-1a2b3c4d5e6f-1/latents/boats-leave-0.safetensors"
@@ -100,12 +106,16 @@ def make_files(line: CommandLine) -> int:
     """Writes a video for each prompt, or that of denoised latents."""
     if line.has(DECODE):
         return _decode(line)
+    if line.has(PROMPTS):
+        return _make_job(line)
     spec, beside, unread = None, (), list[Problem]()
     world_size = _world_size(unread)
     with gathering(unread):
         (target,) = read_whole_targets(attrs.evolve(line, problems=()), world_size)
         spec, beside = target.spec, target.requests
     requests, problems = requests_of_line(line, beside)
+    if line.has(KEEP_GOING):
+        problems.append(Problem(KEEP_GOING.flag, f"has no part without {PROMPTS.flag}; leave it out"))
     paths, unusable = paths_of(line, requests)
     if problems := [*line.problems, *problems, *unusable, *unread]:
         raise UserError(problems)
@@ -120,6 +130,44 @@ def make_files(line: CommandLine) -> int:
     say(f"run folder {typed_path(run_dir)}")
     print_lines(map(str, paths) if is_main_rank() else ())
     return 0
+
+
+def _make_job(line: CommandLine) -> int:
+    """Makes the videos of a file that are not in the folder yet, each in a folder of its own."""
+    asked, problems = asked_in_file(line)
+    problems += job_problems(line)
+    world_size = _world_size(problems)
+    (spec,) = read_targets(attrs.evolve(line, problems=(*line.problems, *problems)), world_size)
+    if not isinstance(spec, InferSpec):
+        raise UserError(Problem(line.words[0], "makes no videos: expected an inference spec"))
+    options = _options(line, ())
+    with exported(spec), on_threads(options.threads):
+        from mm_infer.jobs.job import run_job
+
+        with on_threads(options.threads):
+            outcome = run_job(spec, options, asked, line.value(OUT), line.has(KEEP_GOING))
+    print_lines(map(str, outcome.folders) if is_main_rank() else ())
+    if outcome.failed and is_main_rank():
+        say(f"{counted(outcome.failed, 'video')} could not be made; {line.value(OUT) / FAILED} says why")
+    return 1 if outcome.failed else 0
+
+
+def job_problems(line: CommandLine) -> list[Problem]:
+    """What is wrong with the folder of a job, and with options that have no part in it."""
+    message = "has no part in --prompts: finished items stay as they are, in folders of their own"
+    problems = [Problem(FORCE.flag, message)] if line.has(FORCE) else []
+    if not line.has(OUT):
+        return problems
+    out = line.value(OUT)
+    if out.suffix == ".mp4" or out.is_file():
+        expected = "--prompts needs a folder, got the file name"
+        return [*problems, Problem(OUT.flag, f"{expected} {str(out)!r}")]
+    if not out.absolute().parent.is_dir():
+        return [*problems, Problem(OUT.flag, f"the folder {str(out.parent)!r} does not exist")]
+    place = out if out.is_dir() else out.absolute().parent
+    if reason := _unwritable(place):
+        return [*problems, Problem(OUT.flag, f"nothing can be written into {str(place)!r}: {reason}")]
+    return problems
 
 
 def _decode(line: CommandLine) -> int:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from mm_config.runs.inputs import read_inputs
     from mm_config.runs.marks import Mark, comment_for, digests_of, mark_of
     from mm_config.runs.paging import RunsPage, page_of, runs_that_name
-    from mm_config.runs.provenance import read_provenance
+    from mm_config.runs.provenance import read_provenance, utc_now
     from mm_config.runs.record import STATUS_FILE, RunRecord, RunStatus, read_result
+    from mm_config.runs.requests import request_inputs
 else:
     __getattr__, __dir__, __all__ = lazy(__name__)

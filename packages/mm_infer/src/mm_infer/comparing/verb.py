@@ -26,7 +26,7 @@ from mm_config.npu import exported
 from mm_config.options import RunOptions, load_locations
 from mm_config.schema import Problem, UserError, gathering
 from mm_config.specs import GenerationRequest, InferSpec
-from mm_infer.asking import OPTIONS, PROMPT, REQUESTS, requests_of_line
+from mm_infer.asking import OPTIONS, PROMPT, PROMPTS, requests_of_line
 from mm_infer.verb import FORCE, paths_of
 
 OUT = Option(
@@ -44,12 +44,12 @@ CALIBRATE = Option(
 )
 
 USAGE = Usage(
-    "mm compare A B [--prompt TEXT | --requests FILE] [--out PATH] [--calibrate FILE] [--json]"
+    "mm compare A B [--prompt TEXT | --prompts FILE] [--out PATH] [--calibrate FILE] [--json]"
     " [--spec.FIELD VALUE ...]",
     "Show what a faster spec costs in exactness.",
     "Makes the same videos by two inference specs, one after the other, each as a run of its own, and prints "
     "how many times as fast B is, by its mean step and by each stage; how far its latents are from A's after "
-    "each step, as a share; and PSNR and SSIM of the decoded frames. Without --prompt or --requests both "
+    "each step, as a share; and PSNR and SSIM of the decoded frames. Without --prompt or --prompts both "
     "make the videos that A asks for. --out lays both videos side by side. Fields on the command line are "
     "put into B.\n\n"
     "A feature cache skips steps that are fixed beforehand. --calibrate finds them: A makes the videos "
@@ -70,7 +70,7 @@ USAGE = Usage(
             'mm compare exact.json ready.json --prompt "a blue square moving up" --seed 7 --out both.mp4',
             "another video, side by side",
         ),
-        ("mm compare exact.json ready.json --requests wanted.jsonl --json", "numbers for a program"),
+        ("mm compare exact.json ready.json --prompts wanted.jsonl --json", "numbers for a program"),
     ),
     words=("A", "B"),
 )
@@ -129,11 +129,11 @@ def print_comparison(line: CommandLine) -> int:
 
 def _asked(line: CommandLine, problems: list[Problem]) -> tuple[tuple[GenerationRequest, ...], bool]:
     """The requests of the command line, and whether it says any; A's own are taken where it says none."""
-    if line.has(PROMPT) or line.has(REQUESTS):
+    if line.has(PROMPT) or line.has(PROMPTS):
         requests, found = requests_of_line(line)
         problems += found
         return requests, True
-    message = f"has no part without {PROMPT.flag} or {REQUESTS.flag}; leave it out"
+    message = f"has no part without {PROMPT.flag} or {PROMPTS.flag}; leave it out"
     problems += [Problem(option.flag, message) for option in OPTIONS if line.has(option)]
     return (), False
 
