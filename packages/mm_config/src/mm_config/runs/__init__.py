@@ -9,6 +9,7 @@ from mm_config.schema.faces import lazy
 if TYPE_CHECKING:
     from mm_config.runs.asking import Asked, Listed
     from mm_config.runs.conditions import Condition, parse_condition
+    from mm_config.runs.database import database_errors, engine_of, writing
     from mm_config.runs.folder import Run, attach, check_opens, open_run, recorded, resumed
     from mm_config.runs.index import Index, open_index
     from mm_config.runs.inputs import read_inputs

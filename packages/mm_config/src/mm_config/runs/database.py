@@ -47,8 +47,12 @@ def is_shared() -> bool:
     return bool(os.environ.get(URL_VARIABLE))
 
 
-def engine_of(runs_dir: Path) -> Engine:
+def engine_of(runs_dir: Path, file_name: str = FILE_NAME) -> Engine:
     """The database of a runs folder; nothing is opened yet.
+
+    Args:
+        runs_dir: The folder.
+        file_name: Of SQLite's file in it, where MM_RUNS_URL names no other database.
 
     Raises:
         UserError: MM_RUNS_URL is no URL, or no driver for it is installed.
@@ -61,7 +65,7 @@ def engine_of(runs_dir: Path) -> Engine:
     # Without a folder to put it in, the empty index lives in memory.
     if not runs_dir.is_dir():
         return in_memory(None)
-    url = URL.create("sqlite", database=str(runs_dir / FILE_NAME))
+    url = URL.create("sqlite", database=str(runs_dir / file_name))
     return _sqlite(create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS}))
 
 
@@ -111,10 +115,13 @@ def set_aside(runs_dir: Path) -> None:
 
 
 @contextmanager
-def writing(engine: Engine) -> Generator[Connection]:
-    """A transaction that no other writing one overlaps, committed at the end of the block."""
+def writing(engine: Engine, alone: bool = True) -> Generator[Connection]:
+    """A transaction that no other writing one overlaps, committed at the end of the block.
+
+    Where rows are locked one by one, as PostgreSQL does, several may write at once with `alone=False`.
+    """
     with database_errors(engine), engine.execution_options(writes=True).begin() as connection:
-        if engine.dialect.name == "postgresql":
+        if alone and engine.dialect.name == "postgresql":
             from sqlalchemy import func, select
 
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
