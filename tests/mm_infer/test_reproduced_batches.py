@@ -1,15 +1,15 @@
 """A video is made again with those that shared its batch, however batches were cut."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 import mm_config
-from mm_config import replace
+from mm_config import RunOptions, replace
 from mm_config.cli.app import app
-from mm_config.specs import InferSpec
+from mm_config.specs import GenerationRequest, InferSpec
 from mm_config.stored import read_json
+from mm_infer.runner import make
 
 FRAMES = (9, 5, 5, 5, 9)
 """With batches of two: one, two, one, one."""
@@ -22,12 +22,11 @@ def test_a_batch_is_what_was_made_together(
     changes = {"height": 32, "width": 32, "sampler.steps": 2, "runtime.batch_size": 2}
     mm_config.dump(replace(spec, changes), "spec.json")
     (tmp_path / "locations.yaml").write_text(f"test/tiny: {release}\n")
-    lines = [
-        {"prompt": f"a red circle {way}", "num_frames": count}
+    requests = tuple(
+        GenerationRequest(prompt=f"a red circle {way}", num_frames=count)
         for way, count in zip("abcde", FRAMES, strict=True)
-    ]
-    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert app(["generate", "spec.json", "--requests", "asked.jsonl", "--out", "made"]) == 0
+    )
+    make(replace(spec, changes), RunOptions(requests=requests))
     (result,) = map(read_json, (tmp_path / "runs").glob("*/*/result.json"))
     assert [one["batch"] for one in result["videos"]] == [0, 1, 1, 3, 4]
     assert app(["reproduce", result["videos"][2]["path"]]) == 0

@@ -21,8 +21,8 @@ from mm_config.runs.folder import attach
 from mm_config.runs.record import RunStatus
 from mm_config.specs.train import TrainSpec
 from mm_train import losses, states
+from mm_train.grace import GRACE_SECONDS, Grace
 from mm_train.ledger import PARTS, account_of
-from mm_train.stopping import GRACE_SECONDS, Grace
 from tests.mm_train.conftest import SMALL
 from tests.mm_train.forked import wait_for
 from tests.mm_train.relaunched import launched

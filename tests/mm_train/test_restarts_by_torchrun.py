@@ -17,8 +17,8 @@ from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import attach
 from mm_config.runs.record import RunStatus
 from mm_config.specs.train import TrainSpec
+from mm_train.grace import GRACE_SECONDS
 from mm_train.ledger import account_of
-from mm_train.stopping import GRACE_SECONDS
 from tests.mm_train.forked import wait_for
 from tests.mm_train.launching import two_ranks
 

@@ -25,9 +25,8 @@ from mm_config.options.run_options import RunOptions
 from mm_config.runs.folder import attach
 from mm_config.runs.record import RunStatus
 from mm_config.specs.train import TrainSpec
-from mm_models import checkpoint
-from mm_train import stopping
-from mm_train.stopping import stop_requests
+from mm_models import checkpoint, stopping
+from mm_models.stopping import stop_requests
 from tests.mm_train.forked import Child, carry_out, forked, wait_for
 from tests.mm_train.signalled import KINDS, LONGEST_DRAIN, MM, SEED, Outcome, Shot, load, send, table
 

@@ -14,7 +14,7 @@ import attrs
 from mm_config.cli import CommandLine, Option, whole_number
 from mm_config.schema import Problem, UserError, gathering
 from mm_config.specs import GenerationRequest, Resolution, Solver
-from mm_infer.jobs.prompts import Asked, read_prompts
+from mm_infer.prompts import Asked, read_prompts
 
 
 def _prompt(text: str) -> str:

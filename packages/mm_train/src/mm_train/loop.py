@@ -16,6 +16,7 @@ from mm_config.options import StoppedEarly
 from mm_config.running import Stopped
 from mm_data import Quarantine
 from mm_train.ahead import encoded_ahead
+from mm_train.grace import Grace
 from mm_train.gradients import gradients_of
 from mm_train.looking import looked_at
 from mm_train.metrics import Step
@@ -24,7 +25,6 @@ from mm_train.profiling import recording
 from mm_train.recording import Recorder
 from mm_train.saving import FAILED
 from mm_train.states import TrainState
-from mm_train.stopping import Grace
 from mm_train.updating import update
 from mm_train.work import Training
 

@@ -20,7 +20,7 @@ from mm_config.running import equal_run, on_threads
 from mm_config.runs import Run, attach, open_run, read_result, recorded
 from mm_config.schema import UserError, expect, expect_function
 from mm_config.specs import TrainSpec
-from mm_models import deterministic, device, device_names, torch_dtype
+from mm_models import deterministic, device, device_names, stop_requests, torch_dtype
 from mm_models.ops import Ops, choose, described
 from mm_models.parallel import over_ranks
 from mm_models.ranks import Ranks, agree_on, joined, require_shared
@@ -46,7 +46,6 @@ from mm_train.room import require_room
 from mm_train.sample_requests import encoded_samples, open_samples
 from mm_train.saving import Saving
 from mm_train.starting import find_start, in_stored_order, require_short_captions
-from mm_train.stopping import stop_requests
 from mm_train.trackers import require_trackers, tracking
 from mm_train.work import Training
 

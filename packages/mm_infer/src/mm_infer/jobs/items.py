@@ -27,19 +27,19 @@ FAILED = "failed"
 class Item:
     """A video of a job."""
 
-    number: int
-    """Its line among the prompts, from 1."""
+    name: str
+    """Of its folder."""
     request: GenerationRequest
     """What is asked for."""
+    place: str
+    """Where it is asked for, as errors and pages name it."""
     made_of: str = ""
     """All that its content follows from, once that is known: what is made of the same is made once."""
-    place: str = ""
-    """Where it is asked for, as errors name it."""
 
-    @property
-    def name(self) -> str:
-        """Of its folder: `0007-a-red-circle-moving-up-42`."""
-        return f"{self.number:04}-{slug(self.request.prompt)}-{self.request.seed}"
+
+def item_name(number: int, request: GenerationRequest) -> str:
+    """The folder of what a line asks for: `0007-a-red-circle-moving-up-42`."""
+    return f"{number:04}-{slug(request.prompt)}-{request.seed}"
 
 
 def finished(out: Path) -> dict[str, Path]:
@@ -49,18 +49,28 @@ def finished(out: Path) -> dict[str, Path]:
         return found
     unfinished = set(stages(out))
     for folder in sorted(out.iterdir()):
-        if folder in unfinished or not (folder / RESULT).is_file():
-            continue
-        try:
-            result = read_json(folder / RESULT)
-            made_of, digest = result["made_of"], result["video"]["sha256"]
-            if sha256_of(folder / VIDEO) != digest:
-                raise UserError(f"{folder / VIDEO}: is damaged")
-        except (UserError, OSError, LookupError, TypeError) as error:
-            aside(f"{folder}: is no whole item, so it does not count as made: {error}")
-        else:
-            found.setdefault(made_of, folder)
+        if folder not in unfinished and (folder / RESULT).is_file():
+            try:
+                found.setdefault(read_item(folder)["made_of"], folder)
+            except UserError as error:
+                aside(f"{folder}: is no whole item, so it does not count as made: {error}")
     return found
+
+
+def read_item(folder: Path) -> dict[str, Any]:
+    """The result of an item whose video is what it was.
+
+    Raises:
+        UserError: It is not, or the folder holds no item.
+    """
+    result = read_json(folder / RESULT, {"made_of": str, "video": {"sha256": str}})
+    try:
+        digest = sha256_of(folder / VIDEO)
+    except OSError as error:
+        raise UserError(Problem(str(folder / VIDEO), f"can't be read: {error.strerror}")) from error
+    if digest != result["video"]["sha256"]:
+        raise UserError(Problem(str(folder / VIDEO), "is damaged: it is not what was written"))
+    return result
 
 
 def free_folder(out: Path, item: Item, taken: Collection[Path] = ()) -> Path:

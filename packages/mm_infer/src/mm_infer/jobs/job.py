@@ -15,11 +15,11 @@ from mm_config.rules import counted
 from mm_config.schema import Problem, UserError, gathering
 from mm_config.specs import InferSpec
 from mm_infer.carried_out import request_refusals
-from mm_infer.jobs.items import Failure, Item, finished, forget_failures, write_failure
+from mm_infer.jobs.items import Failure, Item, finished, forget_failures, item_name, write_failure
 from mm_infer.jobs.making import Maker, make_items, open_maker
 from mm_infer.jobs.page import write_overview
-from mm_infer.jobs.prompts import Asked
 from mm_infer.layout import laid_out
+from mm_infer.prompts import Asked
 from mm_infer.requests import check_requests
 
 
@@ -79,7 +79,7 @@ def checked(spec: InferSpec, asked: Sequence[Asked]) -> tuple[list[Item], list[F
         if one.problems:
             bad.append(Failure(f"{one.number:04}", one.place, None, one.problems))
         for request in one.requests:
-            item = Item(one.number, request, place=one.place)
+            item = Item(item_name(one.number, request), request, one.place)
             if problems := _problems(spec, item):
                 bad.append(Failure(item.name, one.place, request, problems))
             else:

@@ -1,10 +1,10 @@
-"""Makes the items of a job: a model loaded once, a run for each item, and failures that stop nothing else."""
+"""Makes the items of a job: a model loaded once, a run for each batch, failures that stop nothing else."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +14,10 @@ import attrs
 from mm_config.content import Input, made_of
 from mm_config.durable import staged_folder
 from mm_config.options import RunOptions
-from mm_config.runs import Run, recorded, request_inputs
+from mm_config.runs import recorded, request_inputs
 from mm_config.schema import UserError, spec_hash
 from mm_config.specs import GenerationRequest, InferSpec
+from mm_infer.carried_out import request_refusals
 from mm_infer.jobs.items import (
     VIDEO,
     Failure,
@@ -30,6 +31,7 @@ from mm_infer.layout import Layout
 from mm_infer.making import make_files
 from mm_infer.opening import Generation
 from mm_infer.pipeline import Pipeline
+from mm_infer.requests import check_requests
 from mm_infer.session import hashed, head_of_result, loaded_by_ranks, opened_by_ranks, run_of
 from mm_infer.wanted import videos_in_result, wanted_of
 from mm_infer.watching import UNWATCHED, Watch
@@ -43,7 +45,7 @@ T = TypeVar("T")
 
 @attrs.frozen(eq=False)
 class Maker:
-    """A loaded generation that makes items, each in a run of its own; all ranks make its calls together."""
+    """A loaded generation that makes items; all ranks make its calls together."""
 
     generation: Generation
     """What was opened."""
@@ -58,6 +60,16 @@ class Maker:
     def at_once(self) -> int:
         """Items that are made together."""
         return self.generation.spec.runtime.batch_size * self.generation.layout.data_ranks
+
+    def check(self, request: GenerationRequest) -> None:
+        """Refuses a request that is known to fail before it is begun.
+
+        Raises:
+            UserError: It asks for what the spec or its network can't make.
+        """
+        if problems := list(request_refusals([request])):
+            raise UserError(problems)
+        check_requests(self.generation.spec, [request])
 
     def made_of(self, request: GenerationRequest) -> str:
         """All that a request's video follows from, as its run records it; on the first rank.
@@ -125,19 +137,21 @@ def make_items(
 
 
 def _made(maker: Maker, items: Sequence[Item], out: Path, watch: Watch) -> list[Path]:
-    """The folders of items that are made together. Raises UserError where that fails for one of them."""
+    """The folders of items that are made together, in a run of theirs: bits may depend on the batch.
+
+    Raises:
+        UserError: One of them can't be made, or the folder can't be written.
+    """
     ranks, started, timings = maker.pipeline.layout.ranks, time.perf_counter(), dict[str, float]()
-    with ExitStack() as recording, ExitStack() as placing, ranks.naming_who_is_missing():
-        runs = [_run_of(maker, item) for item in items]
-        for run in runs if ranks.is_first else ():
-            recording.enter_context(recorded(run))
+    requests = tuple(item.request for item in items)
+    options = attrs.evolve(maker.generation.options, requests=requests)
+    run = run_of(attrs.evolve(maker.generation, options=options), maker.inputs)
+    recording = recorded(run) if ranks.is_first else nullcontext()
+    with recording, ExitStack() as placing, ranks.naming_who_is_missing():
         folders = _paths(ranks.on_first(lambda: _free_folders(out, items)))
         stages = _paths(ranks.on_first(lambda: _stages(folders, placing)))
-        wanted = [
-            wanted_of([item.request], run, [stage / VIDEO])[0]
-            for item, run, stage in zip(items, runs, stages, strict=True)
-        ]
-        digests, _ = make_files(maker.pipeline, wanted, timings, watch)
+        wanted = wanted_of(requests, run, [stage / VIDEO for stage in stages])
+        told, _ = make_files(maker.pipeline, wanted, timings, watch)
         spent: dict[str, Any] = {
             "timings": timings,
             "peak_gib": peak_gib(maker.pipeline.device),
@@ -147,23 +161,20 @@ def _made(maker: Maker, items: Sequence[Item], out: Path, watch: Watch) -> list[
         def finish() -> None:
             place = maker.pipeline.device
             about = {"devices": list(device_names(place)), "versions": {one: version(one) for one in _TOLD}}
-            for item, run, stage, digest in zip(items, runs, stages, digests, strict=True):
-                video = {"file": VIDEO, **digest}
+            for item, stage, digests in zip(items, stages, told, strict=True):
+                video = {"file": VIDEO, "sha256": digests["sha256"], "frames": digests["frames"]}
                 said = {"seed": item.request.seed, "video": video, "run": run.record.path}
                 write_item(stage, item, {**maker.head, **said, **spent, **about})
             placing.close()
-            for run, folder, one, digest in zip(runs, folders, wanted, digests, strict=True):
-                placed = attrs.evolve(one, path=(folder / VIDEO).absolute())
-                run.finish({**maker.head, "videos": videos_in_result([placed], [digest]), **spent})
+            videos = [
+                attrs.evolve(one, path=(folder / VIDEO).absolute())
+                for one, folder in zip(wanted, folders, strict=True)
+            ]
+            run.finish({**maker.head, "videos": videos_in_result(videos, told), **spent})
             forget_failures(out, [item.name for item in items])
 
         ranks.on_first(lambda: _on_disk(out, finish))
     return folders
-
-
-def _run_of(maker: Maker, item: Item) -> Run:
-    options = attrs.evolve(maker.generation.options, requests=(item.request,))
-    return run_of(attrs.evolve(maker.generation, options=options), maker.inputs)
 
 
 def _free_folders(out: Path, items: Sequence[Item]) -> list[str]:

@@ -66,7 +66,7 @@ def _card(item: Item, folder: str, pictures: np.ndarray) -> Html:
         "li",
         tag("a", strip, href=f"{folder}/{VIDEO}"),
         tag("p", request.prompt),
-        tag("p", f"line {item.number}, seed {request.seed}, ", result, class_="faint"),
+        tag("p", f"{item.place}, seed {request.seed}, ", result, class_="faint"),
     )
 
 

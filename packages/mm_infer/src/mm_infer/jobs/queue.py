@@ -56,7 +56,8 @@ class Queue:
         Args:
             requests: What is asked for.
             model: spec_hash of what is to make it.
-            keys: What tells each job from others: where one has a key already, that job is returned instead.
+            keys: What tells each job from others: where one has a key already, and has not failed or been
+                cancelled, that job is returned instead.
             priority: Higher ones are made first, equal ones in the order of submission.
             parent: Id of the job that these are variants of.
             most_waiting: How many may wait for a worker.
@@ -69,8 +70,9 @@ class Queue:
             found: list[Job] = []
             for place, request in enumerate(requests):
                 key = keys[place] if keys is not None else None
-                known = [] if key is None else self._read(connection, self.table.c.key == key)
-                found += known or [self._add(connection, request, model, key, priority, parent)]
+                found += self._known(connection, key) or [
+                    self._add(connection, request, model, key, priority, parent)
+                ]
             waiting = self._count(connection, JobStatus.QUEUED)
             if most_waiting is not None and waiting > most_waiting:
                 raise QueueFull(f"the queue is full: {most_waiting} videos wait already")
@@ -195,6 +197,15 @@ class Queue:
             return time.time()
         return float(connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
 
+    def _known(self, connection: Connection, key: str | None) -> list[Job]:
+        """The job of a key, unless it came to nothing: then the key is free for another one."""
+        if key is None:
+            return []
+        given_up = self.table.c.status.in_([JobStatus.FAILED.value, JobStatus.CANCELLED.value])
+        has_key = self.table.c.key == key
+        connection.execute(self.table.update().where(has_key & given_up).values(key=None))
+        return self._read(connection, has_key)
+
     def _add(
         self,
         connection: Connection,
@@ -263,8 +274,13 @@ def open_queue(runs_dir: Path) -> Queue:
     """The queue of a runs folder: in the database that MM_RUNS_URL names, else in a file beside the index.
 
     Raises:
-        UserError: The database can't be used, or holds the queue of another version.
+        UserError: The folder can't be made, the database can't be used, or it holds the queue of another
+            version.
     """
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{runs_dir}: can't be written: {error.strerror or error}") from error
     engine, table = engine_of(runs_dir, FILE_NAME), queue_table()
     with writing(engine) as connection:
         make_table(connection, table)

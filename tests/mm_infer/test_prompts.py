@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from mm_config.schema import UserError
 from mm_config.specs import GenerationRequest, Resolution
-from mm_infer.jobs.prompts import Asked, item_seed, read_prompts
+from mm_infer.prompts import Asked, item_seed, read_prompts
 
 SHARED = {"negative_prompt": "fog"}
 FIRST, OTHER = 0x933305F9 // 2, 0xF06F7D68 // 2
