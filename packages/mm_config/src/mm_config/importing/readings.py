@@ -7,7 +7,7 @@ one field the first holds, and the second is told as a conflict where it says so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import attrs
@@ -38,10 +38,6 @@ class Reading:
     """The canonical path without `spec.`; empty where nothing goes into the spec."""
     value: Any = ABSENT
     """What goes there."""
-
-
-Reader: TypeAlias = "Callable[[Any], Iterable[Reading]]"
-"""The readings of a field or group of fields."""
 
 
 def given(fact: Because, target: str, value: Any, told: str = "") -> Reading:

@@ -112,10 +112,7 @@ def _quantization(config: Config, model: ModelSpec) -> Iterator[Finding]:
     elif group.value != block:
         rule = f"has groups of {block}" if block else f"has one scale per row; leave {_NO_GROUPS} there"
         yield Wrong(group, f"is {group.value}, but {kind.value} {rule}")
-    parts: dict[str, tuple[Any, Value]] = {
-        "format": (QUANT[kind.value], kind),
-        "group_size": (block, group),
-    }
+    parts: dict[str, tuple[Any, Value]] = {"format": (QUANT[kind.value], kind), "group_size": (block, group)}
     for theirs, ours, whole in (("quantize_modules", "modules", ("*",)), ("skip_modules", "skip", ())):
         names = config.at(theirs)
         if unknown := [name for name in names.value or () if _our_module(name) is None]:

@@ -211,9 +211,7 @@ RUNTIME_ROWS = (
         outside("memory_gb", real, 32, NO_RAY),
     ),
     *of_kind(
-        "RayGPUConfig",
-        outside("num_gpus", real, 0, NO_RAY),
-        outside("memory_limit", real, 0.8, NO_RAY),
+        "RayGPUConfig", outside("num_gpus", real, 0, NO_RAY), outside("memory_limit", real, 0.8, NO_RAY)
     ),
     *of_kind(
         "FeatureCacheConfig",
