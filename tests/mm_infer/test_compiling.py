@@ -13,7 +13,14 @@ from mm_config.rules.carried_out import refusals
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.parallel import CompileBackend, CompileMode, CompileSpec
 from mm_config.specs.requests import GenerationRequest
-from mm_config.specs.serving import GuidanceMode
+from mm_config.specs.serving import (
+    ApproximateAttention,
+    GuidanceMode,
+    QuantFormat,
+    QuantizationSpec,
+    Residency,
+    ResidencySpec,
+)
 from mm_infer import load
 
 REQUESTS = (
@@ -26,14 +33,19 @@ BOTH, ONE = "4x20x32", "2x20x32"
 
 
 def check(
-    spec: InferSpec, options: RunOptions, how: CompileSpec, told: str, capsys: pytest.CaptureFixture[str]
+    spec: InferSpec,
+    options: RunOptions,
+    how: CompileSpec,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    near: float = 1e-5,
 ) -> None:
     """Latents are those of the blocks as they are, and the last line says what was compiled."""
     torch._dynamo.reset()
     expected = load(spec, options).denoise(REQUESTS)
     capsys.readouterr()
     found = load(replace(spec, "runtime.compile", how), options).denoise(REQUESTS)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=near, atol=near)
     assert capsys.readouterr().out.splitlines()[-1] == told
 
 
@@ -41,6 +53,47 @@ def test_both_experts_share_what_is_compiled(
     spec: InferSpec, options: RunOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check(spec, options, AOT_EAGER, f"blocks compiled 1 time: for {BOTH}", capsys)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "near"),
+    [
+        (QuantizationSpec(format=QuantFormat.INT8), 1e-5),
+        (QuantizationSpec(format=QuantFormat.FP8), 1e-5),
+        # An input between two steps of int8 may fall to either.
+        (QuantizationSpec(format=QuantFormat.INT8, dynamic=True), 1e-2),
+    ],
+    ids=["int8", "fp8", "dynamic"],
+)
+def test_quantised_layers_are_compiled_too(
+    quantization: QuantizationSpec,
+    near: float,
+    spec: InferSpec,
+    options: RunOptions,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    quantized = replace(spec, "quantization", quantization)
+    check(quantized, options, AOT_EAGER, f"blocks compiled 1 time: for {BOTH}", capsys, near)
+
+
+@pytest.mark.parametrize(
+    "residency",
+    [ResidencySpec(experts=Residency.SWAP), ResidencySpec(experts=Residency.LAYERWISE, prefetch=0)],
+    ids=["swap", "layerwise"],
+)
+def test_blocks_that_wait_are_compiled_too(
+    residency: ResidencySpec, spec: InferSpec, options: RunOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waiting = replace(spec, "runtime.residency", residency)
+    check(waiting, options, AOT_EAGER, f"blocks compiled 1 time: for {BOTH}", capsys)
+
+
+@pytest.mark.parametrize("wanted", ApproximateAttention)
+def test_attention_that_is_not_exact_is_compiled_too(
+    wanted: ApproximateAttention, spec: InferSpec, options: RunOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = replace(spec, "approximate_attention", wanted)
+    check(changed, options, AOT_EAGER, f"blocks compiled 1 time: for {BOTH}", capsys)
 
 
 @pytest.mark.slow

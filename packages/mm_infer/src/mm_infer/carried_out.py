@@ -111,8 +111,6 @@ def _quantized_problems(spec: InferSpec) -> Iterator[Problem]:
     if runtime.residency.experts is not Residency.RESIDENT:
         where = runtime.residency.experts.value
         yield Problem("quantization", f"can't be carried out with runtime.residency.experts {where} yet")
-    if runtime.compile.enabled:
-        yield Problem("quantization", "can't be carried out with runtime.compile.enabled yet")
     for index, lora in enumerate(spec.loras):
         if not lora.merge:
             message = "is false, but nothing is put beside quantised weights"
