@@ -164,11 +164,6 @@ def test_what_would_fail_after_a_training_is_refused_before(place: Path, capsys:
     assert not (place / "runs").exists()
 
 
-def test_a_training_makes_no_videos(place: Path, capsys: pytest.CaptureFixture[str]):
-    (line,) = problems_of(capsys, "experiments.tiny_high", "--prompt", RED, "--out", "x.mp4")
-    assert line == "experiments.tiny_high: makes no videos: expected an inference spec"
-
-
 def test_a_missing_release_says_how_to_define_it(place: Path, capsys: pytest.CaptureFixture[str]):
     (place / "locations.yaml").unlink()
     lines = problems_of(capsys, "spec.json", "--prompt", RED, "--out", "x.mp4")

@@ -18,8 +18,8 @@ from mm_config.cli import (
     Usage,
     Verb,
     find,
+    read_generations,
     read_targets,
-    read_whole_targets,
     runs_dir_of,
     threads_like,
 )
@@ -68,7 +68,8 @@ USAGE = Usage(
     "The run folder keeps the latents of each video, written before they are decoded. --decode makes the "
     "video of such a file, on another device or with tiles where memory was too small.\n\n"
     "A target is an experiment file, a saved spec, a run folder, a video that a run made, a module, a run id "
-    "or a hash prefix of at least 6 digits.",
+    "or a hash prefix of at least 6 digits. A training makes videos as it makes its own samples, with the "
+    "weights of its finished run.",
     (*OPTIONS, KEEP_GOING, DECODE, OUT, FORCE, LIKE, ACCEPT_CONTENT, RUNS_DIR, LOCATION),
     (
         (
@@ -111,7 +112,7 @@ def make_files(line: CommandLine) -> int:
     spec, beside, unread = None, (), list[Problem]()
     world_size = _world_size(unread)
     with gathering(unread):
-        (target,) = read_whole_targets(attrs.evolve(line, problems=()), world_size)
+        (target,) = read_generations(attrs.evolve(line, problems=()), world_size)
         spec, beside = target.spec, target.requests
     requests, problems = requests_of_line(line, beside)
     if line.has(KEEP_GOING):
@@ -119,8 +120,7 @@ def make_files(line: CommandLine) -> int:
     paths, unusable = paths_of(line, requests)
     if problems := [*line.problems, *problems, *unusable, *unread]:
         raise UserError(problems)
-    if not isinstance(spec, InferSpec):
-        raise UserError(Problem(line.words[0], "makes no videos: expected an inference spec"))
+    assert isinstance(spec, InferSpec)
     options = _options(line, requests)
     with exported(spec), on_threads(options.threads):
         from mm_infer.runner import make
@@ -137,9 +137,9 @@ def _make_job(line: CommandLine) -> int:
     asked, problems = asked_in_file(line)
     problems += job_problems(line)
     world_size = _world_size(problems)
-    (spec,) = read_targets(attrs.evolve(line, problems=(*line.problems, *problems)), world_size)
-    if not isinstance(spec, InferSpec):
-        raise UserError(Problem(line.words[0], "makes no videos: expected an inference spec"))
+    (target,) = read_generations(attrs.evolve(line, problems=(*line.problems, *problems)), world_size)
+    spec = target.spec
+    assert isinstance(spec, InferSpec)
     options = _options(line, ())
     with exported(spec), on_threads(options.threads):
         from mm_infer.jobs.job import run_job

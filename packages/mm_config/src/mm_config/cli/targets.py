@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from mm_config.cli.parse import Rule, overridden
 from mm_config.cli.scan import RUNS_DIR, CommandLine
 from mm_config.console.output import aside
 from mm_config.durable.reading import require_regular
-from mm_config.options.locations import Locations
 from mm_config.options.run_options import RunOptions
-from mm_config.schema.errors import Problem, UserError, gathering
+from mm_config.schema.errors import Problem, UserError
 from mm_config.schema.evolve import replace
 from mm_config.schema.root import RootSpec
 from mm_config.schema.suggestions import did_you_mean
@@ -84,31 +82,6 @@ def find(target: str, options: RunOptions) -> Target:
     if _is_module(target):
         return Target(_from_module(target))
     return _from_index(target, options)
-
-
-def read_targets(line: CommandLine, world_size: int | None = None, *more: Rule) -> tuple[RootSpec, ...]:
-    """The specs of `read_whole_targets`."""
-    return tuple(target.spec for target in read_whole_targets(line, world_size, *more))
-
-
-def read_whole_targets(line: CommandLine, world_size: int | None = None, *more: Rule) -> tuple[Target, ...]:
-    """What the words of a command line name, each spec checked and the fields put into the last.
-
-    Raises:
-        UserError: All that is wrong with the options, the targets and their specs.
-    """
-    problems = list(line.problems)
-    options = RunOptions(runs_dir=runs_dir_of(line), locations=Locations())
-    targets: list[Target] = []
-    for index, target in enumerate(line.words, 1):
-        fields = line.fields if index == len(line.words) else ()
-        with gathering(problems):
-            found = find(target, options)
-            spec = overridden(found.spec, fields, (), line.flags, world_size, *more)
-            targets.append(attrs.evolve(found, spec=spec))
-    if problems:
-        raise UserError(problems)
-    return tuple(targets)
 
 
 def find_run(target: str, runs_dir: Path, or_equal: bool = False) -> Run:

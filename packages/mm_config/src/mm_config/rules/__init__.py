@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mm_config.rules.patterns import matches, matching
     from mm_config.rules.requested import first_step, spec_of
     from mm_config.rules.residency import fits_blocks, waiting_blocks
-    from mm_config.rules.samples import generation_of
+    from mm_config.rules.samples import generation_by, generation_of
     from mm_config.rules.sampling import guidance_by_step, idle_requests, idle_settings
     from mm_config.rules.sizes import area_size, best_size, cells
     from mm_config.rules.weights import continuing_problems

@@ -12,10 +12,11 @@ from mm_config.rules.weights import used_problems
 from mm_config.schema.errors import Problem, SpecError
 from mm_config.specs.diffusion import Expert
 from mm_config.specs.infer import ImageFit, InferSpec
+from mm_config.specs.lora import AppliedLoraSpec
 from mm_config.specs.requests import SamplesSpec
 from mm_config.specs.serving import InferRuntimeSpec
 from mm_config.specs.train import TrainSpec
-from mm_config.specs.weights import RandomWeights
+from mm_config.specs.weights import RandomWeights, TrainedBy
 
 
 def generation_of(spec: TrainSpec) -> InferSpec:
@@ -59,6 +60,31 @@ def generation_of(spec: TrainSpec) -> InferSpec:
             batch_size=samples.batch_size, device=spec.runtime.device, attention=spec.runtime.attention
         ),
     )
+
+
+def generation_by(spec: TrainSpec) -> InferSpec:
+    """What makes videos with what a training has made, as the training makes its own samples.
+
+    Of a training that keeps an average, that is taken; an adapter is added to what it was trained on.
+
+    Raises:
+        SpecError: It says of no samples how they are made, or not which the other expert is.
+    """
+    samples = spec.samples
+    if samples is None:
+        why = "is None, so nothing says how its videos are made; write an inference spec with TrainedBy"
+        raise SpecError(Problem("spec.samples", why))
+    if samples.other_expert is None and spec.expert is not Expert.SINGLE:
+        why = "is None, and a video takes both experts; say it, or write an inference spec with TrainedBy"
+        raise SpecError(Problem("spec.samples.other_expert", why))
+    made, trained = generation_of(spec), TrainedBy(spec=spec, average=spec.ema is not None)
+    is_second = samples.other_expert is not None and spec.expert is Expert.LOW_NOISE
+    if spec.lora is not None:
+        adapter = AppliedLoraSpec(
+            high_noise=None if is_second else trained, low_noise=trained if is_second else None
+        )
+        made, trained = attrs.evolve(made, loras=(adapter,)), spec.start_from
+    return attrs.evolve(made, **{"low_noise" if is_second else "high_noise": trained})
 
 
 def training_sample_problems(spec: TrainSpec, path: str) -> Iterator[Problem]:

@@ -18,7 +18,7 @@ from mm_config.cli import (
     Option,
     Usage,
     Verb,
-    read_targets,
+    read_generations,
     runs_dir_of,
 )
 from mm_config.console import print_json, print_lines, set_by_torchrun
@@ -86,16 +86,9 @@ def print_comparison(line: CommandLine) -> int:
     calibrated = line.value(CALIBRATE) if line.has(CALIBRATE) else None
     problems += _file_problems(line, calibrated)
     paths, unusable = paths_of(line, requests) if said else ((), [])
-    specs = read_targets(attrs.evolve(line, problems=(*line.problems, *problems, *unusable)))
-    one, other = specs
-    if not isinstance(one, InferSpec) or not isinstance(other, InferSpec):
-        kinds = zip(line.words, specs, strict=True)
-        problems = [
-            Problem(word, "makes no videos: expected an inference spec")
-            for word, spec in kinds
-            if not isinstance(spec, InferSpec)
-        ]
-        raise UserError(problems)
+    targets = read_generations(attrs.evolve(line, problems=(*line.problems, *problems, *unusable)))
+    one, other = (target.spec for target in targets)
+    assert isinstance(one, InferSpec) and isinstance(other, InferSpec)
     if not said:
         requests = one.samples.requests
         paths, unusable = paths_of(line, requests)

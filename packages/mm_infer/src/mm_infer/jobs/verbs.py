@@ -20,7 +20,7 @@ from mm_config.cli import (
     Option,
     Usage,
     Verb,
-    read_targets,
+    read_generations,
     runs_dir_of,
     whole_number,
 )
@@ -92,9 +92,9 @@ QUEUE = Usage(
 
 def make_jobs(line: CommandLine) -> int:
     """Makes what the queue asks of a spec."""
-    (spec,) = read_targets(line, set_by_torchrun("WORLD_SIZE", 1, at_least=1))
-    if not isinstance(spec, InferSpec):
-        raise UserError(Problem(line.words[0], "makes no videos: expected an inference spec"))
+    (target,) = read_generations(line, set_by_torchrun("WORLD_SIZE", 1, at_least=1))
+    spec = target.spec
+    assert isinstance(spec, InferSpec)
     options = RunOptions(
         runs_dir=runs_dir_of(line),
         locations=load_locations(line.values(LOCATION)),
@@ -132,9 +132,9 @@ def _ask(line: CommandLine) -> list[Job]:
     requests, problems = requests_of_line(line)
     if line.has(CANCEL):
         problems.append(Problem(CANCEL.flag, "has no part in asking; leave out the target"))
-    (spec,) = read_targets(attrs.evolve(line, problems=(*line.problems, *problems)))
-    if not isinstance(spec, InferSpec):
-        raise UserError(Problem(line.words[0], "makes no videos: expected an inference spec"))
+    (target,) = read_generations(attrs.evolve(line, problems=(*line.problems, *problems)))
+    spec = target.spec
+    assert isinstance(spec, InferSpec)
     several = [*enumerate(requests)]
     if wrong := [
         problem

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from mm_config.cli.diff_page import Comparison, compare, diff_lines
+from mm_config.cli.line_targets import read_whole_targets
 from mm_config.cli.page import page_width, print_page
 from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine
-from mm_config.cli.targets import TARGET_HELP, Target, read_whole_targets, runs_dir_of
+from mm_config.cli.targets import TARGET_HELP, Target, runs_dir_of
 from mm_config.cli.values import plain
 from mm_config.cli.verb import Usage, Verb
 from mm_config.console.output import print_json

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import attrs
 
+from mm_config.cli.line_targets import read_targets
 from mm_config.cli.scan import JSON, RUNS_DIR, CommandLine, Option
-from mm_config.cli.targets import read_targets, runs_dir_of
+from mm_config.cli.targets import runs_dir_of
 from mm_config.cli.verb import Usage, Verb
 from mm_config.console.output import print_json, print_lines
 from mm_config.doctor.checks import Check, CheckStatus, DoctorOptions, all_checks

@@ -9,8 +9,9 @@ from typing import Any
 
 import attrs
 
+from mm_config.cli.line_targets import read_targets
 from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
-from mm_config.cli.targets import TARGET_HELP, read_targets, runs_dir_of
+from mm_config.cli.targets import TARGET_HELP, runs_dir_of
 from mm_config.cli.verb import Usage, Verb
 from mm_config.console.output import print_lines, print_text
 from mm_config.durable.writing import write_text

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from mm_config.cli.line_targets import read_targets
 from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
-from mm_config.cli.targets import TARGET_HELP, read_targets
+from mm_config.cli.targets import TARGET_HELP
 from mm_config.cli.verb import Usage, Verb
 from mm_config.console.output import print_lines
 from mm_config.schema.decorator import tag_of

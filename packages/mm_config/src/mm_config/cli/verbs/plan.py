@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import attrs
 
+from mm_config.cli.line_targets import read_whole_targets
 from mm_config.cli.parse import unsaid_ranks
 from mm_config.cli.plan_page import plan_lines, search_lines
 from mm_config.cli.scan import JSON, RUNS_DIR, WORLD_SIZE, CommandLine, Option
-from mm_config.cli.targets import TARGET_HELP, Target, read_whole_targets
+from mm_config.cli.targets import TARGET_HELP, Target
 from mm_config.cli.verb import Usage, Verb
 from mm_config.console.output import print_json, print_lines
 from mm_config.planning.devices import NAMES

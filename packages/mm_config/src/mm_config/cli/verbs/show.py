@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from mm_config.cli.line_targets import read_whole_targets
 from mm_config.cli.page import page_width, print_page
 from mm_config.cli.scan import RUNS_DIR, CommandLine, Option
-from mm_config.cli.targets import TARGET_HELP, read_whole_targets
+from mm_config.cli.targets import TARGET_HELP
 from mm_config.cli.values import for_shell
 from mm_config.cli.verb import Usage, Verb
 from mm_config.console.output import print_lines, print_text
