@@ -108,7 +108,7 @@ def test_an_update_from_numbers_that_are_not_finite_spoils_nothing(fused: bool, 
     def step(norm: float, gradient: float) -> None:
         for parameter in network.parameters():
             parameter.grad = torch.full_like(parameter, gradient)
-        update(optimizer, network.parameters(), [torch.ones(()), torch.tensor(norm)], bad)
+        update(optimizer, [torch.ones(()), torch.tensor(norm)], bad)
 
     step(1.0, 0.5)
     before = {name: tensor.clone() for name, tensor in state_of(network, optimizer).items()}
@@ -134,7 +134,7 @@ def _one_rank_has_a_nan(rank: int) -> None:
                 local_of(parameter.grad).fill_(gradient)
         norm = clip_gradients(network.parameters(), 1.0)
         before = [local_of(parameter).clone() for parameter in network.parameters()]
-        update(optimizer, network.parameters(), [norm], bad)
+        update(optimizer, [norm], bad)
         same = [torch.equal(*both) for both in zip(before, map(local_of, network.parameters()), strict=True)]
         assert all(same) is math.isnan(gradient)
     assert float(bad) == 1.0

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mm_data import Batch
 from mm_train.losses import sample_losses
+from mm_train.optim import updated_by
 from mm_train.sharding import set_gradient_sync
 from mm_train.work import Coming, Training
 
@@ -22,7 +23,7 @@ def gradients_of(training: Training, batch: Batch, batches: Coming) -> dict[str,
         global norm before clipping.
     """
     loss = _accumulate(training, batch, batches)
-    norm = training.clipping.clip(training.network.parameters())
+    norm = training.clipping.clip(updated_by(training.optimizer))
     # With the shards it may lie on the host.
     return {"loss": loss, "grad_norm": norm.to(loss.device)}
 

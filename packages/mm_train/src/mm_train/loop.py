@@ -97,7 +97,7 @@ def fit(
             set_learning_rate(training.optimizer, lr)
 
             scalars = gradients_of(training, batch, batches)
-            update(training.optimizer, training.network.parameters(), scalars.values(), bad)
+            update(training.optimizer, scalars.values(), bad)
             if training.average is not None:
                 training.average.update(training.network, step + 1)
             training.clock.mark("optimizer")

@@ -113,6 +113,11 @@ def _set(group: dict[str, Any], lr: float) -> None:
         group["lr"] = lr
 
 
+def updated_by(optimizer: Optimizer) -> list[Tensor]:
+    """The parameters of all its groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def named_moments(network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """What the optimizer keeps of each parameter, such as `<parameter>.exp_avg`; no count of steps.
 

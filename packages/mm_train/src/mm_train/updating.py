@@ -9,11 +9,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mm_train.clipping import local_of
+from mm_train.optim import updated_by
 
 
-def update(
-    optimizer: Optimizer, parameters: Iterable[Tensor], numbers: Iterable[Tensor], bad: Tensor
-) -> None:
+def update(optimizer: Optimizer, numbers: Iterable[Tensor], bad: Tensor) -> None:
     """One update, unless a number of this step or of one before is not finite; forgets the gradients.
 
     Optimizers that can be told so on the device (torch's fused ones, by `found_inf`) then leave weights,
@@ -21,12 +20,11 @@ def update(
     that is not finite reaches them, and the run ends before such a state is saved.
 
     Args:
-        optimizer: Over the parameters.
-        parameters: Those with gradients are updated.
+        optimizer: Those of its parameters are updated that have gradients.
         numbers: The loss and the norm, equal on all ranks.
         bad: A float32 scalar on the device, 0 until a number is not finite and 1 from then on; written here.
     """
-    gradients = [local_of(one.grad) for one in parameters if one.grad is not None]
+    gradients = [local_of(one.grad) for one in updated_by(optimizer) if one.grad is not None]
     finite = torch.stack(list(numbers)).isfinite().all()
     torch.maximum(bad, (~finite).float(), out=bad)
     spoilt = bad.to(gradients[0].device)

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ Row = Mapping[str, Tensor]
 """The tensors of a feature by name."""
 
 SUFFIX = ".safetensors"
+_OPEN = 64
+"""Shards that stay open at most, each mapped once."""
 _ROWS = "rows"
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -65,9 +68,11 @@ def read_row(path: Path, key: str, digest: str) -> dict[str, Tensor]:
     Raises:
         Damaged: It is not the one with that digest.
     """
-    with _opened(path) as file:
-        names = [name for name in file.keys() if name.startswith(f"{key}.")]  # noqa: SIM118
-        row = {name.removeprefix(f"{key}."): file.get_tensor(name) for name in names}
+    try:
+        file, parts = _kept_open(path, _identity(path))
+        row = {part: file.get_tensor(f"{key}.{part}") for part in parts.get(key, ())}
+    except (OSError, SafetensorError) as error:
+        raise Damaged(str(error)) from error
     if row_digest(key, row) != digest:
         raise Damaged("its digest is another")
     return row
@@ -90,6 +95,24 @@ def writing(folder: Path) -> Generator[None]:
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(Problem(str(folder), f"features can't be written: {reason}")) from error
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What changes where another file takes a path, or the file itself does."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+@lru_cache(maxsize=_OPEN)
+def _kept_open(path: Path, identity: tuple[int, ...]) -> tuple[Any, dict[str, list[str]]]:
+    """A shard, and the parts of each of its rows: a head is as long as a shard has rows."""
+    require_regular(path)
+    file = safe_open(path, "pt")
+    parts: dict[str, list[str]] = {}
+    for name in file.keys():  # noqa: SIM118
+        key, _, part = name.partition(".")
+        parts.setdefault(key, []).append(part)
+    return file, parts
 
 
 @contextmanager
