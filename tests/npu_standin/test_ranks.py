@@ -40,9 +40,10 @@ def test_losses_gradients_and_weights_equal_those_of_two_ranks_on_the_cpu(folder
     assert_equal_runs(run_of(folder, "npu"), run_of(folder, "cpu"), steps=STEPS)
 
 
-def test_two_ranks_that_share_tokens_and_compute_again_equal_those_on_the_cpu(folder: Path) -> None:
-    assert_equal_runs(run_of(folder, "shared-npu"), run_of(folder, "shared-cpu"), steps=STEPS)
-    losses = [[row["loss"] for row in metrics(run_of(folder, name))] for name in ("shared-cpu", "cpu")]
+@pytest.mark.parametrize("way", ["shared", "ring"])
+def test_two_ranks_that_share_tokens_equal_those_on_the_cpu(way: str, folder: Path) -> None:
+    assert_equal_runs(run_of(folder, f"{way}-npu"), run_of(folder, f"{way}-cpu"), steps=STEPS)
+    losses = [[row["loss"] for row in metrics(run_of(folder, name))] for name in (f"{way}-cpu", "cpu")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 

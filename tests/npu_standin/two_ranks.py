@@ -39,6 +39,7 @@ from tests.npu_standin import guard
 
 STEPS = 5
 SHARED = {"parallel.ulysses": 2, "recompute.mode": Recompute.FULL}
+RING = {"parallel.ring": 2}
 """Both ranks have the same clips."""
 
 
@@ -101,6 +102,7 @@ def main(folder: Path) -> None:
         resumed(spec_of("resumed", "npu"), options)
         for kind in ("cpu", "npu"):
             train(spec_of(f"shared-{kind}", kind, **SHARED), options)
+            train(spec_of(f"ring-{kind}", kind, **RING), options)
         resumed(spec_of("on host", "npu", **ON_HOST), options)
 
         network, optimizer = sharded(spec, npu, ranks)
