@@ -45,6 +45,10 @@ def test_a_video_is_another_one_and_comes_out_again(
             "spec.approximate_attention: is sage, which gives no log-sum-exp, by which a ring merges ",
         ),
         (
+            {"runtime.parallel.ulysses": 2},
+            "spec.approximate_attention: is sage, which rounds by blocks of 128 tokens, and ranks that ",
+        ),
+        (
             {"sparse_attention": SparseAttentionSpec(dense_steps=1)},
             "spec.approximate_attention: is sage, which can't be sparse yet; leave it or sparse_",
         ),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mm_config.rules import CarriedOut, beyond, guidance_by_step
 from mm_config.schema import Problem
-from mm_config.specs import GenerationRequest, GuidanceMode, InferSpec, Residency
+from mm_config.specs import ApproximateAttention, GenerationRequest, GuidanceMode, InferSpec, Residency
 from mm_models import PART_FIELDS, determinism_problems, quantization_refusals, ring_problems
 
 RUNNER = "generation"
@@ -80,9 +80,12 @@ def _approximation_problems(spec: InferSpec) -> Iterator[Problem]:
     name = spec.approximate_attention.value
     if spec.runtime.parallel.ring > 1:
         message = f"is {name}, which gives no log-sum-exp, by which a ring merges blocks of keys"
-        yield Problem(
-            "approximate_attention", f"{message}; None, or runtime.parallel.ring 1 and ulysses in its place"
+        yield Problem("approximate_attention", f"{message}; None, or runtime.parallel.ring 1")
+    if spec.runtime.parallel.ulysses > 1 and spec.approximate_attention is ApproximateAttention.SAGE:
+        message = (
+            "is sage, which rounds by blocks of 128 tokens, and ranks that share tokens cut them elsewhere"
         )
+        yield Problem("approximate_attention", f"{message}; None, or runtime.parallel.ulysses 1")
     if spec.sparse_attention is not None:
         message = f"is {name}, which can't be sparse yet; leave it or sparse_attention None"
         yield Problem("approximate_attention", message)
