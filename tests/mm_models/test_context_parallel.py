@@ -16,9 +16,10 @@ from torch.utils.checkpoint import checkpoint
 import mm_models
 from mm_config.schema.errors import UserError
 from mm_config.specs.lora import LoraSpec
+from mm_config.specs.serving import ApproximateAttention
 from mm_config.specs.wan import WanTransformerSpec
 from mm_models.lora import attach_trainable
-from mm_models.ops.choosing import choose
+from mm_models.ops.choosing import approximated, choose
 from mm_models.parallel import Context, over_ranks, share_tokens
 from tests.forked_ranks import RunRanks
 from tests.mm_models.shared_tokens import context_of, found_by, inputs_of, network_of
@@ -128,8 +129,15 @@ def test_a_pass_that_is_computed_again_knows_its_tokens_whatever_came_between(
     run_ranks(_computed_again, spec, cases)
 
 
-def _generated(rank: int, spec: WanTransformerSpec, inputs: list[Tensor]) -> None:
-    context, ops = context_of(ring=2, ulysses=2), choose("cpu")
+def _generated(
+    rank: int,
+    spec: WanTransformerSpec,
+    inputs: list[Tensor],
+    degrees: dict[str, int],
+    approximate: ApproximateAttention | None,
+) -> None:
+    context = context_of(**degrees)
+    ops = approximated(choose("cpu"), "cpu", approximate, torch.float32)
     alone, network = network_of(spec, ops), network_of(spec, over_ranks(ops, context))
     share_tokens(network, context)
     for how in (torch.inference_mode, torch.no_grad):
@@ -140,7 +148,14 @@ def _generated(rank: int, spec: WanTransformerSpec, inputs: list[Tensor]) -> Non
 def test_generation_without_gradients_has_the_same_velocity(
     run_ranks: RunRanks, spec: WanTransformerSpec
 ) -> None:
-    run_ranks(_generated, spec, inputs_of(spec, (1, 3, 3), "token"), ranks=4)
+    run_ranks(_generated, spec, inputs_of(spec, (1, 3, 3), "token"), {"ring": 2, "ulysses": 2}, None, ranks=4)
+
+
+def test_attention_that_is_not_exact_row_by_row_is_that_of_one_process(
+    run_ranks: RunRanks, spec: WanTransformerSpec
+) -> None:
+    inputs = inputs_of(spec, (1, 3, 3), "token")
+    run_ranks(_generated, spec, inputs, {"ulysses": 2}, ApproximateAttention.FLASH_4, ranks=2)
 
 
 class Keyed(nn.Module):
