@@ -21,6 +21,7 @@ from mm_config.specs import (
     AppliedLoraSpec,
     GenerationRequest,
     InferSpec,
+    LanczosUpscaleSpec,
     NoiseDraw,
     RandomWeights,
     ReleasedWeights,
@@ -174,3 +175,17 @@ def test_nothing_is_overwritten_and_nothing_half_written_is_left(tmp_path: Path)
     with pytest.raises(Exception, match=r"model\.safetensors"):
         export_pipeline(spec, tmp_path / "out", options)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_what_no_folder_of_diffusers_can_hold_is_said(tmp_path: Path) -> None:
+    plain = replace(spec_of(UNIPC, None), "runtime.device", "cpu")
+    options = release_of(tmp_path, plain)
+    changes = {"sampler.guidance_interval": (0.2, 0.9), "sampler.guidance_rescale": 0.7}
+    spec = replace(plain, {**changes, "after_decode": (LanczosUpscaleSpec(),)})
+    lost = "diffusers' pipelines have no such option: it is lost"
+    assert list(export_pipeline(spec, tmp_path / "out", options))[2:] == [
+        f"differs   spec.sampler.guidance_interval is (0.2, 0.9); {lost}",
+        f"differs   spec.sampler.guidance_rescale is 0.7; {lost}",
+        "differs   spec.after_decode is set; no pipeline in a folder has such a setting: it is lost",
+    ]
+    assert len(list(export_pipeline(plain, tmp_path / "plain", options))) == 2

@@ -135,3 +135,11 @@ def _told(spec: InferSpec, out: Path) -> Iterator[str]:
     if sampler.sigmas is not _OWN_TABLE[sampler.solver]:
         levels = f"spec.sampler.sigmas is {sampler.sigmas.value}"
         yield f"differs   {levels}; diffusers' scheduler visits noise levels of its own for a number of steps"
+    fields = attrs.fields_dict(SamplerSpec)
+    for option in ("guidance_interval", "guidance_rescale"):
+        if (value := getattr(sampler, option)) != fields[option].default:
+            lost = "diffusers' pipelines have no such option: it is lost"
+            yield f"differs   spec.sampler.{option} is {value}; {lost}"
+    for option in ("feature_cache", "quantization", "after_decode"):
+        if getattr(spec, option):
+            yield f"differs   spec.{option} is set; no pipeline in a folder has such a setting: it is lost"
