@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mm_config
@@ -16,8 +17,10 @@ from mm_config.specs import (
     GuidanceMode,
     InferSpec,
     ReleasedWeights,
+    RequestSetting,
     Residency,
 )
+from mm_data import write_mp4
 
 ASKED = ("--prompt", "a red circle moving right", "--out", "x.mp4")
 BESIDE = {"loras": (AppliedLoraSpec(high_noise=ReleasedWeights(name="test/lora"), merge=False),)}
@@ -95,7 +98,6 @@ def test_a_generation_that_can_not_be_is_a_line(
         with pytest.raises(SystemExit, match="2"):
             main(mm_config.load("spec.json"), ["spec.py", "--dry-run"])
     lines = capsys.readouterr().err.splitlines()
-    print(*lines, sep="\n")
     assert any(line.startswith(starts) and says in line for line in lines)
     assert not (place / "runs").exists() and not (place / "x.mp4").exists()
 
@@ -111,3 +113,25 @@ def test_latents_are_decoded_by_one_process(
     monkeypatch.setenv("RANK", "0")
     assert app(["generate", "--decode", str(latents), "--out", "y.mp4"]) == 2
     assert capsys.readouterr().err == "--decode: is the work of one process; start it without torchrun\n"
+
+
+def test_what_a_request_asks_for_in_vain_is_a_line(
+    place: Path, spec: InferSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A short video, a guidance of no expert, weights of another shape."""
+    write_mp4(place / "short.mp4", np.zeros((3, 64, 64, 3), np.uint8), 8.0)
+    alone = {"boundary": None, "low_noise": None, "sampler.guidance_low_noise": 3.0}
+    free = {"requests_may_set": (RequestSetting.SAMPLER,)}
+    wider = {"model.ffn_dim": 64}
+    mm_config.dump(spec, place / "spec.json")
+    mm_config.dump(replace(spec, {**alone, **free}), place / "alone.json")
+    mm_config.dump(replace(spec, wider), place / "wider.json")
+    for words, says in (
+        (("spec.json", "--video", "short.mp4", "--strength", "0.5"), "has 3 frames, but 17 are asked for"),
+        (("alone.json", "--guidance-low-noise", "2"), "there is no low-noise expert"),
+        (("wider.json",), "ffn"),
+    ):
+        assert app(["generate", *words, *ASKED]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert any(says in line for line in lines) and not any("Traceback" in line for line in lines)
+        assert not (place / "x.mp4").exists()
