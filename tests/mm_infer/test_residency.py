@@ -31,7 +31,7 @@ from tests.mm_infer.held import Held
 from tests.mm_infer.residents import BLOCKS, PROMPT, spec_of, written
 
 EXPERTS = (Residency.RESIDENT, Residency.SWAP, Residency.LAYERWISE)
-ENCODERS = (Residency.RESIDENT, Residency.SWAP)
+ENCODERS = (Residency.RESIDENT, Residency.SWAP, Residency.LAYERWISE)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -24,6 +24,8 @@ RESIDENCIES = [
     ResidencySpec(experts=LAYERWISE, encoders=SWAP, share=0.5, prefetch=0),
     ResidencySpec(experts=LAYERWISE, encoders=SWAP),
     ResidencySpec(experts=LAYERWISE, encoders=SWAP, pin_memory=False),
+    ResidencySpec(experts=SWAP, encoders=LAYERWISE),
+    ResidencySpec(experts=LAYERWISE, encoders=LAYERWISE, pin_memory=False),
 ]
 Made = dict[str, torch.Tensor]
 

@@ -39,10 +39,6 @@ def request_refusals(requests: Sequence[GenerationRequest]) -> Iterator[Problem]
 def _value_problems(spec: InferSpec) -> Iterator[Problem]:
     """Values of known fields that generation can't do yet."""
     runtime = spec.runtime
-    if runtime.residency.encoders is Residency.LAYERWISE:
-        yield Problem(
-            "runtime.residency.encoders", f"is layerwise, which {RUNNER} can't do yet; swap or resident can"
-        )
     yield from determinism_problems(
         runtime.deterministic, runtime.attention, runtime.compile, "runtime.compile"
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from mm_config import rules
 from mm_config.npu import check_environment
 from mm_config.options import RunOptions
 from mm_config.schema import concerning, expect
-from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights
+from mm_config.specs import Expert, GenerationRequest, InferSpec, RandomWeights, Residency
 from mm_infer.adapters import add_adapters
 from mm_infer.content import require_pinned
 from mm_infer.layout import Layout, laid_out
@@ -30,7 +31,7 @@ from mm_infer.opening import (
 )
 from mm_infer.pipeline import Pipeline, Video, every_video
 from mm_infer.requests import Inputs, requests_of
-from mm_infer.residency import Waiting, place_encoder, place_experts
+from mm_infer.residency import FillSome, Waiting, place_by_blocks, place_encoder, place_experts
 from mm_infer.spreading import spread
 from mm_models import Memory, without_memory
 from mm_models.parallel import over_ranks
@@ -104,6 +105,9 @@ def load_pipeline(generation: Generation) -> Pipeline:
         mm_models.compile_blocks(network, spec.runtime.compile, "spec.runtime.compile")
 
     def encoder(build: Callable[..., Any], part: Any) -> Any:
+        if part is spec.text_encoder and residency.encoders is Residency.LAYERWISE:
+            waits = mm_models.waiting_text_encoder(part, place, generation.options.locations)
+            return place_by_blocks(residency, place, residents, waits)
         built = partial(build, part, device=place, locations=generation.options.locations)
         if part is spec.autoencoder:
             built = partial(_shared, generation, built)
@@ -156,18 +160,31 @@ def waiting_network(generation: Generation, expert: Expert) -> Waiting:
     place, network = generation.device, _network(generation, "meta")
     if generation.layout.splits_weights:
         network.to_empty(device=place)
-        network.init_buffers(place)  # type: ignore[operator]
         Memory(network.parameters()).release()
     else:
         without_memory(network, place)
+    network.init_buffers(place)  # type: ignore[operator]
     own = [one for one in generation.adapters if one.field.expert is expert]
     return Waiting(
         network=network,
-        weights=generation.weights[expert],
-        path=PATH_OF[expert],
+        read=_reading(network, generation.weights[expert], PATH_OF[expert]),
         merged=[one.addition for one in own if one.field.merge],
         beside=[one.addition for one in own if not one.field.merge],
     )
+
+
+def _reading(network: nn.Module, weights: Path | RandomWeights, path: str) -> FillSome:
+    """What fills some parameters with the weights that lie somewhere, or that a seed draws."""
+    if not isinstance(weights, RandomWeights):
+        with concerning(path):
+            return mm_models.load_by_parts(network, weights)
+    parameters = dict(network.named_parameters())
+
+    def draw(names: Collection[str]) -> None:
+        for name in names:
+            mm_models.draw(network, name, parameters[name], weights.seed)
+
+    return draw
 
 
 def _network(generation: Generation, place: torch.device | str) -> nn.Module:

@@ -50,7 +50,13 @@ if TYPE_CHECKING:
     from mm_models.shards import Shard, own_shards
     from mm_models.stopping import stop_requests
     from mm_models.streams import require_stream, stream_carried, stream_seen
-    from mm_models.text import TextEncoder, build_text_encoder, too_long
+    from mm_models.text import (
+        TextEncoder,
+        WaitingTextEncoder,
+        build_text_encoder,
+        too_long,
+        waiting_text_encoder,
+    )
     from mm_models.waiting import Memory, without_memory
     from mm_models.weights.layouts import stored_spec
     from mm_models.weights.staging import require_free, staged

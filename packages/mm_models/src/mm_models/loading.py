@@ -52,8 +52,14 @@ def load_by_parts(network: nn.Module, path: Path) -> Callable[[Collection[str]],
     Raises:
         UserError: As `load`, but for what is found as values are read; the function raises that.
     """
-    targets = base_state(network)
-    stored = open_for(targets, path, getattr(network, "spec", None))
+    return load_tensors_by_parts(base_state(network), path, getattr(network, "spec", None))
+
+
+def load_tensors_by_parts(
+    targets: Mapping[str, Tensor], path: Path, model: object = None
+) -> Callable[[Collection[str]], None]:
+    """As `load_by_parts`, for tensors by their names in a network, whose spec is `model` where it has one."""
+    stored = open_for(targets, path, model)
     require_fit(targets, stored, path)
     for line in quantised_lines(stored):
         say(f"{path}: {line}")

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def without_memory(network: nn.Module, device: torch.device | str) -> nn.Module:
-    """Gives a network on meta parameters on a device that have no memory yet, and its buffers.
+    """Gives a network on meta parameters on a device that have no memory yet; buffers have none either.
 
     One parameter at a time has memory for a moment, so a network may be larger than the device.
     """
@@ -24,9 +24,7 @@ def without_memory(network: nn.Module, device: torch.device | str) -> nn.Module:
         empty.untyped_storage().resize_(0)
         return empty
 
-    network._apply(hollow)
-    network.init_buffers(device)  # type: ignore[operator]
-    return network
+    return network._apply(hollow)
 
 
 class Memory:

@@ -68,10 +68,14 @@ def image_tokens(encoder: ImageEncoderSpec | None, model: ModelSpec) -> int:
 
 def umt5_parameters(spec: Umt5TextEncoderSpec) -> int:
     """Token embedding; per layer attention with position biases of its own and a gated feed-forward."""
+    d = spec.text_dim
+    return spec.vocab_size * d + spec.num_layers * umt5_block_parameters(spec) + d
+
+
+def umt5_block_parameters(spec: Umt5TextEncoderSpec) -> int:
+    """Those of one layer."""
     d, inner = spec.text_dim, spec.num_heads * spec.d_kv
-    attention = 4 * d * inner + _UMT5_BUCKETS * spec.num_heads
-    layer = attention + 3 * d * spec.d_ff + 2 * d
-    return spec.vocab_size * d + spec.num_layers * layer + d
+    return 4 * d * inner + _UMT5_BUCKETS * spec.num_heads + 3 * d * spec.d_ff + 2 * d
 
 
 def clip_parameters(spec: ClipImageEncoderSpec) -> int:

@@ -9,15 +9,21 @@ from math import prod
 import attrs
 
 from mm_config.planning.costs import Memory, Work, ceil_div, infer_layout
-from mm_config.planning.encoders import BYTES, autoencoder_working_bytes, encoders, image_tokens
+from mm_config.planning.encoders import (
+    BYTES,
+    autoencoder_working_bytes,
+    encoders,
+    image_tokens,
+    umt5_block_parameters,
+)
 from mm_config.planning.parameters import block_count, float32_count, quantized_count, quantized_rows
 from mm_config.rules.residency import waiting_blocks
 from mm_config.rules.sampling import guidance_by_step
 from mm_config.specs.dtype import Dtype
-from mm_config.specs.encoders import WanAutoencoderSpec
+from mm_config.specs.encoders import Umt5TextEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import ATTENTION_CORES, Conditioning
-from mm_config.specs.serving import GuidanceMode, QuantFormat, Residency
+from mm_config.specs.serving import GuidanceMode, QuantFormat, Residency, ResidencySpec
 
 _BITS = {
     QuantFormat.FP8: 8.0,
@@ -158,7 +164,7 @@ def _encoding(spec: InferSpec, weights: Mapping[str, int], from_video: bool) -> 
     """What is on the device while texts are encoded and, where frames may be given, while these are."""
     features = spec.text_encoder.max_tokens * spec.text_encoder.text_dim
     count, pixels = spec.runtime.batch_size, 3 * spec.num_frames * spec.height * spec.width
-    texts = {"text_encoder": weights["text_encoder"], "batch": 2 * 4 * count * features}
+    texts = {"text_encoder": _text_bytes(spec, weights["text_encoder"]), "batch": 2 * 4 * count * features}
     if spec.model.conditioning is Conditioning.TEXT and not from_video:
         return [texts]
     working = autoencoder_working_bytes(spec.autoencoder, spec.height, spec.width, decodes=False)
@@ -238,9 +244,21 @@ def _weight_bytes(spec: InferSpec, parameters: int) -> int:
 
 def _layerwise(spec: InferSpec, expert: _Expert) -> int:
     """The ends and the blocks that stay, of the expert at work, that block and those on their way."""
-    residency = spec.runtime.residency
-    waiting = len(waiting_blocks(residency.share, spec.model.num_layers))
-    return expert.whole - (waiting - min(waiting, 1 + residency.prefetch)) * expert.block
+    return expert.whole - _away(spec.runtime.residency, spec.model.num_layers) * expert.block
+
+
+def _text_bytes(spec: InferSpec, whole: int) -> int:
+    """The text encoder's weights while it works; layerwise, as of an expert."""
+    text, residency = spec.text_encoder, spec.runtime.residency
+    if residency.encoders is not Residency.LAYERWISE or not isinstance(text, Umt5TextEncoderSpec):
+        return whole
+    return whole - _away(residency, text.num_layers) * umt5_block_parameters(text) * BYTES[text.dtype]
+
+
+def _away(residency: ResidencySpec, number: int) -> int:
+    """Blocks that are not there while one works and others are on their way."""
+    waiting = len(waiting_blocks(residency.share, number))
+    return waiting - min(waiting, 1 + residency.prefetch)
 
 
 def _activations(spec: InferSpec, branches: int) -> int:

@@ -10,13 +10,13 @@ from mm_config.planning.costs import Kind
 from mm_config.planning.inference import infer_memory
 from mm_config.planning.suggestions import suggestions
 from mm_config.planning.traffic import infer_traffic
-from mm_config.rules.residency import fits_blocks
+from mm_config.rules.residency import block_problems
 from mm_config.schema.evolve import replace
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.serving import GuidanceMode, Residency, ResidencySpec
 
 _EXPERTS = (Residency.RESIDENT, Residency.SWAP, Residency.LAYERWISE)
-_ENCODERS = (Residency.RESIDENT, Residency.SWAP)
+_ENCODERS = (Residency.RESIDENT, Residency.SWAP, Residency.LAYERWISE)
 
 
 def is_automatic(residency: ResidencySpec) -> bool:
@@ -40,9 +40,8 @@ def fastest_residency(spec: InferSpec, usable_bytes: int | None) -> ResidencySpe
     found: list[tuple[int, int, ResidencySpec]] = []
     for pair in product(experts, encoders):
         one = attrs.evolve(said, experts=pair[0], encoders=pair[1])
-        blocks = not spec.runtime.parallel.fsdp and fits_blocks(one, spec.model.num_layers)
-        if one.experts is not Residency.LAYERWISE or blocks or len(experts) == 1:
-            planned = replace(spec, "runtime.residency", one)
+        planned = replace(spec, "runtime.residency", one)
+        if not any(block_problems(planned, "spec")):
             found.append((infer_memory(planned).total, _moved_bytes(planned), one))
     fitting = [row for row in found if usable_bytes is None or row[0] <= usable_bytes]
     if not fitting:

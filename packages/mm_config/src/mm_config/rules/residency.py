@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from mm_config.rules.wording import idle_problems
 from mm_config.schema.errors import Problem, prefixed
+from mm_config.specs.encoders import Umt5TextEncoderSpec
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.serving import InferRuntimeSpec, Residency, ResidencySpec
 
@@ -37,13 +38,19 @@ def block_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     """
     residency = spec.runtime.residency
     if residency.experts is Residency.LAYERWISE:
-        yield from prefixed(_expert_problems(spec, path), "runtime.residency")
-    encoders = [spec.text_encoder, spec.image_encoder]
-    if residency.encoders is Residency.LAYERWISE and not any(hasattr(one, "num_layers") for one in encoders):
-        yield Problem(
-            "runtime.residency.encoders",
-            "is layerwise, but neither text encoder nor image encoder has blocks; swap moves them whole",
-        )
+        yield from _share_problems(residency, spec.model.num_layers, "experts", "network")
+        if spec.runtime.parallel.fsdp:
+            yield Problem(
+                "runtime.residency.experts",
+                f"is layerwise, but {path}.runtime.parallel.fsdp has a rank hold whole blocks only while "
+                "they compute already; turn one of them off",
+            )
+    if residency.encoders is Residency.LAYERWISE:
+        if isinstance(spec.text_encoder, Umt5TextEncoderSpec):
+            yield from _share_problems(residency, spec.text_encoder.num_layers, "encoders", "text encoder")
+        else:
+            message = "is layerwise, but the text encoder has no blocks that could come one by one"
+            yield Problem("runtime.residency.encoders", f"{message}; swap moves it whole")
 
 
 def fits_blocks(residency: ResidencySpec, number: int) -> bool:
@@ -51,21 +58,15 @@ def fits_blocks(residency: ResidencySpec, number: int) -> bool:
     return residency.prefetch < len(waiting_blocks(residency.share, number))
 
 
-def _expert_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
-    residency, number = spec.runtime.residency, spec.model.num_layers
+def _share_problems(residency: ResidencySpec, number: int, field: str, what: str) -> Iterator[Problem]:
     waiting = len(waiting_blocks(residency.share, number))
     if not waiting:
-        yield Problem("share", "is 0: no block waits, as with experts = resident; say that, or raise it")
+        message = f"is 0: no block waits, as with {field} = resident; say that, or raise it"
+        yield Problem("runtime.residency.share", message)
     elif not fits_blocks(residency, number):
-        blocks = f"{waiting} of the network's {number} block{'s' if number > 1 else ''}"
+        blocks = f"{waiting} of the {what}'s {number} block{'s' if number > 1 else ''}"
         yield Problem(
-            "prefetch",
+            "runtime.residency.prefetch",
             f"is {residency.prefetch}, but {blocks} wait{'s' if waiting == 1 else ''}: "
             f"at most {waiting - 1} can be brought ahead of the one at work",
-        )
-    if spec.runtime.parallel.fsdp:
-        yield Problem(
-            "experts",
-            f"is layerwise, but {path}.runtime.parallel.fsdp has a rank hold whole blocks only while they "
-            "compute already; turn one of them off",
         )

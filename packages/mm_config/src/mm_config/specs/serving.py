@@ -62,7 +62,8 @@ class ResidencySpec:
     experts: Residency = field(default=Residency.RESIDENT, role=EXECUTION)
     """Where the experts wait."""
     encoders: Residency = field(default=Residency.RESIDENT, role=EXECUTION)
-    """Where the text encoder, the image encoder and the autoencoder wait."""
+    """Where the text encoder, the image encoder and the autoencoder wait; layerwise has blocks of the text
+    encoder come one by one, and the others whole."""
     pin_memory: bool = field(default=True, role=EXECUTION)
     """Whether what waits lies in the host's memory, pinned; else, and on a CPU, it is read from its files."""
     share: float = field(default=1.0, ge=0, le=1, role=EXECUTION)

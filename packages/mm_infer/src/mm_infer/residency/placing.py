@@ -14,6 +14,7 @@ from mm_infer.passes import Forward
 from mm_infer.residency.experts import Waiting, placed
 from mm_infer.residency.room import Built, Guest, Moved, Permanent, Room, Swapped, in_room
 from mm_infer.residency.units import Courier, Unit
+from mm_models import WaitingTextEncoder
 
 
 @attrs.frozen(eq=False)
@@ -70,7 +71,7 @@ def place_experts(
     for expert, build in waiting.items():
         one = build()
         networks[expert] = one.network
-        guests[expert] = placed(one, residency, courier, in_files=in_files)
+        guests[expert] = placed(one, residency.experts, residency, courier, in_files=in_files)
     return networks, Residents(Room(), guests)
 
 
@@ -102,6 +103,22 @@ def place_encoder(
     weights.keep_on_host()
     weights.leave()
     return Swapped(room, Moved(part, weights))
+
+
+def place_by_blocks(
+    residency: ResidencySpec, device: torch.device, residents: Residents, encoder: WaitingTextEncoder
+) -> Any:
+    """Has an encoder that was built without memory come block by block whenever it works.
+
+    Raises:
+        UserError: Its weights can't be read.
+    """
+    in_files = wait_in_files(residency, device)
+    courier = Courier(device, from_files=in_files)
+    residents.room.empty()
+    waiting = Waiting(encoder.network, encoder.fill, encoder.blocks)
+    guest = placed(waiting, residency.encoders, residency, courier, in_files=in_files)
+    return Swapped(residents.room, Moved(encoder, guest))
 
 
 def _weights_of(part: Any) -> list[torch.Tensor]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from mm_config.schema import tag_of
-from mm_config.specs import TextEncoderSpec
+from mm_config.specs import TextEncoderSpec, Umt5TextEncoderSpec
 from mm_models.registered import builder_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from mm_config.options import Locations
 
@@ -25,6 +25,17 @@ class TextEncoder(Protocol):
         ...
 
 
+class WaitingTextEncoder(TextEncoder, Protocol):
+    """One whose parameters may come block by block."""
+
+    network: nn.Module
+    """What encodes."""
+    blocks: str
+    """Name of the module in it whose children are its blocks."""
+    fill: Callable[[Collection[str]], None]
+    """Reads some of the parameters, by their names."""
+
+
 def build_text_encoder(
     spec: TextEncoderSpec, device: torch.device | str = "cpu", locations: Locations | None = None
 ) -> TextEncoder:
@@ -34,6 +45,17 @@ def build_text_encoder(
         UserError: There is none for the spec's class, or its weights can't be found or don't fit.
     """
     return builder_of("mm.text_encoders", tag_of(spec))(spec, device, locations)
+
+
+def waiting_text_encoder(
+    spec: Umt5TextEncoderSpec, device: torch.device | str, locations: Locations | None = None
+) -> WaitingTextEncoder:
+    """The text encoder of a spec whose parameters have no memory yet.
+
+    Raises:
+        UserError: As `build_text_encoder`.
+    """
+    return builder_of("mm.text_encoders", tag_of(spec))(spec, device, locations, waits=True)
 
 
 def too_long(

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast, T5Tokenizer, UMT5Config, UMT5E
 from mm_config.schema import Problem, UserError
 from mm_config.specs import Umt5TextEncoderSpec
 from mm_models.dtypes import torch_dtype
-from mm_models.loading import load_tensors
+from mm_models.loading import load_tensors, load_tensors_by_parts
 from mm_models.released_json import read_release_json, require_harmless
 from mm_models.releases import (
     folder_with_config,
@@ -26,6 +26,7 @@ from mm_models.releases import (
     tokenizer_places,
 )
 from mm_models.text.umt5_names import transformers_config
+from mm_models.waiting import without_memory
 
 if TYPE_CHECKING:
     from mm_config.options import Locations
@@ -34,14 +35,25 @@ if TYPE_CHECKING:
 class Umt5TextEncoder:
     """Captions to features of their true length, then zeros: Wan's cross-attention sees these zeros too."""
 
+    blocks = "encoder.block"
+    """The module of the network whose children are its blocks."""
+
     def __init__(
         self,
         spec: Umt5TextEncoderSpec,
         device: torch.device | str = "cpu",
         locations: Locations | None = None,
+        *,
+        waits: bool = False,
     ) -> None:
         """Reads the encoder, and the tokenizer beside it (in its folder or in the neighbour `tokenizer`; in
         the original releases `google/umt5-xxl`).
+
+        Args:
+            spec: The encoder.
+            device: Where it computes.
+            locations: Where releases are looked up.
+            waits: Whether its parameters get no memory yet; `fill` then gives values to those that have some.
 
         Raises:
             UserError: The weights or the tokenizer can't be found or read, or belong to another architecture.
@@ -49,11 +61,17 @@ class Umt5TextEncoder:
         dtype = torch_dtype(spec.dtype)
         place = release_place(spec.weights, locations, "spec.text_encoder.weights")
         with reading(place, "spec.text_encoder.weights"):
-            tokenizer, network = _read_tokenizer(place), _read_network(spec, place, dtype, device)
+            tokenizer, network = _read_tokenizer(place), _network_on_meta(spec, place, dtype)
+            network = without_memory(network, device) if waits else network.to_empty(device=device)
+            network.set_input_embeddings(network.shared)
+            own = {name: one for name, one in network.state_dict().items() if "embed_tokens" not in name}
+            fill = load_tensors_by_parts(own, place) if waits else load_tensors(own, place)
         self.spec = spec
         self.device = device
         self.tokenizer: Any = tokenizer
         self.network: Any = network.requires_grad_(False).eval()
+        self.fill = fill
+        """Reads some of the network's parameters, by their names; None where all are read."""
 
     @torch.no_grad()
     def encode(self, captions: list[str]) -> Tensor:
@@ -184,9 +202,7 @@ def _tokenizer(folder: Path) -> Any:
         return _TOKENIZERS[name].from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def _read_network(
-    spec: Umt5TextEncoderSpec, place: Path, dtype: torch.dtype, device: torch.device | str
-) -> UMT5EncoderModel:
+def _network_on_meta(spec: Umt5TextEncoderSpec, place: Path, dtype: torch.dtype) -> Any:
     """The network of a folder of transformers', or of a file, beside which there may be no configuration."""
     wanted = transformers_config(spec)
     folder = folder_with_config(place, UMT5EncoderModel.__name__)
@@ -200,10 +216,6 @@ def _read_network(
         for name, module in network.named_modules():
             if name.endswith(".wo"):
                 module.to(torch.float32)
-    network.to_empty(device=device)
-    network.set_input_embeddings(network.shared)
-    own = {name: value for name, value in network.state_dict().items() if "embed_tokens" not in name}
-    load_tensors(own, place)
     return network
 
 
