@@ -62,7 +62,10 @@ class Umt5TextEncoder:
         place = release_place(spec.weights, locations, "spec.text_encoder.weights")
         with reading(place, "spec.text_encoder.weights"):
             tokenizer, network = _read_tokenizer(place), _network_on_meta(spec, place, dtype)
-            network = without_memory(network, device) if waits else network.to_empty(device=device)
+            if waits:
+                without_memory(network, device)
+            else:
+                network.to_empty(device=device)
             network.set_input_embeddings(network.shared)
             own = {name: one for name, one in network.state_dict().items() if "embed_tokens" not in name}
             fill = load_tensors_by_parts(own, place) if waits else load_tensors(own, place)
