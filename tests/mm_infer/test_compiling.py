@@ -15,6 +15,7 @@ from mm_config.specs.parallel import CompileBackend, CompileMode, CompileSpec
 from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.serving import (
     ApproximateAttention,
+    FeatureCacheSpec,
     GuidanceMode,
     QuantFormat,
     QuantizationSpec,
@@ -86,6 +87,13 @@ def test_blocks_that_wait_are_compiled_too(
 ) -> None:
     waiting = replace(spec, "runtime.residency", residency)
     check(waiting, options, AOT_EAGER, f"blocks compiled 1 time: for {BOTH}", capsys)
+
+
+def test_steps_that_a_cache_skips_are_those_of_blocks_as_they_are(
+    spec: InferSpec, options: RunOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cached = replace(spec, "feature_cache", FeatureCacheSpec(dense_share=0.5, skipped=(3,)))
+    check(cached, options, AOT_EAGER, f"blocks compiled 1 time: for {BOTH}", capsys)
 
 
 @pytest.mark.parametrize("wanted", ApproximateAttention)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from mm_config.specs import FeatureCacheSpec, RandomWeights, WanAutoencoderSpec
+from mm_config.specs.parallel import CompileBackend, CompileSpec
 from tests.mm_infer.layouts.cells import ALONE, KINDS, Layout, layouts, name_of
 from tests.mm_infer.layouts.conftest import Ranks, difference
 from tests.mm_infer.layouts.making import made
@@ -57,6 +59,15 @@ def test_so_they_do_with_a_feature_cache(ranks: Ranks, layout: str) -> None:
     assert difference(expected, ranks.alone("text")) > 1e-3
     for one in ranks.by(2, ranks.order("text", layout=TWO[layout], **more)):
         assert difference(one, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("layout", ["guidance2", "ring2", "ulysses2", "ulysses2 fsdp", "tensor2"])
+def test_so_they_do_where_blocks_are_compiled(ranks: Ranks, layout: str) -> None:
+    """Collectives lie between what is compiled, or in it."""
+    how = CompileSpec(enabled=True, backend=CompileBackend.AOT_EAGER)
+    torch._dynamo.reset()
+    for one in ranks.by(2, ranks.order("text", layout=TWO[layout], **{"runtime.compile": how})):
+        assert difference(one, ranks.alone("text")) <= 1e-5
 
 
 @pytest.mark.parametrize("tiling", [False, True], ids=["latent frames", "tiles"])
