@@ -13,13 +13,19 @@ from mm_config.planning.devices import RESERVE, Device, Timing, device_named, ti
 from mm_config.planning.encoders import encoder_parameters
 from mm_config.planning.inference import infer_memory, infer_work
 from mm_config.planning.parameters import trainable_count
+from mm_config.planning.residency import (
+    chosen_residency,
+    fastest_residency,
+    gigabytes,
+    is_automatic,
+)
 from mm_config.planning.suggestions import Suggestion, suggestions
 from mm_config.planning.traffic import infer_traffic, train_traffic
 from mm_config.planning.training import train_memory, train_work
 from mm_config.rules.requested import first_step, spec_of
 from mm_config.rules.requests import own_problems, strength_problems
 from mm_config.schema.errors import Problem, UserError, prefixed
-from mm_config.schema.evolve import leaves
+from mm_config.schema.evolve import leaves, replace
 from mm_config.schema.types import is_spec, is_tuple
 from mm_config.specs.data import Cache
 from mm_config.specs.encoders import DctAutoencoderSpec, HashedTextEncoderSpec
@@ -131,6 +137,12 @@ def plan(
     if request is not None and isinstance(spec, InferSpec):
         spec, begin = _asked_for(spec, request)
         asked = _request_notes(spec, request, begin)
+    against = None if device is None else device_named(device, world_size)
+    if against is not None and isinstance(spec, InferSpec) and is_automatic(spec.runtime.residency):
+        chosen = fastest_residency(spec, against.usable_bytes)
+        spec = replace(spec, "runtime.residency", chosen)
+        there = f"of {gigabytes(against.usable_bytes)} that {against.name} has"
+        asked = (*asked, chosen_residency(spec, there))
     if isinstance(spec, TrainSpec):
         trainable = trainable_count(spec.model, spec.frozen, spec.lora)
         work, traffic = train_work(spec, world_size), train_traffic(spec, world_size)
@@ -149,9 +161,7 @@ def plan(
         traffic=traffic,
         notes=(*asked, *_notes(spec)),
     )
-    if device is None:
-        return found
-    return _held_against(found, spec, device_named(device, world_size), efficiency, memory)
+    return found if against is None else _held_against(found, spec, against, efficiency, memory)
 
 
 def _asked_for(spec: InferSpec, request: GenerationRequest) -> tuple[InferSpec, int]:

@@ -49,6 +49,20 @@ def fastest_residency(spec: InferSpec, usable_bytes: int | None) -> ResidencySpe
     return min(fitting, key=lambda row: row[1])[2]
 
 
+def chosen_residency(spec: InferSpec, there: str) -> str:
+    """Says what was chosen in place of `auto`.
+
+    Args:
+        spec: The generation with the choice.
+        there: What it was held against: `of 80.0 GB that are free on cuda`.
+    """
+    chosen, needed = spec.runtime.residency, infer_memory(spec).total
+    return (
+        f"residency: experts {chosen.experts.value}, encoders {chosen.encoders.value}; by mm plan the "
+        f"fastest that fits, with {gigabytes(needed)} {there}"
+    )
+
+
 def lacking(spec: InferSpec, usable_bytes: int) -> str | None:
     """Why a generation does not fit into a rank's memory, and what would; None where it fits.
 

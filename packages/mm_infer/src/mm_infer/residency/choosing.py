@@ -6,7 +6,7 @@ import torch
 
 from mm_config import replace
 from mm_config.console import say
-from mm_config.planning import fastest_residency, gigabytes, infer_memory, is_automatic, lacking
+from mm_config.planning import chosen_residency, fastest_residency, gigabytes, is_automatic, lacking
 from mm_config.schema import Problem, UserError
 from mm_config.specs import InferSpec, ResidencySpec
 
@@ -27,10 +27,6 @@ def settled(spec: InferSpec, device: torch.device, free: int | None) -> Residenc
     if free is not None and (lacks := lacking(planned, free)) is not None:
         raise UserError(Problem("spec", f"{lacks}; {gigabytes(free)} are free on {device}"))
     if is_automatic(spec.runtime.residency):
-        needed = infer_memory(planned).total
         there = "of an unknown amount" if free is None else f"of {gigabytes(free)} that are free on {device}"
-        say(
-            f"residency: experts {chosen.experts.value}, encoders {chosen.encoders.value}; by mm plan the "
-            f"fastest that fits, with {gigabytes(needed)} {there}"
-        )
+        say(chosen_residency(planned, there))
     return chosen
