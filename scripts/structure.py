@@ -24,7 +24,7 @@ STOREYS = {
 APART = ("mm_config", "mm_config.__main__", "mm_config.interrupts")
 MOST_FLOORS = 6
 """Among the folders of a storey, and among the files of a folder."""
-MOST_LINES = 31_700
+MOST_LINES = 31_900
 """Of mm_config; docs/decisions.md, section 30, says how it moves."""
 MOST_LINES_OF_A_FILE = 300
 FOLDERS = ("packages", "experiments", "examples", "tests", "scripts", "benchmarks")

@@ -75,6 +75,17 @@ def test_sparse_attention_begins_before_the_end() -> None:
     only(WAN_T2V, {path: SparseAttentionSpec(window=9)}, f"{path}.window", "only pattern = local uses")
 
 
+def test_tokens_make_some_blocks_of_sparse_attention() -> None:
+    """81 frames of 832x480 are 21 latent frames of 104x60, in patches of 2x2 21 x 52 x 30 tokens: 32760."""
+    path, size = "sparse_attention", "is {}, but 81 frames of 832x480 have 32760 tokens: one block leaves"
+    for tokens in (32760, 10**6):
+        spec = SparseAttentionSpec(block_size=tokens)
+        only(WAN_T2V, {path: spec}, f"{path}.block_size", size.format(tokens))
+    assert found(WAN_T2V, {path: SparseAttentionSpec(block_size=32759)}) == {}
+    assert found(WAN_T2V, {path: SparseAttentionSpec(block_size=8)}) == {}
+    only(WAN_T2V, {path: SparseAttentionSpec(block_size=7)}, f"{path}.block_size", "4680 blocks, above 4096")
+
+
 def test_only_layerwise_residency_brings_single_blocks() -> None:
     changes = {"runtime.residency.share": 0.5, "runtime.residency.prefetch": 2}
     assert found(WAN_T2V, changes).keys() == {

@@ -21,7 +21,8 @@ import mm_models
 from mm_config import replace, rules
 from mm_config.families.tiny import TINY
 from mm_config.options.run_options import RunOptions
-from mm_config.planning.inference import infer_memory, infer_work
+from mm_config.planning.denoising import infer_work
+from mm_config.planning.inference import infer_memory
 from mm_config.schema import UserError
 from mm_config.specs import (
     AttentionImpl,

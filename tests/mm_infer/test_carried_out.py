@@ -8,7 +8,7 @@ import pytest
 from experiments import tiny, wan21_flf2v_14b_infer, wan21_i2v_14b_infer, wan22_i2v, wan22_ti2v_5b_infer
 from mm_config import replace
 from mm_config.rules.carried_out import refusals
-from mm_config.specs import InferSpec
+from mm_config.specs import InferSpec, SparseAttentionSpec
 from mm_config.specs.diffusion import Solver
 from mm_infer.samplers import SOLVERS
 
@@ -30,6 +30,14 @@ def test_a_spec_is_refused_before_torch_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "['spec.feature_cache.skipped'] False\n"
+
+
+def test_keys_that_go_round_a_ring_are_not_left_out() -> None:
+    sparse = replace(wan22_i2v.SPEC, "sparse_attention", SparseAttentionSpec())
+    shared = {"runtime.parallel.ulysses": 2, "runtime.parallel.tensor": 2, "runtime.compile.enabled": True}
+    assert refusals(replace(sparse, shared)) == []
+    (problem,) = refusals(replace(sparse, {**shared, "runtime.parallel.ring": 2}))
+    assert problem.path == "spec.runtime.parallel.ring" and problem.message.endswith("; ulysses can")
 
 
 @pytest.mark.parametrize(

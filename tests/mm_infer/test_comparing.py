@@ -18,6 +18,7 @@ import mm_config
 from mm_config import replace, spec_hash
 from mm_config.cli.app import app
 from mm_config.options.run_options import RunOptions
+from mm_config.planning import infer_work
 from mm_config.specs import FeatureCacheSpec, GuidanceMode, InferSpec, ReleasedWeights
 from mm_data import read_comment
 from mm_infer import load
@@ -156,6 +157,9 @@ def test_a_cache_is_calibrated_compared_and_generated_with(
     assert all(errors[step] > 0 for step in range(skipped[0], 12))
     assert [video["prompt"] for video in found["videos"]] == [RED, BLUE]
     assert all(video["psnr"] > 10 and video["ssim"] < 1 for video in found["videos"])
+    assert [side["flops"] for side in found["sides"]] == [
+        2 * infer_work(one).step_flops for one in (exact, ready)
+    ]
     assert set(found["speed"]) == {"step", "load", "encode", "denoise", "decode"}
     assert len(found["side_by_side"]) == 2
     with av.open(found["side_by_side"][0]) as video:

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from mm_config.specs import Expert, FeatureCacheSpec
-from mm_infer.passes import Branch, Forward, Pass, by_networks
-from mm_models import stream_carried, stream_seen
+from mm_infer.passes import Branch, Forward, Pass, by_networks, told_to
+from mm_models import SparseAttention, stream_carried, stream_seen
 
 
 @attrs.frozen(eq=False)
@@ -91,9 +91,15 @@ def cached(forward: Forward, networks: Mapping[Expert, nn.Module], cache: Featur
     return passed
 
 
-def passes_of(networks: Mapping[Expert, nn.Module], cache: FeatureCacheSpec | None) -> Forward:
-    """Passes of one batch of videos by the experts, with a feature cache where there is one."""
+def passes_of(
+    networks: Mapping[Expert, nn.Module],
+    cache: FeatureCacheSpec | None,
+    sparse: SparseAttention | None = None,
+) -> Forward:
+    """Passes of one batch of videos by the experts, with what the spec has to make them faster."""
     forward = by_networks(networks)
+    if sparse is not None:
+        forward = told_to(sparse, forward)
     return forward if cache is None else cached(forward, networks, cache)
 
 

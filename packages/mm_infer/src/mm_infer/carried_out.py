@@ -47,6 +47,12 @@ def _value_problems(spec: InferSpec) -> Iterator[Problem]:
     yield from _split_problems(spec)
     yield from quantization_refusals(spec.quantization)
     yield from _quantized_problems(spec)
+    if spec.sparse_attention is not None and runtime.parallel.ring > 1:
+        yield Problem(
+            "runtime.parallel.ring",
+            f"is {runtime.parallel.ring}, but ranks of a ring see keys block by block, and sparse_attention "
+            "chooses among all; ulysses can",
+        )
     apart = runtime.guidance is GuidanceMode.PARALLEL
     if spec.feature_cache is not None and apart and _is_in_part_guided(spec):
         yield Problem(
@@ -132,6 +138,7 @@ CARRIED_OUT = CarriedOut(
         "requests_may_set",
         "feature_cache",
         "quantization",
+        "sparse_attention",
         "after_decode",
         "approximate_attention",
         "image_fit",

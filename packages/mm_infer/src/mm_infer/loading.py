@@ -118,6 +118,7 @@ def load_pipeline(generation: Generation) -> Pipeline:
         device=place,
         layout=generation.layout,
         networks=networks,
+        sparse=generation.sparse,
         residents=residents,
         autoencoder=encoder(mm_models.build_autoencoder, spec.autoencoder),
         image_encoder=encoder(mm_models.build_image_encoder, spec.image_encoder),
@@ -197,6 +198,8 @@ def _network(generation: Generation, place: torch.device | str) -> nn.Module:
         ops=over_ranks(generation.ops, layout.context),
         float32_residual=spec.float32_residual,
     )
+    if generation.sparse is not None:
+        generation.sparse.attend_in(network)
     spread(network, spec, layout)
     return network
 

@@ -32,6 +32,7 @@ from mm_infer.residency import settled
 from mm_infer.samplers import sigmas
 from mm_infer.stages import require_stages
 from mm_models import (
+    SparseAttention,
     Use,
     check_said,
     check_weights,
@@ -41,6 +42,7 @@ from mm_models import (
     require_releases,
     require_stream,
     torch_dtype,
+    with_sparse_attention,
 )
 from mm_models.ops import Ops, approximated, choose
 
@@ -86,6 +88,8 @@ class Generation:
     """The ranks that make the videos."""
     residency: ResidencySpec | None = None
     """Where experts and encoders are while they don't work, never `auto`; None before it is settled."""
+    sparse: SparseAttention | None = None
+    """The self-attention among the operations, where it is sparse."""
 
 
 def options_of_loading(options: RunOptions | None) -> RunOptions:
@@ -134,14 +138,16 @@ def open_generation(
         ops = approximated(exact, place, spec.approximate_attention, dtype)
         mm_models.require_quantization(spec.quantization, place, dtype)
         rules.check_kernels(spec, place.type)
+        ops, sparse = _with_sparse_attention(ops, spec, place)
     if requests is not None:
         with gathering(problems):
             check_requests(spec, requests)
     _raise(problems)
     network = mm_models.build(spec.model, device="meta", ops=ops, float32_residual=spec.float32_residual)
-    if spec.feature_cache is not None:
-        with gathering(problems):
-            require_stream(network, "spec.feature_cache")
+    for name in ("feature_cache", "sparse_attention"):
+        if getattr(spec, name) is not None:
+            with gathering(problems):
+                require_stream(network, f"spec.{name}")
     weights: dict[Expert, Path | RandomWeights] = {}
     for expert, source in expert_weights(spec).items():
         if not _may_be_trained(spec, source):
@@ -155,7 +161,17 @@ def open_generation(
     _raise(problems)
     for idle in rules.idle_settings(spec, requests):
         say(str(idle))
-    return Generation(spec, options, place, dtype, ops, network, weights, adapters, layout)
+    return Generation(spec, options, place, dtype, ops, network, weights, adapters, layout, sparse=sparse)
+
+
+def _with_sparse_attention(
+    ops: Ops, spec: InferSpec, place: torch.device
+) -> tuple[Ops, SparseAttention | None]:
+    """The operations with sparse attention among them, where the spec asks for it."""
+    if spec.sparse_attention is None:
+        return ops, None
+    wanted, compiled = spec.runtime.attention, spec.runtime.compile.enabled
+    return with_sparse_attention(ops, spec.sparse_attention, spec.model, place, wanted, compiled=compiled)
 
 
 def with_residency(generation: Generation) -> Generation:

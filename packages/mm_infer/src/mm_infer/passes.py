@@ -13,6 +13,7 @@ import attrs
 from torch import Tensor
 
 from mm_config.specs import Expert
+from mm_models import SparseAttention
 
 Network = Callable[..., Tensor]
 """`(latents_BCTHW, timestep_B, text_BLD) -> velocity_BCTHW`; the timesteps are `[B, S]` where a frame is
@@ -53,3 +54,13 @@ def by_networks(networks: Mapping[Expert, Network]) -> Forward:
         return networks[which.expert](*inputs)
 
     return forward
+
+
+def told_to(sparse: SparseAttention, forward: Forward) -> Forward:
+    """The same passes, of which the networks' sparse attention is told step and size."""
+
+    def passed(which: Pass, *inputs: Tensor) -> Tensor:
+        with sparse.in_pass(which.step, inputs[0]):
+            return forward(which, *inputs)
+
+    return passed

@@ -31,7 +31,7 @@ from mm_infer.residency import ALWAYS_THERE, Residents
 from mm_infer.spreading import on_two_ranks
 from mm_infer.stages import Output, finished
 from mm_infer.watching import UNWATCHED, Watch
-from mm_models import Autoencoder, ImageEncoder, TextEncoder
+from mm_models import Autoencoder, ImageEncoder, SparseAttention, TextEncoder
 
 
 @attrs.frozen(eq=False)
@@ -67,6 +67,8 @@ class Pipeline:
     """Who is on the device only while it works."""
     layout: Layout = attrs.field(default=ALONE, repr=False)
     """The ranks that make the videos."""
+    sparse: SparseAttention | None = attrs.field(default=None, repr=False)
+    """The networks' self-attention where it is sparse, which is told of each pass."""
 
     @property
     def decodes(self) -> bool:
@@ -280,7 +282,9 @@ def _denoised(pipeline: Pipeline, batch: Inputs, watch: Watch) -> Tensor:
     encoders = pipeline.text_encoder, pipeline.autoencoder, pipeline.image_encoder
     with watch.timed("encode"):
         inputs = encoded(pipeline.spec, *encoders, batch, pipeline.device)
-    forward = pipeline.residents.brought(passes_of(pipeline.networks, pipeline.spec.feature_cache))
+    forward = pipeline.residents.brought(
+        passes_of(pipeline.networks, pipeline.spec.feature_cache, pipeline.sparse)
+    )
     if watch.around is not None:
         forward = watch.around(forward, pipeline.networks)
     if pipeline.layout.guidance is not None:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from mm_models.repeatable import deterministic
     from mm_models.said import Use, check_said, named_otherwise, said_otherwise
     from mm_models.shards import Shard, own_shards
+    from mm_models.sparse import SparseAttention, with_sparse_attention
     from mm_models.stopping import stop_requests
     from mm_models.streams import require_stream, stream_carried, stream_seen
     from mm_models.text import (

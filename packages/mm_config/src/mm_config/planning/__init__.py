@@ -8,6 +8,7 @@ from mm_config.schema.faces import lazy
 
 if TYPE_CHECKING:
     from mm_config.planning.costs import Clip
+    from mm_config.planning.denoising import infer_work
     from mm_config.planning.devices import DEVICES
     from mm_config.planning.inference import infer_memory
     from mm_config.planning.parameters import quantized_layers

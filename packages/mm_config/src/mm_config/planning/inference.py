@@ -1,4 +1,4 @@
-"""The work of a generated video and the memory of its ranks."""
+"""The memory of ranks that generate a video."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from math import prod
 
 import attrs
 
-from mm_config.planning.costs import Memory, Work, ceil_div, infer_layout
+from mm_config.planning.costs import Memory, ceil_div, infer_layout
+from mm_config.planning.denoising import passes_by_step, skipped_steps
 from mm_config.planning.encoders import (
     BYTES,
     autoencoder_working_bytes,
     encoders,
-    image_tokens,
     umt5_block_parameters,
 )
 from mm_config.planning.parameters import block_count, float32_count, quantized_count, quantized_rows
 from mm_config.rules.residency import waiting_blocks
-from mm_config.rules.sampling import guidance_by_step
 from mm_config.specs.dtype import Dtype
 from mm_config.specs.encoders import Umt5TextEncoderSpec, WanAutoencoderSpec
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.kinds import ATTENTION_CORES, Conditioning
+from mm_config.specs.kinds import Conditioning
 from mm_config.specs.serving import GuidanceMode, QuantFormat, Residency, ResidencySpec
 
 _BITS = {
@@ -67,36 +66,6 @@ class _Expert:
     """Its share of those of all blocks."""
     block: int
     """One block, gathered."""
-
-
-def infer_work(spec: InferSpec, first_step: int = 0) -> Work:
-    """A video: one forward pass per denoising step, two where the expert at work has guidance above 1.
-
-    A video that starts from a given one begins with a later step. Steps that a feature cache skips count what
-    lies around the blocks. Encoding and decoding are not counted, nor is what sparse attention leaves out.
-    """
-    model = spec.model
-    latent_shape = spec.autoencoder.latent_shape(spec.num_frames, spec.height, spec.width)
-    images = image_tokens(spec.image_encoder, model)
-    parts = model.flops_by_part(latent_shape, spec.text_encoder.max_tokens, images)
-    attention = sum(parts.get(part, 0) for part in ATTENTION_CORES)
-    products = sum(parts.values()) - attention
-    passes, skipped = passes_by_step(spec), [step for step in skipped_steps(spec) if step >= first_step]
-    around = model.flops_outside_blocks(latent_shape, spec.text_encoder.max_tokens, images)
-    around *= sum(passes[step] for step in skipped)
-    number = sum(passes[first_step:]) - sum(passes[step] for step in skipped)
-    return Work(
-        tokens=model.tokens(latent_shape),
-        samples=1,
-        flops_by_part=parts,
-        step_flops=(products + attention) * number + around,
-        product_flops=products * number + around,
-        attention_forward_flops=attention * number,
-        attention_backward_flops=0,
-        dtype=spec.dtype,
-        allow_tf32=False,
-        ranks=_ranks_per_video(spec),
-    )
 
 
 def infer_memory(spec: InferSpec, from_video: bool = False) -> Memory:
@@ -193,16 +162,6 @@ def _frames_at_once(spec: InferSpec) -> int:
     return spec.autoencoder.temporal_stride if in_slices else spec.num_frames
 
 
-def passes_by_step(spec: InferSpec) -> list[int]:
-    """Forward passes of each denoising step."""
-    return [2 if guidance > 1 else 1 for _, guidance in guidance_by_step(spec)]
-
-
-def skipped_steps(spec: InferSpec) -> tuple[int, ...]:
-    """Denoising steps that skip the blocks."""
-    return () if spec.feature_cache is None else spec.feature_cache.skipped or ()
-
-
 def expert_bytes(spec: InferSpec) -> int:
     """One expert's weights on one rank."""
     return _expert(spec).whole
@@ -211,11 +170,6 @@ def expert_bytes(spec: InferSpec) -> int:
 def outside_bytes(spec: InferSpec) -> int:
     """What layerwise residency brings to the device in each forward pass."""
     return len(waiting_blocks(spec.runtime.residency.share, spec.model.num_layers)) * _expert(spec).block
-
-
-def _ranks_per_video(spec: InferSpec) -> int:
-    branches = 2 if spec.runtime.guidance is GuidanceMode.PARALLEL else 1
-    return infer_layout(spec).per_sample * branches
 
 
 def _expert(spec: InferSpec) -> _Expert:

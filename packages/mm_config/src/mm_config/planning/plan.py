@@ -9,9 +9,10 @@ from typing import Any
 import attrs
 
 from mm_config.planning.costs import Flow, Memory, Work, collectives
+from mm_config.planning.denoising import infer_work, left_out, sparse_steps
 from mm_config.planning.devices import RESERVE, Device, Timing, device_named, timing
 from mm_config.planning.encoders import encoder_parameters
-from mm_config.planning.inference import infer_memory, infer_work
+from mm_config.planning.inference import infer_memory
 from mm_config.planning.parameters import trainable_count
 from mm_config.planning.residency import (
     chosen_residency,
@@ -159,7 +160,7 @@ def plan(
         work=work,
         memory=memory(spec, world_size),
         traffic=traffic,
-        notes=(*asked, *_notes(spec)),
+        notes=(*asked, *_notes(spec, begin)),
     )
     return found if against is None else _held_against(found, spec, against, efficiency, memory)
 
@@ -233,9 +234,9 @@ def _memory(spec: TrainSpec | InferSpec, world_size: int, from_video: bool) -> M
     return train_memory(spec, world_size) if isinstance(spec, TrainSpec) else infer_memory(spec, from_video)
 
 
-def _notes(spec: TrainSpec | InferSpec) -> tuple[str, ...]:
+def _notes(spec: TrainSpec | InferSpec, begin: int) -> tuple[str, ...]:
     """Sentences, those that matter for this spec only."""
-    own = _train_notes(spec) if isinstance(spec, TrainSpec) else _infer_notes(spec)
+    own = _train_notes(spec) if isinstance(spec, TrainSpec) else _infer_notes(spec, begin)
     return (*own, *_encoder_notes(spec))
 
 
@@ -253,7 +254,7 @@ def _train_notes(spec: TrainSpec) -> Iterator[str]:
         yield "encoding's operations are not counted, and all of a rank's clips are encoded at once"
 
 
-def _infer_notes(spec: InferSpec) -> Iterator[str]:
+def _infer_notes(spec: InferSpec, begin: int) -> Iterator[str]:
     yield "activations: at most what one block keeps for a backward pass"
     yield "encoding's and decoding's operations are not counted"
     if spec.after_decode:
@@ -263,7 +264,10 @@ def _infer_notes(spec: InferSpec) -> Iterator[str]:
         frames, height, width, fps = size
         yield f"stages in the host's memory make {frames} frames of {width}x{height} at {fps} fps of it"
     if spec.sparse_attention is not None:
-        yield "attention is counted as exact; sparse attention leaves out a part of it"
+        unseen = left_out(spec, begin)
+        share = unseen / (infer_work(spec, begin).step_flops + unseen)
+        steps = f"{len(sparse_steps(spec, begin))} of {spec.sampler.steps - begin} steps"
+        yield f"sparse attention leaves out {share:.1%} of the FLOPs, in {steps}"
     if spec.feature_cache is not None and spec.feature_cache.skipped is None:
         yield "every step is counted whole; which ones the feature cache skips is not known yet"
     if any(not lora.merge for lora in spec.loras):

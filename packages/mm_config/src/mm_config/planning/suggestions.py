@@ -12,7 +12,7 @@ import attrs
 
 from mm_config import rules
 from mm_config.planning.costs import Memory, ceil_div, passes
-from mm_config.planning.inference import passes_by_step
+from mm_config.planning.denoising import passes_by_step
 from mm_config.rules.carried_out import refusals
 from mm_config.schema.evolve import get, replace
 from mm_config.specs.encoders import WanAutoencoderSpec

@@ -19,8 +19,9 @@ from mm_config.planning.costs import (
     passes,
     train_layout,
 )
+from mm_config.planning.denoising import passes_by_step
 from mm_config.planning.encoders import BYTES
-from mm_config.planning.inference import expert_bytes, outside_bytes, passes_by_step
+from mm_config.planning.inference import expert_bytes, outside_bytes
 from mm_config.planning.parameters import (
     Shapes,
     block_matrices,

@@ -1,4 +1,4 @@
-"""Rules on noise levels, the sampler, and on what makes generation faster with another result."""
+"""Rules on noise levels, the sampler and its guidance, and on ranks that share weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,7 @@ from mm_config.specs.diffusion import (
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Conditioning
 from mm_config.specs.requests import GenerationRequest
-from mm_config.specs.serving import (
-    GuidanceMode,
-    SparseAttentionSpec,
-    SparsePattern,
-)
+from mm_config.specs.serving import GuidanceMode
 
 
 def grid_problems(diffusion: FlowMatchingSpec) -> Iterator[Problem]:
@@ -220,18 +216,8 @@ def _has_negative_prompt(request: GenerationRequest) -> bool:
     return bool(own) or (own is not None and request.negative_prompt_may_be_empty)
 
 
-def shortcut_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
-    """Sparse attention begins before the end; weights are shared where several ranks hold the same."""
-    sparse, steps, layers = spec.sparse_attention, spec.sampler.steps, spec.model.num_layers
-    if sparse is not None and sparse.dense_steps > steps:
-        yield Problem(
-            "sparse_attention.dense_steps", f"is {sparse.dense_steps}, above {path}.sampler.steps {steps}"
-        )
-    if sparse is not None and sparse.dense_layers > layers:
-        yield Problem(
-            "sparse_attention.dense_layers",
-            f"is {sparse.dense_layers}, above {path}.model.num_layers {layers}",
-        )
+def sharing_problems(spec: InferSpec) -> Iterator[Problem]:
+    """Weights are shared where several ranks hold the same."""
     parallel = spec.runtime.parallel
     branches = 2 if spec.runtime.guidance is GuidanceMode.PARALLEL else 1
     holders = parallel.ulysses * parallel.ring * branches
@@ -241,11 +227,3 @@ def shortcut_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
             "shares one copy of the weights among the ranks that make one video, but no two hold the same "
             "part of them; raise ulysses or ring, or turn this off",
         )
-
-
-def sparse_problems(sparse: SparseAttentionSpec) -> Iterator[Problem]:
-    """Each pattern has a setting of its own."""
-    if sparse.pattern is not SparsePattern.RADIAL:
-        yield from idle_problems(sparse, ["decay_factor"], "pattern = radial")
-    if sparse.pattern is not SparsePattern.LOCAL:
-        yield from idle_problems(sparse, ["window"], "pattern = local")

@@ -24,6 +24,7 @@ from mm_config.rules import (
     samples,
     sampling,
     schedules,
+    sparse,
     weights,
 )
 from mm_config.schema.errors import Problem, SpecError, escaped, prefixed
@@ -74,7 +75,7 @@ _OWN_RULES: dict[type[Any], tuple[Callable[[Any], Iterator[Problem]], ...]] = {
     SamplerSpec: (sampling.sampler_problems,),
     ScheduleSpec: (schedules.schedule_problems,),
     ShapesSpec: (data.colour_problems,),
-    SparseAttentionSpec: (sampling.sparse_problems,),
+    SparseAttentionSpec: (sparse.pattern_problems,),
     TrainRuntimeSpec: (precision.runtime_problems, npu.npu_runtime_problems),
     Umt5TextEncoderSpec: (encoders.umt5_problems,),
     WanAutoencoderSpec: (encoders.wan_autoencoder_problems,),
@@ -181,7 +182,8 @@ def _infer_problems(spec: InferSpec, path: str) -> Iterator[Problem]:
     yield from clips.size_problems((spec.num_frames, spec.height, spec.width), spec.model, spec.autoencoder)
     yield from weights.used_problems(spec, path)
     yield from sampling.guidance_problems(spec, path)
-    yield from sampling.shortcut_problems(spec, path)
+    yield from sampling.sharing_problems(spec)
+    yield from sparse.sparse_problems(spec, path)
     yield from decoding.decoding_problems(spec, path)
     yield from caching.cache_problems(spec, path)
     yield from modules.quantization_problems(spec)

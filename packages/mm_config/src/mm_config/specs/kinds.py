@@ -70,6 +70,13 @@ class ModelSpec:
         """Tokens of one sample whose latents are `(frames, height, width)`."""
         raise NotImplementedError
 
+    def token_grid(self, latent_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Patches of the latents along frames, height and width, the last axis innermost."""
+        frames, height, width = (
+            size // patch for size, patch in zip(latent_shape, self.patch_size, strict=True)
+        )
+        return frames, height, width
+
     @abstractmethod
     def forward_flops(
         self, latent_shape: tuple[int, int, int], text_tokens: int, image_tokens: int = 0

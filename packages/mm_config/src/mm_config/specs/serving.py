@@ -76,9 +76,9 @@ class SparsePattern(enum.Enum):
     """Which keys a query sees in sparse attention."""
 
     RADIAL = "radial"
-    """Fewer the farther frames are apart."""
+    """Fewer the farther frames are apart, and all of the first frame: Radial Attention, arXiv 2506.19852."""
     LOCAL = "local"
-    """Those in a window around it."""
+    """Those in a window around it, along frames, height and width."""
 
 
 @spec("sparse-attention")
@@ -88,15 +88,15 @@ class SparseAttentionSpec:
     pattern: SparsePattern = SparsePattern.RADIAL
     """Which keys a query sees."""
     dense_steps: int = field(default=12, ge=0, unit="steps")
-    """First denoising steps with full attention."""
+    """Denoising steps with full attention, the sampler's first."""
     dense_layers: int = field(default=0, ge=0)
     """First blocks with full attention."""
     decay_factor: float = field(default=1.0, gt=0)
-    """Radial: how fast the window shrinks with the distance in time."""
+    """Radial: factor on the windows, which shrink with the distance in time; 1 is the paper's."""
     window: int = field(default=6, ge=1, unit="tokens")
     """Local: reach of the window along each axis."""
     block_size: int = field(default=128, ge=1, unit="tokens")
-    """Tokens that are kept or left out together."""
+    """Neighbouring tokens that are kept or left out together; CUDA's kernels are for multiples of 128."""
 
 
 class ApproximateAttention(enum.Enum):

@@ -147,7 +147,7 @@ class WanTransformerSpec(ModelSpec):
 
     def tokens(self, latent_shape: tuple[int, int, int]) -> int:
         """One token per patch."""
-        return math.prod(size // patch for size, patch in zip(latent_shape, self.patch_size, strict=True))
+        return math.prod(self.token_grid(latent_shape))
 
     def stays_float32(self, parameter: str) -> bool:
         """Norms, modulation tables and the time embedder, which Wan's code and diffusers never round."""

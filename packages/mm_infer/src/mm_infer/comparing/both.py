@@ -15,6 +15,7 @@ import torch
 from mm_config import diff, exact_hash, replace, rules, spec_hash
 from mm_config.console import say
 from mm_config.options import RunOptions
+from mm_config.planning import infer_work
 from mm_config.schema import SEMANTIC, Problem, UserError, concerning, gathering
 from mm_config.specs import GenerationRequest, InferSpec
 from mm_config.stored import dump
@@ -44,6 +45,11 @@ class Compared:
         return {"step": _ratio(one.seconds_per_step, other.seconds_per_step)} | {
             stage: _ratio(seconds, other.stages[stage]) for stage, seconds in one.stages.items()
         }
+
+    def flops(self) -> tuple[int, int]:
+        """What each side computes for all videos, as `mm plan` counts it."""
+        one, other = (sum(_flops(side.spec, request) for request in self.requests) for side in self.sides)
+        return one, other
 
     def videos(self) -> list[dict[str, Any]]:
         """Of each request, how far the decoded frames are apart; a PSNR of None is of equal frames."""
@@ -86,8 +92,9 @@ class Compared:
                 "run_dir": str(side.run_dir),
                 "seconds_per_step": side.seconds_per_step,
                 "stages": side.stages,
+                "flops": flops,
             }
-            for side in self.sides
+            for side, flops in zip(self.sides, self.flops(), strict=True)
         ]
         cache = self.sides[1].spec.feature_cache
         calibrated = None
@@ -191,6 +198,12 @@ def _size_problems(
             message = f"makes {other} of request {index}, {words[0]} {one}: they can't be compared"
             return [Problem(words[1], message)]
     return []
+
+
+def _flops(spec: InferSpec, request: GenerationRequest) -> int:
+    height, width = video_size(spec, request)
+    made = attrs.evolve(rules.spec_of(spec, request), height=height, width=width)
+    return infer_work(made, rules.first_step(made, request)).step_flops
 
 
 def _shown_size(spec: InferSpec, request: GenerationRequest) -> str:

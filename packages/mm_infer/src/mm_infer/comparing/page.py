@@ -16,6 +16,8 @@ def print_compared(compared: Compared) -> None:
     speed = compared.speed()
     rows = [(name, f"{a:.3g}", f"{b:.3g}", f"{speed[name]:.2f}x") for name, (a, b) in seconds.items()]
     table("Seconds", rows, ("", "A", "B", "B is faster"))
+    a, b = compared.flops()
+    say(f"FLOPs, as mm plan counts them: A {a:.3g}, B {b:.3g}, {1 - b / a:.1%} less")
     cache, changes = other.spec.feature_cache, compared.changes
     skipped = () if cache is None else cache.skipped or ()
     header = ("step", "noise level", "expert", "B's relative error")

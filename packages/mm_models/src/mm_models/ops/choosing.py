@@ -30,7 +30,7 @@ class Ops:
     self_attention: Form = attrs.field(
         default=attrs.Factory(lambda self: self.attention, takes_self=True)  # type: ignore[attr-defined]
     )
-    """Of a sample's tokens to each other; as `attention`, unless ranks share the tokens."""
+    """Of a sample's tokens to each other; as `attention`, unless ranks share the tokens or it is sparse."""
 
     def names(self) -> dict[str, str]:
         """Each operation's form, for people and for the record of a run; equal attentions once."""
