@@ -186,7 +186,7 @@ DUMPS: dict[str, Kind] = {
         release("/path/to/Wan2.1-T2V-1.3B", f"/path/to/Wan2.1-T2V-1.3B/{ONE}"),
         {"/timestamp": "None"},
         {"high_noise": ReleasedWeights(name="Wan-AI/Wan2.1-T2V-1.3B", subfolder=ONE)},
-        ("--location Wan-AI/Wan2.1-T2V-1.3B=DIR",),
+        ("--location Wan-AI/Wan2.1-T2V-1.3B=FOLDER",),
     ),
     "a small decoder of its own weights": (
         W21,

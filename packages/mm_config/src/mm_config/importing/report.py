@@ -153,10 +153,11 @@ def _shared_lines(entries: Iterable[Entry]) -> Iterator[str]:
         about = () if unread else (".".join(entry.key.split(".")[-2:]), repr(entry.value))
         groups.setdefault((entry.text, *about), []).append(entry)
     for (_, *about), same in groups.items():
-        lines = _ranges({int(entry.place.rpartition(":")[2]) for entry in same})
+        lines = _ranges({int(entry.place.rpartition(":")[2]) for entry in same if entry.place})
+        place = f"line {lines}  " if lines else ""
         key = about[0] if len(same) > 1 and about else same[0].key
         defaults = f"{len(same)} defaults  |  {same[0].text}"
-        yield f"  line {lines}  {_said(same[0], key) if about or len(same) == 1 else defaults}"
+        yield f"  {place}{_said(same[0], key) if about or len(same) == 1 else defaults}"
 
 
 def _ranges(lines: set[int]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -18,14 +18,13 @@ from mm_config.importing.telefuser.families import ASYNC, KNOWN, W22, family_of
 from mm_config.importing.telefuser.parsing import Parsed, is_nothing, read_config
 from mm_config.importing.telefuser.readings import Dump, Reading, Said, Told, Value, Wrong, composed
 from mm_config.importing.telefuser.table import CALL, CLASSES, DUMP
-from mm_config.importing.telefuser.telling import entries, misses, warnings
+from mm_config.importing.telefuser.telling import PROMPT, asked, entries, misses, warnings
 from mm_config.importing.verdict import Verdict
 from mm_config.schema.diff import diff
 from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import get, leaves, replace
 from mm_config.schema.suggestions import did_you_mean
 from mm_config.specs.infer import InferSpec
-from mm_config.specs.kinds import Conditioning
 from mm_config.specs.weights import ReleasedWeights
 
 READINGS: tuple[Reading, ...] = (
@@ -51,7 +50,6 @@ _ENCODERS = {
     "clip_config": "image_encoder",
     "vae_config": "autoencoder",
 }
-_PROMPT = "sunrise"
 
 
 def import_dump(file: Path, *, allow_unknown: bool = False) -> tuple[InferSpec, Report]:
@@ -79,21 +77,22 @@ def import_dump(file: Path, *, allow_unknown: bool = False) -> tuple[InferSpec, 
     spec = _spec(dump, said, parsed)
     used, roots = _used(spec), weights.named(dump).locations
     locations = {name: roots[name] for name in used if roots.get(name)}
+    placeless = {name: fields for name, fields in used.items() if name not in locations}
     flags = [word for name, root in locations.items() for word in ("--location", f"{name}={root}")]
     ranks = running.ranks_of(spec)
     known = dump.known
     report = Report(
         family=f"{known.title} ({dump.root.at('pipeline_type').value})",
-        entries=tuple(entries(parsed.facts, spec, told, file)),
+        entries=(*asked(spec, placeless), *entries(parsed.facts, spec, told, file)),
         comparisons=(
             Comparison(
                 known.experiment or f"the official values of {known.title}", diff(known.official, spec)
             ),
         ),
-        flags=(*flags, "--spec.prompts", _PROMPT),
+        flags=(*flags, "--spec.prompts", PROMPT),
         launcher=("python",) if ranks == 1 else ("torchrun", f"--nproc-per-node={ranks}"),
+        ranks=ranks,
         more={
-            "open": tuple(_open(spec, {name: used[name] for name in used if name not in locations})),
             "not in the dump, so the official values hold": tuple(
                 misses(spec, known, said, CLASSES[CALL].values())
             ),
@@ -194,15 +193,3 @@ def _used(spec: InferSpec) -> dict[str, list[str]]:
         if path and last == "name" and isinstance(found := get(spec, path), ReleasedWeights):
             used.setdefault(found.name, []).append(path)
     return used
-
-
-def _open(spec: InferSpec, placeless: Mapping[str, list[str]]) -> Iterator[str]:
-    """What somebody has to say before the experiment runs."""
-    for name, paths in placeless.items():
-        yield f"--location {name}=DIR  (the dump has no folder for {', '.join(paths)})"
-    yield f"--spec.prompts TEXT ...  (a request's; {_PROMPT!r} stands for it above)"
-    conditioning = getattr(spec.model, "conditioning", None)
-    if conditioning in (Conditioning.FIRST_FRAME, Conditioning.FIRST_AND_LAST_FRAME):
-        yield "--spec.samples.images FILE ...  (the first frame of each prompt)"
-    if conditioning is Conditioning.FIRST_AND_LAST_FRAME:
-        yield "--spec.samples.last_images FILE ...  (the last frame of each prompt)"

@@ -16,13 +16,34 @@ from mm_config.schema.errors import UserError
 from mm_config.schema.evolve import get
 from mm_config.schema.fields import ABSENT
 from mm_config.specs.infer import InferSpec
+from mm_config.specs.kinds import Conditioning
 from mm_config.specs.weights import ReleasedWeights
 
+PROMPT = "sunrise"
+"""What a command generates where nobody has said it."""
 _STAGES = {
     "vae_config": "autoencoder",
     "text_encoding_config": "text_encoder",
     "clip_config": "image_encoder",
 }
+
+
+def asked(spec: InferSpec, placeless: Mapping[str, list[str]]) -> Iterator[Entry]:
+    """What somebody has to say before the experiment runs.
+
+    Args:
+        spec: The imported one.
+        placeless: Names of weights without a folder, each with the fields that take them.
+    """
+    for name, paths in placeless.items():
+        text = f"the dump has no folder for {', '.join(paths)}"
+        yield Entry(Verdict.OPEN, text, key=f"--location {name}=FOLDER")
+    yield Entry(Verdict.OPEN, f"no dump has one: {PROMPT!r} stands for it", key="--spec.prompts TEXT")
+    conditioning = getattr(spec.model, "conditioning", None)
+    if conditioning in (Conditioning.FIRST_FRAME, Conditioning.FIRST_AND_LAST_FRAME):
+        yield Entry(Verdict.OPEN, "the first frame of each prompt", key="--spec.samples.images FILE")
+    if conditioning is Conditioning.FIRST_AND_LAST_FRAME:
+        yield Entry(Verdict.OPEN, "the last frame of each prompt", key="--spec.samples.last_images FILE")
 
 
 def entries(facts: Iterable[Value], spec: InferSpec, told: Iterable[Told], file: Path) -> Iterator[Entry]:

@@ -152,7 +152,8 @@ def models(dump: Dump) -> Iterator[Finding]:
                 text = f"{_SMALL}; {name}, which the spec takes, is Wan's"
                 yield Told(model.entry.at("class"), Verdict.CONFLICT, text)
             title = ", ".join(filter(None, (weights.name, weights.subfolder)))
-            yield Told(path, Verdict.MAPPED, f"spec.{model.role}: {title}")
+            verdict = Verdict.MAPPED if names.locations[weights.name] else Verdict.OPEN
+            yield Told(path, verdict, f"spec.{model.role}: {title}")
             yield Said(model.role, weights, path)
         else:
             yield Told(path, Verdict.DERIVED, "no path: the official weights")
