@@ -201,6 +201,17 @@ DUMPS: dict[str, Kind] = {
         {"runtime.parallel.autoencoder": False, "runtime.parallel.ulysses": 1},
         ("shares its tiles with none", "TeleFuser leaves them unread", "run it   python "),
     ),
+    "tiles of two ranks that make different videos": (
+        W22,
+        TWO,
+        {
+            "enable_vae_parallel": True,
+            "enable_denoising_parallel": True,
+            "dits.parallel_config.dp_degree": 2,
+        },
+        {"runtime.parallel.autoencoder": False, "runtime.parallel.data": 2, "autoencoder.tiling": False},
+        ("shares its tiles with none", "run it   torchrun --nproc-per-node=2 "),
+    ),
     "what only says where and how fast": (
         W21,
         SMALL,

@@ -162,6 +162,17 @@ DUMPS: dict[str, Kind] = {
         {"model": wan22.T2V_A14B.model, "boundary": 0.875},
         ("as Wan22VideoPipeline", "(AsyncWan22VideoPipeline)"),
     ),
+    "asynchronous I2V-A14B, of which the autoencoder alone is listed": (
+        ASYNC,
+        models(("wan_video_vae", f"{IA14}/Wan2.1_VAE.pth")),
+        {},
+        {
+            "model": wan22.I2V_A14B.model,
+            "high_noise": ReleasedWeights(name="Wan-AI/Wan2.2-I2V-A14B", subfolder="high_noise_model"),
+            "low_noise": ReleasedWeights(name="Wan-AI/Wan2.2-I2V-A14B", subfolder="low_noise_model"),
+        },
+        ("the dump lists no such model",),
+    ),
     "TI2V-5B": (
         TI2V,
         release(TI5, shards(TI5, 3)),

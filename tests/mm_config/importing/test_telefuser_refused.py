@@ -22,6 +22,14 @@ from tests.mm_config.importing.telefuser_files import DIT, refusal
         ({"pipeline_type": "Wan21VideoPipelin"}, "did you mean Wan21VideoPipeline?"),
         ({"pipeline_type": 3}, "expected one of Wan21VideoPipeline"),
         ({"layer1_model_definition.models.1.path": "/m/Wan2.1-I2V-14B/x.safetensors"}, "can't be told"),
+        (
+            {
+                "layer1_model_definition.models.1.path": "/m/Wan2.1-I2V-14B/x.safetensors",
+                "layer1_model_definition.models.0.path": "/m/vae.pth",
+                "layer2_inference_config.enable_clip_stage": True,
+            },
+            "fits Wan2.1 I2V-14B-480P, Wan2.1 I2V-14B-720P",
+        ),
         ({"layer1_model_definition.models.1.path": "/m/Wan2.2-T2V-14B/x.safetensors"}, "fits none of"),
         ({"layer2_inference_config.sample_solver": "dpm++"}, "expected one of euler, unipc, got 'dpm++'"),
         ({"layer2_inference_config.sample_solver": None}, "expected one of euler, unipc, got null"),
