@@ -227,6 +227,15 @@ def test_files_of_runs_alone_are_served(client: TestClient, runs: dict[str, Run]
     assert client.get(f"{base}/result.json").headers["content-type"].startswith("text/plain")
 
 
+def test_a_runs_folder_may_be_a_link(runs: dict[str, Run], tmp_path: Path) -> None:
+    run = runs["made"]
+    (tmp_path / "link").symlink_to(run.path.parents[1])
+    with TestClient(board_app(tmp_path / "link"), base_url=URL) as client:
+        video = f"{run.record.path}/samples/up-7.mp4"
+        assert f'src="/files/{video}"' in page(client, f"/videos/{video}")
+        assert f"/files/{video}" in page(client, f"/runs/{run.record.path}")
+
+
 def test_a_run_that_cannot_be_read_is_shown_as_far_as_it_can(
     client: TestClient, runs: dict[str, Run]
 ) -> None:

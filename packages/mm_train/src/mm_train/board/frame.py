@@ -117,7 +117,9 @@ def _ago(passed: timedelta) -> str:
 
 
 def took(record: RunRecord) -> str:
-    """How long a run took, or takes until now."""
+    """How long a run took, or takes until now; empty where nobody wrote down when it ended."""
+    if record.finished_at is None and record.status is not RunStatus.RUNNING:
+        return ""
     try:
         since = datetime.fromisoformat(record.started_at)
         until = datetime.fromisoformat(record.finished_at) if record.finished_at else datetime.now(UTC)

@@ -31,6 +31,8 @@ from mm_train.report.reading import Told, told_by
 
 FOLLOWED_SECONDS = 3.0
 """How old an answer of the index may be in what processes elsewhere did."""
+FIELDS_SECONDS = 60.0
+"""How old the names of fields may be that a reader is offered."""
 MOST_LINKS = 200
 """Runs that are named as made of one."""
 
@@ -82,10 +84,11 @@ class Board:
         Raises:
             UserError: The runs folder can't be read, or its database can't be used.
         """
-        self.runs_dir = runs_dir.absolute()
+        self.runs_dir = runs_dir.resolve()  # As `file_below` names files.
         self._index = open_index(self.runs_dir)
         self._lock = threading.Lock()
-        self._followed = time.monotonic()
+        self._followed = self._fields_read = time.monotonic()
+        self._fields: list[str] = []
 
     def page(self, asked: Asked) -> RunsPage:
         """A page of runs.
@@ -97,10 +100,13 @@ class Board:
             return page_of(self._current(), asked)
 
     def fields(self) -> list[str]:
-        """The paths of the fields that the newest runs have."""
+        """The paths of the fields that the newest runs have, as they were lately."""
         with self._lock:
-            newest = page_of(self._current(), Asked(most=8)).runs
-            return sorted({path for run in newest for path in self._index.fields(run.record)})
+            if not self._fields or time.monotonic() - self._fields_read > FIELDS_SECONDS:
+                newest = page_of(self._current(), Asked(most=8)).runs
+                self._fields = sorted({path for run in newest for path in self._index.fields(run.record)})
+                self._fields_read = time.monotonic()
+            return self._fields
 
     def find(self, path: str) -> Listed | None:
         """The run with an id, the one that is here before others; None where there is none."""
