@@ -84,6 +84,11 @@ def multiplies_by_cublas(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def multiplies_fp8(device: torch.device) -> bool:
+    """Whether it has products of fp8: CUDA from capability 8.9."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
 def clock_of(device: torch.device) -> Callable[[], int] | None:
     """Asks for the clock of the multiprocessors in MHz; None where the device or its tools don't tell."""
     if device.type != "cuda":

@@ -10,19 +10,17 @@ from torch import nn
 from mm_config.planning import quantized_layers
 from mm_config.schema import Problem, UserError
 from mm_config.specs import ModelSpec, QuantFormat, QuantizationSpec
-
-FP8_CAPABILITY = (8, 9)
-"""Of the first CUDA devices that multiply fp8."""
+from mm_models.device import multiplies_fp8
 
 
 def require_quantization(
-    quantization: QuantizationSpec | None, device: torch.device, dtype: torch.dtype
+    quantization: QuantizationSpec | None, place: torch.device, dtype: torch.dtype
 ) -> None:
     """Products of fp8 are CUDA's, and come out in bfloat16; all else is everywhere.
 
     Args:
         quantization: What `quantization_refusals` has no problem with; None needs nothing.
-        device: Where the networks run.
+        place: Where the networks run.
         dtype: That they compute in.
 
     Raises:
@@ -30,9 +28,8 @@ def require_quantization(
     """
     if quantization is None or not quantization.dynamic or quantization.format is not QuantFormat.FP8:
         return
-    capable = device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY
-    if not capable or dtype is not torch.bfloat16:
-        where = f"on {device.type} in {str(dtype).removeprefix('torch.')}"
+    if not multiplies_fp8(place) or dtype is not torch.bfloat16:
+        where = f"on {place.type} in {str(dtype).removeprefix('torch.')}"
         message = f"is True, but products of fp8 are not available {where}; they need bfloat16 on CUDA"
         instead = "quantization.format int8, or False for fp8 weights alone"
         raise UserError(
