@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         too_long,
         waiting_text_encoder,
     )
+    from mm_models.text.shown import shown_caption
     from mm_models.waiting import Memory, without_memory
     from mm_models.weights.layouts import stored_spec
     from mm_models.weights.staging import require_free, staged

@@ -23,9 +23,6 @@ from mm_train.beginning import Start, require_state
 from mm_train.features.kinds import FIELDS, TEXT, encoders_of
 from mm_train.features.opening import kept_before
 
-SHOWN_CHARACTERS = 60
-"""Of a caption in a message."""
-
 
 def find_start(
     spec: TrainSpec,
@@ -131,16 +128,12 @@ def require_short_captions(spec: TrainSpec, options: RunOptions, dataset: Datase
     if not long:
         return
     problems = [
-        Problem(dataset.place_of(record), f"the caption {_short(caption)!r} has {why}")
+        Problem(dataset.place_of(record), f"the caption {mm_models.shown_caption(caption)} has {why}")
         for record in dataset.records
         for caption in mm_data.captions_of(record, spec.data)
         if (why := long.get(caption))
     ]
     raise UserError(mm_data.capped(problems, "spec.text_encoder.max_tokens"))
-
-
-def _short(caption: str) -> str:
-    return caption if len(caption) <= SHOWN_CHARACTERS else f"{caption[:SHOWN_CHARACTERS]}..."
 
 
 def in_stored_order(dataset: Dataset, saved: Path) -> Dataset:

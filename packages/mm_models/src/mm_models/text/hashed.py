@@ -14,6 +14,7 @@ from torch import Tensor
 from mm_config.options import Locations
 from mm_config.schema import Problem, UserError
 from mm_config.specs import HashedTextEncoderSpec
+from mm_models.text.shown import shown_caption
 
 START = "^"
 """Stands before the first word in n-grams."""
@@ -43,7 +44,7 @@ class HashedTextEncoder:
         """
         if long := self.too_long(self.spec, captions):
             raise UserError(
-                Problem("spec.text_encoder.max_tokens", f"{caption!r} has {why}")
+                Problem("spec.text_encoder.max_tokens", f"{shown_caption(caption)} has {why}")
                 for caption, why in long.items()
             )
         words = [caption.lower().split() for caption in captions]

@@ -25,6 +25,7 @@ from mm_models.releases import (
     require_equal,
     tokenizer_places,
 )
+from mm_models.text.shown import shown_caption
 from mm_models.text.umt5_names import transformers_config
 from mm_models.waiting import without_memory
 
@@ -89,7 +90,7 @@ class Umt5TextEncoder:
         """
         if long := _too_long(self.spec, self.tokenizer, captions):
             raise UserError(
-                Problem("spec.text_encoder.max_tokens", f"{caption!r} has {why}")
+                Problem("spec.text_encoder.max_tokens", f"{shown_caption(caption)} has {why}")
                 for caption, why in long.items()
             )
         limit, cut = self.spec.max_tokens, self.spec.truncate
