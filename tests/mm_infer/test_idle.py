@@ -2,6 +2,7 @@
 
 import random
 
+import attrs
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from mm_config import replace, rules
 from mm_config.options.run_options import RunOptions
 from mm_config.schema.errors import UserError
 from mm_config.specs import Expert, GenerationRequest, InferSpec, SigmaTable, Solver
+from mm_config.specs.parallel import CompileMode, CompileSpec
 from mm_infer import load
 from mm_infer.denoise import denoise
 from mm_infer.passes import by_networks
@@ -61,6 +63,15 @@ def test_what_is_told_is_what_the_loop_does_not_use(random_spec: InferSpec) -> N
         for expert, path in ((Expert.HIGH_NOISE, "spec.high_noise"), (Expert.LOW_NOISE, "spec.low_noise")):
             assert (path in idle) is (boundary is not None and expert not in called)
     assert told >= {"spec.negative_prompt", "spec.low_noise", "spec.high_noise"}
+
+
+def test_settings_of_a_compilation_that_is_off_are_told(random_spec: InferSpec) -> None:
+    how = CompileSpec(mode=CompileMode.REDUCE_OVERHEAD)
+    told = {one.path for one in rules.idle_settings(replace(random_spec, "runtime.compile", how))}
+    assert "spec.runtime.compile.mode" in told
+    on = attrs.evolve(how, enabled=True)
+    told = {one.path for one in rules.idle_settings(replace(random_spec, "runtime.compile", on))}
+    assert "spec.runtime.compile.mode" not in told
 
 
 def test_loading_and_calling_tell_it_once(

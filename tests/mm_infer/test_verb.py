@@ -14,6 +14,7 @@ import mm_config
 from mm_config import replace, spec_hash
 from mm_config.cli.app import app
 from mm_config.specs.infer import InferSpec
+from mm_config.specs.requests import GenerationRequest
 from mm_data import read_comment
 
 RED, BLUE = "a red circle moving right", "a blue square moving up"
@@ -213,3 +214,12 @@ def test_what_stands_beside_a_spec_is_asked_for_again(place: Path, capsys: pytes
     assert problems_of(capsys, "first.json", "--image", "a", "--image", "b", "--out", "x.mp4") == [
         "--image: names 2 files for 1 prompts; give one for all, or one for each"
     ]
+
+
+def test_a_file_with_requests_is_not_asked_for_prompts_where_its_spec_is_refused(
+    place: Path, spec: InferSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_ranks = replace(spec, "runtime.parallel.ulysses", 2)
+    mm_config.dump(two_ranks, "two.json", by_layers=True, requests=(GenerationRequest(prompt=RED),))
+    (line,) = problems_of(capsys, "two.json", "--seed", "4", "--out", "x.mp4")
+    assert line.startswith("spec.runtime.parallel: ") and line.endswith("but the run has 1; start 2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -114,6 +115,10 @@ def make_files(line: CommandLine) -> int:
     with gathering(unread):
         (target,) = read_generations(attrs.evolve(line, problems=()), world_size)
         spec, beside = target.spec, target.requests
+    if unread and line.words:
+        # What a target asks for is known also where its spec can't be carried out here.
+        with suppress(UserError):
+            beside = find(line.words[0], RunOptions(runs_dir=runs_dir_of(line))).requests
     requests, problems = requests_of_line(line, beside)
     if line.has(KEEP_GOING):
         problems.append(Problem(KEEP_GOING.flag, f"has no part without {PROMPTS.flag}; leave it out"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import attrs
+
 from mm_config.rules.requested import spec_of
 from mm_config.rules.wording import idle_problems
 from mm_config.schema.errors import Problem, prefixed
@@ -18,6 +20,7 @@ from mm_config.specs.diffusion import (
 )
 from mm_config.specs.infer import InferSpec
 from mm_config.specs.kinds import Conditioning
+from mm_config.specs.parallel import CompileSpec
 from mm_config.specs.requests import GenerationRequest
 from mm_config.specs.serving import GuidanceMode
 
@@ -175,6 +178,9 @@ def idle_settings(spec: InferSpec, requests: Sequence[GenerationRequest] | None 
         user = "a network that is given frames"
         yield from prefixed(idle_problems(spec, [*of_video, "image_background"], user), "spec")
     yield from prefixed(_idle_guidance(spec, steps), "spec.sampler")
+    if not (compiled := spec.runtime.compile).enabled:
+        names = [one.name for one in attrs.fields(CompileSpec) if one.name != "enabled"]
+        yield from prefixed(idle_problems(compiled, names, "enabled True"), "spec.runtime.compile")
     takers = [one for one in requests or () if not _has_negative_prompt(one)]
     readers = [spec] if requests is None else [spec_of(spec, one) for one in takers]
     if spec.negative_prompt and readers and not any(_is_guided(guidance_by_step(one)) for one in readers):
