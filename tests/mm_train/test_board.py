@@ -12,11 +12,14 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
+from mm_config import replace
+from mm_config.content.inputs import Input
 from mm_config.runs import Run
 from mm_train.board.app import board_app
 from mm_train.board.live import lines_after
+from mm_train.board.runs import Board
 from mm_train.report.reading import series_of
-from tests.mm_train.board_runs import EVIL, PROMPT, STEPS, filled, line
+from tests.mm_train.board_runs import EVIL, MADE, PROMPT, STEPS, TEACHER, filled, line, opened
 
 URL = "http://127.0.0.1:8070"
 
@@ -145,6 +148,20 @@ def test_what_made_the_weights_and_what_was_made_with_them_lead_to_each_other(
     assert f'href="{made}"' not in page(client, f"/runs/{runs['sibling'].record.path}")
     video = page(client, f"/videos/{runs['made'].record.path}/samples/evil-7.mp4")
     assert html.escape(EVIL) in video and f'href="{made}"' in video and f'href="{teacher}"' in video
+
+
+def test_a_twin_whose_weights_were_not_taken_is_not_named(tmp_path: Path) -> None:
+    taken, twin = (opened(replace(TEACHER, {"name": name}), tmp_path, {}) for name in ("taken", "twin"))
+    one = Input(digest="0" * 64, kind="trained-by", details={"run": taken.record.path})
+    made = opened(MADE, tmp_path, {"spec.high_noise": one})
+    board = Board(tmp_path)
+    below = {
+        run.record.name: board.children(shown)
+        for run in (taken, twin)
+        if (shown := board.shown(run.record.path))
+    }
+    assert [(link.path, link.field) for link in below["taken"]] == [(made.record.path, "spec.high_noise")]
+    assert taken.record.spec_hash == twin.record.spec_hash and below["twin"] == []
 
 
 def test_runs_are_laid_beside_each_other(client: TestClient, runs: dict[str, Run]) -> None:

@@ -37,7 +37,8 @@ def page(runs_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_report_is_drawn_and_asks_for_nothing(page: Path) -> None:
     with opened(page) as seen:
-        assert seen.page.locator("h2").all_inner_texts() == ["How it went", "Time by part", "Samples", "Spec"]
+        headings = ["How it went", "Time by part", "All time, over all processes", "Samples", "Spec"]
+        assert seen.page.locator("h2").all_inner_texts() == headings
         curves = seen.page.locator(".curves canvas")
         assert curves.count() >= 5
         video = seen.page.locator("video")
