@@ -159,13 +159,13 @@ def check_all_made_once(count: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_jobs_survive_kills(place: Path, count: int) -> None:
-    ask(*({"prompt": f"prompt {number}"} for number in range(50)))
+    ask(*({"prompt": f"prompt {number}", "steps": 100} for number in range(50)))
     drawn, kills = random.Random(count), 0
     with workers(count) as running:
         deadline = time.monotonic() + 1500
         while any(job.status is not JobStatus.COMPLETED for job in jobs()):
             assert time.monotonic() < deadline
-            time.sleep(drawn.uniform(4, 9) if kills < 20 else 0.5)
+            time.sleep(drawn.uniform(3, 6) if kills < 20 else 0.5)
             if kills < 20:
                 victim = drawn.randrange(count)
                 running[victim].kill()
@@ -180,7 +180,7 @@ def test_two_workers_on_one_server_share_two_hundred(
     place: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MM_RUNS_URL", postgres_url)
-    ask(*({"prompt": f"prompt {number}"} for number in range(200)))
+    ask(*({"prompt": f"prompt {number}", "steps": 30} for number in range(200)))
     kills, killed_at = 0, time.monotonic()
     with workers(2) as running:
         deadline = time.monotonic() + 1800
@@ -206,6 +206,6 @@ def test_a_worker_that_is_asked_to_stop_hands_back(place: Path) -> None:
             time.sleep(0.1)
         time.sleep(1)
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) == 128 + signal.SIGTERM
+        assert worker.wait(60) == -signal.SIGTERM  # As it would end without us, once the job is back.
     (job,) = jobs()
     assert job.status is JobStatus.QUEUED and job.tries == 0

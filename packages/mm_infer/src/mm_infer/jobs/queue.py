@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "queue.sqlite"
 """Beside the run folders, where no database is named. The index beside it can be made anew, a queue can't."""
-MOST_TRIES = 3
+MOST_TRIES = 5
 """How often a job is begun before a worker that is lost with it counts as its fault."""
 
 
