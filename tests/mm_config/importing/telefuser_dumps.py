@@ -186,3 +186,25 @@ def write(root: dict[str, Any], folder: Path) -> Path:
     file = folder / "pipeline_config.json"
     file.write_text(json.dumps(root, indent=2, ensure_ascii=False), "utf-8")
     return file
+
+
+T13, T14 = "/models/Wan2.1-T2V-1.3B", "/models/Wan2.1-T2V-14B"
+I480, I720 = "/models/Wan2.1-I2V-14B-480P", "/models/Wan2.1-I2V-14B-720P"
+FL, TI5 = "/models/Wan2.1-FLF2V-14B-720P", "/models/Wan2.2-TI2V-5B"
+A14, IA14 = "/models/Wan2.2-T2V-A14B", "/models/Wan2.2-I2V-A14B"
+CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
+ONE = "diffusion_pytorch_model.safetensors"
+PAIR = (shards(f"{A14}/high_noise_model", 6), shards(f"{A14}/low_noise_model", 6))
+SMALL = release(T13, f"{T13}/{ONE}")
+TWO = release(A14, *PAIR)
+DISTILLED = "/dev/shm/Wan2.2-I2V-A14B-Distill/dit_{}_noise_distill_model_bf16_1022.safetensors"
+RADIAL = {
+    "sparse_impl": "radial",
+    "dense_timesteps": 12,
+    "dense_layers": 1,
+    "decay_factor": 0.2,
+    "local_window_size": 6,
+    "block_size": 128,
+    "use_sage_attention": False,
+}
+LORAS = [{"path": "/loras/fox/high.safetensors", "strength": 0.8}]

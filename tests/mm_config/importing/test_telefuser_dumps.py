@@ -9,6 +9,11 @@ import pytest
 from mm_config.families import wan21
 from mm_config.specs.weights import ReleasedWeights
 from tests.mm_config.importing.telefuser_dumps import (
+    LORAS,
+    RADIAL,
+    SMALL,
+    T14,
+    TWO,
     W21,
     W22,
     Kind,
@@ -16,27 +21,6 @@ from tests.mm_config.importing.telefuser_dumps import (
     release,
     shards,
 )
-
-T13, T14 = "/models/Wan2.1-T2V-1.3B", "/models/Wan2.1-T2V-14B"
-I480, I720 = "/models/Wan2.1-I2V-14B-480P", "/models/Wan2.1-I2V-14B-720P"
-FL, TI5 = "/models/Wan2.1-FLF2V-14B-720P", "/models/Wan2.2-TI2V-5B"
-A14, IA14 = "/models/Wan2.2-T2V-A14B", "/models/Wan2.2-I2V-A14B"
-CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
-ONE = "diffusion_pytorch_model.safetensors"
-PAIR = (shards(f"{A14}/high_noise_model", 6), shards(f"{A14}/low_noise_model", 6))
-SMALL = release(T13, f"{T13}/{ONE}")
-TWO = release(A14, *PAIR)
-DISTILLED = "/dev/shm/Wan2.2-I2V-A14B-Distill/dit_{}_noise_distill_model_bf16_1022.safetensors"
-RADIAL = {
-    "sparse_impl": "radial",
-    "dense_timesteps": 12,
-    "dense_layers": 1,
-    "decay_factor": 0.2,
-    "local_window_size": 6,
-    "block_size": 128,
-    "use_sage_attention": False,
-}
-LORAS = [{"path": "/loras/fox/high.safetensors", "strength": 0.8}]
 
 DUMPS: dict[str, Kind] = {
     "T2V-1.3B with the clip stage and frame interpolation of its script": (

@@ -9,8 +9,20 @@ import pytest
 from mm_config.families import wan21, wan22
 from mm_config.specs.weights import ReleasedWeights
 from tests.mm_config.importing.telefuser_dumps import (
+    A14,
     ASYNC,
+    CLIP,
+    DISTILLED,
+    FL,
+    I480,
+    IA14,
+    ONE,
+    SMALL,
+    T13,
+    T14,
     TI2V,
+    TI5,
+    TWO,
     W21,
     W22,
     Kind,
@@ -19,27 +31,6 @@ from tests.mm_config.importing.telefuser_dumps import (
     release,
     shards,
 )
-
-T13, T14 = "/models/Wan2.1-T2V-1.3B", "/models/Wan2.1-T2V-14B"
-I480, I720 = "/models/Wan2.1-I2V-14B-480P", "/models/Wan2.1-I2V-14B-720P"
-FL, TI5 = "/models/Wan2.1-FLF2V-14B-720P", "/models/Wan2.2-TI2V-5B"
-A14, IA14 = "/models/Wan2.2-T2V-A14B", "/models/Wan2.2-I2V-A14B"
-CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
-ONE = "diffusion_pytorch_model.safetensors"
-PAIR = (shards(f"{A14}/high_noise_model", 6), shards(f"{A14}/low_noise_model", 6))
-SMALL = release(T13, f"{T13}/{ONE}")
-TWO = release(A14, *PAIR)
-DISTILLED = "/dev/shm/Wan2.2-I2V-A14B-Distill/dit_{}_noise_distill_model_bf16_1022.safetensors"
-RADIAL = {
-    "sparse_impl": "radial",
-    "dense_timesteps": 12,
-    "dense_layers": 1,
-    "decay_factor": 0.2,
-    "local_window_size": 6,
-    "block_size": 128,
-    "use_sage_attention": False,
-}
-LORAS = [{"path": "/loras/fox/high.safetensors", "strength": 0.8}]
 
 DUMPS: dict[str, Kind] = {
     "T2V-1.3B": (

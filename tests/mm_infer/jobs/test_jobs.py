@@ -13,6 +13,7 @@ import pytest
 from mm_config.cli.app import app
 from mm_config.stored.mp4 import frames_digest
 from tests.mm_infer.test_given_frames import image
+from tests.mm_infer.test_ranks import torchrun
 
 Generate = Callable[..., int]
 
@@ -136,3 +137,17 @@ def test_options_that_have_no_part_are_refused(
     ]
     assert generate("--prompt", "b", "--keep-going", "--out", "x.mp4") == 2
     assert capsys.readouterr().err == "--keep-going: has no part without --prompts; leave it out\n"
+
+
+@pytest.mark.slow
+def test_groups_of_ranks_share_the_items(generate: Generate) -> None:
+    write(*({"prompt": prompt, "seed": 1} for prompt in "abcd"))
+    assert generate("--prompts", "p.jsonl", "--out", "alone", "--spec.batch-size", "1") == 0
+    words = ("-m", "mm_config", "generate", "spec.json", "--prompts", "p.jsonl", "--out", "shared")
+    done = torchrun(*words, "--spec.batch-size", "1", "--spec.runtime.parallel.data", "2")
+    assert done.returncode == 0, done.stderr
+    alone, shared = results("alone"), results("shared")
+    assert alone.keys() == shared.keys() and len(shared) == 4
+    for name, one in shared.items():
+        assert one["made_of"] == alone[name]["made_of"]
+        assert one["video"]["frames"] == alone[name]["video"]["frames"]

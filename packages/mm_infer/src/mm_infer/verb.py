@@ -167,12 +167,7 @@ def job_problems(line: CommandLine) -> list[Problem]:
     if out.suffix == ".mp4" or out.is_file():
         expected = "--prompts needs a folder, got the file name"
         return [*problems, Problem(OUT.flag, f"{expected} {str(out)!r}")]
-    if not out.absolute().parent.is_dir():
-        return [*problems, Problem(OUT.flag, f"the folder {str(out.parent)!r} does not exist")]
-    place = out if out.is_dir() else out.absolute().parent
-    if reason := _unwritable(place):
-        return [*problems, Problem(OUT.flag, f"nothing can be written into {str(place)!r}: {reason}")]
-    return problems
+    return [*problems, *_place_problems(out)]
 
 
 def _decode(line: CommandLine) -> int:
@@ -232,15 +227,21 @@ def paths_of(
         return (), [Problem(OUT.flag, f"several prompts need a folder, got the file name {str(out)!r}")]
     if not several and (out.suffix != ".mp4" or out.is_dir()):
         return (), [Problem(OUT.flag, f"expected the name of a file that ends in .mp4, got {str(out)!r}")]
-    if not out.absolute().parent.is_dir():
-        return (), [Problem(OUT.flag, f"the folder {str(out.parent)!r} does not exist")]
-    place = out if out.is_dir() else out.absolute().parent
-    if reason := _unwritable(place):
-        return (), [Problem(OUT.flag, f"nothing can be written into {str(place)!r}: {reason}")]
+    if problems := list(_place_problems(out)):
+        return (), problems
     paths = tuple(out / name for name in file_names(requests)) if several else (out,)
     existing = [path for path in paths if path.exists()] if not line.has(FORCE) else []
     advice = "choose another name or add --force"
     return paths, [Problem(OUT.flag, f"{str(path)!r} exists already; {advice}") for path in existing]
+
+
+def _place_problems(out: Path) -> Iterator[Problem]:
+    """Why nothing can be written at a place, or into the folder that it is."""
+    place = out if out.is_dir() else out.absolute().parent
+    if not place.is_dir():
+        yield Problem(OUT.flag, f"the folder {str(out.parent)!r} does not exist")
+    elif reason := _unwritable(place):
+        yield Problem(OUT.flag, f"nothing can be written into {str(place)!r}: {reason}")
 
 
 def _unwritable(folder: Path) -> str | None:
