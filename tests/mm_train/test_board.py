@@ -7,19 +7,23 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 from starlette.testclient import TestClient
 
+from experiments import tiny_high
 from mm_config import replace
 from mm_config.content.inputs import Input
-from mm_config.runs import Run
+from mm_config.runs import Run, RunStatus
 from mm_train.board.app import board_app
 from mm_train.board.live import lines_after
+from mm_train.board.run_page import makes_videos
 from mm_train.board.runs import Board
 from mm_train.report.reading import series_of
 from tests.mm_train.board_runs import EVIL, MADE, PROMPT, STEPS, TEACHER, filled, line, opened
+from tests.mm_train.test_sampling import SAMPLES
 
 URL = "http://127.0.0.1:8070"
 
@@ -119,7 +123,7 @@ def test_a_training_has_all_that_it_wrote_on_its_page(client: TestClient, runs: 
     assert "whole, the best, the result" in shown and shown.count("whole") == 2
     assert "decode: &lt;script&gt;" in shown, "quarantine"
     assert f"/files/{run.record.path}/samples/step-00000040/a-red-square-moving-up-7.mp4" in shown
-    assert f"mm reproduce {run.record.path}" in shown.replace(".venv/bin/", "") or "reproduce" in shown
+    assert f"mm reproduce {run.record.path} --runs-dir " in html.unescape(shown)
     assert "forward" in shown and "spec.optim.lr" in shown and "command line" in shown
     damaged = next((run.checkpoints_dir / "step-00000020" / "model").iterdir())
     content = damaged.read_bytes()
@@ -272,3 +276,23 @@ def test_the_policy_and_the_name_of_the_host_are_kept(client: TestClient) -> Non
     )
     with httpx2.Client(transport=client._transport, base_url="http://evil.example") as other:  # type: ignore[attr-defined]
         assert other.get("/").status_code == 421
+
+
+def test_a_run_that_makes_videos_shows_how(client: TestClient, runs: dict[str, Run]) -> None:
+    pages = {name: page(client, f"/runs/{run.record.path}") for name, run in runs.items()}
+    offered = {name: "--out video.mp4" in shown for name, shown in pages.items()}
+    # The other trainings say no samples, so nothing says how their videos are made.
+    assert offered == {name: name == "made" for name in runs}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "makes"),
+    [
+        ({}, RunStatus.FINISHED, False),
+        ({"samples": SAMPLES}, RunStatus.FINISHED, True),
+        ({"samples": SAMPLES}, RunStatus.RUNNING, False),
+        ({"samples": replace(SAMPLES, "other_expert", None)}, RunStatus.FINISHED, False),
+    ],
+)
+def test_a_training_makes_videos_once_it_can(changes: dict[str, Any], status: RunStatus, makes: bool) -> None:
+    assert makes_videos(replace(tiny_high.SPEC, changes), status) is makes

@@ -9,11 +9,13 @@ from typing import Any
 
 import attrs
 
+from mm_config import rules
 from mm_config.console import shell_command
 from mm_config.options import RunOptions
 from mm_config.pages import Child, Html, bars, facts, number, section, side_by_side, table, tag, tuning
 from mm_config.pages import Column as Col
 from mm_config.runs import RunStatus
+from mm_config.schema import RootSpec, SpecError
 from mm_config.specs import TrainSpec
 from mm_train.board.frame import (
     command,
@@ -96,8 +98,11 @@ def _commands(board: Board, shown: Shown) -> Iterator[Html]:
 
     yield command(line("show", run), "what its spec says")
     yield command(line("reproduce", run), "run it again, and compare bit by bit")
-    if shown.run is not None and not isinstance(shown.run.spec, TrainSpec):
-        yield command(line("generate", run, "--prompt", "a red circle moving up"), "more videos like these")
+    if shown.run is not None and makes_videos(shown.run.spec, shown.record.status):
+        yield command(
+            line("generate", run, "--prompt", "a red circle moving up", "--out", "video.mp4"),
+            "a video with its weights",
+        )
     if shown.told is not None:
         yield command(line("report", run, "--out", "report.html"), "this page as one file")
     argv = shown.provenance.get("argv") or []
@@ -105,6 +110,17 @@ def _commands(board: Board, shown: Shown) -> Iterator[Html]:
         again = ["python", *map(str, argv)] if str(argv[0]).endswith(".py") else list(map(str, argv))
         resumed = shlex.join([*_without_resume(again), "--resume", str(shown.folder)])
         yield command(resumed, "go on from its last checkpoint")
+
+
+def makes_videos(spec: RootSpec, status: RunStatus) -> bool:
+    """Whether `mm generate` takes the run: a training is finished, and says how its samples are made."""
+    if not isinstance(spec, TrainSpec):
+        return True
+    try:
+        rules.generation_by(spec)
+    except SpecError:
+        return False
+    return status is RunStatus.FINISHED
 
 
 def _without_resume(argv: list[str]) -> Iterator[str]:
